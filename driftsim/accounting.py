@@ -1,0 +1,84 @@
+"""Accounting is the unit in which admission counts lengths: the model's tokens or whitespace words.
+
+Engines always count tokens; only estimates, errors and scheduling classes follow the accounting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Unit = Literal["tokenizer", "whitespace"]
+
+
+def count_words(text: str) -> int:
+    """Whitespace-separated words.
+
+    >>> count_words("What is  DNS?")
+    3
+    """
+    return len(text.split())
+
+
+def token_counter(model: Path | str) -> Callable[[str], int]:
+    """A function from text to its number of tokens, by the tokenizer in the folder ``model``; nothing is fetched.
+
+    Raises ``ValueError`` if the folder holds no tokenizer, or transformers (extra ``tokenizer``) is not installed.
+    """
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        raise ValueError("counting tokens needs transformers; pip install 'driftsim[tokenizer]'") from None
+    if not Path(model).is_dir():
+        raise ValueError(f"{model}: no such model folder; name one that holds tokenizer.json")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(model), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{model}: no tokenizer could be loaded ({str(error).splitlines()[0]})") from None
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Accounting:
+    """Selects the unit; ``words_per_token`` derives words from tokens where a trace recorded none."""
+
+    unit: Unit = "tokenizer"
+    words_per_token: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.unit not in ("tokenizer", "whitespace"):
+            raise ValueError(f"unknown accounting {self.unit!r}; choose one of tokenizer, whitespace")
+        if self.words_per_token is not None and self.words_per_token <= 0:
+            raise ValueError(f"words per token must be above 0, got {self.words_per_token}")
+        if self.words_per_token is not None and self.unit != "whitespace":
+            raise ValueError("words per token is for the accounting 'whitespace' only")
+
+    @property
+    def name(self) -> str:
+        """The unit, marked where it was derived and not counted."""
+        return f"{self.unit} (derived)" if self.words_per_token is not None else self.unit
+
+    def lengths(self, tokens: pd.Series, words: pd.Series) -> np.ndarray:
+        """Lengths in this unit, as floats shaped like ``tokens``; NaN where it is not known."""
+        if self.unit == "tokenizer":
+            return tokens.astype("float64").to_numpy(na_value=np.nan)
+        if self.words_per_token is None:
+            return words.astype("float64").to_numpy(na_value=np.nan)
+        return np.rint(tokens.astype("float64").to_numpy(na_value=np.nan) * self.words_per_token)
+
+    def length(self, tokens: int, words: int | None) -> int:
+        """One length in this unit. Raises ``ValueError`` where words are asked for and neither known nor derivable."""
+        if self.unit == "tokenizer":
+            return tokens
+        if self.words_per_token is not None:
+            return round(tokens * self.words_per_token)
+        if words is None:
+            raise ValueError("whitespace accounting needs word counts, which this trace lacks; give --words-per-token")
+        return words

@@ -1,0 +1,339 @@
+"""The command line: it parses, calls one function a verb, and turns the user's mistakes into one line and exit 2.
+
+Heavy modules are imported inside the verbs, so that ``driftsim --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from driftsim import __version__
+
+ALL_POLICIES = "stock,fifo,priority,weighted,sjf,aging"
+FILE_WIDTH = 100  # columns of the table where it goes to a file or a pipe
+
+app = typer.Typer(
+    name="driftsim",
+    help="Which scheduler for a multi-tenant LLM server, and is correcting the token-budget estimates worth it?",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line; exit 0 when done, 1 when a check failed, 2 when the input is wrong."""
+    try:
+        app()
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"driftsim: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("driftsim: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def one_line(error: Exception) -> str:
+    """What went wrong, on one line: of an OSError its file and reason."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"driftsim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Global options."""
+
+
+class Choice(StrEnum):
+    """Base class of the switches' values, so that --help lists them."""
+
+
+class AccountingUnit(Choice):
+    """The unit of estimates and errors."""
+
+    TOKENIZER = "tokenizer"
+    WHITESPACE = "whitespace"
+
+
+class Base(Choice):
+    """Base tables of the estimate."""
+
+    REFERENCE = "reference"
+    CAPS = "caps"
+    FIT = "fit"
+
+
+class Label(Choice):
+    """Whether the classifier sees a prompt's label."""
+
+    SEEN = "seen"
+    STRIPPED = "stripped"
+
+
+class Feedback(Choice):
+    """What the correction divides by."""
+
+    BASE = "base"
+    ESTIMATE = "estimate"
+
+
+class Estimates(Choice):
+    """Whether waiting jobs are re-estimated."""
+
+    FROZEN = "frozen"
+    REFRESHED = "refreshed"
+
+
+@app.command()
+def compare(
+    trace: Annotated[Path, typer.Argument(help="Folder of a recorded trace.")],
+    policies: Annotated[str, typer.Option(help="Comma-separated; stock is the engine's own order.")] = ALL_POLICIES,
+    estimators: Annotated[str, typer.Option(help="Comma-separated: static, ema (bias correction), oracle.")] = "static,ema",
+    accounting: Annotated[AccountingUnit, typer.Option(help="Unit of lengths.")] = AccountingUnit.TOKENIZER,
+    words_per_token: Annotated[float | None, typer.Option(help="Derive words where none were recorded.")] = None,
+    base: Annotated[Base, typer.Option(help="Base of the estimate: the paper's table, each cap, or a fit.")] = Base.REFERENCE,
+    base_fit_n: Annotated[int, typer.Option(min=1, help="Requests per category that a fit uses up.")] = 10,
+    label: Annotated[Label, typer.Option(help="The category label in a prompt, for the classifier.")] = Label.SEEN,
+    feedback: Annotated[Feedback, typer.Option(help="What the correction divides by.")] = Feedback.BASE,
+    estimates: Annotated[Estimates, typer.Option(help="Of those who wait, when something is learned.")] = Estimates.FROZEN,
+    safety: Annotated[bool, typer.Option(help="The paper's safety factor by tier.")] = True,
+    clamp: Annotated[bool, typer.Option(help="No estimate above max_tokens.")] = False,
+    phase: Annotated[str, typer.Option(help="Measure this phase only.")] = "all",
+    replications: Annotated[int, typer.Option(min=1, help="The trace, and resamples of it for the intervals.")] = 20,
+    rate_scale: Annotated[float, typer.Option(help="Press harder: gaps between arrivals shrink by this.")] = 1.0,
+    max_in_flight: Annotated[int | None, typer.Option(min=1, help="Jobs inside the engine [default: its slots].")] = None,
+    kv_blocks: Annotated[int | None, typer.Option(min=2, help="KV blocks of the engine [default: the profile's].")] = None,
+    refill_lag: Annotated[bool, typer.Option(help="A freed slot misses the next step, as recorded.")] = True,
+    profile: Annotated[Path | None, typer.Option(help="Latency profile [default: fitted to the trace's steps].")] = None,
+    seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes [default: one a core].")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for rows.csv, figures and report.html.")] = None,
+) -> None:
+    """Replay a trace under each scheduler, with and without bias correction, and show what each does."""
+    from contextlib import nullcontext
+
+    from driftsim.admission import Admission
+    from driftsim.compare import Comparing, fit_base, runs_of, settings_of
+    from driftsim.compare import compare as run_comparison
+    from driftsim.request import Tier
+    from driftsim.trace import digest, read, whole_folder
+    from driftsim.workload import replay
+
+    recorded = read(trace)
+    trace_digest = digest(trace)
+    admission = Admission(
+        accounting=accounting.value,
+        words_per_token=words_per_token,
+        label=label.value,
+        base=base.value,
+        base_fit_n=base_fit_n,
+        feedback=feedback.value,
+        estimates=estimates.value,
+        clamp_at_max_tokens=clamp,
+        **({} if safety else {"safety": dict.fromkeys(Tier, 1.0)}),
+    )
+    excluded: frozenset[int] = frozenset()
+    if admission.base == "fit":
+        admission, excluded = fit_base(recorded, admission)
+    plan = Comparing(
+        profile=_profile(profile, recorded, trace_digest, kv_blocks),
+        admission=admission,
+        settings=settings_of(policies.split(","), estimators.split(",")),
+        excluded=excluded,
+        phase=phase,
+        replications=replications,
+        max_in_flight=max_in_flight,
+        refill_lag=refill_lag,
+        seed=seed,
+    )
+    workload = replay(recorded, rate_scale)
+    provenance = {
+        "trace": trace.name,
+        "trace_digest": trace_digest,
+        "kind": recorded.header.kind,
+        "engine": f"simulated continuous batching, vLLM {plan.profile.engine.version} semantics",
+        "model": plan.profile.model,
+        "hardware": plan.profile.hardware,
+        "profile": "fitted to the steps of this trace" if profile is None else profile.name,
+        "profile_digest": plan.profile.digest,
+        "seed": seed,
+        "replications": replications,
+        "rate_scale": rate_scale,
+        "phase": phase,
+    }
+    with whole_folder(out, replace_if_has="comparison.json") if out else nullcontext() as folder:
+        with _progress("replaying", runs_of(plan)) as advance:
+            comparison = run_comparison(workload, plan, jobs, advance)
+        if folder is not None:
+            from driftsim import report
+
+            report.write(comparison, provenance, folder)
+    if as_json:
+        from driftsim.report import document, dumps
+
+        typer.echo(dumps(document(comparison, provenance)))
+    else:
+        _show(comparison, provenance)
+    if out:
+        typer.echo(f"written: {out / 'report.html'}, rows.csv, comparison.json and 4 figures (svg, png)", err=True)
+
+
+def _profile(file: Path | None, trace: Any, trace_digest: str, kv_blocks: int | None) -> Any:
+    from driftsim.calibrate import fit_profile
+    from driftsim.latency import load_profile
+
+    profile = load_profile(file) if file else fit_profile(trace, trace_digest)
+    if kv_blocks is None:
+        return profile
+    return profile.model_copy(update={"engine": profile.engine.model_copy(update={"kv_blocks": kv_blocks})})
+
+
+def _show(comparison: Any, provenance: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from driftsim.report import LEGEND, effects, table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
+    headings, rows = table(comparison, brief=True)
+    marks = {"best": "[bold]{} *[/bold]", "tie": "{} ~", "": "{}  "}
+    cells = [[marks[cell.mark].format(cell.text) for cell in row] for row in rows]
+    title = f"{provenance['trace']}, simulated; profile {provenance['profile']}; seed {provenance['seed']}"
+    _print_table(console, title, [f"{name}\n{unit}" for name, unit in headings], cells)
+    console.print(LEGEND, style="dim")
+    names, changes = effects(comparison)
+    if changes:
+        console.print()
+        _print_table(console, "What calibration alone changes, against static under the same policy", names, changes)
+    console.print()
+    for sentence in comparison.answer():
+        console.print(sentence, markup=False)
+    console.print(
+        f"±: 95 % over {provenance['replications']} replications of the workload; it does not cover the error of the "
+        "latency model.",
+        style="dim",
+    )
+    for warning in comparison.warnings():
+        console.print(f"Note: {warning}.", markup=False)
+
+
+def _print_table(console: Any, title: str, headings: list[str], rows: list[list[str]]) -> None:
+    from rich.table import Table
+
+    shown = Table(
+        title=title, title_justify="left", title_style="bold", box=None, header_style="bold", padding=(0, 1, 0, 0)
+    )
+    for place, heading in enumerate(headings):
+        shown.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown)
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr, gone when done; yields a function that advances it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda runs: bar.advance(task, runs)
+
+
+class Caps(Choice):
+    """Tables of max_tokens by category."""
+
+    NATURAL = "natural"
+    REFERENCE = "reference"
+
+
+@app.command()
+def capture(
+    out: Annotated[Path, typer.Option(help="Folder of the trace to write.")],
+    model: Annotated[Path | None, typer.Option(help="Model folder; default: the packaged SmolLM2-135M.")] = None,
+    learning: Annotated[int, typer.Option(min=1, help="Requests of the learning phase.")] = 150,
+    stress: Annotated[int, typer.Option(min=1, help="Requests of the stress phase, after a drain.")] = 350,
+    learning_gap: Annotated[tuple[float, float], typer.Option(help="Gaps between arrivals, uniform: low high, s.")] = (
+        0.5,
+        1.0,
+    ),
+    stress_gap: Annotated[tuple[float, float], typer.Option(help="The same in the stress phase.")] = (0.1, 0.6),
+    caps: Annotated[Caps, typer.Option(help="max_tokens: most answers end by themselves, or the paper's.")] = Caps.NATURAL,
+    seed: Annotated[int, typer.Option(help="Of arrivals, prompts, tiers and the engine.")] = 0,
+    max_num_seqs: Annotated[int, typer.Option(min=1, help="Requests in one batch.")] = 16,
+    max_num_batched_tokens: Annotated[int, typer.Option(min=1, help="Token budget of one step.")] = 512,
+    max_model_len: Annotated[int, typer.Option(min=2, help="Prompt plus output, tokens.")] = 2048,
+) -> None:
+    """Run the drift workload through vLLM on this machine, first in first out, and record a trace."""
+    import asyncio
+
+    from driftsim.live.model import smollm2
+    from driftsim.workload import NATURAL_CAPS, REFERENCE_CAPS, drift_phases
+
+    phases = drift_phases(learning, stress, learning_gap, stress_gap)
+    table = NATURAL_CAPS if caps is Caps.NATURAL else dict(NATURAL_CAPS) | dict(REFERENCE_CAPS)
+    settings: dict[str, Any] = {
+        "max_num_seqs": max_num_seqs,
+        "max_num_batched_tokens": max_num_batched_tokens,
+        "max_model_len": max_model_len,
+    }
+    if out.exists():
+        raise ValueError(f"{out}: exists already; choose another folder or remove it")
+    trace = asyncio.run(_capture(model or smollm2(), phases, table, seed, settings))
+    trace.write(out)
+    load = trace.header.load
+    assert load is not None
+    mark = f"DISTURBED, above {load.foreign_cpu_limit}" if load.disturbed else "quiet"
+    typer.echo(f"{out}: {len(trace.requests)} requests; foreign CPU {load.foreign_cpu_mean} cores ({mark})", err=True)
+
+
+async def _capture(model: Path, phases: Any, caps: Any, seed: int, settings: dict[str, Any]) -> Any:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from driftsim.live.recorder import Plan, record
+    from driftsim.live.vllm import VllmEngine
+    from driftsim.workload import reference_workload
+
+    engine = VllmEngine(
+        model, dtype="bfloat16", enforce_eager=True, enable_prefix_caching=False, seed=seed, **settings
+    )
+    await engine.start()
+    try:
+        await engine.warm_up()
+        workload = reference_workload(lambda prompt: len(engine.token_ids(prompt)), seed, phases, caps)
+        with Progress(console=Console(stderr=True)) as bar:
+            task = bar.add_task("capturing", total=len(workload))
+
+            def show(done: int, running: int) -> None:
+                bar.update(task, completed=done, description=f"capturing, {running} in flight")
+
+            return await record(workload, engine, Plan(seed=seed), show)
+    finally:
+        await engine.shutdown()
+
+
+if __name__ == "__main__":
+    main()

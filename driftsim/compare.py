@@ -1,0 +1,346 @@
+"""A comparison replays one workload under several schedulers and sets them side by side, with paired intervals.
+
+Replication 0 is the workload as recorded and gives every printed value; the others are block resamples of it, the same
+for every scheduler, and give the intervals: value plus or minus Student's t times their standard deviation, 95 %.
+Intervals cover the workload's variation, not the model's error.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from driftsim.admission import Admission
+from driftsim.latency import Profile
+from driftsim.metrics import FEWEST_FOR_P99, LATENCIES, PERCENTILES, summary
+from driftsim.policies import POLICIES, STOCK, make_policy
+from driftsim.run import simulate
+from driftsim.scenario import Scenario
+from driftsim.trace import FINISHED, Trace, TraceError
+from driftsim.workload import Workload, resample
+
+MIRRORED_VLLM = "0.32.0"  # whose scheduler engine/continuous.py mirrors
+CONFIDENCE = 0.95
+NO_CHOICE = 0.001  # share of the time with two or more waiting, below which order could not matter
+LATENCY_METRICS = tuple(f"{name}_{stat}" for name in LATENCIES for stat in ("mean", *PERCENTILES))
+ERROR_METRICS = ("mae", "rmse")
+
+
+class Setting(NamedTuple):
+    """What is compared: a policy and the estimator it is fed by."""
+
+    policy: str
+    estimator: str
+
+    def __str__(self) -> str:
+        return f"{self.policy}/{self.estimator}"
+
+
+BASELINE = Setting("fifo", "static")
+
+
+class Change(NamedTuple):
+    """A value and its interval; low and high are NaN where there are fewer than three replications."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_clear(self) -> bool:
+        """The interval excludes 0."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparing:
+    """What to compare, and how often."""
+
+    profile: Profile
+    admission: Admission = field(default_factory=Admission)
+    settings: tuple[Setting, ...] = ()
+    excluded: frozenset[int] = frozenset()  # recorded rows whose estimates do not count
+    phase: str = "all"
+    replications: int = 20
+    max_in_flight: int | None = None
+    refill_lag: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.replications < 1:
+            raise ValueError(f"replications must be at least 1, got {self.replications}")
+
+    def scenario(self, setting: Setting) -> Scenario:
+        """The scenario that runs ``setting``."""
+        return Scenario(
+            profile=self.profile,
+            policy=setting.policy,
+            estimator=setting.estimator,
+            admission=self.admission,
+            max_in_flight=self.max_in_flight,
+            refill_lag=self.refill_lag,
+            seed=self.seed,
+        )
+
+
+def settings_of(policies: Iterable[str], estimators: Iterable[str]) -> tuple[Setting, ...]:
+    """Every policy with every estimator; ``stock`` heeds no estimate and comes once, with the first."""
+    estimators = list(dict.fromkeys(estimators))
+    return tuple(
+        Setting(policy, estimator)
+        for policy in dict.fromkeys(policies)
+        for estimator in (estimators[:1] if policy == STOCK else estimators)
+    )
+
+
+DEFAULT_SETTINGS = settings_of((STOCK, *POLICIES), ("static", "ema"))
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The results: for each setting one summary per replication, and the trace of replication 0."""
+
+    plan: Comparing
+    workload: Workload
+    summaries: dict[Setting, list[dict[str, Any]]]
+    traces: dict[Setting, Trace]
+
+    def values(self, setting: Setting, metric: str) -> np.ndarray:
+        """``metric`` of every replication, the recorded workload first."""
+        return np.array([row[metric] for row in self.summaries[setting]], dtype=float)
+
+    def value(self, setting: Setting, metric: str) -> Change:
+        """``metric`` with its interval."""
+        return _with_interval(self.values(setting, metric))
+
+    def change(self, setting: Setting, against: Setting, metric: str) -> Change:
+        """Relative change of ``metric`` from ``against`` to ``setting``, replication by replication."""
+        return _with_interval(self.values(setting, metric) / self.values(against, metric) - 1)
+
+    def best(self, metric: str, largest: bool = False) -> tuple[Setting | None, set[Setting]]:
+        """The best setting by ``metric``, and the others that cannot be told from it."""
+        shown = [s for s in self.plan.settings if not math.isnan(self.values(s, metric)[0])]
+        if not shown:
+            return None, set()
+        best = (max if largest else min)(shown, key=lambda setting: self.values(setting, metric)[0])
+        ties = set()
+        for setting in shown:
+            change = _with_interval(self.values(setting, metric) - self.values(best, metric))
+            if setting != best and (change.value == 0 or not change.is_clear):
+                ties.add(setting)
+        return best, ties
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per setting, with the fields that ``compare --json`` promises."""
+        return [self._row(setting) for setting in self.plan.settings]
+
+    def _row(self, setting: Setting) -> dict[str, Any]:
+        recorded = dict(self.summaries[setting][0])
+        row: dict[str, Any] = {
+            "policy": setting.policy,
+            "estimator": setting.estimator,
+            "accounting": self.plan.admission.unit.name,
+            "engine": "continuous",
+            "phase": self.plan.phase,
+            "seed": self.plan.seed,
+        }
+        per_tier = recorded.pop("per_tier")
+        for name, value in recorded.items():
+            row[name] = value
+            metric = name.removesuffix("_s")
+            if metric in LATENCY_METRICS or metric in ERROR_METRICS:
+                unit = "_s" if name.endswith("_s") else ""
+                _, low, high = self.value(setting, name)
+                row |= {f"{metric}_low{unit}": low, f"{metric}_high{unit}": high}
+                versus = self.change(setting, BASELINE, name)
+                row |= {f"{metric}_vs_fifo": versus.value}
+                row |= {f"{metric}_vs_fifo_low": versus.low, f"{metric}_vs_fifo_high": versus.high}
+        return row | {"per_tier": per_tier}
+
+    def calibration(self) -> list[dict[str, Any]]:
+        """What each estimator changes against ``static`` under the same policy: the effect of calibration alone."""
+        effects = []
+        for setting in self.plan.settings:
+            static = Setting(setting.policy, "static")
+            if setting.estimator == "static" or static not in self.summaries:
+                continue
+            for metric in ("mae", "rmse", "e2e_mean_s", "e2e_p50_s", "e2e_p99_s"):
+                value, low, high = self.change(setting, static, metric)
+                name = metric.removesuffix("_s")
+                effects.append({**setting._asdict(), "metric": name, "change": value, "low": low, "high": high})
+        return effects
+
+    def answer(self) -> list[str]:
+        """What the comparison says, in sentences: did order matter, which policy, and is correcting worth it."""
+        return [self._said_of_waiting(), *self._said_of_policies(), *self._said_of_calibration()]
+
+    def warnings(self) -> list[str]:
+        """What a reader must know before trusting the numbers."""
+        recorded = self.summaries[BASELINE][0]
+        found = list(self.workload.notes)
+        if recorded["finished"] < FEWEST_FOR_P99:
+            found.append(f"P99 rests on {recorded['finished']} requests, fewer than {FEWEST_FOR_P99}")
+        version = self.plan.profile.engine.version
+        if version != MIRRORED_VLLM:
+            found.append(f"the engine mirrors vLLM {MIRRORED_VLLM}; this trace is from {version}, not checked against it")
+        rejected = {str(s): self.summaries[s][0]["rejected"] for s in self.plan.settings}
+        if any(rejected.values()):
+            found.append(f"{max(rejected.values())} requests can never fit this engine and were rejected")
+        if self.plan.admission.base == "fit":
+            table = {name: round(value, 1) for name, value in sorted(self.plan.admission.base_table.items())}
+            found.append(f"base table fitted on {len(self.plan.excluded)} requests, which are not scored: {table}")
+        return found
+
+    def _said_of_waiting(self) -> str:
+        recorded = self.summaries[BASELINE][0]
+        share, choice = recorded["waiting_fraction"], recorded["choice_fraction"]
+        said = f"Somebody waited {share:.0%} of the time under FIFO; two or more waited to be dispatched {choice:.0%} of it."
+        if choice < NO_CHOICE:
+            said += " No queue formed, so order could not matter: press harder with --rate-scale, or look elsewhere."
+        return said
+
+    def _said_of_policies(self) -> list[str]:
+        others = [s for s in self.plan.settings if s.policy not in ("fifo", STOCK)]
+        if not others:
+            return []
+        best = min(others, key=lambda setting: self.values(setting, "e2e_mean_s")[0])
+        mean, tail = (self.change(best, BASELINE, metric) for metric in ("e2e_mean_s", "e2e_p99_s"))
+        return [f"Policy: {best} has the lowest mean E2E, {percent(mean)} against FIFO/static; its P99 {percent(tail)}."]
+
+    def _said_of_calibration(self) -> list[str]:
+        said = []
+        for estimator in dict.fromkeys(s.estimator for s in self.plan.settings if s.estimator != "static"):
+            pairs = [(s, Setting(s.policy, "static")) for s in self.plan.settings if s.estimator == estimator]
+            pairs = [(s, static) for s, static in pairs if static in self.summaries]
+            if not pairs:
+                continue
+            setting, static = max(pairs, key=lambda pair: abs(self.change(*pair, "e2e_mean_s").value))
+            error, mean = (self.change(setting, static, metric) for metric in ("mae", "e2e_mean_s"))
+            verdict = "" if mean.is_clear else ", which cannot be told from no effect"
+            said.append(
+                f"Calibration: {estimator} changes the MAE by {percent(error)} and, where it matters most "
+                f"({setting.policy}), the mean E2E by {percent(mean)}{verdict}."
+            )
+        return said
+
+
+def percent(change: Change) -> str:
+    """A relative change, give or take half its interval.
+
+    >>> percent(Change(-0.231, -0.291, -0.171))
+    '-23.1 ± 6.0 %'
+    """
+    if math.isnan(change.low):
+        return f"{100 * change.value:+.1f} %"
+    return f"{100 * change.value:+.1f} ± {50 * (change.high - change.low):.1f} %"
+
+
+def _with_interval(values: np.ndarray) -> Change:
+    """The first value, give or take what the others vary by."""
+    others = values[1:]
+    if len(others) < 2:
+        return Change(float(values[0]), math.nan, math.nan)
+    half = float(student.ppf((1 + CONFIDENCE) / 2, len(others) - 1) * others.std(ddof=1))
+    return Change(float(values[0]), float(values[0] - half), float(values[0] + half))
+
+
+def compare(
+    workload: Workload, plan: Comparing, jobs: int | None = None, progress: Callable[[int], None] = lambda runs: None
+) -> Comparison:
+    """Run every setting of ``plan``, and FIFO/static to compare with, on every replication of ``workload``.
+
+    ``jobs`` processes work at it (default: one a core); the result does not depend on how many. ``progress`` hears of
+    the runs done. Raises ``ValueError`` for what no run could accept: an unknown policy, estimator or phase.
+    """
+    run = plan if BASELINE in plan.settings else replace(plan, settings=(BASELINE, *plan.settings))
+    _check(run, workload)
+    done: list[_Replication] = []
+    tasks = range(run.replications)
+    workers = min(jobs or os.cpu_count() or 1, len(tasks))
+    if workers == 1:
+        for number in tasks:
+            done.append(_replicate(workload, run, number))
+            progress(len(run.settings))
+    else:
+        with ProcessPoolExecutor(workers, initializer=_adopt, initargs=(workload, run)) as pool:
+            for result in pool.map(_replicate_adopted, tasks):
+                done.append(result)
+                progress(len(run.settings))
+    summaries = {setting: [result.summaries[setting] for result in done] for setting in run.settings}
+    return Comparison(plan, workload, summaries, done[0].traces)
+
+
+def runs_of(plan: Comparing) -> int:
+    """How many simulations ``compare`` will run."""
+    return plan.replications * (len(plan.settings) + (BASELINE not in plan.settings))
+
+
+def fit_base(trace: Trace, admission: Admission) -> tuple[Admission, frozenset[int]]:
+    """``admission`` with the base table fitted to ``trace``, and the rows that the fit used up.
+
+    Per predicted category, the mean observed length of the first ``base_fit_n`` to finish as recorded. A category that
+    never occurs keeps the reference's value. Raises ``TraceError`` where a category has fewer.
+    """
+    label = "predicted_category" if admission.label == "seen" else "predicted_category_unlabelled"
+    rows = trace.requests[trace.requests["finish_reason"].isin(FINISHED)].sort_values("finish_s", kind="stable")
+    lengths = pd.Series(admission.unit.lengths(rows["output_tokens"], rows["output_words"]), index=rows.index)
+    table, used = dict(admission.base_table), []
+    for category, indices in rows.groupby(label, sort=True).groups.items():
+        first = indices[: admission.base_fit_n]
+        if len(first) < admission.base_fit_n:
+            raise TraceError(
+                f"base 'fit' needs {admission.base_fit_n} finished requests per category, {category!r} has {len(first)}; "
+                "lower --base-fit-n or choose another --base"
+            )
+        table[str(category)] = float(lengths[first].mean())
+        used.extend(int(row) for row in first)
+    return admission.model_copy(update={"base_table": table}), frozenset(used)
+
+
+class _Replication(NamedTuple):
+    summaries: dict[Setting, dict[str, Any]]
+    traces: dict[Setting, Trace]  # of replication 0 alone
+
+
+def _check(plan: Comparing, workload: Workload) -> None:
+    from driftsim.estimators import make_estimator
+
+    for setting in plan.settings:
+        make_policy(setting.policy)
+        make_estimator(setting.estimator, plan.admission, {})
+    phases = [phase.name for phase in workload.info.phases]
+    if plan.phase not in ("all", *phases):
+        raise ValueError(f"unknown phase {plan.phase!r}; choose one of all, {', '.join(phases)}")
+
+
+def _replicate(workload: Workload, plan: Comparing, number: int) -> _Replication:
+    drawn = resample(workload, plan.seed, number)
+    scored = ~drawn.table["source"].isin(plan.excluded).to_numpy()
+    summaries, traces = {}, {}
+    for setting in plan.settings:
+        trace = simulate(plan.scenario(setting), drawn)
+        summaries[setting] = summary(trace, plan.admission, phase=plan.phase, scored=scored)
+        if number == 0:
+            traces[setting] = trace
+    return _Replication(summaries, traces)
+
+
+_adopted: tuple[Workload, Comparing] | None = None  # a worker process's workload and plan
+
+
+def _adopt(workload: Workload, plan: Comparing) -> None:
+    global _adopted
+    _adopted = (workload, plan)
+
+
+def _replicate_adopted(number: int) -> _Replication:
+    assert _adopted is not None
+    return _replicate(*_adopted, number)

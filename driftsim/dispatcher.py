@@ -1,0 +1,106 @@
+"""The dispatcher admits requests, lets the policy choose who enters the engine, and learns from who leaves it.
+
+It is the same object in front of a simulated and of a real engine, and it has no clock: every call is told ``now``,
+in seconds since the run began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from driftsim.admission import Admission
+from driftsim.estimators import Estimator
+from driftsim.policies import Policy
+from driftsim.request import Job, Request
+
+
+class Engine(Protocol):
+    """What serves jobs. It tells the dispatcher's driver of first tokens and finishes in its own way."""
+
+    def room(self) -> int:
+        """Jobs it would take now."""
+        ...
+
+    def submit(self, job: Job, true_length: int | None) -> None:
+        """Take ``job``; a simulated engine is told the true output length in tokens, a real one finds it out."""
+        ...
+
+    def abort(self, job: Job) -> None:
+        """Drop ``job`` at the next step boundary."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A job that left the engine. ``output_length`` is in the accounting's unit, None where nothing can be learned."""
+
+    job: Job
+    output_length: int | None
+    censored: bool
+
+
+class Dispatcher:
+    """Admit, queue, release, learn. At most ``max_in_flight`` jobs are inside the engine; None means no limit.
+
+    At one instant, tell it of all departures and all arrivals before asking it for jobs: then simultaneous events
+    have one outcome, whatever their order.
+    """
+
+    def __init__(
+        self, policy: Policy, estimator: Estimator, admission: Admission, max_in_flight: int | None = None
+    ) -> None:
+        if max_in_flight is not None and max_in_flight < 1:
+            raise ValueError(f"max_in_flight must be at least 1, got {max_in_flight}")
+        self.policy = policy
+        self.estimator = estimator
+        self.admission = admission
+        self.max_in_flight = max_in_flight
+        self.in_flight: dict[int, int] = {}  # id(job) -> order of dispatch
+        self.dispatched = 0
+        self._waiting: dict[int, Job] | None = None  # id(job) -> job, kept only to refresh estimates
+        if admission.estimates == "refreshed":
+            if not hasattr(policy, "rekey"):
+                raise ValueError(f"policy {type(policy).__name__} has no rekey(), so estimates cannot be refreshed")
+            self._waiting = {}
+
+    def arrive(self, request: Request, category: str, now: float, index: int = -1) -> Job:
+        """Admit ``request``, of predicted ``category``, and queue it; ``index`` is its row in the workload."""
+        job = Job(request, category, 0, 0, index=index)
+        self._estimate(job, now)
+        self.policy.push(job, now)
+        if self._waiting is not None:
+            self._waiting[id(job)] = job
+        return job
+
+    def finished(self, departures: Sequence[Departure], now: float) -> None:
+        """Free the slots of ``departures`` and learn from them, in order of dispatch."""
+        for departure in sorted(departures, key=lambda gone: self.in_flight[id(gone.job)]):
+            del self.in_flight[id(departure.job)]
+            if departure.output_length is not None:
+                self.estimator.observe(departure.job, departure.output_length, departure.censored, now)
+        if self._waiting is not None and departures:
+            for job in self._waiting.values():
+                self._estimate(job, now)
+            self.policy.rekey()  # type: ignore[attr-defined]  # checked in the constructor
+
+    def release(self, room: int, now: float) -> list[Job]:
+        """The jobs to hand to an engine that would take ``room`` more, in order; they count as in flight from now."""
+        limit = len(self.policy)
+        if self.max_in_flight is not None:
+            limit = min(limit, self.max_in_flight - len(self.in_flight))
+        jobs = [self.policy.pop(now) for _ in range(min(room, limit))]
+        for job in jobs:
+            self.in_flight[id(job)] = self.dispatched
+            self.dispatched += 1
+            if self._waiting is not None:
+                del self._waiting[id(job)]
+        return jobs
+
+    def _estimate(self, job: Job, now: float) -> None:
+        request, admission = job.request, self.admission
+        estimate = self.estimator.estimate(request, job.predicted_category, now)
+        job.estimate, job.bias = estimate.length, estimate.bias
+        job.budget = admission.unit.length(request.prompt_tokens, request.prompt_words) + estimate.length
+        job.scheduling_class = admission.scheduling_class(job.budget)

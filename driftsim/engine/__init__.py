@@ -1,0 +1,1 @@
+"""Simulated engines; nothing else in driftsim knows SimPy."""

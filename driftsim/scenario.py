@@ -1,0 +1,33 @@
+"""A scenario is everything that determines a simulated run, next to the workload it is run on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from driftsim.admission import Admission
+from driftsim.latency import Profile
+from driftsim.policies import STOCK
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """One setting of every switch.
+
+    ``max_in_flight`` None means the engine's ``max_num_seqs``; the policy ``stock`` is FIFO with no limit at all.
+    ``refill_lag`` off lets an outside dispatcher refill a freed slot before the next step, as no real one can.
+    """
+
+    profile: Profile
+    policy: str = "fifo"
+    estimator: str = "static"
+    admission: Admission = field(default_factory=Admission)
+    max_in_flight: int | None = None
+    refill_lag: bool = True
+    seed: int = 0
+
+    @property
+    def limit(self) -> int | None:
+        """Jobs allowed inside the engine; None is no limit."""
+        if self.policy == STOCK:
+            return None
+        return self.profile.engine.max_num_seqs if self.max_in_flight is None else self.max_in_flight

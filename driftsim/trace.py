@@ -1,0 +1,440 @@
+"""A trace is what happened: a header, one row per request and, where recorded, one row per engine step.
+
+Captured, simulated and imported traces have the same columns, listed in ``REQUEST_COLUMNS`` and ``STEP_COLUMNS``.
+Times are seconds since the start of the run. A trace on disk is a folder; it appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+SCHEMA_VERSION = 1
+FINISHED = ("stop", "length")
+FINISH_REASONS = (*FINISHED, "abort", "error", "rejected")
+CENSORED = ("length", "abort")
+TIER_NAMES = ("premium", "standard", "batch")
+CLOCK_TOLERANCE_S = 1e-6  # two clocks of one host, each rounded to a microsecond
+
+
+class TraceError(ValueError):
+    """A trace, or a file that should be one, is not what it claims; the message says where, what and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table: its name, its kind and whether a row may leave it empty."""
+
+    name: str
+    kind: Literal["str", "int", "float"]
+    nullable: bool = False
+
+    @property
+    def dtype(self) -> str:
+        """The pandas dtype that holds the column: empty is NaN in a float, NA in an integer, None in a string."""
+        if self.kind == "int":
+            return "Int64" if self.nullable else "int64"
+        return {"float": "float64", "str": "object"}[self.kind]
+
+
+def _columns(kind: Literal["str", "int", "float"], names: str, nullable: bool = False) -> tuple[Column, ...]:
+    return tuple(Column(name, kind, nullable) for name in names.split())
+
+
+REQUEST_COLUMNS: tuple[Column, ...] = (
+    *_columns("str", "request_id tenant tier phase"),
+    *_columns("str", "category predicted_category predicted_category_unlabelled", nullable=True),
+    *_columns("int", "prompt_tokens"),
+    *_columns("int", "prompt_words", nullable=True),
+    *_columns("int", "max_tokens"),
+    *_columns("str", "scheduling_class", nullable=True),
+    *_columns("float", "bias", nullable=True),
+    *_columns("int", "estimate budget", nullable=True),
+    *_columns("float", "arrival_s"),
+    *_columns("float", "dispatch_s queued_s scheduled_s first_token_s finish_s", nullable=True),
+    *_columns("int", "dispatch_index output_tokens output_words", nullable=True),
+    *_columns("str", "finish_reason", nullable=True),
+    *_columns("int", "preemptions batch_id batch_size", nullable=True),
+    *_columns("str", "error", nullable=True),
+)
+STEP_COLUMNS: tuple[Column, ...] = (
+    *_columns("float", "start_s duration_s"),
+    *_columns("int", "prefill_tokens prefill_requests decode_requests context_tokens"),
+    *_columns("float", "prefill_attention"),
+    *_columns("int", "running waiting kv_blocks_used preempted"),
+)
+LIFE = ("arrival_s", "dispatch_s", "queued_s", "scheduled_s", "first_token_s", "finish_s")
+TABLES = {"requests": REQUEST_COLUMNS, "steps": STEP_COLUMNS}
+
+
+class Record(BaseModel):
+    """A value that crosses a file boundary: validated, frozen, and strict about keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class EngineSettings(Record):
+    """What decides an engine's schedule, as read from the engine; the defaults are vLLM's where it has one."""
+
+    name: str = "vllm"
+    version: str = "unknown"
+    max_num_seqs: int = Field(gt=0)
+    max_num_batched_tokens: int = Field(gt=0)
+    max_model_len: int = Field(gt=1)
+    kv_blocks: int = Field(gt=1)  # as the engine counts them: one is the null block and holds nothing
+    block_size: int = Field(gt=0)  # tokens
+    enable_chunked_prefill: bool = True
+    long_prefill_token_threshold: int = Field(default=0, ge=0)  # tokens; 0 is off
+    scheduling_policy: Literal["fcfs"] = "fcfs"
+    async_scheduling: bool = False
+    enable_prefix_caching: bool = False
+
+    @model_validator(mode="after")
+    def _as_vllm_demands(self) -> Self:  # vllm/config/scheduler.py, verify_max_model_len
+        budget = self.max_num_batched_tokens
+        if budget < self.max_num_seqs:
+            raise ValueError(f"max_num_batched_tokens {budget} is below max_num_seqs {self.max_num_seqs}")
+        if not self.enable_chunked_prefill and budget < self.max_model_len:
+            raise ValueError(
+                f"max_num_batched_tokens {budget} is below max_model_len {self.max_model_len}, "
+                "which needs chunked prefill"
+            )
+        return self
+
+    @property
+    def usable_kv_blocks(self) -> int:
+        """Blocks that can hold tokens: all but vLLM's null block (vllm/v1/core/block_pool.py)."""
+        return self.kv_blocks - 1
+
+
+class Phase(Record):
+    """A stretch of a workload and the rule by which its requests arrive.
+
+    ``open``: at recorded offsets from the phase's start, which is when the previous phase has sent its last request.
+    ``after-drain``: likewise, but the phase starts when everything before it has left. ``backlog``: all at its start.
+    ``closed``: each of ``users`` sends a request, waits for its end, thinks for ``think_s`` and sends the next.
+    """
+
+    name: str
+    kind: Literal["open", "after-drain", "closed", "backlog"] = "open"
+    requests: int = Field(gt=0)
+    pause_s: float = Field(default=0.0, ge=0)  # between that condition and the phase's start
+    start_s: float | None = None  # when it started, where recorded
+    users: int = Field(default=0, ge=0)
+    think_s: float = Field(default=0.0, ge=0)
+
+
+class WorkloadInfo(Record):
+    """Where the requests of a run came from."""
+
+    name: str
+    loop: Literal["open", "closed"] = "open"
+    phases: tuple[Phase, ...]
+
+
+class MachineLoad(Record):
+    """How busy the machine was during a capture, in cores; a disturbed capture had more foreign load than allowed."""
+
+    cpu_count: int
+    own_cpu_mean: float
+    foreign_cpu_mean: float
+    foreign_cpu_max: float
+    foreign_cpu_limit: float
+    disturbed: bool
+
+
+class Header(Record):
+    """Everything about a run that is not a row. Simulated headers hold no wall-clock time."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["captured", "simulated", "imported"]
+    driftsim_version: str
+    ended: Literal["recording", "complete", "interrupted", "failed"] = "complete"
+    ended_why: str = ""
+    engine: EngineSettings
+    engine_arguments: dict[str, Any] = {}
+    model: str = "unknown"
+    hardware: str = "unknown"
+    software: dict[str, str] = {}
+    workload: WorkloadInfo
+    admission: dict[str, Any] = {}  # policy, estimator, accounting and every switch
+    max_in_flight: int | None = None  # None: no limit, the engine's own order
+    seed: int | None = None
+    profile_digest: str | None = None
+    clocks: str = ""
+    captured_at: str | None = None
+    load: MachineLoad | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A run: ``requests`` has one row per offered request, ``steps`` one per engine step that scheduled a token."""
+
+    header: Header
+    requests: pd.DataFrame
+    steps: pd.DataFrame | None = None
+    telemetry: pd.DataFrame | None = None
+
+    @property
+    def finished(self) -> pd.DataFrame:
+        """The rows that ended by themselves or at their cap."""
+        return self.requests[self.requests["finish_reason"].isin(FINISHED)]
+
+    def write(self, folder: Path | str, *, overwrite: bool = False) -> Path:
+        """Write the trace as ``folder``, whole or not at all; a reader never sees half of it.
+
+        Raises ``TraceError`` if the trace breaks the schema, if ``folder`` exists and ``overwrite`` is not set or what
+        exists is no trace, and ``OSError`` if the place cannot be written.
+        """
+        check(self, str(folder))
+        with whole_folder(folder, replace_if_has="header.json" if overwrite else None) as building:
+            self._write_files(building)
+        return Path(folder)
+
+    def _write_files(self, folder: Path) -> None:
+        for name, table in (("requests", self.requests), ("steps", self.steps), ("telemetry", self.telemetry)):
+            if table is not None:
+                write_table(table, folder / f"{name}.parquet", TABLES.get(name))
+        (folder / "header.json").write_text(self.header.model_dump_json(indent=1) + "\n")
+        for file in folder.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+
+
+@contextmanager
+def whole_folder(folder: Path | str, replace_if_has: str | None = None) -> Iterator[Path]:
+    """A folder to fill, which becomes ``folder`` at the end, or nothing at all if the block raises.
+
+    An existing ``folder`` is replaced only if it holds a file ``replace_if_has``, or is empty. Raises ``TraceError``
+    for one that may not be replaced, ``OSError`` if the place cannot be written; both before anything is computed.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise TraceError(f"{folder}: is a file; choose a folder")
+    old = folder.exists() and any(folder.iterdir())
+    if old and not (replace_if_has and (folder / replace_if_has).is_file()):
+        raise TraceError(f"{folder}: exists already and is not empty; choose another folder or remove it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
+        building = Path(aside) / "new"
+        building.mkdir()
+        yield building
+        if folder.exists():
+            folder.rename(Path(aside) / "old")
+        building.rename(folder)
+
+
+def read(folder: Path | str) -> Trace:
+    """Read and check the trace in ``folder``. Raises ``TraceError`` naming file, row or key, value and remedy."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        what = "is a file, not a trace folder" if folder.exists() else "no such trace folder"
+        raise TraceError(f"{folder}: {what}; a trace is a folder with header.json and requests.parquet")
+    header = _read_header(folder / "header.json")
+    requests = _read_table(folder / "requests.parquet", REQUEST_COLUMNS)
+    steps = folder / "steps.parquet"
+    telemetry = folder / "telemetry.parquet"
+    trace = Trace(
+        header=header,
+        requests=requests,
+        steps=_read_table(steps, STEP_COLUMNS) if steps.exists() else None,
+        telemetry=pd.read_parquet(telemetry) if telemetry.exists() else None,
+    )
+    check(trace, str(folder))
+    return trace
+
+
+def digest(folder: Path | str) -> str:
+    """SHA-256 over the files of the trace in ``folder``, as hexadecimal: what names a trace in a result."""
+    total = hashlib.sha256()
+    for name in ("header.json", "requests.parquet", "steps.parquet", "telemetry.parquet"):
+        file = Path(folder) / name
+        if file.exists():
+            total.update(name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first complaint of a pydantic validation, as ``key: what is wrong (got value)``."""
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"]) or "document"
+    extra = f"; {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    got = "" if problem["type"] == "missing" else f" (got {problem['input']!r:.80})"
+    return f"{key}: {problem['msg']}{got}{extra}"
+
+
+def check(trace: Trace, where: str) -> None:
+    """Raise ``TraceError`` at the first row or key of ``trace`` that cannot be; ``where`` names it in the message."""
+    table = trace.requests
+    for problem in _request_problems(table, trace.header):
+        rows = np.flatnonzero(np.asarray(problem.bad, dtype=bool))
+        if len(rows):
+            row = int(rows[0])
+            more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
+            value = _shown(table[problem.column].iloc[row])
+            raise TraceError(
+                f"{where}/requests.parquet: row {row}, request {table['request_id'].iloc[row]!r}: "
+                f"{problem.column} is {value}: {problem.what}{more}; {problem.remedy}"
+            )
+    phases = {phase.name for phase in trace.header.workload.phases}
+    unknown = sorted(set(table["phase"]) - phases)
+    if unknown:
+        raise TraceError(f"{where}: phase {unknown[0]!r} is in requests.parquet but not in the header's workload")
+    if trace.steps is not None:
+        _check_steps(trace.steps, where)
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    column: str
+    bad: Any  # boolean mask over the rows
+    what: str
+    remedy: str = "correct the row or remove it"
+
+
+def _request_problems(table: pd.DataFrame, header: Header) -> Iterator[_Problem]:
+    finished = table["finish_reason"].isin(FINISHED)
+    yield _Problem("request_id", table["request_id"].duplicated(), "a duplicate id", "give every request its own id")
+    yield _Problem("tier", ~table["tier"].isin(TIER_NAMES), f"an unknown tier, not one of {', '.join(TIER_NAMES)}")
+    reasons = table["finish_reason"]
+    known = reasons.isna() if header.ended != "complete" else pd.Series(False, index=table.index)
+    yield _Problem(
+        "finish_reason", ~(reasons.isin(FINISH_REASONS) | known), f"not one of {', '.join(FINISH_REASONS)}"
+    )
+    for name in ("prompt_tokens", "max_tokens"):
+        yield _Problem(name, table[name] < 1, "must be at least 1")
+    for name in ("prompt_words", "output_words", "output_tokens", "preemptions"):
+        yield _Problem(name, (table[name] < 0).fillna(False), "must not be negative")
+    output = table["output_tokens"]
+    yield _Problem("output_tokens", finished & ~(output >= 1).fillna(False), "a finished request has at least 1")
+    yield _Problem("output_tokens", (output > table["max_tokens"]).fillna(False), "more than its max_tokens")
+    yield from _time_problems(table, finished)
+    yield from _capacity_problems(table, finished, header.engine)
+    index = table["dispatch_index"]
+    yield _Problem("dispatch_index", index.notna() & index.duplicated(), "a duplicate index")
+
+
+def _time_problems(table: pd.DataFrame, finished: pd.Series) -> Iterator[_Problem]:
+    arrival = table["arrival_s"]
+    yield _Problem("arrival_s", ~np.isfinite(arrival), "every request has an arrival time")
+    for name in LIFE:
+        yield _Problem(name, np.isinf(table[name]) | (table[name] < 0), "times are finite and not negative")
+    yield _Problem("finish_s", finished & table["finish_s"].isna(), "a finished request has a finish time")
+    latest = arrival
+    for earlier, later in zip(LIFE, LIFE[1:], strict=False):
+        what = f"before its {earlier}" if later != "finish_s" else f"before its {earlier}: tokens after the finish"
+        yield _Problem(later, table[later] < latest - CLOCK_TOLERANCE_S, what)
+        latest = table[later].fillna(latest)
+
+
+def _capacity_problems(table: pd.DataFrame, finished: pd.Series, engine: EngineSettings) -> Iterator[_Problem]:
+    remedy = "correct the header's engine settings or remove the row"
+    prompt = table["prompt_tokens"]
+    limit = engine.max_model_len
+    yield _Problem("prompt_tokens", finished & (prompt >= limit), f"does not fit max_model_len {limit}", remedy)
+    room = engine.usable_kv_blocks * engine.block_size
+    yield _Problem("prompt_tokens", finished & (prompt > room), f"larger than the KV cache of {room} tokens", remedy)
+
+
+def _check_steps(steps: pd.DataFrame, where: str) -> None:
+    values = steps[[column.name for column in STEP_COLUMNS]].to_numpy(dtype=float)
+    bad = ~np.isfinite(values) | (values < 0)
+    if bad.any():
+        row, column = (int(index[0]) for index in np.nonzero(bad))
+        name = STEP_COLUMNS[column].name
+        raise TraceError(
+            f"{where}/steps.parquet: row {row}: {name} is {_shown(values[row, column])}; "
+            "it must be finite and not negative"
+        )
+    back = np.flatnonzero(np.diff(steps["start_s"].to_numpy()) < 0)
+    if len(back):
+        raise TraceError(f"{where}/steps.parquet: row {int(back[0]) + 1}: start_s goes backwards; sort the steps")
+
+
+def _read_header(file: Path) -> Header:
+    try:
+        content = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise TraceError(f"{file}: no such file; a trace is a folder with header.json and requests.parquet") from None
+    except (OSError, ValueError) as error:
+        raise TraceError(f"{file}: not readable as JSON ({error}); is it a trace of driftsim?") from None
+    if isinstance(content, dict) and content.get("schema_version") != SCHEMA_VERSION:
+        raise TraceError(
+            f"{file}: schema_version is {content.get('schema_version')!r}, this driftsim reads {SCHEMA_VERSION}; "
+            "use the driftsim that wrote it, or record or import the trace again"
+        )
+    try:
+        return Header.model_validate(content)
+    except ValidationError as error:
+        raise TraceError(f"{file}: {first_problem(error)}; correct the header") from None
+
+
+def _read_table(file: Path, columns: tuple[Column, ...]) -> pd.DataFrame:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(file).to_pandas(integer_object_nulls=True)
+    except FileNotFoundError:
+        raise TraceError(f"{file}: no such file; the trace is incomplete, copy the whole folder") from None
+    except (OSError, pa.ArrowException) as error:
+        raise TraceError(f"{file}: not readable as Parquet ({str(error).splitlines()[0]})") from None
+    names = [column.name for column in columns]
+    missing = [name for name in names if name not in table.columns]
+    if missing:
+        raise TraceError(f"{file}: column {missing[0]!r} is missing; every column of the schema must be there")
+    foreign = [name for name in table.columns if name not in names]
+    if foreign:
+        raise TraceError(f"{file}: column {foreign[0]!r} is not in schema {SCHEMA_VERSION}; remove it")
+    return typed(table, columns, str(file))
+
+
+def typed(table: pd.DataFrame, columns: tuple[Column, ...], where: str) -> pd.DataFrame:
+    """``table`` with exactly ``columns``, in order and in their dtypes. ``TraceError`` where a value does not fit."""
+    series = {column.name: _typed_column(table[column.name], column, where) for column in columns}
+    return pd.DataFrame(series, columns=[column.name for column in columns]).reset_index(drop=True)
+
+
+def _typed_column(values: pd.Series, column: Column, where: str) -> pd.Series:
+    if not column.nullable and values.isna().any():
+        row = int(np.flatnonzero(values.isna())[0])
+        raise TraceError(f"{where}: row {row}: {column.name} is empty (NaN); every row needs a value")
+    if column.kind == "str":
+        texts = values.astype(object)
+        return texts.where(texts.notna(), None)
+    try:
+        return values.astype(column.dtype)
+    except (TypeError, ValueError) as error:
+        raise TraceError(f"{where}: column {column.name} does not hold {column.kind} values ({error})") from None
+
+
+def write_table(table: pd.DataFrame, file: Path, columns: tuple[Column, ...] | None) -> None:
+    """Write a table as Parquet (zstd), with the schema of ``columns`` where given; the same rows give the same bytes.
+
+    Raises ``OSError`` if the file cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = None
+    if columns is not None:
+        kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+        schema = pa.schema([pa.field(column.name, kinds[column.kind], column.nullable) for column in columns])
+    rows = pa.Table.from_pandas(table, schema=schema, preserve_index=False)
+    pq.write_table(rows.replace_schema_metadata(None), file, compression="zstd")
+
+
+def _shown(value: object) -> str:
+    return "empty" if value is None or value is pd.NA or value != value else repr(value)

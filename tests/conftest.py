@@ -1,0 +1,23 @@
+"""Test settings: hypothesis is deterministic in CI and digs deeper in the nightly profile."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+settings.register_profile("ci", max_examples=60, deadline=None, derandomize=True, suppress_health_check=QUIET)
+settings.register_profile("nightly", max_examples=2000, deadline=None, suppress_health_check=QUIET)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = sorted(path.parent for path in (ROOT / "traces").glob("*/header.json"))
+
+
+@pytest.fixture(scope="session")
+def shipped() -> Path:
+    """The trace that the demo replays."""
+    return ROOT / "traces" / "smollm2-cpu-drift"

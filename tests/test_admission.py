@@ -1,0 +1,148 @@
+"""The reference's admission, against numbers worked out by hand, and each of its traps as a switch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from driftsim.accounting import Accounting, count_words, token_counter
+from driftsim.admission import Admission
+from driftsim.classify import label, predict_category, strip_label
+from driftsim.estimators import Ema, Oracle, Static, make_estimator
+from driftsim.request import Job, Request, Tier
+
+
+def request(**changes: object) -> Request:
+    values = {
+        "id": "r", "tenant": "a", "tier": Tier.STANDARD, "category": "", "arrival": 0.0, "prompt_tokens": 50,
+        "prompt_words": 40, "max_tokens": 1024,
+    } | changes  # fmt: skip
+    return Request(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "category"),
+    [
+        ("What is DNS and why is it important?", "short_qa"),
+        ("SUMMARIZE Redis", "summary"),
+        ("Summarize X architecture and key components.", "summary"),  # 1 : 1, ties go to summary
+        ("Explain the internal architecture of X.", "technical"),
+        ("Write a detailed report on X, including architecture.", "report"),  # 2 : 1
+        ("A report on code", "report"),  # 1 : 1, report comes before technical
+        ("Show code, the architecture and a report", "technical"),  # 2 : 1
+    ],
+)
+def test_the_category_with_most_keywords_wins(prompt: str, category: str) -> None:
+    assert predict_category(prompt) == category
+
+
+def test_the_label_leaks_the_category_and_can_be_stripped() -> None:
+    prompt = label(12, "batch", "report") + "Compare DNS with its alternatives."
+    assert predict_category(prompt) == "report"
+    assert predict_category(strip_label(prompt)) == "short_qa"
+
+
+@pytest.mark.parametrize(
+    ("tier", "category", "bias", "prompt_tokens", "expected"),
+    [
+        (Tier.STANDARD, "short_qa", 1.0, 0, 64),
+        (Tier.PREMIUM, "summary", 1.0, 0, 307),  # 256 x 1.2 = 307.2
+        (Tier.BATCH, "technical", 1.0, 0, 307),  # 384 x 0.8 = 307.2
+        (Tier.STANDARD, "report", 1.5, 200, 921),  # 512 x 1.5 x 1.2 = 921.6
+        (Tier.PREMIUM, "report", 0.5, 900, 460),  # 512 x 0.5 x 1.2 x 1.5 (the cap, not 1.9) = 460.8
+        (Tier.STANDARD, "poetry", 1.0, 0, 64),  # unknown counts as short_qa
+    ],
+)
+def test_the_estimate_is_base_bias_safety_and_input_factor(
+    tier: Tier, category: str, bias: float, prompt_tokens: int, expected: int
+) -> None:
+    assert Admission().estimate(request(tier=tier, prompt_tokens=prompt_tokens), category, bias) == expected
+
+
+def test_prompt_length_follows_the_accounting() -> None:
+    long = request(prompt_tokens=500, prompt_words=100)
+    assert Admission().estimate(long, "summary", 1.0) == 384  # 256 x 1.5
+    assert Admission(accounting="whitespace").estimate(long, "summary", 1.0) == 281  # 256 x 1.1 = 281.6
+    derived = Admission(accounting="whitespace", words_per_token=0.5)
+    assert derived.estimate(long, "summary", 1.0) == 320  # 250 words
+    assert derived.unit.name == "whitespace (derived)"
+
+
+def test_each_trap_is_a_switch() -> None:
+    premium = request(tier=Tier.PREMIUM, max_tokens=70, prompt_tokens=0)
+    assert Admission().estimate(premium, "short_qa", 1.0) == 76  # 64 x 1.2 = 76.8, above what any output can be
+    assert Admission(clamp_at_max_tokens=True).estimate(premium, "short_qa", 1.0) == 70
+    assert Admission(safety=dict.fromkeys(Tier, 1.0)).estimate(premium, "short_qa", 1.0) == 64
+    assert Admission(base="caps").estimate(premium, "report", 1.0) == 84  # 70 x 1.2
+
+
+def test_the_correction_divides_by_the_base_alone_or_by_the_whole_estimate() -> None:
+    job = Job(request(tier=Tier.PREMIUM, prompt_tokens=250), "summary", 0, 0)
+    assert Admission().measured_bias(job, 384) == pytest.approx(1.5)
+    assert Admission(feedback="estimate").measured_bias(job, 384) == pytest.approx(1.0)  # 256 x 1.2 x 1.25
+    assert Admission().measured_bias(job, 10) == 0.25
+    assert Admission().measured_bias(job, 5000) == 3.0
+
+
+def test_ema_moves_a_tenth_of_the_way_per_category() -> None:
+    ema = Ema(Admission())
+    job = Job(request(), "summary", 0, 0)
+    ema.observe(job, 512, False, 1.0)  # measured 2.0
+    assert ema.bias == {"summary": pytest.approx(1.1)}
+    ema.observe(job, 64, True, 2.0)  # measured 0.25; censored outputs count like others
+    assert ema.bias["summary"] == pytest.approx(1.015)
+    assert ema.estimate(request(prompt_tokens=0), "summary", 3.0).length == 259  # 256 x 1.015 = 259.84
+    assert ema.estimate(request(prompt_tokens=0), "report", 3.0).bias == 1.0
+
+
+def test_static_never_learns_and_the_oracle_knows() -> None:
+    static, oracle = Static(Admission()), Oracle({"r": 17})
+    before = static.estimate(request(), "report", 0.0)
+    static.observe(Job(request(), "report", 0, 0), 9, False, 1.0)
+    assert static.estimate(request(), "report", 2.0) == before
+    assert oracle.estimate(request(), "report", 0.0).length == 17
+
+
+def test_only_an_oracle_is_given_the_truth() -> None:
+    assert not any("outputs" in vars(make_estimator(name, Admission(), {"r": 1})) for name in ("static", "ema"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"alpha": 0.0},
+        {"clip_low": 4.0},
+        {"base_table": {"summary": 3.0}},
+        {"base_table": {"short_qa": -1.0}},
+        {"safety": {"premium": 1.0}},
+        {"words_per_token": 0.7},
+        {"accounting": "bytes"},
+        {"typo": 1},
+    ],
+)
+def test_wrong_constants_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Admission(**wrong)  # type: ignore[arg-type]
+
+
+def test_whitespace_accounting_without_words_is_an_error() -> None:
+    with pytest.raises(ValueError, match="--words-per-token"):
+        Accounting("whitespace").length(10, None)
+
+
+def test_tokens_are_counted_by_the_models_own_tokenizer_offline(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import PreTrainedTokenizerFast
+
+    model = Tokenizer(WordLevel({"what": 0, "is": 1, "?": 2, "[UNK]": 3}, unk_token="[UNK]"))
+    model.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=model, unk_token="[UNK]").save_pretrained(tmp_path)
+    count = token_counter(tmp_path)
+    assert count("what is DNS?") == 4  # punctuation is a token of its own
+    assert count_words("what is DNS?") == 3
+    with pytest.raises(ValueError, match="no such model folder"):
+        token_counter(tmp_path / "absent")
