@@ -67,11 +67,9 @@ class Accounting:
 
     def lengths(self, tokens: pd.Series, words: pd.Series) -> np.ndarray:
         """Lengths in this unit, as floats shaped like ``tokens``; NaN where it is not known."""
-        if self.unit == "tokenizer":
-            return tokens.astype("float64").to_numpy(na_value=np.nan)
-        if self.words_per_token is None:
-            return words.astype("float64").to_numpy(na_value=np.nan)
-        return np.rint(tokens.astype("float64").to_numpy(na_value=np.nan) * self.words_per_token)
+        counted = words if self.unit == "whitespace" and self.words_per_token is None else tokens
+        lengths: np.ndarray = counted.astype("float64").to_numpy(na_value=np.nan)
+        return np.rint(lengths * self.words_per_token) if self.words_per_token is not None else lengths
 
     def length(self, tokens: int, words: int | None) -> int:
         """One length in this unit. Raises ``ValueError`` where words are asked for and neither known nor derivable."""

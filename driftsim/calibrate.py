@@ -11,6 +11,7 @@ from driftsim.trace import Trace, TraceError
 
 FEATURES = ("prefill_tokens", "decode_requests", "context_tokens")
 FEWEST_STEPS = 30
+FEWEST_IDLE = 5  # dispatches to an idle core
 
 
 def fit_profile(trace: Trace, digest: str = "") -> Profile:
@@ -33,7 +34,7 @@ def fit_profile(trace: Trace, digest: str = "") -> Profile:
         fitted = np.maximum(matrix @ coefficients, 1e-9)
     # A step is never free; a fit through the origin would be, and starves the engine of time (see the design).
     intercept, prefill, decode, context = (float(value) for value in coefficients)
-    notify, submit = _lags(trace)
+    notify, submit = _lags(trace, steps)
     return Profile(
         model=trace.header.model,
         hardware=trace.header.hardware,
@@ -67,12 +68,12 @@ def _gap(steps: pd.DataFrame) -> float:
     return float(max(0.0, gaps.mean())) if len(gaps) else 0.0
 
 
-def _lags(trace: Trace) -> tuple[float, float]:
+def _lags(trace: Trace, steps: pd.DataFrame) -> tuple[float, float]:
     """Median seconds from a finish to the dispatch into its slot, and from a dispatch to an idle engine's core.
 
     A dispatch that follows its arrival by more than a millisecond had waited for a slot, which the last finish before
-    it freed. An idle core takes a request at once, a busy one only at the next step boundary: the lag itself shows in
-    the smallest delays, so their first percentile is taken.
+    it freed. An idle core takes a request at once, a busy one only at the next step boundary: the second lag is the
+    median over dispatches to an idle core, or the smallest of all where there are too few of these.
     """
     rows = trace.finished
     rows = rows[rows["dispatch_s"].notna() & rows["queued_s"].notna()]
@@ -83,5 +84,15 @@ def _lags(trace: Trace) -> tuple[float, float]:
     ends = np.sort(rows["finish_s"].to_numpy())
     before = np.searchsorted(ends, waited, side="right") - 1
     notify = waited[before >= 0] - ends[before[before >= 0]]
-    submit = np.quantile(rows["queued_s"].to_numpy() - dispatch, 0.01)
+    delay = rows["queued_s"].to_numpy() - dispatch
+    idle = delay[_is_idle(steps, dispatch)]
+    submit = np.median(idle) if len(idle) >= FEWEST_IDLE else delay.min()
     return float(np.median(notify)) if len(notify) else 0.0, float(max(0.0, submit))
+
+
+def _is_idle(steps: pd.DataFrame, moments: np.ndarray) -> np.ndarray:
+    """Whether each moment (s) lies outside every step; hosts spend well under a millisecond between busy steps."""
+    start, end = steps["start_s"].to_numpy(), (steps["start_s"] + steps["duration_s"]).to_numpy()
+    last = np.searchsorted(start, moments, side="right") - 1
+    after = np.where(last >= 0, end[np.maximum(last, 0)], -np.inf)
+    return moments > after + 1e-3

@@ -5,6 +5,7 @@ Heavy modules are imported inside the verbs, so that ``driftsim --help`` answers
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,7 +57,9 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
+    ] = False,
 ) -> None:
     """Global options."""
 
@@ -105,23 +108,35 @@ class Estimates(Choice):
 def compare(
     trace: Annotated[Path, typer.Argument(help="Folder of a recorded trace.")],
     policies: Annotated[str, typer.Option(help="Comma-separated; stock is the engine's own order.")] = ALL_POLICIES,
-    estimators: Annotated[str, typer.Option(help="Comma-separated: static, ema (bias correction), oracle.")] = "static,ema",
+    estimators: Annotated[
+        str, typer.Option(help="Comma-separated: static, ema (bias correction), oracle.")
+    ] = "static,ema",
     accounting: Annotated[AccountingUnit, typer.Option(help="Unit of lengths.")] = AccountingUnit.TOKENIZER,
     words_per_token: Annotated[float | None, typer.Option(help="Derive words where none were recorded.")] = None,
-    base: Annotated[Base, typer.Option(help="Base of the estimate: the paper's table, each cap, or a fit.")] = Base.REFERENCE,
+    base: Annotated[
+        Base, typer.Option(help="Base of the estimate: the paper's table, each cap, or a fit.")
+    ] = Base.REFERENCE,
     base_fit_n: Annotated[int, typer.Option(min=1, help="Requests per category that a fit uses up.")] = 10,
     label: Annotated[Label, typer.Option(help="The category label in a prompt, for the classifier.")] = Label.SEEN,
     feedback: Annotated[Feedback, typer.Option(help="What the correction divides by.")] = Feedback.BASE,
-    estimates: Annotated[Estimates, typer.Option(help="Of those who wait, when something is learned.")] = Estimates.FROZEN,
+    estimates: Annotated[
+        Estimates, typer.Option(help="Of those who wait, when something is learned.")
+    ] = Estimates.FROZEN,
     safety: Annotated[bool, typer.Option(help="The paper's safety factor by tier.")] = True,
     clamp: Annotated[bool, typer.Option(help="No estimate above max_tokens.")] = False,
     phase: Annotated[str, typer.Option(help="Measure this phase only.")] = "all",
     replications: Annotated[int, typer.Option(min=1, help="The trace, and resamples of it for the intervals.")] = 20,
     rate_scale: Annotated[float, typer.Option(help="Press harder: gaps between arrivals shrink by this.")] = 1.0,
-    max_in_flight: Annotated[int | None, typer.Option(min=1, help="Jobs inside the engine [default: its slots].")] = None,
-    kv_blocks: Annotated[int | None, typer.Option(min=2, help="KV blocks of the engine [default: the profile's].")] = None,
+    max_in_flight: Annotated[
+        int | None, typer.Option(min=1, help="Jobs inside the engine [default: its slots].")
+    ] = None,
+    kv_blocks: Annotated[
+        int | None, typer.Option(min=2, help="KV blocks of the engine [default: the profile's].")
+    ] = None,
     refill_lag: Annotated[bool, typer.Option(help="A freed slot misses the next step, as recorded.")] = True,
-    profile: Annotated[Path | None, typer.Option(help="Latency profile [default: fitted to the trace's steps].")] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="Latency profile [default: fitted to the trace's steps].")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes [default: one a core].")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
@@ -130,8 +145,8 @@ def compare(
     """Replay a trace under each scheduler, with and without bias correction, and show what each does."""
     from contextlib import nullcontext
 
-    from driftsim.admission import Admission
-    from driftsim.compare import Comparing, fit_base, runs_of, settings_of
+    from driftsim.admission import REFERENCE_SAFETY, Admission
+    from driftsim.compare import Comparing, fit_base, measured_summary, runs_of, settings_of
     from driftsim.compare import compare as run_comparison
     from driftsim.request import Tier
     from driftsim.trace import digest, read, whole_folder
@@ -148,7 +163,7 @@ def compare(
         feedback=feedback.value,
         estimates=estimates.value,
         clamp_at_max_tokens=clamp,
-        **({} if safety else {"safety": dict.fromkeys(Tier, 1.0)}),
+        safety=dict(REFERENCE_SAFETY) if safety else dict.fromkeys(Tier, 1.0),
     )
     excluded: frozenset[int] = frozenset()
     if admission.base == "fit":
@@ -165,6 +180,7 @@ def compare(
         seed=seed,
     )
     workload = replay(recorded, rate_scale)
+    as_recorded = rate_scale == 1 and kv_blocks is None and max_in_flight is None
     provenance = {
         "trace": trace.name,
         "trace_digest": trace_digest,
@@ -181,7 +197,8 @@ def compare(
     }
     with whole_folder(out, replace_if_has="comparison.json") if out else nullcontext() as folder:
         with _progress("replaying", runs_of(plan)) as advance:
-            comparison = run_comparison(workload, plan, jobs, advance)
+            measured = measured_summary(recorded, plan) if as_recorded else None
+            comparison = run_comparison(workload, plan, jobs, advance, measured)
         if folder is not None:
             from driftsim import report
 
@@ -203,7 +220,7 @@ def _profile(file: Path | None, trace: Any, trace_digest: str, kv_blocks: int | 
     profile = load_profile(file) if file else fit_profile(trace, trace_digest)
     if kv_blocks is None:
         return profile
-    return profile.model_copy(update={"engine": profile.engine.model_copy(update={"kv_blocks": kv_blocks})})
+    return profile.changed(engine=profile.engine.changed(kv_blocks=kv_blocks))
 
 
 def _show(comparison: Any, provenance: dict[str, Any]) -> None:
@@ -212,7 +229,7 @@ def _show(comparison: Any, provenance: dict[str, Any]) -> None:
     from driftsim.report import LEGEND, effects, table
 
     console = Console(highlight=False)
-    if not console.is_terminal:
+    if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = FILE_WIDTH
     headings, rows = table(comparison, brief=True)
     marks = {"best": "[bold]{} *[/bold]", "tie": "{} ~", "": "{}  "}
@@ -280,7 +297,9 @@ def capture(
         1.0,
     ),
     stress_gap: Annotated[tuple[float, float], typer.Option(help="The same in the stress phase.")] = (0.1, 0.6),
-    caps: Annotated[Caps, typer.Option(help="max_tokens: most answers end by themselves, or the paper's.")] = Caps.NATURAL,
+    caps: Annotated[
+        Caps, typer.Option(help="max_tokens: most answers end by themselves, or the paper's.")
+    ] = Caps.NATURAL,
     seed: Annotated[int, typer.Option(help="Of arrivals, prompts, tiers and the engine.")] = 0,
     max_num_seqs: Annotated[int, typer.Option(min=1, help="Requests in one batch.")] = 16,
     max_num_batched_tokens: Annotated[int, typer.Option(min=1, help="Token budget of one step.")] = 512,
@@ -317,13 +336,11 @@ async def _capture(model: Path, phases: Any, caps: Any, seed: int, settings: dic
     from driftsim.live.vllm import VllmEngine
     from driftsim.workload import reference_workload
 
-    engine = VllmEngine(
-        model, dtype="bfloat16", enforce_eager=True, enable_prefix_caching=False, seed=seed, **settings
-    )
+    engine = VllmEngine(model, dtype="bfloat16", enforce_eager=True, enable_prefix_caching=False, seed=seed, **settings)
     await engine.start()
     try:
         await engine.warm_up()
-        workload = reference_workload(lambda prompt: len(engine.token_ids(prompt)), seed, phases, caps)
+        workload = reference_workload(lambda prompt: len(engine.token_ids(prompt)), seed, phases, caps, name="drift")
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task("capturing", total=len(workload))
 

@@ -55,9 +55,9 @@ class Change(NamedTuple):
     high: float
 
     @property
-    def is_clear(self) -> bool:
-        """The interval excludes 0."""
-        return self.low > 0 or self.high < 0
+    def spans_zero(self) -> bool:
+        """There is an interval and it includes 0."""
+        return self.low <= 0 <= self.high
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +112,7 @@ class Comparison:
     workload: Workload
     summaries: dict[Setting, list[dict[str, Any]]]
     traces: dict[Setting, Trace]
+    measured: dict[str, Any] | None = None  # the summary of the run as recorded, where it is a captured FIFO run
 
     def values(self, setting: Setting, metric: str) -> np.ndarray:
         """``metric`` of every replication, the recorded workload first."""
@@ -134,7 +135,7 @@ class Comparison:
         ties = set()
         for setting in shown:
             change = _with_interval(self.values(setting, metric) - self.values(best, metric))
-            if setting != best and (change.value == 0 or not change.is_clear):
+            if setting != best and (change.value == 0 or change.spans_zero):
                 ties.add(setting)
         return best, ties
 
@@ -180,7 +181,12 @@ class Comparison:
 
     def answer(self) -> list[str]:
         """What the comparison says, in sentences: did order matter, which policy, and is correcting worth it."""
-        return [self._said_of_waiting(), *self._said_of_policies(), *self._said_of_calibration()]
+        return [
+            self._said_of_waiting(),
+            *self._said_of_policies(),
+            *self._said_of_calibration(),
+            *self._said_of_measured(),
+        ]
 
     def warnings(self) -> list[str]:
         """What a reader must know before trusting the numbers."""
@@ -190,7 +196,9 @@ class Comparison:
             found.append(f"P99 rests on {recorded['finished']} requests, fewer than {FEWEST_FOR_P99}")
         version = self.plan.profile.engine.version
         if version != MIRRORED_VLLM:
-            found.append(f"the engine mirrors vLLM {MIRRORED_VLLM}; this trace is from {version}, not checked against it")
+            found.append(
+                f"the engine mirrors vLLM {MIRRORED_VLLM}; this trace is from {version}, not checked against it"
+            )
         rejected = {str(s): self.summaries[s][0]["rejected"] for s in self.plan.settings}
         if any(rejected.values()):
             found.append(f"{max(rejected.values())} requests can never fit this engine and were rejected")
@@ -199,10 +207,20 @@ class Comparison:
             found.append(f"base table fitted on {len(self.plan.excluded)} requests, which are not scored: {table}")
         return found
 
+    def _said_of_measured(self) -> list[str]:
+        if self.measured is None:
+            return []
+        parts = []
+        for metric, name in (("e2e_mean_s", "mean E2E"), ("e2e_p99_s", "P99"), ("ttft_mean_s", "mean TTFT")):
+            measured, simulated = self.measured[metric], self.values(BASELINE, metric)[0]
+            error = 100 * (simulated / measured - 1)
+            parts.append(f"{name} {measured:.2f} s measured, {simulated:.2f} s simulated ({error:+.1f} %)")
+        return [f"Check, the recorded run itself against its simulation as fifo/static: {'; '.join(parts)}."]
+
     def _said_of_waiting(self) -> str:
         recorded = self.summaries[BASELINE][0]
         share, choice = recorded["waiting_fraction"], recorded["choice_fraction"]
-        said = f"Somebody waited {share:.0%} of the time under FIFO; two or more waited to be dispatched {choice:.0%} of it."
+        said = f"Under FIFO somebody waited {100 * share:.0f} % of the time, two or more at once {100 * choice:.0f} %."
         if choice < NO_CHOICE:
             said += " No queue formed, so order could not matter: press harder with --rate-scale, or look elsewhere."
         return said
@@ -213,18 +231,22 @@ class Comparison:
             return []
         best = min(others, key=lambda setting: self.values(setting, "e2e_mean_s")[0])
         mean, tail = (self.change(best, BASELINE, metric) for metric in ("e2e_mean_s", "e2e_p99_s"))
-        return [f"Policy: {best} has the lowest mean E2E, {percent(mean)} against FIFO/static; its P99 {percent(tail)}."]
+        return [
+            f"Policy: {best} has the lowest mean E2E, {percent(mean)} against FIFO/static; its P99 {percent(tail)}."
+        ]
 
     def _said_of_calibration(self) -> list[str]:
         said = []
         for estimator in dict.fromkeys(s.estimator for s in self.plan.settings if s.estimator != "static"):
-            pairs = [(s, Setting(s.policy, "static")) for s in self.plan.settings if s.estimator == estimator]
-            pairs = [(s, static) for s, static in pairs if static in self.summaries]
+            pairs = {s: Setting(s.policy, "static") for s in self.plan.settings if s.estimator == estimator}
+            pairs = {setting: static for setting, static in pairs.items() if static in self.summaries}
             if not pairs:
                 continue
-            setting, static = max(pairs, key=lambda pair: abs(self.change(*pair, "e2e_mean_s").value))
+            effects = {s: abs(self.change(s, static, "e2e_mean_s").value) for s, static in pairs.items()}
+            setting = max(effects, key=effects.__getitem__)
+            static = pairs[setting]
             error, mean = (self.change(setting, static, metric) for metric in ("mae", "e2e_mean_s"))
-            verdict = "" if mean.is_clear else ", which cannot be told from no effect"
+            verdict = ", which cannot be told from no effect" if mean.spans_zero else ""
             said.append(
                 f"Calibration: {estimator} changes the MAE by {percent(error)} and, where it matters most "
                 f"({setting.policy}), the mean E2E by {percent(mean)}{verdict}."
@@ -252,8 +274,19 @@ def _with_interval(values: np.ndarray) -> Change:
     return Change(float(values[0]), float(values[0] - half), float(values[0] + half))
 
 
+def measured_summary(trace: Trace, plan: Comparing) -> dict[str, Any] | None:
+    """What ``trace`` itself measured, if it is a captured FIFO run whose simulation can be held against it."""
+    if trace.header.kind != "captured" or trace.header.admission.get("policy") != "fifo":
+        return None
+    return summary(trace, plan.admission, phase=plan.phase)
+
+
 def compare(
-    workload: Workload, plan: Comparing, jobs: int | None = None, progress: Callable[[int], None] = lambda runs: None
+    workload: Workload,
+    plan: Comparing,
+    jobs: int | None = None,
+    progress: Callable[[int], None] = lambda runs: None,
+    measured: dict[str, Any] | None = None,
 ) -> Comparison:
     """Run every setting of ``plan``, and FIFO/static to compare with, on every replication of ``workload``.
 
@@ -262,7 +295,7 @@ def compare(
     """
     run = plan if BASELINE in plan.settings else replace(plan, settings=(BASELINE, *plan.settings))
     _check(run, workload)
-    done: list[_Replication] = []
+    done = list[_Replication]()
     tasks = range(run.replications)
     workers = min(jobs or os.cpu_count() or 1, len(tasks))
     if workers == 1:
@@ -275,7 +308,7 @@ def compare(
                 done.append(result)
                 progress(len(run.settings))
     summaries = {setting: [result.summaries[setting] for result in done] for setting in run.settings}
-    return Comparison(plan, workload, summaries, done[0].traces)
+    return Comparison(plan, workload, summaries, done[0].traces, measured)
 
 
 def runs_of(plan: Comparing) -> int:
@@ -292,17 +325,17 @@ def fit_base(trace: Trace, admission: Admission) -> tuple[Admission, frozenset[i
     label = "predicted_category" if admission.label == "seen" else "predicted_category_unlabelled"
     rows = trace.requests[trace.requests["finish_reason"].isin(FINISHED)].sort_values("finish_s", kind="stable")
     lengths = pd.Series(admission.unit.lengths(rows["output_tokens"], rows["output_words"]), index=rows.index)
-    table, used = dict(admission.base_table), []
+    table, used = dict(admission.base_table), list[int]()
     for category, indices in rows.groupby(label, sort=True).groups.items():
         first = indices[: admission.base_fit_n]
         if len(first) < admission.base_fit_n:
             raise TraceError(
-                f"base 'fit' needs {admission.base_fit_n} finished requests per category, {category!r} has {len(first)}; "
-                "lower --base-fit-n or choose another --base"
+                f"base 'fit' needs {admission.base_fit_n} finished requests per category, {category!r} has "
+                f"{len(first)}; lower --base-fit-n or choose another --base"
             )
         table[str(category)] = float(lengths[first].mean())
         used.extend(int(row) for row in first)
-    return admission.model_copy(update={"base_table": table}), frozenset(used)
+    return admission.changed(base_table=table), frozenset(used)
 
 
 class _Replication(NamedTuple):

@@ -114,7 +114,10 @@ class Profile(Record):
     def step_time(self) -> LinearStepTime:
         """The step-time model, rounded to ticks."""
         return LinearStepTime(
-            ticks(self.intercept_s), ticks(self.prefill_token_s), ticks(self.decode_request_s), ticks(self.context_token_s)
+            ticks(self.intercept_s),
+            ticks(self.prefill_token_s),
+            ticks(self.decode_request_s),
+            ticks(self.context_token_s),
         )
 
     @cached_property

@@ -20,7 +20,7 @@ matplotlib.use("Agg")
 
 # Okabe and Ito's colour-blind-safe palette.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -183,7 +183,7 @@ def _policies(settings: Sequence[Setting]) -> list[str]:
     return list(dict.fromkeys(setting.policy for setting in settings))
 
 
-def _figure(rows: int, columns: int, height: float, **shared: bool) -> tuple[Figure, list[Axes]]:
+def _figure(rows: int, columns: int, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(7.2, height + 0.35), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, **shared)
     return figure, list(panels.ravel())

@@ -78,9 +78,7 @@ def table(comparison: Comparison, brief: bool = False) -> tuple[list[tuple[str, 
     return headings, rows
 
 
-def _cell(
-    comparison: Comparison, setting: Setting, column: Shown, best: tuple[Setting | None, set[Setting]]
-) -> Cell:
+def _cell(comparison: Comparison, setting: Setting, column: Shown, best: tuple[Setting | None, set[Setting]]) -> Cell:
     value = comparison.values(setting, column.metric)[0]
     if math.isnan(value):
         return Cell("-")
@@ -129,9 +127,7 @@ def html(comparison: Comparison, provenance: dict[str, Any], pictures: dict[str,
 
     environment = Environment(loader=PackageLoader("driftsim"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     headings, rows = table(comparison)
-    figures = [
-        (title, base64.b64encode(pictures[name].read_bytes()).decode()) for name, title in FIGURES.items()
-    ]
+    figures = [(title, base64.b64encode(pictures[name].read_bytes()).decode()) for name, title in FIGURES.items()]
     return environment.get_template("report.html.j2").render(
         answer=comparison.answer(),
         warnings=comparison.warnings(),

@@ -161,7 +161,9 @@ class Simulation:
 
     def _words(self, shown: Any) -> Any:
         words = self.workload.table["output_words"].astype("Int64")
-        cut = np.array([life is None or life.shown != full for life, full in zip(self.lives, self.outputs, strict=True)])
+        cut = np.array(
+            [life is None or life.shown != full for life, full in zip(self.lives, self.outputs, strict=True)]
+        )
         scaled = np.rint(words.astype("float64") * np.asarray(shown, dtype=float) / np.array(self.outputs))
         return words.where(~cut, pd.Series(scaled, index=words.index).astype("Int64"))
 
@@ -176,16 +178,15 @@ class Simulation:
         switches = {"refill_lag": scenario.refill_lag, **scenario.admission.model_dump(mode="json")}
         starts = [start / TICKS_PER_SECOND for start in self.arrivals.starts()]
         phases = tuple(
-            phase.model_copy(update={"start_s": start})
-            for phase, start in zip(self.workload.info.phases, starts, strict=True)
+            phase.changed(start_s=start) for phase, start in zip(self.workload.info.phases, starts, strict=True)
         )
         return Header(
             kind="simulated",
             driftsim_version=__version__,
-            engine=profile.engine.model_copy(update={"name": "continuous"}),
+            engine=profile.engine.changed(name="continuous"),
             model=profile.model,
             hardware=profile.hardware,
-            workload=self.workload.info.model_copy(update={"phases": phases}),
+            workload=self.workload.info.changed(phases=phases),
             admission={"policy": scenario.policy, "estimator": scenario.estimator, **switches},
             max_in_flight=scenario.limit,
             seed=scenario.seed,

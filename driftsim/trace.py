@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -82,6 +83,10 @@ class Record(BaseModel):
     """A value that crosses a file boundary: validated, frozen, and strict about keys it does not know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def changed(self, **values: Any) -> Self:
+        """A copy with other ``values``, validated, and with nothing cached from this one."""
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | values)
 
 
 class EngineSettings(Record):
@@ -310,9 +315,7 @@ def _request_problems(table: pd.DataFrame, header: Header) -> Iterator[_Problem]
     yield _Problem("tier", ~table["tier"].isin(TIER_NAMES), f"an unknown tier, not one of {', '.join(TIER_NAMES)}")
     reasons = table["finish_reason"]
     known = reasons.isna() if header.ended != "complete" else pd.Series(False, index=table.index)
-    yield _Problem(
-        "finish_reason", ~(reasons.isin(FINISH_REASONS) | known), f"not one of {', '.join(FINISH_REASONS)}"
-    )
+    yield _Problem("finish_reason", ~(reasons.isin(FINISH_REASONS) | known), f"not one of {', '.join(FINISH_REASONS)}")
     for name in ("prompt_tokens", "max_tokens"):
         yield _Problem(name, table[name] < 1, "must be at least 1")
     for name in ("prompt_words", "output_words", "output_tokens", "preemptions"):
@@ -333,7 +336,7 @@ def _time_problems(table: pd.DataFrame, finished: pd.Series) -> Iterator[_Proble
         yield _Problem(name, np.isinf(table[name]) | (table[name] < 0), "times are finite and not negative")
     yield _Problem("finish_s", finished & table["finish_s"].isna(), "a finished request has a finish time")
     latest = arrival
-    for earlier, later in zip(LIFE, LIFE[1:], strict=False):
+    for earlier, later in pairwise(LIFE):
         what = f"before its {earlier}" if later != "finish_s" else f"before its {earlier}: tokens after the finish"
         yield _Problem(later, table[later] < latest - CLOCK_TOLERANCE_S, what)
         latest = table[later].fillna(latest)
@@ -437,4 +440,6 @@ def write_table(table: pd.DataFrame, file: Path, columns: tuple[Column, ...] | N
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, np.generic):
+        value = value.item()
     return "empty" if value is None or value is pd.NA or value != value else repr(value)

@@ -21,10 +21,22 @@ from driftsim.trace import FINISHED, Phase, Trace, WorkloadInfo
 
 # Columns of a workload's table. output_* are the truth, NA where nobody knows it yet; offset_s counts from the
 # phase's start; ``source`` is the row of the recorded request that this one is or was resampled from.
-COLUMNS = (
-    "request_id tenant tier phase category predicted_category predicted_category_unlabelled prompt_tokens "
-    "prompt_words max_tokens offset_s output_tokens output_words source"
-).split()
+COLUMNS = [
+    "request_id",
+    "tenant",
+    "tier",
+    "phase",
+    "category",
+    "predicted_category",
+    "predicted_category_unlabelled",
+    "prompt_tokens",
+    "prompt_words",
+    "max_tokens",
+    "offset_s",
+    "output_tokens",
+    "output_words",
+    "source",
+]
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
@@ -168,13 +180,13 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
         start = _phase_start(phase, previous, float(arrivals[0]))
         scale = 0.0 if phase.kind in ("closed", "backlog") else 1 / rate_scale
         parts.append(rows.assign(offset_s=np.maximum(arrivals - start, 0.0) * scale))
-        phases.append(phase.model_copy(update={"requests": len(rows), "start_s": None}))
+        phases.append(phase.changed(requests=len(rows), start_s=None))
         previous = float(arrivals[-1])
     if not parts:
         raise ValueError("the trace has no finished request to replay")
     notes = [f"{len(whole) - len(known)} requests without a known output length were left out of the replay"]
     return Workload(
-        info=trace.header.workload.model_copy(update={"phases": tuple(phases)}),
+        info=trace.header.workload.changed(phases=tuple(phases)),
         table=pd.concat(parts, ignore_index=True)[COLUMNS],
         notes=tuple(notes if len(whole) > len(known) else []),
     )
@@ -327,6 +339,7 @@ def reference_workload(
     seed: int,
     phases: tuple[Drawn, ...] = REFERENCE_PHASES,
     caps: Mapping[str, int] = REFERENCE_CAPS,
+    name: str = "reference",
 ) -> Workload:
     """The reference's workload (arXiv 2606.02982): templates over topics, three tenants that are the three tiers.
 
@@ -345,7 +358,7 @@ def reference_workload(
     table["max_tokens"] = [caps[category] for category in table["category"]]
     table[["output_tokens", "output_words"]] = pd.NA
     table["source"] = np.arange(len(table))
-    info = WorkloadInfo(name="reference", phases=tuple(drawn.phase for drawn in phases))
+    info = WorkloadInfo(name=name, phases=tuple(drawn.phase for drawn in phases))
     return Workload(info=info, table=table[COLUMNS], prompts=tuple(prompts))
 
 

@@ -127,7 +127,9 @@ def test_a_step_that_preempted_admits_nobody() -> None:
 
 
 def test_preempted_requests_resume_in_their_old_order_before_those_who_wait() -> None:
-    trace = run(engine(kv_blocks=7, max_num_seqs=3), [0.0, 0.0, 0.0, 0.0], [20, 20, 20, 1], prompt_tokens=[30, 30, 30, 2])
+    trace = run(
+        engine(kv_blocks=7, max_num_seqs=3), [0.0, 0.0, 0.0, 0.0], [20, 20, 20, 1], prompt_tokens=[30, 30, 30, 2]
+    )
     finish = trace.requests["finish_s"]
     assert trace.requests["preemptions"].sum() >= 1
     assert finish[0] <= finish[1] <= finish[2]

@@ -149,5 +149,7 @@ def test_no_more_are_in_flight_than_allowed(scenario: Scenario, workload: Worklo
 @given(profiles(), workloads(), estimators)
 def test_stock_is_fifo_without_a_limit(profile: Profile, workload: Workload, estimator: str) -> None:
     stock = simulate(Scenario(profile=profile, policy="stock", estimator=estimator), workload).requests
-    fifo = simulate(Scenario(profile=profile, policy="fifo", estimator=estimator, max_in_flight=10**6), workload).requests
+    fifo = simulate(
+        Scenario(profile=profile, policy="fifo", estimator=estimator, max_in_flight=10**6), workload
+    ).requests
     pd.testing.assert_frame_equal(stock, fifo, check_exact=True)

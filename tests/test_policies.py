@@ -47,7 +47,9 @@ def test_aging_lets_a_batch_request_pass_a_premium_one_after_200_seconds() -> No
     assert order("aging", [job("old", S, 0), job("new", P, 99)]) == ["new", "old"]
 
 
-@given(st.lists(st.tuples(st.sampled_from([P, S, B]), st.integers(0, 500)), min_size=1, max_size=12), st.integers(500, 900))
+@given(
+    st.lists(st.tuples(st.sampled_from([P, S, B]), st.integers(0, 500)), min_size=1, max_size=12), st.integers(500, 900)
+)
 def test_the_static_aging_key_orders_as_the_aging_rule_does(jobs: list[tuple[Tier, int]], now: int) -> None:
     jobs = sorted(jobs, key=lambda pair: pair[1])
     waiting = [job(str(row), tier, float(arrival)) for row, (tier, arrival) in enumerate(jobs)]

@@ -84,7 +84,9 @@ def test_a_workload_without_a_rate_cannot_be_scaled(kind: str) -> None:
 
 
 def test_requests_of_unknown_length_are_left_out_and_noted() -> None:
-    trace = simulate(Scenario(profile=profile(engine(kv_blocks=3))), workload([0.0, 0.1], [1, 1], prompt_tokens=[40, 8]))
+    trace = simulate(
+        Scenario(profile=profile(engine(kv_blocks=3))), workload([0.0, 0.1], [1, 1], prompt_tokens=[40, 8])
+    )
     made = replay(trace)
     assert list(made.table["request_id"]) == ["r1"]
     assert "1 requests" in made.notes[0]

@@ -158,13 +158,9 @@ class ContinuousEngine:
         batch = self._batch(scheduled)
         duration = self.step_time.step(batch)
         if self.on_step is not None:
-            self.on_step(
-                (
-                    now, duration, batch.prefill_tokens, batch.prefill_requests, batch.decode_requests,
-                    batch.context_tokens, batch.prefill_attention, len(self.running), len(self.waiting),
-                    self.kv.used, preempted,
-                )  # fmt: skip
-            )
+            composition = (batch.prefill_tokens, batch.prefill_requests, batch.decode_requests, batch.context_tokens)
+            after = (len(self.running), len(self.waiting), self.kv.used, preempted)
+            self.on_step((now, duration, *composition, batch.prefill_attention, *after))
         Moment(self.env, duration, 1, lambda: self._complete(scheduled))
 
     def _schedule(self, now: int) -> tuple[list[tuple[Sequence, int]], int]:

@@ -44,7 +44,10 @@ class Plan:
 
 
 async def record(
-    workload: Workload, engine: VllmEngine, plan: Plan, progress: Callable[[int, int], None] = lambda done, running: None
+    workload: Workload,
+    engine: VllmEngine,
+    plan: Plan,
+    progress: Callable[[int, int], None] = lambda done, running: None,
 ) -> Trace:
     """Run ``workload`` through ``engine`` (started, warm) and return what happened; ``progress`` hears of each end."""
     limit = engine.settings.max_num_seqs if plan.max_in_flight is None else plan.max_in_flight
@@ -55,9 +58,7 @@ async def record(
         run = _Run(workload, engine, dispatcher, progress)
         await run.drive()
         await asyncio.sleep(monitor.interval_s)
-    header = _header(workload, engine, plan, limit).model_copy(
-        update={"load": monitor.load(run.start), "workload": run.workload_info()}
-    )
+    header = _header(workload, engine, plan, limit).changed(load=monitor.load(run.start), workload=run.workload_info())
     steps = typed(engine.steps(run.start), STEP_COLUMNS, "steps")
     return Trace(header, run.table(), steps, monitor.table(run.start))
 
@@ -158,8 +159,8 @@ class _Run:
         """The workload's description, with the moment at which each phase started."""
         starts = self.arrivals.starts()
         phases = zip(self.workload.info.phases, starts, strict=True)
-        dated: tuple[Phase, ...] = tuple(phase.model_copy(update={"start_s": start}) for phase, start in phases)
-        return self.workload.info.model_copy(update={"phases": dated})
+        dated: tuple[Phase, ...] = tuple(phase.changed(start_s=start) for phase, start in phases)
+        return self.workload.info.changed(phases=dated)
 
 
 def _departure(outcome: Outcome, length: Callable[[int, int | None], int]) -> Departure:
@@ -177,7 +178,8 @@ def _header(workload: Workload, engine: VllmEngine, plan: Plan, limit: int) -> H
         engine_arguments=engine.arguments,
         model=Path(engine.model).name,
         hardware=f"{os.cpu_count()} x {_processor()}",
-        software={name: version for name in SOFTWARE if (version := _version(name))} | {"python": platform.python_version()},
+        software={name: version for name in SOFTWARE if (version := _version(name))}
+        | {"python": platform.python_version()},
         workload=workload.info,
         admission={"policy": plan.policy, "estimator": plan.estimator, **plan.admission.model_dump(mode="json")},
         max_in_flight=limit,

@@ -32,7 +32,7 @@ STEPS_FILE = "DRIFTSIM_STEPS_FILE"  # environment variable that tells the schedu
 STEP_NAMES = tuple(column.name for column in STEP_COLUMNS)
 
 
-class TracedScheduler(Scheduler):  # type: ignore[misc]
+class TracedScheduler(Scheduler):
     """vLLM's scheduler, which also writes one row per step; runs in the engine core's process.
 
     A decode is one new token after the whole prompt; anything else is a prefill chunk. A step's duration is its
@@ -97,7 +97,7 @@ class TracedScheduler(Scheduler):  # type: ignore[misc]
             self._rows.clear()
 
 
-class _SilentLogger(StatLoggerBase):  # type: ignore[misc]
+class _SilentLogger(StatLoggerBase):
     """Its presence makes the engine stamp every request (RequestOutput.metrics)."""
 
     def __init__(self, vllm_config: Any, engine_index: int = 0) -> None: ...

@@ -1,0 +1,102 @@
+"""What the printed numbers mean, on tables small enough to check by eye."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from driftsim import metrics
+from driftsim.accounting import Accounting
+from driftsim.admission import Admission
+from driftsim.run import simulate
+from driftsim.scenario import Scenario
+from driftsim.trace import Phase, TraceError
+from tests.strategies import engine, profile, workload
+
+
+def rows(**columns: object) -> pd.DataFrame:
+    base = {
+        "arrival_s": [0.0, 1.0], "dispatch_s": [0.0, 2.0], "scheduled_s": [0.5, 2.5], "first_token_s": [1.0, 3.0],
+        "finish_s": [5.0, 3.0], "output_tokens": [5, 1], "output_words": [4, 1], "prompt_tokens": [100, 600],
+        "prompt_words": [80, 400], "estimate": [10, 4], "budget": [110, 604], "tier": ["premium", "batch"],
+        "predicted_category": ["summary", "summary"], "scheduling_class": ["short", "long"], "tenant": ["a", "b"],
+    }  # fmt: skip
+    return pd.DataFrame(base | columns)
+
+
+def test_latencies_are_as_defined() -> None:
+    assert list(metrics.e2e(rows())) == [5.0, 2.0]
+    assert list(metrics.ttft(rows())) == [1.0, 2.0]
+    assert metrics.tpot(rows()).iloc[0] == 1.0
+    assert np.isnan(metrics.tpot(rows()).iloc[1])  # a single token has none
+    assert list(metrics.engine_e2e(rows())) == [5.0, 1.0]
+    assert list(metrics.engine_ttft(rows())) == [1.0, 1.0]
+
+
+def test_percentiles_are_linear_and_single_tokens_do_not_count_in_tpot() -> None:
+    summary = metrics.latency_summary(rows())
+    assert summary["e2e_mean_s"] == 3.5
+    assert summary["e2e_p90_s"] == pytest.approx(4.7)
+    assert summary["tpot_p99_s"] == 1.0
+
+
+def test_errors_are_in_the_unit_of_the_accounting() -> None:
+    tokens = metrics.estimation_summary(rows(), Accounting(), Admission())
+    assert tokens["mae"] == 4.0  # |10 - 5|, |4 - 1|
+    assert tokens["rmse"] == pytest.approx(np.sqrt((25 + 9) / 2))
+    words = metrics.estimation_summary(rows(), Accounting("whitespace"), Admission(accounting="whitespace"))
+    assert words["mae"] == 4.5  # |10 - 4|, |4 - 1|
+    assert tokens["kendall_tau"] == 1.0
+    assert tokens["class_accuracy"] == 1.0  # 105 is short, 601 is long
+
+
+def test_kendall_tau_within_looks_inside_category_and_tier_only() -> None:
+    frame = pd.concat([rows(), rows(estimate=[1, 4], budget=[101, 604], tier=["premium", "premium"])])
+    between = metrics.estimation_summary(frame, Accounting(), Admission())["kendall_tau_within"]
+    assert between == pytest.approx(metrics._tau(np.array([110, 101, 604]), np.array([105, 105, 601])))
+
+
+def test_waiting_fraction_counts_overlaps_once() -> None:
+    assert metrics.waiting_fraction(rows()) == pytest.approx((0.5 + 1.5) / 5)
+    assert metrics.waiting_fraction(rows(arrival_s=[0.0, 0.2])) == pytest.approx(2.5 / 5)
+
+
+def test_queue_depth_is_what_waits_at_the_dispatcher() -> None:
+    times, depth = metrics.queue_depth(rows(arrival_s=[0.0, 1.0], dispatch_s=[1.5, 2.0]))
+    assert list(times) == [0.0, 1.0, 1.5, 2.0]
+    assert list(depth) == [1, 2, 1, 0]
+    assert metrics.choice_fraction(rows(dispatch_s=[1.5, 2.0])) == pytest.approx(0.5 / 5)
+
+
+def test_jain_is_1_when_equal_and_1_over_n_when_one_takes_all() -> None:
+    assert metrics.jain_index(rows(output_tokens=[5, 2])) == pytest.approx(1.0)
+    assert metrics.jain_index(rows(output_tokens=[5, 0])) == pytest.approx(0.5)
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 10)), min_size=1, max_size=20))
+def test_the_union_of_intervals_lies_between_the_longest_and_the_sum(pairs: list[tuple[float, float]]) -> None:
+    starts = np.array([start for start, _ in pairs])
+    lengths = np.array([length for _, length in pairs])
+    union = metrics.intervals_union(starts, starts + lengths)
+    assert lengths.max() - 1e-9 <= union <= lengths.sum() + 1e-9
+
+
+def test_rejected_requests_are_counted_but_have_no_latency() -> None:
+    trace = simulate(
+        Scenario(profile=profile(engine(kv_blocks=3))), workload([0.0, 0.1], [2, 2], prompt_tokens=[40, 8])
+    )
+    summary = metrics.summary(trace, Admission())
+    assert (summary["requests"], summary["finished"], summary["rejected"]) == (2, 1, 1)
+    assert summary["e2e_mean_s"] == pytest.approx(0.02)
+    assert summary["per_tier"]["standard"]["requests"] == 2
+
+
+def test_a_phase_is_measured_alone_and_an_unknown_one_is_named() -> None:
+    phases = (Phase(name="one", requests=1), Phase(name="two", requests=2))
+    trace = simulate(Scenario(profile=profile()), workload([0.0, 0.5, 0.6], [1, 3, 3], phases))
+    assert metrics.summary(trace, Admission(), phase="two")["requests"] == 2
+    with pytest.raises(TraceError, match="unknown phase 'three'; choose one of all, one, two"):
+        metrics.summary(trace, Admission(), phase="three")

@@ -1,0 +1,210 @@
+"""Traces on disk: whole or absent, the same when read back, and strict about what cannot be."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from driftsim import trace as traces
+from driftsim.run import simulate
+from driftsim.scenario import Scenario
+from driftsim.trace import Trace, TraceError, whole_folder
+from tests.strategies import profile, workload
+
+
+@pytest.fixture
+def made() -> Trace:
+    scenario = Scenario(profile=profile())
+    return simulate(scenario, workload([0.0, 0.1, 0.2], [5, 1, 9]), record_steps=True)
+
+
+def rewrite(folder: Path, **columns: Any) -> None:
+    """Change columns of the requests table behind the writer's back."""
+    file = folder / "requests.parquet"
+    table = pd.read_parquet(file)
+    for name, values in columns.items():
+        table[name] = values
+    table.to_parquet(file)
+
+
+def test_a_trace_reads_back_as_it_was_written(made: Trace, tmp_path: Path) -> None:
+    back = traces.read(made.write(tmp_path / "t"))
+    assert back.header == made.header
+    pd.testing.assert_frame_equal(back.requests, made.requests, check_exact=True)
+    assert back.steps is not None
+    pd.testing.assert_frame_equal(back.steps, made.steps, check_exact=True)
+
+
+def test_the_same_scenario_writes_the_same_bytes(made: Trace, tmp_path: Path) -> None:
+    again = simulate(Scenario(profile=profile()), workload([0.0, 0.1, 0.2], [5, 1, 9]), record_steps=True)
+    assert traces.digest(made.write(tmp_path / "a")) == traces.digest(again.write(tmp_path / "b"))
+
+
+def test_a_reader_never_sees_half_a_trace(made: Trace, tmp_path: Path) -> None:
+    folder = tmp_path / "t"
+    seen: list[Trace] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.is_set():
+            if folder.exists():
+                seen.append(traces.read(folder))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    made.write(folder)
+    while not seen:
+        assert watcher.is_alive()
+    stop.set()
+    watcher.join()
+    assert all(len(trace.requests) == 3 for trace in seen)
+
+
+def test_a_failed_write_leaves_nothing_behind(made: Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(traces.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        made.write(tmp_path / "t")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_replaced_only_if_it_is_ours_and_we_are_told(made: Trace, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("years of work")
+    made.write(tmp_path / "t")
+    with pytest.raises(TraceError, match="exists already"):
+        made.write(tmp_path / "t")
+    with pytest.raises(TraceError, match="exists already"):
+        made.write(tmp_path / "precious", overwrite=True)
+    made.write(tmp_path / "t", overwrite=True)
+    assert sorted(os.listdir(tmp_path)) == ["precious", "t"]
+    assert os.listdir(tmp_path / "precious") == ["thesis.txt"]
+
+
+def test_a_block_that_raises_leaves_the_old_folder(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "out") as folder:
+        (folder / "mark").write_text("old")
+    with pytest.raises(RuntimeError), whole_folder(tmp_path / "out", replace_if_has="mark") as folder:
+        (folder / "mark").write_text("new")
+        raise RuntimeError
+    assert (tmp_path / "out" / "mark").read_text() == "old"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+WRONG_ROWS: list[tuple[dict[str, Any], str]] = [
+    ({"request_id": ["r0", "r0", "r2"]}, "row 1, request 'r0': request_id is 'r0': a duplicate id"),
+    ({"request_id": ["r0", None, "r2"]}, "row 1: request_id is empty"),
+    ({"tier": ["standard", "gold", "batch"]}, "tier is 'gold': an unknown tier, not one of premium, standard, batch"),
+    ({"arrival_s": [0.0, np.nan, 0.2]}, "row 1: arrival_s is empty"),
+    ({"arrival_s": [-1.0, 0.1, 0.2]}, "row 0, request 'r0': arrival_s is -1.0: times are finite and not negative"),
+    ({"finish_s": [0.05, np.inf, 0.29]}, "finish_s is inf"),
+    ({"finish_s": [np.nan, 0.11, 0.29]}, "finish_s is empty: a finished request has a finish time"),
+    ({"finish_s": [0.001, 0.11, 0.29]}, "finish_s is 0.001: before its first_token_s: tokens after the finish"),
+    ({"dispatch_s": [0.0, 0.05, 0.2]}, "row 1, request 'r1': dispatch_s is 0.05: before its arrival_s"),
+    ({"output_tokens": [5, 0, 9]}, "row 1, request 'r1': output_tokens is 0: a finished request has at least 1"),
+    ({"output_tokens": [5, 1, 900]}, "output_tokens is 900: more than its max_tokens"),
+    ({"prompt_tokens": [0, 8, 8]}, "prompt_tokens is 0: must be at least 1"),
+    ({"prompt_tokens": [8, 600, 8]}, "prompt_tokens is 600: does not fit max_model_len 512"),
+    ({"finish_reason": ["stop", "tired", "stop"]}, "finish_reason is 'tired'"),
+    ({"finish_reason": ["stop", None, "stop"]}, "finish_reason is empty"),
+    ({"dispatch_index": [0, 0, 2]}, "dispatch_index is 0: a duplicate index"),
+    ({"phase": ["only", "only", "later"]}, "phase 'later' is in requests.parquet but not in the header"),
+    ({"prompt_tokens": ["8", "many", "8"]}, "column prompt_tokens does not hold int values"),
+    ({"bonus": [1, 2, 3]}, "column 'bonus' is not in schema 1"),
+]
+
+
+@pytest.mark.parametrize(("columns", "message"), WRONG_ROWS)
+def test_a_row_that_cannot_be_is_named(made: Trace, tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+    folder = made.write(tmp_path / "t")
+    rewrite(folder, **columns)
+    with pytest.raises(TraceError) as error:
+        traces.read(folder)
+    assert message in str(error.value)
+    assert str(folder) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_prompt_larger_than_the_kv_cache_is_named(made: Trace, tmp_path: Path) -> None:
+    folder = made.write(tmp_path / "t")
+    header = json.loads((folder / "header.json").read_text())
+    header["engine"]["kv_blocks"] = 2
+    (folder / "header.json").write_text(json.dumps(header))
+    rewrite(folder, prompt_tokens=[8, 17, 8])
+    with pytest.raises(TraceError, match="prompt_tokens is 17: larger than the KV cache of 16 tokens"):
+        traces.read(folder)
+
+
+WRONG_HEADERS: list[tuple[str, Any, str]] = [
+    ("schema_version", 2, "schema_version is 2, this driftsim reads 1"),
+    ("surprise", 1, "surprise: Extra inputs are not permitted"),
+    ("engine", {}, "engine.max_num_seqs: Field required"),
+    ("kind", "dreamt", "kind: Input should be"),
+    ("max_in_flight", "lots", "max_in_flight: Input should be a valid integer"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), WRONG_HEADERS)
+def test_a_wrong_header_is_named(made: Trace, tmp_path: Path, key: str, value: Any, message: str) -> None:
+    folder = made.write(tmp_path / "t")
+    header = json.loads((folder / "header.json").read_text())
+    (folder / "header.json").write_text(json.dumps(header | {key: value}))
+    with pytest.raises(TraceError) as error:
+        traces.read(folder)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_and_foreign_files_are_named(made: Trace, tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match="no such trace folder"):
+        traces.read(tmp_path / "absent")
+    (tmp_path / "file").write_text("hello")
+    with pytest.raises(TraceError, match="is a file, not a trace folder"):
+        traces.read(tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TraceError, match="header.json: no such file"):
+        traces.read(tmp_path / "empty")
+    folder = made.write(tmp_path / "t")
+    (folder / "requests.parquet").write_text("not parquet at all")
+    with pytest.raises(TraceError, match="not readable as Parquet"):
+        traces.read(folder)
+    (folder / "requests.parquet").unlink()
+    with pytest.raises(TraceError, match="requests.parquet: no such file"):
+        traces.read(folder)
+    (folder / "header.json").write_text("{")
+    with pytest.raises(TraceError, match="not readable as JSON"):
+        traces.read(folder)
+
+
+@pytest.mark.parametrize("column", [column.name for column in traces.REQUEST_COLUMNS])
+def test_every_column_must_be_there(made: Trace, tmp_path: Path, column: str) -> None:
+    folder = made.write(tmp_path / "t")
+    pd.read_parquet(folder / "requests.parquet").drop(columns=column).to_parquet(folder / "requests.parquet")
+    with pytest.raises(TraceError, match=f"column '{column}' is missing"):
+        traces.read(folder)
+
+
+def test_steps_that_cannot_be_are_named(made: Trace, tmp_path: Path) -> None:
+    folder = made.write(tmp_path / "t")
+    good = pd.read_parquet(folder / "steps.parquet")
+    good.assign(duration_s=-1.0).to_parquet(folder / "steps.parquet")
+    with pytest.raises(TraceError, match=r"steps.parquet: row 0: duration_s is -1.0"):
+        traces.read(folder)
+    good.iloc[::-1].to_parquet(folder / "steps.parquet")
+    with pytest.raises(TraceError, match="start_s goes backwards"):
+        traces.read(folder)
+
+
+def test_a_simulated_header_holds_no_wall_clock(made: Trace) -> None:
+    assert made.header.captured_at is None
+    assert made.header.kind == "simulated"
+    assert made.header.profile_digest == profile().digest
