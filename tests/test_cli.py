@@ -1,0 +1,168 @@
+"""The command line, run as a user runs it: tables, JSON, reports, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from driftsim.run import simulate
+from driftsim.scenario import Scenario
+from tests.strategies import engine, profile, workload
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small simulated run with a queue, as a folder."""
+    random = np.random.default_rng(7)
+    made = workload(
+        np.cumsum(random.exponential(0.08, 80)).tolist(),
+        random.integers(1, 40, 80).tolist(),
+        tier=random.choice(["premium", "standard", "batch"], 80),
+        predicted_category=random.choice(["short_qa", "summary", "report"], 80),
+    )
+    run = simulate(Scenario(profile=profile(engine(max_num_seqs=2))), made, record_steps=True)
+    return run.write(tmp_path_factory.mktemp("traces") / "small")
+
+
+def driftsim(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "driftsim.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
+
+
+QUICK = ("--replications", "3", "--jobs", "1")
+
+
+def test_compare_prints_a_table_with_units_and_an_answer(trace: Path) -> None:
+    run = driftsim("compare", trace, *QUICK)
+    assert run.returncode == 0, run.stderr
+    for expected in ("stock", "weighted", "E2E mean", "tokens", "fitted to the steps", "seed 0", "somebody waited"):
+        assert expected in run.stdout
+    assert " *" in run.stdout
+    assert " ~" in run.stdout
+    assert run.stderr == ""  # no progress bar where nobody watches
+
+
+def test_json_is_one_document_and_two_runs_print_identical_bytes(trace: Path) -> None:
+    first, second = (driftsim("compare", trace, "--json", *QUICK) for _ in range(2))
+    assert first.stdout == second.stdout
+    document = json.loads(first.stdout)
+    assert len(document["rows"]) == 11
+    assert {"trace_digest", "profile_digest", "seed", "answer", "warnings", "calibration"} <= set(document)
+    assert document["rows"][0]["policy"] == "stock"
+
+
+def test_out_holds_rows_figures_and_a_report_that_needs_no_network(trace: Path, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    for _ in range(2):  # the second run replaces the first
+        assert driftsim("compare", trace, "--out", out, *QUICK).returncode == 0
+    rows = pd.read_csv(out / "rows.csv")
+    assert len(rows) == 11
+    assert {"e2e_p99_s", "e2e_p99_vs_fifo_low", "premium_e2e_mean_s"} <= set(rows)
+    figures = ["bias_over_requests", "e2e_by_scheduler", "estimated_against_observed", "queue_depth_by_tenant"]
+    assert sorted(path.stem for path in out.glob("*.svg")) == sorted(path.stem for path in out.glob("*.png")) == figures
+    report = (out / "report.html").read_text()
+    assert report.count("data:image/svg+xml;base64,") == 4
+    assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", report)
+
+
+def test_options_select_and_press(trace: Path) -> None:
+    document = json.loads(
+        driftsim(
+            "compare", trace, "--json", "--replications", 1, "--policies", "sjf,fifo", "--estimators", "oracle",
+            "--accounting", "whitespace", "--base", "caps", "--rate-scale", 2, "--no-safety", "--clamp",
+            "--feedback", "estimate", "--estimates", "refreshed", "--label", "stripped",
+        ).stdout
+    )  # fmt: skip
+    assert [(row["policy"], row["accounting"]) for row in document["rows"]] == [("sjf", "whitespace"), ("fifo", "whitespace")]
+    assert document["rate_scale"] == 2
+    assert document["rows"][0]["mae"] == 0  # an oracle does not err
+
+
+def test_a_request_that_cannot_fit_is_counted_as_rejected(trace: Path) -> None:
+    run = driftsim("compare", trace, "--json", "--replications", 1, "--kv-blocks", 2, "--policies", "fifo")
+    row = json.loads(run.stdout)["rows"][0]
+    assert row["requests"] == 80
+    assert row["finished"] < 80
+
+
+MISTAKES: list[tuple[tuple[str, ...], str]] = [
+    (("--policies", "fifo,lifo"), "unknown policy 'lifo'; choose one of stock, fifo, priority, weighted, sjf, aging"),
+    (("--estimators", "crystal"), "unknown estimator 'crystal'; choose one of static, ema, oracle"),
+    (("--phase", "later"), "unknown phase 'later'; choose one of all, only"),
+    (("--rate-scale", "0"), "rate scale must be above 0"),
+    (("--words-per-token", "0.7"), "words_per_token is for the accounting 'whitespace' only"),
+    (("--base", "fit", "--base-fit-n", "500"), "needs 500 finished requests per category"),
+    (("--profile", "absent.json"), "absent.json: no such profile"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_a_mistake_gets_one_line_and_exit_2(trace: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    run = driftsim("compare", trace, "--replications", 1, "--out", tmp_path / "out", *arguments)
+    assert run.returncode == 2
+    assert message in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1, run.stderr
+    assert run.stdout == ""
+    assert list(tmp_path.iterdir()) == []  # nothing half written
+
+
+def test_a_missing_or_broken_trace_gets_one_line_and_exit_2(trace: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(trace, copy)
+    table = pd.read_parquet(copy / "requests.parquet")
+    table.loc[3, "tier"] = "gold"
+    table.to_parquet(copy / "requests.parquet")
+    for folder, message in ((tmp_path / "absent", "no such trace folder"), (copy, "tier is 'gold'")):
+        run = driftsim("compare", folder)
+        assert run.returncode == 2
+        assert message in run.stderr
+        assert len(run.stderr.strip().splitlines()) == 1
+
+
+def test_a_place_that_cannot_be_written_gets_one_line_and_exit_2(trace: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    for out, message in (
+        (tmp_path / "file" / "out", "file"),
+        (tmp_path / "file", "is a file; choose a folder"),
+        (tmp_path / "mine", "exists already and is not empty"),
+        (Path("/proc/out"), "/proc"),
+    ):
+        run = driftsim("compare", trace, "--out", out, "--replications", 1)
+        assert run.returncode == 2, out
+        assert message in run.stderr
+        assert len(run.stderr.strip().splitlines()) == 1, run.stderr
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_whitespace_on_a_trace_without_words_asks_for_a_ratio(trace: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(trace, copy)
+    table = pd.read_parquet(copy / "requests.parquet")
+    table["output_words"] = pd.array([None] * len(table), dtype="Int64")
+    table.to_parquet(copy / "requests.parquet")
+    asked = ("compare", copy, "--json", "--replications", 1, "--accounting", "whitespace", "--policies", "fifo")
+    refused = driftsim(*asked)
+    assert refused.returncode == 2
+    assert "give --words-per-token" in refused.stderr
+    derived = driftsim(*asked, "--words-per-token", 0.72)
+    assert json.loads(derived.stdout)["rows"][0]["accounting"] == "whitespace (derived)"
+
+
+def test_an_unknown_option_or_verb_is_exit_2() -> None:
+    assert driftsim("compare", "--frobnicate").returncode == 2
+    assert driftsim("juggle").returncode == 2
+
+
+def test_version_is_told() -> None:
+    assert re.fullmatch(r"driftsim \d+\.\d+\.\d+\n", driftsim("--version").stdout)
