@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint live clean
+.PHONY: help demo test lint live experiments clean
 
 help:
 	@echo "make demo   compare the schedulers on a recorded trace; writes out/demo/report.html"
 	@echo "make test   the tests, without vLLM"
 	@echo "make lint   ruff and mypy --strict"
+	@echo "make experiments  remake what experiments/ stores and the generated tables of the READMEs"
 	@echo "make live   install vLLM and a small model, run the tests on the real engine"
 
 demo: .venv/core
@@ -25,6 +26,9 @@ lint: .venv/test
 
 live: .venv/live
 	$(BIN)/python -m pytest -m live
+
+experiments: .venv/core
+	$(BIN)/python -m experiments.remake
 
 clean:
 	rm -rf .venv out build *.egg-info

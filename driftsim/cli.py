@@ -226,7 +226,7 @@ def _profile(file: Path | None, trace: Any, trace_digest: str, kv_blocks: int | 
 def _show(comparison: Any, provenance: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from driftsim.report import LEGEND, effects, table
+    from driftsim.report import effects, legend, table
 
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
@@ -236,7 +236,8 @@ def _show(comparison: Any, provenance: dict[str, Any]) -> None:
     cells = [[marks[cell.mark].format(cell.text) for cell in row] for row in rows]
     title = f"{provenance['trace']}, simulated; profile {provenance['profile']}; seed {provenance['seed']}"
     _print_table(console, title, [f"{name}\n{unit}" for name, unit in headings], cells)
-    console.print(LEGEND, style="dim")
+    for line in legend(comparison):
+        console.print(line, style="dim")
     names, changes = effects(comparison)
     if changes:
         console.print()
@@ -244,11 +245,6 @@ def _show(comparison: Any, provenance: dict[str, Any]) -> None:
     console.print()
     for sentence in comparison.answer():
         console.print(sentence, markup=False)
-    console.print(
-        f"±: 95 % over {provenance['replications']} replications of the workload; it does not cover the error of the "
-        "latency model.",
-        style="dim",
-    )
     for warning in comparison.warnings():
         console.print(f"Note: {warning}.", markup=False)
 

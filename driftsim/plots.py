@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import matplotlib.lines
+import matplotlib.ticker
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from driftsim.classify import CATEGORIES
-from driftsim.compare import BASELINE, Comparison, Setting
+from driftsim.compare import Comparison, Setting
 from driftsim.metrics import queue_depth
 from driftsim.trace import Trace
 
-matplotlib.use("Agg")
-
 # Okabe and Ito's colour-blind-safe palette.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", "--", "-.", ":")
 STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -73,10 +74,10 @@ def e2e_by_scheduler(comparison: Comparison) -> Figure:
             panel.plot(value, place, marker, color=colour, markersize=5, markerfacecolor="white", markeredgewidth=1.4)
     panel.set_yticks(range(len(policies)), reversed(policies))
     panel.set_xscale("log")
-    panel.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    _plain_log_axis(panel.xaxis)
     panel.set_xlabel("end-to-end latency (s), simulated; bars: 95 % over resampled workloads")
     marks = [_key(marker, label) for marker, label in MARKS.values()]
-    colours = [_key("_", name, COLOURS[place]) for place, name in enumerate(estimators)]
+    colours = [_key("-", name, COLOURS[place]) for place, name in enumerate(estimators)]
     _legend(figure, [*marks, *colours])
     return figure
 
@@ -98,7 +99,7 @@ def bias_over_requests(comparison: Comparison) -> Figure:
     axes[0].set_ylabel("bias at admission")
     if not learning:
         axes[0].text(0.5, 0.5, "no estimator that learns", ha="center", transform=axes[0].transAxes)
-    keys = [_key("_", name, COLOURS[place]) for place, name in enumerate(_policies(learning))]
+    keys = [_key("-", name, COLOURS[place]) for place, name in enumerate(_policies(learning))]
     _legend(figure, keys)
     return figure
 
@@ -124,10 +125,11 @@ def estimated_against_observed(comparison: Comparison) -> Figure:
                 observed[own], rows["estimate"].to_numpy(dtype=float)[own], "osD^v"[place],
                 color=COLOURS[place], markersize=3, alpha=0.55, markeredgewidth=0,
             )  # fmt: skip
-        top = max(panel.get_xlim()[1], panel.get_ylim()[1])
-        panel.plot([1, top], [1, top], color="#888888", linewidth=0.8, linestyle=":")
         panel.set_xscale("log")
         panel.set_yscale("log")
+        _plain_log_axis(panel.xaxis)
+        _plain_log_axis(panel.yaxis)
+        panel.axline((10, 10), (100, 100), color="#888888", linewidth=0.8, linestyle=":")
         error = comparison.summaries[first[estimator]][0]["mae"]
         panel.set_title(f"{first[estimator]}: MAE {error:.0f} {word}")
         panel.set_xlabel(f"observed output ({word})")
@@ -150,15 +152,14 @@ def queue_depth_by_tenant(comparison: Comparison) -> Figure:
         requests = comparison.traces[setting].requests
         for place, tenant in enumerate(tenants):
             moments, depth = queue_depth(requests[requests["tenant"] == tenant])
-            colour, line = COLOURS[place % len(COLOURS)], ("-", "--", "-.", ":")[place % 4]
-            panel.step(moments, depth, line, where="post", color=colour, linewidth=1.2)
+            panel.step(moments, depth, LINES[place % 4], where="post", color=COLOURS[place % 7], linewidth=1.2)
         panel.set_title(str(setting))
         panel.set_xlabel("time (s)")
     for panel in axes[len(shown) :]:
         panel.set_visible(False)
     for place in range(0, len(axes), 3):
         axes[place].set_ylabel("waiting requests")
-    _legend(figure, [_key("_", name, COLOURS[place % len(COLOURS)]) for place, name in enumerate(tenants)])
+    _legend(figure, [_key(LINES[place % 4], name, COLOURS[place % 7]) for place, name in enumerate(tenants)])
     return figure
 
 
@@ -179,6 +180,13 @@ def _admitted(comparison: Comparison) -> Any:
     return requests[column].where(requests[column].isin(CATEGORIES), CATEGORIES[0])
 
 
+def _plain_log_axis(axis: Any) -> None:
+    """Ticks at 1, 2 and 5 times each power of ten, written as plain numbers."""
+    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+
+
 def _policies(settings: Sequence[Setting]) -> list[str]:
     return list(dict.fromkeys(setting.policy for setting in settings))
 
@@ -190,13 +198,10 @@ def _figure(rows: int, columns: int, height: float, **shared: Any) -> tuple[Figu
 
 
 def _key(marker: str, label: str, colour: str = "#444444") -> Any:
-    line = {"linestyle": "-", "marker": ""} if marker == "_" else {"linestyle": "", "marker": marker}
+    line = {"linestyle": marker, "marker": ""} if marker in LINES else {"linestyle": "", "marker": marker}
     return matplotlib.lines.Line2D([], [], color=colour, label=label, markerfacecolor="white", **line)  # type: ignore[arg-type]
 
 
 def _legend(figure: Figure, keys: list[Any]) -> None:
     if keys:
         figure.legend(handles=keys, loc="outside upper left", ncols=len(keys), fontsize=8, handlelength=1.6)
-
-
-__all__ = ["BASELINE", "draw", "save"]

@@ -88,7 +88,15 @@ def _cell(comparison: Comparison, setting: Setting, column: Shown, best: tuple[S
     return Cell(f"{value:.{column.digits}f}", mark)
 
 
-LEGEND = "* best of its column; ~ cannot be told from it (95 % interval of the paired difference includes 0)"
+def legend(comparison: Comparison) -> list[str]:
+    """What marks and intervals mean."""
+    count = comparison.plan.replications
+    if count < 3:
+        return ["* best of its column; no intervals, which need 3 replications or more"]
+    return [
+        "* best of its column; ~ cannot be told from it (95 % interval of the paired difference includes 0)",
+        f"± 95 % over {count} replications of the workload; it does not cover the error of the latency model",
+    ]
 
 
 def document(comparison: Comparison, provenance: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +141,7 @@ def html(comparison: Comparison, provenance: dict[str, Any], pictures: dict[str,
         warnings=comparison.warnings(),
         headings=headings,
         rows=rows,
-        legend=LEGEND,
+        legend=legend(comparison),
         tiers=tiers(comparison),
         effects=effects(comparison),
         figures=figures,

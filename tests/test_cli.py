@@ -82,7 +82,10 @@ def test_options_select_and_press(trace: Path) -> None:
             "--feedback", "estimate", "--estimates", "refreshed", "--label", "stripped",
         ).stdout
     )  # fmt: skip
-    assert [(row["policy"], row["accounting"]) for row in document["rows"]] == [("sjf", "whitespace"), ("fifo", "whitespace")]
+    assert [(row["policy"], row["accounting"]) for row in document["rows"]] == [
+        ("sjf", "whitespace"),
+        ("fifo", "whitespace"),
+    ]
     assert document["rate_scale"] == 2
     assert document["rows"][0]["mae"] == 0  # an oracle does not err
 
@@ -106,7 +109,9 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES)
-def test_a_mistake_gets_one_line_and_exit_2(trace: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_a_mistake_gets_one_line_and_exit_2(
+    trace: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
     run = driftsim("compare", trace, "--replications", 1, "--out", tmp_path / "out", *arguments)
     assert run.returncode == 2
     assert message in run.stderr

@@ -10,19 +10,28 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
 from driftsim import __version__
 from driftsim.admission import Admission
-from driftsim.dispatcher import Departure, Dispatcher
+from driftsim.dispatcher import Departure, Dispatcher, Engine
 from driftsim.estimators import make_estimator
 from driftsim.live.telemetry import CpuMonitor
-from driftsim.live.vllm import Outcome, VllmEngine
 from driftsim.policies import make_policy
 from driftsim.request import Job
-from driftsim.trace import CENSORED, FINISHED, REQUEST_COLUMNS, STEP_COLUMNS, Header, Phase, Trace, typed
+from driftsim.trace import (
+    CENSORED,
+    FINISHED,
+    REQUEST_COLUMNS,
+    STEP_COLUMNS,
+    EngineSettings,
+    Header,
+    Phase,
+    Trace,
+    typed,
+)
 from driftsim.workload import Arrivals, Workload
 
 CLOCKS = (
@@ -30,6 +39,35 @@ CLOCKS = (
     "the engine; queued_s: received by the engine core, at a step boundary; scheduled_s: start of the first step that "
     "computed it; first_token_s, finish_s: end of the step that produced the token"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a job; times are monotonic seconds, None where it did not get that far."""
+
+    job: Job
+    finish_reason: str
+    queued: float | None = None
+    scheduled: float | None = None
+    first_token: float | None = None
+    finish: float | None = None
+    output_tokens: int = 0
+    output_words: int = 0
+    preemptions: int = 0
+    error: str | None = None
+
+
+class LiveEngine(Engine, Protocol):
+    """A real engine: it reports what became of each job, and knows its own settings and steps."""
+
+    model: str
+    settings: EngineSettings
+    arguments: dict[str, Any]
+    on_outcome: Callable[[Outcome], None]
+
+    def steps(self, start: float) -> pd.DataFrame | None:
+        """The steps since ``start`` (monotonic s), with times counted from it; None where the engine does not tell."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +83,7 @@ class Plan:
 
 async def record(
     workload: Workload,
-    engine: VllmEngine,
+    engine: LiveEngine,
     plan: Plan,
     progress: Callable[[int, int], None] = lambda done, running: None,
 ) -> Trace:
@@ -59,15 +97,16 @@ async def record(
         await run.drive()
         await asyncio.sleep(monitor.interval_s)
     header = _header(workload, engine, plan, limit).changed(load=monitor.load(run.start), workload=run.workload_info())
-    steps = typed(engine.steps(run.start), STEP_COLUMNS, "steps")
-    return Trace(header, run.table(), steps, monitor.table(run.start))
+    steps = engine.steps(run.start)
+    recorded = None if steps is None else typed(steps, STEP_COLUMNS, "steps")
+    return Trace(header, run.table(), recorded, monitor.table(run.start))
 
 
 class _Run:
     """One workload on its way through the engine."""
 
     def __init__(
-        self, workload: Workload, engine: VllmEngine, dispatcher: Dispatcher, progress: Callable[[int, int], None]
+        self, workload: Workload, engine: LiveEngine, dispatcher: Dispatcher, progress: Callable[[int, int], None]
     ) -> None:
         self.workload = workload
         self.engine = engine
@@ -170,7 +209,7 @@ def _departure(outcome: Outcome, length: Callable[[int, int | None], int]) -> De
     return Departure(outcome.job, observed, outcome.finish_reason in CENSORED)
 
 
-def _header(workload: Workload, engine: VllmEngine, plan: Plan, limit: int) -> Header:
+def _header(workload: Workload, engine: LiveEngine, plan: Plan, limit: int) -> Header:
     return Header(
         kind="captured",
         driftsim_version=__version__,

@@ -12,7 +12,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.metrics.loggers import StatLoggerBase
 
+from driftsim.live.recorder import Outcome
 from driftsim.request import Job
 from driftsim.trace import STEP_COLUMNS, EngineSettings
 
@@ -109,24 +109,8 @@ class _SilentLogger(StatLoggerBase):
         """Nothing is logged."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a job; times are monotonic seconds, None where it did not get that far."""
-
-    job: Job
-    finish_reason: str
-    queued: float | None = None
-    scheduled: float | None = None
-    first_token: float | None = None
-    finish: float | None = None
-    output_tokens: int = 0
-    output_words: int = 0
-    preemptions: int = 0
-    error: str | None = None
-
-
 class VllmEngine:
-    """An ``AsyncLLM`` behind the ``Engine`` protocol; ``on_outcome`` is called once for every job submitted.
+    """An ``AsyncLLM`` as a ``LiveEngine``; ``on_outcome`` is called once for every job submitted.
 
     Start it inside a running event loop. ``settings`` and ``arguments`` are as the engine resolved them.
     """

@@ -1,0 +1,104 @@
+"""Remake what is stored under experiments/, and the parts of README.md and traces/README.md that code produces.
+
+python -m experiments.remake            # about three minutes on two cores
+python -m experiments.remake --blocks   # only rewrite the blocks from what is stored
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pandas as pd
+
+from driftsim.trace import read
+from experiments import estimation_error
+
+ROOT = estimation_error.ROOT
+DEMO = ROOT / "experiments" / "which_scheduler"
+DOCUMENTS = tuple(ROOT / name for name in ("README.md", "traces/README.md", "experiments/README.md"))
+KEPT = ("rows.csv", "comparison.json", "e2e_by_scheduler.svg", "e2e_by_scheduler.png", "table.txt")
+
+
+def main() -> None:
+    """Remake all, or only the blocks."""
+    if "--blocks" not in sys.argv:
+        run_demo()
+        estimation_error.main()
+    for file in DOCUMENTS:
+        file.write_text(with_blocks(file.read_text()))
+
+
+def run_demo() -> None:
+    """Run what ``make demo`` runs and keep its rows, its table and one figure."""
+    command = [sys.executable, "-m", "driftsim.cli", "compare", str(estimation_error.TRACE), "--out", str(DEMO)]
+    environment = os.environ | {"COLUMNS": "100"}
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
+    (DEMO / "table.txt").write_text("\n".join(line.rstrip() for line in printed.splitlines()) + "\n")
+    for file in DEMO.iterdir():
+        if file.name not in KEPT:
+            file.unlink()
+
+
+def with_blocks(text: str) -> str:
+    """``text`` with every generated block, between its two comment lines, made anew."""
+    for name, make in BLOCKS.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+        text = pattern.sub(lambda found, make=make: found[1] + make() + found[2], text)  # type: ignore[misc]
+    return text
+
+
+def demo_block() -> str:
+    """What the demo prints."""
+    return f"```text\n{(DEMO / 'table.txt').read_text()}```\n"
+
+
+def answer_block() -> str:
+    """The demo's answer, as a list."""
+    return "".join(f"* {sentence}\n" for sentence in json.loads((DEMO / "comparison.json").read_text())["answer"])
+
+
+def error_block() -> str:
+    """The estimation errors as a Markdown table."""
+    lines = [
+        "| accounting | base | scored | MAE off | MAE on | change | RMSE off | RMSE on | change | tau off | tau on |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in pd.read_csv(estimation_error.STORED).to_dict("records"):
+        cells = [row["accounting"], row["base"], str(row["scored"])]
+        for metric in ("mae", "rmse"):
+            half = 50 * (row[f"{metric}_high"] - row[f"{metric}_low"])
+            cells += [f"{row[f'{metric}_off']:.1f}", f"{row[f'{metric}_on']:.1f} {row['unit']}"]
+            cells += [f"{100 * row[f'{metric}_change']:+.1f} ± {half:.1f} %"]
+        cells += [f"{row['kendall_tau_off']:.3f}", f"{row['kendall_tau_on']:.3f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def traces_block() -> str:
+    """The shipped traces as a Markdown table, from their headers."""
+    lines = [
+        "| trace | requests | ended by themselves | steps | engine | model | hardware | foreign CPU | recorded |",
+        "|---|--:|--:|--:|---|---|---|--:|---|",
+    ]
+    for folder in sorted(path.parent for path in (ROOT / "traces").glob("*/header.json")):
+        trace = read(folder)
+        header, load = trace.header, trace.header.load
+        stopped = (trace.requests["finish_reason"] == "stop").mean()
+        cells = [
+            f"`{folder.name}`", str(len(trace.requests)), f"{100 * stopped:.0f} %",
+            str(0 if trace.steps is None else len(trace.steps)), f"{header.engine.name} {header.engine.version}",
+            header.model, header.hardware, "-" if load is None else f"{load.foreign_cpu_mean:.3f} cores",
+            (header.captured_at or "")[:10],
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+BLOCKS = {"demo": demo_block, "answer": answer_block, "errors": error_block, "traces": traces_block}
+
+if __name__ == "__main__":
+    main()
