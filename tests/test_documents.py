@@ -1,0 +1,69 @@
+"""The READMEs: what code produces in them is what is stored, what is stored is what the code computes today."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from driftsim.calibrate import fit_profile
+from driftsim.compare import DEFAULT_SETTINGS, Comparing, compare
+from driftsim.trace import digest, read
+from driftsim.workload import replay
+from experiments import estimation_error, remake
+
+ROOT = remake.ROOT
+
+
+@pytest.mark.parametrize("file", remake.DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_generated_blocks_hold_what_is_stored(file: Path) -> None:
+    text = file.read_text()
+    assert "<!-- end" in text
+    assert remake.with_blocks(text) == text
+
+
+def test_the_demo_that_is_printed_is_what_compare_computes(shipped: Path) -> None:
+    stored = json.loads((remake.DEMO / "comparison.json").read_text())
+    trace = read(shipped)
+    assert stored["trace_digest"] == digest(shipped)
+    plan = Comparing(profile=fit_profile(trace, digest(shipped)), settings=DEFAULT_SETTINGS, replications=1)
+    for now, then in zip(compare(replay(trace), plan).rows(), stored["rows"], strict=True):
+        for metric in ("e2e_mean_s", "e2e_p99_s", "ttft_mean_s", "mae", "rmse", "kendall_tau", "waiting_fraction"):
+            assert now[metric] == pytest.approx(then[metric], rel=1e-6), (now["policy"], metric)
+
+
+def test_the_errors_in_the_readme_are_what_the_experiment_computes(shipped: Path) -> None:
+    stored = pd.read_csv(estimation_error.STORED).to_dict("records")
+    for now, then in zip(estimation_error.rows(read(shipped), replications=1), stored, strict=True):
+        assert (now["accounting"], now["base"], now["scored"]) == (then["accounting"], then["base"], then["scored"])
+        for metric in ("mae_off", "mae_on", "rmse_off", "rmse_on", "kendall_tau_on"):
+            assert now[metric] == pytest.approx(then[metric], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "file", [*remake.DOCUMENTS, ROOT / "notebooks" / "README.md"], ids=lambda file: file.parent.name
+)
+def test_links_lead_somewhere(file: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", file.read_text()):
+        assert target.startswith("https://") or (file.parent / target).exists(), target
+
+
+def test_make_targets_in_the_readme_exist_and_ci_runs_the_tests_it_names() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"`?make (\w+)", (ROOT / "README.md").read_text())):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    commands = (ROOT / ".ci" / "run").read_text()
+    assert all(f"make {target}" in commands for target in ("lint", "demo", "test", "live"))
+
+
+def test_compare_options_in_the_readme_exist() -> None:
+    source = (ROOT / "driftsim" / "cli.py").read_text()
+    table = "".join(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `--"))
+    options = set(re.findall(r"--([a-z][a-z-]+)", table))
+    assert len(options) > 15
+    for option in options:
+        name = option.removeprefix("no-").replace("-", "_")
+        assert re.search(rf"\b{name}: Annotated|\"--{option}\"", source), option

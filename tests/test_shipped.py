@@ -1,0 +1,49 @@
+"""The traces that are shipped: real, quiet, without texts, with drift to correct and a queue to order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from driftsim import metrics
+from driftsim.admission import Admission
+from driftsim.calibrate import fit_profile
+from driftsim.run import simulate
+from driftsim.scenario import Scenario
+from driftsim.trace import read
+from driftsim.workload import NATURAL_CAPS, replay
+from tests.conftest import SHIPPED
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_a_shipped_trace_is_whole_real_and_quiet(folder: Path) -> None:
+    trace = read(folder)
+    assert trace.header.kind == "captured"
+    assert trace.header.ended == "complete"
+    assert trace.header.load is not None
+    assert not trace.header.load.disturbed
+    assert trace.header.load.foreign_cpu_mean <= 0.05
+    assert trace.steps is not None
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 1_000_000
+
+
+def test_the_demo_trace_has_drift_and_a_queue(shipped: Path) -> None:
+    trace = read(shipped)
+    assert len(trace.finished) >= 300
+    assert set(trace.requests["category"]) == set(NATURAL_CAPS)
+    assert (trace.requests["finish_reason"] == "stop").mean() > 0.6  # most outputs end by themselves
+    assert metrics.choice_fraction(trace.requests) > 0.3
+    assert trace.requests["output_words"].notna().all()
+
+
+def test_a_simulation_of_the_recorded_run_accounts_for_the_same_work(shipped: Path) -> None:
+    trace = read(shipped)
+    again = simulate(Scenario(profile=fit_profile(trace)), replay(trace), record_steps=True)
+    assert trace.steps is not None
+    assert again.steps is not None
+    for column in ("prefill_tokens", "decode_requests"):
+        assert again.steps[column].sum() == trace.steps[column].sum()
+    measured, simulated = (metrics.summary(run, Admission())["makespan_s"] for run in (trace, again))
+    # A model fitted to these very steps; what remains is the drift of the machine's speed during the run.
+    assert simulated == pytest.approx(measured, rel=0.05)
