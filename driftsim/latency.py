@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +48,10 @@ class StepTime(Protocol):
         """The duration of ``n`` steps that begin with ``batch`` and in which only contexts grow."""
         ...
 
+    def decode_steps(self, batch: Batch, elapsed: int, gap: int) -> int:
+        """The least n >= 1 for which ``n`` such steps, each followed by ``gap``, last ``elapsed`` or longer."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class LinearStepTime:
@@ -78,6 +83,27 @@ class LinearStepTime:
         366
         """
         return n * self.step(batch) + self.context_token * batch.decode_requests * (n * (n - 1) // 2)
+
+    def decode_steps(self, batch: Batch, elapsed: int, gap: int) -> int:
+        """The positive root of the quadratic in n, by floats, then put right by at most a step in integers.
+
+        >>> model = LinearStepTime(100, 7, 5, 1)
+        >>> [model.decode_steps(Batch(decode_requests=2, context_tokens=10), elapsed, 0) for elapsed in (0, 120, 121)]
+        [1, 1, 2]
+        """
+        growth = self.context_token * batch.decode_requests  # ticks a step gets longer by
+        first = self.step(batch) + gap
+        if growth:
+            slope = first - growth / 2
+            n = int((math.sqrt(slope * slope + 2 * growth * elapsed) - slope) / growth)
+        else:
+            n = elapsed // first
+        n = max(n, 1)
+        while n > 1 and (n - 1) * first + growth * ((n - 1) * (n - 2) // 2) >= elapsed:
+            n -= 1
+        while n * first + growth * (n * (n - 1) // 2) < elapsed:
+            n += 1
+        return n
 
 
 class Fit(Record):

@@ -12,7 +12,8 @@ import simpy
 from driftsim import __version__
 from driftsim.accounting import Accounting
 from driftsim.dispatcher import Departure, Dispatcher
-from driftsim.engine.continuous import RELEASE, ContinuousEngine, Moment, Sequence
+from driftsim.engine.continuous import ARRIVE, RELEASE, ContinuousEngine, Moment
+from driftsim.engine.sequence import Sequence
 from driftsim.estimators import ORACLE, make_estimator
 from driftsim.latency import TICKS_PER_SECOND, ticks
 from driftsim.policies import make_policy
@@ -37,7 +38,13 @@ def simulate(scenario: Scenario, workload: Workload, *, record_steps: bool = Fal
 class Simulation:
     """One run. Columns of the trace grow as lists, indexed by the row of the request in the workload."""
 
-    def __init__(self, scenario: Scenario, workload: Workload, record_steps: bool) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        workload: Workload,
+        record_steps: bool = False,
+        engine: Callable[..., ContinuousEngine] = ContinuousEngine,
+    ) -> None:
         self.scenario = scenario
         self.workload = workload
         table = workload.table
@@ -58,7 +65,7 @@ class Simulation:
             scenario.limit,
         )
         self.steps: list[tuple[float, ...]] = []
-        self.engine = ContinuousEngine(
+        self.engine = engine(
             self.env, profile.engine, profile.step_time(), ticks(profile.gap_s), self._left,
             self.steps.append if record_steps else None,
         )  # fmt: skip
@@ -87,9 +94,9 @@ class Simulation:
         due = self.arrivals.next_at()
         if due is not None and due != self._awaited:
             self._awaited = due
-            Moment(self.env, int(due) - self.now, 1, self._arrive)
+            Moment(self.env, int(due) - self.now, ARRIVE, self._arrive)
 
-    def _arrive(self) -> None:
+    def _arrive(self, _: object) -> None:
         now, self._awaited = self.now, None
         seconds = now / TICKS_PER_SECOND
         for row, _ in self.arrivals.take(now):
@@ -104,7 +111,7 @@ class Simulation:
             self._releasing = True
             Moment(self.env, 0, RELEASE, self._release)
 
-    def _release(self) -> None:
+    def _release(self, _: object) -> None:
         self._releasing = False
         now = self.now
         for job in self.dispatcher.release(self.engine.room(), now / TICKS_PER_SECOND):
@@ -139,7 +146,7 @@ class Simulation:
 
     def _after(self, delay: int, callback: Callable[[], None]) -> None:
         if delay:
-            Moment(self.env, delay, 1, callback)
+            Moment(self.env, delay, ARRIVE, lambda _: callback())
         else:
             callback()
 

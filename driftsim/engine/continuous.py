@@ -1,7 +1,8 @@
-"""A continuous-batching engine with the scheduling of vLLM V1, simulated step by step.
+"""A continuous-batching engine with the scheduling of vLLM V1, which jumps over the steps that decide nothing.
 
-It mirrors vllm/v1/core/sched/scheduler.py of vLLM 0.32 in FCFS mode; comments name the rule where it surprises. All
-times are integer ticks.
+It mirrors vllm/v1/core/sched/scheduler.py of vLLM 0.32 in FCFS mode, and equals a step-by-step engine exactly
+(tests/stepwise.py): while the running set does not change, only contexts grow, and one event carries it to the next
+step that can decide something. All times are integer ticks.
 """
 
 from __future__ import annotations
@@ -11,57 +12,34 @@ from collections.abc import Callable
 
 import simpy
 
-from driftsim.engine.kv import BlockPool, blocks_for
+from driftsim.engine.decoding import DecodePool
+from driftsim.engine.kv import blocks_for
+from driftsim.engine.sequence import Sequence
 from driftsim.latency import Batch, StepTime
 from driftsim.request import Job
 from driftsim.trace import EngineSettings
 
-# Simultaneous events have one order: first whatever happened, then the dispatcher's choice, then the next step.
-RELEASE, STEP = 2, 3
+# Simultaneous events have one order: a step's end, then whatever arrives, then the dispatcher's choice, then a step.
+COMPLETE, ARRIVE, RELEASE, STEP = range(4)
 
 
 class Moment(simpy.Event):
     """A point in time at which ``callback`` runs, after all events of a lower ``priority`` at that instant."""
 
-    def __init__(self, env: simpy.Environment, delay: int, priority: int, callback: Callable[[], None]) -> None:
-        super().__init__(env)
+    def __init__(
+        self, env: simpy.Environment, delay: int, priority: int, callback: Callable[[simpy.Event], None]
+    ) -> None:
+        self.env = env
+        self.callbacks = [callback]
         self._ok, self._value = True, None
-        self.callbacks.append(lambda _: callback())
         env.schedule(self, priority, delay)  # type: ignore[arg-type]
-
-
-class Sequence:
-    """A job inside the engine: what it has computed and shown so far, and when what happened to it (ticks)."""
-
-    __slots__ = (
-        "computed", "error", "finish", "finish_reason", "first_token", "job", "preemptions", "prompt", "queued",
-        "scheduled", "shown", "target",
-    )  # fmt: skip
-
-    def __init__(self, job: Job, target: int) -> None:
-        self.job = job
-        self.prompt = job.request.prompt_tokens
-        self.target = target  # output tokens at which it ends
-        self.computed = 0  # tokens whose KV is in the cache
-        self.shown = 0  # output tokens produced; kept when preempted
-        self.preemptions = 0
-        self.queued: int | None = None
-        self.scheduled: int | None = None
-        self.first_token: int | None = None
-        self.finish: int | None = None
-        self.finish_reason = ""
-        self.error: str | None = None
-
-    @property
-    def length(self) -> int:
-        """Prompt and output tokens so far."""
-        return self.prompt + self.shown
 
 
 class ContinuousEngine:
     """The engine behind the dispatcher; ``on_leave`` gets the sequences that a step finished, or one it turned away.
 
-    ``on_step`` gets every step as a tuple in the order of the trace's steps table, with times in ticks.
+    ``on_step`` gets every step as a tuple in the order of the trace's steps table, with times in ticks; with it, the
+    engine makes one step an event.
     """
 
     def __init__(
@@ -83,11 +61,18 @@ class ContinuousEngine:
         self.gap = gap
         self.on_leave = on_leave
         self.on_step = on_step
-        self.kv = BlockPool(settings.usable_kv_blocks, settings.block_size)
-        self.inbox: list[Sequence] = []  # sent, not yet drained by the core
+        self.free = self.total = settings.usable_kv_blocks
         self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []  # in order of admission
-        self._busy = False  # a step is under way or about to start
+        self.running: dict[Sequence, None] = {}  # in order of admission
+        self.prefilling: dict[Sequence, None] = {}  # those of them who are not through their prompt
+        self.pool = DecodePool(settings.block_size)
+        self._inbox: list[Sequence] = []  # sent, not yet drained by the core
+        self._aborts: list[Job] = []
+        self._paused: list[Sequence] = []  # decodes that get no turn in the step under way
+        self._admitted = 0
+        self._next: Moment | None = None  # the event that goes on; None while idle
+        self._run_start = self._run_steps = 0  # the decode run under way
+        self._run = Batch()
 
     def room(self) -> int:
         """It queues whatever it is given."""
@@ -100,170 +85,315 @@ class ContinuousEngine:
         """
         if true_length is None or true_length < 1:
             raise ValueError(f"request {job.request.id}: a simulated engine needs an output length, got {true_length}")
-        settings, prompt = self.settings, job.request.prompt_tokens
-        sequence = Sequence(job, min(true_length, job.request.max_tokens, settings.max_model_len - prompt))
+        prompt = job.request.prompt_tokens
+        sequence = Sequence(job, min(true_length, job.request.max_tokens, self.settings.max_model_len - prompt))
         problem = self._never_fits(prompt)
         if problem:
             self._turn_away(sequence, "rejected", f"request {job.request.id} {problem}")
             return
-        self.inbox.append(sequence)
-        self._wake(0)
+        self._inbox.append(sequence)
+        if self._next is None:
+            self._go_on(int(self.env.now), STEP, self._begin)
+        elif self._run_steps > 1:
+            self._interrupt(sequence)
 
     def abort(self, job: Job) -> None:
-        """Drop ``job``, wherever it is, at once; it leaves with what it has shown. Raises ``KeyError`` if unknown."""
-        for queue in (self.inbox, self.waiting, self.running):
-            for sequence in queue:
-                if sequence.job is job:
-                    queue.remove(sequence)
-                    self.kv.release(sequence)
-                    self._turn_away(sequence, "abort", None)
-                    return
-        raise KeyError(job.request.id)
+        """Drop ``job`` when the core next drains its messages; it leaves with what it has shown by then."""
+        self._aborts.append(job)
+        if self._run_steps > 1:
+            self._stop_run_after(self._run_boundary())
 
     def _never_fits(self, prompt: int) -> str:
-        settings, blocks = self.settings, blocks_for(prompt, self.kv.block_size)
-        if prompt >= settings.max_model_len:
-            return f"has {prompt} prompt tokens, the engine's max_model_len is {settings.max_model_len}"
-        if blocks > self.kv.total:
-            return f"needs {blocks} KV blocks for its prompt, the engine has {self.kv.total}"
-        return ""
+        blocks = blocks_for(prompt, self.settings.block_size)
+        if prompt >= self.settings.max_model_len:
+            return f"has {prompt} prompt tokens, the engine's max_model_len is {self.settings.max_model_len}"
+        return f"needs {blocks} KV blocks for its prompt, the engine has {self.total}" if blocks > self.total else ""
 
     def _turn_away(self, sequence: Sequence, reason: str, error: str | None) -> None:
         sequence.finish_reason, sequence.error = reason, error
-        sequence.finish = self.env.now if reason != "rejected" else None  # type: ignore[assignment]
+        sequence.finish = None if reason == "rejected" else self.env.now  # type: ignore[assignment]
         self.on_leave([sequence])
 
-    def _wake(self, delay: int) -> None:
-        if not self._busy:
-            self._busy = True
-            Moment(self.env, delay, STEP, self._begin)
+    def _go_on(self, moment: int, priority: int, callback: Callable[[simpy.Event], None]) -> None:
+        self._next = Moment(self.env, moment - self.env.now, priority, callback)  # type: ignore[arg-type]
 
-    def _begin(self) -> None:
-        """One turn of vLLM's core loop: drain all messages, schedule, execute (v1/engine/core.py, run_busy_loop)."""
+    # -- a decode run, and what cuts it short
+
+    def _interrupt(self, sequence: Sequence) -> None:
+        """End the run at the boundary at which ``sequence`` is drained, unless nobody could be admitted there."""
+        boundary = self._run_boundary()
+        if boundary >= self._run_steps:
+            return
+        blocked = self.waiting or len(self.running) >= self.settings.max_num_seqs
+        if blocked or self.pool.size >= self.settings.max_num_batched_tokens:
+            sequence.queued = self._run_start + self._run_time(boundary)
+        else:
+            self._stop_run_after(boundary)
+
+    def _stop_run_after(self, steps: int) -> None:
+        if steps < self._run_steps:
+            self._run_steps = steps
+            self._go_on(self._run_start + self._run_time(steps), STEP, self._begin)
+
+    def _run_time(self, steps: int) -> int:
+        """From the start of the run until the step after ``steps`` of it starts."""
+        return self.step_time.decode_run(self._run, steps) + steps * self.gap
+
+    def _run_boundary(self) -> int:
+        """The number of the run's steps that start before the core next drains its messages."""
+        elapsed: int = self.env.now - self._run_start  # type: ignore[assignment]
+        return self.step_time.decode_steps(self._run, elapsed, self.gap)
+
+    def _decode(self, now: int) -> None:
+        """Decode until somebody ends or blocks run out."""
+        steps = self.pool.steps_to_finish()
+        fitting = self.pool.steps_within(self.free, steps)
+        self._run_start, self._run_steps = now, fitting
+        self._run = Batch(decode_requests=self.pool.size, context_tokens=self.pool.context_tokens)
+        end = now + self._run_time(fitting)
+        if fitting < steps:
+            self._go_on(end, STEP, self._begin)
+        else:
+            self._go_on(end - self.gap, COMPLETE, self._complete)
+
+    def _settle(self) -> None:
+        """Write down the run that has just ended."""
+        if self._run_steps:
+            self.free -= self.pool.advance(self._run_steps)
+            self._run_steps = 0
+
+    # -- one turn of vLLM's core loop
+
+    def _begin(self, event: simpy.Event) -> None:
+        """Drain all messages, schedule, execute (v1/engine/core.py, run_busy_loop)."""
+        if event is not self._next:  # the run was cut short in the meantime
+            return
         now: int = self.env.now  # type: ignore[assignment]
-        for sequence in self.inbox:
-            sequence.queued = now
-        self.waiting.extend(self.inbox)
-        self.inbox.clear()
+        self._settle()
+        for sequence in self._inbox:
+            if sequence.queued is None:
+                sequence.queued = now
+        self.waiting.extend(self._inbox)
+        self._inbox.clear()
+        if self._aborts:
+            self._drop()
         while True:
-            scheduled, preempted = self._schedule(now)
-            if scheduled or not (self.waiting or self.running):
+            prefills, preempted = self._schedule(now)
+            if prefills or self.pool.size or not self.waiting:
                 break
             if not preempted:
                 # Nobody runs and the head does not fit an empty cache. vLLM would spin here for ever; we say so.
                 self._fail_head()
-        if not scheduled:
-            self._busy = False
-            return
-        batch = self._batch(scheduled)
-        duration = self.step_time.step(batch)
-        if self.on_step is not None:
-            composition = (batch.prefill_tokens, batch.prefill_requests, batch.decode_requests, batch.context_tokens)
-            after = (len(self.running), len(self.waiting), self.kv.used, preempted)
-            self.on_step((now, duration, *composition, batch.prefill_attention, *after))
-        Moment(self.env, duration, 1, lambda: self._complete(scheduled))
+        if prefills or (self.on_step is not None and self.pool.size) or (preempted and self.pool.size):
+            self._step(now, prefills, preempted)
+        elif self.pool.size:
+            self._decode(now)
+        else:
+            self._next = None
 
     def _schedule(self, now: int) -> tuple[list[tuple[Sequence, int]], int]:
-        """Who computes how many tokens in this step, and how many were preempted for it."""
-        scheduled: list[tuple[Sequence, int]] = []
-        budget, threshold = self.settings.max_num_batched_tokens, self.settings.long_prefill_token_threshold
+        """Who prefills how many tokens in this step, beside all who decode, and how many were preempted for it."""
+        threshold = self.settings.long_prefill_token_threshold
         if len(self.running) + len(self.waiting) < 2:
             threshold = 0  # nobody to starve: a lone long prefill gets the whole budget
+        prefills: list[tuple[Sequence, int]] = []
         preempted = 0
-        index = 0
-        # Those who run come first, in order of admission, so that decodes precede new prefills.
-        while index < len(self.running) and budget > 0:
-            sequence = self.running[index]
-            new = sequence.length - sequence.computed
-            if 0 < threshold < new:
-                new = threshold
-            new = min(new, budget)
-            while not self.kv.grow(sequence, sequence.computed + new):
-                victim = self.running.pop()  # FCFS: the one admitted last
+        if self.prefilling and self.settings.long_prefill_token_threshold:
+            preempted = self._walk(prefills, threshold)
+        else:
+            preempted = self._make_room() + self._continue_prefill(prefills)
+        # A step that preempted admits nobody, lest it evict what it just admitted.
+        if not preempted and self.waiting:
+            self._admit(prefills, threshold, now)
+        return prefills, preempted
+
+    def _make_room(self) -> int:
+        """Preempt from the back until every decode that needs a block gets one, in order of admission."""
+        claims = self.pool.claims()
+        if len(claims) <= self.free:
+            return 0
+        preempted = claimed = 0
+        for sequence in sorted(claims, key=_by_admission):
+            if sequence not in self.running:
+                continue
+            while claimed == self.free:
+                victim = next(reversed(self.running))  # FCFS: the one admitted last
                 self._preempt(victim)
+                preempted += 1
+                if victim is sequence:
+                    return preempted
+            claimed += 1
+        return preempted
+
+    def _continue_prefill(self, prefills: list[tuple[Sequence, int]]) -> int:
+        """Go on with the prompt that is partly through; there is one at most, and it was admitted last."""
+        for sequence in self.prefilling:
+            budget = self.settings.max_num_batched_tokens - self.pool.size
+            new = min(sequence.length - sequence.computed, budget)
+            if new <= 0:
+                break
+            need = self._growth(sequence, new)
+            if need > self._spare():
+                self._preempt(sequence)
+                return 1
+            self.free -= need
+            prefills.append((sequence, new))
+        return 0
+
+    def _walk(self, prefills: list[tuple[Sequence, int]], threshold: int) -> int:
+        """Schedule those who run one by one: with a cap on prefill chunks, several may stand between the decodes."""
+        budget, spare, preempted = self.settings.max_num_batched_tokens, self.free, 0
+        claims = self.pool.claims()
+        order = list(self.running)
+        index = 0
+        while index < len(order) and budget > 0:
+            sequence = order[index]
+            prefill = sequence in self.prefilling
+            new = min(sequence.length - sequence.computed, threshold or budget, budget) if prefill else 1
+            need = self._growth(sequence, new) if prefill else int(sequence in claims)
+            while need > spare:
+                victim = order.pop()
+                spare += self._preempt(victim)
                 preempted += 1
                 if victim is sequence:
                     break
             else:
-                scheduled.append((sequence, new))
+                spare -= need
                 budget -= new
                 index += 1
+                if prefill:
+                    self.free -= need
+                    prefills.append((sequence, new))
                 continue
             break
-        # A step that preempted admits nobody, lest it evict what it just admitted.
-        if not preempted:
-            self._admit(scheduled, budget, threshold, now)
-        return scheduled, preempted
+        for sequence in order[index:]:  # the budget ran out before their turn: they pause for this step
+            if sequence not in self.prefilling:
+                self.pool.leave(sequence)
+                self._paused.append(sequence)
+        return preempted
 
-    def _admit(self, scheduled: list[tuple[Sequence, int]], budget: int, threshold: int, now: int) -> None:
+    def _admit(self, prefills: list[tuple[Sequence, int]], threshold: int, now: int) -> None:
         """Admit from the head of the waiting queue while slots, token budget and KV blocks allow; nobody is skipped."""
-        while self.waiting and budget > 0 and len(self.running) < self.settings.max_num_seqs:
+        settings = self.settings
+        budget = settings.max_num_batched_tokens - self.pool.size - sum(new for _, new in prefills)
+        spare = self._spare()
+        while self.waiting and budget > 0 and len(self.running) < settings.max_num_seqs:
             sequence = self.waiting[0]
             new = sequence.length  # recomputes what a preemption lost, outputs included
             if 0 < threshold < new:
                 new = threshold
-            if new > budget and not self.settings.enable_chunked_prefill:
+            if new > budget and not settings.enable_chunked_prefill:
                 break
             new = min(new, budget)
-            if not self.kv.grow(sequence, new, must_fit=sequence.length):
+            # The whole prompt must fit, though blocks are taken for this chunk only (full_sequence_must_fit).
+            if blocks_for(sequence.length, settings.block_size) > spare:
                 break
-            self.running.append(self.waiting.popleft())
-            scheduled.append((sequence, new))
+            need = blocks_for(new, settings.block_size)
+            spare -= need
+            self.free -= need
             budget -= new
+            self._admitted += 1
+            sequence.number = self._admitted
+            self.running[self.waiting.popleft()] = None
+            self.prefilling[sequence] = None
+            prefills.append((sequence, new))
             if sequence.scheduled is None:  # vLLM keeps the first time when a preempted request resumes
                 sequence.scheduled = now
 
-    def _preempt(self, victim: Sequence) -> None:
-        """Recompute later: all blocks are lost, what was shown is kept, and the victim waits at the front."""
-        self.kv.release(victim)
+    def _spare(self) -> int:
+        """Free blocks, less those that this step's decodes take."""
+        return self.free - len(self.pool.claims())
+
+    def _growth(self, sequence: Sequence, new: int) -> int:
+        size = self.settings.block_size
+        return blocks_for(sequence.computed + new, size) - blocks_for(sequence.computed, size)
+
+    def _preempt(self, victim: Sequence) -> int:
+        """Recompute later: its blocks are lost and returned, what was shown is kept, it waits at the front."""
+        held = self._remove(victim)
         victim.computed = 0
         victim.preemptions += 1
         self.waiting.appendleft(victim)
+        return held
+
+    def _remove(self, sequence: Sequence) -> int:
+        """Take ``sequence`` out of those who run and free its blocks; returns how many."""
+        if sequence in self.prefilling:
+            del self.prefilling[sequence]
+        else:
+            self.pool.leave(sequence)
+        del self.running[sequence]
+        held = blocks_for(sequence.computed, self.settings.block_size)
+        self.free += held
+        return held
 
     def _fail_head(self) -> None:
         sequence = self.waiting.popleft()
-        need = blocks_for(sequence.length, self.kv.block_size)
-        problem = f"request {sequence.job.request.id} has grown to {need} KV blocks, the engine has {self.kv.total}"
+        need = blocks_for(sequence.length, self.settings.block_size)
+        problem = f"request {sequence.job.request.id} has grown to {need} KV blocks, the engine has {self.total}"
         self._turn_away(sequence, "error", problem)
 
-    def _batch(self, scheduled: list[tuple[Sequence, int]]) -> Batch:
-        batch = Batch()
-        for sequence, new in scheduled:
-            computed = sequence.computed
-            if new == 1 and computed >= sequence.prompt:
+    def _drop(self) -> None:
+        """Let those who are to be aborted leave, if they are still here."""
+        gone, self._aborts = set(map(id, self._aborts)), []
+        for sequence in [one for one in (*self.running, *self.waiting) if id(one.job) in gone]:
+            if sequence in self.running:
+                self._remove(sequence)
+            else:
+                self.waiting.remove(sequence)
+            self._turn_away(sequence, "abort", None)
+
+    def _step(self, now: int, prefills: list[tuple[Sequence, int]], preempted: int) -> None:
+        """Execute one step; what it leads to is written down at once, since nothing can look before its end."""
+        batch = Batch(decode_requests=self.pool.size, context_tokens=self.pool.context_tokens)
+        for sequence, new in prefills:
+            if new == 1 and sequence.computed >= sequence.prompt:  # the tail of a recompute: a decode to the GPU
                 batch.decode_requests += 1
-                batch.context_tokens += computed + 1
+                batch.context_tokens += sequence.computed + 1
             else:
                 batch.prefill_tokens += new
                 batch.prefill_requests += 1
-                batch.prefill_attention += new * (computed + (new + 1) / 2)
-        return batch
-
-    def _complete(self, scheduled: list[tuple[Sequence, int]]) -> None:
-        """The step's tokens are out; whoever finished frees its slot and blocks for the very next step."""
-        now: int = self.env.now  # type: ignore[assignment]
-        finished = []
-        for sequence, new in scheduled:
-            if sequence.finish_reason:  # aborted while the step ran
-                continue
+                batch.prefill_attention += new * (sequence.computed + (new + 1) / 2)
+        duration = self.step_time.step(batch)
+        self.free -= self.pool.advance(1)
+        for sequence in self._paused:
+            self.pool.join(sequence)
+        self._paused.clear()
+        for sequence, new in prefills:
             sequence.computed += new
-            if sequence.computed < sequence.length:  # a chunk that does not reach the end samples nothing
-                continue
-            sequence.shown += 1
-            if sequence.first_token is None:
-                sequence.first_token = now
-            if sequence.shown == sequence.target:
-                finished.append(sequence)
-        for sequence in finished:
-            self._finish(sequence, now)
-        self._busy = False
-        if self.running or self.waiting or self.inbox:
-            self._wake(self.gap)
-        if finished:
-            self.on_leave(finished)
+            if sequence.computed == sequence.length:  # a chunk that does not reach the end samples nothing
+                del self.prefilling[sequence]
+                sequence.shown += 1
+                if sequence.first_token is None:
+                    sequence.first_token = now + duration
+                self.pool.join(sequence)
+        if self.on_step is not None:
+            composition = (batch.prefill_tokens, batch.prefill_requests, batch.decode_requests, batch.context_tokens)
+            after = (len(self.running), len(self.waiting), self.total - self.free, preempted)
+            self.on_step((now, duration, *composition, batch.prefill_attention, *after))
+        if self.pool.size and self.pool.steps_to_finish() == 0:
+            self._go_on(now + duration, COMPLETE, self._complete)
+        else:
+            self._go_on(now + duration + self.gap, STEP, self._begin)
 
-    def _finish(self, sequence: Sequence, now: int) -> None:
-        capped = sequence.shown >= sequence.job.request.max_tokens or sequence.length >= self.settings.max_model_len
-        sequence.finish, sequence.finish_reason = now, "length" if capped else "stop"
-        self.running.remove(sequence)
-        self.kv.release(sequence)
+    def _complete(self, event: simpy.Event) -> None:
+        """A step is over in which somebody ended; slots and blocks are free for the very next one."""
+        if event is not self._next:
+            return
+        now: int = self.env.now  # type: ignore[assignment]
+        self._settle()
+        finished = self.pool.take_finished()
+        for sequence in finished:
+            del self.running[sequence]
+            self.free += blocks_for(sequence.computed, self.settings.block_size)
+            request = sequence.job.request
+            capped = sequence.shown >= request.max_tokens or sequence.length >= self.settings.max_model_len
+            sequence.finish, sequence.finish_reason = now, "length" if capped else "stop"
+        self._next = None
+        if self.running or self.waiting or self._inbox or self._aborts:
+            self._go_on(now + self.gap, STEP, self._begin)
+        self.on_leave(finished)
+
+
+def _by_admission(sequence: Sequence) -> int:
+    return sequence.number

@@ -1,0 +1,95 @@
+"""The decoding sequences, advanced all at once: n steps cost O(block size), a join or a leave O(log sequences).
+
+A decoding sequence computes one token a step. So its finish is a step number known when it joins, its context is the
+step number plus a constant, and it needs a new KV block whenever that sum is a multiple of the block size.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+from driftsim.engine.kv import blocks_for
+from driftsim.engine.sequence import Sequence
+
+
+class DecodePool:
+    """Who decodes; ``step`` counts the decode steps so far, ``context_tokens`` is what the next one reads."""
+
+    def __init__(self, block_size: int) -> None:
+        self.block_size = block_size
+        self.step = 0
+        self.size = 0
+        self.context_tokens = 0
+        self._ends: list[tuple[int, int, Sequence]] = []  # heap of (last step, order of admission); may hold leavers
+        self._claims: list[dict[Sequence, None]] = [{} for _ in range(block_size)]  # by step number modulo block size
+        self._counts = [0] * block_size
+
+    def join(self, sequence: Sequence) -> None:
+        """From the next step on, ``sequence`` decodes until it has shown its target."""
+        sequence.offset = sequence.computed - self.step
+        sequence.ends = self.step + sequence.target - sequence.shown
+        heapq.heappush(self._ends, (sequence.ends, sequence.number, sequence))
+        place = -sequence.offset % self.block_size
+        self._claims[place][sequence] = None
+        self._counts[place] += 1
+        self.size += 1
+        self.context_tokens += sequence.computed + 1
+
+    def leave(self, sequence: Sequence) -> None:
+        """``sequence`` decodes no more; what it has computed and shown is written back to it."""
+        sequence.computed = self.step + sequence.offset
+        sequence.shown = sequence.target - (sequence.ends - self.step)
+        sequence.ends = -1
+        place = -sequence.offset % self.block_size
+        del self._claims[place][sequence]
+        self._counts[place] -= 1
+        self.size -= 1
+        self.context_tokens -= sequence.computed + 1
+
+    def held(self, sequence: Sequence) -> int:
+        """The KV blocks that a decoding ``sequence`` holds."""
+        return blocks_for(self.step + sequence.offset, self.block_size)
+
+    def advance(self, steps: int) -> int:
+        """Let everybody decode ``steps`` tokens; returns the KV blocks that this took."""
+        taken = self.blocks_over(steps)
+        self.step += steps
+        self.context_tokens += steps * self.size
+        return taken
+
+    def claims(self) -> dict[Sequence, None]:
+        """Those who need a block for the next step."""
+        return self._claims[self.step % self.block_size]
+
+    def blocks_over(self, steps: int) -> int:
+        """New KV blocks that the next ``steps`` steps need."""
+        rounds, rest = divmod(steps, self.block_size)
+        begin = self.step % self.block_size
+        end = begin + rest
+        wrapped = sum(self._counts[: end - self.block_size]) if end > self.block_size else 0
+        return rounds * self.size + sum(self._counts[begin:end]) + wrapped
+
+    def steps_within(self, free: int, steps: int) -> int:
+        """How many of the next ``steps`` steps find the blocks they need among ``free``."""
+        if self.size * (steps // self.block_size + 1) <= free or self.blocks_over(steps) <= free:
+            return steps
+        rounds, left = divmod(free, self.size)
+        done = rounds * self.block_size
+        while (need := self._counts[(self.step + done) % self.block_size]) <= left:
+            left -= need
+            done += 1
+        return done
+
+    def steps_to_finish(self) -> int:
+        """Steps until the first of them ends. Needs somebody who decodes."""
+        while self._ends[0][0] != self._ends[0][2].ends:  # has left since
+            heapq.heappop(self._ends)
+        return self._ends[0][0] - self.step
+
+    def take_finished(self) -> list[Sequence]:
+        """Those whose last step was the one just made leave, in order of admission."""
+        finished = []
+        while self.size and self.steps_to_finish() == 0:
+            finished.append(heapq.heappop(self._ends)[2])
+            self.leave(finished[-1])
+        return finished

@@ -1,0 +1,40 @@
+"""A job inside a simulated engine: what it has computed and shown, and when what happened to it, in ticks."""
+
+from __future__ import annotations
+
+from driftsim.request import Job
+
+
+class Sequence:
+    """One job on its way through an engine; ``length`` is what a recompute would have to prefill.
+
+    While it decodes, ``offset`` and ``ends`` say where it stands (see decoding.py); ``computed`` and ``shown`` are then
+    brought up to date when it leaves.
+    """
+
+    __slots__ = (
+        "computed", "ends", "error", "finish", "finish_reason", "first_token", "job", "number", "offset", "preemptions",
+        "prompt", "queued", "scheduled", "shown", "target",
+    )  # fmt: skip
+
+    def __init__(self, job: Job, target: int) -> None:
+        self.job = job
+        self.prompt = job.request.prompt_tokens
+        self.target = target  # output tokens at which it ends
+        self.computed = 0  # tokens whose KV is in the cache
+        self.shown = 0  # output tokens produced; kept when preempted
+        self.number = -1  # order of its last admission
+        self.offset = 0  # tokens computed, less the number of the step
+        self.ends = -1  # number of its last decode step; -1 while it does not decode
+        self.preemptions = 0
+        self.queued: int | None = None
+        self.scheduled: int | None = None
+        self.first_token: int | None = None
+        self.finish: int | None = None
+        self.finish_reason = ""
+        self.error: str | None = None
+
+    @property
+    def length(self) -> int:
+        """Prompt and output tokens so far."""
+        return self.prompt + self.shown

@@ -1,0 +1,265 @@
+"""The oracle: a continuous-batching engine with the scheduling of vLLM V1, simulated step by step.
+
+It mirrors vllm/v1/core/sched/scheduler.py of vLLM 0.32 in FCFS mode; comments name the rule where it surprises. All
+times are integer ticks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import simpy
+
+from driftsim.engine.continuous import COMPLETE, STEP, Moment
+from driftsim.engine.kv import blocks_for
+from driftsim.engine.sequence import Sequence
+from driftsim.latency import Batch, StepTime
+from driftsim.request import Job
+from driftsim.trace import EngineSettings
+
+
+class BlockPool:
+    """``total`` blocks of ``block_size`` tokens; a holder is any hashable."""
+
+    def __init__(self, total: int, block_size: int) -> None:
+        self.total = total
+        self.block_size = block_size
+        self.free = total
+        self.held: dict[object, int] = {}
+
+    @property
+    def used(self) -> int:
+        """Blocks held by anybody."""
+        return self.total - self.free
+
+    def grow(self, holder: object, tokens: int, must_fit: int = 0) -> bool:
+        """Let ``holder`` hold ``tokens`` tokens; False, and nothing changed, where the free blocks do not suffice.
+
+        ``must_fit`` asks that so many tokens would fit, though blocks are taken for ``tokens`` only: vLLM admits a
+        request only if its whole prompt fits (kv_cache_manager.py, ``full_sequence_must_fit``).
+        """
+        have = self.held.get(holder, 0)
+        need = blocks_for(tokens, self.block_size) - have
+        if max(need, blocks_for(must_fit, self.block_size) - have) > self.free:
+            return False
+        if need > 0:
+            self.free -= need
+            self.held[holder] = have + need
+        return True
+
+    def release(self, holder: object) -> None:
+        """Free all that ``holder`` holds."""
+        self.free += self.held.pop(holder, 0)
+
+
+class StepwiseEngine:
+    """The engine behind the dispatcher; ``on_leave`` gets the sequences that a step finished, or one it turned away.
+
+    ``on_step`` gets every step as a tuple in the order of the trace's steps table, with times in ticks.
+    """
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        settings: EngineSettings,
+        step_time: StepTime,
+        gap: int,
+        on_leave: Callable[[list[Sequence]], None],
+        on_step: Callable[[tuple[float, ...]], None] | None = None,
+    ) -> None:
+        if settings.enable_prefix_caching:
+            raise ValueError("prefix caching is not simulated; record with enable_prefix_caching off")
+        if settings.async_scheduling:
+            raise ValueError("async scheduling is not simulated yet; record with async_scheduling off")
+        self.env = env
+        self.settings = settings
+        self.step_time = step_time
+        self.gap = gap
+        self.on_leave = on_leave
+        self.on_step = on_step
+        self.kv = BlockPool(settings.usable_kv_blocks, settings.block_size)
+        self.inbox: list[Sequence] = []  # sent, not yet drained by the core
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []  # in order of admission
+        self.aborts: list[Job] = []
+        self._busy = False  # a step is under way or about to start
+
+    def room(self) -> int:
+        """It queues whatever it is given."""
+        return 1_000_000_000
+
+    def submit(self, job: Job, true_length: int | None) -> None:
+        """Take ``job``, which will produce ``true_length`` output tokens unless a limit cuts it short.
+
+        What can never fit leaves at once, as rejected. Raises ``ValueError`` without a true length above 0.
+        """
+        if true_length is None or true_length < 1:
+            raise ValueError(f"request {job.request.id}: a simulated engine needs an output length, got {true_length}")
+        settings, prompt = self.settings, job.request.prompt_tokens
+        sequence = Sequence(job, min(true_length, job.request.max_tokens, settings.max_model_len - prompt))
+        problem = self._never_fits(prompt)
+        if problem:
+            self._turn_away(sequence, "rejected", f"request {job.request.id} {problem}")
+            return
+        self.inbox.append(sequence)
+        self._wake(0)
+
+    def abort(self, job: Job) -> None:
+        """Drop ``job`` when the core next drains its messages; it leaves with what it has shown by then."""
+        self.aborts.append(job)
+
+    def _drop(self) -> None:
+        for queue in (self.running, self.waiting):
+            for sequence in [one for one in queue if any(one.job is job for job in self.aborts)]:
+                queue.remove(sequence)
+                self.kv.release(sequence)
+                self._turn_away(sequence, "abort", None)
+        self.aborts.clear()
+
+    def _never_fits(self, prompt: int) -> str:
+        settings, blocks = self.settings, blocks_for(prompt, self.kv.block_size)
+        if prompt >= settings.max_model_len:
+            return f"has {prompt} prompt tokens, the engine's max_model_len is {settings.max_model_len}"
+        if blocks > self.kv.total:
+            return f"needs {blocks} KV blocks for its prompt, the engine has {self.kv.total}"
+        return ""
+
+    def _turn_away(self, sequence: Sequence, reason: str, error: str | None) -> None:
+        sequence.finish_reason, sequence.error = reason, error
+        sequence.finish = self.env.now if reason != "rejected" else None  # type: ignore[assignment]
+        self.on_leave([sequence])
+
+    def _wake(self, delay: int) -> None:
+        if not self._busy:
+            self._busy = True
+            Moment(self.env, delay, STEP, lambda _: self._begin())
+
+    def _begin(self) -> None:
+        """One turn of vLLM's core loop: drain all messages, schedule, execute (v1/engine/core.py, run_busy_loop)."""
+        now: int = self.env.now  # type: ignore[assignment]
+        for sequence in self.inbox:
+            sequence.queued = now
+        self.waiting.extend(self.inbox)
+        self.inbox.clear()
+        self._drop()
+        while True:
+            scheduled, preempted = self._schedule(now)
+            if scheduled or not (self.waiting or self.running):
+                break
+            if not preempted:
+                # Nobody runs and the head does not fit an empty cache. vLLM would spin here for ever; we say so.
+                self._fail_head()
+        if not scheduled:
+            self._busy = False
+            return
+        batch = self._batch(scheduled)
+        duration = self.step_time.step(batch)
+        if self.on_step is not None:
+            composition = (batch.prefill_tokens, batch.prefill_requests, batch.decode_requests, batch.context_tokens)
+            after = (len(self.running), len(self.waiting), self.kv.used, preempted)
+            self.on_step((now, duration, *composition, batch.prefill_attention, *after))
+        Moment(self.env, duration, COMPLETE, lambda _: self._complete(scheduled))
+
+    def _schedule(self, now: int) -> tuple[list[tuple[Sequence, int]], int]:
+        """Who computes how many tokens in this step, and how many were preempted for it."""
+        scheduled: list[tuple[Sequence, int]] = []
+        budget, threshold = self.settings.max_num_batched_tokens, self.settings.long_prefill_token_threshold
+        if len(self.running) + len(self.waiting) < 2:
+            threshold = 0  # nobody to starve: a lone long prefill gets the whole budget
+        preempted = 0
+        index = 0
+        # Those who run come first, in order of admission, so that decodes precede new prefills.
+        while index < len(self.running) and budget > 0:
+            sequence = self.running[index]
+            new = sequence.length - sequence.computed
+            if 0 < threshold < new:
+                new = threshold
+            new = min(new, budget)
+            while not self.kv.grow(sequence, sequence.computed + new):
+                victim = self.running.pop()  # FCFS: the one admitted last
+                self._preempt(victim)
+                preempted += 1
+                if victim is sequence:
+                    break
+            else:
+                scheduled.append((sequence, new))
+                budget -= new
+                index += 1
+                continue
+            break
+        # A step that preempted admits nobody, lest it evict what it just admitted.
+        if not preempted:
+            self._admit(scheduled, budget, threshold, now)
+        return scheduled, preempted
+
+    def _admit(self, scheduled: list[tuple[Sequence, int]], budget: int, threshold: int, now: int) -> None:
+        """Admit from the head of the waiting queue while slots, token budget and KV blocks allow; nobody is skipped."""
+        while self.waiting and budget > 0 and len(self.running) < self.settings.max_num_seqs:
+            sequence = self.waiting[0]
+            new = sequence.length  # recomputes what a preemption lost, outputs included
+            if 0 < threshold < new:
+                new = threshold
+            if new > budget and not self.settings.enable_chunked_prefill:
+                break
+            new = min(new, budget)
+            if not self.kv.grow(sequence, new, must_fit=sequence.length):
+                break
+            self.running.append(self.waiting.popleft())
+            scheduled.append((sequence, new))
+            budget -= new
+            if sequence.scheduled is None:  # vLLM keeps the first time when a preempted request resumes
+                sequence.scheduled = now
+
+    def _preempt(self, victim: Sequence) -> None:
+        """Recompute later: all blocks are lost, what was shown is kept, and the victim waits at the front."""
+        self.kv.release(victim)
+        victim.computed = 0
+        victim.preemptions += 1
+        self.waiting.appendleft(victim)
+
+    def _fail_head(self) -> None:
+        sequence = self.waiting.popleft()
+        need = blocks_for(sequence.length, self.kv.block_size)
+        problem = f"request {sequence.job.request.id} has grown to {need} KV blocks, the engine has {self.kv.total}"
+        self._turn_away(sequence, "error", problem)
+
+    def _batch(self, scheduled: list[tuple[Sequence, int]]) -> Batch:
+        batch = Batch()
+        for sequence, new in scheduled:
+            computed = sequence.computed
+            if new == 1 and computed >= sequence.prompt:
+                batch.decode_requests += 1
+                batch.context_tokens += computed + 1
+            else:
+                batch.prefill_tokens += new
+                batch.prefill_requests += 1
+                batch.prefill_attention += new * (computed + (new + 1) / 2)
+        return batch
+
+    def _complete(self, scheduled: list[tuple[Sequence, int]]) -> None:
+        """The step's tokens are out; whoever finished frees its slot and blocks for the very next step."""
+        now: int = self.env.now  # type: ignore[assignment]
+        finished = []
+        for sequence, new in scheduled:
+            sequence.computed += new
+            if sequence.computed < sequence.length:  # a chunk that does not reach the end samples nothing
+                continue
+            sequence.shown += 1
+            if sequence.first_token is None:
+                sequence.first_token = now
+            if sequence.shown == sequence.target:
+                finished.append(sequence)
+        for sequence in finished:
+            self._finish(sequence, now)
+        self._busy = False
+        if self.running or self.waiting or self.inbox or self.aborts:
+            self._wake(self.gap)
+        if finished:
+            self.on_leave(finished)
+
+    def _finish(self, sequence: Sequence, now: int) -> None:
+        capped = sequence.shown >= sequence.job.request.max_tokens or sequence.length >= self.settings.max_model_len
+        sequence.finish, sequence.finish_reason = now, "length" if capped else "stop"
+        self.running.remove(sequence)
+        self.kv.release(sequence)

@@ -1,0 +1,91 @@
+"""The engine that jumps equals the engine that steps: every admission, token, preemption and finish, to the tick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import strategies as st
+
+from driftsim.engine.continuous import ContinuousEngine
+from driftsim.engine.sequence import Sequence
+from driftsim.run import Simulation
+from driftsim.scenario import Scenario
+from driftsim.trace import Trace
+from driftsim.workload import Workload
+from tests.stepwise import StepwiseEngine
+from tests.strategies import workloads
+from tests.test_laws import scenarios
+
+MANY = max(200, settings().max_examples)  # 200 in CI, 2,000 in the nightly profile
+
+
+def run(scenario: Scenario, workload: Workload, engine: Callable[..., Any], steps: bool = False) -> Trace:
+    return Simulation(scenario, workload, steps, engine=engine).run()
+
+
+@settings(max_examples=MANY)
+@given(scenarios(), workloads(40), st.booleans())
+def test_the_engine_that_jumps_equals_the_engine_that_steps(
+    scenario: Scenario, workload: Workload, steps: bool
+) -> None:
+    slow = run(scenario, workload, StepwiseEngine, steps)
+    fast = run(scenario, workload, ContinuousEngine, steps)
+    pd.testing.assert_frame_equal(fast.requests, slow.requests, check_exact=True)
+    if steps:
+        pd.testing.assert_frame_equal(fast.steps, slow.steps, check_exact=True)
+
+
+class Leaks(ContinuousEngine):
+    """Planted: whoever leaves early keeps a block for ever."""
+
+    def _remove(self, sequence: Sequence) -> int:
+        held = super()._remove(sequence)
+        self.free -= 1
+        return held
+
+
+class AdmitsLate(ContinuousEngine):
+    """Planted: nobody is admitted in the step at whose start the core drained it."""
+
+    def _admit(self, prefills: list[tuple[Sequence, int]], threshold: int, now: int) -> None:
+        if self.waiting and self.waiting[0].queued == now and self.running:
+            return
+        super()._admit(prefills, threshold, now)
+
+
+class WrongVictim(ContinuousEngine):
+    """Planted: the first admitted is preempted, not the last."""
+
+    def _make_room(self) -> int:
+        preempted = 0
+        while len(self.pool.claims()) > self.free and len(self.running) > 1:
+            self._preempt(next(iter(self.running)))
+            preempted += 1
+        return preempted + super()._make_room()
+
+
+class StopsEarly(ContinuousEngine):
+    """Planted: a decode run that an arrival cuts short ends one step early."""
+
+    def _stop_run_after(self, steps: int) -> None:
+        super()._stop_run_after(max(1, steps - 1))
+
+
+@pytest.mark.parametrize("mistake", [Leaks, AdmitsLate, WrongVictim, StopsEarly])
+def test_a_planted_mistake_is_caught(mistake: type[ContinuousEngine]) -> None:
+    def differs(case: tuple[Scenario, Workload]) -> bool:
+        return not run(*case, mistake).requests.equals(run(*case, StepwiseEngine).requests)
+
+    quick = settings(
+        max_examples=3000,
+        phases=[Phase.generate],
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    find(st.tuples(scenarios(), workloads(40)), differs, settings=quick)  # raises if no workload tells them apart
