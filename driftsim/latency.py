@@ -82,7 +82,9 @@ class LinearStepTime:
         >>> model.decode_run(Batch(decode_requests=2, context_tokens=10), 3)  # contexts 10, 12, 14
         366
         """
-        return n * self.step(batch) + self.context_token * batch.decode_requests * (n * (n - 1) // 2)
+        size, per_token = batch.decode_requests, self.context_token
+        first = self.intercept + self.decode_request * size + per_token * batch.context_tokens
+        return n * first + per_token * size * (n * (n - 1) // 2)
 
     def decode_steps(self, batch: Batch, elapsed: int, gap: int) -> int:
         """The positive root of the quadratic in n, by floats, then put right by at most a step in integers.
@@ -92,7 +94,7 @@ class LinearStepTime:
         [1, 1, 2]
         """
         growth = self.context_token * batch.decode_requests  # ticks a step gets longer by
-        first = self.step(batch) + gap
+        first = self.decode_run(batch, 1) + gap
         if growth:
             slope = first - growth / 2
             n = int((math.sqrt(slope * slope + 2 * growth * elapsed) - slope) / growth)

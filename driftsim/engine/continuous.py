@@ -94,13 +94,13 @@ class ContinuousEngine:
         self._inbox.append(sequence)
         if self._next is None:
             self._go_on(int(self.env.now), STEP, self._begin)
-        elif self._run_steps > 1:
+        elif self._run_steps:
             self._interrupt(sequence)
 
     def abort(self, job: Job) -> None:
         """Drop ``job`` when the core next drains its messages; it leaves with what it has shown by then."""
         self._aborts.append(job)
-        if self._run_steps > 1:
+        if self._run_steps:
             self._stop_run_after(self._run_boundary())
 
     def _never_fits(self, prompt: int) -> str:
@@ -140,17 +140,18 @@ class ContinuousEngine:
         return self.step_time.decode_run(self._run, steps) + steps * self.gap
 
     def _run_boundary(self) -> int:
-        """The number of the run's steps that start before the core next drains its messages."""
+        """The number of the run's steps that start before the core next drains its messages; 0: it has not begun."""
         elapsed: int = self.env.now - self._run_start  # type: ignore[assignment]
-        return self.step_time.decode_steps(self._run, elapsed, self.gap)
+        return self.step_time.decode_steps(self._run, elapsed, self.gap) if elapsed > 0 else 0
 
-    def _decode(self, now: int) -> None:
-        """Decode until somebody ends or blocks run out."""
-        steps = self.pool.steps_to_finish()
-        fitting = self.pool.steps_within(self.free, steps)
-        self._run_start, self._run_steps = now, fitting
-        self._run = Batch(decode_requests=self.pool.size, context_tokens=self.pool.context_tokens)
-        end = now + self._run_time(fitting)
+    def _decode(self, start: int) -> None:
+        """From ``start`` on, decode until somebody ends or blocks run out."""
+        pool = self.pool
+        steps = pool.steps_to_finish()
+        fitting = pool.steps_within(self.free, steps)
+        self._run_start, self._run_steps = start, fitting
+        self._run.decode_requests, self._run.context_tokens = pool.size, pool.context_tokens
+        end = start + self._run_time(fitting)
         if fitting < steps:
             self._go_on(end, STEP, self._begin)
         else:
@@ -371,10 +372,13 @@ class ContinuousEngine:
             composition = (batch.prefill_tokens, batch.prefill_requests, batch.decode_requests, batch.context_tokens)
             after = (len(self.running), len(self.waiting), self.total - self.free, preempted)
             self.on_step((now, duration, *composition, batch.prefill_attention, *after))
-        if self.pool.size and self.pool.steps_to_finish() == 0:
-            self._go_on(now + duration, COMPLETE, self._complete)
+        pool, end = self.pool, now + duration
+        if pool.size and pool.steps_to_finish() == 0:
+            self._go_on(end, COMPLETE, self._complete)
+        elif preempted or self.waiting or self.prefilling or self.on_step is not None:
+            self._go_on(end + self.gap, STEP, self._begin)  # the next step may schedule something else
         else:
-            self._go_on(now + duration + self.gap, STEP, self._begin)
+            self._decode(end + self.gap)
 
     def _complete(self, event: simpy.Event) -> None:
         """A step is over in which somebody ended; slots and blocks are free for the very next one."""
