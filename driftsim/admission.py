@@ -70,6 +70,11 @@ class Admission(Record):
         """The accounting that counts every length here."""
         return Accounting(self.accounting, self.words_per_token)
 
+    @property
+    def category_column(self) -> str:
+        """The trace column that holds the category that admission sees."""
+        return "predicted_category" if self.label == "seen" else "predicted_category_unlabelled"
+
     def base_of(self, request: Request, category: str) -> float:
         """The base budget; a category that the table lacks counts as ``short_qa``."""
         if self.base == "caps":

@@ -11,7 +11,7 @@ from driftsim.trace import Trace, TraceError
 
 FEATURES = ("prefill_tokens", "decode_requests", "context_tokens")
 FEWEST_STEPS = 30
-FEWEST_IDLE = 5  # dispatches to an idle core
+FEWEST_SAMPLES = 5  # of a lag
 
 
 def fit_profile(trace: Trace, digest: str = "") -> Profile:
@@ -71,23 +71,34 @@ def _gap(steps: pd.DataFrame) -> float:
 def _lags(trace: Trace, steps: pd.DataFrame) -> tuple[float, float]:
     """Median seconds from a finish to the dispatch into its slot, and from a dispatch to an idle engine's core.
 
-    A dispatch that follows its arrival by more than a millisecond had waited for a slot, which the last finish before
-    it freed. An idle core takes a request at once, a busy one only at the next step boundary: the second lag is the
-    median over dispatches to an idle core, or the smallest of all where there are too few of these.
+    The first is taken over jobs that had arrived before the last finish before their dispatch, when every slot was
+    taken until that finish; with too few of these it is set equal to the second, being one message the other way. An
+    idle core takes a request at once, a busy one only at the next step boundary: the second is the median over
+    dispatches to an idle core, or the smallest of all where there are too few of these.
     """
     rows = trace.finished
     rows = rows[rows["dispatch_s"].notna() & rows["queued_s"].notna()]
     if rows.empty:
         return 0.0, 0.0
     dispatch = rows["dispatch_s"].to_numpy()
-    waited = dispatch[dispatch - rows["arrival_s"].to_numpy() > 1e-3]
-    ends = np.sort(rows["finish_s"].to_numpy())
-    before = np.searchsorted(ends, waited, side="right") - 1
-    notify = waited[before >= 0] - ends[before[before >= 0]]
     delay = rows["queued_s"].to_numpy() - dispatch
     idle = delay[_is_idle(steps, dispatch)]
-    submit = np.median(idle) if len(idle) >= FEWEST_IDLE else delay.min()
-    return float(np.median(notify)) if len(notify) else 0.0, float(max(0.0, submit))
+    submit = float(max(0.0, np.median(idle) if len(idle) >= FEWEST_SAMPLES else delay.min()))
+    notify = _refill_delays(rows, trace.header.max_in_flight)
+    return float(np.median(notify)) if len(notify) >= FEWEST_SAMPLES else submit, submit
+
+
+def _refill_delays(rows: pd.DataFrame, limit: int | None) -> np.ndarray:
+    """Seconds from the finish that freed a slot to the dispatch that took it, where a job was waiting for it."""
+    if limit is None:
+        return np.array([])
+    dispatch, arrival = rows["dispatch_s"].to_numpy(), rows["arrival_s"].to_numpy()
+    ends, starts = np.sort(rows["finish_s"].to_numpy()), np.sort(dispatch)
+    last = np.searchsorted(ends, dispatch, side="right") - 1
+    freed = np.where(last >= 0, ends[np.maximum(last, 0)], np.nan)
+    inside = np.searchsorted(starts, freed, side="left") - np.searchsorted(ends, freed, side="left")
+    waited = (arrival < freed) & (inside >= limit)
+    return np.asarray((dispatch - freed)[waited])
 
 
 def _is_idle(steps: pd.DataFrame, moments: np.ndarray) -> np.ndarray:

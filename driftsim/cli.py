@@ -33,9 +33,17 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; exit 0 when done, 1 when a check failed, 2 when the input is wrong."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except (typer.Exit, typer.Abort) as stop:
+        sys.exit(getattr(stop, "exit_code", 1))
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"driftsim: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except Exception as error:
+        told = getattr(error, "format_message", None)  # a usage error, of click or of the click inside typer
+        if told is None:
+            raise
+        print(f"driftsim: {one_line(ValueError(told()))}; see --help" if sys.argv[1:] else told(), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("driftsim: interrupted", file=sys.stderr)
@@ -137,7 +145,7 @@ def compare(
     profile: Annotated[
         Path | None, typer.Option(help="Latency profile [default: fitted to the trace's steps].")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resampling.")] = 0,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes [default: one a core].")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for rows.csv, figures and report.html.")] = None,
@@ -146,7 +154,7 @@ def compare(
     from contextlib import nullcontext
 
     from driftsim.admission import REFERENCE_SAFETY, Admission
-    from driftsim.compare import Comparing, fit_base, measured_summary, runs_of, settings_of
+    from driftsim.compare import Comparing, check_plan, fit_base, measured_by_phase, runs_of, settings_of
     from driftsim.compare import compare as run_comparison
     from driftsim.request import Tier
     from driftsim.trace import digest, read, whole_folder
@@ -167,11 +175,12 @@ def compare(
     )
     excluded: frozenset[int] = frozenset()
     if admission.base == "fit":
-        admission, excluded = fit_base(recorded, admission)
+        with _about(trace):
+            admission, excluded = fit_base(recorded, admission)
     plan = Comparing(
-        profile=_profile(profile, recorded, trace_digest, kv_blocks),
+        profile=_profile(profile, trace, recorded, trace_digest, kv_blocks),
         admission=admission,
-        settings=settings_of(policies.split(","), estimators.split(",")),
+        settings=settings_of(_names(policies), _names(estimators)),
         excluded=excluded,
         phase=phase,
         replications=replications,
@@ -179,8 +188,12 @@ def compare(
         refill_lag=refill_lag,
         seed=seed,
     )
-    workload = replay(recorded, rate_scale)
-    as_recorded = rate_scale == 1 and kv_blocks is None and max_in_flight is None
+    with _about(trace):
+        workload = replay(recorded, rate_scale)
+        if words_per_token is not None and workload.table[["prompt_words", "output_words"]].notna().all(axis=None):
+            raise ValueError("its words are recorded, so they need not be derived; drop --words-per-token")
+    as_recorded = rate_scale == 1 and kv_blocks is None and profile is None
+    check_plan(plan, workload)
     provenance = {
         "trace": trace.name,
         "trace_digest": trace_digest,
@@ -188,7 +201,7 @@ def compare(
         "engine": f"simulated continuous batching, vLLM {plan.profile.engine.version} semantics",
         "model": plan.profile.model,
         "hardware": plan.profile.hardware,
-        "profile": "fitted to the steps of this trace" if profile is None else profile.name,
+        "profile": _described(plan.profile, profile),
         "profile_digest": plan.profile.digest,
         "seed": seed,
         "replications": replications,
@@ -197,7 +210,7 @@ def compare(
     }
     with whole_folder(out, replace_if_has="comparison.json") if out else nullcontext() as folder:
         with _progress("replaying", runs_of(plan)) as advance:
-            measured = measured_summary(recorded, plan) if as_recorded else None
+            measured = measured_by_phase(recorded, plan) if as_recorded else None
             comparison = run_comparison(workload, plan, jobs, advance, measured)
         if folder is not None:
             from driftsim import report
@@ -213,19 +226,46 @@ def compare(
         typer.echo(f"written: {out / 'report.html'}, rows.csv, comparison.json and 4 figures (svg, png)", err=True)
 
 
-def _profile(file: Path | None, trace: Any, trace_digest: str, kv_blocks: int | None) -> Any:
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",")]
+
+
+def _profile(file: Path | None, folder: Path, trace: Any, trace_digest: str, kv_blocks: int | None) -> Any:
     from driftsim.calibrate import fit_profile
     from driftsim.latency import load_profile
 
-    profile = load_profile(file) if file else fit_profile(trace, trace_digest)
+    if file:
+        profile = load_profile(file)
+    else:
+        with _about(folder):
+            profile = fit_profile(trace, trace_digest)
     if kv_blocks is None:
         return profile
     return profile.changed(engine=profile.engine.changed(kv_blocks=kv_blocks))
 
 
+def _described(profile: Any, file: Path | None) -> str:
+    """Where the latency model comes from and how well it fits what it was fitted to."""
+    where = "fitted to the steps of this trace" if file is None else file.name
+    if profile.fit is None:
+        return where
+    fit = profile.fit
+    return f"{where} (MAPE {100 * fit.mean_absolute_percentage_error:.1f} %, R² {fit.r_squared:.2f})"
+
+
+@contextmanager
+def _about(trace: Path) -> Iterator[None]:
+    """Name the trace in what is wrong with it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{trace}: {error}") from None
+
+
 def _show(comparison: Any, provenance: dict[str, Any]) -> None:
     from rich.console import Console
 
+    from driftsim.answer import answer, warnings
     from driftsim.report import effects, legend, table
 
     console = Console(highlight=False)
@@ -243,9 +283,9 @@ def _show(comparison: Any, provenance: dict[str, Any]) -> None:
         console.print()
         _print_table(console, "What calibration alone changes, against static under the same policy", names, changes)
     console.print()
-    for sentence in comparison.answer():
+    for sentence in answer(comparison):
         console.print(sentence, markup=False)
-    for warning in comparison.warnings():
+    for warning in warnings(comparison):
         console.print(f"Note: {warning}.", markup=False)
 
 
@@ -296,7 +336,7 @@ def capture(
     caps: Annotated[
         Caps, typer.Option(help="max_tokens: most answers end by themselves, or the paper's.")
     ] = Caps.NATURAL,
-    seed: Annotated[int, typer.Option(help="Of arrivals, prompts, tiers and the engine.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of arrivals, prompts, tiers and the engine.")] = 0,
     max_num_seqs: Annotated[int, typer.Option(min=1, help="Requests in one batch.")] = 16,
     max_num_batched_tokens: Annotated[int, typer.Option(min=1, help="Token budget of one step.")] = 512,
     max_model_len: Annotated[int, typer.Option(min=2, help="Prompt plus output, tokens.")] = 2048,

@@ -19,17 +19,17 @@ import pandas as pd
 from scipy.stats import t as student
 
 from driftsim.admission import Admission
+from driftsim.classify import known_category
+from driftsim.estimators import make_estimator
 from driftsim.latency import Profile
-from driftsim.metrics import FEWEST_FOR_P99, LATENCIES, PERCENTILES, summary
+from driftsim.metrics import LATENCIES, PERCENTILES, summary
 from driftsim.policies import POLICIES, STOCK, make_policy
 from driftsim.run import simulate
 from driftsim.scenario import Scenario
 from driftsim.trace import FINISHED, Trace, TraceError
 from driftsim.workload import Workload, resample
 
-MIRRORED_VLLM = "0.32.0"  # whose scheduler engine/continuous.py mirrors
 CONFIDENCE = 0.95
-NO_CHOICE = 0.001  # share of the time with two or more waiting, below which order could not matter
 LATENCY_METRICS = tuple(f"{name}_{stat}" for name in LATENCIES for stat in ("mean", *PERCENTILES))
 ERROR_METRICS = ("mae", "rmse")
 
@@ -112,7 +112,14 @@ class Comparison:
     workload: Workload
     summaries: dict[Setting, list[dict[str, Any]]]
     traces: dict[Setting, Trace]
-    measured: dict[str, Any] | None = None  # the summary of the run as recorded, where it is a captured FIFO run
+    measured: dict[str, dict[str, Any]] | None = (
+        None  # by phase, what the recorded run measured, see ``measured_by_phase``
+    )
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The summary of FIFO/static on the workload as recorded."""
+        return self.summaries[BASELINE][0]
 
     def values(self, setting: Setting, metric: str) -> np.ndarray:
         """``metric`` of every replication, the recorded workload first."""
@@ -179,91 +186,6 @@ class Comparison:
                 effects.append({**setting._asdict(), "metric": name, "change": value, "low": low, "high": high})
         return effects
 
-    def answer(self) -> list[str]:
-        """What the comparison says, in sentences: did order matter, which policy, and is correcting worth it."""
-        return [
-            self._said_of_waiting(),
-            *self._said_of_policies(),
-            *self._said_of_calibration(),
-            *self._said_of_measured(),
-        ]
-
-    def warnings(self) -> list[str]:
-        """What a reader must know before trusting the numbers."""
-        recorded = self.summaries[BASELINE][0]
-        found = list(self.workload.notes)
-        if recorded["finished"] < FEWEST_FOR_P99:
-            found.append(f"P99 rests on {recorded['finished']} requests, fewer than {FEWEST_FOR_P99}")
-        version = self.plan.profile.engine.version
-        if version != MIRRORED_VLLM:
-            found.append(
-                f"the engine mirrors vLLM {MIRRORED_VLLM}; this trace is from {version}, not checked against it"
-            )
-        rejected = {str(s): self.summaries[s][0]["rejected"] for s in self.plan.settings}
-        if any(rejected.values()):
-            found.append(f"{max(rejected.values())} requests can never fit this engine and were rejected")
-        if self.plan.admission.base == "fit":
-            table = {name: round(value, 1) for name, value in sorted(self.plan.admission.base_table.items())}
-            found.append(f"base table fitted on {len(self.plan.excluded)} requests, which are not scored: {table}")
-        return found
-
-    def _said_of_measured(self) -> list[str]:
-        if self.measured is None:
-            return []
-        parts = []
-        for metric, name in (("e2e_mean_s", "mean E2E"), ("e2e_p99_s", "P99"), ("ttft_mean_s", "mean TTFT")):
-            measured, simulated = self.measured[metric], self.values(BASELINE, metric)[0]
-            error = 100 * (simulated / measured - 1)
-            parts.append(f"{name} {measured:.2f} s measured, {simulated:.2f} s simulated ({error:+.1f} %)")
-        return [f"Check, the recorded run itself against its simulation as fifo/static: {'; '.join(parts)}."]
-
-    def _said_of_waiting(self) -> str:
-        recorded = self.summaries[BASELINE][0]
-        share, choice = recorded["waiting_fraction"], recorded["choice_fraction"]
-        said = f"Under FIFO somebody waited {100 * share:.0f} % of the time, two or more at once {100 * choice:.0f} %."
-        if choice < NO_CHOICE:
-            said += " No queue formed, so order could not matter: press harder with --rate-scale, or look elsewhere."
-        return said
-
-    def _said_of_policies(self) -> list[str]:
-        others = [s for s in self.plan.settings if s.policy not in ("fifo", STOCK)]
-        if not others:
-            return []
-        best = min(others, key=lambda setting: self.values(setting, "e2e_mean_s")[0])
-        mean, tail = (self.change(best, BASELINE, metric) for metric in ("e2e_mean_s", "e2e_p99_s"))
-        return [
-            f"Policy: {best} has the lowest mean E2E, {percent(mean)} against FIFO/static; its P99 {percent(tail)}."
-        ]
-
-    def _said_of_calibration(self) -> list[str]:
-        said = []
-        for estimator in dict.fromkeys(s.estimator for s in self.plan.settings if s.estimator != "static"):
-            pairs = {s: Setting(s.policy, "static") for s in self.plan.settings if s.estimator == estimator}
-            pairs = {setting: static for setting, static in pairs.items() if static in self.summaries}
-            if not pairs:
-                continue
-            effects = {s: abs(self.change(s, static, "e2e_mean_s").value) for s, static in pairs.items()}
-            setting = max(effects, key=effects.__getitem__)
-            static = pairs[setting]
-            error, mean = (self.change(setting, static, metric) for metric in ("mae", "e2e_mean_s"))
-            verdict = ", which cannot be told from no effect" if mean.spans_zero else ""
-            said.append(
-                f"Calibration: {estimator} changes the MAE by {percent(error)} and, where it matters most "
-                f"({setting.policy}), the mean E2E by {percent(mean)}{verdict}."
-            )
-        return said
-
-
-def percent(change: Change) -> str:
-    """A relative change, give or take half its interval.
-
-    >>> percent(Change(-0.231, -0.291, -0.171))
-    '-23.1 ± 6.0 %'
-    """
-    if math.isnan(change.low):
-        return f"{100 * change.value:+.1f} %"
-    return f"{100 * change.value:+.1f} ± {50 * (change.high - change.low):.1f} %"
-
 
 def _with_interval(values: np.ndarray) -> Change:
     """The first value, give or take what the others vary by."""
@@ -274,11 +196,18 @@ def _with_interval(values: np.ndarray) -> Change:
     return Change(float(values[0]), float(values[0] - half), float(values[0] + half))
 
 
-def measured_summary(trace: Trace, plan: Comparing) -> dict[str, Any] | None:
-    """What ``trace`` itself measured, if it is a captured FIFO run whose simulation can be held against it."""
-    if trace.header.kind != "captured" or trace.header.admission.get("policy") != "fifo":
+def measured_by_phase(trace: Trace, plan: Comparing) -> dict[str, dict[str, Any]] | None:
+    """What ``trace`` itself measured, overall and by phase; None unless FIFO/static of ``plan`` simulates that run.
+
+    That takes a captured FIFO run with the same limit in flight, and the refill lag on.
+    """
+    header = trace.header
+    same_limit = header.max_in_flight == plan.scenario(BASELINE).limit
+    if header.kind != "captured" or header.admission.get("policy") != "fifo" or not (same_limit and plan.refill_lag):
         return None
-    return summary(trace, plan.admission, phase=plan.phase)
+    phases = [phase.name for phase in header.workload.phases]
+    shown = [plan.phase] if plan.phase != "all" else ["all", *(phases if len(phases) > 1 else [])]
+    return {phase: summary(trace, plan.admission, phase=phase) for phase in shown}
 
 
 def compare(
@@ -286,7 +215,7 @@ def compare(
     plan: Comparing,
     jobs: int | None = None,
     progress: Callable[[int], None] = lambda runs: None,
-    measured: dict[str, Any] | None = None,
+    measured: dict[str, dict[str, Any]] | None = None,
 ) -> Comparison:
     """Run every setting of ``plan``, and FIFO/static to compare with, on every replication of ``workload``.
 
@@ -294,7 +223,7 @@ def compare(
     the runs done. Raises ``ValueError`` for what no run could accept: an unknown policy, estimator or phase.
     """
     run = plan if BASELINE in plan.settings else replace(plan, settings=(BASELINE, *plan.settings))
-    _check(run, workload)
+    check_plan(run, workload)
     done = list[_Replication]()
     tasks = range(run.replications)
     workers = min(jobs or os.cpu_count() or 1, len(tasks))
@@ -322,11 +251,12 @@ def fit_base(trace: Trace, admission: Admission) -> tuple[Admission, frozenset[i
     Per predicted category, the mean observed length of the first ``base_fit_n`` to finish as recorded. A category that
     never occurs keeps the reference's value. Raises ``TraceError`` where a category has fewer.
     """
-    label = "predicted_category" if admission.label == "seen" else "predicted_category_unlabelled"
     rows = trace.requests[trace.requests["finish_reason"].isin(FINISHED)].sort_values("finish_s", kind="stable")
     lengths = pd.Series(admission.unit.lengths(rows["output_tokens"], rows["output_words"]), index=rows.index)
+    if lengths.isna().any():
+        raise TraceError("whitespace accounting needs output_words, which some rows lack; give --words-per-token")
     table, used = dict(admission.base_table), list[int]()
-    for category, indices in rows.groupby(label, sort=True).groups.items():
+    for category, indices in rows.groupby(rows[admission.category_column].map(known_category)).groups.items():
         first = indices[: admission.base_fit_n]
         if len(first) < admission.base_fit_n:
             raise TraceError(
@@ -343,9 +273,8 @@ class _Replication(NamedTuple):
     traces: dict[Setting, Trace]  # of replication 0 alone
 
 
-def _check(plan: Comparing, workload: Workload) -> None:
-    from driftsim.estimators import make_estimator
-
+def check_plan(plan: Comparing, workload: Workload) -> None:
+    """Raise ``ValueError`` for what no run could accept: an unknown policy, estimator or phase."""
     for setting in plan.settings:
         make_policy(setting.policy)
         make_estimator(setting.estimator, plan.admission, {})

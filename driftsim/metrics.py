@@ -79,7 +79,7 @@ def estimation_summary(rows: pd.DataFrame, unit: Accounting, admission: Admissio
         "mae": float(np.abs(error).mean()),
         "rmse": float(np.sqrt((error**2).mean())),
         "kendall_tau": _tau(budget, total),
-        "kendall_tau_within": _tau_within(rows, budget, total),
+        "kendall_tau_within": _tau_within(rows, admission.category_column, budget, total),
         "class_accuracy": float(np.mean([a == b for a, b in zip(rows["scheduling_class"], classes, strict=True)])),
     }
 
@@ -88,9 +88,9 @@ def _tau(a: np.ndarray, b: np.ndarray) -> float:
     return float(kendalltau(a, b).statistic) if len(a) > 1 else np.nan
 
 
-def _tau_within(rows: pd.DataFrame, budget: np.ndarray, total: np.ndarray) -> float:
+def _tau_within(rows: pd.DataFrame, column: str, budget: np.ndarray, total: np.ndarray) -> float:
     taus, weights = [], []
-    for places in rows.groupby(["predicted_category", "tier"], dropna=False).indices.values():
+    for places in rows.groupby([column, "tier"], dropna=False).indices.values():
         tau = _tau(budget[places], total[places])
         if not np.isnan(tau):
             taus.append(tau)
@@ -122,17 +122,21 @@ def waiting_fraction(rows: pd.DataFrame) -> float:
 def choice_fraction(rows: pd.DataFrame) -> float:
     """Share of the time during which two or more requests waited at the dispatcher: only then can order matter."""
     span = rows["finish_s"].max() - rows["arrival_s"].min()
-    times, depth = queue_depth(rows)
+    times, depth = queue_depth(rows, rows["dispatch_s"])
     if len(times) < 2 or not span > 0:
         return 0.0
     return float(np.diff(times)[depth[:-1] >= 2].sum() / span)
 
 
-def queue_depth(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Requests waiting at the dispatcher over time: moments (s) and the depth from each on."""
-    queued = rows[rows["dispatch_s"] > rows["arrival_s"]]
-    times = np.concatenate([queued["arrival_s"].to_numpy(), queued["dispatch_s"].to_numpy()])
-    change = np.concatenate([np.ones(len(queued), dtype=int), -np.ones(len(queued), dtype=int)])
+def queue_depth(rows: pd.DataFrame, until: pd.Series | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Requests waiting over time: moments (s), and the depth from each on.
+
+    A request waits from its arrival until it is computed, or ``until`` another moment, such as its dispatch.
+    """
+    end = service_start(rows) if until is None else until
+    queued = end > rows["arrival_s"]
+    times = np.concatenate([rows["arrival_s"][queued].to_numpy(), end[queued].to_numpy()])
+    change = np.concatenate([np.ones(queued.sum(), dtype=int), -np.ones(queued.sum(), dtype=int)])
     moments, place = np.unique(times, return_inverse=True)
     return moments, np.cumsum(np.bincount(place, weights=change, minlength=len(moments))).astype(int)
 
@@ -168,9 +172,11 @@ def summary(
         "requests": len(offered),
         "finished": len(rows),
         "rejected": int((offered["finish_reason"] == "rejected").sum()),
+        "errors": int((offered["finish_reason"] == "error").sum()),
         "scored": int((done & mask).sum()),
         **estimation_summary(offered[done & mask], admission.unit, admission),
         **latency_summary(rows),
+        "p99_flagged": len(rows) < FEWEST_FOR_P99,
         "queue_wait_p50_s": float(np.percentile(wait, 50)) if len(wait) else np.nan,
         "queue_wait_p99_s": float(np.percentile(wait, 99)) if len(wait) else np.nan,
         "makespan_s": float(rows["finish_s"].max() - offered["arrival_s"].min()) if len(rows) else np.nan,
@@ -183,7 +189,12 @@ def summary(
     return row
 
 
-def _tier(offered: pd.DataFrame, rows: pd.DataFrame, tier: str) -> dict[str, float]:
+def _tier(offered: pd.DataFrame, rows: pd.DataFrame, tier: str) -> dict[str, Any]:
     own = rows[rows["tier"] == tier]
     latencies = {name: value for name, value in latency_summary(own).items() if name.startswith("e2e_")}
-    return {"requests": int((offered["tier"] == tier).sum()), "finished": len(own), **latencies}
+    return {
+        "requests": int((offered["tier"] == tier).sum()),
+        "finished": len(own),
+        **latencies,
+        "p99_flagged": len(own) < FEWEST_FOR_P99,
+    }

@@ -139,12 +139,11 @@ def estimated_against_observed(comparison: Comparison) -> Figure:
 
 
 def queue_depth_by_tenant(comparison: Comparison) -> Figure:
-    """Requests waiting at the dispatcher over time, by tenant, one panel a policy."""
+    """Requests waiting to be computed over time, by tenant, one panel a policy."""
     by_policy: dict[str, Setting] = {}
     for setting in comparison.plan.settings:
-        if setting.policy != "stock":
-            by_policy[setting.policy] = setting  # the last estimator: the one that learns, by default
-    shown = list(by_policy.values()) or list(comparison.plan.settings[:1])
+        by_policy[setting.policy] = setting  # the last estimator: the one that learns, by default
+    shown = list(by_policy.values())
     tenants = _tenants(comparison.traces[shown[0]])
     rows = -(-len(shown) // 3)
     figure, axes = _figure(rows, min(3, len(shown)), height=1.9 * rows + 0.3, sharey=True, sharex=True)

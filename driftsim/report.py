@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from driftsim import __version__
-from driftsim.compare import BASELINE, Comparison, Setting, percent
+from driftsim.answer import answer, percent, warnings
+from driftsim.compare import BASELINE, Comparison, Setting
 
 FIGURES = {
     "e2e_by_scheduler": "End-to-end latency by scheduler",
     "bias_over_requests": "Bias over requests, by predicted category",
     "estimated_against_observed": "Estimated against observed output length",
-    "queue_depth_by_tenant": "Requests waiting at the dispatcher, by tenant",
+    "queue_depth_by_tenant": "Requests waiting over time, by tenant",
 }
 
 
@@ -104,8 +105,8 @@ def document(comparison: Comparison, provenance: dict[str, Any]) -> dict[str, An
     return {
         "rows": _without_nan(comparison.rows()),
         "calibration": _without_nan(comparison.calibration()),
-        "answer": comparison.answer(),
-        "warnings": comparison.warnings(),
+        "answer": answer(comparison),
+        "warnings": warnings(comparison),
         **provenance,
     }
 
@@ -137,8 +138,8 @@ def html(comparison: Comparison, provenance: dict[str, Any], pictures: dict[str,
     headings, rows = table(comparison)
     figures = [(title, base64.b64encode(pictures[name].read_bytes()).decode()) for name, title in FIGURES.items()]
     return environment.get_template("report.html.j2").render(
-        answer=comparison.answer(),
-        warnings=comparison.warnings(),
+        answer=answer(comparison),
+        warnings=warnings(comparison),
         headings=headings,
         rows=rows,
         legend=legend(comparison),

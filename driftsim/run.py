@@ -51,6 +51,7 @@ class Simulation:
         if table["output_tokens"].isna().any():
             raise ValueError("a simulation needs every output length; this workload does not know them")
         self.outputs = table["output_tokens"].astype(int).tolist()
+        self.stops = table["stops"].fillna(False).astype(bool).tolist()
         self.observed = _observed(workload, scenario.admission.unit)
         self.env = simpy.Environment(initial_time=0)
         profile = scenario.profile
@@ -71,7 +72,7 @@ class Simulation:
         )  # fmt: skip
         self.arrivals = Arrivals(workload, ticks)
         self.build = workload.requests()
-        self.categories = workload.categories(scenario.admission.label)
+        self.categories = workload.categories(scenario.admission.category_column)
         count = len(workload)
         self.arrival = [0] * count
         self.dispatch: list[int | None] = [None] * count
@@ -124,7 +125,11 @@ class Simulation:
 
     def _left(self, sequences: list[Sequence]) -> None:
         for sequence in sequences:
-            self.lives[sequence.job.index] = sequence
+            row = sequence.job.index
+            self.lives[row] = sequence
+            # vLLM looks for the end of sequence before it looks at limits (check_stop): the last token may be both.
+            if sequence.finish_reason == "length" and self.stops[row] and sequence.shown == self.outputs[row]:
+                sequence.finish_reason = "stop"
         self._after(self.notify_lag, lambda: self._departed(sequences))
 
     def _departed(self, sequences: list[Sequence]) -> None:
@@ -162,7 +167,7 @@ class Simulation:
         columns["output_words"] = self._words(columns["output_tokens"])
         columns["preemptions"] = pd.array(lived["preemptions"], dtype="Int64")
         columns["finish_reason"], columns["error"] = lived["finish_reason"], lived["error"]
-        described = self.workload.table.drop(columns=["output_tokens", "output_words", "offset_s", "source"])
+        described = self.workload.table.drop(columns=["output_tokens", "output_words", "stops", "offset_s", "source"])
         whole = pd.concat([described, pd.DataFrame(columns, index=described.index)], axis=1)
         return typed(whole.reindex(columns=[column.name for column in REQUEST_COLUMNS]), REQUEST_COLUMNS, "simulated")
 

@@ -139,6 +139,12 @@ class Phase(Record):
     users: int = Field(default=0, ge=0)
     think_s: float = Field(default=0.0, ge=0)
 
+    @model_validator(mode="after")
+    def _has_users(self) -> Self:
+        if self.kind == "closed" and self.users < 1:
+            raise ValueError(f"the closed phase {self.name!r} needs at least 1 user")
+        return self
+
 
 class WorkloadInfo(Record):
     """Where the requests of a run came from."""
@@ -146,6 +152,13 @@ class WorkloadInfo(Record):
     name: str
     loop: Literal["open", "closed"] = "open"
     phases: tuple[Phase, ...]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two phases have the same name: {', '.join(names)}")
+        return self
 
 
 class MachineLoad(Record):
@@ -225,20 +238,26 @@ def whole_folder(folder: Path | str, replace_if_has: str | None = None) -> Itera
     An existing ``folder`` is replaced only if it holds a file ``replace_if_has``, or is empty. Raises ``TraceError``
     for one that may not be replaced, ``OSError`` if the place cannot be written; both before anything is computed.
     """
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     if folder.exists() and not folder.is_dir():
         raise TraceError(f"{folder}: is a file; choose a folder")
     old = folder.exists() and any(folder.iterdir())
     if old and not (replace_if_has and (folder / replace_if_has).is_file()):
         raise TraceError(f"{folder}: exists already and is not empty; choose another folder or remove it")
+    missing = [parent for parent in folder.parents if not parent.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
-        building = Path(aside) / "new"
-        building.mkdir()
-        yield building
-        if folder.exists():
-            folder.rename(Path(aside) / "old")
-        building.rename(folder)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
+            building = Path(aside) / "new"
+            building.mkdir()
+            yield building
+            if folder.exists():
+                folder.rename(Path(aside) / "old")
+            building.rename(folder)
+    except BaseException:
+        for parent in missing:
+            parent.rmdir()  # made above, and empty again
+        raise
 
 
 def read(folder: Path | str) -> Trace:
@@ -297,6 +316,13 @@ def check(trace: Trace, where: str) -> None:
     unknown = sorted(set(table["phase"]) - phases)
     if unknown:
         raise TraceError(f"{where}: phase {unknown[0]!r} is in requests.parquet but not in the header's workload")
+    for phase in trace.header.workload.phases:
+        first = table["arrival_s"][table["phase"] == phase.name].min()
+        if phase.start_s is not None and first < phase.start_s - CLOCK_TOLERANCE_S:
+            raise TraceError(
+                f"{where}/header.json: phase {phase.name!r} has start_s {phase.start_s}, "
+                f"after its first arrival at {first}; correct start_s"
+            )
     if trace.steps is not None:
         _check_steps(trace.steps, where)
 
@@ -349,17 +375,20 @@ def _capacity_problems(table: pd.DataFrame, finished: pd.Series, engine: EngineS
     yield _Problem("prompt_tokens", finished & (prompt >= limit), f"does not fit max_model_len {limit}", remedy)
     room = engine.usable_kv_blocks * engine.block_size
     yield _Problem("prompt_tokens", finished & (prompt > room), f"larger than the KV cache of {room} tokens", remedy)
+    total = (prompt + table["output_tokens"] > limit).fillna(False)
+    yield _Problem("output_tokens", finished & total, f"with its prompt more than max_model_len {limit}", remedy)
 
 
 def _check_steps(steps: pd.DataFrame, where: str) -> None:
     values = steps[[column.name for column in STEP_COLUMNS]].to_numpy(dtype=float)
     bad = ~np.isfinite(values) | (values < 0)
+    bad[:, 1] |= values[:, 1] == 0  # a step takes time
     if bad.any():
         row, column = (int(index[0]) for index in np.nonzero(bad))
         name = STEP_COLUMNS[column].name
         raise TraceError(
             f"{where}/steps.parquet: row {row}: {name} is {_shown(values[row, column])}; "
-            "it must be finite and not negative"
+            "it must be finite and not negative, a duration above 0"
         )
     back = np.flatnonzero(np.diff(steps["start_s"].to_numpy()) < 0)
     if len(back):
@@ -418,7 +447,12 @@ def _typed_column(values: pd.Series, column: Column, where: str) -> pd.Series:
         texts = values.astype(object)
         return texts.where(texts.notna(), None)
     try:
+        if column.kind == "int" and not (numbers := values.dropna().astype("float64")).mod(1).eq(0).all():
+            row = numbers.index[numbers.mod(1) != 0][0]
+            raise TraceError(f"{where}: row {row}: {column.name} is {numbers[row]}, not a whole number")
         return values.astype(column.dtype)
+    except TraceError:
+        raise
     except (TypeError, ValueError) as error:
         raise TraceError(f"{where}: column {column.name} does not hold {column.kind} values ({error})") from None
 

@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from driftsim.classify import label, predict_category, strip_label
+from driftsim.classify import CATEGORIES, known_category, label, predict_category, strip_label
 from driftsim.request import Request, Tier
 from driftsim.topics import TOPICS
 from driftsim.trace import FINISHED, Phase, Trace, WorkloadInfo
 
 # Columns of a workload's table. output_* are the truth, NA where nobody knows it yet; offset_s counts from the
-# phase's start; ``source`` is the row of the recorded request that this one is or was resampled from.
+# phase's start; ``stops`` tells that it ends by itself, not at a limit; ``source`` is the row of the recorded request
+# that this one is or was resampled from.
 COLUMNS = [
     "request_id",
     "tenant",
@@ -35,6 +36,7 @@ COLUMNS = [
     "offset_s",
     "output_tokens",
     "output_words",
+    "stops",
     "source",
 ]
 
@@ -63,10 +65,13 @@ class Workload:
     def __len__(self) -> int:
         return len(self.table)
 
-    def categories(self, which: str) -> list[str]:
-        """The predicted category of each request: ``which`` is ``seen`` or ``stripped``, of the label."""
-        column = "predicted_category" if which == "seen" else "predicted_category_unlabelled"
-        return [category or "" for category in self.table[column]]
+    def categories(self, column: str) -> list[str]:
+        """The category of each request in ``column``, one of the classifier's four; any other counts as short_qa."""
+        return [known_category(category) for category in self.table[column]]
+
+    def unknown_categories(self, column: str) -> int:
+        """How many requests have none of the classifier's categories in ``column``."""
+        return int((~self.table[column].isin(CATEGORIES)).sum())
 
     def requests(self) -> Callable[[int, float], Request]:
         """A function from row and arrival time (s) to the request."""
@@ -163,8 +168,8 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
     Requests whose true output length is unknown (aborted, failed, rejected, unfinished) are left out and noted.
     Raises ``ValueError`` for a rate scale on a workload that has no arrival rate (closed loop or backlog).
     """
-    if rate_scale <= 0:
-        raise ValueError(f"rate scale must be above 0, got {rate_scale}")
+    if not 1e-6 <= rate_scale <= 1e6:
+        raise ValueError(f"rate scale must be above 0 (1e-6 to 1e6), got {rate_scale}")
     rateless = [phase for phase in trace.header.workload.phases if phase.kind in ("closed", "backlog")]
     if rate_scale != 1 and rateless:
         raise ValueError(f"phase {rateless[0].name!r} is {rateless[0].kind} and has no arrival rate to scale")
@@ -179,16 +184,23 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
         arrivals = rows["arrival_s"].to_numpy()
         start = _phase_start(phase, previous, float(arrivals[0]))
         scale = 0.0 if phase.kind in ("closed", "backlog") else 1 / rate_scale
-        parts.append(rows.assign(offset_s=np.maximum(arrivals - start, 0.0) * scale))
+        stops = rows["finish_reason"] == "stop"
+        parts.append(rows.assign(offset_s=np.maximum(arrivals - start, 0.0) * scale, stops=stops))
         phases.append(phase.changed(requests=len(rows), start_s=None))
         previous = float(arrivals[-1])
     if not parts:
         raise ValueError("the trace has no finished request to replay")
-    notes = [f"{len(whole) - len(known)} requests without a known output length were left out of the replay"]
+    notes = []
+    if len(whole) > len(known):
+        notes.append(f"{len(whole) - len(known)} requests without a known output length were left out of the replay")
+    if trace.header.load is not None and trace.header.load.disturbed:
+        notes.append("the machine was disturbed while this trace was recorded: its step times are unreliable")
+    if trace.header.ended != "complete":
+        notes.append(f"the recorded run did not end properly: {trace.header.ended} {trace.header.ended_why}".rstrip())
     return Workload(
         info=trace.header.workload.changed(phases=tuple(phases)),
         table=pd.concat(parts, ignore_index=True)[COLUMNS],
-        notes=tuple(notes if len(whole) > len(known) else []),
+        notes=tuple(notes),
     )
 
 
@@ -356,7 +368,7 @@ def reference_workload(
     table["prompt_tokens"] = [count_tokens(prompt) for prompt in prompts]
     table["prompt_words"] = [len(prompt.split()) for prompt in prompts]
     table["max_tokens"] = [caps[category] for category in table["category"]]
-    table[["output_tokens", "output_words"]] = pd.NA
+    table[["output_tokens", "output_words", "stops"]] = pd.NA
     table["source"] = np.arange(len(table))
     info = WorkloadInfo(name=name, phases=tuple(drawn.phase for drawn in phases))
     return Workload(info=info, table=table[COLUMNS], prompts=tuple(prompts))

@@ -58,6 +58,7 @@ def workload(arrivals: list[float], outputs: list[int], phases: tuple[Phase, ...
             "offset_s": arrivals,
             "output_tokens": outputs,
             "output_words": [max(1, round(0.72 * output)) for output in outputs],
+            "stops": False,
             "source": np.arange(count),
         }
         | columns

@@ -10,7 +10,9 @@ from pydantic import ValidationError
 from driftsim.accounting import Accounting, count_words, token_counter
 from driftsim.admission import Admission
 from driftsim.classify import label, predict_category, strip_label
+from driftsim.dispatcher import Departure, Dispatcher
 from driftsim.estimators import Ema, Oracle, Static, make_estimator
+from driftsim.policies import Fifo, Sjf
 from driftsim.request import Job, Request, Tier
 
 
@@ -95,6 +97,38 @@ def test_ema_moves_a_tenth_of_the_way_per_category() -> None:
     assert ema.bias["summary"] == pytest.approx(1.015)
     assert ema.estimate(request(prompt_tokens=0), "summary", 3.0).length == 259  # 256 x 1.015 = 259.84
     assert ema.estimate(request(prompt_tokens=0), "report", 3.0).bias == 1.0
+
+
+def test_departures_of_one_step_are_learned_from_in_order_of_dispatch() -> None:
+    dispatcher = Dispatcher(Fifo(), Ema(Admission(alpha=0.5)), Admission(alpha=0.5))
+    jobs = [dispatcher.arrive(request(id=name), "summary", 0.0) for name in "ab"]
+    assert dispatcher.release(9, 0.0) == jobs
+    dispatcher.finished([Departure(jobs[1], 256, False), Departure(jobs[0], 768, False)], 1.0)
+    # first a: 0.5 x 1 + 0.5 x 3 = 2, then b: 0.5 x 2 + 0.5 x 1
+    assert dispatcher.arrive(request(id="c"), "summary", 2.0).bias == pytest.approx(1.5)
+
+
+def test_refreshed_estimates_change_the_order_of_those_who_wait() -> None:
+    def second(estimates: str) -> str:
+        admission = Admission(alpha=1.0, estimates=estimates)  # type: ignore[arg-type]
+        dispatcher = Dispatcher(Sjf(), Ema(admission), admission, max_in_flight=1)
+        dispatcher.arrive(request(id="first", prompt_tokens=0), "short_qa", 0.0)
+        [first] = dispatcher.release(9, 0.0)
+        dispatcher.arrive(request(id="long"), "summary", 1.0)
+        dispatcher.arrive(request(id="short", tier=Tier.PREMIUM, prompt_tokens=400), "short_qa", 1.0)
+        dispatcher.finished([Departure(first, 16, False)], 2.0)  # short_qa comes out a quarter as long as thought
+        dispatcher.arrive(request(id="other", prompt_tokens=230), "short_qa", 2.0)
+        dispatcher.arrive(request(id="middle", prompt_tokens=440), "short_qa", 2.0)
+        order = []
+        while len(dispatcher.policy):
+            [job] = dispatcher.release(1, 3.0)
+            order.append(f"{job.request.id} {job.budget}")
+            dispatcher.finished([Departure(job, None, False)], 3.0)
+        return " ".join(order)
+
+    # short: 400 + int(64 x 1.2 x 1.4 = 107.52), refreshed at bias 0.25: 400 + 26
+    assert second("frozen") == "other 249 long 318 middle 463 short 507"
+    assert second("refreshed") == "other 249 long 318 short 426 middle 463"
 
 
 def test_static_never_learns_and_the_oracle_knows() -> None:

@@ -57,6 +57,16 @@ def test_noise_leaves_the_total_time_unbiased() -> None:
     assert fitted.intercept_s == pytest.approx(TRUE.intercept_s, rel=0.05)
 
 
+def test_a_stall_of_the_dispatcher_is_not_taken_for_a_lag() -> None:
+    # At low load nobody waits for a slot, so a late dispatch says nothing about refills.
+    work = workload(np.arange(0.0, 200.0, 1.0).tolist(), [9] * 200, prompt_tokens=20)
+    idle = simulate(Scenario(profile=TRUE), work, record_steps=True)
+    rows = idle.requests.copy()
+    for name in ("dispatch_s", "queued_s", "scheduled_s", "first_token_s", "finish_s"):
+        rows.loc[::20, name] += 0.002
+    assert fit_profile(Trace(idle.header, rows, idle.steps)).notify_lag_s < 0.005
+
+
 def test_too_few_steps_are_an_error_with_a_remedy() -> None:
     trace = made()
     for steps in (None, trace.steps.iloc[:10] if trace.steps is not None else None):

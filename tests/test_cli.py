@@ -90,11 +90,12 @@ def test_options_select_and_press(trace: Path) -> None:
     assert document["rows"][0]["mae"] == 0  # an oracle does not err
 
 
-def test_a_request_that_cannot_fit_is_counted_as_rejected(trace: Path) -> None:
+def test_a_request_that_cannot_fit_is_counted(trace: Path) -> None:
     run = driftsim("compare", trace, "--json", "--replications", 1, "--kv-blocks", 2, "--policies", "fifo")
     row = json.loads(run.stdout)["rows"][0]
     assert row["requests"] == 80
-    assert row["finished"] < 80
+    assert row["finished"] + row["rejected"] + row["errors"] == 80
+    assert row["errors"] > 0
 
 
 MISTAKES: list[tuple[tuple[str, ...], str]] = [
@@ -102,6 +103,13 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     (("--estimators", "crystal"), "unknown estimator 'crystal'; choose one of static, ema, oracle"),
     (("--phase", "later"), "unknown phase 'later'; choose one of all, only"),
     (("--rate-scale", "0"), "rate scale must be above 0"),
+    (("--rate-scale", "nan"), "rate scale must be above 0"),
+    (("--rate-scale", "1e-300"), "rate scale must be above 0"),
+    (("--policies", ","), "unknown policy ''"),
+    (("--seed", "-1"), "--seed"),
+    (("--base", "guess"), "'guess' is not one of 'reference', 'caps', 'fit'"),
+    (("--frobnicate",), "No such option: --frobnicate"),
+    (("--accounting", "whitespace", "--words-per-token", "0.7"), "its words are recorded"),
     (("--words-per-token", "0.7"), "words_per_token is for the accounting 'whitespace' only"),
     (("--base", "fit", "--base-fit-n", "500"), "needs 500 finished requests per category"),
     (("--profile", "absent.json"), "absent.json: no such profile"),
@@ -112,7 +120,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
 def test_a_mistake_gets_one_line_and_exit_2(
     trace: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    run = driftsim("compare", trace, "--replications", 1, "--out", tmp_path / "out", *arguments)
+    run = driftsim("compare", trace, "--replications", 1, "--out", tmp_path / "deep" / "out", *arguments)
     assert run.returncode == 2
     assert message in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1, run.stderr

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from driftsim.admission import Admission
+from driftsim.answer import answer, warnings
 from driftsim.compare import (
     BASELINE,
     DEFAULT_SETTINGS,
@@ -17,7 +18,7 @@ from driftsim.compare import (
     Setting,
     compare,
     fit_base,
-    measured_summary,
+    measured_by_phase,
     runs_of,
     settings_of,
 )
@@ -95,6 +96,40 @@ def test_replication_0_is_the_workload_as_recorded(comparison: Comparison) -> No
     assert math.isnan(alone.rows()[0]["e2e_mean_low_s"])
 
 
+def test_the_interval_is_students_t_over_the_resamples(comparison: Comparison) -> None:
+    values = comparison.values(BASELINE, "e2e_mean_s")
+    value, low, high = comparison.value(BASELINE, "e2e_mean_s")
+    half = 3.182446 * values[1:].std(ddof=1)  # t, 0.975, 3 degrees of freedom: 5 replications, 4 of them resamples
+    assert (value, low, high) == pytest.approx((values[0], values[0] - half, values[0] + half), rel=1e-6)
+
+
+def test_the_answer_names_fifo_best_where_nothing_beats_it() -> None:
+    plan = Comparing(profile=PROFILE, settings=settings_of(["fifo", "priority"], ["static"]), replications=5)
+    alike = compare(workload([0.0, 1.0, 2.0], [5, 5, 5]), plan, jobs=1)
+    assert "none lowers the mean E2E of fifo/static measurably" in answer(alike)[1]
+
+
+def test_unknown_categories_count_as_short_qa_and_are_counted() -> None:
+    odd = busy()
+    odd.table["predicted_category"] = odd.table["predicted_category"].replace("report", "poetry")
+    plan = Comparing(profile=PROFILE, settings=settings_of(["fifo"], ["ema"]), replications=1)
+    result = compare(odd, plan, jobs=1)
+    count = int((odd.table["predicted_category"] == "poetry").sum())
+    assert any(f"{count} requests have none of the classifier's categories" in said for said in warnings(result))
+    same = busy()
+    same.table["predicted_category"] = "short_qa"
+    assert compare(same, plan, jobs=1).rows()[0]["mae"] == result.rows()[0]["mae"]
+
+
+def test_requests_that_outgrow_the_cache_are_counted_and_said() -> None:
+    tiny = PROFILE.changed(engine=PROFILE.engine.changed(kv_blocks=3))
+    row = compare(busy(), Comparing(profile=tiny, settings=(BASELINE,), replications=1), jobs=1)
+    counted = row.rows()[0]
+    assert counted["errors"] > 0
+    assert counted["finished"] + counted["rejected"] + counted["errors"] == counted["requests"]
+    assert any("outgrew its KV cache" in said for said in warnings(row))
+
+
 def test_the_baseline_does_not_differ_from_itself(comparison: Comparison) -> None:
     change = comparison.change(BASELINE, BASELINE, "e2e_p99_s")
     assert change == (0.0, 0.0, 0.0)
@@ -138,21 +173,21 @@ def test_where_no_queue_formed_it_says_that_order_could_not_matter() -> None:
     idle = compare(
         workload([0.0, 5.0, 9.0], [3, 3, 3]), Comparing(profile=PROFILE, settings=(BASELINE,), replications=1), jobs=1
     )
-    assert "order could not matter" in idle.answer()[0]
+    assert "order could not matter" in answer(idle)[0]
 
 
 def test_a_queue_is_no_reason_to_say_so(comparison: Comparison) -> None:
-    assert "order could not matter" not in comparison.answer()[0]
+    assert "order could not matter" not in answer(comparison)[0]
 
 
 def test_few_requests_flag_the_p99(comparison: Comparison) -> None:
-    assert any("P99 rests on 60 requests" in warning for warning in comparison.warnings())
+    assert any("P99 rests on 60 requests" in warning for warning in warnings(comparison))
 
 
 def test_an_engine_version_that_is_not_mirrored_is_named() -> None:
     other = replace_version("0.11.0")
     result = compare(busy(5), Comparing(profile=other, settings=(BASELINE,), replications=1), jobs=1)
-    assert any("0.11.0" in warning for warning in result.warnings())
+    assert any("0.11.0" in warning for warning in warnings(result))
 
 
 def replace_version(version: str) -> object:
@@ -178,10 +213,10 @@ def test_the_base_can_be_fitted_and_what_it_used_is_not_scored() -> None:
 def test_a_captured_fifo_run_is_held_against_its_simulation() -> None:
     simulated = simulate(Scenario(profile=PROFILE), busy())
     plan = Comparing(profile=PROFILE, settings=(BASELINE,), replications=1)
-    assert measured_summary(simulated, plan) is None
+    assert measured_by_phase(simulated, plan) is None
     captured = Trace(simulated.header.changed(kind="captured"), simulated.requests)
-    measured = measured_summary(captured, plan)
-    said = compare(replay(captured), plan, jobs=1, measured=measured).answer()[-1]
+    measured = measured_by_phase(captured, plan)
+    said = answer(compare(replay(captured), plan, jobs=1, measured=measured))[-1]
     assert "(+0.0 %)" in said  # its own simulation repeats it exactly
 
 
@@ -195,3 +230,14 @@ def test_wrong_names_are_refused_before_anything_runs() -> None:
         compare(busy(), replace(plan, settings=(BASELINE,), phase="later"))
     with pytest.raises(ValueError, match="replications must be at least 1"):
         replace(plan, replications=0)
+
+
+def test_a_stripped_label_changes_what_is_estimated() -> None:
+    made = busy()
+    made.table["predicted_category_unlabelled"] = "summary"
+    seen, stripped = (
+        simulate(Scenario(profile=PROFILE, admission=Admission(label=label)), made).requests["estimate"]  # type: ignore[arg-type]
+        for label in ("seen", "stripped")
+    )
+    assert set(seen) != set(stripped)
+    assert (stripped >= int(256 * 0.8)).all()

@@ -56,6 +56,9 @@ def test_errors_are_in_the_unit_of_the_accounting() -> None:
 def test_kendall_tau_within_looks_inside_category_and_tier_only() -> None:
     frame = pd.concat([rows(), rows(estimate=[1, 4], budget=[101, 604], tier=["premium", "premium"])])
     between = metrics.estimation_summary(frame, Accounting(), Admission())["kendall_tau_within"]
+    frame["predicted_category_unlabelled"] = ["report", "summary", "summary", "report"]
+    stripped = metrics.estimation_summary(frame, Accounting(), Admission(label="stripped"))["kendall_tau_within"]
+    assert np.isnan(stripped) or stripped != between  # grouped by what admission saw
     assert between == pytest.approx(metrics._tau(np.array([110, 101, 604]), np.array([105, 105, 601])))
 
 
@@ -64,11 +67,18 @@ def test_waiting_fraction_counts_overlaps_once() -> None:
     assert metrics.waiting_fraction(rows(arrival_s=[0.0, 0.2])) == pytest.approx(2.5 / 5)
 
 
-def test_queue_depth_is_what_waits_at_the_dispatcher() -> None:
-    times, depth = metrics.queue_depth(rows(arrival_s=[0.0, 1.0], dispatch_s=[1.5, 2.0]))
-    assert list(times) == [0.0, 1.0, 1.5, 2.0]
+def test_queue_depth_counts_those_who_wait_to_be_computed_or_to_be_dispatched() -> None:
+    two = rows(arrival_s=[0.0, 1.0], dispatch_s=[1.5, 2.0], scheduled_s=[1.75, 2.5])
+    times, depth = metrics.queue_depth(two)
+    assert list(times) == [0.0, 1.0, 1.75, 2.5]
     assert list(depth) == [1, 2, 1, 0]
+    assert list(metrics.queue_depth(two, two["dispatch_s"])[0]) == [0.0, 1.0, 1.5, 2.0]
     assert metrics.choice_fraction(rows(dispatch_s=[1.5, 2.0])) == pytest.approx(0.5 / 5)
+
+
+def test_jain_weighs_tenants_alike_however_many_requests_they_send() -> None:
+    three = pd.concat([rows(), rows().head(1)])  # a: 1 and 1 tokens/s, b: 0.5 tokens/s
+    assert metrics.jain_index(three) == pytest.approx(1.5**2 / (2 * (1 + 0.25)))
 
 
 def test_jain_is_1_when_equal_and_1_over_n_when_one_takes_all() -> None:

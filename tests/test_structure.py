@@ -19,6 +19,7 @@ LAYERS = [
     {"scenario"},
     {"run"},
     {"compare", "calibrate"},
+    {"answer"},
     {"plots", "report"},
     {"cli"},
 ]

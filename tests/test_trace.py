@@ -119,6 +119,8 @@ WRONG_ROWS: list[tuple[dict[str, Any], str]] = [
     ({"dispatch_index": [0, 0, 2]}, "dispatch_index is 0: a duplicate index"),
     ({"phase": ["only", "only", "later"]}, "phase 'later' is in requests.parquet but not in the header"),
     ({"prompt_tokens": ["8", "many", "8"]}, "column prompt_tokens does not hold int values"),
+    ({"prompt_tokens": [8.0, 8.9, 8.0]}, "row 1: prompt_tokens is 8.9, not a whole number"),
+    ({"max_tokens": [600, 600, 600], "output_tokens": [510, 1, 9]}, "with its prompt more than max_model_len 512"),
     ({"bonus": [1, 2, 3]}, "column 'bonus' is not in schema 1"),
 ]
 
@@ -149,6 +151,9 @@ WRONG_HEADERS: list[tuple[str, Any, str]] = [
     ("surprise", 1, "surprise: Extra inputs are not permitted"),
     ("engine", {}, "engine.max_num_seqs: Field required"),
     ("kind", "dreamt", "kind: Input should be"),
+    ("workload", {"name": "x", "phases": [{"name": "only", "requests": 3, "start_s": 0.05}]}, "has start_s 0.05"),
+    ("workload", {"name": "x", "phases": [{"name": "a", "requests": 1}] * 2}, "two phases have the same name"),
+    ("workload", {"name": "x", "phases": [{"name": "a", "kind": "closed", "requests": 3}]}, "needs at least 1 user"),
     ("max_in_flight", "lots", "max_in_flight: Input should be a valid integer"),
 ]
 

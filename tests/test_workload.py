@@ -113,6 +113,16 @@ def test_a_resample_keeps_runs_of_consecutive_requests() -> None:
     assert consecutive >= 0.89  # blocks of 10
 
 
+@given(workloads(), st.integers(1, 5))
+def test_a_resampled_request_keeps_the_gap_before_it(made: Workload, number: int) -> None:
+    own = np.concatenate(
+        [np.diff(part["offset_s"], prepend=0.0) for _, part in made.table.groupby("phase", sort=False)]
+    )
+    drawn = resample(made, 0, number).table
+    gaps = np.concatenate([np.diff(part["offset_s"], prepend=0.0) for _, part in drawn.groupby("phase", sort=False)])
+    assert np.allclose(gaps, own[drawn["source"].to_numpy()], atol=1e-9)
+
+
 def words(prompt: str) -> int:
     return len(prompt.split())
 

@@ -115,7 +115,7 @@ class _Run:
         self.rows: list[dict[str, Any]] = []
         self.outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
         engine.on_outcome = self.outcomes.put_nowait
-        self.categories = workload.categories(dispatcher.admission.label)
+        self.categories = workload.categories(dispatcher.admission.category_column)
         self.build = workload.requests()
         self.arrivals = Arrivals(workload, float)
         self.start = time.monotonic()
@@ -190,7 +190,7 @@ class _Run:
     def table(self) -> pd.DataFrame:
         """The trace's request table."""
         lived = pd.DataFrame(self.rows)
-        described = self.workload.table.drop(columns=["output_tokens", "output_words", "offset_s", "source"])
+        described = self.workload.table.drop(columns=["output_tokens", "output_words", "stops", "offset_s", "source"])
         whole = pd.concat([described, lived], axis=1)
         return typed(whole.reindex(columns=[column.name for column in REQUEST_COLUMNS]), REQUEST_COLUMNS, "requests")
 

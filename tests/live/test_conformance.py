@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import simpy
 
-from driftsim.compare import MIRRORED_VLLM
+from driftsim.answer import MIRRORED_VLLM
 from driftsim.engine.continuous import ARRIVE, ContinuousEngine, Moment
 from driftsim.engine.sequence import Sequence
 from driftsim.latency import LinearStepTime
