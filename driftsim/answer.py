@@ -8,7 +8,9 @@ from driftsim.compare import BASELINE, Change, Comparison, Setting
 from driftsim.metrics import FEWEST_FOR_P99, summary
 
 MIRRORED_VLLM = "0.32.0"  # the version whose decisions the conformance suite holds the engine to
+WORTH_SAYING = 0.01  # a shift of a relative change, below which it is not mentioned
 NO_CHOICE = 0.001  # share of the time with two or more waiting, below which order could not matter
+NO_BREAK = "\u00a0"  # a space at which no line ends
 CHECKED = (("e2e_mean_s", "mean E2E"), ("e2e_p99_s", "P99"), ("ttft_mean_s", "mean TTFT"))
 
 
@@ -25,7 +27,7 @@ def warnings(comparison: Comparison) -> list[str]:
     plan, recorded = comparison.plan, comparison.recorded
     found = list(comparison.workload.notes)
     if recorded["p99_flagged"]:
-        found.append(f"P99 rests on {recorded['finished']} requests, fewer than {FEWEST_FOR_P99}")
+        found.append(f"P99 rests on {recorded['finished']} finished, fewer than {FEWEST_FOR_P99}")
     version = plan.profile.engine.version
     if version != MIRRORED_VLLM:
         found.append(f"the engine mirrors vLLM {MIRRORED_VLLM}; this trace is from {version}, not checked against it")
@@ -45,12 +47,12 @@ def warnings(comparison: Comparison) -> list[str]:
 def percent(change: Change) -> str:
     """A relative change, give or take half its interval.
 
-    >>> percent(Change(-0.231, -0.291, -0.171))
+    >>> percent(Change(-0.231, -0.291, -0.171)).replace(NO_BREAK, " ")
     '-23.1 ± 6.0 %'
     """
-    if math.isnan(change.low):
-        return f"{100 * change.value:+.1f} %"
-    return f"{100 * change.value:+.1f} ± {50 * (change.high - change.low):.1f} %"
+    value = f"{100 * change.value:+.1f}"
+    spread = "" if math.isnan(change.low) else f" ± {50 * (change.high - change.low):.1f}"
+    return f"{value}{spread} %".replace(" ", NO_BREAK)
 
 
 def _waiting(comparison: Comparison) -> str:
@@ -70,12 +72,20 @@ def _policies(comparison: Comparison) -> list[str]:
     mean, tail = (comparison.change(best, BASELINE, metric) for metric in ("e2e_mean_s", "e2e_p99_s"))
     if mean.value < 0 and not mean.spans_zero:
         return [
-            f"Policy: {best} has the lowest mean E2E, {percent(mean)} against fifo/static; its P99 {percent(tail)}."
+            f"Policy: {best} has the lowest mean E2E, {percent(mean)} against fifo/static; its P99 {percent(tail)}.",
+            _tiers(comparison, best),
         ]
     others = [setting for setting in settings if setting.policy != "fifo"]
     nearest = min(others, key=lambda setting: comparison.values(setting, "e2e_mean_s")[0])
     change = percent(comparison.change(nearest, BASELINE, "e2e_mean_s"))
     return [f"Policy: none lowers the mean E2E of fifo/static measurably; the nearest is {nearest}, {change}."]
+
+
+def _tiers(comparison: Comparison, best: Setting) -> str:
+    """Who gains and who pays."""
+    before, after = (comparison.summaries[setting][0]["per_tier"] for setting in (BASELINE, best))
+    changes = [f"{tier} {before[tier]['e2e_mean_s']:.1f} to {after[tier]['e2e_mean_s']:.1f} s" for tier in before]
+    return f"By tier, mean E2E from fifo/static to {best}: {', '.join(changes)}."
 
 
 def _calibration(comparison: Comparison) -> list[str]:
@@ -84,17 +94,28 @@ def _calibration(comparison: Comparison) -> list[str]:
     for estimator in dict.fromkeys(setting.estimator for setting in settings if setting.estimator != "static"):
         pairs = {setting: Setting(setting.policy, "static") for setting in settings if setting.estimator == estimator}
         pairs = {setting: static for setting, static in pairs.items() if static in comparison.summaries}
-        if not pairs:
-            continue
-        effects = {setting: abs(comparison.change(setting, pairs[setting], "e2e_mean_s").value) for setting in pairs}
-        setting = max(effects, key=effects.__getitem__)
-        error, mean = (comparison.change(setting, pairs[setting], metric) for metric in ("mae", "e2e_mean_s"))
-        verdict = ", which cannot be told from no effect" if mean.spans_zero else ""
-        said.append(
-            f"Calibration: {estimator} changes the MAE by {percent(error)} and, where it matters most "
-            f"({setting.policy}), the mean E2E by {percent(mean)}{verdict}."
-        )
+        if pairs:
+            said.append(_effect(comparison, estimator, pairs))
     return said
+
+
+def _effect(comparison: Comparison, estimator: str, pairs: dict[Setting, Setting]) -> str:
+    """What ``estimator`` changes, under the policy whose latency it moves most; most policies heed no estimate."""
+    effects = {setting: abs(comparison.change(setting, pairs[setting], "e2e_mean_s").value) for setting in pairs}
+    setting = max(effects, key=effects.__getitem__)
+    error, mean = (comparison.change(setting, pairs[setting], metric) for metric in ("mae", "e2e_mean_s"))
+    said = f"Calibration: {estimator} changes the MAE by {percent(error)}{_told(error)}"
+    if not effects[setting]:
+        return f"{said}; no policy compared lets an estimate change its order, so it cannot change latency."
+    if mean.spans_zero or math.isnan(mean.low):
+        verdict = "buys no measurable latency"
+    else:
+        verdict = "lowers latency" if mean.value < 0 else "costs latency"
+    return f"{said}; under {setting.policy} it {verdict}: mean E2E {percent(mean)}{_told(mean)}."
+
+
+def _told(change: Change) -> str:
+    return " (cannot be told from no effect)" if change.spans_zero else ""
 
 
 def _check(comparison: Comparison) -> list[str]:
@@ -122,7 +143,7 @@ def _shifted(comparison: Comparison) -> list[str]:
                 continue
             changes = comparison.values(setting, metric) / comparison.values(against, metric) - 1
             mean = changes[1:].mean()
-            if abs(mean - changes[0]) > changes[1:].std(ddof=1):
+            if abs(mean - changes[0]) > max(changes[1:].std(ddof=1), WORTH_SAYING):
                 name = metric.removesuffix("_s")
                 found.append(f"{setting} {name} {100 * mean:+.1f} % instead of {100 * changes[0]:+.1f} %")
     if not found:

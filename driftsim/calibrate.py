@@ -22,7 +22,10 @@ def fit_profile(trace: Trace, digest: str = "") -> Profile:
     """
     if trace.steps is None or len(trace.steps) < FEWEST_STEPS:
         have = "no steps table" if trace.steps is None else f"{len(trace.steps)} steps"
-        raise TraceError(f"the trace has {have}, a profile needs {FEWEST_STEPS}; give a profile with --profile")
+        raise TraceError(
+            f"the trace has {have}, a profile needs {FEWEST_STEPS}; fit one to another trace "
+            "(driftsim calibrate) and give it with --profile"
+        )
     steps = trace.steps
     matrix = np.column_stack([np.ones(len(steps)), *(steps[name].to_numpy(dtype=float) for name in FEATURES)])
     duration = steps["duration_s"].to_numpy()

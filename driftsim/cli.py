@@ -5,7 +5,7 @@ Heavy modules are imported inside the verbs, so that ``driftsim --help`` answers
 
 from __future__ import annotations
 
-import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,9 +16,17 @@ from typing import Annotated, Any
 import typer
 
 from driftsim import __version__
+from driftsim.policies import POLICIES, STOCK
 
-ALL_POLICIES = "stock,fifo,priority,weighted,sjf,aging"
-FILE_WIDTH = 100  # columns of the table where it goes to a file or a pipe
+ALL_POLICIES = ",".join([STOCK, *POLICIES])
+# What a capture fixes, so that the simulated engine can be held to it.
+SIMULATED = {"enforce_eager": True, "enable_prefix_caching": False, "async_scheduling": False}
+TABLE_WIDTH = 100  # columns that the printed tables need
+
+
+class RunError(Exception):
+    """A run did not come to its proper end."""
+
 
 app = typer.Typer(
     name="driftsim",
@@ -32,10 +40,14 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; exit 0 when done, 1 when a check failed, 2 when the input is wrong."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers and half-written folders go too
     try:
         sys.exit(app(standalone_mode=False))
     except (typer.Exit, typer.Abort) as stop:
         sys.exit(getattr(stop, "exit_code", 1))
+    except RunError as error:
+        print(f"driftsim: {error}", file=sys.stderr)
+        sys.exit(1)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"driftsim: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
@@ -52,6 +64,12 @@ def main() -> None:
 
 def one_line(error: Exception) -> str:
     """What went wrong, on one line: of an OSError its file and reason."""
+    if hasattr(error, "errors"):  # pydantic's
+        from driftsim.trace import first_problem
+
+        return first_problem(error)  # type: ignore[arg-type]
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("vllm", "torch", "psutil"):
+        return f"{error}; `make live` installs what a capture needs"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split())
@@ -153,8 +171,9 @@ def compare(
     """Replay a trace under each scheduler, with and without bias correction, and show what each does."""
     from contextlib import nullcontext
 
+    from driftsim import report
     from driftsim.admission import REFERENCE_SAFETY, Admission
-    from driftsim.compare import Comparing, check_plan, fit_base, measured_by_phase, runs_of, settings_of
+    from driftsim.compare import BASELINE, Comparing, check_plan, fit_base, measured_by_phase, runs_of, settings_of
     from driftsim.compare import compare as run_comparison
     from driftsim.request import Tier
     from driftsim.trace import digest, read, whole_folder
@@ -195,7 +214,7 @@ def compare(
     as_recorded = rate_scale == 1 and kv_blocks is None and profile is None
     check_plan(plan, workload)
     provenance = {
-        "trace": trace.name,
+        "trace": trace.resolve().name,
         "trace_digest": trace_digest,
         "kind": recorded.header.kind,
         "engine": f"simulated continuous batching, vLLM {plan.profile.engine.version} semantics",
@@ -206,15 +225,17 @@ def compare(
         "seed": seed,
         "replications": replications,
         "rate_scale": rate_scale,
+        "max_in_flight": plan.scenario(BASELINE).limit,
+        "max_num_seqs": plan.profile.engine.max_num_seqs,
+        "kv_blocks": plan.profile.engine.kv_blocks,
+        "refill_lag": refill_lag,
         "phase": phase,
     }
-    with whole_folder(out, replace_if_has="comparison.json") if out else nullcontext() as folder:
+    with whole_folder(out, replaces=report.FILES) if out else nullcontext() as folder:
         with _progress("replaying", runs_of(plan)) as advance:
             measured = measured_by_phase(recorded, plan) if as_recorded else None
             comparison = run_comparison(workload, plan, jobs, advance, measured)
         if folder is not None:
-            from driftsim import report
-
             report.write(comparison, provenance, folder)
     if as_json:
         from driftsim.report import document, dumps
@@ -269,8 +290,7 @@ def _show(comparison: Any, provenance: dict[str, Any]) -> None:
     from driftsim.report import effects, legend, table
 
     console = Console(highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = FILE_WIDTH
+    console.width = max(console.width, TABLE_WIDTH)  # a narrow terminal wraps; it never cuts a number
     headings, rows = table(comparison, brief=True)
     marks = {"best": "[bold]{} *[/bold]", "tie": "{} ~", "": "{}  "}
     cells = [[marks[cell.mark].format(cell.text) for cell in row] for row in rows]
@@ -281,7 +301,12 @@ def _show(comparison: Any, provenance: dict[str, Any]) -> None:
     names, changes = effects(comparison)
     if changes:
         console.print()
-        _print_table(console, "What calibration alone changes, against static under the same policy", names, changes)
+        _print_table(
+            console,
+            "What calibration alone changes, against static (a policy that heeds no estimate: 0)",
+            names,
+            changes,
+        )
     console.print()
     for sentence in answer(comparison):
         console.print(sentence, markup=False)
@@ -290,10 +315,16 @@ def _show(comparison: Any, provenance: dict[str, Any]) -> None:
 
 
 def _print_table(console: Any, title: str, headings: list[str], rows: list[list[str]]) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     shown = Table(
-        title=title, title_justify="left", title_style="bold", box=None, header_style="bold", padding=(0, 1, 0, 0)
+        title=escape(title),
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        header_style="bold",
+        padding=(0, 1, 0, 0),
     )
     for place, heading in enumerate(headings):
         shown.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
@@ -315,6 +346,19 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda runs: bar.advance(task, runs)
 
 
+@app.command()
+def calibrate(
+    trace: Annotated[Path, typer.Argument(help="Folder of a recorded trace that has steps.")],
+    out: Annotated[Path, typer.Option(help="File of the profile to write.")] = Path("profile.json"),
+) -> None:
+    """Fit a latency profile to the steps of a trace, for compare --profile."""
+    from driftsim.trace import digest, read
+
+    profile = _profile(None, trace, read(trace), digest(trace), None)
+    profile.save(out)
+    typer.echo(f"{out}: {_described(profile, None)}")
+
+
 class Caps(Choice):
     """Tables of max_tokens by category."""
 
@@ -332,7 +376,7 @@ def capture(
         0.5,
         1.0,
     ),
-    stress_gap: Annotated[tuple[float, float], typer.Option(help="The same in the stress phase.")] = (0.1, 0.6),
+    stress_gap: Annotated[tuple[float, float], typer.Option(help="The same in the stress phase.")] = (0.2, 1.0),
     caps: Annotated[
         Caps, typer.Option(help="max_tokens: most answers end by themselves, or the paper's.")
     ] = Caps.NATURAL,
@@ -345,6 +389,7 @@ def capture(
     import asyncio
 
     from driftsim.live.model import smollm2
+    from driftsim.trace import check_place
     from driftsim.workload import NATURAL_CAPS, REFERENCE_CAPS, drift_phases
 
     phases = drift_phases(learning, stress, learning_gap, stress_gap)
@@ -354,14 +399,15 @@ def capture(
         "max_num_batched_tokens": max_num_batched_tokens,
         "max_model_len": max_model_len,
     }
-    if out.exists():
-        raise ValueError(f"{out}: exists already; choose another folder or remove it")
+    check_place(out)  # before minutes are spent
     trace = asyncio.run(_capture(model or smollm2(), phases, table, seed, settings))
     trace.write(out)
     load = trace.header.load
     assert load is not None
     mark = f"DISTURBED, above {load.foreign_cpu_limit}" if load.disturbed else "quiet"
     typer.echo(f"{out}: {len(trace.requests)} requests; foreign CPU {load.foreign_cpu_mean} cores ({mark})", err=True)
+    if trace.header.ended != "complete":
+        raise RunError(f"{out}: the run was {trace.header.ended} ({trace.header.ended_why}); what was recorded is kept")
 
 
 async def _capture(model: Path, phases: Any, caps: Any, seed: int, settings: dict[str, Any]) -> Any:
@@ -372,7 +418,7 @@ async def _capture(model: Path, phases: Any, caps: Any, seed: int, settings: dic
     from driftsim.live.vllm import VllmEngine
     from driftsim.workload import reference_workload
 
-    engine = VllmEngine(model, dtype="bfloat16", enforce_eager=True, enable_prefix_caching=False, seed=seed, **settings)
+    engine = VllmEngine(model, dtype="bfloat16", seed=seed, **SIMULATED, **settings)
     await engine.start()
     try:
         await engine.warm_up()

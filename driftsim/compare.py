@@ -24,7 +24,7 @@ from driftsim.estimators import make_estimator
 from driftsim.latency import Profile
 from driftsim.metrics import LATENCIES, PERCENTILES, summary
 from driftsim.policies import POLICIES, STOCK, make_policy
-from driftsim.run import simulate
+from driftsim.run import observed_lengths, simulate
 from driftsim.scenario import Scenario
 from driftsim.trace import FINISHED, Trace, TraceError
 from driftsim.workload import Workload, resample
@@ -274,7 +274,8 @@ class _Replication(NamedTuple):
 
 
 def check_plan(plan: Comparing, workload: Workload) -> None:
-    """Raise ``ValueError`` for what no run could accept: an unknown policy, estimator or phase."""
+    """Raise ``ValueError`` for what no run could accept: an unknown policy, estimator or phase, words it lacks."""
+    observed_lengths(workload, plan.admission.unit)
     for setting in plan.settings:
         make_policy(setting.policy)
         make_estimator(setting.estimator, plan.admission, {})

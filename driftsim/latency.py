@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError
 from driftsim.trace import EngineSettings, Record, first_problem
 
 TICKS_PER_SECOND = 10**12
+LONGEST_STEP_S = 1e4  # of a profile's coefficients
 
 
 def ticks(seconds: float) -> int:
@@ -129,10 +130,10 @@ class Profile(Record):
     model: str = "unknown"
     hardware: str = "unknown"
     engine: EngineSettings
-    intercept_s: float = Field(gt=0)
-    prefill_token_s: float = Field(ge=0)
-    decode_request_s: float = Field(ge=0)
-    context_token_s: float = Field(ge=0)
+    intercept_s: float = Field(ge=1e-12, le=LONGEST_STEP_S)
+    prefill_token_s: float = Field(ge=0, le=LONGEST_STEP_S)
+    decode_request_s: float = Field(ge=0, le=LONGEST_STEP_S)
+    context_token_s: float = Field(ge=0, le=LONGEST_STEP_S)
     gap_s: float = Field(default=0.0, ge=0)
     notify_lag_s: float = Field(default=0.0, ge=0)
     submit_lag_s: float = Field(default=0.0, ge=0)
@@ -164,7 +165,7 @@ def load_profile(file: Path | str) -> Profile:
     try:
         return Profile.model_validate_json(Path(file).read_text())
     except FileNotFoundError:
-        raise ValueError(f"{file}: no such profile; fit one from a trace that has steps") from None
+        raise ValueError(f"{file}: no such profile; fit one with driftsim calibrate TRACE") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: not readable ({error})") from None
     except ValidationError as error:

@@ -20,6 +20,7 @@ from driftsim.trace import Trace
 
 # Okabe and Ito's colour-blind-safe palette.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#444444"
 LINES = ("-", "--", "-.", ":")
 STYLE: Any = {
     "font.size": 9,
@@ -65,17 +66,19 @@ def e2e_by_scheduler(comparison: Comparison) -> Figure:
     panel = axes[0]
     spread = np.linspace(0.16, -0.16, len(estimators)) if len(estimators) > 1 else [0.0]
     for setting in settings:
-        place = len(policies) - 1 - policies.index(setting.policy) + spread[estimators.index(setting.estimator)]
+        middle = len(policies) - 1 - policies.index(setting.policy) + spread[estimators.index(setting.estimator)]
         colour = COLOURS[estimators.index(setting.estimator)]
-        for stat, (marker, _) in MARKS.items():
+        for (stat, (marker, _)), nudge in zip(MARKS.items(), (0.05, 0.0, -0.05), strict=True):
             value, low, high = comparison.value(setting, f"e2e_{stat}_s")
+            place = middle + nudge  # so that the intervals of one setting do not hide each other
             if not np.isnan(low):
                 panel.plot([max(low, value / 20), high], [place, place], color=colour, linewidth=1.2, alpha=0.6)
             panel.plot(value, place, marker, color=colour, markersize=5, markerfacecolor="white", markeredgewidth=1.4)
     panel.set_yticks(range(len(policies)), reversed(policies))
     panel.set_xscale("log")
     _plain_log_axis(panel.xaxis)
-    panel.set_xlabel("end-to-end latency (s), simulated; bars: 95 % over resampled workloads")
+    bars = "; bars: 95 % over resampled workloads" if comparison.plan.replications > 2 else ""
+    panel.set_xlabel(f"end-to-end latency (s), simulated{bars}")
     marks = [_key(marker, label) for marker, label in MARKS.values()]
     colours = [_key("-", name, COLOURS[place]) for place, name in enumerate(estimators)]
     _legend(figure, [*marks, *colours])
@@ -91,15 +94,20 @@ def bias_over_requests(comparison: Comparison) -> Figure:
         for setting in learning:
             rows = comparison.traces[setting].requests
             places = np.flatnonzero((_admitted(comparison) == category).to_numpy())
-            colour = COLOURS[_policies(learning).index(setting.policy)]
-            panel.plot(places, rows["bias"].to_numpy()[places], color=colour, linewidth=1.2, drawstyle="steps-post")
+            number = _policies(learning).index(setting.policy)
+            style: dict[str, Any] = {
+                "color": COLOURS[number],
+                "linestyle": LINES[number % 4],
+                "drawstyle": "steps-post",
+            }
+            panel.plot(places, rows["bias"].to_numpy()[places], linewidth=1.2, **style)
         panel.axhline(1.0, color="#888888", linewidth=0.8, linestyle=":")
         panel.set_title(category)
-        panel.set_xlabel("request")
+        panel.set_xlabel("arrival number")
     axes[0].set_ylabel("bias at admission")
     if not learning:
         axes[0].text(0.5, 0.5, "no estimator that learns", ha="center", transform=axes[0].transAxes)
-    keys = [_key("-", name, COLOURS[place]) for place, name in enumerate(_policies(learning))]
+    keys = [_key(LINES[place % 4], name, COLOURS[place]) for place, name in enumerate(_policies(learning))]
     _legend(figure, keys)
     return figure
 
@@ -116,7 +124,7 @@ def estimated_against_observed(comparison: Comparison) -> Figure:
     shown = [name for name in CATEGORIES if (_admitted(comparison) == name).any()]
     for panel, estimator in zip(axes, estimators, strict=True):
         trace = comparison.traces[first[estimator]]
-        done = trace.requests["finish_reason"].isin(("stop", "length")).to_numpy()
+        done = trace.requests["finish_reason"].isin(("stop", "length")).to_numpy() & _scored(comparison)
         rows, categories = trace.requests[done], _admitted(comparison)[done]
         observed = unit.lengths(rows["output_tokens"], rows["output_words"])
         for place, category in enumerate(shown):
@@ -154,11 +162,15 @@ def queue_depth_by_tenant(comparison: Comparison) -> Figure:
             panel.step(moments, depth, LINES[place % 4], where="post", color=COLOURS[place % 7], linewidth=1.2)
         panel.set_title(str(setting))
         panel.set_xlabel("time (s)")
-    for panel in axes[len(shown) :]:
+    for place, panel in enumerate(axes[len(shown) :], len(shown)):
         panel.set_visible(False)
+        axes[place - 3].tick_params(labelbottom=True)  # nothing stands under it to carry the labels
     for place in range(0, len(axes), 3):
         axes[place].set_ylabel("waiting requests")
     _legend(figure, [_key(LINES[place % 4], name, COLOURS[place % 7]) for place, name in enumerate(tenants)])
+    everybody = comparison.traces[shown[0]].requests["tenant"].nunique()
+    if everybody > len(tenants):
+        figure.suptitle(f"the {len(tenants)} largest of {everybody} tenants", fontsize=8, x=0.99, ha="right")
     return figure
 
 
@@ -186,6 +198,13 @@ def _plain_log_axis(axis: Any) -> None:
     axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
 
+def _scored(comparison: Comparison) -> Any:
+    """Which requests of the recorded workload the errors are over: of the phase, and not used up by a fit."""
+    table, plan = comparison.workload.table, comparison.plan
+    in_phase = (table["phase"] == plan.phase) | (plan.phase == "all")
+    return (in_phase & ~table["source"].isin(plan.excluded)).to_numpy()
+
+
 def _policies(settings: Sequence[Setting]) -> list[str]:
     return list(dict.fromkeys(setting.policy for setting in settings))
 
@@ -196,9 +215,13 @@ def _figure(rows: int, columns: int, height: float, **shared: Any) -> tuple[Figu
     return figure, list(panels.ravel())
 
 
-def _key(marker: str, label: str, colour: str = "#444444") -> Any:
-    line = {"linestyle": marker, "marker": ""} if marker in LINES else {"linestyle": "", "marker": marker}
-    return matplotlib.lines.Line2D([], [], color=colour, label=label, markerfacecolor="white", **line)  # type: ignore[arg-type]
+def _key(marker: str, label: str, colour: str = GREY) -> Any:
+    style: dict[str, Any] = {"linestyle": "", "marker": marker, "markerfacecolor": "white"}
+    if marker in LINES:
+        style = {"linestyle": marker}
+    elif colour != GREY:  # a scatter's points are filled
+        style["markerfacecolor"] = colour
+    return matplotlib.lines.Line2D([], [], color=colour, label=label, **style)
 
 
 def _legend(figure: Figure, keys: list[Any]) -> None:

@@ -22,6 +22,19 @@ FIGURES = {
 }
 
 
+PICTURES = tuple(f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png"))
+FILES = ("rows.csv", "comparison.json", "report.html", *PICTURES)
+TERMS = {
+    "E2E": "end to end: from arrival to the last token; TTFT: to the first token; TPOT: time per token after the first",
+    "vs fifo/static": "relative change of the mean E2E against first in, first out with uncorrected estimates",
+    "estimator": "static leaves the estimates alone, ema is the published bias correction, oracle knows every length",
+    "MAE, RMSE": "mean absolute and root mean square error of the estimated output length",
+    "tau": "Kendall's rank correlation of budget and truth: all that an order by budget can use",
+    "Jain": "fairness over tenants, of their mean tokens per second: 1 is equal",
+    "stock": "vLLM's own order: first in, first out, with no limit in flight",
+}
+
+
 @dataclass(frozen=True)
 class Shown:
     """A column of the table: heading, unit, metric, digits, whether the largest is best, whether terminals show it."""
@@ -145,6 +158,7 @@ def html(comparison: Comparison, provenance: dict[str, Any], pictures: dict[str,
         legend=legend(comparison),
         tiers=tiers(comparison),
         effects=effects(comparison),
+        terms=TERMS,
         figures=figures,
         provenance=provenance,
         admission=comparison.plan.admission.model_dump(mode="json"),

@@ -52,7 +52,7 @@ class Simulation:
             raise ValueError("a simulation needs every output length; this workload does not know them")
         self.outputs = table["output_tokens"].astype(int).tolist()
         self.stops = table["stops"].fillna(False).astype(bool).tolist()
-        self.observed = _observed(workload, scenario.admission.unit)
+        self.observed = observed_lengths(workload, scenario.admission.unit)
         self.env = simpy.Environment(initial_time=0)
         profile = scenario.profile
         lag = scenario.refill_lag
@@ -208,7 +208,7 @@ class Simulation:
         )
 
 
-def _observed(workload: Workload, unit: Accounting) -> list[int]:
+def observed_lengths(workload: Workload, unit: Accounting) -> list[int]:
     """True output lengths in the accounting's unit. Raises ``ValueError`` where words are missing."""
     table = workload.table
     prompts = unit.lengths(table["prompt_tokens"], table["prompt_words"])

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,6 +26,8 @@ FINISHED = ("stop", "length")
 FINISH_REASONS = (*FINISHED, "abort", "error", "rejected")
 CENSORED = ("length", "abort")
 TIER_NAMES = ("premium", "standard", "batch")
+LONGEST_S = 1e9  # a run of thirty years
+MOST = 10**9  # tokens, or anything else that is counted
 CLOCK_TOLERANCE_S = 1e-6  # two clocks of one host, each rounded to a microsecond
 
 
@@ -76,6 +78,7 @@ STEP_COLUMNS: tuple[Column, ...] = (
     *_columns("int", "running waiting kv_blocks_used preempted"),
 )
 LIFE = ("arrival_s", "dispatch_s", "queued_s", "scheduled_s", "first_token_s", "finish_s")
+TRACE_FILES = ("header.json", "requests.parquet", "steps.parquet", "telemetry.parquet")
 TABLES = {"requests": REQUEST_COLUMNS, "steps": STEP_COLUMNS}
 
 
@@ -217,7 +220,7 @@ class Trace:
         exists is no trace, and ``OSError`` if the place cannot be written.
         """
         check(self, str(folder))
-        with whole_folder(folder, replace_if_has="header.json" if overwrite else None) as building:
+        with whole_folder(folder, replaces=TRACE_FILES if overwrite else ()) as building:
             self._write_files(building)
         return Path(folder)
 
@@ -232,18 +235,13 @@ class Trace:
 
 
 @contextmanager
-def whole_folder(folder: Path | str, replace_if_has: str | None = None) -> Iterator[Path]:
+def whole_folder(folder: Path | str, replaces: Collection[str] = ()) -> Iterator[Path]:
     """A folder to fill, which becomes ``folder`` at the end, or nothing at all if the block raises.
 
-    An existing ``folder`` is replaced only if it holds a file ``replace_if_has``, or is empty. Raises ``TraceError``
-    for one that may not be replaced, ``OSError`` if the place cannot be written; both before anything is computed.
+    An existing ``folder`` is replaced only if it holds nothing but files named in ``replaces``. Raises as
+    ``check_place`` does, before the block begins.
     """
-    folder = Path(folder).absolute()
-    if folder.exists() and not folder.is_dir():
-        raise TraceError(f"{folder}: is a file; choose a folder")
-    old = folder.exists() and any(folder.iterdir())
-    if old and not (replace_if_has and (folder / replace_if_has).is_file()):
-        raise TraceError(f"{folder}: exists already and is not empty; choose another folder or remove it")
+    folder = check_place(folder, replaces)
     missing = [parent for parent in folder.parents if not parent.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -255,9 +253,37 @@ def whole_folder(folder: Path | str, replace_if_has: str | None = None) -> Itera
                 folder.rename(Path(aside) / "old")
             building.rename(folder)
     except BaseException:
-        for parent in missing:
-            parent.rmdir()  # made above, and empty again
+        _remove(missing)
         raise
+
+
+def check_place(folder: Path | str, replaces: Collection[str] = ()) -> Path:
+    """The absolute path of ``folder``, if it can be written and stands in nobody's way; nothing is left behind.
+
+    Raises ``TraceError`` for a folder that may not be replaced and ``OSError`` for a place that cannot be written.
+    """
+    folder = Path(folder).resolve()
+    if folder.exists() and not folder.is_dir():
+        raise TraceError(f"{folder}: is a file; choose a folder")
+    foreign = [file.name for file in folder.iterdir() if file.name not in replaces] if folder.exists() else []
+    if foreign:
+        raise TraceError(f"{folder}: exists already and holds {foreign[0]!r}; choose another folder or remove it")
+    missing = [parent for parent in folder.parents if not parent.exists()]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        Path(tempfile.mkdtemp(dir=folder.parent)).rmdir()
+    except OSError as error:
+        raise OSError(error.errno, "cannot be written here: " + (error.strerror or str(error)), str(folder)) from None
+    finally:
+        _remove(missing)
+    return folder
+
+
+def _remove(made: list[Path]) -> None:
+    """Remove folders that were made on the way, innermost first, where they are there and empty."""
+    for folder in made:
+        if folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def read(folder: Path | str) -> Trace:
@@ -274,16 +300,23 @@ def read(folder: Path | str) -> Trace:
         header=header,
         requests=requests,
         steps=_read_table(steps, STEP_COLUMNS) if steps.exists() else None,
-        telemetry=pd.read_parquet(telemetry) if telemetry.exists() else None,
+        telemetry=_read_telemetry(telemetry) if telemetry.exists() else None,
     )
     check(trace, str(folder))
     return trace
 
 
+def _read_telemetry(file: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise TraceError(f"{file}: not readable as Parquet ({str(error).splitlines()[0]}); remove it") from None
+
+
 def digest(folder: Path | str) -> str:
     """SHA-256 over the files of the trace in ``folder``, as hexadecimal: what names a trace in a result."""
     total = hashlib.sha256()
-    for name in ("header.json", "requests.parquet", "steps.parquet", "telemetry.parquet"):
+    for name in TRACE_FILES:
         file = Path(folder) / name
         if file.exists():
             total.update(name.encode() + hashlib.sha256(file.read_bytes()).digest())
@@ -316,8 +349,18 @@ def check(trace: Trace, where: str) -> None:
     unknown = sorted(set(table["phase"]) - phases)
     if unknown:
         raise TraceError(f"{where}: phase {unknown[0]!r} is in requests.parquet but not in the header's workload")
+    previous = -np.inf
     for phase in trace.header.workload.phases:
-        first = table["arrival_s"][table["phase"] == phase.name].min()
+        arrivals = table["arrival_s"][table["phase"] == phase.name]
+        first = arrivals.min()
+        if len(arrivals) != phase.requests and trace.header.ended == "complete":
+            raise TraceError(
+                f"{where}/header.json: phase {phase.name!r} counts {phase.requests} requests, "
+                f"requests.parquet has {len(arrivals)}; correct the header"
+            )
+        if first < previous:
+            raise TraceError(f"{where}/header.json: phase {phase.name!r} began before the one above it; reorder them")
+        previous = first
         if phase.start_s is not None and first < phase.start_s - CLOCK_TOLERANCE_S:
             raise TraceError(
                 f"{where}/header.json: phase {phase.name!r} has start_s {phase.start_s}, "
@@ -337,7 +380,9 @@ class _Problem:
 
 def _request_problems(table: pd.DataFrame, header: Header) -> Iterator[_Problem]:
     finished = table["finish_reason"].isin(FINISHED)
-    yield _Problem("request_id", table["request_id"].duplicated(), "a duplicate id", "give every request its own id")
+    own = "give every request its own id"
+    yield _Problem("request_id", table["request_id"].duplicated(), "a duplicate id", own)
+    yield _Problem("request_id", ~table["request_id"].map(str.isprintable) | (table["request_id"] == ""), "no id", own)
     yield _Problem("tier", ~table["tier"].isin(TIER_NAMES), f"an unknown tier, not one of {', '.join(TIER_NAMES)}")
     reasons = table["finish_reason"]
     known = reasons.isna() if header.ended != "complete" else pd.Series(False, index=table.index)
@@ -359,7 +404,8 @@ def _time_problems(table: pd.DataFrame, finished: pd.Series) -> Iterator[_Proble
     arrival = table["arrival_s"]
     yield _Problem("arrival_s", ~np.isfinite(arrival), "every request has an arrival time")
     for name in LIFE:
-        yield _Problem(name, np.isinf(table[name]) | (table[name] < 0), "times are finite and not negative")
+        wrong = (table[name] > LONGEST_S) | (table[name] < 0)
+        yield _Problem(name, wrong, f"times are finite and not negative, at most {LONGEST_S:g} s")
     yield _Problem("finish_s", finished & table["finish_s"].isna(), "a finished request has a finish time")
     latest = arrival
     for earlier, later in pairwise(LIFE):
@@ -383,6 +429,7 @@ def _check_steps(steps: pd.DataFrame, where: str) -> None:
     values = steps[[column.name for column in STEP_COLUMNS]].to_numpy(dtype=float)
     bad = ~np.isfinite(values) | (values < 0)
     bad[:, 1] |= values[:, 1] == 0  # a step takes time
+    bad[:, :2] |= values[:, :2] > LONGEST_S
     if bad.any():
         row, column = (int(index[0]) for index in np.nonzero(bad))
         name = STEP_COLUMNS[column].name
@@ -413,16 +460,30 @@ def _read_header(file: Path) -> Header:
         raise TraceError(f"{file}: {first_problem(error)}; correct the header") from None
 
 
+KINDS: dict[str, Any] = {  # what Arrow calls a column that can hold each kind; an empty one has type null
+    "int": lambda types, kind: types.is_integer(kind) or types.is_floating(kind),
+    "float": lambda types, kind: types.is_integer(kind) or types.is_floating(kind),
+    "str": lambda types, kind: types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind),
+}
+
+
 def _read_table(file: Path, columns: tuple[Column, ...]) -> pd.DataFrame:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(file).to_pandas(integer_object_nulls=True)
+        rows = pq.read_table(file) if file.is_file() else None
     except FileNotFoundError:
         raise TraceError(f"{file}: no such file; the trace is incomplete, copy the whole folder") from None
     except (OSError, pa.ArrowException) as error:
         raise TraceError(f"{file}: not readable as Parquet ({str(error).splitlines()[0]})") from None
+    if rows is None:
+        raise TraceError(f"{file}: no such file; the trace is incomplete, copy the whole folder")
+    for column in columns:
+        kind = rows.schema.field(column.name).type if column.name in rows.schema.names else pa.null()
+        if not (pa.types.is_null(kind) or KINDS[column.kind](pa.types, kind)):
+            raise TraceError(f"{file}: column {column.name} does not hold {column.kind} values but {kind}; convert it")
+    table = rows.to_pandas(integer_object_nulls=True)
     names = [column.name for column in columns]
     missing = [name for name in names if name not in table.columns]
     if missing:
@@ -446,15 +507,15 @@ def _typed_column(values: pd.Series, column: Column, where: str) -> pd.Series:
     if column.kind == "str":
         texts = values.astype(object)
         return texts.where(texts.notna(), None)
-    try:
-        if column.kind == "int" and not (numbers := values.dropna().astype("float64")).mod(1).eq(0).all():
-            row = numbers.index[numbers.mod(1) != 0][0]
-            raise TraceError(f"{where}: row {row}: {column.name} is {numbers[row]}, not a whole number")
-        return values.astype(column.dtype)
-    except TraceError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise TraceError(f"{where}: column {column.name} does not hold {column.kind} values ({error})") from None
+    if column.kind == "int":
+        numbers = values.dropna().astype("float64")
+        wrong = (numbers.mod(1) != 0) | (numbers.abs() > MOST)
+        if wrong.any():
+            row = numbers.index[wrong][0]
+            raise TraceError(
+                f"{where}: row {row}: {column.name} is {numbers[row]:g}, not a whole number below {MOST:g}"
+            )
+    return values.astype(column.dtype)
 
 
 def write_table(table: pd.DataFrame, file: Path, columns: tuple[Column, ...] | None) -> None:

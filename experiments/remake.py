@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pandas as pd
 
@@ -20,7 +23,7 @@ from experiments import estimation_error
 ROOT = estimation_error.ROOT
 DEMO = ROOT / "experiments" / "which_scheduler"
 DOCUMENTS = tuple(ROOT / name for name in ("README.md", "traces/README.md", "experiments/README.md"))
-KEPT = ("rows.csv", "comparison.json", "e2e_by_scheduler.svg", "e2e_by_scheduler.png", "table.txt")
+KEPT = ("rows.csv", "comparison.json", "e2e_by_scheduler.svg", "e2e_by_scheduler.png")
 
 
 def main() -> None:
@@ -34,13 +37,15 @@ def main() -> None:
 
 def run_demo() -> None:
     """Run what ``make demo`` runs and keep its rows, its table and one figure."""
-    command = [sys.executable, "-m", "driftsim.cli", "compare", str(estimation_error.TRACE), "--out", str(DEMO)]
-    environment = os.environ | {"COLUMNS": "100"}
-    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
+    DEMO.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as aside:
+        out = Path(aside) / "out"
+        command = [sys.executable, "-m", "driftsim.cli", "compare", str(estimation_error.TRACE), "--out", str(out)]
+        environment = os.environ | {"COLUMNS": "100"}
+        printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
+        for name in KEPT:
+            shutil.copy(out / name, DEMO / name)
     (DEMO / "table.txt").write_text("\n".join(line.rstrip() for line in printed.splitlines()) + "\n")
-    for file in DEMO.iterdir():
-        if file.name not in KEPT:
-            file.unlink()
 
 
 def with_blocks(text: str) -> str:

@@ -148,7 +148,7 @@ def test_a_place_that_cannot_be_written_gets_one_line_and_exit_2(trace: Path, tm
     for out, message in (
         (tmp_path / "file" / "out", "file"),
         (tmp_path / "file", "is a file; choose a folder"),
-        (tmp_path / "mine", "exists already and is not empty"),
+        (tmp_path / "mine", "exists already and holds 'thesis.txt'"),
         (Path("/proc/out"), "/proc"),
     ):
         run = driftsim("compare", trace, "--out", out, "--replications", 1)
@@ -170,6 +170,22 @@ def test_whitespace_on_a_trace_without_words_asks_for_a_ratio(trace: Path, tmp_p
     assert "give --words-per-token" in refused.stderr
     derived = driftsim(*asked, "--words-per-token", 0.72)
     assert json.loads(derived.stdout)["rows"][0]["accounting"] == "whitespace (derived)"
+
+
+def test_a_profile_can_be_fitted_to_one_trace_and_used_for_another(trace: Path, tmp_path: Path) -> None:
+    file = tmp_path / "profile.json"
+    fitted = driftsim("calibrate", trace, "--out", file)
+    assert fitted.returncode == 0
+    assert "MAPE" in fitted.stdout
+    bare = tmp_path / "bare"
+    shutil.copytree(trace, bare)
+    (bare / "steps.parquet").unlink()
+    refused = driftsim("compare", bare, "--replications", 1)
+    assert refused.returncode == 2
+    assert f"{bare}: the trace has no steps table" in refused.stderr
+    used = driftsim("compare", bare, "--replications", 1, "--json", "--profile", file)
+    assert "profile.json" in json.loads(used.stdout)["profile"]
+    assert driftsim("calibrate", trace, "--out", "/proc/x/p.json").returncode == 2
 
 
 def test_an_unknown_option_or_verb_is_exit_2() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -111,3 +112,32 @@ def test_a_phase_after_drain_waits_for_the_last_one_to_leave() -> None:
     trace, _ = run(workload([0.0, 0.0], [1, 1], phases, prompt_tokens=[30, 5]))
     assert trace.requests["arrival_s"][1] >= trace.requests["finish_s"][0] + 0.05
     assert trace.header.workload.phases[1].start_s == trace.requests["arrival_s"][1]
+
+
+def test_a_run_that_is_cancelled_keeps_what_was_recorded() -> None:
+    async def cancelled() -> Trace:
+        phases = (Phase(name="now", requests=2), Phase(name="never", kind="after-drain", requests=1, pause_s=60.0))
+        made = workload([0.0, 0.0, 0.0], [1, 1, 1], phases, prompt_tokens=[5, 9, 5])
+        task = asyncio.create_task(record(made, Echo(), Plan()))
+        await asyncio.sleep(0.3)
+        task.cancel()
+        return await task
+
+    trace = asyncio.run(cancelled())
+    traces.check(trace, "cut short")
+    assert trace.header.ended == "interrupted"
+    assert list(trace.requests["finish_reason"]) == ["stop", "stop"]
+
+
+def test_a_run_whose_engine_breaks_keeps_what_was_recorded(tmp_path: Path) -> None:
+    class Breaks(Echo):
+        def submit(self, job: Job, true_length: int | None) -> None:
+            if job.index == 1:
+                raise RuntimeError("the engine core is gone")
+            super().submit(job, true_length)
+
+    trace = asyncio.run(record(workload([0.0, 0.1], [1, 1], prompt_tokens=[5, 5]), Breaks(), Plan()))
+    assert trace.header.ended == "failed"
+    assert "the engine core is gone" in trace.header.ended_why
+    back = traces.read(trace.write(tmp_path / "t"))
+    assert list(back.requests["finish_reason"]) == ["stop", None]

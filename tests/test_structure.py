@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from driftsim.compare import Comparing, Setting, compare, settings_of
+from driftsim.policies import POLICIES, Keyed
+from driftsim.request import Job
+from driftsim.run import simulate
+from tests.strategies import engine, profile, workload
 
 PACKAGE = Path(__file__).resolve().parent.parent / "driftsim"
 LAYERS = [
@@ -86,8 +93,24 @@ def test_help_answers_in_under_half_a_second() -> None:
 
 def test_adding_a_policy_takes_a_class_and_one_line() -> None:
     source = (PACKAGE / "policies.py").read_text()
-    for kind in ("Fifo", "Priority", "Sjf", "Aging"):
-        uses = [line for line in source.splitlines() if kind in line and '"""' not in line]
-        assert len(uses) == 2 if kind != "Fifo" else 3  # the class, its line in POLICIES (and stock's)
-    elsewhere = [path for _, path in modules() if path.name != "policies.py" and "Sjf" in path.read_text()]
-    assert elsewhere == []
+    for kind in ("Priority", "Sjf", "Aging", "Weighted"):
+        uses = [line for line in source.splitlines() if re.search(rf"\b{kind}\b", line) and '"""' not in line]
+        assert len(uses) == 2, uses  # the class, and its line in POLICIES
+        assert not [path for _, path in modules() if path.name != "policies.py" and kind in path.read_text()]
+
+
+def test_a_policy_that_is_entered_joins_every_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lifo(Keyed):
+        """Last in, first out."""
+
+        def key(self, job: Job) -> float:
+            return -job.request.arrival
+
+    monkeypatch.setitem(POLICIES, "lifo", Lifo)
+    made = workload([0.0, 0.0, 0.001, 0.002], [9, 9, 9, 9])
+    plan = Comparing(
+        profile=profile(engine(max_num_seqs=1)), settings=settings_of(POLICIES, ["static"]), replications=1
+    )
+    assert "lifo" in [row["policy"] for row in compare(made, plan, jobs=1).rows()]
+    run = simulate(plan.scenario(Setting("lifo", "static")), made)
+    assert list(run.requests["dispatch_index"]) == [0, 3, 2, 1]

@@ -80,20 +80,21 @@ def test_a_failed_write_leaves_nothing_behind(made: Trace, tmp_path: Path, monke
 def test_an_existing_folder_is_replaced_only_if_it_is_ours_and_we_are_told(made: Trace, tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.txt").write_text("years of work")
+    (tmp_path / "precious" / "header.json").write_text("{}")
     made.write(tmp_path / "t")
     with pytest.raises(TraceError, match="exists already"):
         made.write(tmp_path / "t")
-    with pytest.raises(TraceError, match="exists already"):
+    with pytest.raises(TraceError, match="holds 'thesis.txt'"):
         made.write(tmp_path / "precious", overwrite=True)
     made.write(tmp_path / "t", overwrite=True)
     assert sorted(os.listdir(tmp_path)) == ["precious", "t"]
-    assert os.listdir(tmp_path / "precious") == ["thesis.txt"]
+    assert sorted(os.listdir(tmp_path / "precious")) == ["header.json", "thesis.txt"]
 
 
 def test_a_block_that_raises_leaves_the_old_folder(tmp_path: Path) -> None:
     with whole_folder(tmp_path / "out") as folder:
         (folder / "mark").write_text("old")
-    with pytest.raises(RuntimeError), whole_folder(tmp_path / "out", replace_if_has="mark") as folder:
+    with pytest.raises(RuntimeError), whole_folder(tmp_path / "out", replaces=["mark"]) as folder:
         (folder / "mark").write_text("new")
         raise RuntimeError
     assert (tmp_path / "out" / "mark").read_text() == "old"
@@ -118,9 +119,14 @@ WRONG_ROWS: list[tuple[dict[str, Any], str]] = [
     ({"finish_reason": ["stop", None, "stop"]}, "finish_reason is empty"),
     ({"dispatch_index": [0, 0, 2]}, "dispatch_index is 0: a duplicate index"),
     ({"phase": ["only", "only", "later"]}, "phase 'later' is in requests.parquet but not in the header"),
-    ({"prompt_tokens": ["8", "many", "8"]}, "column prompt_tokens does not hold int values"),
-    ({"prompt_tokens": [8.0, 8.9, 8.0]}, "row 1: prompt_tokens is 8.9, not a whole number"),
+    ({"prompt_tokens": ["8", "many", "8"]}, "column prompt_tokens does not hold int values but"),
+    ({"prompt_tokens": [8.0, 8.9, 8.0]}, "row 1: prompt_tokens is 8.9, not a whole number below 1e+09"),
     ({"max_tokens": [600, 600, 600], "output_tokens": [510, 1, 9]}, "with its prompt more than max_model_len 512"),
+    ({"finish_s": [0.05, 1e300, 0.29]}, "finish_s is 1e+300: times are finite"),
+    ({"max_tokens": [64, 2**62, 64]}, "max_tokens is 4.61169e+18, not a whole number below 1e+09"),
+    ({"tenant": [["a"], ["b"], ["c"]]}, "column tenant does not hold str values but list"),
+    ({"prompt_tokens": [True, True, True]}, "column prompt_tokens does not hold int values but bool"),
+    ({"request_id": ["r0", "", "r2"]}, "request_id is '': no id"),
     ({"bonus": [1, 2, 3]}, "column 'bonus' is not in schema 1"),
 ]
 
@@ -151,6 +157,11 @@ WRONG_HEADERS: list[tuple[str, Any, str]] = [
     ("surprise", 1, "surprise: Extra inputs are not permitted"),
     ("engine", {}, "engine.max_num_seqs: Field required"),
     ("kind", "dreamt", "kind: Input should be"),
+    (
+        "workload",
+        {"name": "x", "phases": [{"name": "only", "requests": 4}]},
+        "counts 4 requests, requests.parquet has 3",
+    ),
     ("workload", {"name": "x", "phases": [{"name": "only", "requests": 3, "start_s": 0.05}]}, "has start_s 0.05"),
     ("workload", {"name": "x", "phases": [{"name": "a", "requests": 1}] * 2}, "two phases have the same name"),
     ("workload", {"name": "x", "phases": [{"name": "a", "kind": "closed", "requests": 3}]}, "needs at least 1 user"),

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -87,16 +88,21 @@ async def record(
     plan: Plan,
     progress: Callable[[int, int], None] = lambda done, running: None,
 ) -> Trace:
-    """Run ``workload`` through ``engine`` (started, warm) and return what happened; ``progress`` hears of each end."""
+    """Run ``workload`` through ``engine`` (started, warm) and return what happened; ``progress`` hears of each end.
+
+    A run that is cancelled or fails returns what was recorded until then, and its header says so.
+    """
     limit = engine.settings.max_num_seqs if plan.max_in_flight is None else plan.max_in_flight
     dispatcher = Dispatcher(
         make_policy(plan.policy), make_estimator(plan.estimator, plan.admission, {}), plan.admission, limit
     )
     with CpuMonitor() as monitor:
         run = _Run(workload, engine, dispatcher, progress)
-        await run.drive()
+        ended, why = await run.drive_to_an_end()
         await asyncio.sleep(monitor.interval_s)
-    header = _header(workload, engine, plan, limit).changed(load=monitor.load(run.start), workload=run.workload_info())
+    header = _header(workload, engine, plan, limit).changed(
+        load=monitor.load(run.start), workload=run.workload_info(), ended=ended, ended_why=why
+    )
     steps = engine.steps(run.start)
     recorded = None if steps is None else typed(steps, STEP_COLUMNS, "steps")
     return Trace(header, run.table(), recorded, monitor.table(run.start))
@@ -122,6 +128,16 @@ class _Run:
 
     def now(self) -> float:
         return time.monotonic() - self.start
+
+    async def drive_to_an_end(self) -> tuple[str, str]:
+        """How the run ended, and why it did not end well."""
+        try:
+            await self.drive()
+        except asyncio.CancelledError:
+            return "interrupted", "stopped from outside"
+        except Exception as error:  # whatever broke, what was measured until then is kept
+            return "failed", f"{type(error).__name__}: {error}"
+        return "complete", ""
 
     async def drive(self) -> None:
         """Until every request has arrived and left."""
@@ -190,14 +206,16 @@ class _Run:
     def table(self) -> pd.DataFrame:
         """The trace's request table."""
         lived = pd.DataFrame(self.rows)
-        described = self.workload.table.drop(columns=["output_tokens", "output_words", "stops", "offset_s", "source"])
+        described = self.workload.table.head(len(self.rows)).drop(
+            columns=["output_tokens", "output_words", "stops", "offset_s", "source"]
+        )
         whole = pd.concat([described, lived], axis=1)
         return typed(whole.reindex(columns=[column.name for column in REQUEST_COLUMNS]), REQUEST_COLUMNS, "requests")
 
     def workload_info(self) -> Any:
         """The workload's description, with the moment at which each phase started."""
         starts = self.arrivals.starts()
-        phases = zip(self.workload.info.phases, starts, strict=True)
+        phases = zip_longest(self.workload.info.phases, starts)  # one that never began has no start
         dated: tuple[Phase, ...] = tuple(phase.changed(start_s=start) for phase, start in phases)
         return self.workload.info.changed(phases=dated)
 

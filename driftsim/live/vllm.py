@@ -173,7 +173,7 @@ class VllmEngine:
 
     def steps(self, start: float) -> pd.DataFrame:
         """The steps that began after ``start`` (monotonic s), with times counted from it."""
-        table = pd.read_csv(Path(self._folder.name) / "steps.csv")
+        table = pd.read_csv(Path(self._folder.name) / "steps.csv", on_bad_lines="skip").dropna()
         table["start_s"] -= start
         return table[table["start_s"] >= 0].reset_index(drop=True)
 
