@@ -1,6 +1,6 @@
 """Remake what is stored under experiments/, and the parts of README.md and traces/README.md that code produces.
 
-python -m experiments.remake            # about three minutes on two cores
+python -m experiments.remake            # all of it
 python -m experiments.remake --blocks   # only rewrite the blocks from what is stored
 """
 
