@@ -205,5 +205,6 @@ def test_every_decision_is_vllms(vllm_scheduler: Any, block: int) -> None:
             assert mine == wanted, f"seed {seed}, {made.settings}"
             steps += 1
             preemptions += len(wanted.preempted)
-    assert steps > 1000
-    assert preemptions > 10
+    if WORKLOADS >= 200:  # fewer need not hold enough of everything
+        assert steps > 1000
+        assert preemptions > 10
