@@ -173,7 +173,7 @@ def compare(
 
     from driftsim import report
     from driftsim.admission import REFERENCE_SAFETY, Admission
-    from driftsim.compare import BASELINE, Comparing, check_plan, fit_base, measured_by_phase, runs_of, settings_of
+    from driftsim.compare import Comparing, check_plan, fit_base, measured_by_phase, runs_of, settings_of
     from driftsim.compare import compare as run_comparison
     from driftsim.request import Tier
     from driftsim.trace import digest, read, whole_folder
@@ -217,19 +217,9 @@ def compare(
         "trace": trace.resolve().name,
         "trace_digest": trace_digest,
         "kind": recorded.header.kind,
-        "engine": f"simulated continuous batching, vLLM {plan.profile.engine.version} semantics",
-        "model": plan.profile.model,
-        "hardware": plan.profile.hardware,
         "profile": _described(plan.profile, profile),
-        "profile_digest": plan.profile.digest,
-        "seed": seed,
-        "replications": replications,
         "rate_scale": rate_scale,
-        "max_in_flight": plan.scenario(BASELINE).limit,
-        "max_num_seqs": plan.profile.engine.max_num_seqs,
-        "kv_blocks": plan.profile.engine.kv_blocks,
-        "refill_lag": refill_lag,
-        "phase": phase,
+        **report.provenance(plan),
     }
     with whole_folder(out, replaces=report.FILES) if out else nullcontext() as folder:
         with _progress("replaying", runs_of(plan)) as advance:

@@ -12,7 +12,7 @@ from typing import Any
 
 from driftsim import __version__
 from driftsim.answer import answer, percent, warnings
-from driftsim.compare import BASELINE, Comparison, Setting
+from driftsim.compare import BASELINE, Comparing, Comparison, Setting
 
 FIGURES = {
     "e2e_by_scheduler": "End-to-end latency by scheduler",
@@ -121,6 +121,24 @@ def document(comparison: Comparison, provenance: dict[str, Any]) -> dict[str, An
         "answer": answer(comparison),
         "warnings": warnings(comparison),
         **provenance,
+    }
+
+
+def provenance(plan: Comparing) -> dict[str, Any]:
+    """What of ``plan`` a reader must know to run the comparison again."""
+    engine = plan.profile.engine
+    return {
+        "engine": f"simulated continuous batching, vLLM {engine.version} semantics",
+        "model": plan.profile.model,
+        "hardware": plan.profile.hardware,
+        "profile_digest": plan.profile.digest,
+        "seed": plan.seed,
+        "replications": plan.replications,
+        "phase": plan.phase,
+        "max_in_flight": plan.scenario(BASELINE).limit,
+        "max_num_seqs": engine.max_num_seqs,
+        "kv_blocks": engine.kv_blocks,
+        "refill_lag": plan.refill_lag,
     }
 
 
