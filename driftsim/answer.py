@@ -31,6 +31,8 @@ def warnings(comparison: Comparison) -> list[str]:
     version = plan.profile.engine.version
     if version != MIRRORED_VLLM:
         found.append(f"the engine mirrors vLLM {MIRRORED_VLLM}; this trace is from {version}, not checked against it")
+    if plan.profile.engine.assumed:
+        found.append(f"the engine did not tell, and these are assumed: {', '.join(plan.profile.engine.assumed)}")
     for count, what in (("rejected", "never fit this engine and were rejected"), ("errors", "outgrew its KV cache")):
         most = max(comparison.summaries[setting][0][count] for setting in plan.settings)
         if most:

@@ -9,24 +9,18 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from driftsim import __version__
+from driftsim.capturing import AccountingUnit, Choice, RunError, capture
 from driftsim.policies import POLICIES, STOCK
 
 ALL_POLICIES = ",".join([STOCK, *POLICIES])
-# What a capture fixes, so that the simulated engine can be held to it.
-SIMULATED = {"enforce_eager": True, "enable_prefix_caching": False, "async_scheduling": False}
+LIVE = ("vllm", "torch", "psutil", "openai")  # what only a capture needs
 TABLE_WIDTH = 100  # columns that the printed tables need
-
-
-class RunError(Exception):
-    """A run did not come to its proper end."""
-
 
 app = typer.Typer(
     name="driftsim",
@@ -68,7 +62,7 @@ def one_line(error: Exception) -> str:
         from driftsim.trace import first_problem
 
         return first_problem(error)  # type: ignore[arg-type]
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("vllm", "torch", "psutil"):
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in LIVE:
         return f"{error}; `make live` installs what a capture needs"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
@@ -88,17 +82,6 @@ def options(
     ] = False,
 ) -> None:
     """Global options."""
-
-
-class Choice(StrEnum):
-    """Base class of the switches' values, so that --help lists them."""
-
-
-class AccountingUnit(Choice):
-    """The unit of estimates and errors."""
-
-    TOKENIZER = "tokenizer"
-    WHITESPACE = "whitespace"
 
 
 class Base(Choice):
@@ -132,7 +115,10 @@ class Estimates(Choice):
 
 @app.command()
 def compare(
-    trace: Annotated[Path, typer.Argument(help="Folder of a recorded trace.")],
+    traces: Annotated[list[Path], typer.Argument(help="Folder of a recorded trace; with --measured, of several.")],
+    measured: Annotated[
+        bool, typer.Option("--measured", help="Compare captured runs of several policies with each other instead.")
+    ] = False,
     policies: Annotated[str, typer.Option(help="Comma-separated; stock is the engine's own order.")] = ALL_POLICIES,
     estimators: Annotated[
         str, typer.Option(help="Comma-separated: static, ema (bias correction), oracle.")
@@ -170,6 +156,13 @@ def compare(
 ) -> None:
     """Replay a trace under each scheduler, with and without bias correction, and show what each does."""
     from contextlib import nullcontext
+
+    if measured:
+        _compare_measured(traces, as_json)
+        return
+    if len(traces) > 1:
+        raise ValueError(f"one trace is replayed at a time, got {len(traces)}; --measured compares captured runs")
+    trace = traces[0]
 
     from driftsim import report
     from driftsim.admission import REFERENCE_SAFETY, Admission
@@ -223,8 +216,8 @@ def compare(
     }
     with whole_folder(out, replaces=report.FILES) if out else nullcontext() as folder:
         with _progress("replaying", runs_of(plan)) as advance:
-            measured = measured_by_phase(recorded, plan) if as_recorded else None
-            comparison = run_comparison(workload, plan, jobs, advance, measured)
+            as_measured = measured_by_phase(recorded, plan) if as_recorded else None
+            comparison = run_comparison(workload, plan, jobs, advance, as_measured)
         if folder is not None:
             report.write(comparison, provenance, folder)
     if as_json:
@@ -235,6 +228,51 @@ def compare(
         _show(comparison, provenance)
     if out:
         typer.echo(f"written: {out / 'report.html'}, rows.csv, comparison.json and 4 figures (svg, png)", err=True)
+
+
+def _compare_measured(folders: list[Path], as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from driftsim.measured import METRICS, Effect, measured
+    from driftsim.trace import read
+
+    result = measured([(str(folder), read(folder)) for folder in folders])
+    effects = result.effects()
+    if as_json:
+        from driftsim.report import dumps, without_nan
+
+        rows = [without_nan(asdict(effect)) for effect in effects]
+        typer.echo(dumps({"rows": rows, "baseline": "/".join(result.baseline), "warnings": list(result.warnings)}))
+        return
+    cells: dict[tuple[str, str], dict[str, Effect]] = {}
+    for effect in effects:
+        cells.setdefault((effect.policy, effect.estimator), {})[effect.metric] = effect
+    headings = ["policy\n", "estimator\n", "runs\n"]
+    for metric in METRICS:
+        headings.append(metric.removesuffix("_s").replace("_", " ") + "\ns")
+    values, changes = [], []
+    for setting, row in cells.items():
+        runs = str(len(result.summaries[setting]))
+        values.append([*setting, runs, *(f"{row[metric].value:.2f} ± {row[metric].spread:.2f}" for metric in METRICS)])
+        if setting != result.baseline:
+            changes.append([*setting, runs, *(_change(row[metric]) for metric in METRICS)])
+    console = Console(highlight=False)
+    console.width = max(console.width, TABLE_WIDTH + 60)
+    count = f"{result.requests} requests a run"
+    _print_table(console, f"Measured, {count}: mean ± standard deviation over the runs", headings, values)
+    if changes:
+        names = [heading.replace("\ns", "\n%") for heading in headings]
+        title = f"Measured change against {'/'.join(result.baseline)}, round by round, 95 % interval"
+        _print_table(console, title, names, changes)
+    for warning in result.warnings:
+        console.print(f"Note: {warning}.", markup=False)
+
+
+def _change(effect: Any) -> str:
+    value = f"{100 * effect.change:+.1f}"
+    return value if effect.low != effect.low else f"{value} [{100 * effect.low:+.1f}, {100 * effect.high:+.1f}]"
 
 
 def _names(listed: str) -> list[str]:
@@ -349,79 +387,131 @@ def calibrate(
     typer.echo(f"{out}: {_described(profile, None)}")
 
 
-class Caps(Choice):
-    """Tables of max_tokens by category."""
+@app.command("import")
+def import_(
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help="csv (or JSON Lines, Parquet), vllm-bench, azure.")],
+    file: Annotated[Path, typer.Argument(help="The file to bring in.")],
+    out: Annotated[Path, typer.Option(help="Folder of the trace to write.")],
+    mapping: Annotated[
+        Path | None, typer.Option(help="TOML: columns, durations, units, values, offset, engine, model, hardware.")
+    ] = None,
+) -> None:
+    """Bring another tool's run in as a trace."""
+    from driftsim.importers import import_trace
 
-    NATURAL = "natural"
-    REFERENCE = "reference"
+    trace = import_trace(form, file, mapping)
+    trace.write(out)
+    typer.echo(f"{out}: {len(trace.requests)} requests", err=True)
+    for note in trace.header.notes:
+        typer.echo(f"Note: {note}.", err=True)
 
 
 @app.command()
-def capture(
+def simulate(
+    scenario: Annotated[Path, typer.Argument(help="TOML: trace, profile, policy, estimator, admission, seed ...")],
     out: Annotated[Path, typer.Option(help="Folder of the trace to write.")],
-    model: Annotated[Path | None, typer.Option(help="Model folder; default: the packaged SmolLM2-135M.")] = None,
-    learning: Annotated[int, typer.Option(min=1, help="Requests of the learning phase.")] = 150,
-    stress: Annotated[int, typer.Option(min=1, help="Requests of the stress phase, after a drain.")] = 350,
-    learning_gap: Annotated[tuple[float, float], typer.Option(help="Gaps between arrivals, uniform: low high, s.")] = (
-        0.5,
-        1.0,
-    ),
-    stress_gap: Annotated[tuple[float, float], typer.Option(help="The same in the stress phase.")] = (0.2, 1.0),
-    caps: Annotated[
-        Caps, typer.Option(help="max_tokens: most answers end by themselves, or the paper's.")
-    ] = Caps.NATURAL,
-    seed: Annotated[int, typer.Option(min=0, help="Of arrivals, prompts, tiers and the engine.")] = 0,
-    max_num_seqs: Annotated[int, typer.Option(min=1, help="Requests in one batch.")] = 16,
-    max_num_batched_tokens: Annotated[int, typer.Option(min=1, help="Token budget of one step.")] = 512,
-    max_model_len: Annotated[int, typer.Option(min=2, help="Prompt plus output, tokens.")] = 2048,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a trace that is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
-    """Run the drift workload through vLLM on this machine, first in first out, and record a trace."""
-    import asyncio
+    """Run one scenario and write its trace, in the schema of a captured one."""
+    from driftsim.report import dumps, without_nan
+    from driftsim.simulating import run_scenario
 
-    from driftsim.live.model import smollm2
-    from driftsim.trace import check_place
-    from driftsim.workload import NATURAL_CAPS, REFERENCE_CAPS, drift_phases
-
-    phases = drift_phases(learning, stress, learning_gap, stress_gap)
-    table = NATURAL_CAPS if caps is Caps.NATURAL else dict(NATURAL_CAPS) | dict(REFERENCE_CAPS)
-    settings: dict[str, Any] = {
-        "max_num_seqs": max_num_seqs,
-        "max_num_batched_tokens": max_num_batched_tokens,
-        "max_model_len": max_model_len,
-    }
-    check_place(out)  # before minutes are spent
-    trace = asyncio.run(_capture(model or smollm2(), phases, table, seed, settings))
-    trace.write(out)
-    load = trace.header.load
-    assert load is not None
-    mark = f"DISTURBED, above {load.foreign_cpu_limit}" if load.disturbed else "quiet"
-    typer.echo(f"{out}: {len(trace.requests)} requests; foreign CPU {load.foreign_cpu_mean} cores ({mark})", err=True)
-    if trace.header.ended != "complete":
-        raise RunError(f"{out}: the run was {trace.header.ended} ({trace.header.ended_why}); what was recorded is kept")
+    summary = run_scenario(scenario, out, overwrite)
+    if as_json:
+        typer.echo(dumps(without_nan(summary)))
+        return
+    told = ", ".join(f"{name} {summary[f'e2e_{name}_s']:.3f} s" for name in ("mean", "p50", "p99"))
+    typer.echo(f"{out}: {summary['finished']} of {summary['requests']} requests finished; E2E {told}")
 
 
-async def _capture(model: Path, phases: Any, caps: Any, seed: int, settings: dict[str, Any]) -> Any:
+class Steps(Choice):
+    """Where the durations of steps come from."""
+
+    MODEL = "model"
+    MEASURED = "measured"
+
+
+@app.command()
+def validate(
+    traces: Annotated[list[Path], typer.Argument(help="Folders of captured runs.")],
+    profile: Annotated[Path | None, typer.Option(help="Latency profile, fitted to other runs than these.")] = None,
+    steps: Annotated[
+        Steps, typer.Option(help="The profile's step times, or those recorded: then only scheduling can err.")
+    ] = Steps.MODEL,
+    max_error: Annotated[
+        float | None, typer.Option(min=0, help="Exit 1 if an error is larger, relative: 0.05 is 5 %.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for the simulated traces.")] = None,
+) -> None:
+    """Simulate what was measured, and show how far the two are apart."""
     from rich.console import Console
-    from rich.progress import Progress
 
-    from driftsim.live.recorder import Plan, record
-    from driftsim.live.vllm import VllmEngine
-    from driftsim.workload import reference_workload
+    from driftsim.latency import load_profile
+    from driftsim.report import dumps, without_nan
+    from driftsim.trace import read
+    from driftsim.validate import TOLERANCE_S, on_measured_steps, on_model_steps, worst
 
-    engine = VllmEngine(model, dtype="bfloat16", seed=seed, **SIMULATED, **settings)
-    await engine.start()
-    try:
-        await engine.warm_up()
-        workload = reference_workload(lambda prompt: len(engine.token_ids(prompt)), seed, phases, caps, name="drift")
-        with Progress(console=Console(stderr=True)) as bar:
-            task = bar.add_task("capturing", total=len(workload))
+    measured = steps is Steps.MEASURED
+    if measured == (profile is not None):
+        raise ValueError(
+            "--steps measured takes no --profile; drop one of them"
+            if measured
+            else "--steps model needs --profile, fitted to other runs than these (driftsim calibrate)"
+        )
+    model = None if profile is None else load_profile(profile)
+    found = []
+    for folder in traces:
+        recorded = read(folder)
+        with _about(folder):
+            found.append(
+                on_measured_steps(folder.name, recorded)
+                if model is None
+                else on_model_steps(folder.name, recorded, model)
+            )
+    if out is not None:
+        for validation in found:
+            validation.simulated.write(out / validation.name)
+    rows = [row for validation in found for row in validation.rows()]
+    exceptions = [
+        {"trace": validation.name, **record}
+        for validation in found
+        if validation.exceptions is not None
+        for record in validation.exceptions.to_dict("records")
+    ]
+    if as_json:
+        document = {"rows": rows, "profile": None if profile is None else profile.name, "exceptions": exceptions}
+        typer.echo(dumps(without_nan(document)))
+    else:
+        console = Console(highlight=False)
+        console.width = max(console.width, TABLE_WIDTH)
+        cells = [
+            [row["trace"], f"{row['metric']} {row['stat']}", f"{row['measured']:.4f}", f"{row['simulated']:.4f}"]
+            + [f"{100 * row['error']:+.2f} %"]
+            for row in rows
+            if row["metric"] != "makespan" or row["stat"] == "mean"
+        ]
+        headings = ["trace\n", "metric\n", "measured\ns", "simulated\ns", "error\n"]
+        title = "Simulated on the recorded steps" if measured else f"Simulated with {profile}"
+        _print_table(console, title, headings, cells)
+        for validation in found if measured else []:
+            count = len(validation.recorded.requests)
+            off = 0 if validation.exceptions is None else len(validation.exceptions)
+            console.print(
+                f"{validation.name}: {count - off} of {count} requests within {1000 * TOLERANCE_S:g} ms at the first "
+                f"and last token; {100 * (validation.steps_alike or 0):.2f} % of the steps composed alike",
+                markup=False,
+            )
+        for record in exceptions[:20]:
+            console.print(f"  {record}", markup=False)
+    if exceptions:
+        raise RunError(f"{len(exceptions)} requests are more than {1000 * TOLERANCE_S:g} ms off")
+    if max_error is not None and not worst(found) <= max_error:
+        raise RunError(f"the largest error, {100 * worst(found):.2f} %, is above {100 * max_error:g} %")
 
-            def show(done: int, running: int) -> None:
-                bar.update(task, completed=done, description=f"capturing, {running} in flight")
 
-            return await record(workload, engine, Plan(seed=seed), show)
-    finally:
-        await engine.shutdown()
+app.command()(capture)
 
 
 if __name__ == "__main__":

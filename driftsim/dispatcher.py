@@ -67,7 +67,7 @@ class Dispatcher:
 
     def arrive(self, request: Request, category: str, now: float, index: int = -1) -> Job:
         """Admit ``request``, of predicted ``category``, and queue it; ``index`` is its row in the workload."""
-        job = Job(request, category, 0, 0, index=index)
+        job = Job(request, category, 0, 0, index=index, priority=request.tier.rank)
         self._estimate(job, now)
         self.policy.push(job, now)
         if self._waiting is not None:
@@ -84,6 +84,11 @@ class Dispatcher:
             for job in self._waiting.values():
                 self._estimate(job, now)
             self.policy.rekey()  # type: ignore[attr-defined]  # checked in the constructor
+
+    @property
+    def may_release(self) -> bool:
+        """Whether somebody waits and the limit in flight has room."""
+        return len(self.policy) > 0 and (self.max_in_flight is None or len(self.in_flight) < self.max_in_flight)
 
     def release(self, room: int, now: float) -> list[Job]:
         """The jobs to hand to an engine that would take ``room`` more, in order; they count as in flight from now."""

@@ -74,13 +74,14 @@ def estimation_summary(rows: pd.DataFrame, unit: Accounting, admission: Admissio
     budget, total = rows["budget"].to_numpy(dtype=float), prompt + actual
     if not len(rows):
         return dict.fromkeys(("mae", "rmse", "kendall_tau", "kendall_tau_within", "class_accuracy"), np.nan)
-    classes = [admission.scheduling_class(int(value)) for value in total]
+    names = np.array(["short", "medium", "long"], dtype=object)
+    classes = names[np.searchsorted([admission.short, admission.medium], np.floor(total), side="left")]
     return {
         "mae": float(np.abs(error).mean()),
         "rmse": float(np.sqrt((error**2).mean())),
         "kendall_tau": _tau(budget, total),
         "kendall_tau_within": _tau_within(rows, admission.category_column, budget, total),
-        "class_accuracy": float(np.mean([a == b for a, b in zip(rows["scheduling_class"], classes, strict=True)])),
+        "class_accuracy": float((rows["scheduling_class"].to_numpy() == classes).mean()),
     }
 
 

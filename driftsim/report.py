@@ -116,8 +116,8 @@ def legend(comparison: Comparison) -> list[str]:
 def document(comparison: Comparison, provenance: dict[str, Any]) -> dict[str, Any]:
     """What ``compare --json`` prints; numbers that do not exist are null."""
     return {
-        "rows": _without_nan(comparison.rows()),
-        "calibration": _without_nan(comparison.calibration()),
+        "rows": without_nan(comparison.rows()),
+        "calibration": without_nan(comparison.calibration()),
         "answer": answer(comparison),
         "warnings": warnings(comparison),
         **provenance,
@@ -217,9 +217,10 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     return {name: "" if isinstance(value, float) and math.isnan(value) else value for name, value in flat.items()}
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """``value`` with null wherever a number does not exist: JSON has no NaN."""
     if isinstance(value, dict):
-        return {name: _without_nan(item) for name, item in value.items()}
+        return {name: without_nan(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value

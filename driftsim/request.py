@@ -57,3 +57,4 @@ class Job:
     bias: float = 1.0
     scheduling_class: str = ""
     index: int = -1  # row of the request in its workload
+    priority: int = 0  # for an engine that schedules by priority: smaller goes first

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,18 +12,18 @@ from driftsim import __version__
 from driftsim.accounting import Accounting
 from driftsim.dispatcher import Departure, Dispatcher
 from driftsim.engine.continuous import ARRIVE, RELEASE, ContinuousEngine, Moment
+from driftsim.engine.pipelined import engine_for
 from driftsim.engine.sequence import Sequence
 from driftsim.estimators import ORACLE, make_estimator
 from driftsim.latency import TICKS_PER_SECOND, ticks
+from driftsim.lives import Lives
 from driftsim.policies import make_policy
 from driftsim.request import Job
 from driftsim.scenario import Scenario
-from driftsim.trace import CENSORED, FINISHED, REQUEST_COLUMNS, STEP_COLUMNS, Header, Trace, typed
+from driftsim.trace import CENSORED, FINISHED, STEP_COLUMNS, Header, Trace, typed
 from driftsim.workload import Arrivals, Workload
 
 CLOCKS = "simulated seconds since the run began, exact to a picosecond"
-ADMITTED = ("scheduling_class", "bias", "estimate", "budget")
-LIVED = ("queued", "scheduled", "first_token", "finish", "preemptions", "finish_reason", "error", "shown")
 
 
 def simulate(scenario: Scenario, workload: Workload, *, record_steps: bool = False) -> Trace:
@@ -43,7 +42,7 @@ class Simulation:
         scenario: Scenario,
         workload: Workload,
         record_steps: bool = False,
-        engine: Callable[..., ContinuousEngine] = ContinuousEngine,
+        engine: Callable[..., ContinuousEngine] | None = None,
     ) -> None:
         self.scenario = scenario
         self.workload = workload
@@ -66,7 +65,7 @@ class Simulation:
             scenario.limit,
         )
         self.steps: list[tuple[float, ...]] = []
-        self.engine = engine(
+        self.engine = (engine or engine_for(profile.engine))(
             self.env, profile.engine, profile.step_time(), ticks(profile.gap_s), self._left,
             self.steps.append if record_steps else None,
         )  # fmt: skip
@@ -74,11 +73,7 @@ class Simulation:
         self.build = workload.requests()
         self.categories = workload.categories(scenario.admission.category_column)
         count = len(workload)
-        self.arrival = [0] * count
-        self.dispatch: list[int | None] = [None] * count
-        self.order: list[int | None] = [None] * count
-        self.jobs: list[tuple[Any, ...]] = [()] * count
-        self.lives: list[Sequence | None] = [None] * count
+        self.lives = Lives(count)
         self._awaited: float | None = None  # the arrival for which a timeout is under way
         self._releasing = False
 
@@ -100,45 +95,74 @@ class Simulation:
     def _arrive(self, _: object) -> None:
         now, self._awaited = self.now, None
         seconds = now / TICKS_PER_SECOND
+        times, counts, classes = self.lives.times, self.lives.counts, self.lives.texts["scheduling_class"]
         for row, _ in self.arrivals.take(now):
             job = self.dispatcher.arrive(self.build(row, seconds), self.categories[row], seconds, row)
-            self.arrival[row] = now
-            self.jobs[row] = (job.scheduling_class, job.bias, job.estimate, job.budget)
-        self._release_later()
+            times["arrival_s"][row] = seconds
+            times["bias"][row] = job.bias
+            counts["estimate"][row] = job.estimate
+            counts["budget"][row] = job.budget
+            classes[row] = job.scheduling_class
         self._await_arrival()
+        self._release_soon()
 
-    def _release_later(self) -> None:
-        if not self._releasing:
+    def _release_soon(self) -> None:
+        """At this instant, but after all arrivals and departures of it."""
+        if self._releasing or not self.dispatcher.may_release:
+            return
+        if self.env.peek() > self.now:
+            self._release(None)
+        else:
             self._releasing = True
             Moment(self.env, 0, RELEASE, self._release)
 
     def _release(self, _: object) -> None:
         self._releasing = False
-        now = self.now
-        for job in self.dispatcher.release(self.engine.room(), now / TICKS_PER_SECOND):
-            self.dispatch[job.index] = now
-            self.order[job.index] = self.dispatcher.in_flight[id(job)]
-            self._after(self.submit_lag, lambda job=job: self._submit(job))  # type: ignore[misc]
+        seconds = self.now / TICKS_PER_SECOND
+        moments, orders = self.lives.times["dispatch_s"], self.lives.counts["dispatch_index"]
+        for job in self.dispatcher.release(self.engine.room(), seconds):
+            moments[job.index] = seconds
+            orders[job.index] = self.dispatcher.in_flight[id(job)]
+            if self.submit_lag:
+                Moment(self.env, self.submit_lag, ARRIVE, lambda _, job=job: self._submit(job))  # type: ignore[misc]
+            else:
+                self._submit(job)
 
     def _submit(self, job: Job) -> None:
         self.engine.submit(job, self.outputs[job.index])
 
     def _left(self, sequences: list[Sequence]) -> None:
+        times, counts, texts = self.lives.times, self.lives.counts, self.lives.texts
         for sequence in sequences:
             row = sequence.job.index
-            self.lives[row] = sequence
             # vLLM looks for the end of sequence before it looks at limits (check_stop): the last token may be both.
             if sequence.finish_reason == "length" and self.stops[row] and sequence.shown == self.outputs[row]:
                 sequence.finish_reason = "stop"
-        self._after(self.notify_lag, lambda: self._departed(sequences))
+            for name, moment in (
+                ("queued_s", sequence.queued),
+                ("scheduled_s", sequence.scheduled),
+                ("first_token_s", sequence.first_token),
+                ("finish_s", sequence.finish),
+            ):
+                if moment is not None:
+                    times[name][row] = moment / TICKS_PER_SECOND
+            counts["output_tokens"][row] = sequence.shown
+            counts["preemptions"][row] = sequence.preemptions
+            texts["finish_reason"][row] = sequence.finish_reason
+            if sequence.error is not None:
+                texts["error"][row] = sequence.error
+        if self.notify_lag:
+            Moment(self.env, self.notify_lag, ARRIVE, lambda _: self._departed(sequences))
+        else:
+            self._departed(sequences)
 
     def _departed(self, sequences: list[Sequence]) -> None:
         now = self.now
         self.dispatcher.finished([self._departure(sequence) for sequence in sequences], now / TICKS_PER_SECOND)
         for sequence in sequences:
             self.arrivals.left(sequence.job.index, now)
-        self._release_later()
         self._await_arrival()
+        self._release_soon()
 
     def _departure(self, sequence: Sequence) -> Departure:
         if sequence.finish_reason not in FINISHED:
@@ -149,35 +173,17 @@ class Simulation:
             length = round(length * sequence.shown / self.outputs[sequence.job.index])
         return Departure(sequence.job, length, sequence.finish_reason in CENSORED)
 
-    def _after(self, delay: int, callback: Callable[[], None]) -> None:
-        if delay:
-            Moment(self.env, delay, ARRIVE, lambda _: callback())
-        else:
-            callback()
-
     def _requests(self) -> pd.DataFrame:
-        columns: dict[str, Any] = dict(zip(ADMITTED, zip(*self.jobs, strict=True), strict=True))
-        lived = {name: [getattr(life, name, None) for life in self.lives] for name in LIVED}
-        columns["arrival_s"] = _seconds(self.arrival)
-        columns["dispatch_s"] = _seconds(self.dispatch)
-        columns["dispatch_index"] = pd.array(self.order, dtype="Int64")
-        for name in ("queued", "scheduled", "first_token", "finish"):
-            columns[f"{name}_s"] = _seconds(lived[name])
-        columns["output_tokens"] = pd.array(lived["shown"], dtype="Int64")
-        columns["output_words"] = self._words(columns["output_tokens"])
-        columns["preemptions"] = pd.array(lived["preemptions"], dtype="Int64")
-        columns["finish_reason"], columns["error"] = lived["finish_reason"], lived["error"]
-        described = self.workload.table.drop(columns=["output_tokens", "output_words", "stops", "offset_s", "source"])
-        whole = pd.concat([described, pd.DataFrame(columns, index=described.index)], axis=1)
-        return typed(whole.reindex(columns=[column.name for column in REQUEST_COLUMNS]), REQUEST_COLUMNS, "simulated")
+        return self.lives.table(self.workload.offered, output_words=self._words())
 
-    def _words(self, shown: Any) -> Any:
-        words = self.workload.table["output_words"].astype("Int64")
-        cut = np.array(
-            [life is None or life.shown != full for life, full in zip(self.lives, self.outputs, strict=True)]
-        )
-        scaled = np.rint(words.astype("float64") * np.asarray(shown, dtype=float) / np.array(self.outputs))
-        return words.where(~cut, pd.Series(scaled, index=words.index).astype("Int64"))
+    def _words(self) -> pd.Series:
+        """The recorded words, in proportion where a limit that the recorded run did not have cut the output short."""
+        words = self.workload.table["output_words"].astype("Int64").reset_index(drop=True)
+        shown, full = np.frombuffer(self.lives.counts["output_tokens"], dtype=np.int64), np.array(self.outputs)
+        cut = shown != full
+        if cut.any():
+            words = words.where(~cut, (words.astype("float64") * shown / full).round().astype("Int64"))
+        return words
 
     def _steps(self) -> pd.DataFrame:
         table = pd.DataFrame(self.steps, columns=[column.name for column in STEP_COLUMNS])
@@ -220,7 +226,3 @@ def observed_lengths(workload: Workload, unit: Accounting) -> list[int]:
                 f"{table['request_id'].iloc[int(np.isnan(lengths).argmax())]!r}; give --words-per-token"
             )
     return [int(length) for length in outputs]
-
-
-def _seconds(moments: list[int | None] | list[int]) -> np.ndarray:
-    return np.array([np.nan if moment is None else moment / TICKS_PER_SECOND for moment in moments])

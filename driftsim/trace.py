@@ -7,6 +7,7 @@ Times are seconds since the start of the run. A trace on disk is a folder; it ap
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -79,6 +80,7 @@ STEP_COLUMNS: tuple[Column, ...] = (
 )
 LIFE = ("arrival_s", "dispatch_s", "queued_s", "scheduled_s", "first_token_s", "finish_s")
 TRACE_FILES = ("header.json", "requests.parquet", "steps.parquet", "telemetry.parquet")
+JOURNAL_FILES = ("offered.parquet", "requests.jsonl", "steps.csv", "telemetry.csv")  # while a run is recorded
 TABLES = {"requests": REQUEST_COLUMNS, "steps": STEP_COLUMNS}
 
 
@@ -90,6 +92,14 @@ class Record(BaseModel):
     def changed(self, **values: Any) -> Self:
         """A copy with other ``values``, validated, and with nothing cached from this one."""
         return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | values)
+
+
+GUESSES: dict[str, Any] = {
+    "max_num_seqs": 256,
+    "max_num_batched_tokens": 2048,
+    "max_model_len": 8192,
+    "block_size": 16,
+}
 
 
 class EngineSettings(Record):
@@ -104,9 +114,12 @@ class EngineSettings(Record):
     block_size: int = Field(gt=0)  # tokens
     enable_chunked_prefill: bool = True
     long_prefill_token_threshold: int = Field(default=0, ge=0)  # tokens; 0 is off
-    scheduling_policy: Literal["fcfs"] = "fcfs"
+    scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
     async_scheduling: bool = False
     enable_prefix_caching: bool = False
+    scheduler_reserve_full_isl: bool = True  # admission asks for room for the whole prompt; older versions: the chunk
+    watermark: float = Field(default=0.0, ge=0, lt=1)  # share of the KV blocks that admission leaves free
+    assumed: tuple[str, ...] = ()  # settings that the engine did not tell, and that hold a guess
 
     @model_validator(mode="after")
     def _as_vllm_demands(self) -> Self:  # vllm/config/scheduler.py, verify_max_model_len
@@ -119,6 +132,20 @@ class EngineSettings(Record):
                 "which needs chunked prefill"
             )
         return self
+
+    @classmethod
+    def guessed(cls, told: dict[str, Any], name: str = "unknown") -> Self:
+        """Settings of which only some are ``told``: vLLM's defaults for the others, named in ``assumed``.
+
+        The defaults are those on a GPU of the L4's class (vllm/engine/arg_utils.py); the KV cache is then so large that
+        it never binds. Raises ``ValidationError`` for what is no setting.
+        """
+        values: dict[str, Any] = GUESSES | told
+        blocks = values["max_num_seqs"] * -(-values["max_model_len"] // values["block_size"]) + 1
+        values.setdefault("kv_blocks", blocks)
+        needed = (*GUESSES, "kv_blocks", "version", "enable_prefix_caching", "async_scheduling")
+        assumed = tuple(setting for setting in needed if setting not in told)
+        return cls(**{"name": name, "assumed": assumed} | values)
 
     @property
     def usable_kv_blocks(self) -> int:
@@ -220,18 +247,19 @@ class Trace:
         exists is no trace, and ``OSError`` if the place cannot be written.
         """
         check(self, str(folder))
-        with whole_folder(folder, replaces=TRACE_FILES if overwrite else ()) as building:
-            self._write_files(building)
+        with whole_folder(folder, replaces=(*TRACE_FILES, *JOURNAL_FILES) if overwrite else ()) as building:
+            self.write_tables(building)
+            (building / "header.json").write_text(self.header.model_dump_json(indent=1) + "\n")
         return Path(folder)
 
-    def _write_files(self, folder: Path) -> None:
+    def write_tables(self, folder: Path) -> None:
+        """Write the tables, without the header, into ``folder``; they are on the disk when this returns."""
         for name, table in (("requests", self.requests), ("steps", self.steps), ("telemetry", self.telemetry)):
             if table is not None:
-                write_table(table, folder / f"{name}.parquet", TABLES.get(name))
-        (folder / "header.json").write_text(self.header.model_dump_json(indent=1) + "\n")
-        for file in folder.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+                file = folder / f"{name}.parquet"
+                write_table(table, file, TABLES.get(name))
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
 
 
 @contextmanager
@@ -287,12 +315,24 @@ def _remove(made: list[Path]) -> None:
 
 
 def read(folder: Path | str) -> Trace:
-    """Read and check the trace in ``folder``. Raises ``TraceError`` naming file, row or key, value and remedy."""
+    """Read and check the trace in ``folder``. Raises ``TraceError`` naming file, row or key, value and remedy.
+
+    A run that is still recorded, or was killed, is read from its journal; its header then says ``recording``.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         what = "is a file, not a trace folder" if folder.exists() else "no such trace folder"
         raise TraceError(f"{folder}: {what}; a trace is a folder with header.json and requests.parquet")
     header = _read_header(folder / "header.json")
+    if header.ended == "recording":
+        try:
+            trace = _read_journal(folder, header)
+        except FileNotFoundError as error:
+            if _read_header(folder / "header.json").ended != "recording":
+                return read(folder)  # it came to its end just now
+            raise TraceError(f"{error.filename}: no such file; the journal is incomplete, copy it whole") from None
+        check(trace, str(folder))
+        return trace
     requests = _read_table(folder / "requests.parquet", REQUEST_COLUMNS)
     steps = folder / "steps.parquet"
     telemetry = folder / "telemetry.parquet"
@@ -306,6 +346,50 @@ def read(folder: Path | str) -> Trace:
     return trace
 
 
+def _read_journal(folder: Path, header: Header) -> Trace:
+    """The trace that the journal in ``folder`` holds so far. A torn last line is ignored."""
+    lines = (folder / "requests.jsonl").read_text(errors="replace").splitlines(keepends=True)
+    rows: dict[int, dict[str, Any]] = {}
+    start = 0.0
+    for number, line in enumerate(lines):
+        try:
+            values = json.loads(line) if line.endswith("\n") else {}
+            if "start" in values:
+                start = float(values["start"])
+            elif values:
+                rows.setdefault(int(values.pop("row")), {}).update(values)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise TraceError(
+                f"{folder}/requests.jsonl: line {number + 1} is not a line of a journal; remove it"
+            ) from None
+    offered = pd.read_parquet(folder / "offered.parquet")
+    lived = pd.DataFrame.from_dict(rows, orient="index").reindex(sorted(rows))
+    whole = offered.loc[lived.index].drop(columns=[name for name in lived if name in offered])
+    whole = pd.concat([whole, lived], axis=1).reindex(columns=[column.name for column in REQUEST_COLUMNS])
+    return Trace(
+        header,
+        typed(whole, REQUEST_COLUMNS, f"{folder}/requests.jsonl"),
+        None if (steps := read_lines(folder / "steps.csv", start)) is None else typed(steps, STEP_COLUMNS, "steps"),
+        read_lines(folder / "telemetry.csv", start),
+    )
+
+
+def read_lines(file: Path, start: float) -> pd.DataFrame | None:
+    """A table that grows by lines (CSV), with its first column, a time, counted from ``start``; earlier rows are cut.
+
+    None where there is no such file or it is empty. A torn last line is ignored.
+    """
+    if not file.exists():
+        return None
+    text = file.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    if not whole:
+        return None
+    table = pd.read_csv(io.StringIO(whole))
+    table.iloc[:, 0] -= start
+    return table[table.iloc[:, 0] >= 0].reset_index(drop=True)
+
+
 def _read_telemetry(file: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(file)
@@ -316,7 +400,7 @@ def _read_telemetry(file: Path) -> pd.DataFrame:
 def digest(folder: Path | str) -> str:
     """SHA-256 over the files of the trace in ``folder``, as hexadecimal: what names a trace in a result."""
     total = hashlib.sha256()
-    for name in TRACE_FILES:
+    for name in (*TRACE_FILES, *JOURNAL_FILES):
         file = Path(folder) / name
         if file.exists():
             total.update(name.encode() + hashlib.sha256(file.read_bytes()).digest())
@@ -394,19 +478,20 @@ def _request_problems(table: pd.DataFrame, header: Header) -> Iterator[_Problem]
     output = table["output_tokens"]
     yield _Problem("output_tokens", finished & ~(output >= 1).fillna(False), "a finished request has at least 1")
     yield _Problem("output_tokens", (output > table["max_tokens"]).fillna(False), "more than its max_tokens")
-    yield from _time_problems(table, finished)
+    yield from _time_problems(table, finished, header)
     yield from _capacity_problems(table, finished, header.engine)
     index = table["dispatch_index"]
     yield _Problem("dispatch_index", index.notna() & index.duplicated(), "a duplicate index")
 
 
-def _time_problems(table: pd.DataFrame, finished: pd.Series) -> Iterator[_Problem]:
+def _time_problems(table: pd.DataFrame, finished: pd.Series, header: Header) -> Iterator[_Problem]:
     arrival = table["arrival_s"]
     yield _Problem("arrival_s", ~np.isfinite(arrival), "every request has an arrival time")
     for name in LIFE:
         wrong = (table[name] > LONGEST_S) | (table[name] < 0)
         yield _Problem(name, wrong, f"times are finite and not negative, at most {LONGEST_S:g} s")
-    yield _Problem("finish_s", finished & table["finish_s"].isna(), "a finished request has a finish time")
+    if not (header.kind == "imported" and table["finish_s"].isna().all()):  # arrivals and lengths alone are a workload
+        yield _Problem("finish_s", finished & table["finish_s"].isna(), "a finished request has a finish time")
     latest = arrival
     for earlier, later in pairwise(LIFE):
         what = f"before its {earlier}" if later != "finish_s" else f"before its {earlier}: tokens after the finish"
@@ -483,15 +568,33 @@ def _read_table(file: Path, columns: tuple[Column, ...]) -> pd.DataFrame:
         kind = rows.schema.field(column.name).type if column.name in rows.schema.names else pa.null()
         if not (pa.types.is_null(kind) or KINDS[column.kind](pa.types, kind)):
             raise TraceError(f"{file}: column {column.name} does not hold {column.kind} values but {kind}; convert it")
-    table = rows.to_pandas(integer_object_nulls=True)
     names = [column.name for column in columns]
-    missing = [name for name in names if name not in table.columns]
+    missing = [name for name in names if name not in rows.schema.names]
     if missing:
         raise TraceError(f"{file}: column {missing[0]!r} is missing; every column of the schema must be there")
-    foreign = [name for name in table.columns if name not in names]
+    foreign = [name for name in rows.schema.names if name not in names]
     if foreign:
         raise TraceError(f"{file}: column {foreign[0]!r} is not in schema {SCHEMA_VERSION}; remove it")
-    return typed(table, columns, str(file))
+    series = {column.name: _from_arrow(rows[column.name], column, str(file)) for column in columns}
+    return pd.DataFrame(series)
+
+
+def _from_arrow(values: Any, column: Column, where: str) -> pd.Series:
+    """A column of a Parquet file in its dtype; what does not fit is named by ``typed``, the slow way."""
+    import pyarrow as pa
+
+    empty = values.null_count > 0
+    plain = {"int": pa.int64(), "float": pa.float64(), "str": pa.string()}[column.kind]
+    if values.type != plain or (empty and not column.nullable):
+        return _typed_column(values.to_pandas(integer_object_nulls=True), column, where)
+    if column.kind != "int":
+        return pd.Series(values.to_numpy(zero_copy_only=False), dtype=column.dtype)
+    numbers = np.array(values.fill_null(0).to_numpy() if empty else values.to_numpy())
+    if len(numbers) and max(abs(int(numbers.min())), abs(int(numbers.max()))) > MOST:
+        return _typed_column(values.to_pandas(integer_object_nulls=True), column, where)
+    if not column.nullable:
+        return pd.Series(numbers)
+    return pd.Series(pd.arrays.IntegerArray(numbers, values.is_null().to_numpy(zero_copy_only=False)))
 
 
 def typed(table: pd.DataFrame, columns: tuple[Column, ...], where: str) -> pd.DataFrame:

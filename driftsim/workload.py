@@ -1,23 +1,26 @@
 """A workload is a list of phases and the requests in them; what each request will turn out to be travels beside it.
 
 The same object drives simulation and capture. ``Arrivals`` says when each request arrives; it is told the time and of
-every departure, because a phase may wait for the system to drain and a closed phase for its users.
+every departure, because a phase may wait for the system to drain and a closed phase for its users. A trace is replayed
+here; the reference's workload is in ``reference``, one from a file of prompts in ``prompts``.
 """
 
 from __future__ import annotations
 
 import heapq
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from driftsim.classify import CATEGORIES, known_category, label, predict_category, strip_label
+from driftsim.classify import CATEGORIES, known_category, predict_category, strip_label
+from driftsim.lives import OFFERED
 from driftsim.request import Request, Tier
-from driftsim.topics import TOPICS
-from driftsim.trace import FINISHED, Phase, Trace, WorkloadInfo
+from driftsim.trace import FINISHED, Phase, Trace, WorkloadInfo, typed
 
 # Columns of a workload's table. output_* are the truth, NA where nobody knows it yet; offset_s counts from the
 # phase's start; ``stops`` tells that it ends by itself, not at a limit; ``source`` is the row of the recorded request
@@ -64,6 +67,11 @@ class Workload:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @cached_property
+    def offered(self) -> pd.DataFrame:
+        """What a trace's request table holds of these requests before a run begins, in its dtypes."""
+        return typed(self.table[[column.name for column in OFFERED]], OFFERED, "workload")
 
     def categories(self, column: str) -> list[str]:
         """The category of each request in ``column``, one of the classifier's four; any other counts as short_qa."""
@@ -161,6 +169,85 @@ class Arrivals:
             self._closed_rows = range(self._row, self._end)
 
 
+def described(table: pd.DataFrame, prompts: Sequence[str], count_tokens: Callable[[str], int]) -> pd.DataFrame:
+    """``table`` with all of ``COLUMNS``: what can be told from ``prompts`` before an engine served them.
+
+    ``count_tokens`` counts a prompt as the engine will see it. Output lengths are unknown, NA.
+    """
+    table["predicted_category"] = [predict_category(prompt) for prompt in prompts]
+    table["predicted_category_unlabelled"] = [predict_category(strip_label(prompt)) for prompt in prompts]
+    table["prompt_tokens"] = [count_tokens(prompt) for prompt in prompts]
+    table["prompt_words"] = [len(prompt.split()) for prompt in prompts]
+    table[["output_tokens", "output_words", "stops"]] = pd.NA
+    table["source"] = np.arange(len(table))
+    return table[COLUMNS]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """How requests arrive.
+
+    ``poisson``, ``uniform`` (gaps of 0.5 to 1.5 of the mean) and ``gamma`` (bursty, gaps with coefficient of variation
+    ``cv``) at ``rate`` requests a second; ``closed``: each of ``users`` waits for an answer and ``think_s`` before the
+    next request; ``backlog``: all at time 0.
+    """
+
+    kind: Literal["poisson", "uniform", "gamma", "closed", "backlog"]
+    rate: float | None = None  # requests / s
+    cv: float = 3.0
+    users: int | None = None
+    think_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        open_loop = self.kind in ("poisson", "uniform", "gamma")
+        if open_loop != (self.rate is not None) or (self.rate is not None and not 0 < self.rate < 1e9):
+            raise ValueError(f"{self.kind} arrivals need {'a rate above 0' if open_loop else 'no rate'}")
+        if (self.kind == "closed") != (self.users is not None) or (self.users is not None and self.users < 1):
+            raise ValueError(f"{self.kind} arrivals need {'at least 1 user' if self.kind == 'closed' else 'no users'}")
+        if not self.cv > 0 or not self.think_s >= 0:
+            raise ValueError(f"cv must be above 0 and the think time not negative, got {self.cv} and {self.think_s}")
+
+    def offsets(self, count: int, random: np.random.Generator) -> np.ndarray:
+        """Arrival times of ``count`` requests, seconds since the phase began; zeros where nothing paces them."""
+        if self.rate is None:
+            return np.zeros(count)
+        draws = {
+            "poisson": lambda: random.exponential(1.0, count),
+            "uniform": lambda: random.uniform(0.5, 1.5, count),
+            "gamma": lambda: random.gamma(1 / self.cv**2, self.cv**2, count),
+        }
+        return np.asarray(np.cumsum(draws[self.kind]() / self.rate))
+
+
+def arriving(workload: Workload, process: Process, seed: int) -> Workload:
+    """The requests of ``workload``, in their order, in one phase with arrivals by ``process``."""
+    kind: Any = process.kind if process.kind in ("closed", "backlog") else "open"
+    phase = Phase(
+        name=process.kind, kind=kind, requests=len(workload), users=process.users or 0, think_s=process.think_s
+    )
+    offsets = process.offsets(len(workload), stream(seed, "arrivals"))
+    loop: Any = "closed" if process.kind == "closed" else "open"
+    return replace(
+        workload,
+        info=WorkloadInfo(name=f"{workload.info.name}, {process.kind}", loop=loop, phases=(phase,)),
+        table=workload.table.assign(phase=process.kind, offset_s=offsets),
+    )
+
+
+def first(workload: Workload, count: int) -> Workload:
+    """The first ``count`` requests of ``workload``; phases that are left with none go. Raises if it has fewer."""
+    if not 1 <= count <= len(workload):
+        raise ValueError(f"the workload has {len(workload)} requests, {count} were asked for")
+    left, phases = count, []
+    for phase in workload.info.phases:
+        if left > 0:
+            phases.append(phase.changed(requests=min(left, phase.requests)))
+            left -= phase.requests
+    prompts = workload.prompts[:count] if workload.prompts else None
+    info = workload.info.changed(phases=tuple(phases))
+    return replace(workload, info=info, table=workload.table.head(count), prompts=prompts)
+
+
 def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
     """The workload that ``trace`` recorded: its arrivals, lengths, categories and tenants.
 
@@ -204,6 +291,20 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
     )
 
 
+def as_recorded(trace: Trace) -> Workload:
+    """The requests of ``trace``, each at the time at which it arrived, whatever rule that followed.
+
+    Requests whose output length is unknown are left out, as ``replay`` does. Raises ``ValueError`` if none is left.
+    """
+    made = replay(trace)
+    times = trace.requests["arrival_s"].to_numpy()[made.table["source"].to_numpy()]
+    order = np.argsort(times, kind="stable")
+    name = "recorded"
+    table = made.table.assign(offset_s=times, phase=name).iloc[order].reset_index(drop=True)
+    phases = (Phase(name=name, requests=len(table)),)
+    return replace(made, info=WorkloadInfo(name=made.info.name, phases=phases), table=table)
+
+
 def _phase_start(phase: Phase, previous: float, first: float) -> float:
     """When a recorded phase started, in seconds: an open one follows from the phase before, others recorded theirs."""
     if phase.kind == "open":
@@ -236,158 +337,3 @@ def resample(workload: Workload, seed: int, replication: int) -> Workload:
     drawn = pd.concat(parts, ignore_index=True)
     drawn["request_id"] = [f"{name}~{row}" for row, name in enumerate(drawn["request_id"])]
     return replace(workload, table=drawn)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """A phase to draw: how many requests, the gaps between them (uniform, s) and the mix of categories (weights)."""
-
-    phase: Phase
-    gap_low: float
-    gap_high: float
-    mix: Mapping[str, float]
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.gap_low <= self.gap_high:
-            raise ValueError(f"gaps need 0 <= low <= high, got {self.gap_low} and {self.gap_high}")
-        unknown = set(self.mix) - set(TEMPLATES)
-        if unknown:
-            raise ValueError(f"unknown category {sorted(unknown)[0]!r}; choose among {', '.join(TEMPLATES)}")
-
-
-# In the spirit of the reference's prompts, five a category; {} is a topic. Some lack their category's keywords or hold
-# another's, so that it matters whether the classifier sees the label. The last two categories are ours: their answers
-# are short in the middle and long in the tail, so that estimates by category drift.
-TEMPLATES: Mapping[str, tuple[str, ...]] = {
-    "short_qa": (
-        "What is {} and why is it important?",
-        "Why do people use {}?",
-        "What problem does {} solve?",
-        "When would you choose {}?",
-        "Who benefits most from {}?",
-    ),
-    "summary": (
-        "Summarize {} architecture and its key components.",
-        "Give a summary of how {} works.",
-        "Outline {} in a few short paragraphs.",
-        "Write a summary of {} for a new colleague.",
-        "What changed in {} over the years? Keep it short.",
-    ),
-    "technical": (
-        "Explain the internal architecture of {}.",
-        "Explain with code how a program uses {}.",
-        "Describe the design choices behind {} and their trade-offs.",
-        "Explain step by step how {} handles failures.",
-        "Walk through the technical steps of setting up {}.",
-    ),
-    "report": (
-        "Write a detailed report on {}, including architecture, performance, scalability and security.",
-        "Prepare a comprehensive report about running {} in production.",
-        "Compare {} with its alternatives at length, with sections and a conclusion.",
-        "Write a long review of {}: history, design, operations and risks.",
-        "Produce a detailed report on the costs and benefits of {}.",
-    ),
-    "definition": (
-        "Define {} briefly.",
-        "Give a brief definition of {}.",
-        "Define {} for a beginner, briefly.",
-        "What does the term {} mean? Be brief.",
-        "Briefly, how would you define {}?",
-    ),
-    "one_sentence": (
-        "In one sentence, what is {}?",
-        "Describe {} in one sentence.",
-        "In a single sentence, why does {} matter?",
-        "Name one use of {} in one sentence.",
-        "Explain {} in one sentence.",
-    ),
-}
-REFERENCE_CAPS: Mapping[str, int] = {"short_qa": 64, "summary": 256, "technical": 384, "report": 512}
-# Caps at which most outputs end by themselves, so that drift can be seen (the reference's hide it: its trap 3).
-NATURAL_CAPS: Mapping[str, int] = {
-    "short_qa": 384, "summary": 768, "technical": 1024, "report": 1024, "definition": 384, "one_sentence": 768,
-}  # fmt: skip
-REFERENCE_PHASES = (
-    Drawn(
-        phase=Phase(name="learning", requests=1000),
-        gap_low=0.050,
-        gap_high=0.150,
-        mix={"short_qa": 40, "summary": 25, "technical": 25, "report": 10},
-    ),
-    Drawn(
-        phase=Phase(name="stress", kind="after-drain", requests=2000, pause_s=15.0),
-        gap_low=0.005,
-        gap_high=0.030,
-        mix={"short_qa": 10, "summary": 20, "technical": 40, "report": 30},
-    ),
-)
-
-
-def drift_phases(
-    learning: int, stress: int, learning_gap: tuple[float, float], stress_gap: tuple[float, float]
-) -> tuple[Drawn, Drawn]:
-    """The reference's two phases with its drain between them, over all six categories, at a load of one's choice.
-
-    Gaps are the low and high end of a uniform distribution, in seconds.
-    """
-    return (
-        Drawn(
-            phase=Phase(name="learning", requests=learning),
-            gap_low=learning_gap[0],
-            gap_high=learning_gap[1],
-            mix={"short_qa": 30, "summary": 15, "technical": 15, "report": 10, "definition": 15, "one_sentence": 15},
-        ),
-        Drawn(
-            phase=Phase(name="stress", kind="after-drain", requests=stress, pause_s=5.0),
-            gap_low=stress_gap[0],
-            gap_high=stress_gap[1],
-            mix={"short_qa": 10, "summary": 20, "technical": 25, "report": 15, "definition": 15, "one_sentence": 15},
-        ),
-    )
-
-
-def reference_workload(
-    count_tokens: Callable[[str], int],
-    seed: int,
-    phases: tuple[Drawn, ...] = REFERENCE_PHASES,
-    caps: Mapping[str, int] = REFERENCE_CAPS,
-    name: str = "reference",
-) -> Workload:
-    """The reference's workload (arXiv 2606.02982): templates over topics, three tenants that are the three tiers.
-
-    ``count_tokens`` counts a prompt as the engine will see it. Output lengths are unknown until an engine served it.
-    """
-    random = stream(seed, "workload")
-    rows = [row for drawn in phases for row in _draw(drawn, random)]
-    table = pd.DataFrame(rows)
-    table["request_id"] = [f"r{number:05d}" for number in range(len(table))]
-    columns = zip(table["tenant"], table["category"], table["prompt"], strict=True)
-    prompts = [label(number, tenant, category) + text for number, (tenant, category, text) in enumerate(columns)]
-    table["predicted_category"] = [predict_category(prompt) for prompt in prompts]
-    table["predicted_category_unlabelled"] = [predict_category(strip_label(prompt)) for prompt in prompts]
-    table["prompt_tokens"] = [count_tokens(prompt) for prompt in prompts]
-    table["prompt_words"] = [len(prompt.split()) for prompt in prompts]
-    table["max_tokens"] = [caps[category] for category in table["category"]]
-    table[["output_tokens", "output_words", "stops"]] = pd.NA
-    table["source"] = np.arange(len(table))
-    info = WorkloadInfo(name=name, phases=tuple(drawn.phase for drawn in phases))
-    return Workload(info=info, table=table[COLUMNS], prompts=tuple(prompts))
-
-
-def _draw(drawn: Drawn, random: np.random.Generator) -> Iterator[dict[str, object]]:
-    categories = list(drawn.mix)
-    weights = np.array([drawn.mix[category] for category in categories], dtype=float)
-    offset = 0.0
-    for _ in range(drawn.phase.requests):
-        offset += random.uniform(drawn.gap_low, drawn.gap_high)
-        category = str(random.choice(categories, p=weights / weights.sum()))
-        tier = list(Tier)[random.integers(3)].value
-        template = TEMPLATES[category][random.integers(len(TEMPLATES[category]))]
-        yield {
-            "tenant": tier,
-            "tier": tier,
-            "phase": drawn.phase.name,
-            "category": category,
-            "offset_s": offset,
-            "prompt": template.format(TOPICS[random.integers(len(TOPICS))]),
-        }

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from driftsim.trace import read
-from experiments import estimation_error
+from driftsim.trace import Trace, read
+from experiments import capture_overhead, estimation_error, measured_policies
+from experiments.speed import document as speed
 
 ROOT = estimation_error.ROOT
 DEMO = ROOT / "experiments" / "which_scheduler"
@@ -31,6 +32,7 @@ def main() -> None:
     if "--blocks" not in sys.argv:
         run_demo()
         estimation_error.main()
+        measured_policies.main()
     for file in DOCUMENTS:
         file.write_text(with_blocks(file.read_text()))
 
@@ -89,21 +91,33 @@ def traces_block() -> str:
         "| trace | requests | ended by themselves | steps | engine | model | hardware | foreign CPU | recorded |",
         "|---|--:|--:|--:|---|---|---|--:|---|",
     ]
-    for folder in sorted(path.parent for path in (ROOT / "traces").glob("*/header.json")):
-        trace = read(folder)
-        header, load = trace.header, trace.header.load
-        stopped = (trace.requests["finish_reason"] == "stop").mean()
+    groups: dict[str, list[Trace]] = {}
+    for header in sorted((ROOT / "traces").rglob("header.json")):
+        groups.setdefault(header.relative_to(ROOT / "traces").parts[0], []).append(read(header.parent))
+    for name, runs in groups.items():
+        header = runs[0].header
+        rows = pd.concat([run.requests for run in runs])
+        count = f"{len(runs)} x {len(runs[0].requests)}" if len(runs) > 1 else str(len(rows))
+        foreign = max(run.header.load.foreign_cpu_mean for run in runs if run.header.load is not None)
         cells = [
-            f"`{folder.name}`", str(len(trace.requests)), f"{100 * stopped:.0f} %",
-            str(0 if trace.steps is None else len(trace.steps)), f"{header.engine.name} {header.engine.version}",
-            header.model, header.hardware, "-" if load is None else f"{load.foreign_cpu_mean:.3f} cores",
+            f"`{name}`", count, f"{100 * (rows['finish_reason'] == 'stop').mean():.0f} %",
+            str(sum(0 if run.steps is None else len(run.steps) for run in runs)),
+            f"{header.engine.name} {header.engine.version}", header.model, header.hardware, f"{foreign:.3f} cores",
             (header.captured_at or "")[:10],
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-BLOCKS = {"demo": demo_block, "answer": answer_block, "errors": error_block, "traces": traces_block}
+BLOCKS = {
+    "demo": demo_block,
+    "answer": answer_block,
+    "errors": error_block,
+    "traces": traces_block,
+    "measured": measured_policies.block,
+    "overhead": capture_overhead.block,
+    "speed": speed.block,
+}
 
 if __name__ == "__main__":
     main()

@@ -14,7 +14,7 @@ settings.register_profile("nightly", max_examples=2000, deadline=None, suppress_
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 ROOT = Path(__file__).resolve().parent.parent
-SHIPPED = sorted(path.parent for path in (ROOT / "traces").glob("*/header.json"))
+SHIPPED = sorted(path.parent for path in (ROOT / "traces").rglob("header.json"))
 
 
 @pytest.fixture(scope="session")

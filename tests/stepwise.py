@@ -1,19 +1,22 @@
 """The oracle: a continuous-batching engine with the scheduling of vLLM V1, simulated step by step.
 
-It mirrors vllm/v1/core/sched/scheduler.py of vLLM 0.32 in FCFS mode; comments name the rule where it surprises. All
-times are integer ticks.
+It follows vllm/v1/core/sched/scheduler.py of vLLM 0.32 line by line, FCFS and priority, and in ``StepwiseAsyncEngine``
+async_scheduler.py and the batch queue of v1/engine/core.py; comments name the rule where it surprises. All times are
+integer ticks.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
+from typing import Any
 
 import simpy
 
 from driftsim.engine.continuous import COMPLETE, STEP, Moment
 from driftsim.engine.kv import blocks_for
 from driftsim.engine.sequence import Sequence
+from driftsim.engine.waiting import waiting_queue
 from driftsim.latency import Batch, StepTime
 from driftsim.request import Job
 from driftsim.trace import EngineSettings
@@ -33,15 +36,16 @@ class BlockPool:
         """Blocks held by anybody."""
         return self.total - self.free
 
-    def grow(self, holder: object, tokens: int, must_fit: int = 0) -> bool:
+    def grow(self, holder: object, tokens: int, must_fit: int = 0, watermark: int = 0) -> bool:
         """Let ``holder`` hold ``tokens`` tokens; False, and nothing changed, where the free blocks do not suffice.
 
         ``must_fit`` asks that so many tokens would fit, though blocks are taken for ``tokens`` only: vLLM admits a
-        request only if its whole prompt fits (kv_cache_manager.py, ``full_sequence_must_fit``).
+        request only if its whole prompt fits (kv_cache_manager.py, ``full_sequence_must_fit``). ``watermark`` blocks
+        must stay free.
         """
         have = self.held.get(holder, 0)
         need = blocks_for(tokens, self.block_size) - have
-        if max(need, blocks_for(must_fit, self.block_size) - have) > self.free:
+        if max(need, blocks_for(must_fit, self.block_size) - have) + watermark > self.free:
             return False
         if need > 0:
             self.free -= need
@@ -70,8 +74,6 @@ class StepwiseEngine:
     ) -> None:
         if settings.enable_prefix_caching:
             raise ValueError("prefix caching is not simulated; record with enable_prefix_caching off")
-        if settings.async_scheduling:
-            raise ValueError("async scheduling is not simulated yet; record with async_scheduling off")
         self.env = env
         self.settings = settings
         self.step_time = step_time
@@ -80,7 +82,13 @@ class StepwiseEngine:
         self.on_step = on_step
         self.kv = BlockPool(settings.usable_kv_blocks, settings.block_size)
         self.inbox: list[Sequence] = []  # sent, not yet drained by the core
-        self.waiting: deque[Sequence] = deque()
+        self.waiting = waiting_queue(settings.scheduling_policy)
+        self.sent = 0
+        # Of async scheduling, and empty without: tokens sampled but not out yet, all tokens in flight, and those of
+        # them that a preemption has made stale.
+        self.placeholders: Counter[Sequence] = Counter()
+        self.in_flight: Counter[Sequence] = Counter()
+        self.stale: Counter[Sequence] = Counter()
         self.running: list[Sequence] = []  # in order of admission
         self.aborts: list[Job] = []
         self._busy = False  # a step is under way or about to start
@@ -102,6 +110,8 @@ class StepwiseEngine:
         if problem:
             self._turn_away(sequence, "rejected", f"request {job.request.id} {problem}")
             return
+        self.sent += 1
+        sequence.rank = (job.priority, self.sent)
         self.inbox.append(sequence)
         self._wake(0)
 
@@ -172,12 +182,28 @@ class StepwiseEngine:
         # Those who run come first, in order of admission, so that decodes precede new prefills.
         while index < len(self.running) and budget > 0:
             sequence = self.running[index]
-            new = sequence.length - sequence.computed
+            waits = self.placeholders[sequence]
+            if waits and sequence.computed + 2 - waits >= sequence.prompt + sequence.job.request.max_tokens:
+                index += 1  # async: the step under way is sure to be its last
+                continue
+            new = sequence.length + waits - sequence.computed
             if 0 < threshold < new:
                 new = threshold
-            new = min(new, budget)
+            new = min(new, budget, self.settings.max_model_len - sequence.computed - 1)
+            if new == 0:
+                index += 1
+                continue
             while not self.kv.grow(sequence, sequence.computed + new):
-                victim = self.running.pop()  # FCFS: the one admitted last
+                if self.settings.scheduling_policy == "priority":
+                    victim = max(self.running, key=lambda one: one.rank)
+                    place = self.running.index(victim)
+                    del self.running[place]
+                    index -= place < index
+                    for given in [pair for pair in scheduled if pair[0] is victim]:
+                        scheduled.remove(given)
+                        budget += given[1]
+                else:
+                    victim = self.running.pop()  # FCFS: the one admitted last
                 self._preempt(victim)
                 preempted += 1
                 if victim is sequence:
@@ -195,26 +221,37 @@ class StepwiseEngine:
 
     def _admit(self, scheduled: list[tuple[Sequence, int]], budget: int, threshold: int, now: int) -> None:
         """Admit from the head of the waiting queue while slots, token budget and KV blocks allow; nobody is skipped."""
+        skipped = []
         while self.waiting and budget > 0 and len(self.running) < self.settings.max_num_seqs:
             sequence = self.waiting[0]
+            if self.stale[sequence]:
+                skipped.append(self.waiting.popleft())
+                continue
             new = sequence.length  # recomputes what a preemption lost, outputs included
             if 0 < threshold < new:
                 new = threshold
             if new > budget and not self.settings.enable_chunked_prefill:
                 break
             new = min(new, budget)
-            if not self.kv.grow(sequence, new, must_fit=sequence.length):
+            outgrown = blocks_for(sequence.length, self.kv.block_size) > self.kv.total
+            reserve = sequence.length if self.settings.scheduler_reserve_full_isl or outgrown else 0
+            watermark = int(self.settings.watermark * self.settings.kv_blocks) if self.running else 0
+            if not self.kv.grow(sequence, new, reserve, watermark):
                 break
             self.running.append(self.waiting.popleft())
             scheduled.append((sequence, new))
             budget -= new
             if sequence.scheduled is None:  # vLLM keeps the first time when a preempted request resumes
                 sequence.scheduled = now
+        for sequence in reversed(skipped):
+            self.waiting.appendleft(sequence)
 
     def _preempt(self, victim: Sequence) -> None:
         """Recompute later: all blocks are lost, what was shown is kept, and the victim waits at the front."""
         self.kv.release(victim)
         victim.computed = 0
+        self.stale[victim] = self.in_flight[victim]
+        self.placeholders[victim] = 0
         victim.preemptions += 1
         self.waiting.appendleft(victim)
 
@@ -261,5 +298,87 @@ class StepwiseEngine:
     def _finish(self, sequence: Sequence, now: int) -> None:
         capped = sequence.shown >= sequence.job.request.max_tokens or sequence.length >= self.settings.max_model_len
         sequence.finish, sequence.finish_reason = now, "length" if capped else "stop"
-        self.running.remove(sequence)
+        (self.running if sequence in self.running else self.waiting).remove(sequence)
         self.kv.release(sequence)
+
+
+class StepwiseAsyncEngine(StepwiseEngine):
+    """Two batches in flight: a step is scheduled while the one before it is computed."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.queue: deque[tuple[int, list[tuple[Sequence, int, bool]]]] = deque()  # when it is over, who computes
+        self.last = 0
+        self.unsaid = False  # somebody finished, and no schedule has told the workers yet
+
+    def _begin(self) -> None:
+        """Turns of vLLM's core loop, until one must wait for a batch (v1/engine/core.py, step_with_batch_queue)."""
+        now: int = self.env.now  # type: ignore[assignment]
+        while True:
+            for sequence in self.inbox:
+                sequence.queued = now
+            self.waiting.extend(self.inbox)
+            self.inbox.clear()
+            self._drop()
+            if self.running or self.waiting or self.unsaid:
+                computes = self._put(now)
+                if len(self.queue) < 2 and (computes or self.running or self.waiting):
+                    continue
+            elif not self.queue:
+                self._busy = False
+                return
+            end, batch = self.queue[0]
+            if batch:
+                Moment(self.env, end - now, COMPLETE, lambda _: self._over())
+                return
+            self.queue.popleft()  # an empty batch is over at once
+
+    def _put(self, now: int) -> bool:
+        """Schedule a batch and put it into the queue; whether it computes anything."""
+        scheduled, preempted = self._schedule(now)
+        self.unsaid = False
+        stuck = not (scheduled or preempted or self.running or any(batch for _, batch in self.queue))
+        if stuck and self.waiting:
+            self._fail_head()
+        rows = []
+        batch = self._batch(scheduled)
+        for sequence, new in scheduled:
+            sequence.computed += new
+            self.in_flight[sequence] += new
+            samples = sequence.computed >= sequence.length + self.placeholders[sequence]
+            self.placeholders[sequence] += samples
+            rows.append((sequence, new, samples))
+        if rows:
+            duration = self.step_time.step(batch)
+            self.last = max(now, self.last) + duration
+            if self.on_step is not None:
+                parts = (batch.prefill_tokens, batch.prefill_requests, batch.decode_requests, batch.context_tokens)
+                after = (len(self.running), len(self.waiting), self.kv.used, preempted)
+                self.on_step((now, duration, *parts, batch.prefill_attention, *after))
+        self.queue.append((self.last if rows else now, rows))
+        return bool(rows)
+
+    def _over(self) -> None:
+        """The oldest batch is computed (scheduler.py, update_from_output)."""
+        now, (_, batch) = int(self.env.now), self.queue.popleft()
+        finished = []
+        for sequence, new, samples in batch:
+            self.in_flight[sequence] -= new
+            stale = self.stale[sequence] > 0
+            if stale:
+                self.stale[sequence] -= new
+            if sequence.finish_reason or not samples:
+                continue
+            sequence.shown += 1
+            if not stale:
+                self.placeholders[sequence] -= 1
+            if sequence.first_token is None:
+                sequence.first_token = now
+            if sequence.shown == sequence.target:
+                finished.append(sequence)
+        for sequence in finished:
+            self._finish(sequence, now)
+        self.unsaid = self.unsaid or bool(finished)
+        Moment(self.env, 0, STEP, lambda _: self._begin())
+        if finished:
+            self.on_leave(finished)

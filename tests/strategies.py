@@ -119,6 +119,10 @@ def profiles(draw: st.DrawFn) -> Profile:
         block_size=draw(st.sampled_from([4, 16])),
         long_prefill_token_threshold=draw(st.sampled_from([0, 0, 16])),
         enable_chunked_prefill=chunked,
+        scheduling_policy=draw(st.sampled_from(["fcfs", "fcfs", "priority"])),
+        async_scheduling=draw(st.booleans()),
+        scheduler_reserve_full_isl=draw(st.sampled_from([True, True, False])),
+        watermark=draw(st.sampled_from([0.0, 0.0, 0.1])),
     )
     lag = draw(st.sampled_from([0.0, 0.0005]))
     return profile(

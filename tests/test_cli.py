@@ -195,3 +195,51 @@ def test_an_unknown_option_or_verb_is_exit_2() -> None:
 
 def test_version_is_told() -> None:
     assert re.fullmatch(r"driftsim \d+\.\d+\.\d+\n", driftsim("--version").stdout)
+
+
+CAPTURES: list[tuple[tuple[str, ...], str]] = [
+    (("--policies", "lifo"), "unknown policy 'lifo'; choose one of stock, fifo"),
+    (("--estimator", "oracle"), "unknown estimator 'oracle'"),
+    (("--force-lengths",), "--force-lengths needs --replay TRACE"),
+    (("--engine", "openai"), "--engine openai needs --base-url"),
+    (("--engine", "openai", "--base-url", "here"), "--base-url 'here' is no URL"),
+    (("--engine", "openai", "--base-url", "http://127.0.0.1:9"), "no OpenAI-compatible server answers there"),
+    (("--engine", "openai", "--base-url", "http://h/v1", "--load-format", "dummy"), "are for --engine vllm"),
+    (("--base-url", "http://h/v1"), "are for --engine openai"),
+    (("--prompts", "absent.jsonl"), "absent.jsonl: No such file"),
+    (("--prompts", "README.md"), "README.md: line 1 is not JSON"),
+    (("--prompts", "a", "--replay", "b"), "are two workloads; give one"),
+    (("--replay", "absent"), "absent: no such trace folder"),
+    (("--replay", "absent", "--learning", "5"), "--learning belongs to --workload"),
+    (("--rate", "3"), "--rate belongs to --arrivals"),
+    (("--arrivals", "poisson"), "poisson arrivals need a rate above 0"),
+    (("--arrivals", "closed"), "at least 1 user"),
+    (("--repeats", "0"), "--repeats"),
+    (("--engine-arg", "eager"), "expected NAME=VALUE"),
+    (("--model", "./absent"), "--model ./absent: no such folder"),
+    (("--learning-gap", "3", "1"), "gaps need 0 <= low <= high"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), CAPTURES)
+def test_a_capture_that_cannot_be_is_refused_before_an_engine_starts(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    run = driftsim("capture", "--out", tmp_path / "t", *arguments)
+    assert run.returncode == 2
+    assert message in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1, run.stderr
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_capture_never_overwrites(trace: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    run = driftsim("capture", "--out", tmp_path)
+    assert run.returncode == 2
+    assert "exists already and holds 'mine'" in run.stderr
+
+
+def test_one_trace_is_replayed_at_a_time(trace: Path) -> None:
+    run = driftsim("compare", trace, trace)
+    assert run.returncode == 2
+    assert "one trace is replayed at a time, got 2" in run.stderr

@@ -13,7 +13,7 @@ from driftsim.calibrate import fit_profile
 from driftsim.compare import DEFAULT_SETTINGS, Comparing, compare
 from driftsim.trace import digest, read
 from driftsim.workload import replay
-from experiments import estimation_error, remake
+from experiments import estimation_error, measured_policies, remake
 
 ROOT = remake.ROOT
 
@@ -43,6 +43,14 @@ def test_the_errors_in_the_readme_are_what_the_experiment_computes(shipped: Path
             assert now[metric] == pytest.approx(then[metric], rel=1e-6)
 
 
+def test_the_measured_effects_in_the_readme_are_what_the_traces_say() -> None:
+    stored = pd.read_csv(measured_policies.STORED)
+    now = measured_policies.rows(measured_policies.compared())
+    assert list(now["policy"]) == list(stored["policy"])
+    for column in ("value", "change", "low", "high"):
+        assert now[column].tolist() == pytest.approx(stored[column].tolist(), rel=1e-9)
+
+
 @pytest.mark.parametrize(
     "file", [*remake.DOCUMENTS, ROOT / "notebooks" / "README.md"], ids=lambda file: file.parent.name
 )
@@ -56,11 +64,11 @@ def test_make_targets_in_the_readme_exist_and_ci_runs_the_tests_it_names() -> No
     for target in set(re.findall(r"`?make (\w+)", (ROOT / "README.md").read_text())):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     commands = (ROOT / ".ci" / "run").read_text()
-    assert all(f"make {target}" in commands for target in ("lint", "demo", "test", "live"))
+    assert all(f"make {target}" in commands for target in ("lint", "demo", "test", "live", "bench"))
 
 
 def test_compare_options_in_the_readme_exist() -> None:
-    source = (ROOT / "driftsim" / "cli.py").read_text()
+    source = "".join((ROOT / "driftsim" / name).read_text() for name in ("cli.py", "capturing.py"))
     table = "".join(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `--"))
     options = set(re.findall(r"--([a-z][a-z-]+)", table))
     assert len(options) > 15

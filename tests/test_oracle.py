@@ -11,12 +11,13 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 from driftsim.engine.continuous import ContinuousEngine
+from driftsim.engine.pipelined import PipelinedEngine, engine_for
 from driftsim.engine.sequence import Sequence
 from driftsim.run import Simulation
 from driftsim.scenario import Scenario
 from driftsim.trace import Trace
 from driftsim.workload import Workload
-from tests.stepwise import StepwiseEngine
+from tests.stepwise import StepwiseAsyncEngine, StepwiseEngine
 from tests.strategies import workloads
 from tests.test_laws import scenarios
 
@@ -32,8 +33,9 @@ def run(scenario: Scenario, workload: Workload, engine: Callable[..., Any], step
 def test_the_engine_that_jumps_equals_the_engine_that_steps(
     scenario: Scenario, workload: Workload, steps: bool
 ) -> None:
-    slow = run(scenario, workload, StepwiseEngine, steps)
-    fast = run(scenario, workload, ContinuousEngine, steps)
+    settings = scenario.profile.engine
+    slow = run(scenario, workload, StepwiseAsyncEngine if settings.async_scheduling else StepwiseEngine, steps)
+    fast = run(scenario, workload, engine_for(settings), steps)
     pd.testing.assert_frame_equal(fast.requests, slow.requests, check_exact=True)
     if steps:
         pd.testing.assert_frame_equal(fast.steps, slow.steps, check_exact=True)
@@ -75,10 +77,35 @@ class StopsEarly(ContinuousEngine):
         super()._stop_run_after(max(1, steps - 1))
 
 
-@pytest.mark.parametrize("mistake", [Leaks, AdmitsLate, WrongVictim, StopsEarly])
-def test_a_planted_mistake_is_caught(mistake: type[ContinuousEngine]) -> None:
+class NotInVain(PipelinedEngine):
+    """Planted: whoever ends by itself is known beforehand, and not scheduled once more."""
+
+    def _exhaust(self, end: int) -> None:
+        super()._exhaust(end)
+        for sequence in list(self._vain):
+            self.pool.leave(sequence)
+            self.exhausted.add(sequence)
+            self._vain.discard(sequence)
+
+
+class SlotAtOnce(PipelinedEngine):
+    """Planted: a run that an arrival cuts short ends a step early."""
+
+    def _boundary_at(self, steps: int) -> int:
+        return super()._boundary_at(max(1, steps - 1))
+
+
+MISTAKES: dict[type[ContinuousEngine], type[StepwiseEngine]] = dict.fromkeys(
+    (Leaks, AdmitsLate, WrongVictim, StopsEarly), StepwiseEngine
+) | dict.fromkeys((NotInVain, SlotAtOnce), StepwiseAsyncEngine)
+
+
+@pytest.mark.parametrize(("mistake", "oracle"), MISTAKES.items())
+def test_a_planted_mistake_is_caught(mistake: type[ContinuousEngine], oracle: type[StepwiseEngine]) -> None:
     def differs(case: tuple[Scenario, Workload]) -> bool:
-        return not run(*case, mistake).requests.equals(run(*case, StepwiseEngine).requests)
+        if case[0].profile.engine.async_scheduling != (oracle is StepwiseAsyncEngine):
+            return False
+        return not run(*case, mistake).requests.equals(run(*case, oracle).requests)
 
     quick = settings(
         max_examples=3000,

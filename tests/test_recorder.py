@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
+import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -15,51 +14,19 @@ from driftsim.live.recorder import Outcome, Plan, record
 from driftsim.request import Job
 from driftsim.trace import Phase, Trace
 from driftsim.workload import Workload
-from tests.strategies import engine, workload
+from experiments import capture_overhead
+from tests.fakes import Echo
+from tests.strategies import workload
 
 
-class Echo:
-    """Serves any number of jobs at once, a millisecond a token; a job whose cap is 13 fails."""
-
-    model = "echo"
-    settings = engine(max_num_seqs=2)
-    arguments: dict[str, object] = {}
-
-    def __init__(self) -> None:
-        self.on_outcome: Callable[[Outcome], None] = lambda outcome: None
-        self.tasks: list[asyncio.Task[None]] = []
-        self.inside = self.most = 0
-
-    def room(self) -> int:
-        return 100
-
-    def submit(self, job: Job, true_length: int | None) -> None:
-        self.tasks.append(asyncio.get_running_loop().create_task(self._serve(job)))
-
-    def abort(self, job: Job) -> None:
-        raise NotImplementedError
-
-    def steps(self, start: float) -> pd.DataFrame | None:
-        return None
-
-    async def _serve(self, job: Job) -> None:
-        self.inside += 1
-        self.most = max(self.most, self.inside)
-        queued = time.monotonic()
-        await asyncio.sleep(0.001)
-        first = time.monotonic()
-        tokens = job.request.prompt_tokens
-        await asyncio.sleep(0.001 * tokens)
-        self.inside -= 1
-        if job.request.max_tokens == 13:
-            self.on_outcome(Outcome(job, "error", queued=queued, error="RuntimeError: unlucky"))
-        else:
-            self.on_outcome(Outcome(job, "stop", queued, queued, first, time.monotonic(), tokens, tokens))
+def recorded(made: Workload, echo: Echo, **plan: object) -> Trace:
+    with tempfile.TemporaryDirectory() as folder:
+        return asyncio.run(record(made, echo, Plan(**plan), Path(folder) / "t"))  # type: ignore[arg-type]
 
 
 def run(made: Workload, **plan: object) -> tuple[Trace, Echo]:
     echo = Echo()
-    return asyncio.run(record(made, echo, Plan(**plan))), echo  # type: ignore[arg-type]
+    return recorded(made, echo, **plan), echo
 
 
 def backlog(prompts: list[int], **columns: object) -> Workload:
@@ -114,11 +81,11 @@ def test_a_phase_after_drain_waits_for_the_last_one_to_leave() -> None:
     assert trace.header.workload.phases[1].start_s == trace.requests["arrival_s"][1]
 
 
-def test_a_run_that_is_cancelled_keeps_what_was_recorded() -> None:
+def test_a_run_that_is_cancelled_keeps_what_was_recorded(tmp_path: Path) -> None:
     async def cancelled() -> Trace:
         phases = (Phase(name="now", requests=2), Phase(name="never", kind="after-drain", requests=1, pause_s=60.0))
         made = workload([0.0, 0.0, 0.0], [1, 1, 1], phases, prompt_tokens=[5, 9, 5])
-        task = asyncio.create_task(record(made, Echo(), Plan()))
+        task = asyncio.create_task(record(made, Echo(), Plan(), tmp_path / "t"))
         await asyncio.sleep(0.3)
         task.cancel()
         return await task
@@ -136,8 +103,66 @@ def test_a_run_whose_engine_breaks_keeps_what_was_recorded(tmp_path: Path) -> No
                 raise RuntimeError("the engine core is gone")
             super().submit(job, true_length)
 
-    trace = asyncio.run(record(workload([0.0, 0.1], [1, 1], prompt_tokens=[5, 5]), Breaks(), Plan()))
+    made = workload([0.0, 0.1], [1, 1], prompt_tokens=[5, 5])
+    trace = asyncio.run(record(made, Breaks(), Plan(), tmp_path / "t"))
     assert trace.header.ended == "failed"
     assert "the engine core is gone" in trace.header.ended_why
-    back = traces.read(trace.write(tmp_path / "t"))
+    back = traces.read(tmp_path / "t")
     assert list(back.requests["finish_reason"]) == ["stop", None]
+
+
+def test_a_run_ends_when_its_engine_is_gone_and_its_requests_say_so(tmp_path: Path) -> None:
+    class Dies(Echo):
+        def submit(self, job: Job, true_length: int | None) -> None:
+            if job.index == 2:
+                self.failure = "the engine core died"
+            super().submit(job, true_length)
+
+    trace = asyncio.run(record(backlog([5, 30, 30, 30, 30]), Dies(), Plan(), tmp_path / "t"))
+    assert (trace.header.ended, trace.header.ended_why) == ("failed", "the engine core died")
+    assert list(trace.requests["finish_reason"]) == ["stop", "error", "error", None, None]
+
+
+def test_forced_lengths_end_as_the_replayed_run_did() -> None:
+    made = workload([0.0, 0.0], [7, 9], stops=[True, False])
+    trace, _ = run(made, force_lengths=True)
+    assert list(trace.requests["output_tokens"]) == [7, 9]
+    assert list(trace.requests["finish_reason"]) == ["stop", "length"]
+    assert list(trace.requests["output_words"]) == list(made.table["output_words"])
+    assert trace.header.engine_arguments["force_lengths"] is True
+
+
+def test_lengths_that_nobody_knows_cannot_be_forced(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="replay a trace"):
+        asyncio.run(record(backlog([5]), Echo(), Plan(force_lengths=True), tmp_path / "t"))
+    assert not (tmp_path / "t").exists()
+
+
+def test_stock_has_no_limit_in_flight() -> None:
+    trace, echo = run(backlog([10] * 9), policy="stock")
+    assert echo.most == 9
+    assert trace.header.max_in_flight is None
+
+
+def test_the_engines_count_of_a_prompt_is_the_one_recorded() -> None:
+    class Counts(Echo):
+        def submit(self, job: Job, true_length: int | None) -> None:
+            self.tasks.append(asyncio.get_running_loop().create_task(self.answer(job)))
+
+        async def answer(self, job: Job) -> None:
+            self.on_outcome(Outcome(job, "stop", output_tokens=3, prompt_tokens=job.request.prompt_tokens + 30))
+
+    made = backlog([10, 20])
+    trace = recorded(made, Counts())
+    assert list(trace.requests["prompt_tokens"]) == [40, 50]
+    assert any("2 of 2 requests" in note for note in trace.header.notes)
+
+
+@pytest.mark.parametrize("policy", ["fifo", "sjf", "weighted"])
+def test_the_dispatcher_takes_at_most_200_microseconds_a_request(policy: str) -> None:
+    assert min(capture_overhead.dispatcher_us(policy, 5000) for _ in range(3)) <= 200
+
+
+def test_the_recorder_grows_by_less_than_a_kilobyte_a_request() -> None:
+    small, large = (capture_overhead.in_a_process(f"recorder({count})")["mb"] for count in (1_000, 61_000))
+    assert large - small < 60  # MB

@@ -9,14 +9,15 @@ import pytest
 from driftsim import metrics
 from driftsim.admission import Admission
 from driftsim.calibrate import fit_profile
+from driftsim.reference import NATURAL_CAPS
 from driftsim.run import simulate
 from driftsim.scenario import Scenario
 from driftsim.trace import read
-from driftsim.workload import NATURAL_CAPS, replay
-from tests.conftest import SHIPPED
+from driftsim.workload import replay
+from tests.conftest import ROOT, SHIPPED
 
 
-@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: "/".join(folder.parts[-2:]))
 def test_a_shipped_trace_is_whole_real_and_quiet(folder: Path) -> None:
     trace = read(folder)
     assert trace.header.kind == "captured"
@@ -26,6 +27,31 @@ def test_a_shipped_trace_is_whole_real_and_quiet(folder: Path) -> None:
     assert trace.header.load.foreign_cpu_mean <= 0.05
     assert trace.steps is not None
     assert sum(file.stat().st_size for file in folder.iterdir()) < 1_000_000
+
+
+def test_the_runs_of_five_policies_served_the_same_requests_five_times() -> None:
+    runs = [read(folder) for folder in SHIPPED if folder.parent.name == "smollm2-cpu-policies"]
+    policies = sorted(run.header.admission["policy"] for run in runs)
+    assert policies == sorted(5 * ["fifo", "priority", "weighted", "sjf", "aging"])
+    assert {run.header.admission["estimator"] for run in runs} == {"ema"}
+    for run in runs:
+        for name in ("request_id", "arrival_s", "prompt_tokens", "output_tokens"):
+            assert list(run.requests[name]) == list(runs[0].requests[name])
+    order = sorted(runs, key=lambda run: run.header.captured_at or "")
+    assert [run.header.admission["policy"] for run in order[:5]] == [
+        run.header.admission["policy"] for run in order[5:10]
+    ]  # in turns
+
+
+def test_the_other_runs_are_what_they_are_for() -> None:
+    reference, low, small = (
+        read(ROOT / "traces" / f"smollm2-cpu-{name}") for name in ("reference", "low-load", "small-kv")
+    )
+    assert len(reference.finished) >= 300
+    assert metrics.choice_fraction(reference.requests) > 0.3
+    assert [phase.name for phase in reference.header.workload.phases] == ["learning", "stress"]
+    assert metrics.choice_fraction(low.requests) < 0.05
+    assert small.requests["preemptions"].sum() > 10
 
 
 def test_the_demo_trace_has_drift_and_a_queue(shipped: Path) -> None:

@@ -20,14 +20,28 @@ from tests.strategies import engine, profile, workload
 PACKAGE = Path(__file__).resolve().parent.parent / "driftsim"
 LAYERS = [
     {"request", "trace"},
-    {"classify", "accounting", "admission", "estimators", "policies", "topics", "workload", "latency", "metrics"},
+    {"lives"},
+    {
+        "classify",
+        "accounting",
+        "admission",
+        "estimators",
+        "policies",
+        "topics",
+        "workload",
+        "latency",
+        "metrics",
+        "reference",
+        "prompts",
+    },
     {"dispatcher"},
     {"engine", "live"},
     {"scenario"},
     {"run"},
-    {"compare", "calibrate"},
+    {"compare", "calibrate", "measured", "validate", "simulating", "importers"},
     {"answer"},
     {"plots", "report"},
+    {"capturing"},
     {"cli"},
 ]
 ONLY_IN = {
@@ -37,8 +51,10 @@ ONLY_IN = {
     "torch": {"live"},
     "matplotlib": {"plots"},
     "jinja2": {"report"},
-    "typer": {"cli"},
-    "rich": {"cli"},
+    "typer": {"cli", "capturing"},
+    "rich": {"cli", "capturing"},
+    "openai": {"live"},
+    "pynvml": {"live"},
 }
 
 

@@ -8,21 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftsim.classify import CATEGORIES, strip_label
-from driftsim.run import simulate
-from driftsim.scenario import Scenario
-from driftsim.topics import TOPICS
-from driftsim.trace import Phase
-from driftsim.workload import (
+from driftsim.reference import (
     NATURAL_CAPS,
     REFERENCE_CAPS,
     REFERENCE_PHASES,
     TEMPLATES,
-    Workload,
     drift_phases,
     reference_workload,
-    replay,
-    resample,
 )
+from driftsim.run import simulate
+from driftsim.scenario import Scenario
+from driftsim.topics import TOPICS
+from driftsim.trace import Phase
+from driftsim.workload import Workload, replay, resample
 from tests.strategies import engine, profile, profiles, workload, workloads
 
 

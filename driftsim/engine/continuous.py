@@ -1,13 +1,12 @@
 """A continuous-batching engine with the scheduling of vLLM V1, which jumps over the steps that decide nothing.
 
-It mirrors vllm/v1/core/sched/scheduler.py of vLLM 0.32 in FCFS mode, and equals a step-by-step engine exactly
+It mirrors vllm/v1/core/sched/scheduler.py of vLLM 0.32, FCFS and priority, and equals a step-by-step engine exactly
 (tests/stepwise.py): while the running set does not change, only contexts grow, and one event carries it to the next
-step that can decide something. All times are integer ticks.
+step that can decide something. All times are integer ticks. With async scheduling it is a ``PipelinedEngine``.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 import simpy
@@ -15,6 +14,7 @@ import simpy
 from driftsim.engine.decoding import DecodePool
 from driftsim.engine.kv import blocks_for
 from driftsim.engine.sequence import Sequence
+from driftsim.engine.waiting import waiting_queue
 from driftsim.latency import Batch, StepTime
 from driftsim.request import Job
 from driftsim.trace import EngineSettings
@@ -53,8 +53,6 @@ class ContinuousEngine:
     ) -> None:
         if settings.enable_prefix_caching:
             raise ValueError("prefix caching is not simulated; record with enable_prefix_caching off")
-        if settings.async_scheduling:
-            raise ValueError("async scheduling is not simulated yet; record with async_scheduling off")
         self.env = env
         self.settings = settings
         self.step_time = step_time
@@ -62,14 +60,17 @@ class ContinuousEngine:
         self.on_leave = on_leave
         self.on_step = on_step
         self.free = self.total = settings.usable_kv_blocks
-        self.waiting: deque[Sequence] = deque()
+        self._watermark = int(settings.watermark * settings.kv_blocks)
+        self.by_priority = settings.scheduling_policy == "priority"
+        self.waiting = waiting_queue(settings.scheduling_policy)
         self.running: dict[Sequence, None] = {}  # in order of admission
         self.prefilling: dict[Sequence, None] = {}  # those of them who are not through their prompt
+        self.exhausted: set[Sequence] = set()  # those who compute no more but have not been told so (pipelined)
         self.pool = DecodePool(settings.block_size)
         self._inbox: list[Sequence] = []  # sent, not yet drained by the core
         self._aborts: list[Job] = []
         self._paused: list[Sequence] = []  # decodes that get no turn in the step under way
-        self._admitted = 0
+        self._admitted = self._sent = 0
         self._next: Moment | None = None  # the event that goes on; None while idle
         self._run_start = self._run_steps = 0  # the decode run under way
         self._run = Batch()
@@ -91,6 +92,8 @@ class ContinuousEngine:
         if problem:
             self._turn_away(sequence, "rejected", f"request {job.request.id} {problem}")
             return
+        self._sent += 1
+        sequence.rank = (job.priority, self._sent)
         self._inbox.append(sequence)
         if self._next is None:
             self._go_on(int(self.env.now), STEP, self._begin)
@@ -124,16 +127,21 @@ class ContinuousEngine:
         boundary = self._run_boundary()
         if boundary >= self._run_steps:
             return
-        blocked = self.waiting or len(self.running) >= self.settings.max_num_seqs
+        # A newcomer of a better priority may pass a head that does not fit.
+        blocked = (self.waiting and not self.by_priority) or len(self.running) >= self.settings.max_num_seqs
         if blocked or self.pool.size >= self.settings.max_num_batched_tokens:
-            sequence.queued = self._run_start + self._run_time(boundary)
+            sequence.queued = self._boundary_at(boundary)
         else:
             self._stop_run_after(boundary)
 
     def _stop_run_after(self, steps: int) -> None:
         if steps < self._run_steps:
             self._run_steps = steps
-            self._go_on(self._run_start + self._run_time(steps), STEP, self._begin)
+            self._go_on(self._boundary_at(steps), STEP, self._begin)
+
+    def _boundary_at(self, steps: int) -> int:
+        """When the core drains its messages before it schedules the step after ``steps`` of the run."""
+        return self._run_start + self._run_time(steps)
 
     def _run_time(self, steps: int) -> int:
         """From the start of the run until the step after ``steps`` of it starts."""
@@ -199,7 +207,7 @@ class ContinuousEngine:
             threshold = 0  # nobody to starve: a lone long prefill gets the whole budget
         prefills: list[tuple[Sequence, int]] = []
         preempted = 0
-        if self.prefilling and self.settings.long_prefill_token_threshold:
+        if (self.prefilling and (self.settings.long_prefill_token_threshold or self.by_priority)) or (self.by_priority and len(self.pool.claims()) > self.free):
             preempted = self._walk(prefills, threshold)
         else:
             preempted = self._make_room() + self._continue_prefill(prefills)
@@ -218,7 +226,7 @@ class ContinuousEngine:
             if sequence not in self.running:
                 continue
             while claimed == self.free:
-                victim = next(reversed(self.running))  # FCFS: the one admitted last
+                victim = self._victim()
                 self._preempt(victim)
                 preempted += 1
                 if victim is sequence:
@@ -242,10 +250,13 @@ class ContinuousEngine:
         return 0
 
     def _walk(self, prefills: list[tuple[Sequence, int]], threshold: int) -> int:
-        """Schedule those who run one by one: with a cap on prefill chunks, several may stand between the decodes."""
+        """Schedule those who run one by one: with a cap on prefill chunks, several may stand between the decodes, and
+        by priority a victim may stand anywhere, before the one that it makes room for as well.
+        """
         budget, spare, preempted = self.settings.max_num_batched_tokens, self.free, 0
         claims = self.pool.claims()
-        order = list(self.running)
+        order = [sequence for sequence in self.running if sequence not in self.exhausted]
+        given: dict[Sequence, tuple[int, int]] = {}  # tokens and blocks of this step
         index = 0
         while index < len(order) and budget > 0:
             sequence = order[index]
@@ -253,7 +264,14 @@ class ContinuousEngine:
             new = min(sequence.length - sequence.computed, threshold or budget, budget) if prefill else 1
             need = self._growth(sequence, new) if prefill else int(sequence in claims)
             while need > spare:
-                victim = order.pop()
+                victim = self._victim()
+                if victim in given:  # its turn in this step is taken back (scheduler.py, PRIORITY)
+                    tokens, blocks = given.pop(victim)
+                    budget += tokens
+                    spare += blocks
+                if victim in order:
+                    index -= order.index(victim) < index
+                    order.remove(victim)
                 spare += self._preempt(victim)
                 preempted += 1
                 if victim is sequence:
@@ -262,22 +280,28 @@ class ContinuousEngine:
                 spare -= need
                 budget -= new
                 index += 1
-                if prefill:
-                    self.free -= need
-                    prefills.append((sequence, new))
+                given[sequence] = (new, need)
                 continue
             break
+        for sequence, (new, need) in given.items():
+            if sequence in self.prefilling:
+                self.free -= need
+                prefills.append((sequence, new))
         for sequence in order[index:]:  # the budget ran out before their turn: they pause for this step
             if sequence not in self.prefilling:
                 self.pool.leave(sequence)
                 self._paused.append(sequence)
         return preempted
 
+    def _victim(self) -> Sequence:
+        """Who is preempted: of FCFS the one admitted last, by priority the last in that order."""
+        return max(self.running, key=_by_rank) if self.by_priority else next(reversed(self.running))
+
     def _admit(self, prefills: list[tuple[Sequence, int]], threshold: int, now: int) -> None:
         """Admit from the head of the waiting queue while slots, token budget and KV blocks allow; nobody is skipped."""
         settings = self.settings
         budget = settings.max_num_batched_tokens - self.pool.size - sum(new for _, new in prefills)
-        spare = self._spare()
+        spare, size = self._spare(), settings.block_size
         while self.waiting and budget > 0 and len(self.running) < settings.max_num_seqs:
             sequence = self.waiting[0]
             new = sequence.length  # recomputes what a preemption lost, outputs included
@@ -286,10 +310,14 @@ class ContinuousEngine:
             if new > budget and not settings.enable_chunked_prefill:
                 break
             new = min(new, budget)
-            # The whole prompt must fit, though blocks are taken for this chunk only (full_sequence_must_fit).
-            if blocks_for(sequence.length, settings.block_size) > spare:
+            # The whole prompt must fit, though blocks are taken for this chunk only (full_sequence_must_fit), and the
+            # watermark must stay free unless nobody runs (kv_cache_manager.py, allocate_slots).
+            whole = blocks_for(sequence.length, size)
+            # Without a reserve vLLM would start over and over on what can never fit; we let it wait, and say so.
+            asked = whole if settings.scheduler_reserve_full_isl or whole > self.total else blocks_for(new, size)
+            if asked + (self._watermark if self.running else 0) > spare:
                 break
-            need = blocks_for(new, settings.block_size)
+            need = blocks_for(new, size)
             spare -= need
             self.free -= need
             budget -= new
@@ -321,6 +349,8 @@ class ContinuousEngine:
         """Take ``sequence`` out of those who run and free its blocks; returns how many."""
         if sequence in self.prefilling:
             del self.prefilling[sequence]
+        elif sequence in self.exhausted:
+            self.exhausted.discard(sequence)
         else:
             self.pool.leave(sequence)
         del self.running[sequence]
@@ -345,7 +375,20 @@ class ContinuousEngine:
             self._turn_away(sequence, "abort", None)
 
     def _step(self, now: int, prefills: list[tuple[Sequence, int]], preempted: int) -> None:
-        """Execute one step; what it leads to is written down at once, since nothing can look before its end."""
+        """Execute one step, and go on to whatever can be decided next."""
+        pool, end = self.pool, now + self._advance(now, now, prefills, preempted)
+        if pool.size and pool.steps_to_finish() == 0:
+            self._go_on(end, COMPLETE, self._complete)
+        elif preempted or self.waiting or self.prefilling or self.on_step is not None:
+            self._go_on(end + self.gap, STEP, self._begin)  # the next step may schedule something else
+        else:
+            self._decode(end + self.gap)
+
+    def _advance(self, now: int, begin: int, prefills: list[tuple[Sequence, int]], preempted: int) -> int:
+        """Compute one step, scheduled ``now`` and executed from ``begin`` on; returns how long it takes.
+
+        What it leads to is written down at once, since nothing can look before its end.
+        """
         batch = Batch(decode_requests=self.pool.size, context_tokens=self.pool.context_tokens)
         for sequence, new in prefills:
             if new == 1 and sequence.computed >= sequence.prompt:  # the tail of a recompute: a decode to the GPU
@@ -366,19 +409,13 @@ class ContinuousEngine:
                 del self.prefilling[sequence]
                 sequence.shown += 1
                 if sequence.first_token is None:
-                    sequence.first_token = now + duration
+                    sequence.first_token = begin + duration
                 self.pool.join(sequence)
         if self.on_step is not None:
             composition = (batch.prefill_tokens, batch.prefill_requests, batch.decode_requests, batch.context_tokens)
             after = (len(self.running), len(self.waiting), self.total - self.free, preempted)
             self.on_step((now, duration, *composition, batch.prefill_attention, *after))
-        pool, end = self.pool, now + duration
-        if pool.size and pool.steps_to_finish() == 0:
-            self._go_on(end, COMPLETE, self._complete)
-        elif preempted or self.waiting or self.prefilling or self.on_step is not None:
-            self._go_on(end + self.gap, STEP, self._begin)  # the next step may schedule something else
-        else:
-            self._decode(end + self.gap)
+        return duration
 
     def _complete(self, event: simpy.Event) -> None:
         """A step is over in which somebody ended; slots and blocks are free for the very next one."""
@@ -390,14 +427,23 @@ class ContinuousEngine:
         for sequence in finished:
             del self.running[sequence]
             self.free += blocks_for(sequence.computed, self.settings.block_size)
-            request = sequence.job.request
-            capped = sequence.shown >= request.max_tokens or sequence.length >= self.settings.max_model_len
-            sequence.finish, sequence.finish_reason = now, "length" if capped else "stop"
-        self._next = None
-        if self.running or self.waiting or self._inbox or self._aborts:
+            self._end(sequence, now)
+        self.on_leave(finished)  # while ``_next`` is set: whoever comes in return waits for the step below
+        if not (self.running or self.waiting or self._inbox or self._aborts):
+            self._next = None
+        elif self.gap or self.env.peek() <= now:
             self._go_on(now + self.gap, STEP, self._begin)
-        self.on_leave(finished)
+        else:  # nothing else happens at this instant
+            self._begin(event)
+
+    def _end(self, sequence: Sequence, now: int) -> None:
+        capped = sequence.shown >= sequence.job.request.max_tokens or sequence.length >= self.settings.max_model_len
+        sequence.finish, sequence.finish_reason = now, "length" if capped else "stop"
 
 
 def _by_admission(sequence: Sequence) -> int:
     return sequence.number
+
+
+def _by_rank(sequence: Sequence) -> tuple[int, int]:
+    return sequence.rank

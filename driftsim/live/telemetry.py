@@ -1,7 +1,7 @@
 """Telemetry samples how busy the machine is, by us and by others, while an engine is measured.
 
 Another runnable process makes a CPU engine's steps three to five times longer, so a capture records foreign load and
-is marked as disturbed where it was too high.
+is marked as disturbed where it was too high. Where there is a GPU, its state is sampled with it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -16,21 +19,44 @@ import psutil
 from driftsim.trace import MachineLoad
 
 FOREIGN_CPU_LIMIT = 0.05  # cores, mean over a capture
+CPU_COLUMNS = ("time_s", "busy_cpu", "own_cpu", "foreign_cpu", "steal_cpu")  # cores
+GPU_COLUMNS = (
+    "gpu_utilization_percent",
+    "gpu_memory_used_mib",
+    "gpu_power_w",
+    "gpu_temperature_c",
+    "gpu_sm_clock_mhz",
+    "gpu_memory_clock_mhz",
+    "gpu_performance_state",
+)
+CPU_INTERVAL_S, GPU_INTERVAL_S = 1.0, 0.2
+FAMILY_S = 10.0  # how often our process tree is looked up anew: reading all of /proc is the dear part
 
 
-class CpuMonitor:
-    """A thread that samples CPU use each ``interval_s``: all of it, our process tree's share, and the rest.
+class Monitor:
+    """A thread that samples the machine: all CPU use, our process tree's share, the rest, and the first visible GPU.
 
-    Use as a context manager; ``table`` and ``load`` then tell what happened between enter and exit.
+    ``own`` names processes that belong to us though they are no children, such as a server on this host; ``sink`` is
+    handed column names and values of every sample. Use as a context manager; ``table`` and ``load`` tell what happened
+    between enter and exit.
     """
 
-    def __init__(self, interval_s: float = 1.0) -> None:
-        self.interval_s = interval_s
-        self._samples: list[tuple[float, float, float, float, float]] = []
+    def __init__(
+        self,
+        own: Sequence[int] = (),
+        sink: Callable[[Sequence[str], Sequence[float]], None] = lambda names, values: None,
+    ) -> None:
+        self._gpu = Gpu.first()
+        self.interval_s = CPU_INTERVAL_S if self._gpu is None else GPU_INTERVAL_S
+        self.columns = CPU_COLUMNS if self._gpu is None else CPU_COLUMNS + GPU_COLUMNS
+        self.notes: tuple[str, ...] = ()
+        self._family = _Family((os.getpid(), *own))
+        self._sink = sink
+        self._samples: list[tuple[float, ...]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> CpuMonitor:
+    def __enter__(self) -> Monitor:
         self._thread.start()
         return self
 
@@ -40,8 +66,7 @@ class CpuMonitor:
 
     def table(self, start: float) -> pd.DataFrame:
         """Samples with ``time_s`` counted from ``start`` (monotonic, s) and loads in cores; those before it are cut."""
-        names = ["time_s", "busy_cpu", "own_cpu", "foreign_cpu", "steal_cpu"]
-        table = pd.DataFrame(self._samples, columns=names, dtype=float)
+        table = pd.DataFrame(self._samples, columns=list(self.columns), dtype=float)
         table["time_s"] -= start
         return table[table["time_s"] >= 0].reset_index(drop=True)
 
@@ -60,14 +85,49 @@ class CpuMonitor:
         )
 
     def _run(self) -> None:
-        process = psutil.Process()
-        then, (busy, steal), own = time.monotonic(), _busy(), _own(process)
+        then, (busy, steal), own = time.monotonic(), _busy(), self._family.cpu_s()
         while not self._stop.wait(self.interval_s):
-            now, (busy_now, steal_now), own_now = time.monotonic(), _busy(), _own(process)
+            now, (busy_now, steal_now), own_now = time.monotonic(), _busy(), self._family.cpu_s()
             span = now - then
             used, ours = (busy_now - busy) / span, (own_now - own) / span
-            self._samples.append((now, used, ours, max(0.0, used - ours), (steal_now - steal) / span))
+            sample: tuple[float, ...] = (now, used, ours, max(0.0, used - ours), (steal_now - steal) / span)
+            if self._gpu is not None:
+                sample += self._gpu.sample()
+            self._samples.append(sample)
+            try:
+                self._sink(self.columns, sample)
+            except OSError as error:
+                self._sink = lambda names, values: None
+                self.notes = (f"telemetry could not be written while recording: {error.strerror}",)
             then, busy, steal, own = now, busy_now, steal_now, own_now
+
+
+class _Family:
+    """The CPU seconds of processes and all their descendants, those that have ended included."""
+
+    def __init__(self, roots: Sequence[int]) -> None:
+        self._roots = roots
+        self._members: dict[int, psutil.Process] = {}
+        self._used: dict[int, float] = {}
+        self._looked_up = -FAMILY_S
+
+    def cpu_s(self) -> float:
+        """What they used so far."""
+        now = time.monotonic()
+        if now - self._looked_up >= FAMILY_S or len(self._members) == len(self._roots):
+            self._looked_up = now
+            for root in self._roots:
+                with suppress(psutil.Error):
+                    process = psutil.Process(root)
+                    for member in [process, *process.children(recursive=True)]:
+                        self._members.setdefault(member.pid, member)
+        for pid, member in list(self._members.items()):
+            try:
+                times = member.cpu_times()
+                self._used[pid] = times.user + times.system
+            except psutil.Error:
+                del self._members[pid]
+        return sum(self._used.values())
 
 
 def _busy() -> tuple[float, float]:
@@ -77,13 +137,65 @@ def _busy() -> tuple[float, float]:
     return busy, times.steal
 
 
-def _own(process: psutil.Process) -> float:
-    """CPU seconds of our process tree."""
-    total = 0.0
-    for member in [process, *process.children(recursive=True)]:
+class Gpu:
+    """The first GPU that this process may use, through NVML."""
+
+    def __init__(self, nvml: Any, handle: Any) -> None:
+        self._nvml = nvml
+        self._handle = handle
+
+    @classmethod
+    def first(cls) -> Gpu | None:
+        """None where there is no GPU, or no library (nvidia-ml-py) to ask it."""
+        nvml = _nvml()
+        if nvml is None:
+            return None
         try:
-            times = member.cpu_times()
-        except psutil.Error:
-            continue
-        total += times.user + times.system
-    return total
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
+            return cls(nvml, nvml.nvmlDeviceGetHandleByIndex(int(visible) if visible.isdigit() else 0))
+        except nvml.NVMLError:
+            return None
+
+    @property
+    def name(self) -> str:
+        """What its maker calls it."""
+        name = self._nvml.nvmlDeviceGetName(self._handle)
+        return name.decode() if isinstance(name, bytes) else str(name)
+
+    def sample(self) -> tuple[float, ...]:
+        """``GPU_COLUMNS``; NaN where the device does not tell."""
+        nvml, handle = self._nvml, self._handle
+        asked: tuple[Callable[[], float], ...] = (
+            lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu,
+            lambda: nvml.nvmlDeviceGetMemoryInfo(handle).used / 2**20,
+            lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+            lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+            lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
+            lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
+            lambda: nvml.nvmlDeviceGetPerformanceState(handle),
+        )
+        return tuple(map(self._told, asked))
+
+    def _told(self, ask: Callable[[], float]) -> float:
+        try:
+            return float(ask())
+        except self._nvml.NVMLError:
+            return float("nan")
+
+
+def gpus() -> list[str]:
+    """The name of the GPU that telemetry would sample, if there is one."""
+    gpu = Gpu.first()
+    return [] if gpu is None else [gpu.name]
+
+
+def _nvml() -> Any:
+    try:
+        import pynvml
+    except ModuleNotFoundError:
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    return pynvml

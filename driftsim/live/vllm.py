@@ -7,59 +7,73 @@ core's time stamps and ours compare directly (vllm/v1/metrics/stats.py, RequestS
 from __future__ import annotations
 
 import asyncio
-import csv
+import ctypes
+import gc
 import os
+import signal
 import tempfile
 import time
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import psutil
 from vllm import SamplingParams
 from vllm import __version__ as vllm_version
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from driftsim.live.recorder import Outcome
+from driftsim.prompts import synthetic
 from driftsim.request import Job
 from driftsim.trace import STEP_COLUMNS, EngineSettings
 
-STEPS_FILE = "DRIFTSIM_STEPS_FILE"  # environment variable that tells the scheduler hook where to write
-STEP_NAMES = tuple(column.name for column in STEP_COLUMNS)
+STEPS_LINK = "DRIFTSIM_STEPS_LINK"  # environment variable: a symbolic link to the file that steps go to
+NOWHERE = "/dev/null"
+STEP_NAMES = ",".join(column.name for column in STEP_COLUMNS) + "\n"
+CLOCKS = (
+    "seconds since the run began, CLOCK_MONOTONIC of one host; arrival_s: due at the dispatcher; dispatch_s: handed to "
+    "the engine; queued_s: received by the engine core, at a step boundary; scheduled_s: start of the first step that "
+    "computed it; first_token_s, finish_s: end of the step that produced the token"
+)
 
 
-class TracedScheduler(Scheduler):
-    """vLLM's scheduler, which also writes one row per step; runs in the engine core's process.
+class _Traced:
+    """Writes one row per step; runs in the engine core's process, mixed into a scheduler of vLLM.
 
     A decode is one new token after the whole prompt; anything else is a prefill chunk. A step's duration is its
     completion (end of ``update_from_output``, which stamps the tokens) minus the later of its own start and the
-    previous completion. Rows go to the file as the engine falls idle and every 500 steps.
+    previous completion; with async scheduling the next step is scheduled before this one completes. Each row is handed
+    to the operating system as it is made, so that a killed engine loses none. Where rows go is looked up as the engine
+    leaves idleness.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # The terminal's Ctrl-C is the harness's to handle; and where the harness dies, its engine goes with it.
+        os.setpgid(0, 0)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         self._traced: dict[int, list[Any]] = {}
-        self._rows: list[list[Any]] = []
         self._completed = 0.0
-        self._blocks = self.kv_cache_manager.block_pool.num_gpu_blocks - 1  # less the null block
-        self._file = open(os.environ[STEPS_FILE], "w", newline="")  # noqa: SIM115  # lives as long as the engine
-        self._writer = csv.writer(self._file)
-        self._writer.writerow(STEP_NAMES)
+        self._target, self._handle, self._idle = NOWHERE, -1, True
+        self._blocks = self.kv_cache_manager.block_pool.num_gpu_blocks - 1  # type: ignore[attr-defined]  # less null
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
         """Schedule, and note what was scheduled."""
         start = time.monotonic()
-        output = super().schedule(*args, **kwargs)
+        output = super().schedule(*args, **kwargs)  # type: ignore[misc]
         if not output.total_num_scheduled_tokens:
-            self._flush()
             return output
         prefill = requests = decode = context = attention = 0
         for name, new in output.num_scheduled_tokens.items():
-            request = self.requests[name]
+            request = self.requests[name]  # type: ignore[attr-defined]
             computed = request.num_computed_tokens - new  # schedule() has advanced it already
             if new == 1 and computed >= request.num_prompt_tokens:
                 decode += 1
@@ -68,33 +82,53 @@ class TracedScheduler(Scheduler):
                 prefill += new
                 requests += 1
                 attention += new * (computed + (new + 1) / 2)
-        pool = self.kv_cache_manager.block_pool
-        used = self._blocks - pool.get_num_free_blocks()
+        used = self._blocks - self.kv_cache_manager.block_pool.get_num_free_blocks()  # type: ignore[attr-defined]
         preempted = len(output.preempted_req_ids or ())
         self._traced[id(output)] = [
             start, 0.0, prefill, requests, decode, context, attention,
-            len(self.running), len(self.waiting), used, preempted,
+            len(self.running), len(self.waiting), used, preempted,  # type: ignore[attr-defined]
         ]  # fmt: skip
         return output
 
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
         """Update, and complete the step's row."""
-        result = super().update_from_output(scheduler_output, model_runner_output)
+        result = super().update_from_output(scheduler_output, model_runner_output)  # type: ignore[misc]
         row = self._traced.pop(id(scheduler_output), None)
         if row is not None:
             now = time.monotonic()
             row[1] = now - max(row[0], self._completed)
             self._completed = now
-            self._rows.append(row)
-            if len(self._rows) >= 500 or not (self.running or self.waiting):
-                self._flush()
+            self._write(row)
         return result
 
-    def _flush(self) -> None:
-        if self._rows:
-            self._writer.writerows(self._rows)
-            self._file.flush()
-            self._rows.clear()
+    def _write(self, row: list[Any]) -> None:
+        if self._idle:
+            self._open()
+        self._idle = not (self.running or self.waiting)  # type: ignore[attr-defined]
+        if self._handle >= 0:
+            try:
+                os.write(self._handle, (",".join(map(repr, row)) + "\n").encode())
+            except OSError:  # a full disk ends the recording of steps, not the engine
+                os.close(self._handle)
+                self._handle = -1
+
+    def _open(self) -> None:
+        target = os.readlink(os.environ[STEPS_LINK])
+        if target != self._target:
+            if self._handle >= 0:
+                os.close(self._handle)
+            self._target, self._handle = target, -1
+            if target != NOWHERE:
+                self._handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+                os.write(self._handle, STEP_NAMES.encode())
+
+
+class TracedScheduler(_Traced, Scheduler):
+    """vLLM's scheduler, which also writes one row per step."""
+
+
+class TracedAsyncScheduler(_Traced, AsyncScheduler):
+    """Likewise, of async scheduling."""
 
 
 class _SilentLogger(StatLoggerBase):
@@ -112,51 +146,82 @@ class _SilentLogger(StatLoggerBase):
 class VllmEngine:
     """An ``AsyncLLM`` as a ``LiveEngine``; ``on_outcome`` is called once for every job submitted.
 
-    Start it inside a running event loop. ``settings`` and ``arguments`` are as the engine resolved them.
+    Start it inside a running event loop. ``settings`` and ``arguments`` are as the engine resolved them. ``model`` is a
+    folder or a name; of a folder without a tokenizer (``load_format="dummy"`` needs a config alone) only synthetic
+    prompts can be served.
     """
+
+    clocks = CLOCKS
+    own_processes: tuple[int, ...] = ()  # the engine core is our child
+    notes: tuple[str, ...] = ()
 
     def __init__(self, model: Path | str, temperature: float = 0.7, **engine_arguments: Any) -> None:
         self.model = str(model)
         self.temperature = temperature
+        self.failure: str | None = None
         self.on_outcome: Callable[[Outcome], None] = lambda outcome: None
         self._asked = engine_arguments
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._token_ids: dict[str, list[int]] = {}
+        self._llm: AsyncLLM | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._token_ids: dict[str, array[int]] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="driftsim-")
+        self._link = Path(self._folder.name) / "steps"
 
     async def start(self) -> None:
-        """Start the engine core; takes 20 to 40 s on a CPU. Raises what vLLM raises."""
-        os.environ[STEPS_FILE] = str(Path(self._folder.name) / "steps.csv")
-        for name, value in CPU_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        arguments = AsyncEngineArgs(
-            model=self.model,
-            scheduler_cls=f"{__name__}.{TracedScheduler.__name__}",
-            disable_log_stats=True,
-            **self._asked,
-        )
-        self._llm = AsyncLLM.from_engine_args(arguments, stat_loggers=[_SilentLogger])
-        self._tokenizer = self._llm.get_tokenizer()
-        self.settings = _settings(self._llm.vllm_config)
-        self.arguments = {"model": Path(self.model).name, "temperature": self.temperature, **self._asked}
+        """Start the engine core; takes 15 to 40 s on a CPU. Raises what vLLM raises."""
+        self._link.symlink_to(NOWHERE)
+        os.environ[STEPS_LINK] = str(self._link)
+        defaults: dict[str, Any] = {}
+        if current_platform.is_cpu():
+            defaults = {"dtype": "bfloat16", "enforce_eager": True}
+            for name, value in CPU_ENVIRONMENT.items():
+                os.environ.setdefault(name, value)
+        folder = Path(self.model)
+        if folder.is_dir():
+            os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing needs fetching
+        if folder.is_dir() and not any(folder.glob("tokenizer*")):
+            defaults["skip_tokenizer_init"] = True
+        arguments = AsyncEngineArgs(model=self.model, disable_log_stats=True, **defaults | self._asked)
+        config = arguments.create_engine_config()
+        asynchronous = config.scheduler_config.async_scheduling  # resolved: vLLM decides where nobody asked
+        scheduler = TracedAsyncScheduler if asynchronous else TracedScheduler
+        config.scheduler_config.scheduler_cls = f"{__name__}.{scheduler.__name__}"
+        self._llm = AsyncLLM.from_vllm_config(config, stat_loggers=[_SilentLogger], disable_log_stats=True)
+        self._tokenizer = None if arguments.skip_tokenizer_init else self._llm.get_tokenizer()
+        self._vocabulary = config.model_config.get_vocab_size()
+        self.settings = _settings(config)
+        self.arguments = {"model": Path(self.model).name, "temperature": self.temperature} | _resolved(config)
+        if config.scheduler_config.long_prefill_token_threshold_adaptive:
+            self.notes = ("long_prefill_token_threshold_adaptive is on, which the simulated engine does not follow",)
 
     async def warm_up(self) -> None:
         """Run every code path once, full batches included, so that the first recorded steps are like the others."""
+        llm = self._running()
+        longest = self.settings.max_model_len - 17
 
         async def one(number: int) -> None:
             parameters = SamplingParams(max_tokens=16, ignore_eos=True, output_kind=RequestOutputKind.FINAL_ONLY)
-            prompt = {"prompt_token_ids": self.token_ids("What is a warm-up? " * (1 + 4 * number))}
-            async for _ in self._llm.generate(prompt, parameters, request_id=f"warm-up {number}"):
+            name = f"warm-up {number}"
+            prompt = {"prompt_token_ids": synthetic(name, min(longest, 5 + 4 * number), self._vocabulary)}
+            async for _ in llm.generate(prompt, parameters, request_id=name):
                 pass
 
         await asyncio.gather(*map(one, range(self.settings.max_num_seqs)))
 
-    def token_ids(self, prompt: str) -> list[int]:
-        """The prompt as the engine will see it: chat template applied, tokenised, once."""
+    def count_tokens(self, prompt: str) -> int:
+        """Tokens of ``prompt`` with the chat template around it."""
+        return len(self.token_ids(prompt))
+
+    def token_ids(self, prompt: str) -> array[int]:
+        """The prompt as the engine will see it: chat template applied, where the model has one, tokenised, once."""
         if prompt not in self._token_ids:
-            message = [{"role": "user", "content": prompt}]
-            text = self._tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-            self._token_ids[prompt] = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+            if self._tokenizer is None:
+                raise ValueError(f"{self.model}: has no tokenizer, so prompts cannot be sent; use --replay TRACE")
+            text = prompt
+            if getattr(self._tokenizer, "chat_template", None):
+                message = [{"role": "user", "content": prompt}]
+                text = self._tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+            self._token_ids[prompt] = array("i", self._tokenizer(text, add_special_tokens=text is prompt)["input_ids"])
         return self._token_ids[prompt]
 
     def room(self) -> int:
@@ -165,22 +230,41 @@ class VllmEngine:
 
     def submit(self, job: Job, true_length: int | None) -> None:
         """Send ``job``; ``true_length``, if given, is forced (no end-of-sequence stop)."""
-        self._tasks[job.request.id] = asyncio.get_running_loop().create_task(self._serve(job, true_length))
+        self._go(self._serve(job, true_length))
 
     def abort(self, job: Job) -> None:
         """Ask vLLM to drop the job; its outcome follows."""
-        self._tasks[f"abort {job.request.id}"] = asyncio.get_running_loop().create_task(self._llm.abort(job.request.id))
+        self._go(self._running().abort(job.request.id))
 
-    def steps(self, start: float) -> pd.DataFrame:
-        """The steps that began after ``start`` (monotonic s), with times counted from it."""
-        table = pd.read_csv(Path(self._folder.name) / "steps.csv", on_bad_lines="skip").dropna()
-        table["start_s"] -= start
-        return table[table["start_s"] >= 0].reset_index(drop=True)
+    def trace_steps(self, file: Path) -> bool:
+        """Steps go into ``file`` from when the engine next leaves idleness."""
+        aside = self._link.with_suffix(".next")
+        aside.symlink_to(file.resolve())
+        aside.replace(self._link)
+        return True
 
     async def shutdown(self) -> None:
-        """Stop the engine core and remove what it wrote."""
-        await asyncio.to_thread(self._llm.shutdown)
+        """Stop the engine core, by force where it lingers: what it recorded is on disk."""
+        for task in self._tasks:
+            task.cancel()
+        if self._llm is not None:
+            if self._llm.output_handler is not None:
+                self._llm.output_handler.cancel()  # else it reports the end of the engine core as an accident
+            await asyncio.to_thread(self._llm.shutdown, 0.0)
+            self._llm = None
+            gc.collect()  # while the interpreter is whole: AsyncLLM.__del__ complains at its exit
+        for child in psutil.Process().children(recursive=True):
+            child.kill()
         self._folder.cleanup()
+
+    def _running(self) -> AsyncLLM:
+        assert self._llm is not None, "start() comes first"
+        return self._llm
+
+    def _go(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, job: Job, true_length: int | None) -> None:
         request = job.request
@@ -190,14 +274,22 @@ class VllmEngine:
             ignore_eos=true_length is not None,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
+        last = None
         try:
-            prompt = {"prompt_token_ids": self.token_ids(request.prompt or "")}
-            async for output in self._llm.generate(prompt, parameters, request_id=request.id):
+            if request.prompt is None:
+                ids = synthetic(request.id, request.prompt_tokens, self._vocabulary)
+            else:
+                ids = list(self.token_ids(request.prompt))
+            rank = job.priority if self.settings.scheduling_policy == "priority" else 0
+            prompt = {"prompt_token_ids": ids}
+            async for output in self._running().generate(prompt, parameters, request_id=request.id, priority=rank):
                 last = output
-            outcome = _outcome(job, last)
+            outcome = Outcome(job, "error", error="vLLM gave no output") if last is None else _outcome(job, last)
+        except EngineDeadError:
+            self.failure = "the engine core died"
+            outcome = Outcome(job, "error", error=self.failure)
         except Exception as error:  # whatever vLLM raises belongs to this request's row
             outcome = Outcome(job, "error", error=f"{type(error).__name__}: {error}")
-        self._tasks.pop(request.id, None)
         self.on_outcome(outcome)
 
 
@@ -207,9 +299,6 @@ CPU_ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "2",
     "VLLM_CPU_OMP_THREADS_BIND": f"0-{(os.cpu_count() or 1) - 1}",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-    "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
 
@@ -229,13 +318,37 @@ def _outcome(job: Job, last: Any) -> Outcome:
     )
 
 
+def _resolved(config: Any) -> dict[str, Any]:
+    """Every plain setting of the resolved configuration that may touch timing or the schedule."""
+    sections = {
+        "scheduler": config.scheduler_config,
+        "cache": config.cache_config,
+        "model": config.model_config,
+        "parallel": config.parallel_config,
+    }
+    named: dict[str, tuple[str, ...]] = {"model": ("dtype", "quantization", "enforce_eager", "seed", "max_model_len")}
+    named["parallel"] = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+    found: dict[str, Any] = {"load_format": str(config.load_config.load_format)}
+    for section, values in sections.items():
+        for name in named.get(section, sorted(vars(values))):
+            value = getattr(values, name, None)
+            if name.startswith("_") or name == "scheduler_cls":
+                continue
+            if name == "dtype":
+                value = str(value)
+            if value is None or isinstance(value, bool | int | float | str):
+                found[f"{section}.{name}"] = value
+    return found
+
+
 def _settings(config: Any) -> EngineSettings:
     scheduler, cache = config.scheduler_config, config.cache_config
     return EngineSettings(
         name="vllm",
         version=vllm_version,
-        max_num_seqs=scheduler.max_num_seqs,
-        max_num_batched_tokens=scheduler.max_num_batched_tokens,
+        # What bounds the running requests and the tokens of a step, where they are set apart from the model runner's.
+        max_num_seqs=scheduler.max_num_active_seqs or scheduler.max_num_seqs,
+        max_num_batched_tokens=scheduler.max_num_scheduled_tokens or scheduler.max_num_batched_tokens,
         max_model_len=config.model_config.max_model_len,
         kv_blocks=cache.num_gpu_blocks,
         block_size=cache.block_size,
@@ -244,4 +357,11 @@ def _settings(config: Any) -> EngineSettings:
         scheduling_policy=scheduler.policy,
         async_scheduling=bool(scheduler.async_scheduling),
         enable_prefix_caching=bool(cache.enable_prefix_caching),
+        scheduler_reserve_full_isl=scheduler.scheduler_reserve_full_isl,
+        watermark=scheduler.watermark,
     )
+
+
+def is_cpu() -> bool:
+    """Whether this vLLM runs on the CPU."""
+    return bool(current_platform.is_cpu())

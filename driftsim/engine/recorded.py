@@ -1,0 +1,89 @@
+"""The simulated engine on recorded steps: each begins when it began and lasts as long as it lasted.
+
+Requests reach it when they reached the real core, so whatever still differs from the recording is a decision of the
+scheduler: pure scheduling error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import simpy
+
+from driftsim.engine.continuous import ARRIVE, STEP, ContinuousEngine, Moment
+from driftsim.engine.pipelined import PipelinedEngine
+from driftsim.engine.sequence import Sequence
+from driftsim.latency import Batch
+from driftsim.request import Job
+from driftsim.trace import EngineSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A job, how much it will produce, and when the real core received it, in ticks."""
+
+    job: Job
+    output: int
+    received: int
+
+
+class RecordedSteps:
+    """The step-time model that reads durations, in ticks, off a recording, one a step; past its end the last again."""
+
+    def __init__(self, starts: list[int], durations: list[int]) -> None:
+        self.starts = starts
+        self.durations = durations
+        self.made = 0
+
+    def step(self, batch: Batch) -> int:
+        """The duration of the next recorded step."""
+        self.made += 1
+        return self.durations[min(self.made, len(self.durations)) - 1]
+
+    def decode_run(self, batch: Batch, n: int) -> int:
+        """Recorded steps are made one by one."""
+        raise NotImplementedError
+
+    def decode_steps(self, batch: Batch, elapsed: int, gap: int) -> int:
+        """Recorded steps are made one by one."""
+        raise NotImplementedError
+
+
+class _OnRecordedSteps(ContinuousEngine):
+    """Begins every step when the recorded one began."""
+
+    step_time: RecordedSteps
+
+    def _go_on(self, moment: int, priority: int, callback: Callable[[simpy.Event], None]) -> None:
+        steps = self.step_time
+        if priority == STEP and steps.made < len(steps.starts):
+            moment = max(int(self.env.now), steps.starts[steps.made])
+        super()._go_on(moment, priority, callback)
+
+
+class _PipelinedOnRecordedSteps(_OnRecordedSteps, PipelinedEngine):
+    """Likewise, with async scheduling."""
+
+
+def on_recorded_steps(
+    settings: EngineSettings, sent: list[Sent], starts: list[int], durations: list[int]
+) -> tuple[list[Sequence], list[tuple[float, ...]]]:
+    """Run ``sent`` over the recorded steps: what became of each, in order, and the steps as they were composed.
+
+    Times are ticks since the run began.
+    """
+    env = simpy.Environment(initial_time=0)
+    lives: dict[int, Sequence] = {}
+    made: list[tuple[float, ...]] = []
+
+    def left(sequences: list[Sequence]) -> None:
+        lives.update((id(sequence.job), sequence) for sequence in sequences)
+
+    kind: Any = _PipelinedOnRecordedSteps if settings.async_scheduling else _OnRecordedSteps
+    engine = kind(env, settings, RecordedSteps(starts, durations), 0, left, made.append)
+    for one in sent:
+        Moment(env, one.received, ARRIVE, lambda _, one=one: engine.submit(one.job, one.output))  # type: ignore[misc]
+    env.run()
+    return [lives[id(one.job)] for one in sent], made

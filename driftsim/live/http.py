@@ -1,0 +1,329 @@
+"""Any OpenAI-compatible server as an engine behind the dispatcher: streamed answers, times as this client sees them.
+
+A request that goes wrong is a row that says how; nothing is sent twice, since a retry would falsify the times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import Request as Ask
+from urllib.request import urlopen
+
+import openai
+import psutil
+
+from driftsim.accounting import count_words
+from driftsim.live.recorder import Outcome
+from driftsim.prompts import synthetic
+from driftsim.request import Job
+from driftsim.trace import FINISHED, EngineSettings
+
+KEY = "OPENAI_API_KEY"  # environment variable; never logged, never stored
+CLOCKS = (
+    "seconds since the run began, CLOCK_MONOTONIC of the client; arrival_s: due at the dispatcher; dispatch_s: request "
+    "sent; first_token_s: first text received; finish_s: end of the answer received; queued_s and scheduled_s are not "
+    "known to a client"
+)
+CONNECT_S, ASK_S = 10.0, 10.0
+UNLIMITED = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=None)
+TOKENS_A_WORD = 1.4  # where nobody can count: an English text through a common tokenizer
+MOST_TOLD = 10_000_000  # bytes of a page that a server tells of itself
+CHUNKS_A_TOKEN = 4  # more than that per allowed token, and the stream does not mean to end
+
+
+class HttpEngine:
+    """A server at ``base_url`` as a ``LiveEngine``.
+
+    ``model`` None takes the first that the server lists. ``tokenizer`` is a folder whose tokenizer counts prompts; else
+    the server is asked, else words are. ``known`` are engine settings that the user knows of; a setting that neither
+    they nor the server tell is assumed, and named in ``settings.assumed``. ``timeout_s`` bounds one whole answer.
+    """
+
+    clocks = CLOCKS
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str | None = None,
+        *,
+        tokenizer: Path | None = None,
+        temperature: float = 0.7,
+        timeout_s: float = 600.0,
+        known: dict[str, Any] | None = None,
+    ) -> None:
+        parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"--base-url {base_url!r} is no URL; it looks like http://localhost:8000/v1")
+        if parts.username or parts.password:
+            raise ValueError(f"--base-url holds a password; set {KEY} in the environment instead")
+        self._root = f"{parts.scheme}://{parts.netloc}"
+        self._url = base_url.rstrip("/") if parts.path.strip("/") else f"{self._root}/v1"
+        self._host, self._port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+        self.model = model or ""
+        self.temperature = temperature
+        self.timeout_s = timeout_s
+        self.failure: str | None = None
+        self.notes: tuple[str, ...] = ()
+        self.own_processes: tuple[int, ...] = ()
+        self.on_outcome: Callable[[Outcome], None] = lambda outcome: None
+        self._known = known or {}
+        self._counter = _tokenizer_counter(tokenizer) if tokenizer else None
+        self._asks = True
+        self._estimated = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._key = os.environ.get(KEY) or "none"
+
+    async def start(self) -> None:
+        """Reach the server and learn what it tells of itself. Raises ``ConnectionError`` where it does not answer."""
+        self._client = openai.AsyncOpenAI(
+            base_url=self._url,
+            api_key=self._key,
+            max_retries=0,
+            timeout=openai.Timeout(self.timeout_s, connect=CONNECT_S),
+            http_client=openai.DefaultAsyncHttpxClient(limits=UNLIMITED),
+        )
+        told: dict[str, Any] = {}
+        try:
+            listed = (await self._client.models.list(timeout=ASK_S)).data
+        except (openai.OpenAIError, ValueError) as error:
+            raise ConnectionError(
+                f"{self._url}: no OpenAI-compatible server answers there ({self._said(error)}); start one or correct "
+                "--base-url"
+            ) from None
+        chosen = next((entry for entry in listed if entry.id == self.model or not self.model), None)
+        if chosen is None:
+            names = ", ".join(entry.id for entry in listed[:5]) or "none"
+            raise ValueError(f"{self._url}: serves no model {self.model!r}; it lists {names}")
+        self.model = chosen.id
+        length = getattr(chosen, "max_model_len", None)
+        if isinstance(length, int):
+            told["max_model_len"] = length
+        told |= self._metrics()
+        with suppress(ValueError, KeyError, TypeError):
+            told["version"] = str(json.loads(self._ask("/version") or "")["version"])
+        self.settings = EngineSettings.guessed(told | self._known, "openai")
+        self.arguments = {"model": self.model, "temperature": self.temperature, "api": "openai, streaming"}
+        if self._host in ("localhost", "127.0.0.1", "::1"):
+            self.own_processes = _listening(self._port)
+        if self.settings.assumed:
+            self.notes = (
+                f"the server does not tell {', '.join(self.settings.assumed)}: assumed, give them as options if you "
+                "know them",
+            )
+
+    async def warm_up(self) -> None:
+        """A few short answers at once, so that connections and code paths are warm."""
+
+        async def one(number: int) -> None:
+            with suppress(openai.OpenAIError, TimeoutError):
+                async with asyncio.timeout(min(60.0, self.timeout_s)):
+                    await self._client.chat.completions.create(
+                        model=self.model,
+                        messages=[{"role": "user", "content": f"Count to {number + 2}."}],
+                        max_tokens=8,
+                    )
+
+        await asyncio.gather(*map(one, range(4)))
+
+    def count_tokens(self, prompt: str) -> int:
+        """Tokens of ``prompt`` with the chat template around it; estimated from words where nobody can count."""
+        if self._counter is not None:
+            return self._counter(prompt)
+        if self._asks:
+            body = {"model": self.model, "messages": [{"role": "user", "content": prompt}]}
+            with suppress(ValueError, KeyError, TypeError):
+                return max(1, int(json.loads(self._ask("/tokenize", body) or "")["count"]))
+            self._asks = False
+            self.notes += (
+                f"prompts were counted at admission as {TOKENS_A_WORD} tokens a word: the server has no /tokenize; "
+                "name a --tokenizer",
+            )
+        return max(1, round(TOKENS_A_WORD * count_words(prompt)))
+
+    def room(self) -> int:
+        """A server queues whatever it is given."""
+        return 1_000_000
+
+    def submit(self, job: Job, true_length: int | None) -> None:
+        """Send ``job``; ``true_length``, if given, is forced (``ignore_eos``, an extension of vLLM)."""
+        self._go(self._serve(job, true_length))
+
+    def abort(self, job: Job) -> None:
+        """Drop the connection; the outcome follows."""
+        for task in self._tasks:
+            if task.get_name() == job.request.id:
+                task.cancel("abort")
+
+    def trace_steps(self, file: Path) -> bool:
+        """A server does not tell its steps."""
+        return False
+
+    async def shutdown(self) -> None:
+        """Drop what is under way and close the connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._client.close()
+
+    def _go(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, job: Job, true_length: int | None) -> None:
+        answer = _Answer(job)
+        if (task := asyncio.current_task()) is not None:
+            task.set_name(job.request.id)
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                await self._receive(job, true_length, answer)
+            outcome = answer.outcome()
+        except asyncio.CancelledError as stop:
+            if stop.args != ("abort",):
+                raise
+            outcome = answer.outcome("abort")
+        except TimeoutError:
+            outcome = answer.failed(f"no end of the answer after {self.timeout_s:g} s")
+        except Exception as error:  # whatever the server does belongs to this request's row
+            outcome = answer.failed(self._said(error))
+        self.on_outcome(outcome)
+
+    async def _receive(self, job: Job, true_length: int | None, answer: _Answer) -> None:
+        request = job.request
+        shared: dict[str, Any] = {
+            "model": self.model,
+            "max_tokens": true_length or request.max_tokens,
+            "temperature": self.temperature,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "extra_body": {"ignore_eos": True} if true_length is not None else None,
+        }
+        if request.prompt is None:
+            ids = synthetic(request.id, request.prompt_tokens, 30_000)
+            stream: Any = await self._client.completions.create(prompt=ids, **shared)
+        else:
+            messages: Any = [{"role": "user", "content": request.prompt}]
+            stream = await self._client.chat.completions.create(messages=messages, **shared)
+        async with stream:
+            async for chunk in stream:
+                answer.take(chunk, time.monotonic())
+                if answer.chunks > CHUNKS_A_TOKEN * shared["max_tokens"] + 100:
+                    raise ValueError(
+                        f"the stream does not end: {answer.chunks} chunks for {shared['max_tokens']} tokens"
+                    )
+
+    def _said(self, error: Exception) -> str:
+        """What went wrong, on one line, without the key."""
+        if isinstance(error, openai.APIStatusError):
+            text = f"HTTP {error.status_code}: {error.message}"
+        else:
+            cause = error.__cause__
+            text = f"{type(error).__name__}: {error}" + (f" ({type(cause).__name__}: {cause})" if cause else "")
+        return " ".join(text.replace(self._key, "***").split())[:300]
+
+    def _ask(self, path: str, body: dict[str, Any] | None = None) -> str | None:
+        """What the server says beside the protocol; None where it says nothing."""
+        headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        with suppress(URLError, OSError, ValueError):
+            with urlopen(Ask(self._root + path, data, headers), timeout=ASK_S) as response:
+                return str(response.read(MOST_TOLD).decode(errors="replace"))
+        return None
+
+    def _metrics(self) -> dict[str, Any]:
+        """What vLLM's Prometheus page tells of its KV cache."""
+        found = re.search(r"^vllm:cache_config_info\{(.*)\}", self._ask("/metrics") or "", re.MULTILINE)
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', found[1])) if found else {}
+        told: dict[str, Any] = {}
+        for name, label in (("kv_blocks", "num_gpu_blocks"), ("block_size", "block_size")):
+            if labels.get(label, "").isdigit():
+                told[name] = int(labels[label])
+        if labels.get("enable_prefix_caching") in ("True", "False"):
+            told["enable_prefix_caching"] = labels["enable_prefix_caching"] == "True"
+        return told
+
+
+class _Answer:
+    """An answer as it comes in."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.chunks = 0  # with text in them
+        self.texts: list[str] = []
+        self.first: float | None = None
+        self.last: float | None = None
+        self.reason: str | None = None
+        self.usage: Any = None
+
+    def take(self, chunk: Any, now: float) -> None:
+        """One event of the stream, received at ``now``."""
+        self.usage = getattr(chunk, "usage", None) or self.usage
+        for choice in chunk.choices or ():
+            delta = getattr(choice, "delta", None)
+            text = choice.text if delta is None else (delta.content or getattr(delta, "reasoning_content", None))
+            if text:
+                self.chunks += 1
+                self.texts.append(text)
+                self.first = now if self.first is None else self.first
+                self.last = now
+            if choice.finish_reason:
+                self.reason, self.last = choice.finish_reason, now
+                self.first = now if self.first is None else self.first  # an answer of no text has a token all the same
+
+    def outcome(self, reason: str | None = None) -> Outcome:
+        """What became of the request, once the stream has ended."""
+        tokens = getattr(self.usage, "completion_tokens", None)
+        prompt = getattr(self.usage, "prompt_tokens", None)
+        reason = reason or self.reason
+        if reason is None:
+            return self.failed("the stream broke off before its end")
+        if reason == "abort":
+            return Outcome(self.job, "abort", first_token=self.first, finish=self.last)
+        if reason not in FINISHED:
+            return self.failed(f"finish reason {reason!r}, not one of {', '.join(FINISHED)}")
+        if not (isinstance(tokens, int) and isinstance(prompt, int)):
+            return self.failed("the server gave no usage: tokens are not known")
+        cap = self.job.request.max_tokens
+        if not max(1, self.chunks) <= tokens <= cap or prompt < 1:
+            return self.failed(
+                f"wrong usage: {tokens} completion and {prompt} prompt tokens, for {self.chunks} chunks of text and "
+                f"max_tokens {cap}"
+            )
+        return Outcome(
+            self.job,
+            reason,
+            first_token=self.first,
+            finish=self.last,
+            output_tokens=tokens,
+            output_words=count_words("".join(self.texts)),
+            prompt_tokens=prompt,
+        )
+
+    def failed(self, why: str) -> Outcome:
+        """The request as an error."""
+        return Outcome(self.job, "error", first_token=self.first, error=why)
+
+
+def _tokenizer_counter(folder: Path) -> Callable[[str], int]:
+    from driftsim.accounting import token_counter
+
+    return token_counter(folder, chat=True)
+
+
+def _listening(port: int) -> tuple[int, ...]:
+    """The process that listens on ``port`` of this host: what it uses is ours, not foreign."""
+    with suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return (connection.pid,)
+    return ()

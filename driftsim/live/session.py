@@ -1,0 +1,97 @@
+"""A session runs one workload through one live engine, under one policy or several in turn, each run a trace."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from driftsim.live.recorder import LiveEngine, Plan, Standing, record
+from driftsim.lives import OFFERED
+from driftsim.trace import Trace, TraceError, check_place, read
+from driftsim.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a session: how, and into which folder."""
+
+    folder: Path
+    plan: Plan
+
+
+def interleaved(out: Path, plans: Sequence[Plan], repeats: int) -> list[Run]:
+    """Every plan ``repeats`` times, in rounds (ABAB), so that a machine that drifts favours nobody.
+
+    A single run goes into ``out`` itself, several into its subfolders, ``policy-repeat``.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1, got {repeats}")
+    if len(plans) * repeats == 1:
+        return [Run(out, plans[0])]
+    return [Run(out / f"{plan.policy}-{turn}", plan) for turn in range(1, repeats + 1) for plan in plans]
+
+
+def check_places(runs: Sequence[Run]) -> None:
+    """Raise as ``check_place`` does unless every run's folder is free, or holds a complete trace and others are free."""
+    missing = [run for run in runs if not _complete(run.folder)]
+    for run in missing:
+        check_place(run.folder)
+    if not missing:
+        raise TraceError(f"{runs[0].folder}: holds a complete trace already; choose another folder or remove it")
+
+
+async def capture(
+    engine: LiveEngine,
+    make_workload: Callable[[LiveEngine], Workload],
+    runs: Sequence[Run],
+    begun: Callable[[int, Run, Workload], None] = lambda number, run, workload: None,
+    progress: Callable[[Standing], None] = lambda standing: None,
+) -> list[Trace]:
+    """Start ``engine``, record every run that is not there yet, and stop it; ends with the first that ends badly.
+
+    ``begun`` hears of each run as it begins. SIGINT and SIGTERM end the run that is under way: what was recorded is
+    written, marked as interrupted. Raises ``TraceError`` where a folder holds a trace of something else.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # an engine starts synchronously: let Ctrl-C break in
+    traces: list[Trace] = []
+    try:
+        await engine.start()
+        task = asyncio.current_task()
+        assert task is not None
+        for stop in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(stop, task.cancel)
+        await engine.warm_up()
+        workload = make_workload(engine)
+        for number, run in enumerate(runs):
+            if _complete(run.folder):
+                traces.append(_kept(run, workload))
+                continue
+            begun(number, run, workload)
+            traces.append(await record(workload, engine, run.plan, run.folder, progress))
+            if traces[-1].header.ended != "complete":
+                break
+    finally:
+        await engine.shutdown()
+    return traces
+
+
+def _complete(folder: Path) -> bool:
+    if not (folder / "header.json").is_file():
+        return False
+    return read(folder).header.ended == "complete"
+
+
+def _kept(run: Run, workload: Workload) -> Trace:
+    """The trace that is there already, from an earlier session that was cut short."""
+    trace = read(run.folder)
+    columns = [
+        column.name for column in OFFERED if column.name != "prompt_tokens"
+    ]  # a server may count them its own way
+    same = trace.requests[columns].astype(str).equals(workload.offered[columns].astype(str))
+    admission = {"policy": run.plan.policy, "estimator": run.plan.estimator}
+    if not same or not admission.items() <= trace.header.admission.items() or trace.header.seed != run.plan.seed:
+        raise TraceError(f"{run.folder}: holds another trace; choose another folder or remove it")
+    return trace

@@ -1,0 +1,202 @@
+"""One measurement a process: how many CPU seconds a request costs, and how many a bare SimPy timeout costs beside it.
+
+The load is Poisson arrivals, prompts of N(500, 200) and outputs of N(200, 100) tokens, on an engine of 256 slots, 2,048
+tokens a step and blocks of 16, whose step times are of the order of a small model's on an L4.
+"""
+
+from __future__ import annotations
+
+import cProfile
+import gc
+import io
+import json
+import pstats
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import simpy
+
+from driftsim.engine.continuous import ARRIVE, ContinuousEngine, Moment
+from driftsim.engine.sequence import Sequence
+from driftsim.latency import Profile, ticks
+from driftsim.request import Job, Request, Tier
+from driftsim.run import simulate
+from driftsim.scenario import Scenario
+from driftsim.trace import EngineSettings, Phase, WorkloadInfo
+from driftsim.workload import COLUMNS, Workload
+
+AMPLE, SCARCE = 20_000, 6_000  # KV blocks: never short, and short at a full batch
+LOADS = {"070": 0.7, "095": 0.95, "130": 1.3}
+
+
+def profile(kv_blocks: int = AMPLE) -> Profile:
+    """An engine of the order of a small model on an L4."""
+    engine = EngineSettings(
+        version="0.32.0", max_num_seqs=256, max_num_batched_tokens=2048, max_model_len=8192, kv_blocks=kv_blocks,
+        block_size=16,
+    )  # fmt: skip
+    return Profile(engine=engine, intercept_s=0.020, prefill_token_s=5e-5, decode_request_s=5e-5, context_token_s=1e-7)
+
+
+def lengths(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts and outputs, in tokens."""
+    random = np.random.default_rng(1)
+    prompts = np.clip(np.rint(random.normal(500, 200, count)), 1, 4000).astype(int)
+    outputs = np.clip(np.rint(random.normal(200, 100, count)), 1, 4000).astype(int)
+    return prompts, outputs
+
+
+def arrivals(count: int, rate: float) -> np.ndarray:
+    """Poisson arrival times, in seconds."""
+    gaps = np.random.default_rng(2).exponential(1 / rate, count)
+    return np.asarray(np.cumsum(gaps))
+
+
+def unit_s(timeouts: int = 300_000) -> float:
+    """CPU seconds of one bare SimPy timeout."""
+
+    def ticking(env: simpy.Environment) -> Any:
+        for _ in range(timeouts):
+            yield env.timeout(1)
+
+    env = simpy.Environment()
+    env.process(ticking(env))
+    began = time.process_time()
+    env.run()
+    return (time.process_time() - began) / timeouts
+
+
+def through_engine(prompts: np.ndarray, outputs: np.ndarray, times: np.ndarray, kv_blocks: int) -> dict[str, float]:
+    """The engine alone, first in first out: jobs are handed to it as they arrive."""
+    made = profile(kv_blocks)
+    env = simpy.Environment(initial_time=0)
+    counted = {"finished": 0, "preemptions": 0}
+
+    def left(sequences: list[Sequence]) -> None:
+        counted["finished"] += len(sequences)
+        counted["preemptions"] += sum(sequence.preemptions for sequence in sequences)
+
+    engine = ContinuousEngine(env, made.engine, made.step_time(), 0, left)
+    moments = [ticks(moment) for moment in times.tolist()]
+    sizes = list(zip(prompts.tolist(), outputs.tolist(), strict=True))
+
+    def arrive(number: int) -> None:
+        prompt, output = sizes[number]
+        engine.submit(Job(Request(str(number), "", Tier.STANDARD, "", 0.0, prompt, None, 4096), "", 0, 0), output)
+        if number + 1 < len(moments):
+            Moment(env, moments[number + 1] - moments[number], ARRIVE, lambda _: arrive(number + 1))
+
+    gc.collect()
+    began = time.process_time()
+    Moment(env, moments[0], ARRIVE, lambda _: arrive(0))
+    env.run()
+    used = time.process_time() - began
+    assert counted["finished"] == len(moments)
+    return {"cpu_s": used, "makespan_s": float(env.now) / 1e12, **counted}
+
+
+def saturation(kv_blocks: int, count: int = 4000) -> float:
+    """Requests a second that the simulated engine serves out of a backlog."""
+    prompts, outputs = lengths(count)
+    return count / through_engine(prompts, outputs, np.zeros(count), kv_blocks)["makespan_s"]
+
+
+def engine_alone(count: int, load: float, kv_blocks: int = AMPLE) -> dict[str, float]:
+    """The engine at ``load`` of what it could serve."""
+    return through_engine(*lengths(count), arrivals(count, load * saturation(kv_blocks)), kv_blocks)
+
+
+def workload(count: int, rate: float) -> Workload:
+    """The same requests as a workload, from three tenants, with categories and caps."""
+    random = np.random.default_rng(3)
+    prompts, outputs = lengths(count)
+    tiers = random.choice(["premium", "standard", "batch"], count)
+    category = random.choice(["short_qa", "summary", "technical", "report"], count)
+    table = pd.DataFrame(
+        {
+            "request_id": [f"r{row}" for row in range(count)],
+            "tenant": tiers,
+            "tier": tiers,
+            "phase": "all",
+            "category": category,
+            "predicted_category": category,
+            "predicted_category_unlabelled": category,
+            "prompt_tokens": prompts,
+            "prompt_words": pd.array([pd.NA] * count, dtype="Int64"),
+            "max_tokens": 4096,
+            "offset_s": arrivals(count, rate),
+            "output_tokens": outputs,
+            "output_words": pd.array([pd.NA] * count, dtype="Int64"),
+            "stops": True,
+            "source": np.arange(count),
+        }
+    )
+    phases = (Phase(name="all", requests=count),)
+    return Workload(WorkloadInfo(name="speed", phases=phases), table[COLUMNS])
+
+
+def in_memory(count: int, load: float, policy: str, estimator: str) -> dict[str, float]:
+    """A whole run, dispatcher, policy and estimator included, from workload to trace."""
+    made = workload(count, load * saturation(AMPLE))
+    scenario = Scenario(profile=profile(), policy=policy, estimator=estimator)
+    gc.collect()
+    began = time.process_time()
+    trace = simulate(scenario, made)
+    used = time.process_time() - began
+    assert len(trace.finished) == count
+    return {"cpu_s": used}
+
+
+def end_to_end(count: int, load: float = 0.95) -> dict[str, float]:
+    """What ``driftsim simulate`` does: read Parquet, simulate, measure, write Parquet; start-up is not counted."""
+    from driftsim.simulating import run_scenario
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "source"
+        simulate(Scenario(profile=profile()), workload(count, load * saturation(AMPLE))).write(source)
+        profile().save(Path(folder) / "profile.json")
+        scenario = Path(folder) / "scenario.toml"
+        scenario.write_text('trace = "source"\nprofile = "profile.json"\npolicy = "fifo"\nestimator = "ema"\n')
+        gc.collect()
+        began = time.process_time()
+        summary = run_scenario(scenario, Path(folder) / "out")
+        used = time.process_time() - began
+        assert summary["finished"] == count
+    return {"cpu_s": used}
+
+
+def measured(what: Callable[[], dict[str, float]], count: int) -> dict[str, float]:
+    """``what`` with the cost of a bare timeout before and after it, in this very process."""
+    before = unit_s()
+    result = what()
+    unit = (before + unit_s()) / 2
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    per_request = result["cpu_s"] / count
+    return result | {"unit_s": unit, "units": per_request / unit, "rps": 1 / per_request, "peak_rss_mb": peak}
+
+
+def layers(count: int, load: float) -> str:
+    """Where the time of a whole run goes, function by function."""
+    made = workload(count, load * saturation(AMPLE))
+    profiler = cProfile.Profile()
+    profiler.enable()
+    simulate(Scenario(profile=profile(), policy="sjf", estimator="ema"), made)
+    profiler.disable()
+    text = io.StringIO()
+    pstats.Stats(profiler, stream=text).sort_stats("tottime").print_stats(25)
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    name, arguments = sys.argv[1], json.loads(sys.argv[2])
+    if name == "layers":
+        print(layers(**arguments))
+    else:
+        print(json.dumps(measured(lambda: globals()[name](**arguments), arguments["count"])))

@@ -1,0 +1,105 @@
+"""vLLM's own schedulers without a model: what they decide is theirs, what the model would have said is made up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from typing import Any
+
+from driftsim.trace import EngineSettings
+
+
+def bare_scheduler(settings: EngineSettings, kind: type[Any] | None = None) -> Any:
+    """A scheduler of vLLM for ``settings``: ``Scheduler`` or ``AsyncScheduler``, or the subclass ``kind``."""
+    os.environ |= {"VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    import torch
+    from vllm.config import CacheConfig, DeviceConfig, ModelConfig, SchedulerConfig, VllmConfig
+    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+    from vllm.v1.core.sched.scheduler import Scheduler
+    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+    from vllm.v1.structured_output import StructuredOutputManager
+
+    from driftsim.live.model import smollm2
+
+    global _model
+    if _model is None:
+        _model = ModelConfig(model=str(smollm2()), dtype="bfloat16", seed=0, max_model_len=256)
+    _model.max_model_len = settings.max_model_len
+    scheduler = SchedulerConfig(
+        max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        max_model_len=settings.max_model_len,
+        enable_chunked_prefill=settings.enable_chunked_prefill,
+        long_prefill_token_threshold=settings.long_prefill_token_threshold,
+        policy=settings.scheduling_policy,
+        async_scheduling=settings.async_scheduling,
+        scheduler_reserve_full_isl=settings.scheduler_reserve_full_isl,
+        watermark=settings.watermark,
+        is_encoder_decoder=False,
+    )
+    cache = CacheConfig(block_size=settings.block_size, enable_prefix_caching=False)
+    cache.num_gpu_blocks = settings.kv_blocks
+    config = VllmConfig(
+        model_config=_model, scheduler_config=scheduler, cache_config=cache, device_config=DeviceConfig("cpu")
+    )
+    # Building a config may adjust what it was given; the comparison is with what was asked for.
+    scheduler.enable_chunked_prefill = settings.enable_chunked_prefill
+    scheduler.long_prefill_token_threshold = settings.long_prefill_token_threshold
+    scheduler.async_scheduling = settings.async_scheduling
+    spec = FullAttentionSpec(block_size=settings.block_size, num_kv_heads=1, head_size=1, dtype=torch.float32)
+    blocks = KVCacheConfig(
+        num_blocks=settings.kv_blocks, kv_cache_tensors=[], kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)]
+    )
+    return (kind or (AsyncScheduler if settings.async_scheduling else Scheduler))(
+        vllm_config=config,
+        kv_cache_config=blocks,
+        structured_output_manager=StructuredOutputManager(config),
+        block_size=settings.block_size,
+        log_stats=False,
+    )
+
+
+_model: Any = None
+
+
+EOS, OTHER = 9, 7  # made-up tokens
+
+
+def faked_output(
+    scheduler: Any, output: Any, lengths: dict[str, int] | None = None, samples: Collection[str] = ()
+) -> Any:
+    """What a model would return for ``output``: a token for each of ``samples``, the last of its ``lengths`` ends it."""
+    from vllm.v1.outputs import ModelRunnerOutput
+
+    names = list(output.num_scheduled_tokens)
+
+    def token(name: str) -> list[int]:
+        if name not in samples:
+            return []
+        request = scheduler.requests.get(name)
+        last = request is not None and lengths is not None and request.num_output_tokens + 1 == lengths[name]
+        return [EOS if last else OTHER]
+
+    return ModelRunnerOutput(
+        req_ids=names,
+        req_id_to_index={name: place for place, name in enumerate(names)},
+        sampled_token_ids=[token(name) for name in names],
+        logprobs=None,
+        prompt_logprobs_dict={},
+        pooler_output=[],
+    )
+
+
+def sampling(scheduler: Any, output: Any) -> set[str]:
+    """Whose prompt is complete with the step just scheduled, so that it gets a token."""
+    return {name for name in output.num_scheduled_tokens if not scheduler.requests[name].is_prefill_chunk}
+
+
+def request(name: str, prompt: int, cap: int, arrival: float = 0.0, priority: int = 0) -> Any:
+    """A request of vLLM's for at most ``cap`` tokens, which the token ``EOS`` ends."""
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.request import Request
+
+    parameters = SamplingParams(max_tokens=cap, ignore_eos=True, stop_token_ids=[EOS])
+    made = Request(name, list(range(prompt)), parameters, pooling_params=None, arrival_time=arrival, priority=priority)
+    return made
