@@ -235,7 +235,7 @@ def _compare_measured(folders: list[Path], as_json: bool) -> None:
 
     from rich.console import Console
 
-    from driftsim.measured import METRICS, Effect, measured
+    from driftsim.measured import SHOWN, Effect, measured
     from driftsim.trace import read
 
     result = measured([(str(folder), read(folder)) for folder in folders])
@@ -250,16 +250,16 @@ def _compare_measured(folders: list[Path], as_json: bool) -> None:
     for effect in effects:
         cells.setdefault((effect.policy, effect.estimator), {})[effect.metric] = effect
     headings = ["policy\n", "estimator\n", "runs\n"]
-    for metric in METRICS:
+    for metric in SHOWN:
         headings.append(metric.removesuffix("_s").replace("_", " ") + "\ns")
     values, changes = [], []
     for setting, row in cells.items():
         runs = str(len(result.summaries[setting]))
-        values.append([*setting, runs, *(f"{row[metric].value:.2f} ± {row[metric].spread:.2f}" for metric in METRICS)])
+        values.append([*setting, runs, *(f"{row[metric].value:.2f} ± {row[metric].spread:.2f}" for metric in SHOWN)])
         if setting != result.baseline:
-            changes.append([*setting, runs, *(_change(row[metric]) for metric in METRICS)])
+            changes.append([*setting, runs, *(_change(row[metric]) for metric in SHOWN)])
     console = Console(highlight=False)
-    console.width = max(console.width, TABLE_WIDTH + 60)
+    console.width = max(console.width, TABLE_WIDTH + 40)
     count = f"{result.requests} requests a run"
     _print_table(console, f"Measured, {count}: mean ± standard deviation over the runs", headings, values)
     if changes:
@@ -487,8 +487,13 @@ def validate(
         console = Console(highlight=False)
         console.width = max(console.width, TABLE_WIDTH)
         cells = [
-            [row["trace"], f"{row['metric']} {row['stat']}", f"{row['measured']:.4f}", f"{row['simulated']:.4f}"]
-            + [f"{100 * row['error']:+.2f} %"]
+            [
+                row["trace"],
+                f"{row['metric']} {row['stat']}",
+                f"{row['measured']:.4f}",
+                f"{row['simulated']:.4f}",
+                f"{100 * row['error']:+.2f} %",
+            ]
             for row in rows
             if row["metric"] != "makespan" or row["stat"] == "mean"
         ]

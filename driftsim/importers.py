@@ -248,5 +248,4 @@ def _trace(rows: pd.DataFrame, mapping: Mapping, file: Path, notes: Sequence[str
         clocks=f"seconds since the first arrival, as {file.name} tells them",
         notes=tuple(notes),
     )
-    trace = Trace(header, typed(rows.reindex(columns=list(NAMES)), REQUEST_COLUMNS, str(file)))
-    return trace
+    return Trace(header, typed(rows.reindex(columns=list(NAMES)), REQUEST_COLUMNS, str(file)))

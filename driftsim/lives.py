@@ -16,14 +16,13 @@ OFFERED = REQUEST_COLUMNS[: 1 + [column.name for column in REQUEST_COLUMNS].inde
 
 
 class Lives:
-    """Columns by row: ``times`` and ``bias`` in floats, NaN where nothing happened yet; ``counts``, -1; ``texts``, None.
+    """Columns by row, with nothing in them yet: ``times`` (and the bias) NaN, ``counts`` -1, ``texts`` None.
 
     32-byte objects for a million requests would not fit; 8 bytes a value do.
     """
 
     def __init__(self, count: int) -> None:
-        nothing = array("d", [math.nan])
-        self.times = dict.fromkeys((*LIFE, "bias"), nothing * count)
+        self.times = {name: array("d", [math.nan]) * count for name in (*LIFE, "bias")}
         names = (
             "estimate",
             "budget",
@@ -45,7 +44,7 @@ class Lives:
             column[row] = value
 
     def table(self, offered: pd.DataFrame, **others: pd.Series) -> pd.DataFrame:
-        """One row for each of ``offered`` (columns ``OFFERED``), which are the first rows; ``others`` replace columns."""
+        """One row for each of ``offered``, which are the first rows, in ``OFFERED``; ``others`` replace columns."""
         rows = len(offered)
         made: dict[str, Any] = {}
         for column in REQUEST_COLUMNS:
@@ -63,7 +62,7 @@ class Lives:
             elif name in self.texts:
                 made[name] = pd.Series(self.texts[name][:rows], dtype=object)
             elif name in offered:
-                made[name] = offered[name].to_numpy() if column.dtype != "Int64" else offered[name].array
+                made[name] = offered[name]
             else:
                 made[name] = pd.arrays.IntegerArray(np.zeros(rows, dtype=np.int64), np.ones(rows, dtype=bool))
         return pd.DataFrame(made)

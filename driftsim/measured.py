@@ -22,6 +22,7 @@ CONFIDENCE = 0.95
 METRICS = (
     "e2e_mean_s", "e2e_p50_s", "e2e_p90_s", "e2e_p99_s", "ttft_mean_s", "ttft_p99_s", "tpot_mean_s", "makespan_s",
 )  # fmt: skip
+SHOWN = ("e2e_mean_s", "e2e_p50_s", "e2e_p99_s", "ttft_mean_s", "makespan_s")  # in a table for people
 BASELINE = "fifo"
 
 

@@ -76,7 +76,7 @@ def workload_of(
             "tenant": [prompt.tenant for prompt in chosen],
             "tier": [prompt.tier.value for prompt in chosen],
             "phase": "backlog",
-            "category": [prompt.category for prompt in chosen],
+            "category": pd.Series([prompt.category for prompt in chosen], dtype=object),
             "max_tokens": [prompt.max_tokens or max_tokens for prompt in chosen],
             "offset_s": 0.0,
         }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -32,6 +34,18 @@ def simulate(scenario: Scenario, workload: Workload, *, record_steps: bool = Fal
     Raises ``ValueError`` if the workload does not know its output lengths, or not in the unit of the accounting.
     """
     return Simulation(scenario, workload, record_steps).run()
+
+
+@contextmanager
+def collector_off() -> Iterator[None]:
+    """No search for cycles in the meantime: a run makes many small objects, and none that refer to each other."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class Simulation:
@@ -79,7 +93,8 @@ class Simulation:
 
     def run(self) -> Trace:
         self._await_arrival()
-        self.env.run()
+        with collector_off():
+            self.env.run()
         return Trace(self._header(), self._requests(), self._steps() if self.engine.on_step else None)
 
     @property

@@ -23,6 +23,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 SCHEMA_VERSION = 1
+ROWS_AT_ONCE = 100_000  # that are converted for writing, so that a large table is never there twice
 FINISHED = ("stop", "length")
 FINISH_REASONS = (*FINISHED, "abort", "error", "rejected")
 CENSORED = ("length", "abort")
@@ -247,9 +248,12 @@ class Trace:
         exists is no trace, and ``OSError`` if the place cannot be written.
         """
         check(self, str(folder))
+        header = self.header
+        if header.ended == "recording":  # a journal that is kept as a trace of its own is recorded no more
+            header = header.changed(ended="interrupted", ended_why="killed while it was recorded")
         with whole_folder(folder, replaces=(*TRACE_FILES, *JOURNAL_FILES) if overwrite else ()) as building:
             self.write_tables(building)
-            (building / "header.json").write_text(self.header.model_dump_json(indent=1) + "\n")
+            (building / "header.json").write_text(header.model_dump_json(indent=1) + "\n")
         return Path(folder)
 
     def write_tables(self, folder: Path) -> None:
@@ -633,8 +637,13 @@ def write_table(table: pd.DataFrame, file: Path, columns: tuple[Column, ...] | N
     if columns is not None:
         kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
         schema = pa.schema([pa.field(column.name, kinds[column.kind], column.nullable) for column in columns])
-    rows = pa.Table.from_pandas(table, schema=schema, preserve_index=False)
-    pq.write_table(rows.replace_schema_metadata(None), file, compression="zstd")
+    first = pa.Table.from_pandas(table.head(ROWS_AT_ONCE), schema=schema, preserve_index=False)
+    plain = first.schema.remove_metadata()
+    with pq.ParquetWriter(file, plain, compression="zstd") as writer:
+        writer.write_table(first.replace_schema_metadata(None))
+        for begin in range(ROWS_AT_ONCE, len(table), ROWS_AT_ONCE):
+            part = table.iloc[begin : begin + ROWS_AT_ONCE]
+            writer.write_table(pa.Table.from_pandas(part, schema=plain, preserve_index=False))
 
 
 def _shown(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Validation simulates what was measured and sets the two side by side: every latency, and every scheduling decision."""
+"""Validation simulates what was measured and sets the two side by side: latencies, and scheduling decisions."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _alike(recorded: pd.DataFrame, simulated: pd.DataFrame) -> float:
 
 
 def on_model_steps(name: str, trace: Trace, profile: Profile) -> Validation:
-    """``trace`` simulated as it was measured, with ``profile``'s step times: arrivals, lengths, policy, limit in flight.
+    """``trace`` simulated as it was measured, with ``profile``'s step times: arrivals, lengths, policy, limit.
 
     Raises ``TraceError`` if the trace does not tell how it was admitted, or nothing in it finished.
     """

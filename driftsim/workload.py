@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import zlib
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -86,15 +87,17 @@ class Workload:
         columns = [self.table[name].tolist() for name in ("request_id", "tenant", "category")]
         ids, tenants, categories = columns
         tiers = [Tier(tier) for tier in self.table["tier"]]
-        prompts, caps = self.table["prompt_tokens"].tolist(), self.table["max_tokens"].tolist()
-        words = [None if pd.isna(count) else int(count) for count in self.table["prompt_words"]]
+        numbers = (
+            self.table[name].astype("Int64").fillna(-1) for name in ("prompt_tokens", "max_tokens", "prompt_words")
+        )
+        prompts, caps, words = (array("q", column.to_numpy(dtype=np.int64)) for column in numbers)
         texts = self.prompts
 
         def build(row: int, arrival: float) -> Request:
             text = texts[row] if texts else None
             return Request(
                 ids[row], tenants[row], tiers[row], categories[row] or "", arrival,
-                prompts[row], words[row], caps[row], text,
+                prompts[row], None if words[row] < 0 else words[row], caps[row], text,
             )  # fmt: skip
 
         return build
@@ -108,7 +111,8 @@ class Arrivals:
 
     def __init__(self, workload: Workload, tick: Callable[[float], int] | Callable[[float], float]) -> None:
         self._phases = workload.info.phases
-        self._offsets = [tick(offset) for offset in workload.table["offset_s"].tolist()]
+        offsets = workload.table["offset_s"].astype(float)
+        self._offsets = array("d", offsets) if tick is float else [tick(offset) for offset in offsets.tolist()]
         self._tick = tick
         self._starts: list[float] = []  # of the phases that have begun
         self._row, self._end = 0, 0  # next row to arrive, end of the current phase

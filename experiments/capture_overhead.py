@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def workload(count: int) -> Workload:
-    """``count`` requests that are there at once."""
+    """``count`` requests of ``IN_FLIGHT`` users, each of whom sends the next as the one before is answered."""
     random = np.random.default_rng(0)
     table = pd.DataFrame(
         {
@@ -78,8 +78,8 @@ def workload(count: int) -> Workload:
             "source": np.arange(count),
         }
     )
-    phases = (Phase(name="all", kind="backlog", requests=count),)
-    return Workload(WorkloadInfo(name="overhead", phases=phases), table[COLUMNS])
+    phases = (Phase(name="all", kind="closed", requests=count, users=IN_FLIGHT),)
+    return Workload(WorkloadInfo(name="overhead", loop="closed", phases=phases), table[COLUMNS])
 
 
 def dispatcher_us(policy: str, count: int = 20_000) -> float:
@@ -130,6 +130,8 @@ class Instant:
             job = self._inside.popleft()
             self._left -= 1
             self.on_outcome(Outcome(job, "stop", now, now, now, now, 100, 72, 0))
+        if self._inside and len(self._inside) >= min(IN_FLIGHT, self._left):  # nobody else is to come
+            asyncio.get_running_loop().call_soon(self._answer)
 
     def abort(self, job: Job) -> None:
         raise NotImplementedError

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from driftsim.measured import Measured, measured
+from driftsim.measured import SHOWN, Measured, measured
 from driftsim.trace import read
 
 ROOT = Path(__file__).resolve().parent.parent
 TRACES = ROOT / "traces" / "smollm2-cpu-policies"
 STORED = Path(__file__).with_suffix("") / "rows.csv"
-SHOWN = ("e2e_mean_s", "e2e_p50_s", "e2e_p99_s", "ttft_mean_s", "makespan_s")
 
 
 def main() -> None:

@@ -162,6 +162,8 @@ class StepwiseEngine:
                 self._fail_head()
         if not scheduled:
             self._busy = False
+            if self.inbox:  # somebody came in return for one that was turned away
+                self._wake(0)
             return
         batch = self._batch(scheduled)
         duration = self.step_time.step(batch)

@@ -161,6 +161,23 @@ def test_host_gaps_come_between_steps_but_not_before_an_idle_start() -> None:
 
 
 def test_what_is_not_simulated_is_refused() -> None:
-    for setting in ({"async_scheduling": True}, {"enable_prefix_caching": True}):
-        with pytest.raises(ValueError, match="not simulated"):
-            run(engine(**setting), [0.0], [1])
+    with pytest.raises(ValueError, match="not simulated"):
+        run(engine(enable_prefix_caching=True), [0.0], [1])
+
+
+def test_async_scheduling_decides_a_step_ahead() -> None:
+    settings = engine(max_num_seqs=1, async_scheduling=True)
+    known = run(settings, [0.0, 0.005], [2, 2], max_tokens=[2, 2])
+    assert in_steps(known.requests["finish_s"]) == [2, 4]
+    assert len(steps(known)) == 4
+    unknown = run(settings, [0.0, 0.005], [2, 2], max_tokens=[9, 9])  # nobody knows that they will end by themselves
+    assert in_steps(unknown.requests["finish_s"]) == [2, 5]
+    assert len(steps(unknown)) == 6  # each was scheduled once more, in vain
+
+
+def test_the_last_by_priority_is_preempted_wherever_it_stands() -> None:
+    settings = engine(scheduling_policy="priority", kv_blocks=5, block_size=4, max_num_seqs=2)
+    first = run(settings, [0.0, 0.001], [9, 9], tier=["batch", "premium"], prompt_tokens=[4, 4], policy="stock")
+    assert list(first.requests["preemptions"] > 0) == [True, False]
+    fcfs = run(settings.changed(scheduling_policy="fcfs"), [0.0, 0.001], [9, 9], prompt_tokens=[4, 4], policy="stock")
+    assert list(fcfs.requests["preemptions"] > 0) == [False, True]

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,8 @@ class Server(BaseHTTPRequestHandler):
             return
         prompt = body["prompt"] if "prompt" in body else body["messages"][0]["content"]
         words = prompt.split() if isinstance(prompt, str) else ["ok", "3"]
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):
             self.answer(words[0], words[1:], len(prompt.split()) if isinstance(prompt, str) else len(prompt))
-        except (BrokenPipeError, ConnectionResetError):
-            pass
 
     def answer(self, what: str, more: list[str], prompt: int) -> None:
         if what == "500":

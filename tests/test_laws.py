@@ -92,8 +92,13 @@ def test_the_engine_works_whenever_it_holds_a_request(scenario: Scenario, worklo
     lag = scenario.profile.submit_lag_s if scenario.refill_lag else 0.0
     begun = (served["dispatch_s"] + lag).to_numpy()
     finished = served["finish_s"].to_numpy()
-    ends = (trace.steps["start_s"] + trace.steps["duration_s"]).to_numpy() + scenario.profile.gap_s
-    for idle_from, idle_to in zip(ends[:-1], trace.steps["start_s"].to_numpy()[1:], strict=True):
+    starts, durations = trace.steps["start_s"].to_numpy(), trace.steps["duration_s"].to_numpy()
+    ends: list[float] = []
+    for start, duration in zip(starts, durations, strict=True):  # async scheduling starts a step before the last ends
+        ends.append(max(start, ends[-1] if ends else 0.0) + duration)
+    gap = 0.0 if scenario.profile.engine.async_scheduling else scenario.profile.gap_s
+    for end, idle_to in zip(ends[:-1], starts[1:], strict=True):
+        idle_from = end + gap
         if idle_to - idle_from > 1e-9:
             held = (begun < idle_to - 1e-9) & (finished > idle_from + 1e-9)
             assert not held.any()

@@ -67,7 +67,7 @@ class WrongVictim(ContinuousEngine):
         while len(self.pool.claims()) > self.free and len(self.running) > 1:
             self._preempt(next(iter(self.running)))
             preempted += 1
-        return preempted + super()._make_room()
+        return preempted + (super()._make_room() if len(self.pool.claims()) > self.free else 0)
 
 
 class StopsEarly(ContinuousEngine):

@@ -64,7 +64,7 @@ def test_keys_that_mean_nothing_are_named(tmp_path: Path) -> None:
         ({"prompt": ""}, "line 2: prompt"),
         ({"prompt": "a", "tier": "gold"}, "line 2: tier"),
         ({"prompt": "a", "max_tokens": 0}, "line 2: max_tokens"),
-        ({"turns": []}, "line 2: prompt"),
+        ({"turns": []}, "line 2: turns"),
         ([1], "line 2"),
     ],
 )

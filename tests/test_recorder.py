@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -150,7 +151,8 @@ def test_the_engines_count_of_a_prompt_is_the_one_recorded() -> None:
             self.tasks.append(asyncio.get_running_loop().create_task(self.answer(job)))
 
         async def answer(self, job: Job) -> None:
-            self.on_outcome(Outcome(job, "stop", output_tokens=3, prompt_tokens=job.request.prompt_tokens + 30))
+            now, told = time.monotonic(), job.request.prompt_tokens + 30
+            self.on_outcome(Outcome(job, "stop", now, now, now, now, 3, 2, 0, prompt_tokens=told))
 
     made = backlog([10, 20])
     trace = recorded(made, Counts())

@@ -61,6 +61,7 @@ class ContinuousEngine:
         self.on_step = on_step
         self.free = self.total = settings.usable_kv_blocks
         self._watermark = int(settings.watermark * settings.kv_blocks)
+        self._threshold = settings.long_prefill_token_threshold
         self.by_priority = settings.scheduling_policy == "priority"
         self.waiting = waiting_queue(settings.scheduling_policy)
         self.running: dict[Sequence, None] = {}  # in order of admission
@@ -179,38 +180,55 @@ class ContinuousEngine:
             return
         now: int = self.env.now  # type: ignore[assignment]
         self._settle()
-        for sequence in self._inbox:
-            if sequence.queued is None:
-                sequence.queued = now
-        self.waiting.extend(self._inbox)
-        self._inbox.clear()
-        if self._aborts:
-            self._drop()
+        self._drain(now)
         while True:
             prefills, preempted = self._schedule(now)
-            if prefills or self.pool.size or not self.waiting:
+            if prefills or self.pool.size:
+                break
+            self._resume()
+            if not (self.running or self.waiting):
                 break
             if not preempted:
                 # Nobody runs and the head does not fit an empty cache. vLLM would spin here for ever; we say so.
                 self._fail_head()
-        if prefills or (self.on_step is not None and self.pool.size) or (preempted and self.pool.size):
+        # The inbox is filled again where one was turned away and another came in return.
+        if prefills or (self.pool.size and (preempted or self._inbox or self.on_step is not None)):
             self._step(now, prefills, preempted)
         elif self.pool.size:
             self._decode(now)
         else:
-            self._next = None
+            self._rest(now)
+
+    def _drain(self, now: int) -> None:
+        """Take in all messages."""
+        if self._inbox:
+            for sequence in self._inbox:
+                if sequence.queued is None:
+                    sequence.queued = now
+            self.waiting.extend(self._inbox)
+            self._inbox.clear()
+        if self._aborts:
+            self._drop()
+
+    def _rest(self, now: int) -> None:
+        """Nothing to compute: idle, unless somebody came in return for one that was turned away."""
+        self._next = None
+        if self._inbox:
+            self._go_on(now, STEP, self._begin)
 
     def _schedule(self, now: int) -> tuple[list[tuple[Sequence, int]], int]:
         """Who prefills how many tokens in this step, beside all who decode, and how many were preempted for it."""
-        threshold = self.settings.long_prefill_token_threshold
-        if len(self.running) + len(self.waiting) < 2:
+        threshold = self._threshold
+        if threshold and len(self.running) + len(self.waiting) < 2:
             threshold = 0  # nobody to starve: a lone long prefill gets the whole budget
         prefills: list[tuple[Sequence, int]] = []
-        preempted = 0
-        if (self.prefilling and (self.settings.long_prefill_token_threshold or self.by_priority)) or (self.by_priority and len(self.pool.claims()) > self.free):
+        short = len(self.pool.claims()) > self.free
+        if (self.prefilling and (self._threshold or self.by_priority)) or (short and self.by_priority):
             preempted = self._walk(prefills, threshold)
         else:
-            preempted = self._make_room() + self._continue_prefill(prefills)
+            preempted = self._make_room() if short else 0
+            if self.prefilling:
+                preempted += self._continue_prefill(prefills)
         # A step that preempted admits nobody, lest it evict what it just admitted.
         if not preempted and self.waiting:
             self._admit(prefills, threshold, now)
@@ -218,11 +236,8 @@ class ContinuousEngine:
 
     def _make_room(self) -> int:
         """Preempt from the back until every decode that needs a block gets one, in order of admission."""
-        claims = self.pool.claims()
-        if len(claims) <= self.free:
-            return 0
         preempted = claimed = 0
-        for sequence in sorted(claims, key=_by_admission):
+        for sequence in sorted(self.pool.claims(), key=_by_admission):
             if sequence not in self.running:
                 continue
             while claimed == self.free:
@@ -293,37 +308,47 @@ class ContinuousEngine:
                 self._paused.append(sequence)
         return preempted
 
+    def _resume(self) -> None:
+        """Whoever paused takes part again."""
+        for sequence in self._paused:
+            self.pool.join(sequence)
+        self._paused.clear()
+
     def _victim(self) -> Sequence:
         """Who is preempted: of FCFS the one admitted last, by priority the last in that order."""
         return max(self.running, key=_by_rank) if self.by_priority else next(reversed(self.running))
 
     def _admit(self, prefills: list[tuple[Sequence, int]], threshold: int, now: int) -> None:
         """Admit from the head of the waiting queue while slots, token budget and KV blocks allow; nobody is skipped."""
-        settings = self.settings
-        budget = settings.max_num_batched_tokens - self.pool.size - sum(new for _, new in prefills)
+        settings, waiting, running = self.settings, self.waiting, self.running
+        budget, slots = settings.max_num_batched_tokens - self.pool.size, settings.max_num_seqs
+        for _, new in prefills:
+            budget -= new
         spare, size = self._spare(), settings.block_size
-        while self.waiting and budget > 0 and len(self.running) < settings.max_num_seqs:
-            sequence = self.waiting[0]
-            new = sequence.length  # recomputes what a preemption lost, outputs included
+        while waiting and budget > 0 and len(running) < slots:
+            sequence = waiting[0]
+            new = length = sequence.prompt + sequence.shown  # recomputes what a preemption lost, outputs included
             if 0 < threshold < new:
                 new = threshold
-            if new > budget and not settings.enable_chunked_prefill:
-                break
-            new = min(new, budget)
+            if new > budget:
+                if not settings.enable_chunked_prefill:
+                    break
+                new = budget
             # The whole prompt must fit, though blocks are taken for this chunk only (full_sequence_must_fit), and the
             # watermark must stay free unless nobody runs (kv_cache_manager.py, allocate_slots).
-            whole = blocks_for(sequence.length, size)
-            # Without a reserve vLLM would start over and over on what can never fit; we let it wait, and say so.
-            asked = whole if settings.scheduler_reserve_full_isl or whole > self.total else blocks_for(new, size)
-            if asked + (self._watermark if self.running else 0) > spare:
+            need = asked = -(-new // size)
+            if new < length:
+                whole = -(-length // size)
+                # Without a reserve vLLM would start over and over on what can never fit; we let it wait, and say so.
+                asked = whole if settings.scheduler_reserve_full_isl or whole > self.total else need
+            if asked + (self._watermark if running else 0) > spare:
                 break
-            need = blocks_for(new, size)
             spare -= need
             self.free -= need
             budget -= new
             self._admitted += 1
             sequence.number = self._admitted
-            self.running[self.waiting.popleft()] = None
+            running[waiting.popleft()] = None
             self.prefilling[sequence] = None
             prefills.append((sequence, new))
             if sequence.scheduled is None:  # vLLM keeps the first time when a preempted request resumes
@@ -379,7 +404,7 @@ class ContinuousEngine:
         pool, end = self.pool, now + self._advance(now, now, prefills, preempted)
         if pool.size and pool.steps_to_finish() == 0:
             self._go_on(end, COMPLETE, self._complete)
-        elif preempted or self.waiting or self.prefilling or self.on_step is not None:
+        elif preempted or self.waiting or self.prefilling or self._inbox or self.on_step is not None:
             self._go_on(end + self.gap, STEP, self._begin)  # the next step may schedule something else
         else:
             self._decode(end + self.gap)
@@ -389,28 +414,29 @@ class ContinuousEngine:
 
         What it leads to is written down at once, since nothing can look before its end.
         """
-        batch = Batch(decode_requests=self.pool.size, context_tokens=self.pool.context_tokens)
+        pool = self.pool
+        decodes, context, tokens, attention = pool.size, pool.context_tokens, 0, 0.0
         for sequence, new in prefills:
-            if new == 1 and sequence.computed >= sequence.prompt:  # the tail of a recompute: a decode to the GPU
-                batch.decode_requests += 1
-                batch.context_tokens += sequence.computed + 1
+            computed = sequence.computed
+            if new == 1 and computed >= sequence.prompt:  # the tail of a recompute: a decode to the GPU
+                decodes += 1
+                context += computed + 1
             else:
-                batch.prefill_tokens += new
-                batch.prefill_requests += 1
-                batch.prefill_attention += new * (sequence.computed + (new + 1) / 2)
+                tokens += new
+                attention += new * (computed + (new + 1) / 2)
+        batch = Batch(tokens, pool.size + len(prefills) - decodes, attention, decodes, context)
         duration = self.step_time.step(batch)
-        self.free -= self.pool.advance(1)
-        for sequence in self._paused:
-            self.pool.join(sequence)
-        self._paused.clear()
+        self.free -= pool.advance(1)
+        if self._paused:
+            self._resume()
         for sequence, new in prefills:
             sequence.computed += new
-            if sequence.computed == sequence.length:  # a chunk that does not reach the end samples nothing
+            if sequence.computed == sequence.prompt + sequence.shown:  # a chunk before the end samples nothing
                 del self.prefilling[sequence]
                 sequence.shown += 1
                 if sequence.first_token is None:
                     sequence.first_token = begin + duration
-                self.pool.join(sequence)
+                pool.join(sequence)
         if self.on_step is not None:
             composition = (batch.prefill_tokens, batch.prefill_requests, batch.decode_requests, batch.context_tokens)
             after = (len(self.running), len(self.waiting), self.total - self.free, preempted)
@@ -428,13 +454,18 @@ class ContinuousEngine:
             del self.running[sequence]
             self.free += blocks_for(sequence.computed, self.settings.block_size)
             self._end(sequence, now)
-        self.on_leave(finished)  # while ``_next`` is set: whoever comes in return waits for the step below
         if not (self.running or self.waiting or self._inbox or self._aborts):
             self._next = None
-        elif self.gap or self.env.peek() <= now:
+            self.on_leave(finished)
+        elif self.gap:
             self._go_on(now + self.gap, STEP, self._begin)
-        else:  # nothing else happens at this instant
-            self._begin(event)
+            self.on_leave(finished)
+        else:
+            self.on_leave(finished)  # whoever comes in return waits for the step below
+            if self.env.peek() > now:  # nothing else happens at this instant
+                self._begin(event)
+            else:
+                self._go_on(now, STEP, self._begin)
 
     def _end(self, sequence: Sequence, now: int) -> None:
         capped = sequence.shown >= sequence.job.request.max_tokens or sequence.length >= self.settings.max_model_len

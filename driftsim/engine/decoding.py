@@ -63,6 +63,8 @@ class DecodePool:
 
     def blocks_over(self, steps: int) -> int:
         """New KV blocks that the next ``steps`` steps need."""
+        if steps == 1:
+            return self._counts[self.step % self.block_size]
         rounds, rest = divmod(steps, self.block_size)
         begin = self.step % self.block_size
         end = begin + rest

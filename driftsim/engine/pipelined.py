@@ -1,8 +1,8 @@
 """The engine under async scheduling: vLLM schedules a step while the one before it is still being computed.
 
-It mirrors vllm/v1/core/sched/async_scheduler.py and ``step_with_batch_queue`` in vllm/v1/engine/core.py of vLLM 0.32, two
-steps in flight, vLLM's default on CUDA. The host works while the GPU does, so there is no gap between steps; where the
-host is the slower of the two, the step time's intercept holds it.
+It mirrors vllm/v1/core/sched/async_scheduler.py and ``step_with_batch_queue`` in vllm/v1/engine/core.py of vLLM 0.32,
+two steps in flight, vLLM's default on CUDA. The host works while the GPU does, so there is no gap between steps; where
+the host is the slower of the two, the step time's intercept holds it.
 """
 
 from __future__ import annotations
@@ -63,17 +63,12 @@ class PipelinedEngine(ContinuousEngine):
             return
         now: int = self.env.now  # type: ignore[assignment]
         self._settle()
-        for sequence in self._inbox:
-            if sequence.queued is None:
-                sequence.queued = now
-        self.waiting.extend(self._inbox)
-        self._inbox.clear()
-        if self._aborts:
-            self._drop()
         in_flight = [self._last] if self._last > now else []
         while len(in_flight) < 2:
+            self._drain(now)
             prefills, preempted = self._schedule(now)
             if not prefills and not self.pool.size:
+                self._resume()
                 if in_flight or preempted or self.running or not self.waiting:
                     if preempted and not in_flight:
                         continue  # it made room for nobody but itself: the next turn is at once
@@ -88,11 +83,12 @@ class PipelinedEngine(ContinuousEngine):
         if in_flight:
             self._go_on(in_flight[0], STEP, self._begin)
         else:
-            self._next = None
+            self._rest(now)
 
     def _may_run(self, in_flight: list[int], prefills: list[tuple[Sequence, int]], preempted: int) -> bool:
         """Whether nothing but decodes lies ahead, with one step in flight before them."""
-        busy = prefills or preempted or self.prefilling or self.exhausted or self._ending or self._vain or self._paused
+        ending = self.exhausted or self._ending or self._vain
+        busy = prefills or preempted or self.prefilling or self._paused or self._inbox or ending
         return bool(in_flight) and not busy and self.on_step is None
 
     def _execute(self, now: int, prefills: list[tuple[Sequence, int]], preempted: int) -> None:

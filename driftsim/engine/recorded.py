@@ -82,7 +82,8 @@ def on_recorded_steps(
         lives.update((id(sequence.job), sequence) for sequence in sequences)
 
     kind: Any = _PipelinedOnRecordedSteps if settings.async_scheduling else _OnRecordedSteps
-    engine = kind(env, settings, RecordedSteps(starts, durations), 0, left, made.append)
+    gap = 1  # tick: any at all, so that the next step is an event of its own, and begins when the recorded one did
+    engine = kind(env, settings, RecordedSteps(starts, durations), gap, left, made.append)
     for one in sent:
         Moment(env, one.received, ARRIVE, lambda _, one=one: engine.submit(one.job, one.output))  # type: ignore[misc]
     env.run()

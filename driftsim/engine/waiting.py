@@ -38,7 +38,7 @@ class Waiting(Protocol):
         ...
 
 
-class ByPriority:
+class ByRank:
     """Smallest priority first, ties by arrival; a preempted sequence has no place of its own at the front."""
 
     def __init__(self) -> None:
@@ -75,4 +75,4 @@ class ByPriority:
 
 def waiting_queue(scheduling_policy: str) -> Waiting:
     """An empty queue of the engine's scheduling policy."""
-    return ByPriority() if scheduling_policy == "priority" else deque[Sequence]()
+    return ByRank() if scheduling_policy == "priority" else deque[Sequence]()

@@ -235,10 +235,11 @@ class HttpEngine:
         """What the server says beside the protocol; None where it says nothing."""
         headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
-        with suppress(URLError, OSError, ValueError):
+        try:
             with urlopen(Ask(self._root + path, data, headers), timeout=ASK_S) as response:
                 return str(response.read(MOST_TOLD).decode(errors="replace"))
-        return None
+        except (URLError, OSError, ValueError):
+            return None
 
     def _metrics(self) -> dict[str, Any]:
         """What vLLM's Prometheus page tells of its KV cache."""

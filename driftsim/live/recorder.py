@@ -159,12 +159,15 @@ async def record(
         if ended == "complete":
             await asyncio.sleep(monitor.interval_s)
     notes = (*header.notes, *engine.notes, *run.notes(), *monitor.notes)
+    start = run.start
     header = header.changed(
-        load=monitor.load(run.start), workload=run.workload_info(), ended=ended, ended_why=why, notes=notes
+        load=monitor.load(start), workload=run.workload_info(), ended=ended, ended_why=why, notes=notes
     )
-    steps = read_lines(journal.steps_file, run.start) if has_steps else None
+    requests = run.table()
+    del run  # a long run's columns need not be there twice
+    steps = read_lines(journal.steps_file, start) if has_steps else None
     recorded = None if steps is None else typed(steps.dropna(), STEP_COLUMNS, "steps")
-    trace = Trace(header, run.table(), recorded, monitor.table(run.start))
+    trace = Trace(header, requests, recorded, monitor.table(start))
     journal.close(trace)
     return trace
 
@@ -225,8 +228,9 @@ class _Run:
             now = self.now()
             for row, due in self.arrivals.take(now):
                 self._arrive(row, due, now)
-            for job in self.dispatcher.release(self.engine.room(), now):
-                self._dispatch(job)
+            if self.engine.failure is None:
+                for job in self.dispatcher.release(self.engine.room(), now):
+                    self._dispatch(job)
             ended = await self._ended()
             if ended:
                 self._leave(ended)

@@ -35,7 +35,7 @@ def interleaved(out: Path, plans: Sequence[Plan], repeats: int) -> list[Run]:
 
 
 def check_places(runs: Sequence[Run]) -> None:
-    """Raise as ``check_place`` does unless every run's folder is free, or holds a complete trace and others are free."""
+    """Raise as ``check_place`` does unless every run's folder is free or holds a complete trace, and not all do."""
     missing = [run for run in runs if not _complete(run.folder)]
     for run in missing:
         check_place(run.folder)

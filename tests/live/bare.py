@@ -68,7 +68,7 @@ EOS, OTHER = 9, 7  # made-up tokens
 def faked_output(
     scheduler: Any, output: Any, lengths: dict[str, int] | None = None, samples: Collection[str] = ()
 ) -> Any:
-    """What a model would return for ``output``: a token for each of ``samples``, the last of its ``lengths`` ends it."""
+    """What a model would return for ``output``: a token for each of ``samples``, ``EOS`` as the last of its length."""
     from vllm.v1.outputs import ModelRunnerOutput
 
     names = list(output.num_scheduled_tokens)
@@ -101,5 +101,5 @@ def request(name: str, prompt: int, cap: int, arrival: float = 0.0, priority: in
     from vllm.v1.request import Request
 
     parameters = SamplingParams(max_tokens=cap, ignore_eos=True, stop_token_ids=[EOS])
-    made = Request(name, list(range(prompt)), parameters, pooling_params=None, arrival_time=arrival, priority=priority)
-    return made
+    tokens = list(range(prompt))
+    return Request(name, tokens, parameters, pooling_params=None, arrival_time=arrival, priority=priority)

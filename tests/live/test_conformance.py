@@ -1,7 +1,7 @@
 """Conformance: the simulated engine decides, step by step, as vLLM's own scheduler does on the same requests.
 
-vLLM's V1 ``Scheduler`` and ``AsyncScheduler`` run without a model, its output faked; a step takes a tick of time on both
-sides. CONFORMANCE_WORKLOADS sets how many random workloads are compared (default 200), CONFORMANCE_SEED the first.
+vLLM's V1 ``Scheduler`` and ``AsyncScheduler`` run without a model, its output faked; a step takes a tick of time on
+both sides. CONFORMANCE_WORKLOADS sets how many random workloads are compared (default 200), CONFORMANCE_SEED the first.
 """
 
 from __future__ import annotations
