@@ -76,7 +76,10 @@ class Dispatcher:
 
     def finished(self, departures: Sequence[Departure], now: float) -> None:
         """Free the slots of ``departures`` and learn from them, in order of dispatch."""
-        for departure in sorted(departures, key=lambda gone: self.in_flight[id(gone.job)]):
+        ordered = departures
+        if len(departures) > 1:
+            ordered = sorted(departures, key=lambda gone: self.in_flight[id(gone.job)])
+        for departure in ordered:
             del self.in_flight[id(departure.job)]
             if departure.output_length is not None:
                 self.estimator.observe(departure.job, departure.output_length, departure.censored, now)
@@ -92,10 +95,10 @@ class Dispatcher:
 
     def release(self, room: int, now: float) -> list[Job]:
         """The jobs to hand to an engine that would take ``room`` more, in order; they count as in flight from now."""
-        limit = len(self.policy)
+        count = min(room, len(self.policy))
         if self.max_in_flight is not None:
-            limit = min(limit, self.max_in_flight - len(self.in_flight))
-        jobs = [self.policy.pop(now) for _ in range(min(room, limit))]
+            count = min(count, self.max_in_flight - len(self.in_flight))
+        jobs = [self.policy.pop(now) for _ in range(count)]
         for job in jobs:
             self.in_flight[id(job)] = self.dispatched
             self.dispatched += 1

@@ -97,18 +97,14 @@ class Simulation:
             self.env.run()
         return Trace(self._header(), self._requests(), self._steps() if self.engine.on_step else None)
 
-    @property
-    def now(self) -> int:
-        return self.env.now  # type: ignore[return-value]
-
     def _await_arrival(self) -> None:
         due = self.arrivals.next_at()
         if due is not None and due != self._awaited:
             self._awaited = due
-            Moment(self.env, int(due) - self.now, ARRIVE, self._arrive)
+            Moment(self.env, int(due) - int(self.env.now), ARRIVE, self._arrive)
 
     def _arrive(self, _: object) -> None:
-        now, self._awaited = self.now, None
+        now, self._awaited = int(self.env.now), None
         seconds = now / TICKS_PER_SECOND
         times, counts, classes = self.lives.times, self.lives.counts, self.lives.texts["scheduling_class"]
         for row, _ in self.arrivals.take(now):
@@ -125,7 +121,7 @@ class Simulation:
         """At this instant, but after all arrivals and departures of it."""
         if self._releasing or not self.dispatcher.may_release:
             return
-        if self.env.peek() > self.now:
+        if self.env.peek() > self.env.now:
             self._release(None)
         else:
             self._releasing = True
@@ -133,7 +129,7 @@ class Simulation:
 
     def _release(self, _: object) -> None:
         self._releasing = False
-        seconds = self.now / TICKS_PER_SECOND
+        seconds = self.env.now / TICKS_PER_SECOND
         moments, orders = self.lives.times["dispatch_s"], self.lives.counts["dispatch_index"]
         for job in self.dispatcher.release(self.engine.room(), seconds):
             moments[job.index] = seconds
@@ -153,14 +149,14 @@ class Simulation:
             # vLLM looks for the end of sequence before it looks at limits (check_stop): the last token may be both.
             if sequence.finish_reason == "length" and self.stops[row] and sequence.shown == self.outputs[row]:
                 sequence.finish_reason = "stop"
-            for name, moment in (
-                ("queued_s", sequence.queued),
-                ("scheduled_s", sequence.scheduled),
-                ("first_token_s", sequence.first_token),
-                ("finish_s", sequence.finish),
-            ):
-                if moment is not None:
-                    times[name][row] = moment / TICKS_PER_SECOND
+            if sequence.queued is not None:
+                times["queued_s"][row] = sequence.queued / TICKS_PER_SECOND
+            if sequence.scheduled is not None:
+                times["scheduled_s"][row] = sequence.scheduled / TICKS_PER_SECOND
+            if sequence.first_token is not None:
+                times["first_token_s"][row] = sequence.first_token / TICKS_PER_SECOND
+            if sequence.finish is not None:
+                times["finish_s"][row] = sequence.finish / TICKS_PER_SECOND
             counts["output_tokens"][row] = sequence.shown
             counts["preemptions"][row] = sequence.preemptions
             texts["finish_reason"][row] = sequence.finish_reason
@@ -172,11 +168,11 @@ class Simulation:
             self._departed(sequences)
 
     def _departed(self, sequences: list[Sequence]) -> None:
-        now = self.now
+        now = int(self.env.now)
         self.dispatcher.finished([self._departure(sequence) for sequence in sequences], now / TICKS_PER_SECOND)
         for sequence in sequences:
-            self.arrivals.left(sequence.job.index, now)
-        self._await_arrival()
+            if self.arrivals.left(sequence.job.index, now):
+                self._await_arrival()
         self._release_soon()
 
     def _departure(self, sequence: Sequence) -> Departure:

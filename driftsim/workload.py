@@ -119,6 +119,7 @@ class Arrivals:
         self._inside = 0
         self._users: list[float] = []  # when each idle user of a closed phase sends next
         self._closed_rows: range = range(0)
+        self._due: float | None = None
         self._begin_phase(tick(0.0))
 
     @property
@@ -132,35 +133,48 @@ class Arrivals:
 
     def next_at(self) -> float | None:
         """When the next request is due; None while that hangs on a departure, and when all have arrived."""
-        if self._row == self._end:
-            return None
-        if self._phases[len(self._starts) - 1].kind == "closed":
-            return self._users[0] if self._users else None
-        return self._starts[-1] + self._offsets[self._row]
+        return self._due
 
     def take(self, now: float) -> list[tuple[int, float]]:
         """The rows that arrive by ``now``, in order, each with the time at which it was due."""
         rows = []
-        while (due := self.next_at()) is not None and due <= now:
-            if self._phases[len(self._starts) - 1].kind == "closed":
+        while (due := self._due) is not None and due <= now:
+            if self._users:
                 heapq.heappop(self._users)
             rows.append((self._row, due))
             self._row += 1
             self._inside += 1
             if self._row == self._end:
+                self._users = []
                 self._begin_phase(due)
+            else:
+                self._look_ahead()
         return rows
 
-    def left(self, row: int, now: float) -> None:
-        """Request ``row`` has left the system."""
+    def left(self, row: int, now: float) -> bool:
+        """Request ``row`` has left the system; whether that decides when the next one arrives."""
         self._inside -= 1
         if row in self._closed_rows and self._row < self._closed_rows.stop:
             heapq.heappush(self._users, now + self._tick(self._phases[len(self._starts) - 1].think_s))
+            self._look_ahead()
+            return True
         if self._row == self._end and self._inside == 0:
             self._begin_phase(now)
+            return True
+        return False
+
+    def _look_ahead(self) -> None:
+        """Find when the next request is due."""
+        if self._row == self._end:
+            self._due = None
+        elif self._closed_rows and self._row in self._closed_rows:
+            self._due = self._users[0] if self._users else None
+        else:
+            self._due = self._starts[-1] + self._offsets[self._row]
 
     def _begin_phase(self, now: float) -> None:
         """Start the next phase, unless there is none or it must wait for the system to drain."""
+        self._due = None
         if len(self._starts) == len(self._phases):
             return
         phase = self._phases[len(self._starts)]
@@ -171,6 +185,7 @@ class Arrivals:
         if phase.kind == "closed":
             self._users = [self._starts[-1]] * phase.users
             self._closed_rows = range(self._row, self._end)
+        self._look_ahead()
 
 
 def described(table: pd.DataFrame, prompts: Sequence[str], count_tokens: Callable[[str], int]) -> pd.DataFrame:

@@ -21,3 +21,9 @@ SHIPPED = sorted(path.parent for path in (ROOT / "traces").rglob("header.json"))
 def shipped() -> Path:
     """The trace that the demo replays."""
     return ROOT / "traces" / "smollm2-cpu-drift"
+
+
+@pytest.fixture(autouse=True)
+def _quick_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recorded run waits for a sample of telemetry; tests need not wait for a second."""
+    monkeypatch.setattr("driftsim.live.telemetry.CPU_INTERVAL_S", 0.05)
