@@ -44,7 +44,10 @@ class Lives:
             column[row] = value
 
     def table(self, offered: pd.DataFrame, **others: pd.Series) -> pd.DataFrame:
-        """One row for each of ``offered``, which are the first rows, in ``OFFERED``; ``others`` replace columns."""
+        """One row for each of ``offered``, which are the first rows, in ``OFFERED``; ``others`` replace columns.
+
+        The table shares its memory with these columns: set nothing after it was made.
+        """
         rows = len(offered)
         made: dict[str, Any] = {}
         for column in REQUEST_COLUMNS:
@@ -52,12 +55,12 @@ class Lives:
             if name in others:
                 made[name] = others[name]
             elif name in self.times:
-                made[name] = np.frombuffer(self.times[name])[:rows].copy()
+                made[name] = np.frombuffer(self.times[name])[:rows]
             elif name == "prompt_tokens":  # the engine's own count, where it told one
                 told = np.frombuffer(self.counts[name], dtype=np.int64)[:rows]
                 made[name] = np.where(told < 0, offered[name].to_numpy(), told)
             elif name in self.counts:
-                values = np.frombuffer(self.counts[name], dtype=np.int64)[:rows].copy()
+                values = np.frombuffer(self.counts[name], dtype=np.int64)[:rows]
                 made[name] = pd.arrays.IntegerArray(values, values < 0)
             elif name in self.texts:
                 made[name] = pd.Series(self.texts[name][:rows], dtype=object)
@@ -65,4 +68,4 @@ class Lives:
                 made[name] = offered[name]
             else:
                 made[name] = pd.arrays.IntegerArray(np.zeros(rows, dtype=np.int64), np.ones(rows, dtype=bool))
-        return pd.DataFrame(made)
+        return pd.DataFrame(made, copy=False)

@@ -591,7 +591,13 @@ def _from_arrow(values: Any, column: Column, where: str) -> pd.Series:
     plain = {"int": pa.int64(), "float": pa.float64(), "str": pa.string()}[column.kind]
     if values.type != plain or (empty and not column.nullable):
         return _typed_column(values.to_pandas(integer_object_nulls=True), column, where)
-    if column.kind != "int":
+    if column.kind == "str":
+        coded = values.combine_chunks().dictionary_encode()
+        return _shared(
+            coded.indices.fill_null(-1).to_numpy(zero_copy_only=False),
+            coded.dictionary.to_numpy(zero_copy_only=False),
+        )
+    if column.kind == "float":
         return pd.Series(values.to_numpy(zero_copy_only=False), dtype=column.dtype)
     numbers = np.array(values.fill_null(0).to_numpy() if empty else values.to_numpy())
     if len(numbers) and max(abs(int(numbers.min())), abs(int(numbers.max()))) > MOST:
@@ -607,13 +613,20 @@ def typed(table: pd.DataFrame, columns: tuple[Column, ...], where: str) -> pd.Da
     return pd.DataFrame(series, columns=[column.name for column in columns]).reset_index(drop=True)
 
 
+def _shared(codes: np.ndarray, texts: np.ndarray) -> pd.Series:
+    """The text of each code, None for -1; equal ones are one object, so that a million rows do not hold a million."""
+    table = np.empty(len(texts) + 1, dtype=object)
+    table[:-1] = texts
+    return pd.Series(table[codes], dtype=object)
+
+
 def _typed_column(values: pd.Series, column: Column, where: str) -> pd.Series:
     if not column.nullable and values.isna().any():
         row = int(np.flatnonzero(values.isna())[0])
         raise TraceError(f"{where}: row {row}: {column.name} is empty (NaN); every row needs a value")
     if column.kind == "str":
-        texts = values.astype(object)
-        return texts.where(texts.notna(), None)
+        codes, found = pd.factorize(values, use_na_sentinel=True)
+        return _shared(codes, np.asarray(found, dtype=object))
     if column.kind == "int":
         numbers = values.dropna().astype("float64")
         wrong = (numbers.mod(1) != 0) | (numbers.abs() > MOST)

@@ -61,6 +61,7 @@ class _Traced:
         os.setpgid(0, 0)
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         self._traced: dict[int, list[Any]] = {}
+        self._partial: set[str] = set()  # those who are not through their prompt
         self._completed = 0.0
         self._target, self._handle, self._idle = NOWHERE, -1, True
         self._blocks = self.kv_cache_manager.block_pool.num_gpu_blocks - 1  # type: ignore[attr-defined]  # less null
@@ -71,17 +72,7 @@ class _Traced:
         output = super().schedule(*args, **kwargs)  # type: ignore[misc]
         if not output.total_num_scheduled_tokens:
             return output
-        prefill = requests = decode = context = attention = 0
-        for name, new in output.num_scheduled_tokens.items():
-            request = self.requests[name]  # type: ignore[attr-defined]
-            computed = request.num_computed_tokens - new  # schedule() has advanced it already
-            if new == 1 and computed >= request.num_prompt_tokens:
-                decode += 1
-                context += computed + 1
-            else:
-                prefill += new
-                requests += 1
-                attention += new * (computed + (new + 1) / 2)
+        prefill, requests, decode, context, attention = self._composition(output)
         used = self._blocks - self.kv_cache_manager.block_pool.get_num_free_blocks()  # type: ignore[attr-defined]
         preempted = len(output.preempted_req_ids or ())
         self._traced[id(output)] = [
@@ -89,6 +80,49 @@ class _Traced:
             len(self.running), len(self.waiting), used, preempted,  # type: ignore[attr-defined]
         ]  # fmt: skip
         return output
+
+    def _composition(self, output: Any) -> tuple[int, int, int, int, float]:
+        """Prefill tokens and requests, decode requests, context tokens and prefill attention of the step.
+
+        Where nobody but newcomers prefills, as in most steps, vLLM's own lists tell the decodes' contexts at once.
+        """
+        scheduled, fresh, cached = output.num_scheduled_tokens, output.scheduled_new_reqs, output.scheduled_cached_reqs
+        if self._partial:
+            self._partial -= output.finished_req_ids
+            self._partial.difference_update(output.preempted_req_ids or ())
+        beyond = output.total_num_scheduled_tokens - len(scheduled)  # tokens beyond one a request
+        new_ones = sum(scheduled[one.req_id] for one in fresh)
+        if self._partial or cached.resumed_req_ids or beyond != new_ones - len(fresh):
+            return self._counted(scheduled)
+        attention = 0.0
+        for one in fresh:
+            request, new = self.requests[one.req_id], scheduled[one.req_id]  # type: ignore[attr-defined]
+            attention += new * (request.num_computed_tokens - new + (new + 1) / 2)
+            if request.num_computed_tokens < request.num_prompt_tokens:
+                self._partial.add(one.req_id)
+        decode = len(cached.req_ids)
+        return new_ones, len(fresh), decode, sum(cached.num_computed_tokens) + decode, attention
+
+    def _counted(self, scheduled: dict[str, int]) -> tuple[int, int, int, int, float]:
+        """The same, request by request."""
+        prefill = requests = decode = context = 0
+        attention = 0.0
+        for name, new in scheduled.items():
+            request = self.requests[name]  # type: ignore[attr-defined]
+            computed = request.num_computed_tokens - new  # schedule() has advanced it already
+            if new == 1 and computed >= request.num_prompt_tokens:
+                decode += 1
+                context += computed + 1
+                self._partial.discard(name)
+                continue
+            prefill += new
+            requests += 1
+            attention += new * (computed + (new + 1) / 2)
+            if request.num_computed_tokens < request.num_tokens:
+                self._partial.add(name)
+            else:
+                self._partial.discard(name)
+        return prefill, requests, decode, context, attention
 
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
         """Update, and complete the step's row."""

@@ -76,9 +76,9 @@ def dynamo_s() -> float:
                 blocks = [number * 1000 + place for place in range(-(-int(prompt) // 512))]
                 row = {"timestamp": round(1000 * moment), "input_length": int(prompt), "output_length": int(output)}
                 lines.write(json.dumps(row | {"hash_ids": blocks}) + "\n")
-        arguments = {"num_gpu_blocks": AMPLE, "block_size": 16, "max_num_seqs": 256, "max_num_batched_tokens": 2048}
+        engine = {"num_gpu_blocks": AMPLE, "block_size": 16, "max_num_seqs": 256, "max_num_batched_tokens": 2048}
         began = time.process_time()
-        run_mocker_trace_replay([str(file)], arguments, trace_block_size=512)
+        run_mocker_trace_replay([str(file)], {"engine": engine}, trace_block_size=512)
         return time.process_time() - began
 
 
