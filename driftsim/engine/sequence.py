@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from driftsim.request import Job
 
+UNRANKED = (0, 0)
+
 
 class Sequence:
     """One job on its way through an engine; ``length`` is what a recompute would have to prefill.
@@ -24,7 +26,7 @@ class Sequence:
         self.computed = 0  # tokens whose KV is in the cache
         self.shown = 0  # output tokens produced; kept when preempted
         self.number = -1  # order of its last admission
-        self.rank = (job.priority, 0)  # priority, then order of arrival at the engine; only priority mode looks at it
+        self.rank = UNRANKED  # priority, then order of arrival at the engine; only priority mode looks at it
         self.offset = 0  # tokens computed, less the number of the step
         self.ends = -1  # number of its last decode step; -1 while it does not decode
         self.preemptions = 0

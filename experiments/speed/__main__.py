@@ -39,7 +39,7 @@ def main() -> int:
     growth = {count: best("engine_alone", count=count, load=0.95) for count in sizes}
     middle = 100_000
     loads = {
-        name: growth[middle] if name == "095" else best("engine_alone", count=middle, load=load)
+        name: growth[middle] if name == "095" else best("engine_alone", turns=2, count=middle, load=load)
         for name, load in (("070", 0.7), ("095", 0.95), ("130", 1.3))
     }
     pressed = best("engine_alone", count=middle, load=0.95, kv_blocks=6_000)
