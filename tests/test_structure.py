@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -93,6 +94,18 @@ def test_a_heavy_library_is_known_in_its_place_alone(library: str, places: set[s
 def test_only_one_module_imports_vllm() -> None:
     users = [path.name for _, path in modules() if any(module.split(".")[0] == "vllm" for module in imports(path))]
     assert users == ["vllm.py"]
+
+
+def test_the_live_tests_are_collected_where_vllm_is_not_installed(tmp_path: Path) -> None:
+    (tmp_path / "vllm.py").write_text("raise ModuleNotFoundError('vllm')")
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-m", "live", "-p", "no:cacheprovider", "tests/live"],
+        capture_output=True,
+        text=True,
+        cwd=PACKAGE.parent,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert run.returncode == 0, run.stdout[-2000:]
 
 
 def test_help_answers_in_under_half_a_second() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from driftsim.live.vllm import STEPS_LINK, TracedAsyncScheduler, TracedScheduler
 from driftsim.trace import EngineSettings
 from experiments.capture_overhead import step_hook_us
 from tests.live.bare import bare_scheduler
@@ -22,6 +21,8 @@ def test_the_step_hook_takes_at_most_fifty_microseconds() -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_the_hook_counts_as_one_would_by_hand(seed: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from driftsim.live.vllm import STEPS_LINK, TracedAsyncScheduler, TracedScheduler
+
     (tmp_path / "link").symlink_to("/dev/null")
     monkeypatch.setenv(STEPS_LINK, str(tmp_path / "link"))
     monkeypatch.setattr("os.setpgid", lambda process, group: None)
