@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from driftsim.importers import import_trace
 from driftsim.metrics import e2e, ttft
 from driftsim.trace import TraceError, read
 from driftsim.workload import replay
+from tests.commands import driftsim
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 MAPPING = """
@@ -147,8 +146,7 @@ def test_a_workload_without_timings_can_be_replayed(tmp_path: Path) -> None:
     file = tmp_path / "azure.csv"
     lines = ["TIMESTAMP,ContextTokens,GeneratedTokens", "2023-11-16 18:15:46.6805900,374,44"]
     file.write_text("\n".join([*lines, "2023-11-16 18:15:50.9951690,396,109"]) + "\n")
-    command = [sys.executable, "-m", "driftsim.cli", "import", "azure", str(file), "--out", str(tmp_path / "t")]
-    subprocess.run(command, check=True, capture_output=True)
+    assert driftsim("import", "azure", file, "--out", tmp_path / "t").returncode == 0
     trace = read(tmp_path / "t")
     assert trace.requests["finish_s"].isna().all()
     assert replay(trace).table["offset_s"].tolist() == pytest.approx([0.0, 4.314579])

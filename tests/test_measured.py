@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from driftsim.measured import measured
 from driftsim.run import simulate
 from driftsim.scenario import Scenario
 from driftsim.trace import LIFE, Trace, TraceError
+from tests.commands import driftsim
 from tests.strategies import engine, profile, workload
 
 FACTORS = {"fifo": (1.0, 1.3, 0.9), "sjf": (0.8, 1.04, 0.72)}  # sjf takes 20 % off, whatever the machine does
@@ -91,8 +90,7 @@ def test_lengths_that_differ_are_said(runs: list[tuple[str, Trace]]) -> None:
 
 def test_the_command_prints_a_table_and_one_json_document(runs: list[tuple[str, Trace]], tmp_path: Path) -> None:
     folders = [str(trace.write(tmp_path / name)) for name, trace in runs]
-    command = [sys.executable, "-m", "driftsim.cli", "compare", "--measured", *folders]
-    table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    table = driftsim("compare", "--measured", *folders).stdout
     assert "-20.0 [-20.0, -20.0]" in table
-    printed = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True).stdout
+    printed = driftsim("compare", "--measured", *folders, "--json").stdout
     assert {row["policy"] for row in json.loads(printed)["rows"]} == {"fifo", "sjf"}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +15,7 @@ from driftsim.scenario import Scenario
 from driftsim.trace import FINISHED, LIFE, Trace, TraceError, read
 from driftsim.validate import on_measured_steps, on_model_steps, worst
 from driftsim.workload import Workload
+from tests.commands import driftsim
 from tests.conftest import ROOT
 from tests.strategies import profile, workload, workloads
 from tests.test_laws import scenarios
@@ -57,8 +56,7 @@ def test_a_request_that_is_off_is_listed(run: Trace, tmp_path: Path) -> None:
     assert found.exceptions is not None
     assert list(found.exceptions["request_id"]) == ["r1"]
     folder = Trace(run.header, table, run.steps).write(tmp_path / "t")
-    command = [sys.executable, "-m", "driftsim.cli", "validate", str(folder), "--steps", "measured", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = driftsim("validate", folder, "--steps", "measured", "--json")
     assert done.returncode == 1
     assert "1 requests are more than 2 ms off" in done.stderr
     assert json.loads(done.stdout)["exceptions"][0]["request_id"] == "r1"
@@ -72,14 +70,14 @@ def test_the_profile_that_made_a_run_predicts_it(run: Trace, tmp_path: Path) -> 
     assert row["error"] == pytest.approx(0.1, abs=0.02)
     folder = run.write(tmp_path / "t")
     profile(intercept_s=0.011).save(tmp_path / "p.json")
-    command = [sys.executable, "-m", "driftsim.cli", "validate", str(folder), "--profile", str(tmp_path / "p.json")]
-    done = subprocess.run([*command, "--max-error", "0.05", "--json"], capture_output=True, text=True, check=False)
+    command = ["validate", folder, "--profile", tmp_path / "p.json"]
+    done = driftsim(*command, "--max-error", "0.05", "--json")
     assert done.returncode == 1
     assert "is above 5 %" in done.stderr
     rows = json.loads(done.stdout)["rows"]
     assert len(rows) == 16
     assert set(rows[0]) == {"trace", "metric", "stat", "unit", "measured", "simulated", "error"}
-    assert subprocess.run([*command, "--max-error", "5"], capture_output=True, check=False).returncode == 0
+    assert driftsim(*command, "--max-error", "5").returncode == 0
 
 
 def test_what_measured_steps_need_is_asked_for(run: Trace) -> None:
