@@ -50,7 +50,8 @@ def test_compare_prints_a_table_with_units_and_an_answer(trace: Path) -> None:
 def test_json_is_one_document_and_two_runs_print_identical_bytes(trace: Path) -> None:
     first = driftsim("compare", trace, "--json", *QUICK)
     command = [sys.executable, "-m", "driftsim.cli", "compare", str(trace), "--json", *QUICK]
-    second = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONHASHSEED": "7"})
+    other_hashes = os.environ | {"PYTHONHASHSEED": "7"}
+    second = subprocess.run(command, capture_output=True, text=True, check=True, env=other_hashes)
     assert first.stdout == second.stdout
     document = json.loads(first.stdout)
     assert len(document["rows"]) == 11
