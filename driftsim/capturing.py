@@ -6,25 +6,17 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from driftsim.policies import POLICIES, STOCK
+from driftsim.terminal import Choice, RunError
 
 NOT_A_TERMINAL_S = 30.0  # between lines of progress where nobody watches a bar
 # What the CPU build of vLLM runs well on a few cores; on a GPU its own defaults stand.
 CPU_SETTINGS = {"max_num_seqs": 16, "max_num_batched_tokens": 512, "max_model_len": 2048}
-
-
-class RunError(Exception):
-    """A run did not come to its proper end."""
-
-
-class Choice(StrEnum):
-    """Base class of the switches' values, so that --help lists them."""
 
 
 class AccountingUnit(Choice):

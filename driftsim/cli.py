@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from driftsim import __version__
-from driftsim.capturing import AccountingUnit, Choice, RunError, capture
+from driftsim.calibrating import calibrate, import_, validate
+from driftsim.capturing import AccountingUnit, capture
 from driftsim.policies import POLICIES, STOCK
+from driftsim.terminal import TABLE_WIDTH, Choice, RunError, about, print_table, progress
 
 ALL_POLICIES = ",".join([STOCK, *POLICIES])
 LIVE = ("vllm", "torch", "psutil", "openai")  # what only a capture needs
-TABLE_WIDTH = 100  # columns that the printed tables need
 
 app = typer.Typer(
     name="driftsim",
@@ -187,7 +186,7 @@ def compare(
     )
     excluded: frozenset[int] = frozenset()
     if admission.base == "fit":
-        with _about(trace):
+        with about(trace):
             admission, excluded = fit_base(recorded, admission)
     plan = Comparing(
         profile=_profile(profile, trace, recorded, trace_digest, kv_blocks),
@@ -200,7 +199,7 @@ def compare(
         refill_lag=refill_lag,
         seed=seed,
     )
-    with _about(trace):
+    with about(trace):
         workload = replay(recorded, rate_scale)
         if words_per_token is not None and workload.table[["prompt_words", "output_words"]].notna().all(axis=None):
             raise ValueError("its words are recorded, so they need not be derived; drop --words-per-token")
@@ -215,7 +214,7 @@ def compare(
         **report.provenance(plan),
     }
     with whole_folder(out, replaces=report.FILES) if out else nullcontext() as folder:
-        with _progress("replaying", runs_of(plan)) as advance:
+        with progress("replaying", runs_of(plan)) as advance:
             as_measured = measured_by_phase(recorded, plan) if as_recorded else None
             comparison = run_comparison(workload, plan, jobs, advance, as_measured)
         if folder is not None:
@@ -261,11 +260,11 @@ def _compare_measured(folders: list[Path], as_json: bool) -> None:
     console = Console(highlight=False)
     console.width = max(console.width, TABLE_WIDTH + 40)
     count = f"{result.requests} requests a run"
-    _print_table(console, f"Measured, {count}: mean ± standard deviation over the runs", headings, values)
+    print_table(console, f"Measured, {count}: mean ± standard deviation over the runs", headings, values)
     if changes:
         names = [heading.replace("\ns", "\n%") for heading in headings]
         title = f"Measured change against {'/'.join(result.baseline)}, round by round, 95 % interval"
-        _print_table(console, title, names, changes)
+        print_table(console, title, names, changes)
     for warning in result.warnings:
         console.print(f"Note: {warning}.", markup=False)
 
@@ -286,7 +285,7 @@ def _profile(file: Path | None, folder: Path, trace: Any, trace_digest: str, kv_
     if file:
         profile = load_profile(file)
     else:
-        with _about(folder):
+        with about(folder):
             profile = fit_profile(trace, trace_digest)
     if kv_blocks is None:
         return profile
@@ -302,15 +301,6 @@ def _described(profile: Any, file: Path | None) -> str:
     return f"{where} (MAPE {100 * fit.mean_absolute_percentage_error:.1f} %, R² {fit.r_squared:.2f})"
 
 
-@contextmanager
-def _about(trace: Path) -> Iterator[None]:
-    """Name the trace in what is wrong with it."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{trace}: {error}") from None
-
-
 def _show(comparison: Any, provenance: dict[str, Any]) -> None:
     from rich.console import Console
 
@@ -323,13 +313,13 @@ def _show(comparison: Any, provenance: dict[str, Any]) -> None:
     marks = {"best": "[bold]{} *[/bold]", "tie": "{} ~", "": "{}  "}
     cells = [[marks[cell.mark].format(cell.text) for cell in row] for row in rows]
     title = f"{provenance['trace']}, simulated; profile {provenance['profile']}; seed {provenance['seed']}"
-    _print_table(console, title, [f"{name}\n{unit}" for name, unit in headings], cells)
+    print_table(console, title, [f"{name}\n{unit}" for name, unit in headings], cells)
     for line in legend(comparison):
         console.print(line, style="dim")
     names, changes = effects(comparison)
     if changes:
         console.print()
-        _print_table(
+        print_table(
             console,
             "What calibration alone changes, against static (a policy that heeds no estimate: 0)",
             names,
@@ -340,70 +330,6 @@ def _show(comparison: Any, provenance: dict[str, Any]) -> None:
         console.print(sentence, markup=False)
     for warning in warnings(comparison):
         console.print(f"Note: {warning}.", markup=False)
-
-
-def _print_table(console: Any, title: str, headings: list[str], rows: list[list[str]]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    shown = Table(
-        title=escape(title),
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        header_style="bold",
-        padding=(0, 1, 0, 0),
-    )
-    for place, heading in enumerate(headings):
-        shown.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
-    for row in rows:
-        shown.add_row(*row)
-    console.print(shown)
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr, gone when done; yields a function that advances it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda runs: bar.advance(task, runs)
-
-
-@app.command()
-def calibrate(
-    trace: Annotated[Path, typer.Argument(help="Folder of a recorded trace that has steps.")],
-    out: Annotated[Path, typer.Option(help="File of the profile to write.")] = Path("profile.json"),
-) -> None:
-    """Fit a latency profile to the steps of a trace, for compare --profile."""
-    from driftsim.trace import digest, read
-
-    profile = _profile(None, trace, read(trace), digest(trace), None)
-    profile.save(out)
-    typer.echo(f"{out}: {_described(profile, None)}")
-
-
-@app.command("import")
-def import_(
-    form: Annotated[str, typer.Argument(metavar="FORMAT", help="csv (or JSON Lines, Parquet), vllm-bench, azure.")],
-    file: Annotated[Path, typer.Argument(help="The file to bring in.")],
-    out: Annotated[Path, typer.Option(help="Folder of the trace to write.")],
-    mapping: Annotated[
-        Path | None, typer.Option(help="TOML: columns, durations, units, values, offset, engine, model, hardware.")
-    ] = None,
-) -> None:
-    """Bring another tool's run in as a trace."""
-    from driftsim.importers import import_trace
-
-    trace = import_trace(form, file, mapping)
-    trace.write(out)
-    typer.echo(f"{out}: {len(trace.requests)} requests", err=True)
-    for note in trace.header.notes:
-        typer.echo(f"Note: {note}.", err=True)
 
 
 @app.command()
@@ -425,98 +351,10 @@ def simulate(
     typer.echo(f"{out}: {summary['finished']} of {summary['requests']} requests finished; E2E {told}")
 
 
-class Steps(Choice):
-    """Where the durations of steps come from."""
-
-    MODEL = "model"
-    MEASURED = "measured"
-
-
-@app.command()
-def validate(
-    traces: Annotated[list[Path], typer.Argument(help="Folders of captured runs.")],
-    profile: Annotated[Path | None, typer.Option(help="Latency profile, fitted to other runs than these.")] = None,
-    steps: Annotated[
-        Steps, typer.Option(help="The profile's step times, or those recorded: then only scheduling can err.")
-    ] = Steps.MODEL,
-    max_error: Annotated[
-        float | None, typer.Option(min=0, help="Exit 1 if an error is larger, relative: 0.05 is 5 %.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for the simulated traces.")] = None,
-) -> None:
-    """Simulate what was measured, and show how far the two are apart."""
-    from rich.console import Console
-
-    from driftsim.latency import load_profile
-    from driftsim.report import dumps, without_nan
-    from driftsim.trace import read
-    from driftsim.validate import TOLERANCE_S, on_measured_steps, on_model_steps, worst
-
-    measured = steps is Steps.MEASURED
-    if measured == (profile is not None):
-        raise ValueError(
-            "--steps measured takes no --profile; drop one of them"
-            if measured
-            else "--steps model needs --profile, fitted to other runs than these (driftsim calibrate)"
-        )
-    model = None if profile is None else load_profile(profile)
-    found = []
-    for folder in traces:
-        recorded = read(folder)
-        with _about(folder):
-            found.append(
-                on_measured_steps(folder.name, recorded)
-                if model is None
-                else on_model_steps(folder.name, recorded, model)
-            )
-    if out is not None:
-        for validation in found:
-            validation.simulated.write(out / validation.name)
-    rows = [row for validation in found for row in validation.rows()]
-    exceptions = [
-        {"trace": validation.name, **record}
-        for validation in found
-        if validation.exceptions is not None
-        for record in validation.exceptions.to_dict("records")
-    ]
-    if as_json:
-        document = {"rows": rows, "profile": None if profile is None else profile.name, "exceptions": exceptions}
-        typer.echo(dumps(without_nan(document)))
-    else:
-        console = Console(highlight=False)
-        console.width = max(console.width, TABLE_WIDTH)
-        cells = [
-            [
-                row["trace"],
-                f"{row['metric']} {row['stat']}",
-                f"{row['measured']:.4f}",
-                f"{row['simulated']:.4f}",
-                f"{100 * row['error']:+.2f} %",
-            ]
-            for row in rows
-            if row["metric"] != "makespan" or row["stat"] == "mean"
-        ]
-        headings = ["trace\n", "metric\n", "measured\ns", "simulated\ns", "error\n"]
-        title = "Simulated on the recorded steps" if measured else f"Simulated with {profile}"
-        _print_table(console, title, headings, cells)
-        for validation in found if measured else []:
-            count = len(validation.recorded.requests)
-            off = 0 if validation.exceptions is None else len(validation.exceptions)
-            console.print(
-                f"{validation.name}: {count - off} of {count} requests within {1000 * TOLERANCE_S:g} ms at the first "
-                f"and last token; {100 * (validation.steps_alike or 0):.2f} % of the steps composed alike",
-                markup=False,
-            )
-        for record in exceptions[:20]:
-            console.print(f"  {record}", markup=False)
-    if exceptions:
-        raise RunError(f"{len(exceptions)} requests are more than {1000 * TOLERANCE_S:g} ms off")
-    if max_error is not None and not worst(found) <= max_error:
-        raise RunError(f"the largest error, {100 * worst(found):.2f} %, is above {100 * max_error:g} %")
-
-
 app.command()(capture)
+app.command()(calibrate)
+app.command()(validate)
+app.command("import")(import_)
 
 
 if __name__ == "__main__":

@@ -134,8 +134,7 @@ def import_azure(file: Path) -> Trace:
             "arrival_s": (moments - moments.min()).dt.total_seconds(),
         }
     )
-    longest = int((rows["prompt_tokens"] + rows["output_tokens"]).max())
-    return _trace(rows, Mapping(columns={}, engine={"max_model_len": max(8192, longest)}), file, [])
+    return _trace(rows, Mapping(columns={}), file, [])
 
 
 FORMATS: dict[str, Callable[[Path, Path | None], Trace]] = {
@@ -236,7 +235,8 @@ def _trace(rows: pd.DataFrame, mapping: Mapping, file: Path, notes: Sequence[str
     phases = tuple(
         Phase(name=str(name), requests=int(count)) for name, count in rows["phase"].value_counts(sort=False).items()
     )
-    settings = EngineSettings.guessed(mapping.engine)
+    longest = int((rows["prompt_tokens"] + rows["output_tokens"].fillna(1)).max())
+    settings = EngineSettings.guessed(mapping.engine, longest=longest)
     header = Header(
         kind="imported",
         driftsim_version=__version__,

@@ -17,13 +17,13 @@ from driftsim.engine.continuous import ARRIVE, RELEASE, ContinuousEngine, Moment
 from driftsim.engine.pipelined import engine_for
 from driftsim.engine.sequence import Sequence
 from driftsim.estimators import ORACLE, make_estimator
-from driftsim.latency import TICKS_PER_SECOND, ticks
+from driftsim.latency import TICKS_PER_SECOND, NoisyStepTime, StepTime, ticks
 from driftsim.lives import Lives
 from driftsim.policies import make_policy
 from driftsim.request import Job
 from driftsim.scenario import Scenario
 from driftsim.trace import CENSORED, FINISHED, STEP_COLUMNS, Header, Trace, typed
-from driftsim.workload import Arrivals, Workload
+from driftsim.workload import Arrivals, Workload, stream
 
 CLOCKS = "simulated seconds since the run began, exact to a picosecond"
 
@@ -71,6 +71,7 @@ class Simulation:
         lag = scenario.refill_lag
         self.notify_lag = ticks(profile.notify_lag_s) if lag else 0
         self.submit_lag = ticks(profile.submit_lag_s) if lag else 0
+        self.output_lag = ticks(profile.output_lag_s)
         truth = dict(zip(table["request_id"], self.observed, strict=True)) if scenario.estimator == ORACLE else {}
         self.dispatcher = Dispatcher(
             make_policy(scenario.policy),
@@ -80,7 +81,7 @@ class Simulation:
         )
         self.steps: list[tuple[float, ...]] = []
         self.engine = (engine or engine_for(profile.engine))(
-            self.env, profile.engine, profile.step_time(), ticks(profile.gap_s), self._left,
+            self.env, profile.engine, step_times(scenario), ticks(profile.gap_s), self._left,
             self.steps.append if record_steps else None,
         )  # fmt: skip
         self.arrivals = Arrivals(workload, ticks)
@@ -154,9 +155,9 @@ class Simulation:
             if sequence.scheduled is not None:
                 times["scheduled_s"][row] = sequence.scheduled / TICKS_PER_SECOND
             if sequence.first_token is not None:
-                times["first_token_s"][row] = sequence.first_token / TICKS_PER_SECOND
+                times["first_token_s"][row] = (sequence.first_token + self.output_lag) / TICKS_PER_SECOND
             if sequence.finish is not None:
-                times["finish_s"][row] = sequence.finish / TICKS_PER_SECOND
+                times["finish_s"][row] = (sequence.finish + self.output_lag) / TICKS_PER_SECOND
             counts["output_tokens"][row] = sequence.shown
             counts["preemptions"][row] = sequence.preemptions
             texts["finish_reason"][row] = sequence.finish_reason
@@ -204,7 +205,11 @@ class Simulation:
 
     def _header(self) -> Header:
         scenario, profile = self.scenario, self.scenario.profile
-        switches = {"refill_lag": scenario.refill_lag, **scenario.admission.model_dump(mode="json")}
+        switches = {
+            "refill_lag": scenario.refill_lag,
+            "noise": scenario.noise,
+            **scenario.admission.model_dump(mode="json"),
+        }
         starts = [start / TICKS_PER_SECOND for start in self.arrivals.starts()]
         phases = tuple(
             phase.changed(start_s=start) for phase, start in zip(self.workload.info.phases, starts, strict=True)
@@ -223,6 +228,20 @@ class Simulation:
             clocks=CLOCKS,
             notes=self.workload.notes,
         )
+
+
+def step_times(scenario: Scenario) -> StepTime:
+    """The profile's step-time model, with its noise if the scenario wants it.
+
+    Raises ``ValueError`` if the profile knows of no noise.
+    """
+    profile = scenario.profile
+    model = profile.step_time()
+    if not scenario.noise:
+        return model
+    if profile.noise is None:
+        raise ValueError("the profile has no noise to draw step times from; fit it again with driftsim calibrate")
+    return NoisyStepTime(model, profile.noise, stream(scenario.seed, "noise"))
 
 
 def observed_lengths(workload: Workload, unit: Accounting) -> list[int]:

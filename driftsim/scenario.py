@@ -15,6 +15,7 @@ class Scenario:
 
     ``max_in_flight`` None means the engine's ``max_num_seqs``; the policy ``stock`` is FIFO with no limit at all.
     ``refill_lag`` off lets an outside dispatcher refill a freed slot before the next step, as no real one can.
+    ``noise`` draws step times around the profile's, by ``seed``.
     """
 
     profile: Profile
@@ -23,6 +24,7 @@ class Scenario:
     admission: Admission = field(default_factory=Admission)
     max_in_flight: int | None = None
     refill_lag: bool = True
+    noise: bool = False
     seed: int = 0
 
     @property

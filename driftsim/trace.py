@@ -135,13 +135,15 @@ class EngineSettings(Record):
         return self
 
     @classmethod
-    def guessed(cls, told: dict[str, Any], name: str = "unknown") -> Self:
+    def guessed(cls, told: dict[str, Any], name: str = "unknown", longest: int = 0) -> Self:
         """Settings of which only some are ``told``: vLLM's defaults for the others, named in ``assumed``.
+
+        The model length is at least ``longest``, the tokens of the longest request.
 
         The defaults are those on a GPU of the L4's class (vllm/engine/arg_utils.py); the KV cache is then so large that
         it never binds. Raises ``ValidationError`` for what is no setting.
         """
-        values: dict[str, Any] = GUESSES | told
+        values: dict[str, Any] = GUESSES | {"max_model_len": max(GUESSES["max_model_len"], longest)} | told
         blocks = values["max_num_seqs"] * -(-values["max_model_len"] // values["block_size"]) + 1
         values.setdefault("kv_blocks", blocks)
         needed = (*GUESSES, "kv_blocks", "version", "enable_prefix_caching", "async_scheduling")

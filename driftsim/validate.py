@@ -17,7 +17,7 @@ from driftsim.policies import POLICIES, STOCK
 from driftsim.request import Job, Request, Tier
 from driftsim.run import simulate
 from driftsim.scenario import Scenario
-from driftsim.trace import FINISHED, STEP_COLUMNS, Trace, TraceError, typed
+from driftsim.trace import FINISHED, STEP_COLUMNS, EngineSettings, Trace, TraceError, typed
 from driftsim.workload import Workload, as_recorded
 
 TOLERANCE_S = 0.002  # of a first token or a finish, on measured steps
@@ -116,27 +116,56 @@ def _alike(recorded: pd.DataFrame, simulated: pd.DataFrame) -> float:
     return float(same.sum() / max(len(recorded), len(simulated)))
 
 
-def on_model_steps(name: str, trace: Trace, profile: Profile) -> Validation:
-    """``trace`` simulated as it was measured, with ``profile``'s step times: arrivals, lengths, policy, limit.
+def as_measured(trace: Trace, profile: Profile, name: str = "trace", **switches: Any) -> tuple[Scenario, Workload]:
+    """The scenario and the workload that repeat ``trace`` as it was measured, with ``profile``'s step times.
 
-    Raises ``TraceError`` if the trace does not tell how it was admitted, or nothing in it finished.
+    Arrivals, lengths, policy, estimator and limit in flight are the recorded ones; ``switches`` are the scenario's.
+    Raises ``TraceError`` if the trace names a policy that is not known, or nothing in it finished.
     """
     header = trace.header
     policy = str(header.admission.get("policy", STOCK))
     if policy not in (STOCK, *POLICIES):
         raise TraceError(f"{name}/header.json: policy {policy!r} is not known; correct the header")
-    switches = {key: header.admission[key] for key in Admission.model_fields if key in header.admission}
+    admission = {key: header.admission[key] for key in Admission.model_fields if key in header.admission}
+    profile = profile.changed(engine=_told(header.engine, profile.engine))
+    if received_at_arrival(trace):  # nothing lies between the two
+        profile = profile.changed(submit_lag_s=0.0)
+    settings: dict[str, Any] = {"seed": header.seed or 0} | switches
     scenario = Scenario(
         profile=profile,
         policy=policy,
         estimator=str(header.admission.get("estimator", "static")),
-        admission=Admission(**switches),
+        admission=Admission(**admission),
         max_in_flight=header.max_in_flight,
-        seed=header.seed or 0,
+        **settings,
     )
-    workload: Workload = as_recorded(trace)
+    return scenario, as_recorded(trace)
+
+
+def _told(recorded: EngineSettings, known: EngineSettings) -> EngineSettings:
+    """The recorded engine's settings; for those that it did not tell, the ``known`` ones."""
+    values = {name: getattr(known, name) for name in recorded.assumed}
+    for name in {"max_model_len", "kv_blocks"} & values.keys():  # guessed large enough for the run
+        values[name] = max(values[name], getattr(recorded, name))
+    return recorded.changed(**values)
+
+
+def received_at_arrival(trace: Trace) -> bool:
+    """Whether the trace's arrivals are the times at which the engine's core received the requests."""
+    return bool((trace.requests["arrival_s"] == trace.requests["queued_s"]).all())
+
+
+def on_model_steps(name: str, trace: Trace, profile: Profile, **switches: Any) -> Validation:
+    """``trace`` simulated as it was measured; ``switches`` are the scenario's.
+
+    A core receives requests between two steps only. Where the recorded arrivals are such times, so are the simulated
+    run's: latencies count from the receipt on both sides. Raises as ``as_measured`` does.
+    """
+    simulated = simulate(*as_measured(trace, profile, name, **switches))
+    if received_at_arrival(trace):
+        simulated = replace(simulated, requests=simulated.requests.assign(arrival_s=simulated.requests["queued_s"]))
     known = trace.requests["finish_reason"].isin(FINISHED)
-    return Validation(name, replace(trace, requests=trace.requests[known]), simulate(scenario, workload))
+    return Validation(name, replace(trace, requests=trace.requests[known]), simulated)
 
 
 def worst(validations: Sequence[Validation]) -> float:

@@ -175,7 +175,7 @@ def test_a_profile_can_be_fitted_to_one_trace_and_used_for_another(trace: Path, 
     file = tmp_path / "profile.json"
     fitted = driftsim("calibrate", trace, "--out", file)
     assert fitted.returncode == 0
-    assert "MAPE" in fitted.stdout
+    assert "mean absolute error" in fitted.stdout
     bare = tmp_path / "bare"
     shutil.copytree(trace, bare)
     (bare / "steps.parquet").unlink()

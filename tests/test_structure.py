@@ -39,10 +39,14 @@ LAYERS = [
     {"engine", "live"},
     {"scenario"},
     {"run"},
-    {"compare", "calibrate", "measured", "validate", "simulating", "importers"},
+    {"extent", "lags", "regression", "measured", "validate", "importers"},
+    {"timings"},
+    {"calibrate"},
+    {"compare", "simulating"},
     {"answer"},
     {"plots", "report"},
-    {"capturing"},
+    {"terminal"},
+    {"capturing", "calibrating"},
     {"cli"},
 ]
 ONLY_IN = {
@@ -52,8 +56,8 @@ ONLY_IN = {
     "torch": {"live"},
     "matplotlib": {"plots"},
     "jinja2": {"report"},
-    "typer": {"cli", "capturing"},
-    "rich": {"cli", "capturing"},
+    "typer": {"cli", "capturing", "calibrating"},
+    "rich": {"cli", "capturing", "calibrating", "terminal"},
     "openai": {"live"},
     "pynvml": {"live"},
 }

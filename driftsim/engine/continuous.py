@@ -16,7 +16,7 @@ from driftsim.engine.decoding import DecodePool
 from driftsim.engine.kv import blocks_for
 from driftsim.engine.sequence import Sequence
 from driftsim.engine.waiting import waiting_queue
-from driftsim.latency import Batch, StepTime
+from driftsim.latency import Batch, NoisyStepTime, StepTime
 from driftsim.request import Job
 from driftsim.trace import EngineSettings
 
@@ -58,6 +58,7 @@ class ContinuousEngine:
         self.env = env
         self.settings = settings
         self.step_time = step_time
+        self._taken = step_time.taken if isinstance(step_time, NoisyStepTime) else None
         self.gap = gap
         self.on_leave = on_leave
         self.on_step = on_step
@@ -172,6 +173,8 @@ class ContinuousEngine:
     def _settle(self) -> None:
         """Write down the run that has just ended."""
         if self._run_steps:
+            if self._taken is not None:
+                self._taken(self._run_steps)
             self.free -= self.pool.advance(self._run_steps)
             self._run_steps = 0
 

@@ -51,6 +51,8 @@ class PipelinedEngine(ContinuousEngine):
     def _settle(self) -> None:
         if self._run_steps:
             self._last = self._run_start + self._run_time(self._run_steps)
+            if self._taken is not None:
+                self._taken(self._run_steps)
             self.free -= self.pool.advance(self._run_steps)
             self._run_steps = 0
             self._exhaust(self._last)

@@ -1,0 +1,320 @@
+"""A step-time model from the timings of requests alone: all that an HTTP capture or somebody else's benchmark has.
+
+How the engine was composed is reconstructed, first from the overlap of the requests, then by simulating the run with
+what was fitted so far: a simulated life says which steps, with which batch, a request's time was made of, and the time
+is linear in the coefficients. Fit, simulate again, until nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import least_squares, nnls
+
+from driftsim.latency import Profile
+from driftsim.metrics import e2e, tpot, ttft
+from driftsim.regression import GRAPH_SIZES, Form, Rows, Solution, blocks, choose, solve
+from driftsim.run import simulate
+from driftsim.trace import Trace
+from driftsim.validate import as_measured, on_model_steps, received_at_arrival
+
+MOST_STEPS = 80_000  # of all traces, simulated to fit; with more a fit takes longer and is not better
+ROUNDS = 10
+SETTLED = 0.003  # of the mean duration: the change of every term, below which the rounds end
+PERCENTS = (10, 25, 50, 75, 90, 95, 99)
+LOOSE = 0.5  # how far, in logs, the last refinement may move a coefficient
+PULL = 0.02  # what moving a coefficient by a factor of e costs in it, as an error of a percentile
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A run, of which only what had happened ``until`` a moment (s) is fitted; whatever arrived by then is in it."""
+
+    trace: Trace
+    until: float = np.inf
+
+
+def beginning(trace: Trace, steps: float, until: float = np.inf) -> Part:
+    """The part of ``trace`` that took some number of ``steps``, and no longer than ``until`` (s)."""
+    rows = trace.finished.sort_values("arrival_s", kind="stable")
+    start, end = float(rows["arrival_s"].iloc[0]), float(rows["finish_s"].max())
+    cut = min(until, start + steps * float(tpot(rows).median()))
+    if cut >= end:
+        cut = np.inf
+    known = rows[rows["arrival_s"] <= cut].reset_index(drop=True)
+    return Part(replace(trace, requests=known, steps=None), cut)
+
+
+def from_overlap(parts: Sequence[Part]) -> np.ndarray:
+    """A first guess of intercept, prefill token, decode request and context token (s), from when requests overlapped.
+
+    Between its first and its last token a request has seen as many steps as it has made tokens since; what the other
+    requests made in that time is interpolated in each one's own life, evenly.
+    """
+    columns, durations, first = [], [], []
+    for part in parts:
+        rows = part.trace.finished
+        rows = rows[(rows["output_tokens"] > 1) & (rows["finish_s"] <= part.until)]
+        begin, end = rows["first_token_s"].to_numpy(), rows["finish_s"].to_numpy()
+        made = rows["output_tokens"].to_numpy(dtype=float) - 1
+        prompt = rows["prompt_tokens"].to_numpy(dtype=float)
+        keep = end > begin
+        begin, end, made, prompt = begin[keep], end[keep], made[keep], prompt[keep]
+        if not len(begin):
+            continue
+        rate = made / (end - begin)
+        tokens = _integral(begin, end, rate, np.zeros(len(rate)))
+        contexts = _integral(begin, end, rate * (prompt - rate * begin), rate**2)
+        order = np.argsort(begin)
+        prefilled = np.concatenate([[0.0], np.cumsum(prompt[order])])
+        prefills = (
+            prefilled[np.searchsorted(begin[order], end, "right")]
+            - prefilled[np.searchsorted(begin[order], begin, "right")]
+        )
+        columns.append(np.column_stack([made, prefills, tokens(end) - tokens(begin), contexts(end) - contexts(begin)]))
+        durations.append(end - begin)
+        first.append(np.column_stack([rows["prompt_tokens"], ttft(rows)])[keep])
+    matrix, duration = np.concatenate(columns), np.concatenate(durations)
+    scale = np.maximum(np.abs(matrix).max(axis=0), 1e-300)
+    found = nnls(matrix / scale / duration[:, None], np.ones(len(duration)))[0] / scale
+    prompts, waits = np.concatenate(first).T
+    own = np.percentile((waits - 1.5 * duration.sum() / matrix[:, 0].sum()) / prompts, 10)
+    found[1] = max(found[1], own, 0.0)
+    found[0] = max(found[0], 0.1 * duration.sum() / matrix[:, 0].sum())
+    return np.asarray(found)
+
+
+def _integral(begin: np.ndarray, end: np.ndarray, level: np.ndarray, slope: np.ndarray) -> Any:
+    """The integral over time of the sum of ``level + slope t`` over those alive at t, as a function of moments."""
+    moments = np.concatenate([begin, end])
+    order = np.argsort(moments, kind="stable")
+    moments = moments[order]
+    levels = np.cumsum(np.concatenate([level, -level])[order])
+    slopes = np.cumsum(np.concatenate([slope, -slope])[order])
+    gaps = np.diff(moments)
+    pieces = levels[:-1] * gaps + slopes[:-1] * (moments[1:] ** 2 - moments[:-1] ** 2) / 2
+    total = np.concatenate([[0.0], np.cumsum(pieces)])
+
+    def until(times: np.ndarray) -> np.ndarray:
+        place = np.clip(np.searchsorted(moments, times, "right") - 1, 0, len(moments) - 1)
+        since = times - moments[place]
+        return np.asarray(total[place] + levels[place] * since + slopes[place] * (times**2 - moments[place] ** 2) / 2)
+
+    return until
+
+
+@dataclass(frozen=True, eq=False)
+class Life:
+    """A recorded run beside its simulation, whose requests are in the recorded order and whose steps are known."""
+
+    recorded: pd.DataFrame
+    simulated: pd.DataFrame
+    steps: pd.DataFrame
+    submit_lag: float
+    output_lag: float
+    until: float
+
+
+def relive(part: Part, profile: Profile) -> Life:
+    """Simulate ``part`` as it was measured."""
+    trace = part.trace
+    scenario, workload = as_measured(trace, profile)
+    run = simulate(scenario, workload, record_steps=True)
+    assert run.steps is not None
+    simulated = run.requests
+    if received_at_arrival(trace):
+        simulated = simulated.assign(arrival_s=simulated["queued_s"])
+    recorded = trace.requests.set_index("request_id").loc[simulated["request_id"]].reset_index()
+    return Life(recorded, simulated, run.steps, scenario.profile.submit_lag_s, profile.output_lag_s, part.until)
+
+
+def rows_of(lives: Sequence[Life], form: Form, *, precision: tuple[float, float]) -> Rows:
+    """Two rows for each request: from arrival to first token, and from first to last token.
+
+    The columns are the form's, summed over the steps of the simulated life, and one for the constant overhead of a
+    request. ``precision``: of the two kinds of rows.
+    """
+    columns, durations, block, weight = [], [], [], []
+    first_block = 0
+    for life in lives:
+        steps = life.steps
+        duration = steps["duration_s"].to_numpy()
+        end = _ends(steps["start_s"].to_numpy(), duration)
+        values = form.columns(steps)
+        knots = np.column_stack([end - duration, end]).ravel()
+        sums = np.vstack([np.zeros(values.shape[1]), np.cumsum(values, axis=0)])
+        sums = np.repeat(sums, 2, axis=0)[1:-1]
+        arrival, dispatch, first, last = (
+            life.simulated[name].to_numpy() for name in ("arrival_s", "dispatch_s", "first_token_s", "finish_s")
+        )
+        sent = np.where(arrival > dispatch, arrival, dispatch + life.submit_lag)  # received at once, or after the lag
+        passed = [
+            np.column_stack([np.interp(moment, knots, sums[:, term]) for term in range(values.shape[1])])
+            for moment in (
+                arrival,
+                np.maximum(arrival, dispatch),
+                sent,
+                first - life.output_lag,
+                last - life.output_lag,
+            )
+        ]
+        to_first = passed[1] - passed[0] + passed[3] - passed[2]
+        recorded = life.recorded
+        waits = ttft(recorded).to_numpy(dtype=float)
+        decode = (recorded["finish_s"] - recorded["first_token_s"]).to_numpy(dtype=float)
+        place = blocks(len(recorded), first_block)
+        first_block = int(place.max()) + 1
+        for own, time, one, precise, end in (
+            (to_first, waits, 1.0, precision[0], recorded["first_token_s"]),
+            (passed[4] - passed[3], decode, 0.0, precision[1], recorded["finish_s"]),
+        ):
+            known = (time > 0) & (own[:, 0] > 0) & (end.to_numpy() <= life.until)
+            columns.append(np.column_stack([own, np.full(len(time), one)])[known])
+            durations.append(time[known])
+            block.append(place[known])
+            weight.append(np.full(int(known.sum()), precise))
+    return Rows(np.concatenate(columns), np.concatenate(durations), np.concatenate(block), np.concatenate(weight))
+
+
+def _ends(start: np.ndarray, duration: np.ndarray) -> np.ndarray:
+    """When each step was over: it begins at its start, or when the one before is over, whichever is later."""
+    before = np.concatenate([[0.0], np.cumsum(duration)[:-1]])
+    return np.asarray(np.maximum.accumulate(start - before) + before + duration)
+
+
+@dataclass(frozen=True, eq=False)
+class Timed:
+    """What requests' timings say: a form of the step time, its coefficients and a request's overhead (s, the last)."""
+
+    form: Form
+    values: np.ndarray
+    rows: Rows
+    solution: Solution  # of the rows, before the refinement
+    received: bool  # whether the arrivals were the core's receipts
+    considered: dict[str, float]
+
+    def profile(self, base: Profile) -> Profile:
+        """``base`` with these step times."""
+        return with_values(base, self.form, self.values, self.received)
+
+
+def with_values(base: Profile, form: Form, values: np.ndarray, received: bool) -> Profile:
+    """``base`` with the coefficients of ``form``, and the overhead of a request where it is paid."""
+    times = {f"{term}_s": max(0.0, float(value)) for term, value in zip(form.terms, values[:-1], strict=True)}
+    times["intercept_s"] = max(times["intercept_s"], 1e-6)
+    times["output_lag_s" if received else "submit_lag_s"] = max(0.0, float(values[-1]))
+    return base.changed(hidden_tokens=form.hidden_tokens, graph_sizes=GRAPH_SIZES if form.graphs else (), **times)
+
+
+class Timings:
+    """The fit of ``base``'s step times to the timings of several traces, jointly; ``told`` hears of its progress.
+
+    The constant overhead of a request (HTTP, tokenisation) is paid before the engine gets it, or, where the recorded
+    arrivals are the core's receipts, with every output.
+    """
+
+    def __init__(
+        self, traces: Sequence[Trace], base: Profile, told: Callable[[str], None], until: float = np.inf
+    ) -> None:
+        self.base = base
+        self.told = told
+        self.received = all(received_at_arrival(trace) for trace in traces)
+        self.parts = [beginning(trace, MOST_STEPS / len(traces), until) for trace in traces]
+        self.precision = (0.1, 1.0)  # of waits for the first token, and of decode times
+
+    def fit(self) -> Timed:
+        """Settle on a linear form, choose the form in the lives that it leads to, settle again, refine."""
+        form = Form()
+        considered: dict[str, float] = {}
+        values = np.append(from_overlap(self.parts), 0.0)
+        for turn in range(3):
+            values, rows, solution, lives = self._settle(form, values)
+            self.precision = (_precision(rows, solution), 1.0)
+            if turn < 2:
+                chosen, considered = choose(partial(rows_of, lives, precision=self.precision), Form())
+                known = dict(zip(form.terms, values[:-1], strict=True))
+                values = np.array([*(known.get(term, 0.0) for term in chosen.terms), values[-1]])
+                form = chosen
+        return Timed(form, self._refine(form, values), rows, solution, self.received, considered)
+
+    def _settle(self, form: Form, values: np.ndarray) -> tuple[np.ndarray, Rows, Solution, list[Life]]:
+        """Simulate, fit the rows of the simulated lives, and again, until the fit stays as it is."""
+        for turn in range(1, ROUNDS + 1):
+            profile = with_values(self.base, form, values, self.received)
+            lives = [relive(part, profile) for part in self.parts]
+            rows = rows_of(lives, form, precision=self.precision)
+            solution = solve(rows)
+            moved = np.abs(solution.coefficients - values) * np.abs(rows.columns).mean(axis=0) / rows.duration.mean()
+            self.told(f"{form}: round {turn}, moved by {100 * moved.max():.2f} %")
+            values = solution.coefficients
+            if moved.max() < SETTLED:
+                break
+        return values, rows, solution, lives
+
+    def _refine(self, form: Form, values: np.ndarray) -> np.ndarray:
+        """Lower the error of the simulated percentiles of TTFT, TPOT and E2E, starting from the fit of the rows."""
+        free = values > 0
+        wanted = [_percentiles(part.trace, part) for part in self.parts]
+
+        def errors(logs: np.ndarray) -> np.ndarray:
+            tried = values.copy()
+            tried[free] *= np.exp(logs)
+            profile = with_values(self.base, form, tried, self.received)
+            found = []
+            for part, want in zip(self.parts, wanted, strict=True):
+                validation = on_model_steps("part", part.trace, profile)
+                found.append(np.log(_percentiles(validation.simulated, part) / want))
+            return np.concatenate([*found, PULL * logs])
+
+        count = int(free.sum())
+        found = least_squares(
+            errors, np.zeros(count), bounds=(-LOOSE, LOOSE), diff_step=0.01, loss="soft_l1", f_scale=0.02, max_nfev=8
+        )
+        start = np.abs(errors(np.zeros(count))[:-count]).mean()
+        end = np.abs(found.fun[:-count]).mean()
+        self.told(f"{form}: percentiles off by {100 * start:.2f} %, refined to {100 * end:.2f} %")
+        refined = values.copy()
+        refined[free] *= np.exp(found.x)
+        return refined if end < start else values
+
+
+def percentile_error(parts: Sequence[Part], profile: Profile) -> float:
+    """The mean relative error of the simulated percentiles of ``parts``."""
+    found = []
+    for part in parts:
+        simulated = on_model_steps("part", part.trace, profile).simulated
+        found.append(np.abs(np.log(_percentiles(simulated, part) / _percentiles(part.trace, part))))
+    return float(np.concatenate(found).mean())
+
+
+def _precision(rows: Rows, solution: Solution) -> float:
+    """That of the waits for the first token, where that of the decode times is 1."""
+    residual = np.abs(rows.duration / solution.fitted - 1)
+    waits = rows.columns[:, -1] > 0
+    if waits.all() or not waits.any():
+        return 0.1
+    return float(np.clip(np.median(residual[~waits]) / max(float(np.median(residual[waits])), 1e-6), 0.01, 1.0))
+
+
+def _percentiles(trace: Trace, part: Part) -> np.ndarray:
+    """Means and percentiles of TTFT, TPOT and E2E (s), one after another, and the makespan of a whole run.
+
+    Over the requests that had come so far within the recorded ``part``.
+    """
+    recorded = part.trace.requests.set_index("request_id")
+    rows = trace.finished
+    same = recorded.loc[rows["request_id"]]
+    begun, done = ((same[name] <= part.until).to_numpy() for name in ("first_token_s", "finish_s"))
+    found: list[float] = []
+    for values, known in ((ttft(rows), begun), (tpot(rows), done), (e2e(rows), done)):
+        numbers = values[known].dropna().to_numpy(dtype=float)
+        if len(numbers):
+            found += [float(numbers.mean()), *np.percentile(numbers, PERCENTS)]
+    if part.until == np.inf:
+        found.append(float(rows["finish_s"].max() - rows["arrival_s"].min()))
+    return np.asarray(np.maximum(found, 1e-9))
