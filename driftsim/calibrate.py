@@ -38,6 +38,7 @@ FEWEST_REQUESTS = 30
 MOST_ROWS = 20_000  # that choose the form; all of them fit it
 LEVEL = 0.95  # of the intervals
 MATTERS = 0.05  # of the mean duration, the share from which on a term's uncertainty is worth a warning
+CLEARLY = 0.8  # times the error of the default is clearly better
 ONE_LOAD = 1.5  # the ratio of a large to a small batch, below which one load alone was seen
 REMEDY = {
     "prefill_token": "capture prompts of several lengths",
@@ -190,7 +191,7 @@ def _from_steps(runs: Sequence[Run], until: float, told: Callable[[str], None], 
         seen=_seen([run.trace for run in runs], int(steps["prefill_tokens"].max())),
         fit=Fit(
             source="steps",
-            steps=len(duration),
+            rows=len(duration),
             **quality(duration, fitted),
             regions=_step_regions(steps, duration, fitted),
             considered=considered,
@@ -316,7 +317,7 @@ def _from_requests(runs: Sequence[Run], until: float, told: Callable[[str], None
         seen=_seen(traces, base.engine.max_num_batched_tokens),
         fit=Fit(
             source="requests",
-            steps=int(timed.rows.columns[:, 0].sum()),
+            rows=int(decode.sum()),
             **quality(timed.rows.duration[decode], fitted[decode]),
             regions=(
                 _region("decode time of a request", timed.rows.duration[decode], fitted[decode]),
@@ -330,23 +331,26 @@ def _from_requests(runs: Sequence[Run], until: float, told: Callable[[str], None
 def _best(
     traces: Sequence[Trace], base: Profile, until: float, told: Callable[[str], None], warnings: list[str]
 ) -> tuple[Timed, Profile]:
-    """The fit; where the runs do not tell whether scheduling was asynchronous, that of the two which fits better."""
+    """The fit; where the runs do not tell whether scheduling was asynchronous, the default of the engine's version,
+    unless the other fits clearly better."""
     if "async_scheduling" not in base.engine.assumed:
-        return Timings(traces, base, told, until).fit(), base
+        timings = Timings(traces, base, told, until)
+        return timings.refine(timings.fit()), base
     found = []
-    for asynchronous in (False, True):
+    for other in (False, True):
+        asynchronous = base.engine.async_scheduling != other
         told(f"async_scheduling not told: trying {asynchronous}")
         tried = base.changed(engine=base.engine.changed(async_scheduling=asynchronous))
         timings = Timings(traces, tried, told, until)
         timed = timings.fit()
-        found.append((percentile_error(timings.parts, timed.profile(tried)), timed, tried))
-    errors = [error for error, _, _ in found]
-    best = min(found, key=lambda one: one[0])
+        found.append((percentile_error(timings.parts, timed.profile(tried)), timings, timed, tried))
+    (usual, *_), (unusual, *_) = found
+    _, timings, timed, chosen = found[int(unusual < CLEARLY * usual)]
     warnings.append(
-        f"async_scheduling was not told and is taken as {str(best[2].engine.async_scheduling).lower()}: "
-        f"percentiles are off by {100 * errors[0]:.1f} % without it and by {100 * errors[1]:.1f} % with it"
+        f"async_scheduling was not told and is taken as {str(chosen.engine.async_scheduling).lower()}: percentiles are "
+        f"off by {100 * min(usual, unusual):.1f} % with that, by {100 * max(usual, unusual):.1f} % without"
     )
-    return best[1], best[2]
+    return timings.refine(timed), chosen
 
 
 def _usable(run: Run, until: float, warnings: list[str]) -> None:

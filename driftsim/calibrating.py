@@ -67,9 +67,9 @@ def _print_profile(out: Path, profile: Profile) -> None:
     typer.echo(f"{out}: {profile.model} on {profile.hardware}, vLLM {profile.engine.version}")
     print_table(console, "", headings, cells)
     if fit is not None:
-        what = "steps" if fit.source == "steps" else "decode times of requests"
+        what = "steps" if fit.source == "steps" else "requests' decode times"
         typer.echo(
-            f"Fitted to {what}, {fit.steps:,} steps: mean absolute error "
+            f"Fitted to {fit.rows:,} {what}: mean absolute error "
             f"{100 * fit.mean_absolute_percentage_error:.2f} %, bias {100 * fit.bias:+.2f} %."
         )
         for region in fit.regions:

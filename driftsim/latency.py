@@ -225,7 +225,7 @@ class Fit(Record):
     """How well a step-time model fits what it was fitted to: the steps, or the decode times of requests."""
 
     source: Literal["steps", "requests"] = "steps"
-    steps: int
+    rows: int  # steps, or requests
     mean_absolute_percentage_error: float
     r_squared: float
     bias: float  # sum of fitted over sum of recorded durations, minus 1

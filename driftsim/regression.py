@@ -21,6 +21,7 @@ BOOTSTRAPS = 400
 OUTLIER = 5.0  # robust standard deviations, beyond which a row weighs less (Huber 1964)
 ROUNDS = 12  # of reweighting
 SAME = 1e-6  # share of a column that the others leave unexplained, below which it cannot be told from them
+EXACT = 1e-4  # a relative error that needs no richer form
 GAIN = 0.02  # of the cross-validated error, the least that another term has to bring
 # vLLM's default sizes of CUDA graphs (vllm/config/vllm.py, _set_cudagraph_sizes)
 GRAPH_SIZES = (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16))
@@ -145,7 +146,7 @@ def choose(rows_of: Callable[[Form], Rows], first: Form) -> tuple[Form, dict[str
     """
     chosen, errors = first, cross_validated(rows_of(first))
     considered = {str(first): _root(errors)}
-    while len(errors) > 1 and chosen.richer():
+    while len(errors) > 1 and chosen.richer() and _root(errors) > EXACT:
         tried = [(form, cross_validated(rows_of(form))) for form in chosen.richer()]
         considered |= {str(form): _root(found) for form, found in tried}
         best, found = min(tried, key=lambda pair: float(pair[1].mean()))
@@ -221,6 +222,6 @@ def quality(duration: np.ndarray, fitted: np.ndarray) -> dict[str, Any]:
     residual = duration - fitted
     return {
         "mean_absolute_percentage_error": float(np.mean(np.abs(residual) / duration)),
-        "r_squared": float(1 - residual.var() / duration.var()) if duration.var() > 0 else 1.0,
+        "r_squared": float(1 - residual.var() / duration.var()) if np.ptp(duration) > 1e-9 * duration.mean() else 1.0,
         "bias": float(fitted.sum() / duration.sum() - 1),
     }

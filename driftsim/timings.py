@@ -23,8 +23,8 @@ from driftsim.run import simulate
 from driftsim.trace import Trace
 from driftsim.validate import as_measured, on_model_steps, received_at_arrival
 
-MOST_STEPS = 80_000  # of all traces, simulated to fit; with more a fit takes longer and is not better
-ROUNDS = 10
+MOST_STEPS = 60_000  # of all traces, simulated to fit; with more a fit takes longer and is not better
+ROUNDS = (4, 4, 8)  # before a form is chosen, before it is chosen again, and at last
 SETTLED = 0.003  # of the mean duration: the change of every term, below which the rounds end
 PERCENTS = (10, 25, 50, 75, 90, 95, 99)
 LOOSE = 0.5  # how far, in logs, the last refinement may move a coefficient
@@ -194,7 +194,7 @@ class Timed:
     form: Form
     values: np.ndarray
     rows: Rows
-    solution: Solution  # of the rows, before the refinement
+    solution: Solution  # of the rows, before a refinement
     received: bool  # whether the arrivals were the core's receipts
     considered: dict[str, float]
 
@@ -228,23 +228,23 @@ class Timings:
         self.precision = (0.1, 1.0)  # of waits for the first token, and of decode times
 
     def fit(self) -> Timed:
-        """Settle on a linear form, choose the form in the lives that it leads to, settle again, refine."""
+        """Settle on a linear form, choose the form in the lives that it leads to, twice, and settle again."""
         form = Form()
         considered: dict[str, float] = {}
         values = np.append(from_overlap(self.parts), 0.0)
-        for turn in range(3):
-            values, rows, solution, lives = self._settle(form, values)
+        for turn, rounds in enumerate(ROUNDS):
+            values, rows, solution, lives = self._settle(form, values, rounds)
             self.precision = (_precision(rows, solution), 1.0)
-            if turn < 2:
+            if turn < len(ROUNDS) - 1:
                 chosen, considered = choose(partial(rows_of, lives, precision=self.precision), Form())
                 known = dict(zip(form.terms, values[:-1], strict=True))
                 values = np.array([*(known.get(term, 0.0) for term in chosen.terms), values[-1]])
                 form = chosen
-        return Timed(form, self._refine(form, values), rows, solution, self.received, considered)
+        return Timed(form, values, rows, solution, self.received, considered)
 
-    def _settle(self, form: Form, values: np.ndarray) -> tuple[np.ndarray, Rows, Solution, list[Life]]:
+    def _settle(self, form: Form, values: np.ndarray, rounds: int) -> tuple[np.ndarray, Rows, Solution, list[Life]]:
         """Simulate, fit the rows of the simulated lives, and again, until the fit stays as it is."""
-        for turn in range(1, ROUNDS + 1):
+        for turn in range(1, rounds + 1):
             profile = with_values(self.base, form, values, self.received)
             lives = [relive(part, profile) for part in self.parts]
             rows = rows_of(lives, form, precision=self.precision)
@@ -256,8 +256,9 @@ class Timings:
                 break
         return values, rows, solution, lives
 
-    def _refine(self, form: Form, values: np.ndarray) -> np.ndarray:
+    def refine(self, timed: Timed) -> Timed:
         """Lower the error of the simulated percentiles of TTFT, TPOT and E2E, starting from the fit of the rows."""
+        form, values = timed.form, timed.values
         free = values > 0
         wanted = [_percentiles(part.trace, part) for part in self.parts]
 
@@ -280,7 +281,7 @@ class Timings:
         self.told(f"{form}: percentiles off by {100 * start:.2f} %, refined to {100 * end:.2f} %")
         refined = values.copy()
         refined[free] *= np.exp(found.x)
-        return refined if end < start else values
+        return replace(timed, values=refined) if end < start else timed
 
 
 def percentile_error(parts: Sequence[Part], profile: Profile) -> float:

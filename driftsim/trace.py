@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -143,7 +144,8 @@ class EngineSettings(Record):
         The defaults are those on a GPU of the L4's class (vllm/engine/arg_utils.py); the KV cache is then so large that
         it never binds. Raises ``ValidationError`` for what is no setting.
         """
-        values: dict[str, Any] = GUESSES | {"max_model_len": max(GUESSES["max_model_len"], longest)} | told
+        guesses = {"max_model_len": max(GUESSES["max_model_len"], longest), "async_scheduling": _is_async(told)}
+        values: dict[str, Any] = GUESSES | guesses | told
         blocks = values["max_num_seqs"] * -(-values["max_model_len"] // values["block_size"]) + 1
         values.setdefault("kv_blocks", blocks)
         needed = (*GUESSES, "kv_blocks", "version", "enable_prefix_caching", "async_scheduling")
@@ -154,6 +156,12 @@ class EngineSettings(Record):
     def usable_kv_blocks(self) -> int:
         """Blocks that can hold tokens: all but vLLM's null block (vllm/v1/core/block_pool.py)."""
         return self.kv_blocks - 1
+
+
+def _is_async(told: dict[str, Any]) -> bool:
+    """Whether an engine of the version ``told`` schedules asynchronously by default: vLLM does on GPUs since 0.14."""
+    found = re.match(r"v?(\d+)\.(\d+)", str(told.get("version", "")))
+    return found is not None and (int(found[1]), int(found[2])) >= (0, 14)
 
 
 class Phase(Record):
