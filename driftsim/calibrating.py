@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from driftsim.terminal import TABLE_WIDTH, Choice, RunError, about, print_table, status
+from driftsim.terminal import TABLE_WIDTH, Choice, RunError, about, print_table, progress, status
 
 if TYPE_CHECKING:
+    from driftsim.judging import Cell
     from driftsim.latency import Profile
+    from driftsim.validate import Validation
 
 
 class Source(Choice):
@@ -103,87 +106,172 @@ class Steps(Choice):
     """Where the durations of steps come from."""
 
     MODEL = "model"
+    NOISE = "noise"
     MEASURED = "measured"
 
 
 def validate(
-    traces: Annotated[list[Path], typer.Argument(help="Folders of captured runs.")],
+    traces: Annotated[list[Path], typer.Argument(help="Folders of recorded runs; repeats of one run are recognised.")],
     profile: Annotated[Path | None, typer.Option(help="Latency profile, fitted to other runs than these.")] = None,
     steps: Annotated[
-        Steps, typer.Option(help="The profile's step times, or those recorded: then only scheduling can err.")
+        Steps,
+        typer.Option(
+            help="The profile's step times; these with its noise, for an interval; or those recorded, so that only "
+            "scheduling can err."
+        ),
     ] = Steps.MODEL,
+    seeds: Annotated[int, typer.Option(min=2, help="Runs with noise, for --steps noise.")] = 20,
+    by_tenant: Annotated[bool, typer.Option("--by-tenant", help="Show each tenant's latencies, too.")] = False,
     max_error: Annotated[
         float | None, typer.Option(min=0, help="Exit 1 if an error is larger, relative: 0.05 is 5 %.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for the simulated traces.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the simulated traces and the figures.")] = None,
 ) -> None:
     """Simulate what was measured, and show how far the two are apart."""
-    from rich.console import Console
-
+    from driftsim.extent import beyond
+    from driftsim.judging import cells
     from driftsim.latency import load_profile
     from driftsim.report import dumps, without_nan
-    from driftsim.trace import read
-    from driftsim.validate import TOLERANCE_S, on_measured_steps, on_model_steps, worst
+    from driftsim.trace import digest, read
+    from driftsim.validate import TOLERANCE_S, on_measured_steps, on_model_steps, with_noise, worst
 
     measured = steps is Steps.MEASURED
     if measured == (profile is not None):
         raise ValueError(
             "--steps measured takes no --profile; drop one of them"
             if measured
-            else "--steps model needs --profile, fitted to other runs than these (driftsim calibrate)"
+            else f"--steps {steps.value} needs --profile, fitted to other runs than these (driftsim calibrate)"
         )
+    names = [folder.name for folder in traces]
+    if len(set(names)) < len(names):
+        names = [str(folder).strip("/").replace("/", "-") for folder in traces]
     model = None if profile is None else load_profile(profile)
-    found = []
-    for folder in traces:
-        recorded = read(folder)
-        with about(folder):
-            found.append(
-                on_measured_steps(folder.name, recorded)
-                if model is None
-                else on_model_steps(folder.name, recorded, model)
-            )
+    found, warnings, intervals = [], [], []
+    with progress("simulating", len(traces)) as advance:
+        for name, folder in zip(names, traces, strict=True):
+            recorded = read(folder)
+            with about(folder):
+                if model is None:
+                    found.append(on_measured_steps(name, recorded))
+                else:
+                    found.append(on_model_steps(name, recorded, model))
+                    warnings += [f"{name}: {warning}" for warning in beyond(model, found[-1].simulated)]
+                    if steps is Steps.NOISE:
+                        intervals += with_noise(name, recorded, model, seeds)
+            advance(1)
     if out is not None:
-        for validation in found:
-            validation.simulated.write(out / validation.name)
+        _keep(out, found, model)
     rows = [row for validation in found for row in validation.rows()]
+    tenants = [row for validation in found for row in validation.tenants()]
+    repeated = cells(found)
     exceptions = [
         {"trace": validation.name, **record}
         for validation in found
         if validation.exceptions is not None
         for record in validation.exceptions.to_dict("records")
     ]
+    if model is not None:
+        shared = set(model.fitted_on) & {digest(folder) for folder in traces}
+        if shared:
+            warnings.append("the profile was fitted to some of these very runs: the errors flatter it")
     if as_json:
-        document = {"rows": rows, "profile": None if profile is None else profile.name, "exceptions": exceptions}
+        document = {
+            "rows": rows,
+            "profile": None if profile is None else profile.name,
+            "exceptions": exceptions,
+            "tenants": tenants,
+            "intervals": intervals,
+            "repeats": [asdict(cell) | {"error": cell.error, "within": cell.within} for cell in repeated],
+            "warnings": warnings,
+        }
         typer.echo(dumps(without_nan(document)))
     else:
-        console = Console(highlight=False)
-        console.width = max(console.width, TABLE_WIDTH)
-        cells = [
-            [
-                row["trace"],
-                f"{row['metric']} {row['stat']}",
-                f"{row['measured']:.4f}",
-                f"{row['simulated']:.4f}",
-                f"{100 * row['error']:+.2f} %",
-            ]
-            for row in rows
-            if row["metric"] != "makespan" or row["stat"] == "mean"
-        ]
-        headings = ["trace\n", "metric\n", "measured\ns", "simulated\ns", "error\n"]
-        title = "Simulated on the recorded steps" if measured else f"Simulated with {profile}"
-        print_table(console, title, headings, cells)
-        for validation in found if measured else []:
-            count = len(validation.recorded.requests)
-            off = 0 if validation.exceptions is None else len(validation.exceptions)
-            console.print(
-                f"{validation.name}: {count - off} of {count} requests within {1000 * TOLERANCE_S:g} ms at the first "
-                f"and last token; {100 * (validation.steps_alike or 0):.2f} % of the steps composed alike",
-                markup=False,
-            )
+        _print_validation(found, tenants if by_tenant else rows, intervals, repeated, profile)
         for record in exceptions[:20]:
-            console.print(f"  {record}", markup=False)
+            typer.echo(f"  {record}")
+        for warning in warnings:
+            typer.echo(f"Warning: {warning}.")
     if exceptions:
         raise RunError(f"{len(exceptions)} requests are more than {1000 * TOLERANCE_S:g} ms off")
     if max_error is not None and not worst(found) <= max_error:
         raise RunError(f"the largest error, {100 * worst(found):.2f} %, is above {100 * max_error:g} %")
+
+
+def _keep(out: Path, found: list[Validation], profile: Profile | None) -> None:
+    """Write the simulated traces, and figures that set them beside the measured ones."""
+    from driftsim.plots import save
+    from driftsim.validation_plots import validation_figures
+
+    for validation in found:
+        folder = validation.simulated.write(out / validation.name, overwrite=True)
+        for name, figure in validation_figures(validation.recorded, validation.simulated, profile).items():
+            save(figure, folder.parent, f"{validation.name}-{name}")
+
+
+def _print_validation(
+    found: list[Validation],
+    rows: list[dict[str, Any]],
+    intervals: list[dict[str, Any]],
+    repeated: list[Cell],
+    profile: Path | None,
+) -> None:
+    from rich.console import Console
+
+    from driftsim.validate import TOLERANCE_S
+
+    console = Console(highlight=False)
+    console.width = max(console.width, TABLE_WIDTH)
+    drawn = {(row["trace"], row["metric"], row["stat"]): row for row in intervals}
+    lines = []
+    for row in rows:
+        if row["metric"] == "makespan" and row["stat"] != "mean":
+            continue
+        between = drawn.get((row["trace"], row["metric"], row["stat"]))
+        lines.append(
+            [
+                f"{row['trace']} {row['tenant']}" if "tenant" in row else row["trace"],
+                row["metric"] if row["metric"] == "makespan" else f"{row['metric']} {row['stat']}",
+                f"{row['measured']:.4f}",
+                f"{row['simulated']:.4f}",
+                *([f"{between['low']:.4f} to {between['high']:.4f}"] if between else [""] if drawn else []),
+                f"{100 * row['error']:+.2f} %",
+            ]
+        )
+    headings = [
+        "trace\n",
+        "metric\n",
+        "measured\ns",
+        "simulated\ns",
+        *(["95 % interval\ns"] if drawn else []),
+        "error\n",
+    ]
+    title = "Simulated on the recorded steps" if profile is None else f"Simulated with {profile}"
+    print_table(console, title, headings, lines)
+    for validation in found if profile is None else []:
+        count = len(validation.recorded.requests)
+        off = 0 if validation.exceptions is None else len(validation.exceptions)
+        console.print(
+            f"{validation.name}: {count - off} of {count} requests within {1000 * TOLERANCE_S:g} ms at the first "
+            f"and last token; {100 * (validation.steps_alike or 0):.2f} % of the steps composed alike",
+            markup=False,
+        )
+    if repeated:
+        print_table(
+            console,
+            "Against repeats of the same run: could the simulated value be a further one?",
+            ["run\n", "metric\n", "repeats\n", "measured\ns", "simulated\ns", "error\n", "noise floor\n",
+             "interval\nhigh / low", "p\nHolm"],
+            [
+                [cell.name, cell.metric if cell.metric == "makespan" else f"{cell.metric} {cell.stat}",
+                 str(cell.repeats), f"{cell.measured:.4f}", f"{cell.simulated:.4f}", f"{100 * cell.error:+.1f} %",
+                 f"{100 * cell.spread:.1f} %", f"{cell.width:.2f}", f"{cell.p:.2f}{'' if cell.within else ' !'}"]
+                for cell in repeated
+            ],
+        )  # fmt: skip
+        inside = sum(cell.within for cell in repeated)
+        console.print(
+            f"{inside} of {len(repeated)} simulated values may be a further run (95 %, Holm over all of them); "
+            "where high / low is large, that proves little.",
+            markup=False,
+        )

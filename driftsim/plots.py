@@ -62,7 +62,7 @@ def e2e_by_scheduler(comparison: Comparison) -> Figure:
     settings = comparison.plan.settings
     estimators = list(dict.fromkeys(setting.estimator for setting in settings))
     policies = list(dict.fromkeys(setting.policy for setting in settings))
-    figure, axes = _figure(1, 1, height=0.6 + 0.5 * len(policies))
+    figure, axes = panels(1, 1, height=0.6 + 0.5 * len(policies))
     panel = axes[0]
     spread = np.linspace(0.16, -0.16, len(estimators)) if len(estimators) > 1 else [0.0]
     for setting in settings:
@@ -76,12 +76,12 @@ def e2e_by_scheduler(comparison: Comparison) -> Figure:
             panel.plot(value, place, marker, color=colour, markersize=5, markerfacecolor="white", markeredgewidth=1.4)
     panel.set_yticks(range(len(policies)), reversed(policies))
     panel.set_xscale("log")
-    _plain_log_axis(panel.xaxis)
+    plain_log_axis(panel.xaxis)
     bars = "; bars: 95 % over resampled workloads" if comparison.plan.replications > 2 else ""
     panel.set_xlabel(f"end-to-end latency (s), simulated{bars}")
-    marks = [_key(marker, label) for marker, label in MARKS.values()]
-    colours = [_key("-", name, COLOURS[place]) for place, name in enumerate(estimators)]
-    _legend(figure, [*marks, *colours])
+    marks = [key(marker, label) for marker, label in MARKS.values()]
+    colours = [key("-", name, COLOURS[place]) for place, name in enumerate(estimators)]
+    legend(figure, [*marks, *colours])
     return figure
 
 
@@ -89,7 +89,7 @@ def bias_over_requests(comparison: Comparison) -> Figure:
     """The bias that each request was admitted with, by predicted category and policy, in order of arrival."""
     learning = [s for s in comparison.plan.settings if s.estimator not in ("static", "oracle")]
     shown = [name for name in CATEGORIES if (_admitted(comparison) == name).any()]
-    figure, axes = _figure(1, max(1, len(shown)), height=2.3, sharey=True)
+    figure, axes = panels(1, max(1, len(shown)), height=2.3, sharey=True)
     for panel, category in zip(axes, shown, strict=False):
         for setting in learning:
             rows = comparison.traces[setting].requests
@@ -107,8 +107,8 @@ def bias_over_requests(comparison: Comparison) -> Figure:
     axes[0].set_ylabel("bias at admission")
     if not learning:
         axes[0].text(0.5, 0.5, "no estimator that learns", ha="center", transform=axes[0].transAxes)
-    keys = [_key(LINES[place % 4], name, COLOURS[place]) for place, name in enumerate(_policies(learning))]
-    _legend(figure, keys)
+    keys = [key(LINES[place % 4], name, COLOURS[place]) for place, name in enumerate(_policies(learning))]
+    legend(figure, keys)
     return figure
 
 
@@ -118,7 +118,7 @@ def estimated_against_observed(comparison: Comparison) -> Figure:
         s.estimator: s for s in comparison.plan.settings
     }
     estimators = list(dict.fromkeys(s.estimator for s in comparison.plan.settings if s.estimator in first))
-    figure, axes = _figure(1, len(estimators), height=3.2, sharey=True, sharex=True)
+    figure, axes = panels(1, len(estimators), height=3.2, sharey=True, sharex=True)
     unit = comparison.plan.admission.unit
     word = "tokens" if unit.unit == "tokenizer" else "words"
     shown = [name for name in CATEGORIES if (_admitted(comparison) == name).any()]
@@ -135,14 +135,14 @@ def estimated_against_observed(comparison: Comparison) -> Figure:
             )  # fmt: skip
         panel.set_xscale("log")
         panel.set_yscale("log")
-        _plain_log_axis(panel.xaxis)
-        _plain_log_axis(panel.yaxis)
+        plain_log_axis(panel.xaxis)
+        plain_log_axis(panel.yaxis)
         panel.axline((10, 10), (100, 100), color="#888888", linewidth=0.8, linestyle=":")
         error = comparison.summaries[first[estimator]][0]["mae"]
         panel.set_title(f"{first[estimator]}: MAE {error:.0f} {word}")
         panel.set_xlabel(f"observed output ({word})")
     axes[0].set_ylabel(f"estimated output ({word})")
-    _legend(figure, [_key("osD^v"[place], name, COLOURS[place]) for place, name in enumerate(shown)])
+    legend(figure, [key("osD^v"[place], name, COLOURS[place]) for place, name in enumerate(shown)])
     return figure
 
 
@@ -154,7 +154,7 @@ def queue_depth_by_tenant(comparison: Comparison) -> Figure:
     shown = list(by_policy.values())
     tenants = _tenants(comparison.traces[shown[0]])
     rows = -(-len(shown) // 3)
-    figure, axes = _figure(rows, min(3, len(shown)), height=1.9 * rows + 0.3, sharey=True, sharex=True)
+    figure, axes = panels(rows, min(3, len(shown)), height=1.9 * rows + 0.3, sharey=True, sharex=True)
     for panel, setting in zip(axes, shown, strict=False):
         requests = comparison.traces[setting].requests
         for place, tenant in enumerate(tenants):
@@ -167,7 +167,7 @@ def queue_depth_by_tenant(comparison: Comparison) -> Figure:
         axes[place - 3].tick_params(labelbottom=True)  # nothing stands under it to carry the labels
     for place in range(0, len(axes), 3):
         axes[place].set_ylabel("waiting requests")
-    _legend(figure, [_key(LINES[place % 4], name, COLOURS[place % 7]) for place, name in enumerate(tenants)])
+    legend(figure, [key(LINES[place % 4], name, COLOURS[place % 7]) for place, name in enumerate(tenants)])
     everybody = comparison.traces[shown[0]].requests["tenant"].nunique()
     if everybody > len(tenants):
         figure.suptitle(f"the {len(tenants)} largest of {everybody} tenants", fontsize=8, x=0.99, ha="right")
@@ -191,7 +191,7 @@ def _admitted(comparison: Comparison) -> Any:
     return requests[column].where(requests[column].isin(CATEGORIES), CATEGORIES[0])
 
 
-def _plain_log_axis(axis: Any) -> None:
+def plain_log_axis(axis: Any) -> None:
     """Ticks at 1, 2 and 5 times each power of ten, written as plain numbers."""
     axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
@@ -209,13 +209,15 @@ def _policies(settings: Sequence[Setting]) -> list[str]:
     return list(dict.fromkeys(setting.policy for setting in settings))
 
 
-def _figure(rows: int, columns: int, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
+def panels(rows: int, columns: int, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
+    """A figure as wide as a page, with ``rows`` times ``columns`` panels; ``height`` in inches."""
     figure = Figure(figsize=(7.2, height + 0.35), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, **shared)
-    return figure, list(panels.ravel())
+    axes = figure.subplots(rows, columns, squeeze=False, **shared)
+    return figure, list(axes.ravel())
 
 
-def _key(marker: str, label: str, colour: str = GREY) -> Any:
+def key(marker: str, label: str, colour: str = GREY) -> Any:
+    """An entry of a legend: a marker, or a line style."""
     style: dict[str, Any] = {"linestyle": "", "marker": marker, "markerfacecolor": "white"}
     if marker in LINES:
         style = {"linestyle": marker}
@@ -224,6 +226,7 @@ def _key(marker: str, label: str, colour: str = GREY) -> Any:
     return matplotlib.lines.Line2D([], [], color=colour, label=label, **style)
 
 
-def _legend(figure: Figure, keys: list[Any]) -> None:
+def legend(figure: Figure, keys: list[Any]) -> None:
+    """Write ``keys`` above the panels."""
     if keys:
         figure.legend(handles=keys, loc="outside upper left", ncols=len(keys), fontsize=8, handlelength=1.6)

@@ -63,6 +63,10 @@ class Form:
         }
         return np.column_stack([values[term] for term in self.terms])
 
+    def whole(self) -> Form:
+        """This form with every term."""
+        return replace(self, terms=TERMS)
+
     def richer(self) -> list[Form]:
         """Forms with one thing more than this one, simplest first."""
         found = [replace(self, terms=(*self.terms, term)) for term in TERMS[4:] if term not in self.terms]

@@ -21,7 +21,7 @@ from driftsim.metrics import e2e, tpot, ttft
 from driftsim.regression import GRAPH_SIZES, Form, Rows, Solution, blocks, choose, solve
 from driftsim.run import simulate
 from driftsim.trace import Trace
-from driftsim.validate import as_measured, on_model_steps, received_at_arrival
+from driftsim.validate import anchored, as_measured, on_model_steps, received_at_arrival
 
 MOST_STEPS = 60_000  # of all traces, simulated to fit; with more a fit takes longer and is not better
 ROUNDS = (4, 4, 8)  # before a form is chosen, before it is chosen again, and at last
@@ -124,11 +124,9 @@ def relive(part: Part, profile: Profile) -> Life:
     """Simulate ``part`` as it was measured."""
     trace = part.trace
     scenario, workload = as_measured(trace, profile)
-    run = simulate(scenario, workload, record_steps=True)
+    run = anchored(trace, simulate(scenario, workload, record_steps=True))
     assert run.steps is not None
     simulated = run.requests
-    if received_at_arrival(trace):
-        simulated = simulated.assign(arrival_s=simulated["queued_s"])
     recorded = trace.requests.set_index("request_id").loc[simulated["request_id"]].reset_index()
     return Life(recorded, simulated, run.steps, scenario.profile.submit_lag_s, profile.output_lag_s, part.until)
 
@@ -152,7 +150,7 @@ def rows_of(lives: Sequence[Life], form: Form, *, precision: tuple[float, float]
         arrival, dispatch, first, last = (
             life.simulated[name].to_numpy() for name in ("arrival_s", "dispatch_s", "first_token_s", "finish_s")
         )
-        sent = np.where(arrival > dispatch, arrival, dispatch + life.submit_lag)  # received at once, or after the lag
+        sent = dispatch + life.submit_lag
         passed = [
             np.column_stack([np.interp(moment, knots, sums[:, term]) for term in range(values.shape[1])])
             for moment in (

@@ -20,6 +20,7 @@ from driftsim.scenario import Scenario
 from driftsim.trace import FINISHED, STEP_COLUMNS, EngineSettings, Trace, TraceError, typed
 from driftsim.workload import Workload, as_recorded
 
+STATS = ("mean", *PERCENTILES)
 TOLERANCE_S = 0.002  # of a first token or a finish, on measured steps
 COMPOSITION = ("prefill_tokens", "prefill_requests", "decode_requests", "context_tokens", "kv_blocks_used", "preempted")
 LATENCY = {"e2e": e2e, "ttft": ttft, "tpot": tpot}
@@ -37,22 +38,38 @@ class Validation:
 
     def rows(self) -> list[dict[str, Any]]:
         """One for each metric and statistic: measured, simulated, and the signed relative error."""
+        return [{"trace": self.name, **row} for row in _rows(self.recorded, self.simulated)]
+
+    def tenants(self) -> list[dict[str, Any]]:
+        """The same for the requests of each tenant, without the makespan."""
         found = []
-        for metric in (*LATENCIES, "makespan"):
-            for stat in ("mean", *PERCENTILES):
-                pair = [_statistic(trace, metric, stat) for trace in (self.recorded, self.simulated)]
-                measured, simulated = pair
-                error = simulated / measured - 1 if measured else float("nan")
-                values = {"measured": measured, "simulated": simulated, "error": error}
-                found.append({"trace": self.name, "metric": metric, "stat": stat, "unit": "s", **values})
+        for tenant in sorted(self.recorded.requests["tenant"].unique()):
+            own = [
+                replace(trace, requests=trace.requests[trace.requests["tenant"] == tenant])
+                for trace in (self.recorded, self.simulated)
+            ]
+            rows = [row for row in _rows(*own) if row["metric"] != "makespan"]
+            found += [{"trace": self.name, "tenant": tenant, **row} for row in rows]
         return found
 
 
-def _statistic(trace: Trace, metric: str, stat: str) -> float:
+def _rows(recorded: Trace, simulated: Trace) -> list[dict[str, Any]]:
+    found = []
+    for metric in (*LATENCIES, "makespan"):
+        for stat in STATS:
+            measured, modelled = (statistic(trace, metric, stat) for trace in (recorded, simulated))
+            error = modelled / measured - 1 if measured else float("nan")
+            values = {"measured": measured, "simulated": modelled, "error": error}
+            found.append({"metric": metric, "stat": stat, "unit": "s", **values})
+    return found
+
+
+def statistic(trace: Trace, metric: str, stat: str) -> float:
+    """A statistic of a latency (s) over the finished requests, or their makespan, which has but one; NaN for none."""
     rows = trace.finished
     if rows.empty:
         return float("nan")
-    if metric == "makespan":  # one figure, whatever the statistic
+    if metric == "makespan":
         return float(rows["finish_s"].max() - trace.requests["arrival_s"].min())
     values = LATENCY[metric](rows).dropna().to_numpy(dtype=float)
     if not len(values):
@@ -155,17 +172,37 @@ def received_at_arrival(trace: Trace) -> bool:
     return bool((trace.requests["arrival_s"] == trace.requests["queued_s"]).all())
 
 
+def anchored(recorded: Trace, simulated: Trace) -> Trace:
+    """``simulated`` with arrivals of the recorded kind: where those are the core's receipts, these become so, too."""
+    if not received_at_arrival(recorded):
+        return simulated
+    received = simulated.requests["queued_s"]
+    return replace(simulated, requests=simulated.requests.assign(arrival_s=received, dispatch_s=received))
+
+
 def on_model_steps(name: str, trace: Trace, profile: Profile, **switches: Any) -> Validation:
     """``trace`` simulated as it was measured; ``switches`` are the scenario's.
 
     A core receives requests between two steps only. Where the recorded arrivals are such times, so are the simulated
     run's: latencies count from the receipt on both sides. Raises as ``as_measured`` does.
     """
-    simulated = simulate(*as_measured(trace, profile, name, **switches))
-    if received_at_arrival(trace):
-        simulated = replace(simulated, requests=simulated.requests.assign(arrival_s=simulated.requests["queued_s"]))
+    simulated = anchored(trace, simulate(*as_measured(trace, profile, name, **switches)))
     known = trace.requests["finish_reason"].isin(FINISHED)
     return Validation(name, replace(trace, requests=trace.requests[known]), simulated)
+
+
+def with_noise(name: str, trace: Trace, profile: Profile, seeds: int) -> list[dict[str, Any]]:
+    """For each metric and statistic, the middle 95 % of ``seeds`` simulations with the profile's noise.
+
+    Raises as ``on_model_steps`` does, and ``ValueError`` if the profile knows of no noise.
+    """
+    runs = [on_model_steps(name, trace, profile, noise=True, seed=seed).simulated for seed in range(seeds)]
+    found = []
+    for metric in (*LATENCIES, "makespan"):
+        for stat in STATS:
+            low, high = np.percentile([statistic(run, metric, stat) for run in runs], [2.5, 97.5])
+            found.append({"trace": name, "metric": metric, "stat": stat, "low": float(low), "high": float(high)})
+    return found
 
 
 def worst(validations: Sequence[Validation]) -> float:

@@ -1,0 +1,202 @@
+"""How good a simulation is, where the same run was measured several times: noise floor, prediction, ranks of policies.
+
+Everything is on a log scale, since latencies are compared as ratios. A simulated value is held against a *further* run,
+not against the mean of those measured: the interval that it must lie in is a prediction interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+from scipy.stats import t as student
+
+from driftsim.measured import BASELINE
+from driftsim.trace import Trace
+from driftsim.validate import STATS, Validation, statistic
+
+LEVEL = 0.95
+FEWEST = 2  # repeats
+CELLS = (*((metric, stat) for metric in ("ttft", "tpot", "e2e") for stat in STATS), ("makespan", "mean"))
+EFFECTS = tuple((metric, stat) for metric in ("e2e", "ttft") for stat in ("mean", "p50", "p99"))
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One metric of one run that was repeated. ``spread``: standard deviation of the log over the repeats, the noise
+    floor. ``width``: the prediction interval's upper end over its lower one. ``p``: of the simulated value being a
+    further run, adjusted over all cells (Holm 1979)."""
+
+    name: str
+    metric: str
+    stat: str
+    repeats: int
+    measured: float  # geometric mean (s)
+    simulated: float  # likewise
+    spread: float
+    width: float
+    p: float
+
+    @property
+    def error(self) -> float:
+        """Relative and signed."""
+        return self.simulated / self.measured - 1
+
+    @property
+    def within(self) -> bool:
+        """Whether the simulated value may well be a further run."""
+        return self.p > 1 - LEVEL
+
+
+def repeats(validations: Sequence[Validation]) -> dict[str, list[Validation]]:
+    """Those that measured the same run again: same policy, estimator, limit and requests; by a name for each."""
+    found: dict[object, list[Validation]] = {}
+    for validation in validations:
+        header, requests = validation.recorded.header, validation.recorded.requests
+        same = (
+            str(header.admission.get("policy", "stock")),
+            str(header.admission.get("estimator", "")),
+            header.max_in_flight,
+            tuple(requests["request_id"]),
+            tuple(requests["output_tokens"]),
+        )
+        found.setdefault(same, []).append(validation)
+    named: dict[str, list[Validation]] = {}
+    for group in found.values():
+        policy = str(group[0].recorded.header.admission.get("policy", "stock"))
+        named[policy if policy not in named else f"{policy} ({group[0].name})"] = group
+    return named
+
+
+def cells(validations: Sequence[Validation]) -> list[Cell]:
+    """One for each metric of each run that has repeats."""
+    found = []
+    for name, group in repeats(validations).items():
+        if len(group) < FEWEST:
+            continue
+        for metric, stat in CELLS:
+            measured, simulated = (
+                np.log([statistic(getattr(validation, side), metric, stat) for validation in group])
+                for side in ("recorded", "simulated")
+            )
+            if not np.isfinite([*measured, *simulated]).all():
+                continue
+            count = len(group)
+            spread = float(measured.std(ddof=1))
+            error = spread * math.sqrt(1 + 1 / count)
+            reach = float(student.ppf((1 + LEVEL) / 2, count - 1)) * error
+            off = float(simulated.mean() - measured.mean())
+            p = float(2 * student.sf(abs(off) / error, count - 1)) if error > 0 else float(off == 0)
+            middle = float(np.exp(measured.mean()))
+            found.append(
+                Cell(name, metric, stat, count, middle, middle * math.exp(off), spread, math.exp(2 * reach), p)
+            )
+    return _adjusted(found)
+
+
+def _adjusted(found: list[Cell]) -> list[Cell]:
+    """With p values adjusted over all cells, in the order of ``found``."""
+    order = sorted(range(len(found)), key=lambda place: found[place].p)
+    values = [cell.p for cell in found]
+    highest = 0.0
+    for rank, place in enumerate(order):
+        highest = max(highest, min(1.0, (len(found) - rank) * found[place].p))
+        values[place] = highest
+    return [replace(cell, p=p) for cell, p in zip(found, values, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a policy changes against FIFO in one metric, relative: measured and simulated, each with its interval."""
+
+    policy: str
+    metric: str
+    stat: str
+    measured: tuple[float, float, float]  # the change, low, high
+    simulated: tuple[float, float, float]
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the signs are the same; None where the measured change may be noise."""
+        if self.measured[1] <= 0 <= self.measured[2]:
+            return None
+        return (self.measured[0] > 0) == (self.simulated[0] > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """How simulation orders the policies in one metric, pair by pair; pairs that the noise hides are ties."""
+
+    metric: str
+    stat: str
+    concordant: int
+    discordant: int
+    ties: int
+
+    @property
+    def tau(self) -> float:
+        """Kendall's tau-b; NaN if every pair is a tie."""
+        decided = self.concordant + self.discordant
+        whole = decided + self.ties
+        return (self.concordant - self.discordant) / math.sqrt(decided * whole) if decided else math.nan
+
+
+def changes(rounds: dict[str, list[Validation]], simulated: dict[str, list[Trace]]) -> list[Change]:
+    """For each policy but FIFO. ``rounds``: of each policy, in order of capture; the n-th ran beside the n-th of the
+    others. ``simulated``: noisy runs of each, paired likewise."""
+    found = []
+    for policy in rounds:
+        if policy == BASELINE:
+            continue
+        for metric, stat in EFFECTS:
+            runs, base = ([one.recorded for one in rounds[name]] for name in (policy, BASELINE))
+            measured = _ratios(runs, base, metric, stat)
+            drawn = _ratios(simulated[policy], simulated[BASELINE], metric, stat)
+            low, high = np.percentile(drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+            half = _half(measured)
+            middle = float(measured.mean())
+            found.append(
+                Change(
+                    policy,
+                    metric,
+                    stat,
+                    (math.expm1(middle), math.expm1(middle - half), math.expm1(middle + half)),
+                    (math.expm1(float(drawn.mean())), math.expm1(float(low)), math.expm1(float(high))),
+                )
+            )
+    return found
+
+
+def ranks(rounds: dict[str, list[Validation]], simulated: dict[str, list[Trace]]) -> list[Ranks]:
+    """For each metric, over all pairs of policies."""
+    found = []
+    for metric, stat in EFFECTS:
+        counts = [0, 0, 0]
+        for one, other in combinations(rounds, 2):
+            measured = _ratios(
+                [run.recorded for run in rounds[one]], [run.recorded for run in rounds[other]], metric, stat
+            )
+            drawn = _ratios(simulated[one], simulated[other], metric, stat)
+            middle = float(measured.mean())
+            if abs(middle) <= _half(measured):
+                counts[2] += 1
+            else:
+                counts[0 if (middle > 0) == (drawn.mean() > 0) else 1] += 1
+        found.append(Ranks(metric, stat, *counts))
+    return found
+
+
+def _ratios(ones: Sequence[Trace], others: Sequence[Trace], metric: str, stat: str) -> np.ndarray:
+    """Logs of the ratios, pair by pair."""
+    pairs = zip(ones, others, strict=False)
+    return np.log([statistic(one, metric, stat) / statistic(other, metric, stat) for one, other in pairs])
+
+
+def _half(logs: np.ndarray) -> float:
+    """Half of the mean's interval (Student)."""
+    if len(logs) < 2:
+        return math.inf
+    return float(student.ppf((1 + LEVEL) / 2, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs)))
