@@ -39,8 +39,7 @@ def calibrate(
     from driftsim.report import dumps
     from driftsim.trace import digest, read
 
-    if out.is_dir() or not out.resolve().parent.is_dir():
-        raise ValueError(f"{out}: cannot be written; name a file in a folder that is there")
+    _check_file(out)
     runs = []
     for folder in traces:
         runs.append(Run(str(folder), read(folder), digest(folder)))
@@ -82,6 +81,66 @@ def _print_profile(out: Path, profile: Profile) -> None:
             )
     for warning in profile.warnings:
         typer.echo(f"Warning: {warning}.")
+
+
+class WeightType(Choice):
+    """How weights are stored and multiplied."""
+
+    BF16 = "bf16"
+    FP16 = "fp16"
+    FP8 = "fp8"
+
+
+def profile(
+    gpu: Annotated[str, typer.Option(help="T4, L4, A10G, L40S, A100, H100, H200 or 'RTX 4090'.")],
+    model: Annotated[str, typer.Option(help="Hugging Face config.json, model folder, or a name in the local cache.")],
+    out: Annotated[Path, typer.Option(help="File of the profile to write.")] = Path("profile.json"),
+    dtype: Annotated[WeightType, typer.Option(help="How weights are stored.")] = WeightType.BF16,
+    bandwidth_efficiency: Annotated[
+        float | None, typer.Option(min=0.01, max=1, help="Share of the datasheet's bandwidth that is reached.")
+    ] = None,
+    compute_efficiency: Annotated[
+        float | None, typer.Option(min=0.01, max=1, help="Share of the datasheet's FLOP/s that is reached.")
+    ] = None,
+    memory_fraction: Annotated[float, typer.Option(min=0.01, max=1, help="vLLM's gpu_memory_utilization.")] = 0.9,
+    max_num_seqs: Annotated[int, typer.Option(min=1, help="Slots of the engine.")] = 256,
+    max_num_batched_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a step at most; vLLM's default for the GPU.")
+    ] = None,
+    max_model_len: Annotated[int | None, typer.Option(min=2, help="Longest context; the model's, if not told.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+) -> None:
+    """Derive a profile of hardware that nobody has measured, from its datasheet and the model's configuration."""
+    from driftsim.firstprinciples import BANDWIDTH_EFFICIENCY, COMPUTE_EFFICIENCY, Assumptions, derive, shape_of
+    from driftsim.report import dumps
+
+    _check_file(out)
+    assumed = Assumptions(
+        dtype=dtype.value,
+        bandwidth_efficiency=BANDWIDTH_EFFICIENCY if bandwidth_efficiency is None else bandwidth_efficiency,
+        compute_efficiency=COMPUTE_EFFICIENCY if compute_efficiency is None else compute_efficiency,
+        memory_fraction=memory_fraction,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        max_model_len=max_model_len,
+    )
+    derived = derive(gpu, shape_of(model), assumed)
+    derived.save(out)
+    if as_json:
+        typer.echo(dumps(derived.model_dump(mode="json")))
+        return
+    typer.echo(f"{out}: {derived.model} on {gpu}, derived, not measured")
+    typer.echo(f"  source: {derived.derived['gpu']}")
+    step, context = 1e3 * derived.intercept_s, 1e9 * derived.context_token_s
+    typer.echo(f"  a step that only decodes: {step:.2f} ms and {context:.3g} ns a token of context")
+    typer.echo(f"  prefill: {1e6 * derived.prefill_token_s:.1f} us a token beyond {derived.hidden_tokens} in a step")
+    kv = derived.engine.usable_kv_blocks * derived.engine.block_size
+    typer.echo(f"  KV cache: {derived.engine.kv_blocks:,} blocks, {kv:,} tokens")
+
+
+def _check_file(out: Path) -> None:
+    if out.is_dir() or not out.resolve().parent.is_dir():
+        raise ValueError(f"{out}: cannot be written; name a file in a folder that is there")
 
 
 def import_(

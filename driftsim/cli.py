@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from driftsim import __version__
-from driftsim.calibrating import calibrate, import_, validate
+from driftsim.calibrating import calibrate, import_, profile, validate
 from driftsim.capturing import AccountingUnit, capture
 from driftsim.policies import POLICIES, STOCK
 from driftsim.terminal import TABLE_WIDTH, Choice, RunError, about, print_table, progress
@@ -353,6 +353,7 @@ def simulate(
 
 app.command()(capture)
 app.command()(calibrate)
+app.command()(profile)
 app.command()(validate)
 app.command("import")(import_)
 

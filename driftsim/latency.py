@@ -60,10 +60,11 @@ class StepTime(Protocol):
 class LinearStepTime:
     """``intercept + prefill tokens + decode requests + context tokens``, each times its coefficient, in ticks.
 
-    Prefill tokens up to ``hidden_tokens``, less the decoding requests, cost nothing: they are computed while the GPU
-    reads the weights (the roofline of Williams, Waterman and Patterson 2009). ``prefill_step`` is added once to a step
-    that prefills, ``prefill_attention`` times its attention work. Decode batches are padded to the next of
-    ``graph_sizes``, as vLLM pads them to the sizes of its CUDA graphs (vllm/config/compilation.py); none: no padding.
+    With ``hidden_tokens``, only the tokens beyond so many cost ``prefill_token``, a decoding request being one token:
+    the others are computed while the GPU reads the weights (the roofline of Williams, Waterman and Patterson 2009).
+    ``prefill_step`` is added once to a step that prefills, ``prefill_attention`` times its attention work. Decode
+    batches are padded to the next of ``graph_sizes``, as vLLM pads them to the sizes of its CUDA graphs
+    (vllm/config/compilation.py); none: no padding.
     """
 
     intercept: int
@@ -85,8 +86,8 @@ class LinearStepTime:
         duration = self._decode(batch)
         if batch.prefill_tokens:
             tokens = batch.prefill_tokens
-            if self.hidden_tokens:
-                tokens = max(0, tokens - max(0, self.hidden_tokens - batch.decode_requests))
+            if self.hidden_tokens:  # the decodes' own share is in the duration already
+                tokens -= min(tokens, max(0, self.hidden_tokens - batch.decode_requests))
             duration += self.prefill_step + self.prefill_token * tokens
             duration += round(self.prefill_attention * batch.prefill_attention)
         return duration
@@ -95,7 +96,10 @@ class LinearStepTime:
         size = batch.decode_requests
         if self.graph_sizes:
             size = padded(size, self.graph_sizes)
-        return self.intercept + self.decode_request * size + self.context_token * batch.context_tokens
+        duration = self.intercept + self.decode_request * size + self.context_token * batch.context_tokens
+        if self.hidden_tokens and batch.decode_requests > self.hidden_tokens:
+            duration += self.prefill_token * (batch.decode_requests - self.hidden_tokens)
+        return duration
 
     def decode_run(self, batch: Batch, n: int) -> int:
         """``n`` steps; each decoding request's context grows by one token a step.

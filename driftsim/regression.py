@@ -55,7 +55,7 @@ class Form:
             batch = decode
         values = {
             "intercept": np.ones(len(steps)),
-            "prefill_token": np.maximum(0.0, prefill - np.maximum(0.0, self.hidden_tokens - decode)),
+            "prefill_token": np.maximum(0.0, prefill + decode - self.hidden_tokens) if self.hidden_tokens else prefill,
             "decode_request": batch,
             "context_token": steps["context_tokens"].to_numpy(dtype=float),
             "prefill_attention": steps["prefill_attention"].to_numpy(dtype=float),

@@ -39,7 +39,7 @@ LAYERS = [
     {"engine", "live"},
     {"scenario"},
     {"run"},
-    {"extent", "lags", "regression", "measured", "validate", "importers"},
+    {"extent", "firstprinciples", "lags", "regression", "measured", "validate", "importers"},
     {"judging"},
     {"timings"},
     {"calibrate"},
