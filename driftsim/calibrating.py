@@ -232,6 +232,10 @@ def validate(
     ]
     if model is not None:
         shared = set(model.fitted_on) & {digest(folder) for folder in traces}
+        for what in ("model", "hardware"):
+            others = sorted({getattr(one.recorded.header, what) for one in found} - {getattr(model, what)})
+            if others:
+                warnings.append(f"the profile is of {getattr(model, what)!r}, but runs are of {', '.join(others)}")
         if shared:
             warnings.append("the profile was fitted to some of these very runs: the errors flatter it")
     if as_json:

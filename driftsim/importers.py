@@ -57,16 +57,15 @@ class Mapping(Record):
     max_in_flight: int | None = Field(default=None, gt=0)
 
 
-def import_table(file: Path, mapping_file: Path) -> Trace:
-    """A CSV, JSON Lines, JSON or Parquet table, by the mapping in ``mapping_file``.
+def import_table(file: Path, mapping: Mapping) -> Trace:
+    """A CSV, JSON Lines, JSON or Parquet table, by its ``mapping``.
 
     Raises ``ValueError`` or ``TraceError`` naming file, key or row, value and remedy.
     """
-    mapping = _mapping(mapping_file)
     table = _table(file)
     for theirs in [*mapping.columns.values(), *mapping.durations.values()]:
         if theirs not in table:
-            raise ValueError(f"{mapping_file}: column {theirs!r} is not in {file}; it has {', '.join(map(str, table))}")
+            raise ValueError(f"column {theirs!r} of the mapping is not in {file}; it has {', '.join(map(str, table))}")
     rows: dict[str, Any] = dict(mapping.values)
     for ours, theirs in mapping.columns.items():
         rows[ours] = table[theirs] * _scale(mapping, ours, file) if ours in LIFE else table[theirs]
@@ -138,7 +137,7 @@ def import_azure(file: Path) -> Trace:
 
 
 FORMATS: dict[str, Callable[[Path, Path | None], Trace]] = {
-    "csv": lambda file, mapping: import_table(file, _needed(mapping)),
+    "csv": lambda file, mapping: import_table(file, _mapping(_needed(mapping))),
     "vllm-bench": lambda file, mapping: import_vllm_bench(file, None if mapping is None else _mapping(mapping)),
     "azure": lambda file, mapping: import_azure(file),
 }

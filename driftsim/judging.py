@@ -144,49 +144,55 @@ class Ranks:
         return (self.concordant - self.discordant) / math.sqrt(decided * whole) if decided else math.nan
 
 
-def changes(rounds: dict[str, list[Validation]], simulated: dict[str, list[Trace]]) -> list[Change]:
+def changes(rounds: dict[str, list[Validation]], noisy: dict[str, list[Trace]]) -> list[Change]:
     """For each policy but FIFO. ``rounds``: of each policy, in order of capture; the n-th ran beside the n-th of the
-    others. ``simulated``: noisy runs of each, paired likewise."""
+    others. ``noisy``: simulations of the same with noise, paired likewise, any number a round.
+
+    Both intervals are of the mean over the rounds: the measured one from their differences, the simulated one from
+    the noise, around the simulation without.
+    """
     found = []
     for policy in rounds:
         if policy == BASELINE:
             continue
         for metric, stat in EFFECTS:
-            runs, base = ([one.recorded for one in rounds[name]] for name in (policy, BASELINE))
-            measured = _ratios(runs, base, metric, stat)
-            drawn = _ratios(simulated[policy], simulated[BASELINE], metric, stat)
-            low, high = np.percentile(drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-            half = _half(measured)
-            middle = float(measured.mean())
+            measured, simulated = _pairs(rounds[policy], rounds[BASELINE], metric, stat)
+            drawn = _ratios(noisy[policy], noisy[BASELINE], metric, stat)
+            reach = _half(drawn) * math.sqrt(len(drawn) / len(measured))
             found.append(
-                Change(
-                    policy,
-                    metric,
-                    stat,
-                    (math.expm1(middle), math.expm1(middle - half), math.expm1(middle + half)),
-                    (math.expm1(float(drawn.mean())), math.expm1(float(low)), math.expm1(float(high))),
-                )
+                Change(policy, metric, stat, _interval(measured, _half(measured)), _interval(simulated, reach))
             )
     return found
 
 
-def ranks(rounds: dict[str, list[Validation]], simulated: dict[str, list[Trace]]) -> list[Ranks]:
-    """For each metric, over all pairs of policies."""
+def _interval(logs: np.ndarray, half: float) -> tuple[float, float, float]:
+    middle = float(logs.mean())
+    return math.expm1(middle), math.expm1(middle - half), math.expm1(middle + half)
+
+
+def ranks(rounds: dict[str, list[Validation]]) -> list[Ranks]:
+    """For each metric, over all pairs of policies; the simulation is the one without noise."""
     found = []
     for metric, stat in EFFECTS:
         counts = [0, 0, 0]
         for one, other in combinations(rounds, 2):
-            measured = _ratios(
-                [run.recorded for run in rounds[one]], [run.recorded for run in rounds[other]], metric, stat
-            )
-            drawn = _ratios(simulated[one], simulated[other], metric, stat)
-            middle = float(measured.mean())
-            if abs(middle) <= _half(measured):
+            measured, simulated = _pairs(rounds[one], rounds[other], metric, stat)
+            if abs(float(measured.mean())) <= _half(measured):
                 counts[2] += 1
             else:
-                counts[0 if (middle > 0) == (drawn.mean() > 0) else 1] += 1
+                counts[0 if (measured.mean() > 0) == (simulated.mean() > 0) else 1] += 1
         found.append(Ranks(metric, stat, *counts))
     return found
+
+
+def _pairs(
+    ones: Sequence[Validation], others: Sequence[Validation], metric: str, stat: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logs of the ratios, round by round: measured, and simulated."""
+    return (
+        _ratios([run.recorded for run in ones], [run.recorded for run in others], metric, stat),
+        _ratios([run.simulated for run in ones], [run.simulated for run in others], metric, stat),
+    )
 
 
 def _ratios(ones: Sequence[Trace], others: Sequence[Trace], metric: str, stat: str) -> np.ndarray:

@@ -102,7 +102,7 @@ def _row(metric: str, users: str, measured: float, predicted: float) -> dict[str
     return {"metric": metric, "users": users, "measured": measured, "predicted": predicted, "error": error}
 
 
-def table() -> str:
+def block() -> str:
     """The stored rows as Markdown."""
     stored = json.loads(STORED.read_text())
     lines = [
@@ -118,7 +118,7 @@ def table() -> str:
             f"| {row['run']}{' (fitted)' if row['fitted'] else ''} | {names.get(row['metric'], row['metric'])} | "
             f"{row['users']} | {row['measured']:,.0f} | {row['predicted']:,.0f} | {100 * row['error']:+.1f} % |"
         )
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from driftsim.trace import Trace, read
-from experiments import capture_overhead, estimation_error, measured_policies
+from experiments import accuracy, capture_overhead, estimation_error, first_principles, measured_policies
 from experiments.speed import document as speed
 
 ROOT = estimation_error.ROOT
@@ -33,6 +33,8 @@ def main() -> None:
         run_demo()
         estimation_error.main()
         measured_policies.main()
+        accuracy.main()
+        first_principles.main()
     for file in DOCUMENTS:
         file.write_text(with_blocks(file.read_text()))
 
@@ -115,6 +117,9 @@ BLOCKS = {
     "errors": error_block,
     "traces": traces_block,
     "measured": measured_policies.block,
+    "accuracy": accuracy.accuracy_block,
+    "effects": accuracy.effects_block,
+    "first-principles": first_principles.block,
     "overhead": capture_overhead.block,
     "speed": speed.block,
 }

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from driftsim.calibrate import fit_profile
-from driftsim.latency import Batch, LinearStepTime, Profile, load_profile
+from driftsim.calibrate import Run, calibrate, fit_profile
+from driftsim.extent import beyond, extent
+from driftsim.latency import Batch, LinearStepTime, Noise, Profile, Seen, load_profile
+from driftsim.regression import GRAPH_SIZES, Form
 from driftsim.run import simulate
 from driftsim.scenario import Scenario
-from driftsim.trace import Trace, TraceError
+from driftsim.trace import MachineLoad, Trace, TraceError
 from tests.strategies import engine, profile, workload
 
 TRUE = profile(
@@ -72,6 +74,104 @@ def test_too_few_steps_are_an_error_with_a_remedy() -> None:
     for steps in (None, trace.steps.iloc[:10] if trace.steps is not None else None):
         with pytest.raises(TraceError, match="--profile"):
             fit_profile(Trace(trace.header, trace.requests, steps))
+
+
+def test_several_loads_are_fitted_jointly_and_the_profile_says_from_where() -> None:
+    one, other = made(), made(tier="batch")
+    fitted = calibrate([Run("one", one, "d1"), Run("other", other, "d2")])
+    assert fitted.fitted_on == ("d1", "d2")
+    assert fitted.seen is not None
+    assert fitted.seen.running == 8
+    assert (fitted.seen.running, fitted.seen.context_tokens) == extent(one)
+    assert fitted.fit is not None
+    assert sum(region.rows for region in fitted.fit.regions) == fitted.fit.rows == len(one.steps) + len(other.steps)  # type: ignore[arg-type]
+    assert all(abs(region.bias) < 1e-3 for region in fitted.fit.regions)
+
+
+@pytest.mark.parametrize(
+    ("change", "form"),
+    [
+        ({"prefill_step_s": 0.03}, "prefill step"),
+        ({"prefill_attention_s": 2e-6}, "prefill attention"),
+        ({"hidden_tokens": 128}, "128 hidden tokens"),
+        ({"graph_sizes": GRAPH_SIZES, "decode_request_s": 2e-3}, "CUDA graph sizes"),
+    ],
+)
+def test_a_richer_form_is_chosen_where_it_earns_it_and_only_there(change: dict[str, object], form: str) -> None:
+    random = np.random.default_rng(4)
+    settings = engine(max_num_seqs=24, max_num_batched_tokens=512, max_model_len=1024)
+    work = workload(
+        np.cumsum(random.exponential(0.1, 400)).tolist(),
+        random.integers(1, 120, 400).tolist(),
+        prompt_tokens=random.integers(5, 480, 400),
+    )
+    for extra in ({}, change):
+        truth = TRUE.changed(engine=settings, noise=Noise(spread=0.03), **extra)
+        fitted = fit_profile(simulate(Scenario(profile=truth, noise=True), work, record_steps=True))
+        assert fitted.fit is not None
+        assert "linear" in fitted.fit.considered
+        best = str(Form(hidden_tokens=fitted.hidden_tokens, graphs=bool(fitted.graph_sizes)))
+        chosen = best + "".join(f" {name.replace('_', ' ')}" for name in fitted.intervals)
+        assert (form in chosen) is bool(extra), chosen
+        for name in ("intercept_s", "decode_request_s", "prefill_token_s"):
+            low, high = fitted.intervals[name]
+            assert low - 0.02 * high <= getattr(truth, name) <= 1.02 * high, name
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    random = np.random.default_rng(4)
+    arrivals = np.cumsum(random.exponential(0.1, 200)).tolist()
+    work = workload(arrivals, random.integers(1, 100, 200).tolist(), prompt_tokens=random.integers(5, 200, 200))
+    noisy = TRUE.changed(noise=Noise(spread=0.1, autocorrelation=0.6))
+    inside = 0
+    for seed in range(40):
+        low, high = fit_profile(
+            simulate(Scenario(profile=noisy, noise=True, seed=seed), work, record_steps=True)
+        ).intervals["intercept_s"]
+        inside += low <= TRUE.intercept_s <= high
+    assert inside >= 32  # of 40; 38 expected, and bootstraps of few blocks are somewhat narrow
+
+
+def test_a_term_that_cannot_be_told_from_another_is_named_with_the_run_that_would_tell_it() -> None:
+    work = workload([0.5 * number for number in range(60)], [9] * 60)
+    alone = simulate(Scenario(profile=TRUE), work, record_steps=True)
+    fitted = fit_profile(alone)
+    told = [warning for warning in fitted.warnings if "decode_request_s" in warning]
+    assert "capture another run at another load" in told[0]
+    assert any("one load only" in warning for warning in fitted.warnings)
+
+
+def test_a_clock_that_stands_still_or_goes_back_is_named() -> None:
+    trace = made()
+    steps = trace.steps
+    assert steps is not None
+    still = Trace(
+        trace.header, trace.requests, steps.assign(duration_s=steps["duration_s"].where(steps.index != 5, 0.0))
+    )
+    with pytest.raises(TraceError, match="step 5 takes no time"):
+        fit_profile(still)
+    back = Trace(trace.header, trace.requests, steps.assign(start_s=steps["start_s"].where(steps.index != 9, 0.0)))
+    with pytest.raises(TraceError, match="step 9 starts before the one before it"):
+        fit_profile(back)
+
+
+def test_runs_of_two_gpus_are_not_fitted_together_and_a_disturbed_one_is_said() -> None:
+    trace = made()
+    other = Trace(trace.header.changed(hardware="L4"), trace.requests, trace.steps)
+    with pytest.raises(TraceError, match="b: hardware is 'L4', but 'unknown' in a; fit them apart"):
+        calibrate([Run("a", trace), Run("b", other)])
+    load = MachineLoad(
+        cpu_count=2, own_cpu_mean=1, foreign_cpu_mean=1, foreign_cpu_max=2, foreign_cpu_limit=0.05, disturbed=True
+    )
+    disturbed = Trace(trace.header.changed(load=load), trace.requests, trace.steps)
+    assert "the machine was disturbed while a was recorded" in calibrate([Run("a", disturbed)]).warnings
+
+
+def test_going_beyond_what_was_seen_is_said() -> None:
+    fitted = fit_profile(made())
+    assert beyond(fitted, made()) == []
+    assert len(beyond(fitted.changed(seen=Seen(running=2, context_tokens=50, prefill_tokens=9)), made())) == 2
+    assert beyond(fitted.changed(seen=None), made()) == []
 
 
 def test_a_run_of_decodes_is_the_sum_of_its_steps() -> None:

@@ -13,9 +13,10 @@ from driftsim.calibrate import fit_profile
 from driftsim.compare import DEFAULT_SETTINGS, Comparing, compare
 from driftsim.trace import digest, read
 from driftsim.workload import replay
-from experiments import estimation_error, measured_policies, remake
+from experiments import accuracy, estimation_error, measured_policies, remake
 
 ROOT = remake.ROOT
+DATA = ROOT.parent / "shared" / "data"
 
 
 @pytest.mark.parametrize("file", remake.DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
@@ -49,6 +50,30 @@ def test_the_measured_effects_in_the_readme_are_what_the_traces_say() -> None:
     assert list(now["policy"]) == list(stored["policy"])
     for column in ("value", "change", "low", "high"):
         assert now[column].tolist() == pytest.approx(stored[column].tolist(), rel=1e-9)
+
+
+def test_the_accuracy_in_the_readme_is_what_the_shipped_runs_say() -> None:
+    within, effects, order = accuracy.compute()
+    stored = {name: pd.read_csv(accuracy.STORED / f"{name}.csv") for name in ("cells", "changes", "ranks")}
+    assert [cell.error for cell in within] == pytest.approx(stored["cells"]["error"].tolist(), rel=1e-6, abs=1e-9)
+    assert [cell.within for cell in within] == stored["cells"]["within"].tolist()
+    assert [change.measured[0] for change in effects] == pytest.approx(stored["changes"]["measured"].tolist(), rel=1e-6)
+    assert [one.simulated[0] for one in effects] == pytest.approx(stored["changes"]["simulated"].tolist(), rel=1e-6)
+    assert [one.concordant for one in order] == stored["ranks"]["concordant"].tolist()
+    assert all(cell.within for cell in within)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the public run is not at hand")
+def test_the_public_run_in_the_readme_is_what_the_experiment_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFTSIM_DATA", str(DATA))
+    file = accuracy.data()
+    assert file is not None
+    stored = json.loads((accuracy.STORED / "public.json").read_text())
+    now = accuracy.public(file)
+    assert [row["error"] for row in now] == pytest.approx([row["error"] for row in stored], abs=1e-4)
+    errors = {(row["metric"], row["stat"]): abs(row["error"]) for row in stored}
+    assert errors["makespan", "mean"] < 0.03
+    assert errors["e2e", "mean"] < 0.04
 
 
 @pytest.mark.parametrize(

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 
 from driftsim.calibrate import fit_profile
+from driftsim.latency import Noise, Seen
 from driftsim.run import simulate
 from driftsim.scenario import Scenario
-from driftsim.trace import FINISHED, LIFE, Trace, TraceError, read
-from driftsim.validate import on_measured_steps, on_model_steps, worst
+from driftsim.trace import FINISHED, LIFE, Trace, TraceError, digest, read
+from driftsim.validate import as_measured, on_measured_steps, on_model_steps, received_at_arrival, worst
 from driftsim.workload import Workload
 from tests.commands import driftsim
 from tests.conftest import ROOT
-from tests.strategies import profile, workload, workloads
+from tests.strategies import engine, profile, workload, workloads
 from tests.test_laws import scenarios
 
 CAPTURED = sorted(path.parent for path in (ROOT / "traces").rglob("steps.parquet"))
@@ -93,3 +95,71 @@ def test_a_profile_fitted_to_a_run_knows_its_step_times(run: Trace) -> None:
     many = simulate(Scenario(profile=profile()), workload([0.0] * 8, [40] * 8), record_steps=True)
     assert fit_profile(many).intercept_s == pytest.approx(0.010, rel=1e-6)
     assert isinstance(run.requests, pd.DataFrame)
+
+
+def test_noise_gives_an_interval_and_out_keeps_traces_and_figures(run: Trace, tmp_path: Path) -> None:
+    folder = run.write(tmp_path / "t")
+    profile(intercept_s=0.01, noise=Noise(spread=0.1, autocorrelation=0.5, run_spread=0.05)).save(tmp_path / "p.json")
+    out = tmp_path / "out"
+    command = ["validate", folder, "--profile", tmp_path / "p.json", "--steps", "noise", "--seeds", 8]
+    done = driftsim(*command, "--json", "--out", out)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    found = {(row["metric"], row["stat"]): row for row in document["intervals"]}
+    row = next(row for row in document["rows"] if (row["metric"], row["stat"]) == ("e2e", "mean"))
+    assert found["e2e", "mean"]["low"] < row["measured"] < found["e2e", "mean"]["high"]
+    assert read(out / "t").header.kind == "simulated"
+    assert {path.name for path in out.glob("*.svg")} == {"t-quantiles.svg", "t-concurrency.svg", "t-residuals.svg"}
+    assert "95 % interval" in driftsim(*command).stdout
+
+
+def test_each_tenant_has_rows_of_its_own(tmp_path: Path) -> None:
+    made = workload([0.0, 0.1, 0.2, 0.3], [5, 6, 7, 8], tenant=["a", "b", "a", "b"])
+    folder = simulate(Scenario(profile=profile()), made).write(tmp_path / "t")
+    profile(intercept_s=0.011).save(tmp_path / "p.json")
+    done = driftsim("validate", folder, "--profile", tmp_path / "p.json", "--json")
+    rows = json.loads(done.stdout)["tenants"]
+    assert {row["tenant"] for row in rows} == {"a", "b"}
+    assert len(rows) == 2 * 12
+    assert "t a" in driftsim("validate", folder, "--profile", tmp_path / "p.json", "--by-tenant").stdout
+
+
+def test_repeats_show_the_noise_floor(tmp_path: Path) -> None:
+    for turn, step in enumerate((0.0098, 0.01, 0.0103)):
+        simulate(Scenario(profile=profile(intercept_s=step)), workload([0.0, 0.01], [9, 9])).write(
+            tmp_path / f"r{turn}"
+        )
+    profile().save(tmp_path / "p.json")
+    folders = [tmp_path / f"r{turn}" for turn in range(3)]
+    done = driftsim("validate", *folders, "--profile", tmp_path / "p.json")
+    assert "13 of 13 simulated values may be a further run" in done.stdout
+    document = json.loads(driftsim("validate", *folders, "--profile", tmp_path / "p.json", "--json").stdout)
+    assert {cell["repeats"] for cell in document["repeats"]} == {3}
+
+
+def test_what_a_profile_has_not_seen_is_said(run: Trace, tmp_path: Path) -> None:
+    folder = run.write(tmp_path / "t")
+    seen = Seen(running=1, context_tokens=10, prefill_tokens=8)
+    profile(seen=seen, model="another", fitted_on=(digest(folder),)).save(tmp_path / "p.json")
+    told = driftsim("validate", folder, "--profile", tmp_path / "p.json").stdout
+    assert "requests at once, but the profile has seen 1: it is extrapolated" in told
+    assert "fitted to some of these very runs" in told
+    assert "the profile is of 'another'" in told
+
+
+def test_a_run_whose_arrivals_are_receipts_counts_from_the_receipt() -> None:
+    made = workload([0.0, 0.005, 0.0123], [20, 20, 20])
+    whole = simulate(Scenario(profile=profile(), policy="stock"), made)
+    table = whole.requests.assign(arrival_s=whole.requests["queued_s"], dispatch_s=np.nan)
+    received = Trace(whole.header.changed(admission={}, max_in_flight=None), table)
+    assert received_at_arrival(received)
+    found = on_model_steps("t", received, profile(submit_lag_s=0.5))  # a client's lag is no part of it
+    assert worst([found]) < 1e-9
+
+
+def test_an_engine_is_simulated_with_its_own_settings_not_with_the_profiles(run: Trace) -> None:
+    other = profile(engine(max_num_seqs=1, kv_blocks=5))
+    assert worst([on_model_steps("t", run, other)]) < 1e-9
+    guessed = run.header.engine.changed(assumed=("max_num_seqs",))
+    unsure = Trace(run.header.changed(engine=guessed, max_in_flight=None), run.requests)
+    assert as_measured(unsure, other)[0].profile.engine.max_num_seqs == 1

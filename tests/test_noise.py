@@ -1,0 +1,87 @@
+"""Noisy step times: the spread and the autocorrelation that were asked for, and one duration however a run is cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from driftsim.calibrate import fit_profile
+from driftsim.latency import Batch, LinearStepTime, Noise, NoisyStepTime, Profile
+from driftsim.run import Simulation, simulate
+from driftsim.scenario import Scenario
+from driftsim.trace import LIFE
+from driftsim.workload import Workload
+from tests.stepwise import StepwiseAsyncEngine, StepwiseEngine
+from tests.strategies import engine, profile, workload, workloads
+
+MODEL = LinearStepTime(10_000_000, 7_000, 5_000, 300)
+NOISE = Noise(spread=0.2, autocorrelation=0.8)
+
+
+def noisy(seed: int = 0, noise: Noise = NOISE) -> NoisyStepTime:
+    return NoisyStepTime(MODEL, noise, np.random.default_rng(seed))
+
+
+def test_the_factors_have_the_mean_the_spread_and_the_autocorrelation_that_were_asked_for() -> None:
+    model = noisy()
+    batch = Batch(decode_requests=4, context_tokens=400)
+    factors = np.array([model.step(batch) for _ in range(40_000)]) / MODEL.step(batch)
+    logs = np.log(factors)
+    assert factors.mean() == pytest.approx(1.0, abs=0.02)
+    assert logs.std() == pytest.approx(0.2, rel=0.05)
+    assert np.corrcoef(logs[1:], logs[:-1])[0, 1] == pytest.approx(0.8, abs=0.02)
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=5), st.integers(1, 10**10))
+def test_a_run_takes_as_long_as_its_steps_however_it_is_cut(parts: list[int], elapsed: int) -> None:
+    stepped, jumped = noisy(3), noisy(3)
+    context = 400
+    for count in parts:
+        batch = Batch(decode_requests=4, context_tokens=context)
+        one = sum(stepped.step(Batch(decode_requests=4, context_tokens=context + 4 * n)) for n in range(count))
+        assert abs(jumped.decode_run(batch, count) - one) <= 2 * count  # ticks: rounding
+        steps = jumped.decode_steps(batch, elapsed, 5)
+        assert jumped.decode_run(batch, steps) + 5 * steps >= elapsed
+        assert steps == 1 or jumped.decode_run(batch, steps - 1) + 5 * (steps - 1) < elapsed
+        jumped.taken(count)
+        context += 4 * count
+
+
+@given(workloads(30), st.booleans())
+def test_the_jumping_engine_spends_the_same_noise_on_the_same_steps(made: Workload, asynchronous: bool) -> None:
+    settings = engine(async_scheduling=asynchronous)
+    scenario = Scenario(profile=profile(settings, noise=NOISE, context_token_s=1e-6), noise=True)
+    fast = simulate(scenario, made)
+    slow = Simulation(scenario, made, engine=StepwiseAsyncEngine if asynchronous else StepwiseEngine).run()
+    pd.testing.assert_frame_equal(fast.requests[list(LIFE)], slow.requests[list(LIFE)], rtol=0, atol=1e-8)
+
+
+def test_the_noise_that_made_a_run_is_found_in_its_steps() -> None:
+    made = workload(np.arange(400) * 0.2, [30] * 400)
+    truth = profile(engine(max_num_seqs=8), decode_request_s=5e-4, noise=NOISE)
+    fitted = fit_profile(simulate(Scenario(profile=truth, noise=True), made, record_steps=True))
+    assert fitted.noise is not None
+    assert fitted.noise.spread == pytest.approx(0.2, rel=0.1)
+    assert fitted.noise.autocorrelation == pytest.approx(0.8, abs=0.05)
+
+
+def test_seeds_differ_one_seed_does_not_and_a_profile_without_noise_is_refused() -> None:
+    made = workload([0.0, 0.1], [20, 30])
+    known: Profile = profile(noise=NOISE)
+
+    def end(seed: int) -> float:
+        return float(simulate(Scenario(profile=known, noise=True, seed=seed), made).requests["finish_s"].max())
+
+    assert end(1) == end(1) != end(2)
+    with pytest.raises(ValueError, match="the profile has no noise"):
+        simulate(Scenario(profile=profile(), noise=True), made)
+
+
+def test_whole_runs_differ_by_their_own_spread() -> None:
+    batch = Batch(decode_requests=4, context_tokens=400)
+    noise = Noise(run_spread=0.3)
+    factors = [noisy(seed, noise).decode_run(batch, 100) / MODEL.decode_run(batch, 100) for seed in range(300)]
+    assert np.log(factors).std() == pytest.approx(0.3, rel=0.15)
