@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from driftsim.policies import POLICIES, STOCK
+from driftsim.policies import policy_class
 from driftsim.terminal import Choice, RunError
 
 NOT_A_TERMINAL_S = 30.0  # between lines of progress where nobody watches a bar
@@ -133,7 +133,7 @@ def capture(
     import asyncio
 
     from driftsim.admission import Admission
-    from driftsim.estimators import ESTIMATORS
+    from driftsim.estimators import ORACLE, estimator_class
     from driftsim.live.recorder import Plan
     from driftsim.live.session import capture as run_session
     from driftsim.live.session import check_places, interleaved
@@ -142,10 +142,10 @@ def capture(
         raise ValueError("--force-lengths needs --replay TRACE: only a trace knows the lengths")
     names = list(dict.fromkeys(name.strip() for name in policies.split(",")))
     for name in names:
-        if name not in (STOCK, *POLICIES):
-            raise ValueError(f"unknown policy {name!r}; choose one of {', '.join([STOCK, *POLICIES])}")
-    if estimator not in ESTIMATORS:
-        raise ValueError(f"unknown estimator {estimator!r}; choose one of {', '.join(ESTIMATORS)} (live, none is told)")
+        policy_class(name)
+    if estimator == ORACLE:
+        raise ValueError(f"the estimator {ORACLE!r} is told every length, and live nobody knows them; choose another")
+    estimator_class(estimator)
     admission = Admission(accounting=accounting.value)
     plans = [
         Plan(

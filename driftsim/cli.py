@@ -16,6 +16,7 @@ from driftsim import __version__
 from driftsim.calibrating import calibrate, import_, profile, validate
 from driftsim.capturing import AccountingUnit, capture
 from driftsim.policies import POLICIES, STOCK
+from driftsim.sweeping import check, conformance, show, sweep
 from driftsim.terminal import TABLE_WIDTH, Choice, RunError, about, print_table, progress
 
 ALL_POLICIES = ",".join([STOCK, *POLICIES])
@@ -341,9 +342,9 @@ def simulate(
 ) -> None:
     """Run one scenario and write its trace, in the schema of a captured one."""
     from driftsim.report import dumps, without_nan
-    from driftsim.simulating import run_scenario
+    from driftsim.simulating import run_file
 
-    summary = run_scenario(scenario, out, overwrite)
+    summary = run_file(scenario, out, overwrite)
     if as_json:
         typer.echo(dumps(without_nan(summary)))
         return
@@ -355,6 +356,10 @@ app.command()(capture)
 app.command()(calibrate)
 app.command()(profile)
 app.command()(validate)
+app.command()(sweep)
+app.command()(show)
+app.command()(check)
+app.command()(conformance)
 app.command("import")(import_)
 
 

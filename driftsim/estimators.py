@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from driftsim.admission import Admission
+from driftsim.plugins import declared, declared_names, is_plugin, plugin
 from driftsim.request import Job, Request
 
 
@@ -90,10 +91,27 @@ ESTIMATORS: dict[str, Callable[[Admission], Estimator]] = {
 ORACLE = "oracle"  # the one estimator that is given the truth
 
 
+def estimator_class(name: str) -> Callable[..., Estimator]:
+    """The class that ``name`` stands for: ours, a declared one, or one that it says the place of.
+
+    Raises ``ValueError`` if there is none, or it is no estimator.
+    """
+    if is_plugin(name):
+        found = plugin(name)
+    elif name == ORACLE or name in ESTIMATORS:
+        return ESTIMATORS.get(name, Oracle)
+    elif name in declared_names("estimator"):
+        found = declared("estimator")[name]
+    else:
+        known = ", ".join([*ESTIMATORS, ORACLE, *declared_names("estimator")])
+        raise ValueError(f"unknown estimator {name!r}; choose one of {known}, or give module:Class")
+    missing = [method for method in ("estimate", "observe") if not hasattr(found, method)]
+    if missing:
+        raise ValueError(f"{name}: is no estimator, it has no {missing[0]}(); see Estimator in driftsim/estimators.py")
+    return found
+
+
 def make_estimator(name: str, admission: Admission, outputs: Mapping[str, int]) -> Estimator:
     """A fresh estimator; only the oracle is handed ``outputs``. Raises ``ValueError`` if ``name`` is unknown."""
-    if name == ORACLE:
-        return Oracle(outputs)
-    if name not in ESTIMATORS:
-        raise ValueError(f"unknown estimator {name!r}; choose one of {', '.join([*ESTIMATORS, ORACLE])}")
-    return ESTIMATORS[name](admission)
+    found = estimator_class(name)
+    return found(outputs) if name == ORACLE else found(admission)

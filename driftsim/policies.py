@@ -10,6 +10,7 @@ import heapq
 from collections import deque
 from typing import Protocol, runtime_checkable
 
+from driftsim.plugins import declared, declared_names, is_plugin, plugin
 from driftsim.request import TIERS, Job, Tier
 
 
@@ -139,8 +140,26 @@ POLICIES: dict[str, type[Policy]] = {
 STOCK = "stock"  # the engine's own order: FIFO with no limit in flight
 
 
+def policy_class(name: str) -> type[Policy]:
+    """The class that ``name`` stands for: ours, a declared one, or one that it says the place of.
+
+    Raises ``ValueError`` if there is none, or it is no policy.
+    """
+    if is_plugin(name):
+        found = plugin(name)
+    elif name in POLICIES or name == STOCK:
+        return POLICIES.get(name, Fifo)
+    elif name in declared_names("policy"):
+        found = declared("policy")[name]
+    else:
+        known = ", ".join([STOCK, *POLICIES, *declared_names("policy")])
+        raise ValueError(f"unknown policy {name!r}; choose one of {known}, or give module:Class")
+    missing = [method for method in ("push", "pop", "__len__") if not hasattr(found, method)]
+    if missing:
+        raise ValueError(f"{name}: is no policy, it has no {missing[0]}(); see Policy in driftsim/policies.py")
+    return found
+
+
 def make_policy(name: str) -> Policy:
     """A fresh policy. Raises ``ValueError`` if ``name`` is unknown."""
-    if name not in POLICIES and name != STOCK:
-        raise ValueError(f"unknown policy {name!r}; choose one of {', '.join([STOCK, *POLICIES])}")
-    return POLICIES.get(name, Fifo)()
+    return policy_class(name)()

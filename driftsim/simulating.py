@@ -1,28 +1,52 @@
-"""The verb ``simulate``: a scenario in a file, to a trace."""
+"""A run that is written down: everything that determines it, in TOML or JSON, and what it comes to.
+
+A ``Spec`` is named by its key, the hash of everything in it that can change the result; traces and profiles count by
+their content, plug-ins by their source, paths not at all.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from driftsim.admission import Admission
 from driftsim.calibrate import fit_profile
-from driftsim.latency import load_profile
+from driftsim.estimators import estimator_class
+from driftsim.latency import Profile, load_profile
 from driftsim.metrics import summary
+from driftsim.plugins import is_plugin, source_digest
+from driftsim.policies import policy_class
 from driftsim.run import simulate
 from driftsim.scenario import Scenario
-from driftsim.trace import JOURNAL_FILES, TRACE_FILES, Record, check_place, digest, first_problem, read
-from driftsim.workload import replay
+from driftsim.trace import JOURNAL_FILES, TRACE_FILES, Record, Trace, check_place, digest, first_problem, read
+from driftsim.workload import Process, Workload, arriving, first, replay, resample
+
+PLACES = {"trace", "profile", "steps"}  # what names a thing, or adds to the output, but does not change the result
 
 
-class ScenarioFile(Record):
-    """What a scenario's TOML file says; paths count from the file's folder.
+class Arrivals(Record):
+    """Other arrivals than the recorded ones: those of ``driftsim capture --arrivals``."""
+
+    kind: Literal["poisson", "uniform", "gamma", "closed", "backlog"]
+    rate: float | None = None  # requests / s
+    cv: float = 3.0
+    users: int | None = None
+    think_s: float = 0.0
+
+
+class Spec(Record):
+    """Everything that determines a simulated run; paths count from the file's folder.
 
     trace: the run whose requests are replayed. profile: the latency profile; without one it is fitted to the trace's
-    own steps. The other keys are those of ``driftsim compare``, the table ``admission`` those of its switches.
+    own steps. engine: settings to change, such as ``kv_blocks`` or ``max_num_seqs``. requests: only the first so many.
+    replication: 0 is the workload as recorded, any other a block resample of it, drawn by ``seed``, the same for every
+    policy. The other keys are those of ``driftsim compare``, the table ``admission`` those of its switches.
     """
 
     trace: str
@@ -30,41 +54,95 @@ class ScenarioFile(Record):
     policy: str = "fifo"
     estimator: str = "static"
     admission: Admission = Admission()
-    max_in_flight: int | None = None
+    engine: dict[str, Any] = {}
+    max_in_flight: int | None = Field(default=None, gt=0)
     refill_lag: bool = True
-    rate_scale: float = 1.0
+    noise: bool = False
+    rate_scale: float = Field(default=1.0, gt=0)
+    arrivals: Arrivals | None = None
+    requests: int | None = Field(default=None, gt=0)
+    replication: int = Field(default=0, ge=0)
+    phase: str = "all"  # that the metrics are over
     seed: int = 0
     steps: bool = False  # whether the steps table is written, too
 
+    def identity(self, trace_digest: str, profile_digest: str) -> dict[str, Any]:
+        """All that can change the result, in plain values."""
+        plain = {name: value for name, value in self.model_dump(mode="json").items() if name not in PLACES}
+        sources = {name: _source(name) for name in (self.policy, self.estimator) if is_plugin(name)}
+        return {"key_version": 1, "trace": trace_digest, "profile": profile_digest, "plugins": sources, **plain}
 
-def load_scenario(file: Path) -> ScenarioFile:
-    """Read a scenario. Raises ``ValueError`` naming file, key, value and remedy."""
+    def key(self, trace_digest: str, profile_digest: str) -> str:
+        """SHA-256 of the canonical form, as 32 hexadecimal digits; the same on every platform."""
+        plain = self.identity(trace_digest, profile_digest)
+        canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+@cache
+def _source(name: str) -> str:
     try:
-        return ScenarioFile.model_validate(tomllib.loads(file.read_text()))
+        return source_digest(policy_class(name))
+    except ValueError:
+        return source_digest(estimator_class(name))  # type: ignore[arg-type]
+
+
+def load_spec(file: Path) -> Spec:
+    """Read a run from TOML or JSON. Raises ``ValueError`` naming file, key, value and remedy."""
+    try:
+        text = file.read_text()
+        return Spec.model_validate(json.loads(text) if file.suffix == ".json" else tomllib.loads(text))
     except FileNotFoundError:
         raise ValueError(f"{file}: no such scenario") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"{file}: not readable as TOML ({error})") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{file}: not readable as {file.suffix[1:].upper() or 'TOML'} ({error})") from None
     except ValidationError as error:
         raise ValueError(f"{file}: {first_problem(error)}; correct the scenario") from None
 
 
-def run_scenario(file: Path, out: Path, overwrite: bool = False) -> dict[str, Any]:
-    """Run the scenario in ``file``, write its trace to ``out``, and return the trace's summary."""
-    asked = load_scenario(file)
-    check_place(out, (*TRACE_FILES, *JOURNAL_FILES) if overwrite else ())
-    source = file.parent / asked.trace
-    recorded = read(source)
-    profile = load_profile(file.parent / asked.profile) if asked.profile else fit_profile(recorded, digest(source))
-    scenario = Scenario(
+def dump_spec(spec: Spec) -> str:
+    """``spec`` as JSON; what is left out has its default."""
+    return json.dumps(spec.model_dump(mode="json", exclude_defaults=True), indent=1, sort_keys=True) + "\n"
+
+
+def workload_of(spec: Spec, recorded: Trace) -> Workload:
+    """The requests that ``spec`` runs. Raises ``ValueError`` for what the trace cannot give."""
+    made = replay(recorded, spec.rate_scale)
+    if spec.requests is not None:
+        made = first(made, spec.requests)
+    made = resample(made, spec.seed, spec.replication)
+    if spec.arrivals is not None:
+        made = arriving(made, Process(**spec.arrivals.model_dump()), spec.seed + spec.replication)
+    return made
+
+
+def scenario_of(spec: Spec, profile: Profile) -> Scenario:
+    """The scenario that ``spec`` asks for. Raises ``ValueError`` for engine settings that cannot be."""
+    if spec.engine:
+        try:
+            profile = profile.changed(engine=profile.engine.changed(**spec.engine))
+        except (ValidationError, TypeError) as error:
+            problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
+            raise ValueError(f"engine: {problem}") from None
+    return Scenario(
         profile=profile,
-        policy=asked.policy,
-        estimator=asked.estimator,
-        admission=asked.admission,
-        max_in_flight=asked.max_in_flight,
-        refill_lag=asked.refill_lag,
-        seed=asked.seed,
+        policy=spec.policy,
+        estimator=spec.estimator,
+        admission=spec.admission,
+        max_in_flight=spec.max_in_flight,
+        refill_lag=spec.refill_lag,
+        noise=spec.noise,
+        seed=spec.seed if spec.replication == 0 else spec.seed + spec.replication,
     )
-    trace = simulate(scenario, replay(recorded, asked.rate_scale), record_steps=asked.steps)
+
+
+def run_file(file: Path, out: Path, overwrite: bool = False) -> dict[str, Any]:
+    """Run the spec in ``file``, write its trace to ``out``, and return the trace's summary."""
+    spec = load_spec(file)
+    check_place(out, (*TRACE_FILES, *JOURNAL_FILES) if overwrite else ())
+    source = file.parent / spec.trace
+    recorded = read(source)
+    profile = load_profile(file.parent / spec.profile) if spec.profile else fit_profile(recorded, digest(source))
+    trace = simulate(scenario_of(spec, profile), workload_of(spec, recorded), record_steps=spec.steps)
     trace.write(out, overwrite=overwrite)
-    return summary(trace, asked.admission)
+    return summary(trace, spec.admission, phase=spec.phase)

@@ -13,7 +13,7 @@ from driftsim.admission import Admission
 from driftsim.engine.recorded import Sent, on_recorded_steps
 from driftsim.latency import TICKS_PER_SECOND, Profile, ticks
 from driftsim.metrics import LATENCIES, PERCENTILES, e2e, tpot, ttft
-from driftsim.policies import POLICIES, STOCK
+from driftsim.policies import STOCK, policy_class
 from driftsim.request import Job, Request, Tier
 from driftsim.run import simulate
 from driftsim.scenario import Scenario
@@ -141,8 +141,10 @@ def as_measured(trace: Trace, profile: Profile, name: str = "trace", **switches:
     """
     header = trace.header
     policy = str(header.admission.get("policy", STOCK))
-    if policy not in (STOCK, *POLICIES):
-        raise TraceError(f"{name}/header.json: policy {policy!r} is not known; correct the header")
+    try:
+        policy_class(policy)
+    except ValueError as error:
+        raise TraceError(f"{name}/header.json: {error}") from None
     admission = {key: header.admission[key] for key in Admission.model_fields if key in header.admission}
     profile = profile.changed(engine=_told(header.engine, profile.engine))
     if received_at_arrival(trace):  # nothing lies between the two

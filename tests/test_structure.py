@@ -20,7 +20,7 @@ from tests.strategies import engine, profile, workload
 
 PACKAGE = Path(__file__).resolve().parent.parent / "driftsim"
 LAYERS = [
-    {"request", "trace"},
+    {"request", "trace", "plugins"},
     {"lives"},
     {
         "classify",
@@ -43,12 +43,14 @@ LAYERS = [
     {"judging"},
     {"timings"},
     {"calibrate"},
-    {"compare", "simulating"},
+    {"compare", "simulating", "conformance"},
+    {"store", "reading", "grid", "checking"},
+    {"sweep", "cluster"},
     {"answer"},
     {"plots", "report"},
-    {"validation_plots"},
+    {"validation_plots", "sweep_plots"},
     {"terminal"},
-    {"capturing", "calibrating"},
+    {"capturing", "calibrating", "sweeping"},
     {"cli"},
 ]
 ONLY_IN = {
@@ -56,10 +58,12 @@ ONLY_IN = {
     "vllm": {"live"},
     "psutil": {"live"},
     "torch": {"live"},
-    "matplotlib": {"plots", "validation_plots"},
+    "matplotlib": {"plots", "validation_plots", "sweep_plots"},
     "jinja2": {"report"},
-    "typer": {"cli", "capturing", "calibrating"},
-    "rich": {"cli", "capturing", "calibrating", "terminal"},
+    "typer": {"cli", "capturing", "calibrating", "sweeping"},
+    "rich": {"cli", "capturing", "calibrating", "sweeping", "terminal"},
+    "joblib": {"sweep"},
+    "distributed": {"cluster"},
     "openai": {"live"},
     "pynvml": {"live"},
 }

@@ -31,7 +31,12 @@ def interleaved(out: Path, plans: Sequence[Plan], repeats: int) -> list[Run]:
         raise ValueError(f"repeats must be at least 1, got {repeats}")
     if len(plans) * repeats == 1:
         return [Run(out, plans[0])]
-    return [Run(out / f"{plan.policy}-{turn}", plan) for turn in range(1, repeats + 1) for plan in plans]
+    names = [plan.policy.rpartition(":")[2] for plan in plans]  # of a plug-in: its class
+    return [
+        Run(out / f"{name}-{turn}", plan)
+        for turn in range(1, repeats + 1)
+        for name, plan in zip(names, plans, strict=True)
+    ]
 
 
 def check_places(runs: Sequence[Run]) -> None:

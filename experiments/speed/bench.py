@@ -164,7 +164,7 @@ def in_memory(count: int, load: float, policy: str, estimator: str) -> dict[str,
 
 def end_to_end(count: int, load: float = 0.95) -> dict[str, float]:
     """What ``driftsim simulate`` does: read Parquet, simulate, measure, write Parquet; start-up is not counted."""
-    from driftsim.simulating import run_scenario
+    from driftsim.simulating import run_file
 
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source"
@@ -174,7 +174,7 @@ def end_to_end(count: int, load: float = 0.95) -> dict[str, float]:
         scenario.write_text('trace = "source"\nprofile = "profile.json"\npolicy = "fifo"\nestimator = "ema"\n')
         gc.collect()
         began = time.process_time()
-        summary = run_scenario(scenario, Path(folder) / "out")
+        summary = run_file(scenario, Path(folder) / "out")
         used = time.process_time() - began
         assert summary["finished"] == count
     return {"cpu_s": used}

@@ -1,0 +1,103 @@
+"""A run that is written down: in and out of TOML and JSON, and a key that is its content."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from driftsim.simulating import Spec, dump_spec, load_spec, scenario_of, workload_of
+from driftsim.trace import read
+from tests.commands import driftsim
+from tests.strategies import profile
+
+WHOLE = """
+trace = "t"
+profile = "p.json"
+policy = "sjf"
+estimator = "ema"
+max_in_flight = 8
+rate_scale = 1.5
+replication = 3
+seed = 7
+[admission]
+clamp_at_max_tokens = true
+[engine]
+kv_blocks = 200
+[arrivals]
+kind = "poisson"
+rate = 2
+"""
+
+
+def test_the_key_is_pinned() -> None:
+    assert Spec(trace="t").key("a", "b") == "c23c3f9d2ffc1400cd0c575003cab845"
+
+
+def test_order_and_paths_do_not_change_the_key_and_everything_else_does(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.toml", tmp_path / "other.json"
+    one.write_text(WHOLE)
+    spec = load_spec(one)
+    other.write_text(json.dumps(dict(reversed(json.loads(dump_spec(spec)).items()))))
+    again = load_spec(other)
+    assert again == spec
+    key = spec.key("a", "b")
+    assert again.changed(trace="elsewhere", profile="q.json", steps=True).key("a", "b") == key
+    different = {spec.key("x", "b"), spec.key("a", "x")}
+    for change in (
+        {"policy": "fifo"}, {"estimator": "static"}, {"seed": 8}, {"replication": 4}, {"rate_scale": 1.0},
+        {"max_in_flight": 9}, {"refill_lag": False}, {"noise": True}, {"requests": 5}, {"phase": "x"},
+        {"engine": {"kv_blocks": 201}}, {"arrivals": None}, {"admission": spec.admission.changed(alpha=0.2)},
+    ):  # fmt: skip
+        different.add(spec.changed(**change).key("a", "b"))
+    assert len(different | {key}) == 16
+
+
+def test_numbers_that_are_equal_give_one_key() -> None:
+    assert Spec(trace="t", rate_scale=2).key("a", "b") == Spec(trace="t", rate_scale=2.0).key("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('trace = "t"\npolcy = "fifo"', "polcy: Extra inputs are not permitted"),
+        ('trace = "t"\nrate_scale = 0', "rate_scale: Input should be greater than 0"),
+        ("trace = ", "not readable as TOML"),
+        ("", "trace: Field required"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "s.toml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_spec(tmp_path / "s.toml")
+
+
+def test_the_command_runs_what_is_written(shipped: Path, tmp_path: Path) -> None:
+    profile().save(tmp_path / "p.json")
+    (tmp_path / "s.toml").write_text(
+        f'trace = "{shipped}"\nprofile = "p.json"\npolicy = "sjf"\nrequests = 40\nsteps = true\n'
+    )
+    run = driftsim("simulate", tmp_path / "s.toml", "--out", tmp_path / "out")
+    assert run.returncode == 0, run.stderr
+    made = read(tmp_path / "out")
+    assert len(made.requests) == 40
+    assert made.steps is not None
+    assert made.header.admission["policy"] == "sjf"
+
+
+def test_switches_reach_the_run(shipped: Path) -> None:
+    recorded = read(shipped)
+    spec = Spec.model_validate(
+        {"trace": "t", "engine": {"kv_blocks": 77}, "arrivals": {"kind": "closed", "users": 3}, "requests": 20}
+    )
+    assert scenario_of(spec, profile()).profile.engine.kv_blocks == 77
+    made = workload_of(spec, recorded)
+    assert len(made) == 20
+    assert made.info.phases[0].users == 3
+    with pytest.raises(ValueError, match="engine: kv_blocks"):
+        scenario_of(spec.changed(engine={"kv_blocks": 0}), profile())
+    with pytest.raises(ValueError, match="engine: "):
+        scenario_of(spec.changed(engine={"kv_block": 5}), profile())
+    other = workload_of(spec.changed(arrivals=None, requests=None, replication=2), recorded)
+    assert list(other.table["request_id"]) != list(recorded.requests["request_id"])
