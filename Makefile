@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint live bench experiments clean
+.PHONY: help demo test lint check live bench experiments clean
 
 help:
 	@echo "make demo   compare the schedulers on a recorded trace; writes out/demo/report.html"
 	@echo "make test   the tests, without vLLM"
+	@echo "make check  the gate: have latency or error become worse than the baseline says?"
 	@echo "make lint   ruff and mypy --strict"
 	@echo "make experiments  remake what experiments/ stores and the generated tables of the READMEs"
 	@echo "make bench  how fast the simulator is; QUICK=1 takes a minute"
@@ -18,12 +19,15 @@ demo: .venv/core
 	@echo "open out/demo/report.html"
 
 test: .venv/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 lint: .venv/test
 	$(BIN)/ruff check driftsim tests experiments
 	$(BIN)/ruff format --check driftsim tests experiments
 	$(BIN)/mypy
+
+check: .venv/core
+	$(BIN)/driftsim check --baseline experiments/gate/baseline.json
 
 live: .venv/live
 	$(BIN)/python -m pytest -m live

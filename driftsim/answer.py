@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from driftsim.compare import BASELINE, Change, Comparison, Setting
+from driftsim.extent import beyond
 from driftsim.metrics import FEWEST_FOR_P99, summary
 
 MIRRORED_VLLM = "0.32.0"  # the version whose decisions the conformance suite holds the engine to
@@ -33,6 +34,8 @@ def warnings(comparison: Comparison) -> list[str]:
         found.append(f"the engine mirrors vLLM {MIRRORED_VLLM}; this trace is from {version}, not checked against it")
     if plan.profile.engine.assumed:
         found.append(f"the engine did not tell, and these are assumed: {', '.join(plan.profile.engine.assumed)}")
+    found += [warning.removesuffix(".") for warning in plan.profile.warnings]
+    found += beyond(plan.profile, comparison.traces[BASELINE])
     for count, what in (("rejected", "never fit this engine and were rejected"), ("errors", "outgrew its KV cache")):
         most = max(comparison.summaries[setting][0][count] for setting in plan.settings)
         if most:

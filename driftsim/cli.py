@@ -344,7 +344,9 @@ def simulate(
     from driftsim.report import dumps, without_nan
     from driftsim.simulating import run_file
 
-    summary = run_file(scenario, out, overwrite)
+    summary, warnings = run_file(scenario, out, overwrite)
+    for warning in warnings:
+        typer.echo(f"Warning: {warning}.", err=True)
     if as_json:
         typer.echo(dumps(without_nan(summary)))
         return

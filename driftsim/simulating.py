@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 from driftsim.admission import Admission
 from driftsim.calibrate import fit_profile
 from driftsim.estimators import estimator_class
+from driftsim.extent import beyond
 from driftsim.latency import Profile, load_profile
 from driftsim.metrics import summary
 from driftsim.plugins import is_plugin, source_digest
@@ -136,8 +137,8 @@ def scenario_of(spec: Spec, profile: Profile) -> Scenario:
     )
 
 
-def run_file(file: Path, out: Path, overwrite: bool = False) -> dict[str, Any]:
-    """Run the spec in ``file``, write its trace to ``out``, and return the trace's summary."""
+def run_file(file: Path, out: Path, overwrite: bool = False) -> tuple[dict[str, Any], list[str]]:
+    """Run the spec in ``file`` and write its trace to ``out``; returns the trace's summary, and warnings."""
     spec = load_spec(file)
     check_place(out, (*TRACE_FILES, *JOURNAL_FILES) if overwrite else ())
     source = file.parent / spec.trace
@@ -145,4 +146,4 @@ def run_file(file: Path, out: Path, overwrite: bool = False) -> dict[str, Any]:
     profile = load_profile(file.parent / spec.profile) if spec.profile else fit_profile(recorded, digest(source))
     trace = simulate(scenario_of(spec, profile), workload_of(spec, recorded), record_steps=spec.steps)
     trace.write(out, overwrite=overwrite)
-    return summary(trace, spec.admission, phase=spec.phase)
+    return summary(trace, spec.admission, phase=spec.phase), [*profile.warnings, *beyond(profile, trace)]

@@ -257,20 +257,20 @@ class _Recorder:
 
 # -- local processes
 
-_inputs: Inputs | None = None  # of a worker process
+_held: tuple[str, Inputs] | None = None  # what a worker process works with, and the file that it came from
 
 
 def _run_batch(tasks: Sequence[Task], source: str, under_way: str, keep: Path | None) -> list[dict[str, Any]]:
     """A worker's part: the rows of ``tasks``; the key of the one under way is always in a file of this process."""
-    global _inputs
-    if _inputs is None:
-        _inputs = pickle.loads(Path(source).read_bytes())
+    global _held
+    if _held is None or _held[0] != source:  # a process may serve several sweeps
+        _held = (source, pickle.loads(Path(source).read_bytes()))
     rows = []
     file = os.open(f"{under_way}/{os.getpid()}", os.O_WRONLY | os.O_CREAT, 0o600)
     try:
         for task in tasks:
             os.pwrite(file, task.key.encode(), 0)
-            rows.append(run_task(task, _inputs, keep))
+            rows.append(run_task(task, _held[1], keep))
         os.ftruncate(file, 0)
     finally:
         os.close(file)

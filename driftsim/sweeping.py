@@ -222,9 +222,10 @@ def _axes(names: list[str]) -> list[str]:
 def _print(table: pd.DataFrame) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False)
-    console.width = max(console.width, TABLE_WIDTH)
     lines = [[_shown(value) for value in row] for row in table.itertuples(index=False)]
+    widths = [max(map(len, column)) + 1 for column in zip(map(str, table), *lines, strict=True)]
+    console = Console(highlight=False)
+    console.width = max(console.width, TABLE_WIDTH, sum(widths))
     print_table(console, "", [f"{name}\n" for name in map(str, table)], lines)
 
 

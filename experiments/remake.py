@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from driftsim.trace import Trace, read
-from experiments import accuracy, capture_overhead, estimation_error, first_principles, measured_policies
+from experiments import accuracy, capture_overhead, estimation_error, first_principles, measured_policies, sweep_cost
 from experiments.speed import document as speed
 
 ROOT = estimation_error.ROOT
@@ -120,6 +120,7 @@ BLOCKS = {
     "accuracy": accuracy.accuracy_block,
     "effects": accuracy.effects_block,
     "first-principles": first_principles.block,
+    "sweep-cost": sweep_cost.block,
     "overhead": capture_overhead.block,
     "speed": speed.block,
 }

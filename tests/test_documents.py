@@ -89,7 +89,7 @@ def test_make_targets_in_the_readme_exist_and_ci_runs_the_tests_it_names() -> No
     for target in set(re.findall(r"`?make (\w+)", (ROOT / "README.md").read_text())):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     commands = (ROOT / ".ci" / "run").read_text()
-    assert all(f"make {target}" in commands for target in ("lint", "demo", "test", "live", "bench"))
+    assert all(f"make {target}" in commands for target in ("lint", "demo", "test", "check", "live", "bench"))
 
 
 def test_compare_options_in_the_readme_exist() -> None:

@@ -237,20 +237,20 @@ def test_a_cluster_with_a_worker_killed_gives_the_rows_of_a_local_sweep(
     place: Path, tmp_path: Path, cluster: tuple[str, list[subprocess.Popen[bytes]]]
 ) -> None:
     address, workers = cluster
-    (place / "cluster.toml").write_text(GRID.replace("replications = 4", "replications = 100"))
+    (place / "cluster.toml").write_text(GRID.replace("replications = 4", "replications = 40"))
     tasks, inputs = plan(load_grid(place / "cluster.toml"))
     killed: list[int] = []
 
     def watch(progress: Progress) -> None:
-        if progress.done > 20 and not killed:
+        if progress.done > 10 and not killed:
             workers[0].kill()
             killed.append(progress.done)
 
     with Store.open(tmp_path / "far", create=True) as store:
         done = sweep(tasks, inputs, store, address=address, watch=watch)
-    assert (done.done, done.failed) == (400, 0)
+    assert (done.done, done.failed) == (160, 0)
     assert killed
-    assert killed[0] < 400
+    assert killed[0] < 160
     with Store.open(tmp_path / "near", create=True) as store:
         sweep(tasks, inputs, store, jobs=1)
     pd.testing.assert_frame_equal(rows_of(tmp_path / "far"), rows_of(tmp_path / "near"))

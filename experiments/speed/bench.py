@@ -174,7 +174,7 @@ def end_to_end(count: int, load: float = 0.95) -> dict[str, float]:
         scenario.write_text('trace = "source"\nprofile = "profile.json"\npolicy = "fifo"\nestimator = "ema"\n')
         gc.collect()
         began = time.process_time()
-        summary = run_file(scenario, Path(folder) / "out")
+        summary, _ = run_file(scenario, Path(folder) / "out")
         used = time.process_time() - began
         assert summary["finished"] == count
     return {"cpu_s": used}

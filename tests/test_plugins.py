@@ -1,0 +1,195 @@
+"""Policies and estimators from the user's own file: in every verb, held to the laws, and in the key."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from driftsim import plugins
+from driftsim.admission import Admission
+from driftsim.conformance import conformance, verdicts
+from driftsim.estimators import ESTIMATORS, make_estimator
+from driftsim.policies import POLICIES, make_policy
+from driftsim.simulating import Spec
+from tests.commands import driftsim
+from tests.test_sweep import place
+
+__all__ = ["place"]
+MINE = '''
+from driftsim.estimators import Static
+from driftsim.policies import Keyed
+
+
+class Longest(Keyed):
+    """The largest budget first."""
+
+    def key(self, job):
+        return -job.budget
+
+
+class Fifty(Static):
+    """Always fifty tokens."""
+
+    def estimate(self, request, category, now):
+        from driftsim.estimators import Estimate
+        return Estimate(50, 1.0)
+
+
+class Scans:
+    """Planted: looks at everybody who waits, and forgets every hundredth."""
+
+    def __init__(self):
+        self.jobs = []
+        self.count = 0
+
+    def push(self, job, now):
+        self.count += 1
+        if self.count % 100:
+            self.jobs.append(job)
+
+    def pop(self, now):
+        if not self.jobs:
+            raise IndexError
+        best = min(self.jobs, key=lambda job: job.budget)
+        self.jobs.remove(best)
+        return best
+
+    def __len__(self):
+        return len(self.jobs)
+
+
+class Shared(Fifty):
+    """Planted: what one instance learns, all know."""
+
+    learned = []
+
+    def estimate(self, request, category, now):
+        from driftsim.estimators import Estimate
+        return Estimate(50 + len(self.learned), 1.0)
+
+    def observe(self, job, output_length, censored, now):
+        self.learned.append(output_length)
+
+
+class Random(Keyed):
+    """Planted: another order each time."""
+
+    def key(self, job):
+        import random
+        return random.random()
+
+
+class Neither:
+    pass
+'''
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    file = tmp_path / "mine.py"
+    file.write_text(MINE)
+    return file
+
+
+def test_a_policy_and_an_estimator_of_ones_own_work_in_every_verb(place: Path, mine: Path, tmp_path: Path) -> None:
+    policy, estimator = f"{mine}:Longest", f"{mine}:Fifty"
+    told = driftsim(
+        "compare", place / "t", "--policies", f"fifo,{policy}", "--estimators", f"static,{estimator}",
+        "--replications", 1, "--jobs", 1, "--json",
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    rows = json.loads(told.stdout)["rows"]
+    assert {(row["policy"], row["estimator"]) for row in rows} == {
+        (one, other) for one in ("fifo", policy) for other in ("static", estimator)
+    }
+    (tmp_path / "s.toml").write_text(f'trace = "{place}/t"\npolicy = "{policy}"\nestimator = "{estimator}"\n')
+    assert driftsim("simulate", tmp_path / "s.toml", "--out", tmp_path / "out").returncode == 0
+    made = driftsim("validate", tmp_path / "out", "--profile", place / "p.json")
+    assert made.returncode == 0, made.stderr
+    (tmp_path / "g.toml").write_text(f'[base]\ntrace = "{place}/t"\n[grid]\npolicy = ["fifo", "{policy}"]\n')
+    assert driftsim("sweep", tmp_path / "g.toml", "--store", tmp_path / "s", "--jobs", 2).returncode == 0
+    assert "Longest" in driftsim("show", tmp_path / "s").stdout
+
+
+def test_a_module_in_the_working_directory_is_found(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(mine.parent)
+    assert type(make_policy("mine:Longest")).__name__ == "Longest"
+
+
+def test_what_a_package_declares_is_known_by_its_name(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Point:
+        name = "longest"
+
+        def load(self) -> type:
+            return plugins.plugin(f"{mine}:Longest")
+
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [Point()] if group == "driftsim.policies" else [])
+    assert type(make_policy("longest")).__name__ == "Longest"
+    with pytest.raises(ValueError, match="unknown policy 'longes'; choose one of stock, .*, longest"):
+        make_policy("longes")
+
+
+def test_the_source_is_part_of_the_key(mine: Path) -> None:
+    from driftsim import simulating
+
+    spec = Spec(trace="t", policy=f"{mine}:Longest")
+    before = spec.key("a", "b")
+    assert before != Spec(trace="t").key("a", "b")
+    mine.write_text(MINE + "\n# another thought\n")
+    simulating._source.cache_clear()
+    assert spec.key("a", "b") != before
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("absent.py:X", "absent.py: no such file"),
+        ("no.such.module:X", "no.such.module: does not import"),
+        ("{}:Missing", "has no class 'Missing'; it has "),
+        ("{}:Neither", "is no policy, it has no push"),
+    ],
+)
+def test_what_is_no_plug_in_is_said(place: Path, mine: Path, name: str, message: str) -> None:
+    run = driftsim("compare", place / "t", "--policies", name.format(mine), "--replications", 1)
+    assert run.returncode == 2
+    assert message in run.stderr
+    assert run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", [*POLICIES, "stock"])
+def test_our_policies_keep_the_laws(name: str) -> None:
+    assert [verdict for verdict in conformance("policy", name) if verdict.seen] == []
+
+
+@pytest.mark.parametrize("name", [*ESTIMATORS, "oracle"])
+def test_our_estimators_keep_the_laws(name: str) -> None:
+    assert [verdict for verdict in conformance("estimator", name) if verdict.seen] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        ("Scans", {"every request leaves exactly once", "pop gives each job once, IndexError when empty",
+                   "a decision costs no scan of the queue"}),
+        ("Random", {"the same run gives the same trace", "the future cannot change the past"}),
+        ("Shared", {"the same run gives the same trace", "two estimators share no state"}),
+        ("Longest", set()),
+        ("Fifty", set()),
+    ],
+)  # fmt: skip
+def test_a_planted_mistake_breaks_the_law_that_it_should(mine: Path, name: str, broken: set[str]) -> None:
+    _, found = verdicts(f"{mine}:{name}")
+    seen = {verdict.law for verdict in found if verdict.seen}
+    assert broken - {"every request leaves exactly once"} <= seen
+    assert bool(seen) == bool(broken)
+    run = driftsim("conformance", f"{mine}:{name}")
+    assert run.returncode == (1 if broken else 0)
+    assert run.stdout.count("FAILS") == len(seen)
+
+
+def test_an_estimator_gets_the_switches(mine: Path) -> None:
+    made: Any = make_estimator(f"{mine}:Fifty", Admission(alpha=0.3), {})
+    assert made.admission.alpha == 0.3
