@@ -157,8 +157,8 @@ def block() -> str:
             f"| growth of the driver's memory over the last nine tenths | {told['driver_memory_growth_mb']:.0f} MB |",
             f"| rows that the driver takes, writes and reports | {told['driver_rows_per_s']:,.0f} a second |",
             "",
-            f"So 10^6 such runs take about {hours:.1f} hours on 100 workers like these; the driver would saturate at about "
-            f"{workers:,.0f} workers; their rows take {1e6 * told['row_bytes'] / 1e9:.1f} GB of journal.",
+            f"So 10^6 such runs take about {hours:.1f} hours on 100 workers like these; the driver would saturate at "
+            f"about {workers:,.0f} workers; their rows take {1e6 * told['row_bytes'] / 1e9:.1f} GB of journal.",
             "",
         ]
     )

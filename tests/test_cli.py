@@ -198,7 +198,7 @@ def test_version_is_told() -> None:
 
 CAPTURES: list[tuple[tuple[str, ...], str]] = [
     (("--policies", "lifo"), "unknown policy 'lifo'; choose one of stock, fifo"),
-    (("--estimator", "oracle"), "unknown estimator 'oracle'"),
+    (("--estimator", "oracle"), "the estimator 'oracle' is told every length"),
     (("--force-lengths",), "--force-lengths needs --replay TRACE"),
     (("--engine", "openai"), "--engine openai needs --base-url"),
     (("--engine", "openai", "--base-url", "here"), "--base-url 'here' is no URL"),
