@@ -31,6 +31,8 @@ class Lives:
             "output_words",
             "preemptions",
             "prompt_tokens",
+            "batch_id",
+            "batch_size",
         )
         self.counts = {name: array("q", [-1]) * count for name in names}
         self.texts: dict[str, list[str | None]] = {

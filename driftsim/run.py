@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from driftsim import __version__
 from driftsim.accounting import Accounting
 from driftsim.dispatcher import Departure, Dispatcher
 from driftsim.engine.continuous import ARRIVE, RELEASE, ContinuousEngine, Moment
+from driftsim.engine.microbatch import MicrobatchEngine
 from driftsim.engine.pipelined import engine_for
 from driftsim.engine.sequence import Sequence
 from driftsim.estimators import ORACLE, make_estimator
@@ -80,7 +83,7 @@ class Simulation:
             scenario.limit,
         )
         self.steps: list[tuple[float, ...]] = []
-        self.engine = (engine or engine_for(profile.engine))(
+        self.engine: Any = (engine or _engine(scenario))(
             self.env, profile.engine, step_times(scenario), ticks(profile.gap_s), self._left,
             self.steps.append if record_steps else None,
         )  # fmt: skip
@@ -163,6 +166,8 @@ class Simulation:
             texts["finish_reason"][row] = sequence.finish_reason
             if sequence.error is not None:
                 texts["error"][row] = sequence.error
+            if sequence.batch is not None:
+                counts["batch_id"][row], counts["batch_size"][row] = sequence.batch
         if self.notify_lag:
             Moment(self.env, self.notify_lag, ARRIVE, lambda _: self._departed(sequences))
         else:
@@ -217,7 +222,7 @@ class Simulation:
         return Header(
             kind="simulated",
             driftsim_version=__version__,
-            engine=profile.engine.changed(name="continuous"),
+            engine=profile.engine.changed(name="continuous" if scenario.barrier is None else "microbatch"),
             model=profile.model,
             hardware=profile.hardware,
             workload=self.workload.info.changed(phases=phases),
@@ -228,6 +233,13 @@ class Simulation:
             clocks=CLOCKS,
             notes=self.workload.notes,
         )
+
+
+def _engine(scenario: Scenario) -> Callable[..., Any]:
+    """What serves the jobs of ``scenario``: batch after batch, or continuously."""
+    if scenario.barrier is not None:
+        return partial(MicrobatchEngine, barrier=scenario.barrier)
+    return engine_for(scenario.profile.engine)
 
 
 def step_times(scenario: Scenario) -> StepTime:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from driftsim.admission import Admission
+from driftsim.engine.microbatch import Barrier
 from driftsim.latency import Profile
 from driftsim.policies import STOCK
 
@@ -15,6 +16,7 @@ class Scenario:
 
     ``max_in_flight`` None means the engine's ``max_num_seqs``; the policy ``stock`` is FIFO with no limit at all.
     ``refill_lag`` off lets an outside dispatcher refill a freed slot before the next step, as no real one can.
+    ``barrier``: the published system's worker, which serves one batch at a time, instead of continuous batching.
     ``noise`` draws step times around the profile's, by ``seed``.
     """
 
@@ -25,6 +27,7 @@ class Scenario:
     max_in_flight: int | None = None
     refill_lag: bool = True
     noise: bool = False
+    barrier: Barrier | None = None
     seed: int = 0
 
     @property

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 
 from driftsim.admission import Admission
 from driftsim.calibrate import fit_profile
+from driftsim.engine.microbatch import Barrier
 from driftsim.estimators import estimator_class
 from driftsim.extent import beyond
 from driftsim.latency import Profile, load_profile
@@ -46,8 +47,8 @@ class Spec(Record):
 
     trace: the run whose requests are replayed. profile: the latency profile; without one it is fitted to the trace's
     own steps. engine: settings to change, such as ``kv_blocks`` or ``max_num_seqs``. requests: only the first so many.
-    replication: 0 is the workload as recorded, any other a block resample of it, drawn by ``seed``, the same for every
-    policy. The other keys are those of ``driftsim compare``, the table ``admission`` those of its switches.
+    barrier: a table, which may be empty, of the published worker's constants: one batch at a time. replication: 0 is
+    the workload as recorded, any other a block resample of it, drawn by ``seed``, the same for every policy. The other keys are those of ``driftsim compare``, the table ``admission`` those of its switches.
     """
 
     trace: str
@@ -59,6 +60,7 @@ class Spec(Record):
     max_in_flight: int | None = Field(default=None, gt=0)
     refill_lag: bool = True
     noise: bool = False
+    barrier: Barrier | None = None
     rate_scale: float = Field(default=1.0, gt=0)
     arrivals: Arrivals | None = None
     requests: int | None = Field(default=None, gt=0)
@@ -68,8 +70,12 @@ class Spec(Record):
     steps: bool = False  # whether the steps table is written, too
 
     def identity(self, trace_digest: str, profile_digest: str) -> dict[str, Any]:
-        """All that can change the result, in plain values."""
-        plain = {name: value for name, value in self.model_dump(mode="json").items() if name not in PLACES}
+        """All that can change the result, in plain values; what has its default is left out.
+
+        So a switch that is added later leaves old keys as they are; a default that changes takes a new ``key_version``.
+        """
+        asked = self.model_dump(mode="json", exclude_defaults=True)
+        plain = {name: value for name, value in asked.items() if name not in PLACES}
         sources = {name: _source(name) for name in (self.policy, self.estimator) if is_plugin(name)}
         return {"key_version": 1, "trace": trace_digest, "profile": profile_digest, "plugins": sources, **plain}
 
@@ -133,6 +139,7 @@ def scenario_of(spec: Spec, profile: Profile) -> Scenario:
         max_in_flight=spec.max_in_flight,
         refill_lag=spec.refill_lag,
         noise=spec.noise,
+        barrier=spec.barrier,
         seed=spec.seed if spec.replication == 0 else spec.seed + spec.replication,
     )
 

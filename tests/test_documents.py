@@ -93,7 +93,9 @@ def test_make_targets_in_the_readme_exist_and_ci_runs_the_tests_it_names() -> No
 
 
 def test_compare_options_in_the_readme_exist() -> None:
-    source = "".join((ROOT / "driftsim" / name).read_text() for name in ("cli.py", "capturing.py"))
+    source = "".join(
+        (ROOT / "driftsim" / name).read_text() for name in ("cli.py", "capturing.py", "calibrating.py", "sweeping.py")
+    )
     table = "".join(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `--"))
     options = set(re.findall(r"--([a-z][a-z-]+)", table))
     assert len(options) > 15

@@ -15,8 +15,8 @@ class Sequence:
     """
 
     __slots__ = (
-        "computed", "ends", "error", "finish", "finish_reason", "first_token", "job", "number", "offset", "preemptions",
-        "prompt", "queued", "rank", "scheduled", "shown", "target",
+        "batch", "computed", "ends", "error", "finish", "finish_reason", "first_token", "job", "number", "offset",
+        "preemptions", "prompt", "queued", "rank", "scheduled", "shown", "target",
     )  # fmt: skip
 
     def __init__(self, job: Job, target: int) -> None:
@@ -36,6 +36,7 @@ class Sequence:
         self.finish: int | None = None
         self.finish_reason = ""
         self.error: str | None = None
+        self.batch: tuple[int, int] | None = None  # number and size of its batch, where the engine has batches
 
     @property
     def length(self) -> int:
