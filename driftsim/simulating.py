@@ -46,9 +46,10 @@ class Spec(Record):
     """Everything that determines a simulated run; paths count from the file's folder.
 
     trace: the run whose requests are replayed. profile: the latency profile; without one it is fitted to the trace's
-    own steps. engine: settings to change, such as ``kv_blocks`` or ``max_num_seqs``. requests: only the first so many.
-    barrier: a table, which may be empty, of the published worker's constants: one batch at a time. replication: 0 is
-    the workload as recorded, any other a block resample of it, drawn by ``seed``, the same for every policy. The other keys are those of ``driftsim compare``, the table ``admission`` those of its switches.
+    own steps. engine: settings to change, such as ``kv_blocks`` or ``max_num_seqs``. barrier: a table, which may be
+    empty, of the published worker's constants, one batch at a time. requests: only the first so many. replication: 0 is
+    the workload as recorded, any other a block resample of it, drawn by ``seed``, the same for every policy. The other
+    keys are those of ``driftsim compare``, the table ``admission`` those of its switches.
     """
 
     trace: str
