@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
@@ -75,14 +75,24 @@ class LinearStepTime:
     prefill_step: int = 0
     hidden_tokens: int = 0
     graph_sizes: tuple[int, ...] = ()
+    plain: bool = field(init=False)  # nothing but the four linear terms
 
     def __post_init__(self) -> None:
+        extra = self.prefill_attention or self.prefill_step or self.hidden_tokens or self.graph_sizes
+        object.__setattr__(self, "plain", not extra)
         coefficients = (self.prefill_token, self.decode_request, self.context_token, self.prefill_attention)
         if self.intercept < 1 or min(*coefficients, self.prefill_step, self.hidden_tokens) < 0:
             raise ValueError(f"a step takes time: intercept above 0, nothing negative; got {self}")
 
     def step(self, batch: Batch) -> int:
         """The duration of one step."""
+        if self.plain:
+            return (
+                self.intercept
+                + self.prefill_token * batch.prefill_tokens
+                + self.decode_request * batch.decode_requests
+                + self.context_token * batch.context_tokens
+            )
         duration = self._decode(batch)
         if batch.prefill_tokens:
             tokens = batch.prefill_tokens
@@ -108,7 +118,12 @@ class LinearStepTime:
         >>> model.decode_run(Batch(decode_requests=2, context_tokens=10), 3)  # contexts 10, 12, 14
         366
         """
-        return n * self._decode(batch) + self.context_token * batch.decode_requests * (n * (n - 1) // 2)
+        size, per_token = batch.decode_requests, self.context_token
+        if self.plain:
+            first = self.intercept + self.decode_request * size + per_token * batch.context_tokens
+        else:
+            first = self._decode(batch)
+        return n * first + per_token * size * (n * (n - 1) // 2)
 
     def decode_steps(self, batch: Batch, elapsed: int, gap: int) -> int:
         """The positive root of the quadratic in n, by floats, then put right by at most a step in integers.
@@ -117,8 +132,12 @@ class LinearStepTime:
         >>> [model.decode_steps(Batch(decode_requests=2, context_tokens=10), elapsed, 0) for elapsed in (0, 120, 121)]
         [1, 1, 2]
         """
-        growth = self.context_token * batch.decode_requests  # ticks a step gets longer by
-        first = self._decode(batch) + gap
+        size, per_token = batch.decode_requests, self.context_token
+        growth = per_token * size  # ticks a step gets longer by
+        if self.plain:
+            first = self.intercept + self.decode_request * size + per_token * batch.context_tokens + gap
+        else:
+            first = self._decode(batch) + gap
         if growth:
             slope = first - growth / 2
             n = int((math.sqrt(slope * slope + 2 * growth * elapsed) - slope) / growth)

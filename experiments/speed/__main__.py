@@ -1,7 +1,7 @@
 """The speed benchmark: 1k to 1M requests, three loads, KV pressure, end to end, and the peers that are installed.
 
     python -m experiments.speed            # all of it, and remakes experiments/speed/results.json
-    python -m experiments.speed --quick    # 10k and 100k, for a CI machine; stores nothing
+    python -m experiments.speed --quick    # 10k and 100k, for a CI machine: targets with some slack; stores nothing
 
 Every measurement runs in a process of its own, beside a bare SimPy timeout in that process: the unit. The last line on
 stdout is one JSON document. Exits 1 if a target is missed.
@@ -29,6 +29,7 @@ TARGETS: dict[str, float] = {  # at most
     "exponent": 1.05,
     "peak_rss_mb": 1536,
 }
+SHARED = 1.3  # times a target: what a single turn on a CI machine, which others share, may take
 
 
 def main() -> int:
@@ -68,14 +69,16 @@ def main() -> int:
         "end_to_end_requests": largest,
         "machine": hardware(),
     }
-    missed = {name: result[name] for name, limit in TARGETS.items() if result[name] > limit}
+    slack = SHARED if quick else 1.0
+    missed = {name: result[name] for name, limit in TARGETS.items() if result[name] > slack * limit}
     if not quick:
         result["peers"] = peers()
         layers = run("layers", count=50_000, load=1.3)
         STORED.write_text(json.dumps(result, indent=1) + "\n")
         STORED.with_name("layers.txt").write_text(layers)
     for name, value in missed.items():
-        print(f"missed: {name} is {value}, the target is {TARGETS[name]}", file=sys.stderr)
+        allowed = f", with {slack:g} times that allowed on a CI machine" if quick else ""
+        print(f"missed: {name} is {value}, the target is {TARGETS[name]}{allowed}", file=sys.stderr)
     print(json.dumps(result))
     return 1 if missed else 0
 

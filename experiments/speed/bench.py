@@ -12,12 +12,13 @@ import io
 import json
 import pstats
 import resource
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -59,6 +60,9 @@ def arrivals(count: int, rate: float) -> np.ndarray:
     return np.asarray(np.cumsum(gaps))
 
 
+SAMPLE, EVERY_S = 50_000, 0.5  # timeouts of a sample, and CPU seconds between two
+
+
 def unit_s(timeouts: int = 300_000) -> float:
     """CPU seconds of one bare SimPy timeout."""
 
@@ -71,6 +75,44 @@ def unit_s(timeouts: int = 300_000) -> float:
     began = time.process_time()
     env.run()
     return (time.process_time() - began) / timeouts
+
+
+class Meter:
+    """CPU seconds of the work alone, and of a bare timeout meanwhile.
+
+    A machine whose speed wanders would give another unit before and after: so, every second, the work is interrupted
+    for a moment to time bare timeouts, and what that takes is not counted.
+    """
+
+    def __init__(self) -> None:
+        self.units: list[float] = []
+        self._aside = 0.0
+        self._busy = False
+
+    def __enter__(self) -> Self:
+        self.units.append(unit_s(SAMPLE))
+        signal.signal(signal.SIGVTALRM, lambda *_: self._sample())
+        signal.setitimer(signal.ITIMER_VIRTUAL, EVERY_S, EVERY_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        self.units.append(unit_s(SAMPLE))
+
+    def _sample(self) -> None:
+        if not self._busy:
+            self._busy = True
+            began = time.process_time()
+            self.units.append(unit_s(SAMPLE))
+            self._aside += time.process_time() - began
+            self._busy = False
+
+    def cpu_s(self) -> float:
+        """CPU seconds of this process but for the samples."""
+        return time.process_time() - self._aside
+
+
+METER = Meter()
 
 
 def through_engine(prompts: np.ndarray, outputs: np.ndarray, times: np.ndarray, kv_blocks: int) -> dict[str, float]:
@@ -101,11 +143,11 @@ def through_engine(prompts: np.ndarray, outputs: np.ndarray, times: np.ndarray, 
             Moment(env, wait, ARRIVE, arrive)
 
     gc.collect()
-    began = time.process_time()
+    began = METER.cpu_s()
     Moment(env, moments[0], ARRIVE, arrive)
     with collector_off():
         env.run()
-    used = time.process_time() - began
+    used = METER.cpu_s() - began
     assert counted["finished"] == len(moments)
     return {"cpu_s": used, "makespan_s": float(env.now) / 1e12, **counted}
 
@@ -155,9 +197,9 @@ def in_memory(count: int, load: float, policy: str, estimator: str) -> dict[str,
     made = workload(count, load * saturation(AMPLE))
     scenario = Scenario(profile=profile(), policy=policy, estimator=estimator)
     gc.collect()
-    began = time.process_time()
+    began = METER.cpu_s()
     trace = simulate(scenario, made)
-    used = time.process_time() - began
+    used = METER.cpu_s() - began
     assert len(trace.finished) == count
     return {"cpu_s": used}
 
@@ -173,18 +215,18 @@ def end_to_end(count: int, load: float = 0.95) -> dict[str, float]:
         scenario = Path(folder) / "scenario.toml"
         scenario.write_text('trace = "source"\nprofile = "profile.json"\npolicy = "fifo"\nestimator = "ema"\n')
         gc.collect()
-        began = time.process_time()
+        began = METER.cpu_s()
         summary, _ = run_file(scenario, Path(folder) / "out")
-        used = time.process_time() - began
+        used = METER.cpu_s() - began
         assert summary["finished"] == count
     return {"cpu_s": used}
 
 
 def measured(what: Callable[[], dict[str, float]], count: int) -> dict[str, float]:
-    """``what`` with the cost of a bare timeout before and after it, in this very process."""
-    before = unit_s()
-    result = what()
-    unit = (before + unit_s()) / 2
+    """``what`` with the cost of a bare timeout before, during and after it, in this very process."""
+    with METER:
+        result = what()
+    unit = float(np.mean(METER.units))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     per_request = result["cpu_s"] / count
     return result | {"unit_s": unit, "units": per_request / unit, "rps": 1 / per_request, "peak_rss_mb": peak}
