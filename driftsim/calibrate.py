@@ -146,6 +146,8 @@ def _blank(runs: Sequence[Run]) -> Profile:
 def _from_steps(runs: Sequence[Run], until: float, told: Callable[[str], None], warnings: list[str]) -> Profile:
     tables = [run.trace.steps[run.trace.steps["start_s"] <= until] for run in runs if run.trace.steps is not None]
     for run, steps in zip(runs, tables, strict=True):
+        if len(steps) < FEWEST_STEPS:
+            raise TraceError(f"{run.name}: {len(steps)} steps had begun by {until:g} s, a fit needs {FEWEST_STEPS}")
         wrong = ~(steps["duration_s"].to_numpy() > 0)
         if wrong.any():
             raise TraceError(f"{run.name}: step {int(wrong.argmax())} takes no time; the clock stood still")

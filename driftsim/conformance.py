@@ -14,9 +14,10 @@ import pandas as pd
 
 from driftsim.admission import Admission
 from driftsim.classify import CATEGORIES
-from driftsim.estimators import estimator_class, make_estimator
+from driftsim.estimators import ESTIMATORS, estimator_class, make_estimator
 from driftsim.latency import Noise, Profile
-from driftsim.policies import make_policy, policy_class
+from driftsim.plugins import is_plugin
+from driftsim.policies import POLICIES, STOCK, make_policy, policy_class
 from driftsim.request import Job, Request, Tier
 from driftsim.run import simulate
 from driftsim.scenario import Scenario
@@ -235,6 +236,7 @@ def verdicts(name: str) -> tuple[str, list[Verdict]]:
             find(name)
         except ValueError as error:
             problem = error
-            continue
-        return kind, conformance(kind, name)
-    raise problem
+        else:
+            return kind, conformance(kind, name)
+    known = ", ".join([STOCK, *POLICIES, *ESTIMATORS])
+    raise problem if is_plugin(name) else ValueError(f"{name!r} is neither policy nor estimator; ours are {known}")

@@ -96,10 +96,16 @@ def shape_of(config: str) -> Shape:
             raise ValueError(f"{config}: is not JSON ({error})") from None
     else:
         content = _auto_config(config)
+    if not isinstance(content, dict):
+        raise ValueError(f"{config}: is no configuration of a model, which is a JSON object")
     needed = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
-    missing = [key for key in needed if not isinstance(content.get(key), int)]
+    missing = [key for key in needed if content.get(key) is None]
     if missing:
         raise ValueError(f"{config}: has no {missing[0]!r}; only dense decoder models can be derived")
+    optional = ("num_key_value_heads", "head_dim", "max_position_embeddings")
+    wrong = [key for key in (*needed, *optional) if content.get(key) is not None and not _counts(content[key])]
+    if wrong:
+        raise ValueError(f"{config}: {wrong[0]} is {content[wrong[0]]!r}, not a whole number above 0")
     experts = [key for key in content if "expert" in key and content[key]]
     if experts:
         raise ValueError(f"{config}: is a mixture of experts ({experts[0]}); only dense decoder models can be derived")
@@ -116,6 +122,10 @@ def shape_of(config: str) -> Shape:
         tied=bool(content.get("tie_word_embeddings", False)),
         positions=int(content.get("max_position_embeddings", 8192)),
     )
+
+
+def _counts(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _auto_config(name: str) -> dict[str, Any]:

@@ -86,11 +86,16 @@ def import_vllm_bench(file: Path, mapping: Mapping | None = None) -> Trace:
         content = json.loads(file.read_text())
     except ValueError as error:
         raise ValueError(f"{file}: is not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: is no result of vllm bench serve, which is a JSON object")
     missing = [name for name in ("input_lens", "output_lens", "ttfts", "start_times") if name not in content]
     if missing:
         raise ValueError(
             f"{file}: lacks {missing[0]!r}; save it with --save-result --save-detailed, by a vLLM that does"
         )
+    counts = {name: len(content[name]) for name in ("input_lens", "output_lens", "ttfts", "start_times")}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"{file}: its lists differ in length ({counts}); the result was cut short, save it again")
     start = np.array(content["start_times"], dtype=float)
     ttft = np.array(content["ttfts"], dtype=float)
     if "latencies" in content:
@@ -125,7 +130,10 @@ def import_azure(file: Path) -> Trace:
     missing = [name for name in names if name not in table]
     if missing:
         raise ValueError(f"{file}: lacks column {missing[0]!r}; Azure's traces have {', '.join(names)}")
-    moments = pd.to_datetime(table["TIMESTAMP"], format="mixed", utc=True)
+    moments = pd.to_datetime(table["TIMESTAMP"], format="mixed", utc=True, errors="coerce")
+    if moments.isna().any():
+        row = int(moments.isna().to_numpy().argmax())
+        raise ValueError(f"{file}: row {row}: TIMESTAMP is {table['TIMESTAMP'].iloc[row]!r}, not a date and time")
     rows = pd.DataFrame(
         {
             "prompt_tokens": table["ContextTokens"].clip(lower=1),

@@ -18,8 +18,10 @@ from typing import Any
 
 from driftsim import __version__
 from driftsim.calibrate import fit_profile
+from driftsim.estimators import estimator_class
 from driftsim.latency import Profile, load_profile
 from driftsim.metrics import summary
+from driftsim.policies import policy_class
 from driftsim.run import simulate
 from driftsim.simulating import Spec, dump_spec, scenario_of, workload_of
 from driftsim.store import Store
@@ -77,6 +79,8 @@ def plan(specs: Sequence[Spec]) -> tuple[list[Task], Inputs]:
             made = load_profile(spec.profile) if spec.profile else fit_profile(inputs.traces[trace], trace)
             inputs.places[place] = (trace, made.digest)
             inputs.profiles[made.digest] = made
+        policy_class(spec.policy)
+        estimator_class(spec.estimator)
         key = spec_key(spec, inputs)
         tasks.setdefault(key, Task(key, spec, *inputs.places[place]))
     return sorted(tasks.values(), key=_workload_name), inputs  # a workload's runs in a row, so that it is made once

@@ -163,6 +163,10 @@ def show(
     rows = filtered(table, where or [])
     if rows.empty:
         raise ValueError(f"{store}: no row {'fits ' + ' and '.join(where) if where else 'yet'}")
+    if rows["failed"].all() and not any("failed" in condition for condition in where or []):
+        raise ValueError(f"{store}: all {len(rows)} runs failed; --where failed=True says why")
+    if pivot is not None and pivot.count(",") != 1:
+        raise ValueError(f"--pivot {pivot}: give two columns, as rate_scale,policy")
     names = [name.strip() for name in metrics.split(",") if name.strip()]
     if csv is not None:
         rows.to_csv(csv, index=False)

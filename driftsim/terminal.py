@@ -25,7 +25,8 @@ def about(trace: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{trace}: {error}") from None
+        told = str(error)
+        raise ValueError(told if told.startswith((f"{trace}", f"{trace.name}:")) else f"{trace}: {told}") from None
 
 
 def print_table(console: Any, title: str, headings: list[str], rows: list[list[str]]) -> None:

@@ -155,6 +155,11 @@ def test_a_clock_that_stands_still_or_goes_back_is_named() -> None:
         fit_profile(back)
 
 
+def test_a_cut_that_leaves_too_few_steps_is_said() -> None:
+    with pytest.raises(TraceError, match="a: 0 steps had begun by 0.001 s, a fit needs 30"):
+        calibrate([Run("a", made())], until=0.001)
+
+
 def test_runs_of_two_gpus_are_not_fitted_together_and_a_disturbed_one_is_said() -> None:
     trace = made()
     other = Trace(trace.header.changed(hardware="L4"), trace.requests, trace.steps)

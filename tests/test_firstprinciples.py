@@ -74,6 +74,8 @@ def test_the_command_writes_a_profile_that_says_it_is_derived(config: Path, tmp_
         ({}, ("--gpu", "T4"), "leaves a T4 no room for a KV cache; try --dtype fp8"),
         ({"num_local_experts": 8}, ("--gpu", "L4"), "is a mixture of experts"),
         ({"hidden_size": None}, ("--gpu", "L4"), "has no 'hidden_size'"),
+        ({"num_attention_heads": 0}, ("--gpu", "L4"), "num_attention_heads is 0, not a whole number above 0"),
+        ({"head_dim": "x"}, ("--gpu", "L4"), "head_dim is 'x', not a whole number above 0"),
     ],
 )
 def test_a_mistake_gets_one_line_and_exit_2(
@@ -86,6 +88,13 @@ def test_a_mistake_gets_one_line_and_exit_2(
     assert message in run.stderr
     assert run.stderr.count("\n") == 1
     assert not (tmp_path / "p.json").exists()
+
+
+def test_a_file_that_is_no_configuration_is_said(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text("[1]")
+    run = driftsim("profile", "--gpu", "L4", "--model", tmp_path / "c.json", "--out", tmp_path / "p.json")
+    assert run.returncode == 2
+    assert "is no configuration of a model" in run.stderr
 
 
 def test_a_model_that_is_not_here_is_said(tmp_path: Path) -> None:

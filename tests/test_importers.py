@@ -178,6 +178,14 @@ max_num_batched_tokens = 2048
     assert np.all(ttft(run.finished) > 0)
 
 
+def test_results_that_were_cut_short_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="b.json: its lists differ in length"):
+        import_trace("vllm-bench", bench(tmp_path, ttfts=[0.1]).rename(tmp_path / "b.json"), None)
+    (tmp_path / "a.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\nsoon,1,2\n")
+    with pytest.raises(ValueError, match="a.csv: row 0: TIMESTAMP is 'soon'"):
+        import_trace("azure", tmp_path / "a.csv", None)
+
+
 def test_an_unknown_format_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown format 'xml'; choose one of csv, vllm-bench, azure"):
         import_trace("xml", tmp_path / "f", None)

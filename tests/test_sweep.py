@@ -270,6 +270,14 @@ def test_a_missing_trace_is_said_before_anything_is_made(place: Path, tmp_path: 
     assert not (tmp_path / "s").exists()
 
 
+def test_an_unknown_policy_is_said_before_anything_is_made(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "g.toml").write_text(f'[base]\ntrace = "{place}/t"\npolicy = "lifo"\n')
+    run = driftsim("sweep", tmp_path / "g.toml", "--store", tmp_path / "s")
+    assert run.returncode == 2
+    assert "unknown policy 'lifo'" in run.stderr
+    assert not (tmp_path / "s").exists()
+
+
 def test_a_task_is_named_by_what_it_is(place: Path) -> None:
     tasks, _ = plan(load_grid(place / "g.toml"))
     assert len({task.key for task in tasks}) == 16
