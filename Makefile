@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint check live bench experiments clean
+.PHONY: help demo test lint check live bench paper experiments clean
 
 help:
 	@echo "make demo   compare the schedulers on a recorded trace; writes out/demo/report.html"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint   ruff and mypy --strict"
 	@echo "make experiments  remake what experiments/ stores and the generated tables of the READMEs"
 	@echo "make bench  how fast the simulator is; QUICK=1 takes a minute"
+	@echo "make paper  the published study, every table and figure; SEEDS=3 takes a minute, into out/paper-3"
 	@echo "make live   install vLLM and a small model, run the tests on the real engine"
 
 demo: .venv/core
@@ -34,6 +35,10 @@ live: .venv/live
 
 bench: $(if $(QUICK),.venv/test,.venv/peers)
 	$(BIN)/python -m experiments.speed $(if $(QUICK),--quick)
+
+paper: .venv/test
+	$(BIN)/python -m experiments.paper $(if $(SEEDS),--seeds $(SEEDS))
+	$(if $(SEEDS),,$(BIN)/python -m experiments.remake --blocks)
 
 experiments: .venv/test
 	$(BIN)/python -m experiments.remake

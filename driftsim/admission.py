@@ -83,8 +83,12 @@ class Admission(Record):
 
     def factors(self, request: Request) -> float:
         """Safety factor of the tier times the input factor of the prompt."""
+        return self.safety[request.tier] * self.input_factor(request)
+
+    def input_factor(self, request: Request) -> float:
+        """The factor of the prompt's length, from 1 to ``input_cap``."""
         prompt = self.unit.length(request.prompt_tokens, request.prompt_words)
-        return self.safety[request.tier] * min(self.input_cap, 1 + prompt / self.input_scale)
+        return min(self.input_cap, 1 + prompt / self.input_scale)
 
     def estimate(self, request: Request, category: str, bias: float) -> int:
         """The expected output length under ``bias``.

@@ -113,6 +113,13 @@ class Estimates(Choice):
     REFRESHED = "refreshed"
 
 
+class Serving(Choice):
+    """What serves the requests."""
+
+    CONTINUOUS = "continuous"
+    BARRIER = "barrier"
+
+
 @app.command()
 def compare(
     traces: Annotated[list[Path], typer.Argument(help="Folder of a recorded trace; with --measured, of several.")],
@@ -121,7 +128,7 @@ def compare(
     ] = False,
     policies: Annotated[str, typer.Option(help="Comma-separated; stock is the engine's own order.")] = ALL_POLICIES,
     estimators: Annotated[
-        str, typer.Option(help="Comma-separated: static, ema (bias correction), oracle.")
+        str, typer.Option(help="Comma-separated: static, ema (the paper's correction), pooled (ours), oracle.")
     ] = "static,ema",
     accounting: Annotated[AccountingUnit, typer.Option(help="Unit of lengths.")] = AccountingUnit.TOKENIZER,
     words_per_token: Annotated[float | None, typer.Option(help="Derive words where none were recorded.")] = None,
@@ -142,6 +149,9 @@ def compare(
     max_in_flight: Annotated[
         int | None, typer.Option(min=1, help="Jobs inside the engine [default: its slots].")
     ] = None,
+    engine: Annotated[
+        Serving, typer.Option(help="Continuous batching, or the paper's worker: one batch of 32 at a time.")
+    ] = Serving.CONTINUOUS,
     kv_blocks: Annotated[
         int | None, typer.Option(min=2, help="KV blocks of the engine [default: the profile's].")
     ] = None,
@@ -168,6 +178,7 @@ def compare(
     from driftsim.admission import REFERENCE_SAFETY, Admission
     from driftsim.compare import Comparing, check_plan, fit_base, measured_by_phase, runs_of, settings_of
     from driftsim.compare import compare as run_comparison
+    from driftsim.engine.microbatch import Barrier
     from driftsim.request import Tier
     from driftsim.trace import digest, read, whole_folder
     from driftsim.workload import replay
@@ -198,6 +209,7 @@ def compare(
         replications=replications,
         max_in_flight=max_in_flight,
         refill_lag=refill_lag,
+        barrier=Barrier() if engine is Serving.BARRIER else None,
         seed=seed,
     )
     with about(trace):

@@ -20,6 +20,7 @@ from scipy.stats import t as student
 
 from driftsim.admission import Admission
 from driftsim.classify import known_category
+from driftsim.engine.microbatch import Barrier
 from driftsim.estimators import make_estimator
 from driftsim.latency import Profile
 from driftsim.metrics import LATENCIES, PERCENTILES, summary
@@ -72,11 +73,17 @@ class Comparing:
     replications: int = 20
     max_in_flight: int | None = None
     refill_lag: bool = True
+    barrier: Barrier | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.replications < 1:
             raise ValueError(f"replications must be at least 1, got {self.replications}")
+
+    @property
+    def engine(self) -> str:
+        """The name of what serves the requests."""
+        return "continuous" if self.barrier is None else "barrier"
 
     def scenario(self, setting: Setting) -> Scenario:
         """The scenario that runs ``setting``."""
@@ -87,6 +94,7 @@ class Comparing:
             admission=self.admission,
             max_in_flight=self.max_in_flight,
             refill_lag=self.refill_lag,
+            barrier=self.barrier,
             seed=self.seed,
         )
 
@@ -156,7 +164,7 @@ class Comparison:
             "policy": setting.policy,
             "estimator": setting.estimator,
             "accounting": self.plan.admission.unit.name,
-            "engine": "continuous",
+            "engine": self.plan.engine,
             "phase": self.plan.phase,
             "seed": self.plan.seed,
         }
@@ -199,11 +207,16 @@ def _with_interval(values: np.ndarray) -> Change:
 def measured_by_phase(trace: Trace, plan: Comparing) -> dict[str, dict[str, Any]] | None:
     """What ``trace`` itself measured, overall and by phase; None unless FIFO/static of ``plan`` simulates that run.
 
-    That takes a captured FIFO run with the same limit in flight, and the refill lag on.
+    That takes a captured FIFO run with the same limit in flight, the refill lag on and no barrier.
     """
     header = trace.header
     same_limit = header.max_in_flight == plan.scenario(BASELINE).limit
-    if header.kind != "captured" or header.admission.get("policy") != "fifo" or not (same_limit and plan.refill_lag):
+    if (
+        plan.barrier is not None
+        or header.kind != "captured"
+        or header.admission.get("policy") != "fifo"
+        or not (same_limit and plan.refill_lag)
+    ):
         return None
     phases = [phase.name for phase in header.workload.phases]
     shown = [plan.phase] if plan.phase != "all" else ["all", *(phases if len(phases) > 1 else [])]

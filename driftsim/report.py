@@ -124,11 +124,14 @@ def document(comparison: Comparison, provenance: dict[str, Any]) -> dict[str, An
     }
 
 
+BATCHING = {"continuous": "continuous batching", "barrier": "batches of the published worker, one at a time"}
+
+
 def provenance(plan: Comparing) -> dict[str, Any]:
     """What of ``plan`` a reader must know to run the comparison again."""
     engine = plan.profile.engine
     return {
-        "engine": f"simulated continuous batching, vLLM {engine.version} semantics",
+        "engine": f"simulated {BATCHING[plan.engine]}, vLLM {engine.version} semantics",
         "model": plan.profile.model,
         "hardware": plan.profile.hardware,
         "profile_digest": plan.profile.digest,

@@ -71,7 +71,7 @@ class Simulation:
         self.observed = observed_lengths(workload, scenario.admission.unit)
         self.env = simpy.Environment(initial_time=0)
         profile = scenario.profile
-        lag = scenario.refill_lag
+        lag = scenario.refill_lag and scenario.barrier is None  # the barrier's worker fetches its jobs itself
         self.notify_lag = ticks(profile.notify_lag_s) if lag else 0
         self.submit_lag = ticks(profile.submit_lag_s) if lag else 0
         self.output_lag = ticks(profile.output_lag_s)

@@ -14,9 +14,11 @@ from driftsim.policies import STOCK
 class Scenario:
     """One setting of every switch.
 
-    ``max_in_flight`` None means the engine's ``max_num_seqs``; the policy ``stock`` is FIFO with no limit at all.
+    ``max_in_flight`` None means the engine's ``max_num_seqs``, behind a barrier its batch; the policy ``stock`` is FIFO
+    with no limit at all.
     ``refill_lag`` off lets an outside dispatcher refill a freed slot before the next step, as no real one can.
-    ``barrier``: the published system's worker, which serves one batch at a time, instead of continuous batching.
+    ``barrier``: the published system's worker, which serves one batch at a time, instead of continuous batching; it
+    fetches its jobs itself, so that nothing lags.
     ``noise`` draws step times around the profile's, by ``seed``.
     """
 
@@ -33,6 +35,6 @@ class Scenario:
     @property
     def limit(self) -> int | None:
         """Jobs allowed inside the engine; None is no limit."""
-        if self.policy == STOCK:
+        if self.policy == STOCK or (self.barrier is not None and self.max_in_flight is None):
             return None
         return self.profile.engine.max_num_seqs if self.max_in_flight is None else self.max_in_flight

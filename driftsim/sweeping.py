@@ -83,7 +83,7 @@ def sweep(
         opened.adopt()
         for other in merge or []:
             opened.merge(Store.open(other))
-        with _watching() as watch:
+        with watching() as watch:
             done = run_sweep(
                 tasks, inputs, opened, jobs=jobs, address=address, keep=keep_traces, retry=retry_failed, watch=watch
             )
@@ -98,7 +98,7 @@ def sweep(
 
 
 @contextmanager
-def _watching() -> Iterator[Callable[[Progress], None]]:
+def watching() -> Iterator[Callable[[Progress], None]]:
     """A bar with time left and failures, or a line now and then where nobody watches."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -329,7 +329,7 @@ def _results(specs: list[Spec], store: Path | None, jobs: int, names: list[str])
 
     tasks, inputs = plan(specs)
     with tempfile.TemporaryDirectory() as aside, Store.open(store or Path(aside) / "store", create=True) as opened:
-        with _watching() as watch:
+        with watching() as watch:
             run_sweep(tasks, inputs, opened, jobs=jobs, watch=watch)
         rows = {str(row["key"]): row for row in opened.table().to_dict("records")}
     keys = [spec_key(spec, inputs) for spec in specs]

@@ -19,11 +19,14 @@ import pandas as pd
 
 from driftsim.trace import Trace, read
 from experiments import accuracy, capture_overhead, estimation_error, first_principles, measured_policies, sweep_cost
+from experiments.paper import document as paper
 from experiments.speed import document as speed
 
 ROOT = estimation_error.ROOT
 DEMO = ROOT / "experiments" / "which_scheduler"
-DOCUMENTS = tuple(ROOT / name for name in ("README.md", "traces/README.md", "experiments/README.md"))
+DOCUMENTS = tuple(
+    ROOT / name for name in ("README.md", "traces/README.md", "experiments/README.md", "experiments/paper/README.md")
+)
 KEPT = ("rows.csv", "comparison.json", "e2e_by_scheduler.svg", "e2e_by_scheduler.png")
 
 
@@ -123,6 +126,13 @@ BLOCKS = {
     "sweep-cost": sweep_cost.block,
     "overhead": capture_overhead.block,
     "speed": speed.block,
+    "paper-claims": paper.claims_block,
+    "paper-engines": paper.engines_block,
+    "paper-sensitivity": paper.sensitivity_block,
+    "paper-lengths": paper.lengths_block,
+    "paper-answers": paper.answers_block,
+    "paper-real": paper.real_block,
+    "paper-estimators": paper.estimators_block,
 }
 
 if __name__ == "__main__":

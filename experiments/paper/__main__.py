@@ -1,0 +1,66 @@
+"""python -m experiments.paper [--seeds 30] [--out FOLDER]: every table and figure of the study, from nothing.
+
+Without --out: 30 seeds, the number of the stored tables, go to experiments/paper, any other number to out/paper-SEEDS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from joblib import Parallel, delayed
+
+from driftsim.terminal import progress
+from experiments.paper import claims, estimators, factorial, figures, load, real, sensitivity, study
+from experiments.paper.setup import held_out
+
+HERE = Path(__file__).parent
+STORED_SEEDS = 30
+FEW = 5  # seeds that the side studies take at most
+
+
+def main() -> None:
+    """Run everything and write it."""
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
+    parser.add_argument("--seeds", type=int, default=STORED_SEEDS, help="workloads that everything is repeated on")
+    parser.add_argument("--out", type=Path, help="folder of tables and figures")
+    asked = parser.parse_args()
+    if asked.seeds < 1:
+        parser.error(f"--seeds must be at least 1, got {asked.seeds}")
+    out = asked.out or (HERE if asked.seeds == STORED_SEEDS else Path("out") / f"paper-{asked.seeds}")
+    make(asked.seeds, out)
+
+
+def make(seeds: int, out: Path) -> None:
+    """Every table and figure of ``seeds`` workloads into ``out``."""
+    begin, few = time.monotonic(), min(seeds, FEW)
+    out.mkdir(parents=True, exist_ok=True)
+    with progress("the study", seeds) as advance:
+        rows = study.rows(seeds, advance)
+    drawn, traces, measured, effects = Parallel(n_jobs=-1)(
+        delayed(each)() for each in (study.drawn, estimators.on_traces, real.table, factorial.stored_tables)
+    )
+    tables = {"rows": rows, **drawn, "length_model": held_out(), "estimators_on_traces": traces, "real": measured}
+    print(f"{len(rows)} rows of the study after {time.monotonic() - begin:.0f} s", file=sys.stderr)
+    tables |= {
+        "load": load.gains(load.rows(few)),
+        "sensitivity": sensitivity.table(rows, few),
+        "estimators_on_workload": estimators.on_workload(few),
+    }
+    study.store(tables, out)
+    documents = {"claims": claims.table(rows), "engines": claims.left_on_a_continuous_engine(rows)}
+    for name, content in documents.items():
+        (out / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    study.store(effects, out / "factorial")
+    figures.save_all(out)
+    for claim in documents["claims"]:
+        told = "" if claim["paper"] is None else f" (paper {claim['paper']:+.3f})"
+        print(f"{claim['holds']:>14}  {claim['ours']:+.3f}{told}  {claim['claim']}")
+    print(f"{time.monotonic() - begin:.0f} s; tables and figures in {out}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Estimators: what they learn, from what, and what no single factor per category can change."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from driftsim.admission import Admission
+from driftsim.estimators import Ema, Pooled, Recent
+from driftsim.request import Job, Request, Tier
+from experiments.paper.estimators import on_traces, progressive, scores
+from experiments.paper.estimators import traces as shipped_traces
+
+
+def request(prompt: int = 100, cap: int = 512, tenant: str = "a", tier: Tier = Tier.STANDARD) -> Request:
+    return Request(f"r{prompt}", tenant, tier, "", 0.0, prompt, None, cap)
+
+
+def taught(lengths: list[int], *, cap: int = 512, censored: bool = False, tenant: str = "a") -> Pooled:
+    learner = Pooled(Admission())
+    for length in lengths:
+        learner.observe(Job(request(cap=cap, tenant=tenant), "summary", 0, 0), length, censored, 0.0)
+    return learner
+
+
+def test_pooled_begins_with_the_base_and_the_prompt_but_without_a_margin() -> None:
+    # 256 x (1 + 100 / 1000) = 281.6, whatever the tier
+    for tier in Tier:
+        assert Pooled(Admission()).estimate(request(tier=tier), "summary", 0.0).length == 282
+
+
+def test_pooled_shrinks_the_median_towards_one_and_a_tenant_towards_its_category() -> None:
+    learner = taught([563] * 40)  # twice what was expected
+    ratio = math.log(563 / 281.6)
+    category = 40 * ratio / (40 + 16)
+    own = (40 * ratio + 100 * category) / 140
+    assert learner.estimate(request(cap=2000), "summary", 0.0).bias == pytest.approx(math.exp(own))
+    assert learner.estimate(request(cap=2000, tenant="b"), "summary", 0.0).bias == pytest.approx(math.exp(category))
+    assert learner.estimate(request(cap=2000), "report", 0.0).bias == 1
+
+
+def test_pooled_never_estimates_more_than_may_come() -> None:
+    assert taught([5000] * 100).estimate(request(cap=300), "summary", 0.0).length == 300
+
+
+def test_an_output_cut_off_below_the_limit_is_only_a_lower_bound() -> None:
+    cut = taught([100] * 20, cap=100, censored=True)
+    for length in (150, 200, 250):
+        cut.observe(Job(request(), "summary", 0, 0), length, False, 0.0)
+    plain = taught([100] * 20)
+    for length in (150, 200, 250):
+        plain.observe(Job(request(), "summary", 0, 0), length, False, 0.0)
+    assert cut.estimate(request(), "summary", 0.0).bias > plain.estimate(request(), "summary", 0.0).bias
+    # under the same limit they are what may be expected again
+    assert cut.estimate(request(cap=100), "summary", 0.0).length <= 100
+
+
+def test_the_median_under_a_limit_is_kaplan_and_meiers() -> None:
+    seen = Recent(10)
+    for value, limit in ((1.0, math.inf), (2.0, 5.0), (3.0, math.inf), (4.0, 5.0), (5.0, math.inf)):
+        seen.add(value, limit)
+    # survival 4/5 after 1, 4/5 x 2/3 = 0.533 after 3, 0 after 5
+    assert seen.median(9.0) == 5.0
+    assert seen.median(5.0) == 3.0  # for a limit of 5 nobody was cut off below
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=60), st.integers(1, 40))
+def test_without_cuts_the_median_is_the_lower_one_of_the_latest(values: list[float], size: int) -> None:
+    seen = Recent(size)
+    for value in values:
+        seen.add(value, math.inf)
+    kept = values[-size:]
+    assert len(seen) == len(kept)
+    assert seen.median(1.0) == pytest.approx(np.quantile(kept, 0.5, method="inverted_cdf"))
+
+
+@given(
+    st.integers(1, 2000), st.integers(1, 2000), st.floats(0.25, 3.0), st.floats(0.25, 3.0), st.sampled_from(list(Tier))
+)
+def test_one_bias_cannot_reorder_within_category_and_tier(
+    one: int, other: int, bias: float, later: float, tier: Tier
+) -> None:
+    """Trap 10: at one instant the longer prompt has the larger budget, or an equal one, whatever the bias."""
+    learner, budgets = Ema(Admission()), []
+    for value in (bias, later):
+        learner.bias["summary"] = value
+        budgets.append([p + learner.estimate(request(p, tier=tier), "summary", 0.0).length for p in (one, other)])
+    for first, second in budgets:
+        assert (first <= second) == (one <= other)
+
+
+def test_across_tiers_a_bias_can_reorder() -> None:
+    learner, orders = Ema(Admission()), set()
+    for bias in (0.25, 3.0):
+        learner.bias["summary"] = bias
+        short, long = request(10, tier=Tier.PREMIUM), request(100, tier=Tier.BATCH)
+        budgets = [r.prompt_tokens + learner.estimate(r, "summary", 0.0).length for r in (short, long)]
+        orders.add(budgets[0] < budgets[1])
+    assert orders == {True, False}
+
+
+def test_progressive_validation_learns_only_from_what_is_out() -> None:
+    name, trace = next(iter(shipped_traces()))
+    assert name == "smollm2-cpu-backlog"  # all there at time 0: nothing is out when they are estimated
+    static, ema = (progressive(trace, estimator, Admission()) for estimator in ("static", "ema"))
+    assert static["estimate"].tolist() == ema["estimate"].tolist()
+    assert scores(static)["mae"] == pytest.approx(abs(static["estimate"] - static["observed"]).mean())
+
+
+def test_pooled_is_worse_than_the_published_correction_on_no_trace() -> None:
+    rows = on_traces()
+    assert len(rows) >= 20
+    assert not (rows["low"] > 0).any()  # none by more than chance
+    assert (rows["change"] < 0).mean() > 0.9
+    assert rows["change"].max() < 0.06
+    reference = rows[(rows["trace"] == "smollm2-cpu-reference") & (rows["accounting"] == "tokenizer")]
+    assert (reference["high"] < 0).all()
+    assert (rows["mae_pooled"] >= 0.95 * rows["irreducible"]).all()
