@@ -18,7 +18,15 @@ from pathlib import Path
 import pandas as pd
 
 from driftsim.trace import Trace, read
-from experiments import accuracy, capture_overhead, estimation_error, first_principles, measured_policies, sweep_cost
+from experiments import (
+    accuracy,
+    capture_overhead,
+    estimation_error,
+    first_principles,
+    index,
+    measured_policies,
+    sweep_cost,
+)
 from experiments.paper import document as paper
 from experiments.speed import document as speed
 
@@ -126,6 +134,8 @@ BLOCKS = {
     "sweep-cost": sweep_cost.block,
     "overhead": capture_overhead.block,
     "speed": speed.block,
+    "index": index.block,
+    "paper-short": paper.short_block,
     "paper-claims": paper.claims_block,
     "paper-engines": paper.engines_block,
     "paper-sensitivity": paper.sensitivity_block,

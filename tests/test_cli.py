@@ -99,7 +99,7 @@ def test_a_request_that_cannot_fit_is_counted(trace: Path) -> None:
 
 MISTAKES: list[tuple[tuple[str, ...], str]] = [
     (("--policies", "fifo,lifo"), "unknown policy 'lifo'; choose one of stock, fifo, priority, weighted, sjf, aging"),
-    (("--estimators", "crystal"), "unknown estimator 'crystal'; choose one of static, ema, oracle"),
+    (("--estimators", "crystal"), "unknown estimator 'crystal'; choose one of static, ema, pooled, oracle"),
     (("--phase", "later"), "unknown phase 'later'; choose one of all, only"),
     (("--rate-scale", "0"), "rate scale must be above 0"),
     (("--rate-scale", "nan"), "rate scale must be above 0"),
@@ -242,3 +242,21 @@ def test_one_trace_is_replayed_at_a_time(trace: Path) -> None:
     run = driftsim("compare", trace, trace)
     assert run.returncode == 2
     assert "one trace is replayed at a time, got 2" in run.stderr
+
+
+def test_compare_can_serve_in_the_published_worker_s_batches(trace: Path, tmp_path: Path) -> None:
+    asked = ["compare", trace, "--policies", "fifo,sjf", "--estimators", "static,pooled", "--replications", "3"]
+    made = driftsim(*asked, "--engine", "barrier", "--json", "--out", tmp_path / "out")
+    assert made.returncode == 0
+    document = json.loads(made.stdout)
+    assert "one at a time" in document["engine"]
+    for row in document["rows"]:
+        assert row["engine"] == "barrier"
+        assert row["finished"] == row["requests"]
+        assert row["ttft_mean_s"] is None  # nobody sees a first token before the batch has ended
+        assert row["e2e_mean_s"] > 0
+    assert (tmp_path / "out" / "report.html").exists()
+    assert json.loads(driftsim(*asked, "--json").stdout)["rows"][0]["engine"] == "continuous"
+    shown = driftsim(*asked, "--engine", "barrier")
+    assert shown.returncode == 0
+    assert "nan" not in shown.stdout

@@ -51,6 +51,23 @@ def test_a_worker_that_found_nothing_sleeps() -> None:
     assert rows["dispatch_s"].tolist() == pytest.approx([1.0, 1.0 + 0.110 + 3.0])
 
 
+def test_the_worker_fetches_its_jobs_itself_whatever_a_dispatcher_would_lag() -> None:
+    made = workload([0.2, 3.5] + [3.6] * 4, [10] * 6)
+    lagging = profile(SLOTS, notify_lag_s=0.03, submit_lag_s=0.002)
+    plain, lagged = (
+        simulate(Scenario(profile=each, barrier=Barrier(batch_size=2)), made).requests
+        for each in (profile(SLOTS), lagging)
+    )
+    assert lagged["finish_s"].tolist() == plain["finish_s"].tolist()
+
+
+def test_a_batch_may_be_larger_than_the_engine_has_slots() -> None:
+    narrow = engine(max_num_seqs=2, max_num_batched_tokens=512, kv_blocks=4000)
+    rows = simulate(Scenario(profile=profile(narrow), barrier=Barrier()), workload([0.0] * 5, [10] * 5)).requests
+    assert rows["batch_size"].tolist() == [5] * 5
+    assert rows["finish_s"].nunique() == 1
+
+
 def test_the_policy_keeps_the_order_of_all_who_wait() -> None:
     lengths = [40, 5, 30, 5, 20]
     made = workload([0.0] + [0.05] * 4, lengths, predicted_category=["short_qa"] + ["report", "short_qa"] * 2)

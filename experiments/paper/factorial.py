@@ -132,12 +132,18 @@ def outcome(rows: pd.DataFrame, metric: str) -> pd.Series:
 
 def contrast(rows: pd.DataFrame, factor: str, low: str, high: str, metric: str) -> pd.Series:
     """By seed, the mean difference from ``low`` to ``high`` of pairs that are alike in all else."""
-    others = [name for name in [*FACTORS, "seed"] if name != factor]
     if metric in ERRORS:
         rows = rows[rows["correction"] != "oracle"]
-    values = rows.assign(value=outcome(rows, metric)).set_index(others)
-    one, other = (values.loc[values[factor] == level, "value"] for level in (low, high))
-    return (other - one).dropna().groupby("seed").mean()
+    values, levels = outcome(rows, metric).to_numpy(), rows[factor].to_numpy()
+    seeds = np.unique(rows["seed"])
+    others = {name: known for name, known in FACTORS.items() if name != factor}
+    codes = [pd.Categorical(rows[name], categories=known).codes for name, known in others.items()]
+    places = np.ravel_multi_index(codes, [len(known) for known in others.values()])
+    found = np.full((2, len(seeds), int(np.prod([len(known) for known in others.values()]))), np.nan)
+    for which, level in enumerate((low, high)):
+        mine = levels == level
+        found[which, np.searchsorted(seeds, rows["seed"].to_numpy()[mine]), places[mine]] = values[mine]
+    return pd.Series(np.nanmean(found[1] - found[0], axis=1), index=seeds)
 
 
 def effect(rows: pd.DataFrame, factor: str, low: str, high: str, metric: str) -> dict[str, Any]:
@@ -210,9 +216,8 @@ def interactions(rows: pd.DataFrame) -> pd.DataFrame:
             value, low, high = interval((at[1] - at[0]) / 2)
             found.append({"metric": metric, "factors": f"{one} x {other}", "effect": value, "low": low, "high": high})
     table = pd.DataFrame(found)
-    return table.sort_values(
-        ["metric", "effect"], key=lambda column: -column.abs() if column.name == "effect" else column
-    )
+    table["size"] = -table["effect"].abs().round(9)  # none at all is none, whatever its last digits
+    return table.sort_values(["metric", "size"], kind="stable").drop(columns="size")
 
 
 def payers(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,122 @@
+"""The index of the experiments: question, command, the answer in one sentence, where it is shown; for the READMEs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from experiments import estimation_error
+from experiments.paper import document as paper
+from experiments.paper.document import between, markdown, percent
+
+HERE = Path(__file__).parent
+
+
+def block() -> str:
+    """The index as a Markdown table."""
+    rows = [(question, f"`{command}`", answer(), f"[{where}]({where})") for question, command, answer, where in (
+        ("Which scheduler for the recorded run, and is correcting worth it?", "make demo", _demo,
+         "which_scheduler/e2e_by_scheduler.png"),
+        ("How wrong are the estimates, off and on, in both accountings and under each base?",
+         "python -m experiments.estimation_error", _errors, "estimation_error/rows.csv"),
+        ("What does each policy change on the real engine?", "python -m experiments.measured_policies", _measured,
+         "measured_policies/rows.csv"),
+        ("How far can a simulation be trusted?", "python -m experiments.accuracy", _accuracy, "accuracy/cells.csv"),
+        ("How good is a profile from a datasheet?", "python -m experiments.first_principles", _datasheet,
+         "first_principles/l4.json"),
+        ("What does capturing cost?", "python -m experiments.capture_overhead", _overhead,
+         "capture_overhead/costs.json"),
+        ("What does a sweep cost?", "python -m experiments.sweep_cost", _sweep, "sweep_cost/costs.json"),
+        ("Have latency or error become worse?", "make check", _gate, "gate/baseline.json"),
+        ("How fast is the simulator, beside others?", "make bench", _speed, "speed/results.json"),
+        ("Do the published claims hold?", "make paper", _claims, "paper/README.md"),
+        ("Where does each published effect come from?", "python -m experiments.paper.factorial",
+         lambda: dict(paper.answers())["How much of SJF's gain is the barrier's?"].split(". ")[1] + ".",
+         "paper/figures/main_effects.png"),
+        ("Is there a better correction?", "make paper",
+         lambda: dict(paper.answers())["And a better correction?"].split(". ")[0] + ".",
+         "paper/estimators_on_traces.csv"),
+    )]  # fmt: skip
+    return markdown(("question", "command", "answer", "shown in"), rows, left=4)
+
+
+def _json(name: str) -> Any:
+    return json.loads((HERE / name).read_text())
+
+
+def _demo() -> str:
+    found: str = next(line for line in _json("which_scheduler/comparison.json")["answer"] if line.startswith("Policy"))
+    return found.removeprefix("Policy: ")
+
+
+def _errors() -> str:
+    rows = pd.read_csv(estimation_error.STORED).set_index(["accounting", "base"])
+    plain, caps = rows.loc[("tokenizer", "reference")], rows.loc[("tokenizer", "caps")]
+    return (
+        f"By {plain['mae_off']:.0f} tokens on average under the paper's base, which the correction changes by "
+        f"{percent(plain['mae_change'])}; under the caps by {caps['mae_off']:.0f}, changed by "
+        f"{percent(caps['mae_change'])}."
+    )
+
+
+def _measured() -> str:
+    rows = pd.read_csv(HERE / "measured_policies" / "rows.csv").set_index(["policy", "metric"])
+    one, other = rows.loc[("sjf", "e2e_p50_s")], rows.loc[("sjf", "e2e_p99_s")]
+    return (
+        f"SJF the median E2E by {between(one['change'], one['low'], one['high'])} and the P99 by "
+        f"{between(other['change'], other['low'], other['high'])} against FIFO."
+    )
+
+
+def _accuracy() -> str:
+    cells = pd.read_csv(HERE / "accuracy" / "cells.csv")
+    return (
+        f"{int(cells['within'].sum())} of {len(cells)} simulated values may be a further real run; the error is "
+        f"{100 * cells['error'].abs().median():.1f} % in the median, {100 * cells['error'].abs().max():.1f} % at most."
+    )
+
+
+def _datasheet() -> str:
+    rows = pd.DataFrame(_json("first_principles/l4.json")["rows"])
+    rows = rows[~rows["fitted"] & (rows["metric"] != "KV cache (tokens)")]
+    worst = rows.groupby("metric")["error"].apply(lambda errors: errors.abs().max())
+    return (
+        f"On runs that it was not fitted to, TPOT is off by {100 * worst['tpot_ms']:.0f} % at most, TTFT by "
+        f"{100 * worst['ttft_ms']:.0f} %."
+    )
+
+
+def _overhead() -> str:
+    found = _json("capture_overhead/costs.json")
+    return f"{found['step_hook_us']:.0f} us a step and {found['recorder_us']:.0f} us a request."
+
+
+def _sweep() -> str:
+    found = _json("sweep_cost/costs.json")
+    return (
+        f"{found['runs']:,} runs of {found['requests_a_run']:,} requests take {found['wall_s']:.0f} s on two cores; "
+        f"{found['overhead_ms']:.1f} ms a run go beside the simulation."
+    )
+
+
+def _gate() -> str:
+    return f"{len(_json('gate/baseline.json')['runs'])} runs are held to a baseline; the command says."
+
+
+def _speed() -> str:
+    found = _json("speed/results.json")
+    return (
+        f"{found['engine_rps_095']:,} requests/s at 0.95 of saturation, {found['units_095']} bare SimPy timeouts each."
+    )
+
+
+def _claims() -> str:
+    rows = paper.documents("claims")
+    counts = {kind: sum(row["holds"] == kind for row in rows) for kind in ("yes", "direction only", "no")}
+    return (
+        f"Of {len(rows)} statements {counts['yes']} hold, {counts['direction only']} in direction only, {counts['no']} "
+        "do not."
+    )
