@@ -25,6 +25,7 @@ from driftsim.trace import FINISHED, TIER_NAMES, EngineSettings, Phase, Workload
 from driftsim.workload import COLUMNS, Workload
 
 ROUNDS = 12  # random workloads
+LONGER = 500  # tokens, that a request turns out to have
 LARGE = 20_000  # jobs in a queue
 SLOWER = 20.0  # a decision in a long queue, times one in a short queue, is a scan
 
@@ -128,10 +129,11 @@ def _same(scenario: Scenario, workload: Workload) -> str:
 
 def _causal(scenario: Scenario, workload: Workload) -> str:
     """Lengthen the request that finishes last: nothing that happened before that may change."""
-    rows = simulate(scenario, workload).requests
+    roomy = workload.table.assign(max_tokens=workload.table["max_tokens"] + LONGER)  # the limit is no secret: it stays
+    rows = simulate(scenario, replace(workload, table=roomy)).requests
     last = int(rows["finish_s"].to_numpy().argmax())
-    table = workload.table.copy()
-    table.loc[last, ["output_tokens", "max_tokens"]] += 500
+    table = roomy.copy()
+    table.loc[last, "output_tokens"] += LONGER
     table.loc[last, "stops"] = True
     changed = simulate(scenario, replace(workload, table=table)).requests
     before = float(rows["finish_s"].iloc[last])
