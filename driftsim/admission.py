@@ -79,7 +79,8 @@ class Admission(Record):
         """The base budget; a category that the table lacks counts as ``short_qa``."""
         if self.base == "caps":
             return float(request.max_tokens)
-        return self.base_table.get(category, self.base_table[FALLBACK])
+        table = self.base_table
+        return table[category] if category in table else table[FALLBACK]
 
     def factors(self, request: Request) -> float:
         """Safety factor of the tier times the input factor of the prompt."""
@@ -87,8 +88,11 @@ class Admission(Record):
 
     def input_factor(self, request: Request) -> float:
         """The factor of the prompt's length, from 1 to ``input_cap``."""
-        prompt = self.unit.length(request.prompt_tokens, request.prompt_words)
-        return min(self.input_cap, 1 + prompt / self.input_scale)
+        prompt = request.prompt_tokens
+        if self.accounting != "tokenizer":
+            prompt = self.unit.length(prompt, request.prompt_words)
+        factor = 1 + prompt / self.input_scale
+        return factor if factor < self.input_cap else self.input_cap
 
     def estimate(self, request: Request, category: str, bias: float) -> int:
         """The expected output length under ``bias``.
@@ -99,7 +103,7 @@ class Admission(Record):
         >>> Admission(clamp_at_max_tokens=True).estimate(r, "short_qa", 1.0)
         64
         """
-        length = int(self.base_of(request, category) * bias * self.factors(request))
+        length = int(self.base_of(request, category) * bias * (self.safety[request.tier] * self.input_factor(request)))
         return min(length, request.max_tokens) if self.clamp_at_max_tokens else length
 
     def measured_bias(self, job: Job, output_length: int) -> float:

@@ -7,13 +7,12 @@ in seconds since the run began.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from driftsim.admission import Admission
 from driftsim.estimators import Estimator
 from driftsim.policies import Policy
-from driftsim.request import Job, Request
+from driftsim.request import TIER_RANK, Job, Request
 
 
 class Engine(Protocol):
@@ -32,8 +31,7 @@ class Engine(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Departure:
+class Departure(NamedTuple):
     """A job that left the engine. ``output_length`` is in the accounting's unit, None where nothing can be learned."""
 
     job: Job
@@ -59,6 +57,7 @@ class Dispatcher:
         self.max_in_flight = max_in_flight
         self.in_flight: dict[int, int] = {}  # id(job) -> order of dispatch
         self.dispatched = 0
+        self._counts_tokens = admission.accounting == "tokenizer"
         self._waiting: dict[int, Job] | None = None  # id(job) -> job, kept only to refresh estimates
         if admission.estimates == "refreshed":
             if not hasattr(policy, "rekey"):
@@ -67,7 +66,7 @@ class Dispatcher:
 
     def arrive(self, request: Request, category: str, now: float, index: int = -1) -> Job:
         """Admit ``request``, of predicted ``category``, and queue it; ``index`` is its row in the workload."""
-        job = Job(request, category, 0, 0, index=index, priority=request.tier.rank)
+        job = Job(request, category, 0, 0, 1.0, "", index, TIER_RANK[request.tier])
         self._estimate(job, now)
         self.policy.push(job, now)
         if self._waiting is not None:
@@ -76,11 +75,11 @@ class Dispatcher:
 
     def finished(self, departures: Sequence[Departure], now: float) -> None:
         """Free the slots of ``departures`` and learn from them, in order of dispatch."""
-        ordered = departures
+        ordered, in_flight = departures, self.in_flight
         if len(departures) > 1:
-            ordered = sorted(departures, key=lambda gone: self.in_flight[id(gone.job)])
+            ordered = sorted(departures, key=lambda gone: in_flight[id(gone.job)])
         for departure in ordered:
-            del self.in_flight[id(departure.job)]
+            del in_flight[id(departure.job)]
             if departure.output_length is not None:
                 self.estimator.observe(departure.job, departure.output_length, departure.censored, now)
         if self._waiting is not None and departures:
@@ -95,20 +94,28 @@ class Dispatcher:
 
     def release(self, room: int, now: float) -> list[Job]:
         """The jobs to hand to an engine that would take ``room`` more, in order; they count as in flight from now."""
-        count = min(room, len(self.policy))
-        if self.max_in_flight is not None:
-            count = min(count, self.max_in_flight - len(self.in_flight))
-        jobs = [self.policy.pop(now) for _ in range(count)]
-        for job in jobs:
-            self.in_flight[id(job)] = self.dispatched
+        policy, in_flight, jobs = self.policy, self.in_flight, list[Job]()
+        count = len(policy)
+        if count > room:
+            count = room
+        if self.max_in_flight is not None and count > self.max_in_flight - len(in_flight):
+            count = self.max_in_flight - len(in_flight)
+        while count > 0:
+            job = policy.pop(now)
+            jobs.append(job)
+            in_flight[id(job)] = self.dispatched
             self.dispatched += 1
             if self._waiting is not None:
                 del self._waiting[id(job)]
+            count -= 1
         return jobs
 
     def _estimate(self, job: Job, now: float) -> None:
         request, admission = job.request, self.admission
         estimate = self.estimator.estimate(request, job.predicted_category, now)
         job.estimate, job.bias = estimate.length, estimate.bias
-        job.budget = admission.unit.length(request.prompt_tokens, request.prompt_words) + estimate.length
-        job.scheduling_class = admission.scheduling_class(job.budget)
+        prompt = request.prompt_tokens
+        if not self._counts_tokens:
+            prompt = admission.unit.length(prompt, request.prompt_words)
+        job.budget = budget = prompt + estimate.length
+        job.scheduling_class = admission.scheduling_class(budget)

@@ -9,16 +9,14 @@ import math
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from driftsim.admission import Admission
 from driftsim.plugins import declared, declared_names, is_plugin, plugin
 from driftsim.request import Job, Request
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(NamedTuple):
     """An expected output length, in the accounting's unit, and the bias that went into it."""
 
     length: int

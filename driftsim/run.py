@@ -92,6 +92,14 @@ class Simulation:
         self.categories = workload.categories(scenario.admission.category_column)
         count = len(workload)
         self.lives = Lives(count)
+        times, counts, texts = self.lives.times, self.lives.counts, self.lives.texts
+        self._admitted = (
+            times["arrival_s"], times["bias"], counts["estimate"], counts["budget"], texts["scheduling_class"],
+        )  # fmt: skip
+        self._gone = (
+            times["queued_s"], times["scheduled_s"], times["first_token_s"], times["finish_s"],
+            counts["output_tokens"], counts["preemptions"], texts["finish_reason"],
+        )  # fmt: skip
         self._awaited: float | None = None  # the arrival for which a timeout is under way
         self._releasing = False
 
@@ -105,18 +113,19 @@ class Simulation:
         due = self.arrivals.next_at()
         if due is not None and due != self._awaited:
             self._awaited = due
-            Moment(self.env, int(due) - int(self.env.now), ARRIVE, self._arrive)
+            Moment(self.env, due - self.env._now, ARRIVE, self._arrive)  # type: ignore
 
     def _arrive(self, _: object) -> None:
-        now, self._awaited = int(self.env.now), None
+        now: int = self.env._now  # type: ignore
+        self._awaited = None
         seconds = now / TICKS_PER_SECOND
-        times, counts, classes = self.lives.times, self.lives.counts, self.lives.texts["scheduling_class"]
+        arrival_s, bias, estimate, budget, classes = self._admitted
         for row, _ in self.arrivals.take(now):
             job = self.dispatcher.arrive(self.build(row, seconds), self.categories[row], seconds, row)
-            times["arrival_s"][row] = seconds
-            times["bias"][row] = job.bias
-            counts["estimate"][row] = job.estimate
-            counts["budget"][row] = job.budget
+            arrival_s[row] = seconds
+            bias[row] = job.bias
+            estimate[row] = job.estimate
+            budget[row] = job.budget
             classes[row] = job.scheduling_class
         self._await_arrival()
         self._release_soon()
@@ -125,7 +134,8 @@ class Simulation:
         """At this instant, but after all arrivals and departures of it."""
         if self._releasing or not self.dispatcher.may_release:
             return
-        if self.env.peek() > self.env.now:
+        queue = self.env._queue  # what env.peek() looks at, without the calls
+        if not queue or queue[0][0] > self.env._now:
             self._release(None)
         else:
             self._releasing = True
@@ -133,11 +143,12 @@ class Simulation:
 
     def _release(self, _: object) -> None:
         self._releasing = False
-        seconds = self.env.now / TICKS_PER_SECOND
+        seconds = self.env._now / TICKS_PER_SECOND
         moments, orders = self.lives.times["dispatch_s"], self.lives.counts["dispatch_index"]
-        for job in self.dispatcher.release(self.engine.room(), seconds):
+        first = self.dispatcher.dispatched
+        for order, job in enumerate(self.dispatcher.release(self.engine.room(), seconds), start=first):
             moments[job.index] = seconds
-            orders[job.index] = self.dispatcher.in_flight[id(job)]
+            orders[job.index] = order
             if self.submit_lag:
                 Moment(self.env, self.submit_lag, ARRIVE, lambda _, job=job: self._submit(job))  # type: ignore[misc]
             else:
@@ -147,26 +158,28 @@ class Simulation:
         self.engine.submit(job, self.outputs[job.index])
 
     def _left(self, sequences: list[Sequence]) -> None:
-        times, counts, texts = self.lives.times, self.lives.counts, self.lives.texts
+        queued_s, scheduled_s, first_token_s, finish_s, tokens, preemptions, reasons = self._gone
+        lag = self.output_lag
         for sequence in sequences:
             row = sequence.job.index
             # vLLM looks for the end of sequence before it looks at limits (check_stop): the last token may be both.
             if sequence.finish_reason == "length" and self.stops[row] and sequence.shown == self.outputs[row]:
                 sequence.finish_reason = "stop"
             if sequence.queued is not None:
-                times["queued_s"][row] = sequence.queued / TICKS_PER_SECOND
+                queued_s[row] = sequence.queued / TICKS_PER_SECOND
             if sequence.scheduled is not None:
-                times["scheduled_s"][row] = sequence.scheduled / TICKS_PER_SECOND
+                scheduled_s[row] = sequence.scheduled / TICKS_PER_SECOND
             if sequence.first_token is not None:
-                times["first_token_s"][row] = (sequence.first_token + self.output_lag) / TICKS_PER_SECOND
+                first_token_s[row] = (sequence.first_token + lag) / TICKS_PER_SECOND
             if sequence.finish is not None:
-                times["finish_s"][row] = (sequence.finish + self.output_lag) / TICKS_PER_SECOND
-            counts["output_tokens"][row] = sequence.shown
-            counts["preemptions"][row] = sequence.preemptions
-            texts["finish_reason"][row] = sequence.finish_reason
+                finish_s[row] = (sequence.finish + lag) / TICKS_PER_SECOND
+            tokens[row] = sequence.shown
+            preemptions[row] = sequence.preemptions
+            reasons[row] = sequence.finish_reason
             if sequence.error is not None:
-                texts["error"][row] = sequence.error
+                self.lives.texts["error"][row] = sequence.error
             if sequence.batch is not None:
+                counts = self.lives.counts
                 counts["batch_id"][row], counts["batch_size"][row] = sequence.batch
         if self.notify_lag:
             Moment(self.env, self.notify_lag, ARRIVE, lambda _: self._departed(sequences))
@@ -182,13 +195,13 @@ class Simulation:
         self._release_soon()
 
     def _departure(self, sequence: Sequence) -> Departure:
-        if sequence.finish_reason not in FINISHED:
-            return Departure(sequence.job, None, censored=True)
-        whole = sequence.shown == self.outputs[sequence.job.index]
-        length = self.observed[sequence.job.index]
-        if not whole:  # cut short by a limit that the recorded run did not have: words shrink in proportion
-            length = round(length * sequence.shown / self.outputs[sequence.job.index])
-        return Departure(sequence.job, length, sequence.finish_reason in CENSORED)
+        job, reason = sequence.job, sequence.finish_reason
+        if reason not in FINISHED:
+            return Departure(job, None, True)
+        length, full = self.observed[job.index], self.outputs[job.index]
+        if sequence.shown != full:  # cut short by a limit that the recorded run did not have: words shrink alike
+            length = round(length * sequence.shown / full)
+        return Departure(job, length, reason in CENSORED)
 
     def _requests(self) -> pd.DataFrame:
         return self.lives.table(self.workload.offered, output_words=self._words())

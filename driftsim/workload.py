@@ -140,20 +140,23 @@ class Arrivals:
         while (due := self._due) is not None and due <= now:
             if self._users:
                 heapq.heappop(self._users)
-            rows.append((self._row, due))
-            self._row += 1
+            row = self._row
+            rows.append((row, due))
+            self._row = row = row + 1
             self._inside += 1
-            if self._row == self._end:
+            if row == self._end:
                 self._users = []
                 self._begin_phase(due)
-            else:
+            elif self._closed_rows:
                 self._look_ahead()
+            else:
+                self._due = self._starts[-1] + self._offsets[row]
         return rows
 
     def left(self, row: int, now: float) -> bool:
         """Request ``row`` has left the system; whether that decides when the next one arrives."""
         self._inside -= 1
-        if row in self._closed_rows and self._row < self._closed_rows.stop:
+        if self._closed_rows and row in self._closed_rows and self._row < self._closed_rows.stop:
             heapq.heappush(self._users, now + self._tick(self._phases[len(self._starts) - 1].think_s))
             self._look_ahead()
             return True

@@ -27,12 +27,12 @@ COMPLETE, ARRIVE, RELEASE, STEP = range(4)
 class Moment(simpy.Event):
     """A point in time at which ``callback`` runs, after all events of a lower ``priority`` at that instant."""
 
+    _ok, _value = True, None  # it cannot fail
+
     def __init__(
         self, env: simpy.Environment, delay: int, priority: int, callback: Callable[[simpy.Event], None]
     ) -> None:
-        self.env = env
         self.callbacks = [callback]
-        self._ok, self._value = True, None
         # What env.schedule() does, without the call: a run makes millions of these.
         heappush(env._queue, (env._now + delay, priority, next(env._eid), self))  # type: ignore
 
@@ -123,7 +123,8 @@ class ContinuousEngine:
         self.on_leave([sequence])
 
     def _go_on(self, moment: int, priority: int, callback: Callable[[simpy.Event], None]) -> None:
-        self._next = Moment(self.env, moment - self.env.now, priority, callback)  # type: ignore[arg-type]
+        env = self.env
+        self._next = Moment(env, moment - env._now, priority, callback)  # type: ignore
 
     # -- a decode run, and what cuts it short
 
@@ -456,9 +457,10 @@ class ContinuousEngine:
         now: int = self.env.now  # type: ignore[assignment]
         self._settle()
         finished = self.pool.take_finished()
+        size = self.settings.block_size
         for sequence in finished:
             del self.running[sequence]
-            self.free += blocks_for(sequence.computed, self.settings.block_size)
+            self.free -= -sequence.computed // size  # rounded up
             self._end(sequence, now)
         if not (self.running or self.waiting or self._inbox or self._aborts):
             self._next = None

@@ -90,8 +90,13 @@ class DecodePool:
 
     def take_finished(self) -> list[Sequence]:
         """Those whose last step was the one just made leave, in order of admission."""
-        finished = []
-        while self.size and self.steps_to_finish() == 0:
-            finished.append(heapq.heappop(self._ends)[2])
-            self.leave(finished[-1])
+        finished, ends, step = list[Sequence](), self._ends, self.step
+        while self.size:
+            end, _, sequence = ends[0]
+            if end == sequence.ends:
+                if end != step:
+                    break
+                finished.append(sequence)
+                self.leave(sequence)
+            heapq.heappop(ends)  # it leaves now, or has left since
         return finished
