@@ -9,14 +9,16 @@ import math
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from driftsim.admission import Admission
 from driftsim.plugins import declared, declared_names, is_plugin, plugin
 from driftsim.request import Job, Request
 
 
-class Estimate(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Estimate:
     """An expected output length, in the accounting's unit, and the bias that went into it."""
 
     length: int

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
 
 
 class Tier(StrEnum):
@@ -24,7 +23,8 @@ TIERS: tuple[Tier, ...] = tuple(Tier)
 TIER_RANK: dict[Tier, int] = {tier: rank for rank, tier in enumerate(TIERS, start=1)}
 
 
-class Request(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Request:
     """What a client sent: who, what kind, how long a prompt, and how much output it allows.
 
     ``category`` is the author's label and may be empty. A replayed trace carries lengths, never text, so ``prompt``

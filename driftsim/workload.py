@@ -76,7 +76,9 @@ class Workload:
 
     def categories(self, column: str) -> list[str]:
         """The category of each request in ``column``, one of the classifier's four; any other counts as short_qa."""
-        return [known_category(category) for category in self.offered[column]]
+        names = self.offered[column].tolist()
+        known = {name: known_category(name) for name in set(names)}
+        return [known[name] for name in names]
 
     def unknown_categories(self, column: str) -> int:
         """How many requests have none of the classifier's categories in ``column``."""
@@ -85,7 +87,8 @@ class Workload:
     def requests(self) -> Callable[[int, float], Request]:
         """A function from row and arrival time (s) to the request."""
         ids, tenants, categories = (self.offered[name].tolist() for name in ("request_id", "tenant", "category"))
-        tiers = [Tier(tier) for tier in self.offered["tier"]]
+        known = {tier.value: tier for tier in Tier}
+        tiers = [known[tier] for tier in self.offered["tier"].tolist()]
         numbers = (
             self.table[name].astype("Int64").fillna(-1) for name in ("prompt_tokens", "max_tokens", "prompt_words")
         )

@@ -200,7 +200,9 @@ def test_the_answers_say_what_the_rows_say() -> None:
 
 
 def test_aging_and_priority_agree_here(rows: pd.DataFrame) -> None:
-    by = rows[rows["engine"] == "barrier"].set_index(["policy", "estimator", "accounting", "seed", "phase"]).sort_index()
+    by = (
+        rows[rows["engine"] == "barrier"].set_index(["policy", "estimator", "accounting", "seed", "phase"]).sort_index()
+    )
     both = [by.loc[policy, "e2e_mean_s"] for policy in ("aging", "priority")]
     assert (both[0] - both[1]).abs().max() < 1.0
 

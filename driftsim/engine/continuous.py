@@ -65,7 +65,9 @@ class ContinuousEngine:
         self.free = self.total = settings.usable_kv_blocks
         self._watermark = int(settings.watermark * settings.kv_blocks)
         self._threshold = settings.long_prefill_token_threshold
+        self._longest = settings.max_model_len
         self._longest_prompt = min(settings.max_model_len - 1, self.total * settings.block_size)
+        self._limits = (settings.max_num_batched_tokens, settings.max_num_seqs, settings.block_size)
         self.by_priority = settings.scheduling_policy == "priority"
         self.waiting = waiting_queue(settings.scheduling_policy)
         self.running: dict[Sequence, None] = {}  # in order of admission
@@ -79,6 +81,7 @@ class ContinuousEngine:
         self._next: Moment | None = None  # the event that goes on; None while idle
         self._run_start = self._run_steps = 0  # the decode run under way
         self._run = Batch()
+        self._batch = Batch()  # of the step under way
 
     def room(self) -> int:
         """It queues whatever it is given."""
@@ -91,8 +94,11 @@ class ContinuousEngine:
         """
         if true_length is None or true_length < 1:
             raise ValueError(f"request {job.request.id}: a simulated engine needs an output length, got {true_length}")
-        prompt = job.request.prompt_tokens
-        sequence = Sequence(job, min(true_length, job.request.max_tokens, self.settings.max_model_len - prompt))
+        request = job.request
+        prompt, most = request.prompt_tokens, request.max_tokens
+        if self._longest - prompt < most:
+            most = self._longest - prompt
+        sequence = Sequence(job, true_length if true_length < most else most)
         if prompt > self._longest_prompt:
             self._turn_away(sequence, "rejected", f"request {job.request.id} {self._never_fits(prompt)}")
             return
@@ -101,7 +107,7 @@ class ContinuousEngine:
             sequence.rank = (job.priority, self._sent)
         self._inbox.append(sequence)
         if self._next is None:
-            self._go_on(int(self.env.now), STEP, self._begin)
+            self._go_on(self.env._now, STEP, self._begin)  # type: ignore
         elif self._run_steps:
             self._interrupt(sequence)
 
@@ -187,6 +193,9 @@ class ContinuousEngine:
             return
         now: int = self.env.now  # type: ignore[assignment]
         self._settle()
+        if not (self._inbox or self.waiting or self.prefilling or self._aborts or self.on_step) and self._suffices():
+            self._decode(now)  # nothing to decide
+            return
         self._drain(now)
         while True:
             prefills, preempted = self._schedule(now)
@@ -205,6 +214,10 @@ class ContinuousEngine:
             self._decode(now)
         else:
             self._rest(now)
+
+    def _suffices(self) -> bool:
+        """Whether somebody decodes, and the free blocks are enough for the next step."""
+        return self.pool.size > 0 and len(self.pool.claims()) <= self.free
 
     def _drain(self, now: int) -> None:
         """Take in all messages."""
@@ -327,18 +340,19 @@ class ContinuousEngine:
 
     def _admit(self, prefills: list[tuple[Sequence, int]], threshold: int, now: int) -> None:
         """Admit from the head of the waiting queue while slots, token budget and KV blocks allow; nobody is skipped."""
-        settings, waiting, running = self.settings, self.waiting, self.running
-        budget, slots = settings.max_num_batched_tokens - self.pool.size, settings.max_num_seqs
+        waiting, running, pool = self.waiting, self.running, self.pool
+        budget, slots, size = self._limits
+        budget -= pool.size
         for _, new in prefills:
             budget -= new
-        spare, size = self._spare(), settings.block_size
+        spare = self.free - len(pool.claims())
         while waiting and budget > 0 and len(running) < slots:
             sequence = waiting[0]
             new = length = sequence.prompt + sequence.shown  # recomputes what a preemption lost, outputs included
             if 0 < threshold < new:
                 new = threshold
             if new > budget:
-                if not settings.enable_chunked_prefill:
+                if not self.settings.enable_chunked_prefill:
                     break
                 new = budget
             # The whole prompt must fit, though blocks are taken for this chunk only (full_sequence_must_fit), and the
@@ -347,8 +361,8 @@ class ContinuousEngine:
             if new < length:
                 whole = -(-length // size)
                 # Without a reserve vLLM would start over and over on what can never fit; we let it wait, and say so.
-                asked = whole if settings.scheduler_reserve_full_isl or whole > self.total else need
-            if asked + (self._watermark if running else 0) > spare:
+                asked = whole if self.settings.scheduler_reserve_full_isl or whole > self.total else need
+            if asked > spare or (running and asked + self._watermark > spare):
                 break
             spare -= need
             self.free -= need
@@ -431,7 +445,10 @@ class ContinuousEngine:
             else:
                 tokens += new
                 attention += new * (computed + (new + 1) / 2)
-        batch = Batch(tokens, pool.size + len(prefills) - decodes, attention, decodes, context)
+        batch = self._batch
+        batch.prefill_tokens, batch.prefill_attention = tokens, attention
+        batch.prefill_requests = pool.size + len(prefills) - decodes
+        batch.decode_requests, batch.context_tokens = decodes, context
         duration = self.step_time.step(batch)
         self.free -= pool.advance(1)
         if self._paused:
@@ -457,9 +474,9 @@ class ContinuousEngine:
         now: int = self.env.now  # type: ignore[assignment]
         self._settle()
         finished = self.pool.take_finished()
-        size = self.settings.block_size
+        size, running = self._limits[2], self.running
         for sequence in finished:
-            del self.running[sequence]
+            del running[sequence]
             self.free -= -sequence.computed // size  # rounded up
             self._end(sequence, now)
         if not (self.running or self.waiting or self._inbox or self._aborts):
@@ -476,7 +493,8 @@ class ContinuousEngine:
                 self._go_on(now, STEP, self._begin)
 
     def _end(self, sequence: Sequence, now: int) -> None:
-        capped = sequence.shown >= sequence.job.request.max_tokens or sequence.length >= self.settings.max_model_len
+        shown = sequence.shown
+        capped = shown >= sequence.job.request.max_tokens or sequence.prompt + shown >= self._longest
         sequence.finish, sequence.finish_reason = now, "length" if capped else "stop"
 
 

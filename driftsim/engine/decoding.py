@@ -26,25 +26,27 @@ class DecodePool:
 
     def join(self, sequence: Sequence) -> None:
         """From the next step on, ``sequence`` decodes until it has shown its target."""
-        sequence.offset = sequence.computed - self.step
-        sequence.ends = self.step + sequence.target - sequence.shown
-        heapq.heappush(self._ends, (sequence.ends, sequence.number, sequence))
-        place = -sequence.offset % self.block_size
+        step, computed = self.step, sequence.computed
+        sequence.offset = computed - step
+        sequence.ends = ends = step + sequence.target - sequence.shown
+        heapq.heappush(self._ends, (ends, sequence.number, sequence))
+        place = (step - computed) % self.block_size
         self._claims[place][sequence] = None
         self._counts[place] += 1
         self.size += 1
-        self.context_tokens += sequence.computed + 1
+        self.context_tokens += computed + 1
 
     def leave(self, sequence: Sequence) -> None:
         """``sequence`` decodes no more; what it has computed and shown is written back to it."""
-        sequence.computed = self.step + sequence.offset
-        sequence.shown = sequence.target - (sequence.ends - self.step)
+        step, offset = self.step, sequence.offset
+        sequence.computed = computed = step + offset
+        sequence.shown = sequence.target - sequence.ends + step
         sequence.ends = -1
-        place = -sequence.offset % self.block_size
+        place = -offset % self.block_size
         del self._claims[place][sequence]
         self._counts[place] -= 1
         self.size -= 1
-        self.context_tokens -= sequence.computed + 1
+        self.context_tokens -= computed + 1
 
     def held(self, sequence: Sequence) -> int:
         """The KV blocks that a decoding ``sequence`` holds."""
