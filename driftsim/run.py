@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import simpy
 
 from driftsim import __version__
 from driftsim.accounting import Accounting
 from driftsim.dispatcher import Departure, Dispatcher
-from driftsim.engine.continuous import ARRIVE, RELEASE, ContinuousEngine, Moment
+from driftsim.engine.continuous import ARRIVE, RELEASE, Clock, ContinuousEngine, Moment
 from driftsim.engine.microbatch import MicrobatchEngine
 from driftsim.engine.pipelined import engine_for
 from driftsim.engine.sequence import Sequence
@@ -69,7 +68,7 @@ class Simulation:
         self.outputs = table["output_tokens"].astype(int).tolist()
         self.stops = table["stops"].fillna(False).astype(bool).tolist()
         self.observed = observed_lengths(workload, scenario.admission.unit)
-        self.env = simpy.Environment(initial_time=0)
+        self.env = Clock(initial_time=0)
         profile = scenario.profile
         lag = scenario.refill_lag and scenario.barrier is None  # the barrier's worker fetches its jobs itself
         self.notify_lag = ticks(profile.notify_lag_s) if lag else 0

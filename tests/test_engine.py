@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 import pytest
+import simpy
 
+from driftsim.engine.continuous import Clock, Moment
 from driftsim.run import simulate
 from driftsim.scenario import Scenario
 from driftsim.trace import EngineSettings, Trace
@@ -181,3 +184,23 @@ def test_the_last_by_priority_is_preempted_wherever_it_stands() -> None:
     assert list(first.requests["preemptions"] > 0) == [True, False]
     fcfs = run(settings.changed(scheduling_policy="fcfs"), [0.0, 0.001], [9, 9], prompt_tokens=[4, 4], policy="stock")
     assert list(fcfs.requests["preemptions"] > 0) == [False, True]
+
+
+def test_the_clock_runs_as_simpy_s_does() -> None:
+    for clock in (simpy.Environment(), Clock()):
+        seen = []
+
+        def ticking(env: simpy.Environment = clock, seen: list[float] = seen) -> Iterator[simpy.Event]:
+            for _ in range(3):
+                yield env.timeout(2)
+                seen.append(env.now)
+
+        clock.process(ticking())
+        Moment(clock, 3, 0, lambda _, seen=seen: seen.append(-3))
+        clock.run(until=5)
+        assert seen == [2, -3, 4]
+        clock.run()
+        assert seen == [2, -3, 4, 6]
+        clock.event().fail(RuntimeError("nobody minded"))
+        with pytest.raises(RuntimeError, match="nobody minded"):
+            clock.run()

@@ -8,7 +8,8 @@ step that can decide something. All times are integer ticks. With async scheduli
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappush
+from heapq import heappop, heappush
+from typing import Any
 
 import simpy
 
@@ -22,6 +23,24 @@ from driftsim.trace import EngineSettings
 
 # Simultaneous events have one order: a step's end, then whatever arrives, then the dispatcher's choice, then a step.
 COMPLETE, ARRIVE, RELEASE, STEP = range(4)
+
+
+class Clock(simpy.Environment):
+    """SimPy's environment; running until nothing is left to happen does without a call for each event."""
+
+    def run(self, until: Any = None) -> Any:
+        """What SimPy's does, step by step."""
+        if until is not None:
+            return super().run(until)
+        queue = self._queue
+        while queue:
+            self._now, _, _, event = heappop(queue)
+            callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
+            for callback in callbacks:
+                callback(event)
+            if not event._ok and not hasattr(event, "_defused"):
+                raise event._value
+        return None
 
 
 class Moment(simpy.Event):

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import simpy
 
-from driftsim.engine.continuous import ARRIVE, ContinuousEngine, Moment
+from driftsim.engine.continuous import ARRIVE, Clock, ContinuousEngine, Moment
 from driftsim.engine.sequence import Sequence
 from driftsim.latency import Profile, ticks
 from driftsim.request import Job, Request, Tier
@@ -118,7 +118,7 @@ METER = Meter()
 def through_engine(prompts: np.ndarray, outputs: np.ndarray, times: np.ndarray, kv_blocks: int) -> dict[str, float]:
     """The engine alone, first in first out: jobs are handed to it as they arrive."""
     made = profile(kv_blocks)
-    env = simpy.Environment(initial_time=0)
+    env = Clock(initial_time=0)
     counted = {"finished": 0, "preemptions": 0}
 
     def left(sequences: list[Sequence]) -> None:
