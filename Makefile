@@ -23,8 +23,8 @@ test: .venv/test
 	$(BIN)/python -m pytest --numprocesses auto
 
 lint: .venv/test
-	$(BIN)/ruff check driftsim tests experiments
-	$(BIN)/ruff format --check driftsim tests experiments
+	$(BIN)/ruff check driftsim tests experiments notebooks
+	$(BIN)/ruff format --check driftsim tests experiments notebooks
 	$(BIN)/mypy
 
 check: .venv/core

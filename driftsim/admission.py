@@ -103,7 +103,7 @@ class Admission(Record):
         >>> Admission(clamp_at_max_tokens=True).estimate(r, "short_qa", 1.0)
         64
         """
-        length = int(self.base_of(request, category) * bias * (self.safety[request.tier] * self.input_factor(request)))
+        length = int(self.base_of(request, category) * bias * self.factors(request))
         return min(length, request.max_tokens) if self.clamp_at_max_tokens else length
 
     def measured_bias(self, job: Job, output_length: int) -> float:

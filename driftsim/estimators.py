@@ -144,7 +144,7 @@ class Pooled:
                 count = len(recent)
                 ratio = (count * recent.median(request.max_tokens) + strength * ratio) / (count + strength)
         bias = math.exp(ratio)
-        return Estimate(min(round(self._expected(request, category) * bias), request.max_tokens), bias)
+        return Estimate(max(1, min(round(self._expected(request, category) * bias), request.max_tokens)), bias)
 
     def observe(self, job: Job, output_length: int, censored: bool, now: float) -> None:
         """Take the ratio in, for the category and for the tenant within it."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +115,7 @@ def test_more_verbose_answers_are_longer_and_never_ending_ones_all_reach_the_cap
 
 def test_the_design_has_every_combination_that_means_something() -> None:
     cells = list(factorial.cells())
-    assert len(cells) == 1056 == len({tuple(cell.values()) for cell in cells})
+    assert len(cells) == 1104 == len({tuple(cell.values()) for cell in cells})
     for name, levels in factorial.FACTORS.items():
         assert {cell[name] for cell in cells} == set(levels)
     rows = factorial.stored()
@@ -221,3 +223,20 @@ def test_every_figure_is_drawn_from_the_rows_and_shown() -> None:
 def test_the_example_is_misclassified() -> None:
     row = figures.misclassified(document.table("estimates"))
     assert row["scheduling_class"] != row["true_class"]
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "told"),
+    [
+        ("experiments.paper", ["--seeds", "0"], "'0' is no whole number above 0"),
+        ("experiments.paper", ["--out", "/proc/nowhere"], "cannot be written"),
+        ("experiments.paper.factorial", ["--store", "traces"], "which is none of ours"),
+        ("experiments.paper.factorial", ["--jobs", "-3"], "is no whole number above 0"),
+    ],
+)
+def test_wrong_arguments_get_a_line_and_exit_2(module: str, arguments: list[str], told: str) -> None:
+    asked = [sys.executable, "-m", module, *arguments]
+    run = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=HERE.parents[1])
+    assert run.returncode == 2
+    assert told in run.stderr.splitlines()[-1]
+    assert "Traceback" not in run.stderr

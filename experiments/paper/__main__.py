@@ -15,6 +15,7 @@ from joblib import Parallel, delayed
 
 from driftsim.terminal import progress
 from experiments.paper import claims, estimators, factorial, figures, load, real, sensitivity, study
+from experiments.paper.arguments import count, folder
 from experiments.paper.setup import held_out
 
 HERE = Path(__file__).parent
@@ -25,11 +26,9 @@ FEW = 5  # seeds that the side studies take at most; of three they take two
 def main() -> None:
     """Run everything and write it."""
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
-    parser.add_argument("--seeds", type=int, default=STORED_SEEDS, help="workloads that everything is repeated on")
-    parser.add_argument("--out", type=Path, help="folder of tables and figures")
+    parser.add_argument("--seeds", type=count, default=STORED_SEEDS, help="workloads that everything is repeated on")
+    parser.add_argument("--out", type=folder, help="folder of tables and figures")
     asked = parser.parse_args()
-    if asked.seeds < 1:
-        parser.error(f"--seeds must be at least 1, got {asked.seeds}")
     out = asked.out or (HERE if asked.seeds == STORED_SEEDS else Path("out") / f"paper-{asked.seeds}")
     make(asked.seeds, out)
 

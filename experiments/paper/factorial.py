@@ -28,6 +28,7 @@ from driftsim.store import Store
 from driftsim.sweep import plan, spec_key, sweep
 from driftsim.sweeping import watching
 from driftsim.workload import Process, arriving
+from experiments.paper.arguments import count, folder, own_folder
 from experiments.paper.claims import interval
 from experiments.paper.setup import profile, scenario, workload
 from experiments.paper.study import store as write
@@ -38,7 +39,7 @@ SEEDS = 5
 STRESS_RATE = 1 / 0.0175  # requests / s: gaps are uniform from 5 to 30 ms
 FACTORS: dict[str, tuple[str, ...]] = {
     "engine": ("continuous", "barrier"),
-    "policy": ("fifo", "sjf"),
+    "policy": ("fifo", "priority", "weighted", "aging", "sjf"),
     "correction": ("off", "base", "estimate", "pooled", "oracle"),
     "accounting": ("tokenizer", "whitespace"),
     "safety": ("off", "on"),
@@ -47,8 +48,10 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "mix": ("even", "reference"),
     "load": ("0.8", "3"),
 }
-# A true length needs neither a table nor a label nor a factor, so the oracle comes once.
-ORACLE = {"accounting": "tokenizer", "safety": "off", "label": "stripped"}
+# A true length needs neither a table nor a label nor a factor, so the oracle comes once; and so do the policies that
+# heed no estimate, of which FIFO alone is crossed with everything, to be what SJF is compared with.
+PLAIN = {"accounting": "tokenizer", "safety": "off", "label": "stripped"}
+HEEDLESS = ("priority", "weighted", "aging")
 LATENCIES = ("e2e_mean_s", "e2e_p50_s", "e2e_p99_s")
 ERRORS = ("mae", "kendall_tau")
 TRUTH_FREE = ("correction", "accounting", "safety", "label")  # what FIFO does not heed
@@ -58,7 +61,9 @@ def cells() -> Iterator[dict[str, str]]:
     """Every combination of levels that means something of its own."""
     for levels in itertools.product(*FACTORS.values()):
         cell = dict(zip(FACTORS, levels, strict=True))
-        if cell["correction"] != "oracle" or all(cell[name] == level for name, level in ORACLE.items()):
+        plain = all(cell[name] == level for name, level in PLAIN.items())
+        once = cell["correction"] == "oracle" or cell["policy"] in HEEDLESS
+        if not once or (plain and (cell["policy"] not in HEEDLESS or cell["correction"] == "off")):
             yield cell
 
 
@@ -256,10 +261,10 @@ def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def main() -> None:
     """Run the design, resumably, and write its rows and tables."""
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
-    parser.add_argument("--store", type=Path, default=Path("out/factorial"), help="folder of workloads and rows")
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="workloads a cell")
-    parser.add_argument("--jobs", type=int, default=0, help="processes [default: one a core]")
-    parser.add_argument("--out", type=Path, default=HERE / "factorial", help="folder of the tables")
+    parser.add_argument("--store", type=own_folder, default="out/factorial", help="folder of workloads and rows")
+    parser.add_argument("--seeds", type=count, default=SEEDS, help="workloads a cell")
+    parser.add_argument("--jobs", type=count, default=0, help="processes [default: one a core]")
+    parser.add_argument("--out", type=folder, default=str(HERE / "factorial"), help="folder of the tables")
     asked = parser.parse_args()
     rows = run(asked.store, asked.seeds, asked.jobs)
     write(tables(rows), asked.out)
