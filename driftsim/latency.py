@@ -140,10 +140,9 @@ class LinearStepTime:
             first = self._decode(batch) + gap
         if growth:
             slope = first - growth / 2
-            n = int((math.sqrt(slope * slope + 2 * growth * elapsed) - slope) / growth)
+            n = int((math.sqrt(slope * slope + 2 * growth * elapsed) - slope) / growth) + 1
         else:
-            n = elapsed // first
-        n = max(n, 1)
+            n = -(-elapsed // first) or 1
         while n > 1 and (n - 1) * first + growth * ((n - 1) * (n - 2) // 2) >= elapsed:
             n -= 1
         while n * first + growth * (n * (n - 1) // 2) < elapsed:

@@ -112,10 +112,10 @@ class Simulation:
         due = self.arrivals.next_at()
         if due is not None and due != self._awaited:
             self._awaited = due
-            Moment(self.env, due - self.env._now, ARRIVE, self._arrive)  # type: ignore
+            Moment(self.env, int(due), ARRIVE, self._arrive)
 
     def _arrive(self, _: object) -> None:
-        now: int = self.env._now  # type: ignore
+        now = self.env._now
         self._awaited = None
         seconds = now / TICKS_PER_SECOND
         arrival_s, bias, estimate, budget, classes = self._admitted
@@ -138,7 +138,7 @@ class Simulation:
             self._release(None)
         else:
             self._releasing = True
-            Moment(self.env, 0, RELEASE, self._release)
+            Moment(self.env, self.env._now, RELEASE, self._release)
 
     def _release(self, _: object) -> None:
         self._releasing = False
@@ -149,7 +149,7 @@ class Simulation:
             moments[job.index] = seconds
             orders[job.index] = order
             if self.submit_lag:
-                Moment(self.env, self.submit_lag, ARRIVE, lambda _, job=job: self._submit(job))  # type: ignore[misc]
+                Moment(self.env, self.env._now + self.submit_lag, ARRIVE, lambda _, job=job: self._submit(job))  # type: ignore[misc]
             else:
                 self._submit(job)
 
@@ -181,12 +181,12 @@ class Simulation:
                 counts = self.lives.counts
                 counts["batch_id"][row], counts["batch_size"][row] = sequence.batch
         if self.notify_lag:
-            Moment(self.env, self.notify_lag, ARRIVE, lambda _: self._departed(sequences))
+            Moment(self.env, self.env._now + self.notify_lag, ARRIVE, lambda _: self._departed(sequences))
         else:
             self._departed(sequences)
 
     def _departed(self, sequences: list[Sequence]) -> None:
-        now = int(self.env.now)
+        now = self.env._now
         self.dispatcher.finished([self._departure(sequence) for sequence in sequences], now / TICKS_PER_SECOND)
         for sequence in sequences:
             if self.arrivals.left(sequence.job.index, now):

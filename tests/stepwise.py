@@ -143,7 +143,7 @@ class StepwiseEngine:
     def _wake(self, delay: int) -> None:
         if not self._busy:
             self._busy = True
-            Moment(self.env, delay, STEP, lambda _: self._begin())
+            Moment(self.env, self.env._now + delay, STEP, lambda _: self._begin())
 
     def _begin(self) -> None:
         """One turn of vLLM's core loop: drain all messages, schedule, execute (v1/engine/core.py, run_busy_loop)."""
@@ -171,7 +171,7 @@ class StepwiseEngine:
             composition = (batch.prefill_tokens, batch.prefill_requests, batch.decode_requests, batch.context_tokens)
             after = (len(self.running), len(self.waiting), self.kv.used, preempted)
             self.on_step((now, duration, *composition, batch.prefill_attention, *after))
-        Moment(self.env, duration, COMPLETE, lambda _: self._complete(scheduled))
+        Moment(self.env, self.env._now + duration, COMPLETE, lambda _: self._complete(scheduled))
 
     def _schedule(self, now: int) -> tuple[list[tuple[Sequence, int]], int]:
         """Who computes how many tokens in this step, and how many were preempted for it."""
@@ -331,7 +331,7 @@ class StepwiseAsyncEngine(StepwiseEngine):
                 return
             end, batch = self.queue[0]
             if batch:
-                Moment(self.env, end - now, COMPLETE, lambda _: self._over())
+                Moment(self.env, end, COMPLETE, lambda _: self._over())
                 return
             self.queue.popleft()  # an empty batch is over at once
 
@@ -381,6 +381,6 @@ class StepwiseAsyncEngine(StepwiseEngine):
         for sequence in finished:
             self._finish(sequence, now)
         self.unsaid = self.unsaid or bool(finished)
-        Moment(self.env, 0, STEP, lambda _: self._begin())
+        Moment(self.env, self.env._now, STEP, lambda _: self._begin())
         if finished:
             self.on_leave(finished)

@@ -28,6 +28,8 @@ COMPLETE, ARRIVE, RELEASE, STEP = range(4)
 class Clock(simpy.Environment):
     """SimPy's environment; running until nothing is left to happen does without a call for each event."""
 
+    _now: Any  # ticks, an int: what ``now`` returns, without the call
+
     def run(self, until: Any = None) -> Any:
         """What SimPy's does, step by step."""
         if until is not None:
@@ -48,12 +50,10 @@ class Moment(simpy.Event):
 
     _ok, _value = True, None  # it cannot fail
 
-    def __init__(
-        self, env: simpy.Environment, delay: int, priority: int, callback: Callable[[simpy.Event], None]
-    ) -> None:
+    def __init__(self, env: Clock, at: int, priority: int, callback: Callable[[simpy.Event], None]) -> None:
         self.callbacks = [callback]
         # What env.schedule() does, without the call: a run makes millions of these.
-        heappush(env._queue, (env._now + delay, priority, next(env._eid), self))  # type: ignore
+        heappush(env._queue, (at, priority, next(env._eid), self))  # type: ignore[misc]
 
 
 class ContinuousEngine:
@@ -65,7 +65,7 @@ class ContinuousEngine:
 
     def __init__(
         self,
-        env: simpy.Environment,
+        env: Clock,
         settings: EngineSettings,
         step_time: StepTime,
         gap: int,
@@ -126,7 +126,7 @@ class ContinuousEngine:
             sequence.rank = (job.priority, self._sent)
         self._inbox.append(sequence)
         if self._next is None:
-            self._go_on(self.env._now, STEP, self._begin)  # type: ignore
+            self._go_on(self.env._now, STEP, self._begin)
         elif self._run_steps:
             self._interrupt(sequence)
 
@@ -144,12 +144,11 @@ class ContinuousEngine:
 
     def _turn_away(self, sequence: Sequence, reason: str, error: str | None) -> None:
         sequence.finish_reason, sequence.error = reason, error
-        sequence.finish = None if reason == "rejected" else self.env.now  # type: ignore[assignment]
+        sequence.finish = None if reason == "rejected" else self.env._now
         self.on_leave([sequence])
 
     def _go_on(self, moment: int, priority: int, callback: Callable[[simpy.Event], None]) -> None:
-        env = self.env
-        self._next = Moment(env, moment - env._now, priority, callback)  # type: ignore
+        self._next = Moment(self.env, moment, priority, callback)
 
     # -- a decode run, and what cuts it short
 
@@ -158,9 +157,10 @@ class ContinuousEngine:
         boundary = self._run_boundary()
         if boundary >= self._run_steps:
             return
+        tokens, slots, _ = self._limits
         # A newcomer of a better priority may pass a head that does not fit.
-        blocked = (self.waiting and not self.by_priority) or len(self.running) >= self.settings.max_num_seqs
-        if blocked or self.pool.size >= self.settings.max_num_batched_tokens:
+        blocked = (self.waiting and not self.by_priority) or len(self.running) >= slots
+        if blocked or self.pool.size >= tokens:
             sequence.queued = self._boundary_at(boundary)
         else:
             self._stop_run_after(boundary)
@@ -172,29 +172,25 @@ class ContinuousEngine:
 
     def _boundary_at(self, steps: int) -> int:
         """When the core drains its messages before it schedules the step after ``steps`` of the run."""
-        return self._run_start + self._run_time(steps)
-
-    def _run_time(self, steps: int) -> int:
-        """From the start of the run until the step after ``steps`` of it starts."""
-        return self.step_time.decode_run(self._run, steps) + steps * self.gap
+        return self._run_start + self.step_time.decode_run(self._run, steps) + steps * self.gap
 
     def _run_boundary(self) -> int:
         """The number of the run's steps that start before the core next drains its messages; 0: it has not begun."""
-        elapsed: int = self.env.now - self._run_start  # type: ignore[assignment]
+        elapsed = self.env._now - self._run_start
         return self.step_time.decode_steps(self._run, elapsed, self.gap) if elapsed > 0 else 0
 
     def _decode(self, start: int) -> None:
         """From ``start`` on, decode until somebody ends or blocks run out."""
-        pool = self.pool
+        pool, run = self.pool, self._run
         steps = pool.steps_to_finish()
         fitting = pool.steps_within(self.free, steps)
         self._run_start, self._run_steps = start, fitting
-        self._run.decode_requests, self._run.context_tokens = pool.size, pool.context_tokens
-        end = start + self._run_time(fitting)
+        run.decode_requests, run.context_tokens = pool.size, pool.context_tokens
+        end = start + self.step_time.decode_run(run, fitting) + fitting * self.gap
         if fitting < steps:
-            self._go_on(end, STEP, self._begin)
+            self._next = Moment(self.env, end, STEP, self._begin)
         else:
-            self._go_on(end - self.gap, COMPLETE, self._complete)
+            self._next = Moment(self.env, end - self.gap, COMPLETE, self._complete)
 
     def _settle(self) -> None:
         """Write down the run that has just ended."""
@@ -210,8 +206,9 @@ class ContinuousEngine:
         """Drain all messages, schedule, execute (v1/engine/core.py, run_busy_loop)."""
         if event is not self._next:  # the run was cut short in the meantime
             return
-        now: int = self.env.now  # type: ignore[assignment]
-        self._settle()
+        now = self.env._now
+        if self._run_steps:
+            self._settle()
         if not (self._inbox or self.waiting or self.prefilling or self._aborts or self.on_step) and self._suffices():
             self._decode(now)  # nothing to decide
             return
@@ -236,7 +233,7 @@ class ContinuousEngine:
 
     def _suffices(self) -> bool:
         """Whether somebody decodes, and the free blocks are enough for the next step."""
-        return self.pool.size > 0 and len(self.pool.claims()) <= self.free
+        return self.pool.size > 0 and self._spare() >= 0
 
     def _drain(self, now: int) -> None:
         """Take in all messages."""
@@ -261,13 +258,14 @@ class ContinuousEngine:
         if threshold and len(self.running) + len(self.waiting) < 2:
             threshold = 0  # nobody to starve: a lone long prefill gets the whole budget
         prefills: list[tuple[Sequence, int]] = []
-        short = len(self.pool.claims()) > self.free
-        if (self.prefilling and (self._threshold or self.by_priority)) or (short and self.by_priority):
-            preempted = self._walk(prefills, threshold)
-        else:
-            preempted = self._make_room() if short else 0
-            if self.prefilling:
-                preempted += self._continue_prefill(prefills)
+        preempted, short = 0, self._spare() < 0
+        if short or self.prefilling:
+            if self.by_priority or (self.prefilling and self._threshold):
+                preempted = self._walk(prefills, threshold)
+            else:
+                preempted = self._make_room() if short else 0
+                if self.prefilling:
+                    preempted += self._continue_prefill(prefills)
         # A step that preempted admits nobody, lest it evict what it just admitted.
         if not preempted and self.waiting:
             self._admit(prefills, threshold, now)
@@ -364,11 +362,11 @@ class ContinuousEngine:
         budget -= pool.size
         for _, new in prefills:
             budget -= new
-        spare = self.free - len(pool.claims())
+        spare = begun = self._spare()
         while waiting and budget > 0 and len(running) < slots:
             sequence = waiting[0]
             new = length = sequence.prompt + sequence.shown  # recomputes what a preemption lost, outputs included
-            if 0 < threshold < new:
+            if threshold and new > threshold:
                 new = threshold
             if new > budget:
                 if not self.settings.enable_chunked_prefill:
@@ -384,19 +382,20 @@ class ContinuousEngine:
             if asked > spare or (running and asked + self._watermark > spare):
                 break
             spare -= need
-            self.free -= need
             budget -= new
             self._admitted += 1
             sequence.number = self._admitted
             running[waiting.popleft()] = None
-            self.prefilling[sequence] = None
+            if new < length:
+                self.prefilling[sequence] = None
             prefills.append((sequence, new))
             if sequence.scheduled is None:  # vLLM keeps the first time when a preempted request resumes
                 sequence.scheduled = now
+        self.free -= begun - spare
 
     def _spare(self) -> int:
         """Free blocks, less those that this step's decodes take."""
-        return self.free - len(self.pool.claims())
+        return self.free - self.pool.claimed()
 
     def _growth(self, sequence: Sequence, new: int) -> int:
         size = self.settings.block_size
@@ -473,10 +472,11 @@ class ContinuousEngine:
         if self._paused:
             self._resume()
         for sequence, new in prefills:
-            sequence.computed += new
-            if sequence.computed == sequence.prompt + sequence.shown:  # a chunk before the end samples nothing
-                del self.prefilling[sequence]
-                sequence.shown += 1
+            sequence.computed = computed = sequence.computed + new
+            shown = sequence.shown
+            if computed == sequence.prompt + shown:  # a chunk before the end samples nothing
+                self.prefilling.pop(sequence, None)
+                sequence.shown = shown + 1
                 if sequence.first_token is None:
                     sequence.first_token = begin + duration
                 pool.join(sequence)
@@ -490,7 +490,7 @@ class ContinuousEngine:
         """A step is over in which somebody ended; slots and blocks are free for the very next one."""
         if event is not self._next:
             return
-        now: int = self.env.now  # type: ignore[assignment]
+        now = self.env._now
         self._settle()
         finished = self.pool.take_finished()
         size, running = self._limits[2], self.running
@@ -506,7 +506,8 @@ class ContinuousEngine:
             self.on_leave(finished)
         else:
             self.on_leave(finished)  # whoever comes in return waits for the step below
-            if self.env.peek() > now:  # nothing else happens at this instant
+            queue = self.env._queue
+            if not queue or queue[0][0] > now:  # nothing else happens at this instant
                 self._begin(event)
             else:
                 self._go_on(now, STEP, self._begin)

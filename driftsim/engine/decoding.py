@@ -6,7 +6,7 @@ step number plus a constant, and it needs a new KV block whenever that sum is a 
 
 from __future__ import annotations
 
-import heapq
+from heapq import heappop, heappush
 
 from driftsim.engine.kv import blocks_for
 from driftsim.engine.sequence import Sequence
@@ -20,7 +20,8 @@ class DecodePool:
         self.step = 0
         self.size = 0
         self.context_tokens = 0
-        self._ends: list[tuple[int, int, Sequence]] = []  # heap of (last step, order of admission); may hold leavers
+        # Heap of (last step, order of admission); it may hold some that have left, but not at its top.
+        self._ends: list[tuple[int, int, Sequence]] = []
         self._claims: list[dict[Sequence, None]] = [{} for _ in range(block_size)]  # by step number modulo block size
         self._counts = [0] * block_size
 
@@ -29,7 +30,7 @@ class DecodePool:
         step, computed = self.step, sequence.computed
         sequence.offset = computed - step
         sequence.ends = ends = step + sequence.target - sequence.shown
-        heapq.heappush(self._ends, (ends, sequence.number, sequence))
+        heappush(self._ends, (ends, sequence.number, sequence))
         place = (step - computed) % self.block_size
         self._claims[place][sequence] = None
         self._counts[place] += 1
@@ -38,6 +39,12 @@ class DecodePool:
 
     def leave(self, sequence: Sequence) -> None:
         """``sequence`` decodes no more; what it has computed and shown is written back to it."""
+        self._take_out(sequence)
+        ends = self._ends
+        while ends and ends[0][0] != ends[0][2].ends:
+            heappop(ends)
+
+    def _take_out(self, sequence: Sequence) -> None:
         step, offset = self.step, sequence.offset
         sequence.computed = computed = step + offset
         sequence.shown = sequence.target - sequence.ends + step
@@ -54,8 +61,9 @@ class DecodePool:
 
     def advance(self, steps: int) -> int:
         """Let everybody decode ``steps`` tokens; returns the KV blocks that this took."""
-        taken = self.blocks_over(steps)
-        self.step += steps
+        step = self.step
+        taken = self._counts[step % self.block_size] if steps == 1 else self.blocks_over(steps)
+        self.step = step + steps
         self.context_tokens += steps * self.size
         return taken
 
@@ -63,15 +71,17 @@ class DecodePool:
         """Those who need a block for the next step."""
         return self._claims[self.step % self.block_size]
 
+    def claimed(self) -> int:
+        """How many they are."""
+        return self._counts[self.step % self.block_size]
+
     def blocks_over(self, steps: int) -> int:
         """New KV blocks that the next ``steps`` steps need."""
-        if steps == 1:
-            return self._counts[self.step % self.block_size]
-        rounds, rest = divmod(steps, self.block_size)
-        begin = self.step % self.block_size
-        end = begin + rest
-        wrapped = sum(self._counts[: end - self.block_size]) if end > self.block_size else 0
-        return rounds * self.size + sum(self._counts[begin:end]) + wrapped
+        size, counts = self.block_size, self._counts
+        begin = self.step % size
+        end = begin + steps % size
+        taken = steps // size * self.size + sum(counts[begin:end])
+        return taken + sum(counts[: end - size]) if end > size else taken
 
     def steps_within(self, free: int, steps: int) -> int:
         """How many of the next ``steps`` steps find the blocks they need among ``free``."""
@@ -86,19 +96,18 @@ class DecodePool:
 
     def steps_to_finish(self) -> int:
         """Steps until the first of them ends. Needs somebody who decodes."""
-        while self._ends[0][0] != self._ends[0][2].ends:  # has left since
-            heapq.heappop(self._ends)
         return self._ends[0][0] - self.step
 
     def take_finished(self) -> list[Sequence]:
         """Those whose last step was the one just made leave, in order of admission."""
-        finished, ends, step = list[Sequence](), self._ends, self.step
-        while self.size:
+        finished: list[Sequence] = []
+        ends, step = self._ends, self.step
+        while ends:
             end, _, sequence = ends[0]
             if end == sequence.ends:
                 if end != step:
                     break
                 finished.append(sequence)
-                self.leave(sequence)
-            heapq.heappop(ends)  # it leaves now, or has left since
+                self._take_out(sequence)
+            heappop(ends)  # it leaves now, or has left since
         return finished

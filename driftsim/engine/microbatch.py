@@ -8,12 +8,10 @@ no time to first token. A worker that finds nothing to do sleeps for a second.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import simpy
 from pydantic import Field
 
-from driftsim.engine.continuous import ContinuousEngine, Moment
+from driftsim.engine.continuous import Clock, ContinuousEngine, Moment
 from driftsim.engine.pipelined import engine_for
 from driftsim.engine.sequence import Sequence
 from driftsim.latency import StepTime, ticks
@@ -34,7 +32,7 @@ class MicrobatchEngine:
 
     def __init__(
         self,
-        env: simpy.Environment,
+        env: Clock,
         settings: EngineSettings,
         step_time: StepTime,
         gap: int,
@@ -62,12 +60,12 @@ class MicrobatchEngine:
 
     def _asleep(self) -> bool:
         """Whether the worker sleeps; if so, it will look again when this sleep is over."""
-        now, nap = int(self.env.now), ticks(self.barrier.idle_s)
+        now, nap = self.env._now, ticks(self.barrier.idle_s)
         if self._free_since is None or nap == 0 or (now - self._free_since) % nap == 0:
             return False
         if self._wakes <= now:
             self._wakes = now + nap - (now - self._free_since) % nap
-            Moment(self.env, self._wakes - now, 3, lambda _: self.on_leave([]))
+            Moment(self.env, self._wakes, 3, lambda _: self.on_leave([]))
         return True
 
     def submit(self, job: Job, true_length: int | None) -> None:
@@ -78,7 +76,7 @@ class MicrobatchEngine:
             self._start()
         elif len(self._batch) == 1:
             number = self.batches
-            Moment(self.env, ticks(self.barrier.fill_s), 3, lambda _: self._filled(number))
+            Moment(self.env, self.env._now + ticks(self.barrier.fill_s), 3, lambda _: self._filled(number))
 
     def abort(self, job: Job) -> None:
         """A batch that runs is not interrupted; a job in the batch being filled is dropped."""
@@ -100,7 +98,7 @@ class MicrobatchEngine:
         if len(self._done) < self._running:
             return
         done, self._done = self._done, []
-        now: Any = self.env.now
+        now = self.env._now
         for sequence in done:
             sequence.first_token = None
             sequence.batch = (self.batches - 1, self._running)

@@ -35,10 +35,10 @@ class PipelinedEngine(ContinuousEngine):
     # -- a decode run: its steps execute from ``_run_start`` on, each scheduled as the one before the last completes
 
     def _boundary_at(self, steps: int) -> int:
-        return self._run_start + self._run_time(steps - 1) if steps > 1 else self._run_start
+        return self._run_start + self.step_time.decode_run(self._run, steps - 1) if steps > 1 else self._run_start
 
     def _run_boundary(self) -> int:
-        elapsed: int = self.env.now - self._run_start  # type: ignore[assignment]
+        elapsed = self.env._now - self._run_start
         return 1 + (self.step_time.decode_steps(self._run, elapsed, 0) if elapsed > 0 else 0)
 
     def _decode(self, start: int) -> None:
@@ -50,7 +50,7 @@ class PipelinedEngine(ContinuousEngine):
 
     def _settle(self) -> None:
         if self._run_steps:
-            self._last = self._run_start + self._run_time(self._run_steps)
+            self._last = self._run_start + self.step_time.decode_run(self._run, self._run_steps)
             if self._taken is not None:
                 self._taken(self._run_steps)
             self.free -= self.pool.advance(self._run_steps)
@@ -63,7 +63,7 @@ class PipelinedEngine(ContinuousEngine):
         """Drain all messages and schedule until two steps are in flight, or nothing more can be scheduled."""
         if event is not self._next:
             return
-        now: int = self.env.now  # type: ignore[assignment]
+        now = self.env._now
         self._settle()
         in_flight = [self._last] if self._last > now else []
         while len(in_flight) < 2:
@@ -117,7 +117,7 @@ class PipelinedEngine(ContinuousEngine):
                 self.pool.join(sequence)
         if ended:
             self._ending.append(ended)
-            Moment(self.env, end - self.env.now, COMPLETE, self._complete)  # type: ignore[arg-type]
+            Moment(self.env, end, COMPLETE, self._complete)
 
     def _complete(self, event: simpy.Event) -> None:
         """A step is over in which somebody ended; slots and blocks are free for the next one to be scheduled."""
@@ -131,7 +131,7 @@ class PipelinedEngine(ContinuousEngine):
             else:  # preempted while its last token was on its way: stale output is delivered all the same
                 self.waiting.remove(sequence)
             sequence.shown = shown
-            self._end(sequence, int(self.env.now))
+            self._end(sequence, self.env._now)
             finished.append(sequence)
         self.on_leave(finished)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import simpy
 
-from driftsim.engine.continuous import ARRIVE, STEP, ContinuousEngine, Moment
+from driftsim.engine.continuous import ARRIVE, STEP, Clock, ContinuousEngine, Moment
 from driftsim.engine.pipelined import PipelinedEngine
 from driftsim.engine.sequence import Sequence
 from driftsim.latency import Batch
@@ -59,7 +59,7 @@ class _OnRecordedSteps(ContinuousEngine):
     def _go_on(self, moment: int, priority: int, callback: Callable[[simpy.Event], None]) -> None:
         steps = self.step_time
         if priority == STEP and steps.made < len(steps.starts):
-            moment = max(int(self.env.now), steps.starts[steps.made])
+            moment = max(self.env._now, steps.starts[steps.made])
         super()._go_on(moment, priority, callback)
 
 
@@ -74,7 +74,7 @@ def on_recorded_steps(
 
     Times are ticks since the run began.
     """
-    env = simpy.Environment(initial_time=0)
+    env = Clock(initial_time=0)
     lives: dict[int, Sequence] = {}
     made: list[tuple[float, ...]] = []
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from driftsim.request import Job
 
-UNRANKED = (0, 0)
-
 
 class Sequence:
     """One job on its way through an engine; ``length`` is what a recompute would have to prefill.
@@ -14,25 +12,29 @@ class Sequence:
     brought up to date when it leaves.
     """
 
-    computed = 0  # tokens whose KV is in the cache
-    shown = 0  # output tokens produced; kept when preempted
-    number = -1  # order of its last admission
-    rank = UNRANKED  # priority, then order of arrival at the engine; only priority mode looks at it
-    offset = 0  # tokens computed, less the number of the step
-    ends = -1  # number of its last decode step; -1 while it does not decode
-    preemptions = 0
-    queued: int | None = None
-    scheduled: int | None = None
-    first_token: int | None = None
-    finish: int | None = None
-    finish_reason = ""
-    error: str | None = None
-    batch: tuple[int, int] | None = None  # number and size of its batch, where the engine has batches
+    __slots__ = (
+        "batch", "computed", "ends", "error", "finish", "finish_reason", "first_token", "job", "number", "offset",
+        "preemptions", "prompt", "queued", "rank", "scheduled", "shown", "target",
+    )  # fmt: skip
 
     def __init__(self, job: Job, target: int) -> None:
         self.job = job
         self.prompt = job.request.prompt_tokens
         self.target = target  # output tokens at which it ends
+        self.computed = 0  # tokens whose KV is in the cache
+        self.shown = 0  # output tokens produced; kept when preempted
+        self.number = -1  # order of its last admission
+        self.rank = (0, 0)  # priority, then order of arrival at the engine; only priority mode looks at it
+        self.offset = 0  # tokens computed, less the number of the step
+        self.ends = -1  # number of its last decode step; -1 while it does not decode
+        self.preemptions = 0
+        self.queued: int | None = None
+        self.scheduled: int | None = None
+        self.first_token: int | None = None
+        self.finish: int | None = None
+        self.finish_reason = ""
+        self.error: str | None = None
+        self.batch: tuple[int, int] | None = None  # number and size of its batch, where the engine has batches
 
     @property
     def length(self) -> int:

@@ -140,7 +140,7 @@ def through_engine(prompts: np.ndarray, outputs: np.ndarray, times: np.ndarray, 
         engine.submit(job, output)
         wait = next(waits)
         if job is not jobs[-1][0]:
-            Moment(env, wait, ARRIVE, arrive)
+            Moment(env, env._now + wait, ARRIVE, arrive)
 
     gc.collect()
     began = METER.cpu_s()
