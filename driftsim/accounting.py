@@ -75,10 +75,14 @@ class Accounting:
         """The unit, marked where it was derived and not counted."""
         return f"{self.unit} (derived)" if self.words_per_token is not None else self.unit
 
-    def lengths(self, tokens: pd.Series, words: pd.Series) -> np.ndarray:
+    def lengths(self, tokens: pd.Series | np.ndarray, words: pd.Series | np.ndarray) -> np.ndarray:
         """Lengths in this unit, as floats shaped like ``tokens``; NaN where it is not known."""
         counted = words if self.unit == "whitespace" and self.words_per_token is None else tokens
-        lengths: np.ndarray = counted.astype("float64").to_numpy(na_value=np.nan)
+        lengths: np.ndarray
+        if isinstance(counted, np.ndarray):
+            lengths = counted.astype(float)
+        else:
+            lengths = counted.to_numpy(dtype=float, na_value=np.nan)
         return np.rint(lengths * self.words_per_token) if self.words_per_token is not None else lengths
 
     def length(self, tokens: int, words: int | None) -> int:

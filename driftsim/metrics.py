@@ -1,11 +1,13 @@
 """Metrics turn a trace into latencies, estimation errors, fairness and waiting; they define every printed number.
 
-Latencies are over finished requests, in seconds, with linear percentiles; counts are of offered requests.
+Latencies are over finished requests, in seconds, with linear percentiles; counts are of offered requests. What is given
+row by row is a series of the rows of a table, and an array of those of ``Columns``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -26,42 +28,74 @@ LATENCIES = ("e2e", "ttft", "tpot")
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
 
 
-def e2e(rows: pd.DataFrame) -> pd.Series:
+class Columns:
+    """Columns of a requests' table as arrays, numbers as floats, NaN where empty: looked at without a table's cost.
+
+    ``columns["tier"]`` is an array, ``columns[mask]`` are the rows of a mask.
+    """
+
+    def __init__(self, columns: Mapping[str, np.ndarray]) -> None:
+        self._columns = columns
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> Self:
+        """Those of ``table`` that metrics read."""
+        found = {}
+        for name in READ:
+            values = table[name]
+            text = values.dtype == object
+            found[name] = values.to_numpy() if text else values.to_numpy(dtype=float, na_value=np.nan)
+        return cls(found)
+
+    def __getitem__(self, what: Any) -> Any:
+        if isinstance(what, str):
+            return self._columns[what]
+        return Columns({name: values[what] for name, values in self._columns.items()})
+
+    def __len__(self) -> int:
+        return len(self._columns["tier"])
+
+
+Rows: TypeAlias = "pd.DataFrame | Columns"
+
+
+def e2e(rows: Rows) -> Any:
     """End-to-end latency, arrival to last token, in seconds."""
     return rows["finish_s"] - rows["arrival_s"]
 
 
-def ttft(rows: pd.DataFrame) -> pd.Series:
+def ttft(rows: Rows) -> Any:
     """Time to first token since arrival, in seconds; NaN where the engine shows none, as a barrier engine does."""
     return rows["first_token_s"] - rows["arrival_s"]
 
 
-def tpot(rows: pd.DataFrame) -> pd.Series:
+def tpot(rows: Rows) -> Any:
     """Time per output token after the first, in seconds, as vLLM's benchmark defines it; NaN for a single token."""
-    tokens = rows["output_tokens"].astype(float) - 1
-    return (rows["finish_s"] - rows["first_token_s"]) / tokens.where(tokens > 0)
+    tokens = rows["output_tokens"].astype(float)
+    return (rows["finish_s"] - rows["first_token_s"]) / np.where(tokens > 1, tokens - 1, np.nan)
 
 
-def engine_e2e(rows: pd.DataFrame) -> pd.Series:
+def engine_e2e(rows: Rows) -> Any:
     """The engine's own share of the end-to-end latency, since dispatch, in seconds."""
     return rows["finish_s"] - rows["dispatch_s"]
 
 
-def engine_ttft(rows: pd.DataFrame) -> pd.Series:
+def engine_ttft(rows: Rows) -> Any:
     """The engine's own share of the time to first token, since dispatch, in seconds."""
     return rows["first_token_s"] - rows["dispatch_s"]
 
 
-def service_start(rows: pd.DataFrame) -> pd.Series:
+def service_start(rows: Rows) -> np.ndarray:
     """When waiting ended: first computed, or dispatched where the engine does not tell, in seconds."""
-    return rows["scheduled_s"].fillna(rows["dispatch_s"])
+    scheduled, dispatched = (np.asarray(rows[name], dtype=float) for name in ("scheduled_s", "dispatch_s"))
+    return np.where(np.isnan(scheduled), dispatched, scheduled)
 
 
-def latency_summary(rows: pd.DataFrame) -> dict[str, float]:
+def latency_summary(rows: Rows) -> dict[str, float]:
     """``{e2e,ttft,tpot}_{mean,p50,p90,p99}_s`` over ``rows``, NaN where there is nothing to summarise."""
     summary: dict[str, float] = {}
     for name, values in (("e2e", e2e(rows)), ("ttft", ttft(rows)), ("tpot", tpot(rows))):
-        summary |= _latencies(name, values.to_numpy(dtype=float))
+        summary |= _latencies(name, np.asarray(values, dtype=float))
     return summary
 
 
@@ -76,7 +110,7 @@ def _latencies(name: str, values: np.ndarray) -> dict[str, float]:
     }
 
 
-def estimation_summary(rows: pd.DataFrame, unit: Accounting, admission: Admission) -> dict[str, float]:
+def estimation_summary(rows: Rows, unit: Accounting, admission: Admission) -> dict[str, float]:
     """Error of the estimates of finished ``rows``: MAE and RMSE in the accounting's unit, ranks and classes.
 
     ``kendall_tau`` is tau-b of budget against prompt plus actual output, ``kendall_tau_within`` the same averaged over
@@ -84,8 +118,8 @@ def estimation_summary(rows: pd.DataFrame, unit: Accounting, admission: Admissio
     """
     actual = unit.lengths(rows["output_tokens"], rows["output_words"])
     prompt = unit.lengths(rows["prompt_tokens"], rows["prompt_words"])
-    error = rows["estimate"].to_numpy(dtype=float) - actual
-    budget, total = rows["budget"].to_numpy(dtype=float), prompt + actual
+    error = np.asarray(rows["estimate"], dtype=float) - actual
+    budget, total = np.asarray(rows["budget"], dtype=float), prompt + actual
     if not len(rows):
         return dict.fromkeys(("mae", "rmse", "kendall_tau", "kendall_tau_within", "class_accuracy"), np.nan)
     names = np.array(["short", "medium", "long"], dtype=object)
@@ -95,7 +129,7 @@ def estimation_summary(rows: pd.DataFrame, unit: Accounting, admission: Admissio
         "rmse": float(np.sqrt((error**2).mean())),
         "kendall_tau": _tau(budget, total),
         "kendall_tau_within": _tau_within(rows, admission.category_column, budget, total),
-        "class_accuracy": float((rows["scheduling_class"].to_numpy() == classes).mean()),
+        "class_accuracy": float((np.asarray(rows["scheduling_class"]) == classes).mean()),
     }
 
 
@@ -110,9 +144,19 @@ def _tau(a: np.ndarray, b: np.ndarray) -> float:
     return float((signs[0] * signs[1]).sum() / np.sqrt(sizes[0] * sizes[1])) if min(sizes) else np.nan
 
 
-def _tau_within(rows: pd.DataFrame, column: str, budget: np.ndarray, total: np.ndarray) -> float:
+def _alike(*names: Any) -> list[np.ndarray]:
+    """The places at which all of ``names`` are the same, in order of the names."""
+    code = np.zeros(len(names[0]), dtype=np.int64)
+    for one in names:
+        codes, known = pd.factorize(np.asarray(one, dtype=object), sort=True, use_na_sentinel=True)
+        code = code * (len(known) + 1) + np.where(codes < 0, len(known), codes)
+    order = np.argsort(code, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(code[order])) + 1) if len(code) else []
+
+
+def _tau_within(rows: Rows, column: str, budget: np.ndarray, total: np.ndarray) -> float:
     taus, weights = [], []
-    for places in rows.groupby([column, "tier"], dropna=False).indices.values():
+    for places in _alike(rows[column], rows["tier"]):
         tau = _tau(budget[places], total[places])
         if not np.isnan(tau):
             taus.append(tau)
@@ -132,16 +176,17 @@ def intervals_union(starts: np.ndarray, ends: np.ndarray) -> float:
     return float(np.maximum(ends - begins, 0).sum())
 
 
-def waiting_fraction(rows: pd.DataFrame) -> float:
+def waiting_fraction(rows: Rows) -> float:
     """Share of the time from first arrival to last finish during which at least one request waited to be computed."""
     span = rows["finish_s"].max() - rows["arrival_s"].min()
-    begun = rows[service_start(rows).notna()]
-    if begun.empty or not span > 0:
+    start = service_start(rows)
+    begun = ~np.isnan(start)
+    if not begun.any() or not span > 0:
         return 0.0
-    return intervals_union(begun["arrival_s"].to_numpy(), service_start(begun).to_numpy()) / float(span)
+    return intervals_union(np.asarray(rows["arrival_s"])[begun], start[begun]) / float(span)
 
 
-def choice_fraction(rows: pd.DataFrame) -> float:
+def choice_fraction(rows: Rows) -> float:
     """Share of the time during which two or more requests waited at the dispatcher: only then can order matter."""
     span = rows["finish_s"].max() - rows["arrival_s"].min()
     times, depth = queue_depth(rows, rows["dispatch_s"])
@@ -150,25 +195,26 @@ def choice_fraction(rows: pd.DataFrame) -> float:
     return float(np.diff(times)[depth[:-1] >= 2].sum() / span)
 
 
-def queue_depth(rows: pd.DataFrame, until: pd.Series | None = None) -> tuple[np.ndarray, np.ndarray]:
+def queue_depth(rows: Rows, until: pd.Series | np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Requests waiting over time: moments (s), and the depth from each on.
 
     A request waits from its arrival until it is computed, or ``until`` another moment, such as its dispatch.
     """
-    end = service_start(rows) if until is None else until
-    queued = end > rows["arrival_s"]
-    times = np.concatenate([rows["arrival_s"][queued].to_numpy(), end[queued].to_numpy()])
+    begin, end = np.asarray(rows["arrival_s"]), service_start(rows) if until is None else np.asarray(until)
+    queued = end > begin
+    times = np.concatenate([begin[queued], end[queued]])
     change = np.concatenate([np.ones(queued.sum(), dtype=int), -np.ones(queued.sum(), dtype=int)])
     moments, place = np.unique(times, return_inverse=True)
     return moments, np.cumsum(np.bincount(place, weights=change, minlength=len(moments))).astype(int)
 
 
-def jain_index(rows: pd.DataFrame) -> float:
+def jain_index(rows: Rows) -> float:
     """Jain's fairness index over tenants, of their mean output tokens per second of end-to-end latency.
 
     1 is equal, 1 / tenants is one tenant taking all (Jain, Chiu and Hawe 1984).
     """
-    rates = (rows["output_tokens"].astype(float) / e2e(rows)).groupby(rows["tenant"]).mean().to_numpy()
+    speeds = np.asarray(rows["output_tokens"].astype(float) / e2e(rows))
+    rates = np.array([np.nanmean(speeds[places]) for places in _alike(rows["tenant"])])
     return float(rates.sum() ** 2 / (len(rates) * (rates**2).sum())) if len(rates) else np.nan
 
 
@@ -179,17 +225,17 @@ def summary(
 
     ``scored`` masks the requests whose estimates count. Raises ``TraceError`` if the trace has no such phase.
     """
-    offered = trace.requests[list(READ)]
+    offered = Columns.of(trace.requests)
     mask = np.ones(len(offered), dtype=bool) if scored is None else scored
     if phase != "all":
         names = [known.name for known in trace.header.workload.phases]
         if phase not in names:
             raise TraceError(f"unknown phase {phase!r}; choose one of all, {', '.join(names)}")
-        mask = mask[(offered["phase"] == phase).to_numpy()]
+        mask = mask[offered["phase"] == phase]
         offered = offered[offered["phase"] == phase]
-    done = offered["finish_reason"].isin(("stop", "length")).to_numpy()
+    done = (offered["finish_reason"] == "stop") | (offered["finish_reason"] == "length")
     rows = offered[done]
-    wait = (service_start(rows) - rows["arrival_s"]).to_numpy()
+    wait = service_start(rows) - rows["arrival_s"]
     row: dict[str, Any] = {
         "requests": len(offered),
         "finished": len(rows),
@@ -205,9 +251,9 @@ def summary(
         "waiting_fraction": waiting_fraction(offered),
         "choice_fraction": choice_fraction(offered),
         "jain_index": jain_index(rows),
-        "preemptions": int(offered["preemptions"].fillna(0).sum()),
+        "preemptions": int(np.nansum(offered["preemptions"])),
     }
-    tiers, seconds = offered["tier"].to_numpy(), e2e(rows).to_numpy(dtype=float)
+    tiers, seconds = offered["tier"], e2e(rows)
     own = {tier: tiers == tier for tier in TIER_NAMES}
     row["per_tier"] = {
         tier: {"requests": int(mine.sum()), **_latencies("e2e", seconds[mine[done]]), "finished": int(mine[done].sum()),

@@ -95,6 +95,7 @@ class Simulation:
         self._admitted = (
             times["arrival_s"], times["bias"], counts["estimate"], counts["budget"], texts["scheduling_class"],
         )  # fmt: skip
+        self._dispatched = times["dispatch_s"], counts["dispatch_index"]
         self._gone = (
             times["queued_s"], times["scheduled_s"], times["first_token_s"], times["finish_s"],
             counts["output_tokens"], counts["preemptions"], texts["finish_reason"],
@@ -143,15 +144,17 @@ class Simulation:
     def _release(self, _: object) -> None:
         self._releasing = False
         seconds = self.env._now / TICKS_PER_SECOND
-        moments, orders = self.lives.times["dispatch_s"], self.lives.counts["dispatch_index"]
-        first = self.dispatcher.dispatched
-        for order, job in enumerate(self.dispatcher.release(self.engine.room(), seconds), start=first):
-            moments[job.index] = seconds
-            orders[job.index] = order
-            if self.submit_lag:
-                Moment(self.env, self.env._now + self.submit_lag, ARRIVE, lambda _, job=job: self._submit(job))  # type: ignore[misc]
+        moments, orders = self._dispatched
+        order, lag = self.dispatcher.dispatched, self.submit_lag
+        for job in self.dispatcher.release(self.engine.room(), seconds):
+            row = job.index
+            moments[row] = seconds
+            orders[row] = order
+            order += 1
+            if lag:
+                Moment(self.env, self.env._now + lag, ARRIVE, lambda _, job=job: self._submit(job))  # type: ignore[misc]
             else:
-                self._submit(job)
+                self.engine.submit(job, self.outputs[row])
 
     def _submit(self, job: Job) -> None:
         self.engine.submit(job, self.outputs[job.index])
@@ -186,10 +189,10 @@ class Simulation:
             self._departed(sequences)
 
     def _departed(self, sequences: list[Sequence]) -> None:
-        now = self.env._now
+        now, left = self.env._now, self.arrivals.left
         self.dispatcher.finished([self._departure(sequence) for sequence in sequences], now / TICKS_PER_SECOND)
         for sequence in sequences:
-            if self.arrivals.left(sequence.job.index, now):
+            if left(sequence.job.index, now):
                 self._await_arrival()
         self._release_soon()
 

@@ -20,7 +20,7 @@ import pandas as pd
 
 from driftsim.classify import CATEGORIES, known_category, predict_category, strip_label
 from driftsim.lives import OFFERED
-from driftsim.request import Request, Tier
+from driftsim.request import Request, Tier, quick_request
 from driftsim.trace import FINISHED, Phase, Trace, WorkloadInfo, typed
 
 # Columns of a workload's table. output_* are the truth, NA where nobody knows it yet; offset_s counts from the
@@ -97,7 +97,7 @@ class Workload:
 
         def build(row: int, arrival: float) -> Request:
             text = texts[row] if texts else None
-            return Request(
+            return quick_request(
                 ids[row], tenants[row], tiers[row], categories[row] or "", arrival,
                 prompts[row], None if words[row] < 0 else words[row], caps[row], text,
             )  # fmt: skip
