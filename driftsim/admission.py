@@ -70,6 +70,16 @@ class Admission(Record):
         """The accounting that counts every length here."""
         return Accounting(self.accounting, self.words_per_token)
 
+    @cached_property
+    def _table(self) -> dict[str, float] | None:
+        """The base table, if the base is one."""
+        return None if self.base == "caps" else self.base_table
+
+    @cached_property
+    def _input(self) -> tuple[bool, float, float]:
+        """What the input factor hangs on, at hand: whether tokens are counted, scale, cap."""
+        return self.accounting == "tokenizer", self.input_scale, self.input_cap
+
     @property
     def category_column(self) -> str:
         """The trace column that holds the category that admission sees."""
@@ -77,9 +87,9 @@ class Admission(Record):
 
     def base_of(self, request: Request, category: str) -> float:
         """The base budget; a category that the table lacks counts as ``short_qa``."""
-        if self.base == "caps":
+        table = self._table
+        if table is None:
             return float(request.max_tokens)
-        table = self.base_table
         return table[category] if category in table else table[FALLBACK]
 
     def factors(self, request: Request) -> float:
@@ -88,11 +98,13 @@ class Admission(Record):
 
     def input_factor(self, request: Request) -> float:
         """The factor of the prompt's length, from 1 to ``input_cap``."""
-        prompt = request.prompt_tokens
-        if self.accounting != "tokenizer":
-            prompt = self.unit.length(prompt, request.prompt_words)
-        factor = 1 + prompt / self.input_scale
-        return factor if factor < self.input_cap else self.input_cap
+        tokens, scale, cap = self._input
+        factor = 1 + (request.prompt_tokens if tokens else self.prompt_length(request)) / scale
+        return factor if factor < cap else cap
+
+    def prompt_length(self, request: Request) -> int:
+        """The prompt's length in the accounting's unit."""
+        return self.unit.length(request.prompt_tokens, request.prompt_words)
 
     def estimate(self, request: Request, category: str, bias: float) -> int:
         """The expected output length under ``bias``.
@@ -111,7 +123,10 @@ class Admission(Record):
         expected = self.base_of(job.request, job.predicted_category)
         if self.feedback == "estimate":
             expected *= self.factors(job.request)
-        return min(max(output_length / expected, self.clip_low), self.clip_high)
+        bias = output_length / expected
+        if bias < self.clip_low:
+            return self.clip_low
+        return bias if bias < self.clip_high else self.clip_high
 
     def scheduling_class(self, total: int) -> str:
         """``short``, ``medium`` or ``long`` for a total of prompt and output, in the accounting's unit.

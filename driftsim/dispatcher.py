@@ -114,8 +114,6 @@ class Dispatcher:
         request, admission = job.request, self.admission
         estimate = self.estimator.estimate(request, job.predicted_category, now)
         job.estimate, job.bias = estimate.length, estimate.bias
-        prompt = request.prompt_tokens
-        if not self._counts_tokens:
-            prompt = admission.unit.length(prompt, request.prompt_words)
+        prompt = request.prompt_tokens if self._counts_tokens else admission.prompt_length(request)
         job.budget = budget = prompt + estimate.length
         job.scheduling_class = admission.scheduling_class(budget)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from driftsim.admission import Admission
 from driftsim.plugins import declared, declared_names, is_plugin, plugin
-from driftsim.request import Job, Request
+from driftsim.request import Job, Request, quick
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,9 @@ class Estimate:
 
     length: int
     bias: float
+
+
+quick_estimate = quick(Estimate)
 
 
 class Estimator(Protocol):
@@ -45,7 +48,7 @@ class Static:
 
     def estimate(self, request: Request, category: str, now: float) -> Estimate:
         """The estimate at bias 1."""
-        return Estimate(self.admission.estimate(request, category, 1.0), 1.0)
+        return quick_estimate(self.admission.estimate(request, category, 1.0), 1.0)
 
     def observe(self, job: Job, output_length: int, censored: bool, now: float) -> None:
         """Nothing is learned."""
@@ -65,12 +68,13 @@ class Ema:
     def estimate(self, request: Request, category: str, now: float) -> Estimate:
         """The estimate at the category's present bias."""
         bias = self.bias.get(category, 1.0)
-        return Estimate(self.admission.estimate(request, category, bias), bias)
+        return quick_estimate(self.admission.estimate(request, category, bias), bias)
 
     def observe(self, job: Job, output_length: int, censored: bool, now: float) -> None:
         """Move the category's bias towards what this output says it should have been."""
-        old, alpha = self.bias.get(job.predicted_category, 1.0), self.admission.alpha
-        self.bias[job.predicted_category] = (1 - alpha) * old + alpha * self.admission.measured_bias(job, output_length)
+        category, alpha = job.predicted_category, self.admission.alpha
+        old = self.bias.get(category, 1.0)
+        self.bias[category] = (1 - alpha) * old + alpha * self.admission.measured_bias(job, output_length)
 
 
 class Recent:

@@ -50,6 +50,8 @@ class Columns:
     def __getitem__(self, what: Any) -> Any:
         if isinstance(what, str):
             return self._columns[what]
+        if what.all():
+            return self
         return Columns({name: values[what] for name, values in self._columns.items()})
 
     def __len__(self) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, make_dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class Tier(StrEnum):
@@ -43,14 +46,22 @@ class Request:
     prompt: str | None = None
 
 
-_Draft: Any = make_dataclass("_Draft", [field.name for field in fields(Request)], slots=True)
+def quick(frozen: type[T]) -> Callable[..., T]:
+    """A constructor of ``frozen``, a dataclass with slots, in a third of the time: its own makes a call for each field.
+
+    It takes the values of all fields, in order.
+    """
+    draft: Any = make_dataclass(f"{frozen.__name__}Draft", [field.name for field in fields(frozen)], slots=True)  # type: ignore[arg-type]
+
+    def make(*values: Any) -> T:
+        made = draft(*values)
+        made.__class__ = frozen  # the same slots, so it may become one
+        return made  # type: ignore[no-any-return]
+
+    return make
 
 
-def quick_request(*values: Any) -> Request:
-    """``Request(*values)``, all of them, in a third of the time: a frozen dataclass makes a call for each field."""
-    draft = _Draft(*values)
-    draft.__class__ = Request  # the same slots, so it may become one
-    return draft  # type: ignore[no-any-return]
+quick_request = quick(Request)
 
 
 @dataclass(slots=True, eq=False)

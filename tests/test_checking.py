@@ -154,6 +154,33 @@ def test_captured_repeats_are_compared_by_interval(tmp_path: Path, shipped: Path
     assert run.returncode == code, run.stdout + run.stderr
 
 
+@pytest.mark.parametrize("policy", ["fifo", "priority", "weighted", "aging", "sjf"])
+def test_repeats_of_a_real_capture_are_no_regression(tmp_path: Path, shipped: Path, policy: str) -> None:
+    folders = [shipped.with_name("smollm2-cpu-policies") / f"{policy}-{turn}" for turn in range(1, 6)]
+    then, now = ([part for folder in half for part in ("--captured", folder)] for half in (folders[::2], folders[1::2]))
+    file = tmp_path / "captured.json"
+    told = driftsim("check", "--baseline", file, "--update", "--reason", "captures", *then)
+    assert told.returncode == 0, told.stderr
+    run = driftsim("check", "--baseline", file, *now)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.startswith("0 regressions, 0 improvements, 16 unchanged")
+
+
+def test_a_slower_real_capture_is_a_regression(tmp_path: Path, shipped: Path) -> None:
+    captures = shipped.with_name("smollm2-cpu-policies")
+    then = [part for turn in (1, 2, 3) for part in ("--captured", captures / f"sjf-{turn}")]
+    now: list[object] = []
+    for turn in (1, 2, 3):  # a change after which the scheduler serves in order of arrival
+        recorded = read(captures / f"fifo-{turn}")
+        header = recorded.header.changed(admission=recorded.header.admission | {"policy": "sjf"})
+        now += ["--captured", replace(recorded, header=header).write(tmp_path / f"now-{turn}")]
+    file = tmp_path / "captured.json"
+    assert driftsim("check", "--baseline", file, "--update", "--reason", "captures", *then).returncode == 0
+    run = driftsim("check", "--baseline", file, *now)
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "e2e_p50_s" in run.stdout
+
+
 def test_a_change_within_its_interval_is_no_regression_however_large() -> None:
     sure, unsure = (Move("r", "e2e_mean_s", 1.0, 1.2, 0.05, low, 0.5) for low in (0.1, -0.1))
     assert (sure.verdict, unsure.verdict) == ("regression", "same")
