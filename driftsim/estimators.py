@@ -26,6 +26,7 @@ class Estimate:
 
 
 quick_estimate = quick(Estimate)
+SURE = 30.0  # log odds beyond which more would only make it slower to come round
 
 
 class Estimator(Protocol):
@@ -119,14 +120,13 @@ class Recent:
         return self._medians[limit]
 
 
-class Pooled:
-    """The reference's correction, mended: partial pooling of median ratios over category and tenant.
+class Ratios:
+    """Partial pooling of median ratios over category and tenant.
 
-    It learns the ratio of an output to all that it would have estimated without a bias, prompt factor included (trap
-    4), as the median, which leaves the smallest MAE; per predicted category, shrunk towards 1, and per tenant within
-    it, shrunk towards the category's (Gelman and Hill 2006, ch. 12). An output cut off at a lower limit than the
-    request's is only a lower bound (trap 3). The tier's safety factor is a margin, not a forecast, and left out (trap
-    5); nothing is estimated above ``max_tokens``.
+    A ratio is that of an output to all that the reference would have expected without a bias, prompt factor included
+    (trap 4), but for the tier's safety factor, which is a margin and no forecast (trap 5). The median leaves the
+    smallest MAE. Per predicted category it is shrunk towards 1, and per tenant within it towards the category's (Gelman
+    and Hill 2006, ch. 12). An output cut off at a lower limit than the request's is only a lower bound (trap 3).
     """
 
     window = 256  # observations that count, a category or a tenant within it
@@ -137,8 +137,8 @@ class Pooled:
         self.admission = admission
         self._recent: dict[tuple[str, ...], Recent] = {}
 
-    def estimate(self, request: Request, category: str, now: float) -> Estimate:
-        """The estimate at the pooled ratio, which is the bias."""
+    def length(self, request: Request, category: str) -> float:
+        """The output length to expect, which is not above ``max_tokens``."""
         ratio = 0.0  # its logarithm
         for key, strength in (
             ((category,), self.category_strength),
@@ -147,19 +147,56 @@ class Pooled:
             if recent := self._recent.get(key):
                 count = len(recent)
                 ratio = (count * recent.median(request.max_tokens) + strength * ratio) / (count + strength)
-        bias = math.exp(ratio)
-        return Estimate(max(1, min(round(self._expected(request, category) * bias), request.max_tokens)), bias)
+        return min(self.unbiased(request, category) * math.exp(ratio), float(request.max_tokens))
 
-    def observe(self, job: Job, output_length: int, censored: bool, now: float) -> None:
-        """Take the ratio in, for the category and for the tenant within it."""
-        request, category = job.request, job.predicted_category
-        ratio = math.log(max(output_length, 1) / self._expected(request, category))
+    def learn(self, request: Request, category: str, output_length: int, censored: bool) -> None:
+        """Take a ratio in, for the category and for the tenant within it."""
+        ratio = math.log(max(output_length, 1) / self.unbiased(request, category))
         limit = request.max_tokens if censored else math.inf
         for key in ((category,), (category, request.tenant)):
             self._recent.setdefault(key, Recent(self.window)).add(ratio, limit)
 
-    def _expected(self, request: Request, category: str) -> float:
+    def unbiased(self, request: Request, category: str) -> float:
+        """What a ratio of 1 stands for."""
         return self.admission.base_of(request, category) * self.admission.input_factor(request)
+
+
+class Pooled:
+    """The reference's correction, mended and hedged: pooled median ratios, mixed with the reference's own estimate.
+
+    Each of the two is weighted by how little it has erred so far, as a share of ``max_tokens`` (exponential weights,
+    Cesa-Bianchi and Lugosi 2006, ch. 2). So where there is little to learn from, it does about as the reference does,
+    and never errs much more than the better of the two.
+    """
+
+    trust = 0.3  # in the ratios before anything is known; the rest is in the reference
+    rate = 1.0  # an error of max_tokens more than the other's costs a factor of e
+
+    def __init__(self, admission: Admission) -> None:
+        self.ratios, self.reference = Ratios(admission), Ema(admission)
+        self._odds = math.log(self.trust / (1 - self.trust))  # logarithm of the ratios' odds
+        self._said: dict[str, tuple[float, float]] = {}  # by both, of requests that have not ended, by id
+
+    def estimate(self, request: Request, category: str, now: float) -> Estimate:
+        """The weighted estimate, and the bias that would have led to it."""
+        self._said[request.id] = ratios, reference = self._both(request, category, now)
+        weight = 1 / (1 + math.exp(-self._odds))
+        length = max(1, round(weight * ratios + (1 - weight) * reference))
+        return quick_estimate(length, length / self.ratios.unbiased(request, category))
+
+    def observe(self, job: Job, output_length: int, censored: bool, now: float) -> None:
+        """Weigh both anew, by what they said at admission; requests end in an order that makes hindsight look good."""
+        request, category = job.request, job.predicted_category
+        if said := self._said.pop(request.id, None):
+            ratios, reference = (abs(length - output_length) for length in said)
+            odds = self._odds + self.rate * (reference - ratios) / request.max_tokens
+            self._odds = min(max(odds, -SURE), SURE)
+        self.ratios.learn(request, category, output_length, censored)
+        self.reference.observe(job, output_length, censored, now)
+
+    def _both(self, request: Request, category: str, now: float) -> tuple[float, float]:
+        reference = self.reference.estimate(request, category, now).length
+        return self.ratios.length(request, category), float(min(reference, request.max_tokens))
 
 
 class Oracle:

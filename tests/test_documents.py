@@ -13,7 +13,8 @@ from driftsim.calibrate import fit_profile
 from driftsim.compare import DEFAULT_SETTINGS, Comparing, compare
 from driftsim.trace import digest, read
 from driftsim.workload import replay
-from experiments import accuracy, estimation_error, measured_policies, remake
+from experiments import accuracy, estimation_error, measured_policies, remake, sweep_cost
+from experiments.speed import __main__ as speed
 
 ROOT = remake.ROOT
 DATA = ROOT.parent / "shared" / "data"
@@ -102,3 +103,20 @@ def test_compare_options_in_the_readme_exist() -> None:
     for option in options:
         name = option.removeprefix("no-").replace("-", "_")
         assert re.search(rf"\b{name}: Annotated|\"--{option}\"", source), option
+
+
+def test_the_stored_speed_meets_its_targets() -> None:
+    stored = json.loads(speed.STORED.read_text())
+    assert {name: stored[name] for name, limit in speed.TARGETS.items() if stored[name] > limit} == {}
+
+
+def test_the_stored_cost_of_a_sweep_meets_its_targets() -> None:
+    stored = json.loads(sweep_cost.STORED.read_text())
+    requests = stored["runs"] * stored["requests_a_run"]
+    assert requests == 2_000_000
+    # 60 s on two cores where a bare timeout takes 0.6 us, in timeouts
+    assert 2 * stored["wall_s"] / requests <= 100 * 1e-6 * stored["timeout_us"]
+    assert stored["efficiency"] >= 0.85
+    assert stored["overhead_ms"] <= 5
+    assert stored["driver_memory_growth_mb"] < 10
+    assert stored["driver_rows_per_s"] >= 1000

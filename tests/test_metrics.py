@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftsim import metrics
-from driftsim.accounting import Accounting
+from driftsim.accounting import Accounting, Unit
 from driftsim.admission import Admission
 from driftsim.run import simulate
 from driftsim.scenario import Scenario
-from driftsim.trace import Phase, TraceError
+from driftsim.trace import Phase, TraceError, read
 from tests.strategies import engine, profile, workload
 
 
@@ -110,3 +112,20 @@ def test_a_phase_is_measured_alone_and_an_unknown_one_is_named() -> None:
     assert metrics.summary(trace, Admission(), phase="two")["requests"] == 2
     with pytest.raises(TraceError, match="unknown phase 'three'; choose one of all, one, two"):
         metrics.summary(trace, Admission(), phase="three")
+
+
+@pytest.mark.parametrize("unit", ["tokenizer", "whitespace"])
+def test_a_table_and_its_columns_measure_the_same(shipped: Path, unit: Unit) -> None:
+    trace = read(shipped)
+    table = trace.finished
+    columns = metrics.Columns.of(table)
+    assert len(columns) == len(table)
+    admission = Admission(accounting=unit)
+    for measure in (metrics.latency_summary, metrics.waiting_fraction, metrics.choice_fraction, metrics.jain_index):
+        assert measure(columns) == measure(table)
+    assert metrics.estimation_summary(columns, admission.unit, admission) == metrics.estimation_summary(
+        table, admission.unit, admission
+    )
+    premium = columns[columns["tier"] == "premium"]
+    assert metrics.e2e(premium).tolist() == metrics.e2e(table[table["tier"] == "premium"]).tolist()
+    assert metrics.summary(trace, admission)["finished"] == len(table)

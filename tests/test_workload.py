@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,6 +18,7 @@ from driftsim.reference import (
     drift_phases,
     reference_workload,
 )
+from driftsim.request import Request
 from driftsim.run import simulate
 from driftsim.scenario import Scenario
 from driftsim.topics import TOPICS
@@ -161,3 +164,12 @@ def test_the_same_seed_draws_the_same_workload_and_another_does_not() -> None:
     first, same, other = (reference_workload(words, seed).table for seed in (1, 1, 2))
     assert first.equals(same)
     assert not first["offset_s"].equals(other["offset_s"])
+
+
+def test_the_requests_of_a_workload_are_as_frozen_as_any() -> None:
+    made = workload([0.0, 0.1], [2, 2], prompt_tokens=[40, 8]).requests()(1, 0.1)
+    own = Request("r1", made.tenant, made.tier, made.category, 0.1, 8, made.prompt_words, made.max_tokens)
+    assert (made, hash(made), type(made)) == (own, hash(own), Request)
+    assert dataclasses.replace(made, max_tokens=3).max_tokens == 3
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.max_tokens = 3  # type: ignore[misc]

@@ -288,13 +288,16 @@ def _pooled() -> str:
     best = _find(workload, engine="continuous", caps="reference", accounting="tokenizer")
     worst = _find(workload, engine="barrier", caps="reference", accounting="whitespace")
     worse, clear = traces[traces["change"] > 0], traces[traces["low"] > 0]
+    moved = traces.assign(tau=traces["tau_pooled"] - traces["tau_ema"]).groupby("trace")[["change", "tau"]].mean()
     ordered = int((workload["tau_pooled"] > workload["tau_ema"]).sum())
+    worst_case = "in none of them" if clear.empty else f"in {len(clear)} of them"
     return (
         f"`pooled` leaves {best['mae_pooled'] / best['mae_ema']:.2f} of the published correction's MAE in the study's "
         f"workload on a continuous engine in tokens and {worst['mae_pooled'] / worst['mae_ema']:.2f} before the "
         f"barrier in words, where hindsight itself would leave {worst['irreducible'] / worst['mae_ema']:.2f}; it "
         f"orders better in {ordered} of {len(workload)} settings. On the shipped traces its MAE is lower in "
-        f"{len(traces) - len(worse)} of {len(traces)}, higher in {len(worse)}, in {len(clear) or 'none'} of them "
-        "by more than chance. "
-        "Its two strengths were chosen on these traces."
+        f"{len(traces) - len(worse)} of {len(traces)} rows, and higher in {len(worse)}, by "
+        f"{percent(traces['change'].max())} at most, {worst_case} by more than chance; averaged over a trace's rows "
+        f"it is lower on {int((moved['change'] < 0).sum())} of {len(moved)} traces, and tau is higher on "
+        f"{int((moved['tau'] > 0).sum())}. Its strengths and its first trust were chosen on these traces."
     )
