@@ -20,7 +20,7 @@ demo: .venv/core
 	@echo "open out/demo/report.html"
 
 test: .venv/test
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: .venv/test
 	$(BIN)/ruff check driftsim tests experiments notebooks
