@@ -45,8 +45,8 @@ class Lives:
             column: Any = self.times.get(name) or self.counts.get(name) or self.texts[name]
             column[row] = value
 
-    def table(self, offered: pd.DataFrame, **others: pd.Series) -> pd.DataFrame:
-        """One row for each of ``offered``, which are the first rows, in ``OFFERED``; ``others`` replace columns.
+    def table(self, offered: pd.DataFrame, **others: Any) -> pd.DataFrame:
+        """One row for each of ``offered``, the first rows, in ``OFFERED``; arrays in ``others`` replace columns.
 
         The table shares its memory with these columns: set nothing after it was made.
         """
@@ -65,9 +65,9 @@ class Lives:
                 values = np.frombuffer(self.counts[name], dtype=np.int64)[:rows]
                 made[name] = pd.arrays.IntegerArray(values, values < 0)
             elif name in self.texts:
-                made[name] = pd.Series(self.texts[name][:rows], dtype=object)
+                made[name] = pd.Series(self.texts[name][:rows], offered.index, dtype=object)
             elif name in offered:
                 made[name] = offered[name]
             else:
                 made[name] = pd.arrays.IntegerArray(np.zeros(rows, dtype=np.int64), np.ones(rows, dtype=bool))
-        return pd.DataFrame(made, copy=False)
+        return pd.DataFrame(made, offered.index, copy=False)

@@ -208,14 +208,14 @@ class Simulation:
     def _requests(self) -> pd.DataFrame:
         return self.lives.table(self.workload.offered, output_words=self._words())
 
-    def _words(self) -> pd.Series:
+    def _words(self) -> Any:
         """The recorded words, in proportion where a limit that the recorded run did not have cut the output short."""
-        words = self.workload.table["output_words"].astype("Int64").reset_index(drop=True)
+        words = self.workload.output_words
         shown, full = np.frombuffer(self.lives.counts["output_tokens"], dtype=np.int64), np.array(self.outputs)
         cut = shown != full
         if cut.any():
             words = words.where(~cut, (words.astype("float64") * shown / full).round().astype("Int64"))
-        return words
+        return words.array
 
     def _steps(self) -> pd.DataFrame:
         table = pd.DataFrame(self.steps, columns=[column.name for column in STEP_COLUMNS])

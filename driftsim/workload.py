@@ -74,6 +74,19 @@ class Workload:
         """What a trace's request table holds of these requests before a run begins, in its dtypes."""
         return typed(self.table[[column.name for column in OFFERED]], OFFERED, "workload")
 
+    @cached_property
+    def output_words(self) -> pd.Series:
+        """The words of each output, by row; missing where they were not recorded."""
+        return self.table["output_words"].astype("Int64").reset_index(drop=True)
+
+    @cached_property
+    def _prompt_numbers(self) -> tuple[array[int], ...]:
+        """Prompt tokens, ``max_tokens`` and prompt words by row; -1 where words are missing."""
+        numbers = (
+            self.table[name].astype("Int64").fillna(-1) for name in ("prompt_tokens", "max_tokens", "prompt_words")
+        )
+        return tuple(array("q", column.to_numpy(dtype=np.int64)) for column in numbers)
+
     def categories(self, column: str) -> list[str]:
         """The category of each request in ``column``, one of the classifier's four; any other counts as short_qa."""
         names = self.offered[column].tolist()
@@ -89,10 +102,7 @@ class Workload:
         ids, tenants, categories = (self.offered[name].tolist() for name in ("request_id", "tenant", "category"))
         known = {tier.value: tier for tier in Tier}
         tiers = [known[tier] for tier in self.offered["tier"].tolist()]
-        numbers = (
-            self.table[name].astype("Int64").fillna(-1) for name in ("prompt_tokens", "max_tokens", "prompt_words")
-        )
-        prompts, caps, words = (array("q", column.to_numpy(dtype=np.int64)) for column in numbers)
+        prompts, caps, words = self._prompt_numbers
         texts = self.prompts
 
         def build(row: int, arrival: float) -> Request:
