@@ -175,11 +175,12 @@ class Pooled:
     def __init__(self, admission: Admission) -> None:
         self.ratios, self.reference = Ratios(admission), Ema(admission)
         self._odds = math.log(self.trust / (1 - self.trust))  # logarithm of the ratios' odds
-        self._said: dict[str, tuple[float, float]] = {}  # by both, of requests that have not ended, by id
+        self._said: dict[str, tuple[float, float]] = {}  # at admission, by id of those who have not finished
 
     def estimate(self, request: Request, category: str, now: float) -> Estimate:
         """The weighted estimate, and the bias that would have led to it."""
-        self._said[request.id] = ratios, reference = self._both(request, category, now)
+        ratios, reference = self._both(request, category, now)
+        self._said.setdefault(request.id, (ratios, reference))
         weight = 1 / (1 + math.exp(-self._odds))
         length = max(1, round(weight * ratios + (1 - weight) * reference))
         return quick_estimate(length, length / self.ratios.unbiased(request, category))

@@ -178,19 +178,25 @@ def intervals_union(starts: np.ndarray, ends: np.ndarray) -> float:
     return float(np.maximum(ends - begins, 0).sum())
 
 
+def makespan(rows: Rows) -> float:
+    """From the first arrival to the last finish known, in seconds; NaN where there is none."""
+    begun, ended = (np.asarray(rows[name], dtype=float) for name in ("arrival_s", "finish_s"))
+    known = ended[~np.isnan(ended)]
+    return float(known.max() - begun.min()) if len(known) else np.nan
+
+
 def waiting_fraction(rows: Rows) -> float:
     """Share of the time from first arrival to last finish during which at least one request waited to be computed."""
-    span = rows["finish_s"].max() - rows["arrival_s"].min()
-    start = service_start(rows)
+    span, start = makespan(rows), service_start(rows)
     begun = ~np.isnan(start)
     if not begun.any() or not span > 0:
         return 0.0
-    return intervals_union(np.asarray(rows["arrival_s"])[begun], start[begun]) / float(span)
+    return intervals_union(np.asarray(rows["arrival_s"])[begun], start[begun]) / span
 
 
 def choice_fraction(rows: Rows) -> float:
     """Share of the time during which two or more requests waited at the dispatcher: only then can order matter."""
-    span = rows["finish_s"].max() - rows["arrival_s"].min()
+    span = makespan(rows)
     times, depth = queue_depth(rows, rows["dispatch_s"])
     if len(times) < 2 or not span > 0:
         return 0.0
@@ -216,7 +222,8 @@ def jain_index(rows: Rows) -> float:
     1 is equal, 1 / tenants is one tenant taking all (Jain, Chiu and Hawe 1984).
     """
     speeds = np.asarray(rows["output_tokens"].astype(float) / e2e(rows))
-    rates = np.array([np.nanmean(speeds[places]) for places in _alike(rows["tenant"])])
+    known = [speeds[places][~np.isnan(speeds[places])] for places in _alike(rows["tenant"])]
+    rates = np.array([own.mean() if len(own) else np.nan for own in known])
     return float(rates.sum() ** 2 / (len(rates) * (rates**2).sum())) if len(rates) else np.nan
 
 

@@ -215,7 +215,7 @@ class Simulation:
         cut = shown != full
         if cut.any():
             words = words.where(~cut, (words.astype("float64") * shown / full).round().astype("Int64"))
-        return words.array
+        return words.array.copy()  # nothing of the workload's own, which other runs share
 
     def _steps(self) -> pd.DataFrame:
         table = pd.DataFrame(self.steps, columns=[column.name for column in STEP_COLUMNS])

@@ -77,6 +77,19 @@ def test_pooled_hardly_errs_more_than_the_better_of_its_two(outputs: list[tuple[
     assert erred[0] <= erred[2] + math.log(1 / 0.7) + len(outputs) / 8 + rounding
 
 
+def test_pooled_is_judged_by_what_it_said_first() -> None:
+    asked, twice = (Pooled(Admission()) for _ in range(2))
+    first, other = request(100), request(300)
+    for learner in (asked, twice):
+        learner.estimate(first, "summary", 0.0)
+        learner.estimate(other, "summary", 0.0)
+        learner.observe(Job(other, "summary", 0, 0), 40, False, 0.0)
+    twice.estimate(first, "summary", 1.0)  # refreshed, once something was learned
+    for learner in (asked, twice):
+        learner.observe(Job(first, "summary", 0, 0), 40, False, 2.0)
+    assert asked.estimate(first, "summary", 3.0) == twice.estimate(first, "summary", 3.0)
+
+
 def test_pooled_comes_to_trust_whoever_errs_less() -> None:
     asked = request(400, tier=Tier.PREMIUM)
     learner = Pooled(Admission())

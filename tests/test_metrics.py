@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,26 @@ def test_rejected_requests_are_counted_but_have_no_latency() -> None:
     assert (summary["requests"], summary["finished"], summary["rejected"]) == (2, 1, 1)
     assert summary["e2e_mean_s"] == pytest.approx(0.02)
     assert summary["per_tier"]["standard"]["requests"] == 2
+
+
+def test_waiting_is_measured_where_a_request_never_finished() -> None:
+    scenario = Scenario(profile=profile(engine(kv_blocks=3)), max_in_flight=1, refill_lag=False)
+    trace = simulate(scenario, workload([0.0] * 4, [5] * 4, prompt_tokens=[8, 8, 8, 40]))
+    summary = metrics.summary(trace, Admission())
+    assert (summary["finished"], summary["rejected"]) == (3, 1)
+    for name, measure in (("waiting_fraction", metrics.waiting_fraction), ("choice_fraction", metrics.choice_fraction)):
+        assert summary[name] == measure(trace.requests) > 0.1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_trace_of_which_nothing_is_known_has_no_latency() -> None:
+    trace = simulate(Scenario(profile=profile()), workload([0.0, 0.5], [1, 3]))
+    nothing = metrics.summary(replace(trace, requests=trace.requests.head(0)), Admission())
+    assert (nothing["requests"], nothing["waiting_fraction"]) == (0, 0.0)
+    assert np.isnan([nothing["e2e_mean_s"], nothing["makespan_s"], nothing["mae"], nothing["jain_index"]]).all()
+    unfinished = trace.requests.assign(finish_s=np.nan)
+    assert np.isnan(metrics.jain_index(metrics.Columns.of(unfinished)))
+    assert metrics.choice_fraction(metrics.Columns.of(unfinished)) == 0.0
 
 
 def test_a_phase_is_measured_alone_and_an_unknown_one_is_named() -> None:
