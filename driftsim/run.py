@@ -101,7 +101,8 @@ class Simulation:
             counts["output_tokens"], counts["preemptions"], texts["finish_reason"],
         )  # fmt: skip
         self._awaited: float | None = None  # the arrival for which a timeout is under way
-        self._releasing = False
+        self._releasing = False  # now, or soon at this instant
+        self._again = False  # somebody left meanwhile
 
     def run(self) -> Trace:
         self._await_arrival()
@@ -132,7 +133,10 @@ class Simulation:
 
     def _release_soon(self) -> None:
         """At this instant, but after all arrivals and departures of it."""
-        if self._releasing or not self.dispatcher.may_release:
+        if self._releasing:
+            self._again = True
+            return
+        if not self.dispatcher.may_release:
             return
         queue = self.env._queue  # what env.peek() looks at, without the calls
         if not queue or queue[0][0] > self.env._now:
@@ -142,7 +146,7 @@ class Simulation:
             Moment(self.env, self.env._now, RELEASE, self._release)
 
     def _release(self, _: object) -> None:
-        self._releasing = False
+        self._releasing, self._again = True, False  # who is turned away at once makes room for others, but after these
         seconds = self.env._now / TICKS_PER_SECOND
         moments, orders = self._dispatched
         order, lag = self.dispatcher.dispatched, self.submit_lag
@@ -155,6 +159,9 @@ class Simulation:
                 Moment(self.env, self.env._now + lag, ARRIVE, lambda _, job=job: self._submit(job))  # type: ignore[misc]
             else:
                 self.engine.submit(job, self.outputs[row])
+        self._releasing = False
+        if self._again:
+            self._release_soon()
 
     def _submit(self, job: Job) -> None:
         self.engine.submit(job, self.outputs[job.index])

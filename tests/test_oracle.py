@@ -10,35 +10,83 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
-from driftsim.engine.continuous import ContinuousEngine
+from driftsim.engine.continuous import ARRIVE, ContinuousEngine, Moment
 from driftsim.engine.pipelined import PipelinedEngine, engine_for
 from driftsim.engine.sequence import Sequence
+from driftsim.latency import TICKS_PER_SECOND
+from driftsim.request import Job
 from driftsim.run import Simulation
 from driftsim.scenario import Scenario
 from driftsim.trace import Trace
 from driftsim.workload import Workload
 from tests.stepwise import StepwiseAsyncEngine, StepwiseEngine
-from tests.strategies import workloads
+from tests.strategies import engine, profile, workload, workloads
 from tests.test_laws import scenarios
 
 MANY = max(200, settings().max_examples)  # 200 in CI, 2,000 in the nightly profile
 
 
-def run(scenario: Scenario, workload: Workload, engine: Callable[..., Any], steps: bool = False) -> Trace:
-    return Simulation(scenario, workload, steps, engine=engine).run()
+def run(
+    scenario: Scenario,
+    workload: Workload,
+    engine: Callable[..., Any],
+    steps: bool = False,
+    aborts: list[tuple[int, int]] | None = None,
+) -> Trace:
+    """With ``aborts``, each a row and a moment (ticks) at which its client goes away, if it was dispatched by then."""
+    simulation = Simulation(scenario, workload, steps, engine=engine)
+    jobs: dict[int, Job] = {}
+    submit = simulation.engine.submit
+
+    def noting(job: Job, length: int) -> None:
+        jobs[job.index] = job
+        submit(job, length)
+
+    def abort(row: int) -> None:
+        if row in jobs:
+            simulation.engine.abort(jobs[row])
+
+    if aborts:
+        simulation.engine.submit = noting
+    for row, moment in aborts or []:
+        Moment(simulation.env, moment, ARRIVE, lambda _, row=row: abort(row))  # type: ignore[misc]
+    return simulation.run()
+
+
+moments = st.builds(
+    lambda ms, off: max(0, ms * TICKS_PER_SECOND // 1000 + off), st.integers(0, 600), st.integers(-1, 1)
+)
 
 
 @settings(max_examples=MANY)
-@given(scenarios(), workloads(40), st.booleans())
+@given(scenarios(), workloads(40), st.booleans(), st.lists(st.tuples(st.integers(0, 39), moments), max_size=8))
 def test_the_engine_that_jumps_equals_the_engine_that_steps(
-    scenario: Scenario, workload: Workload, steps: bool
+    scenario: Scenario, workload: Workload, steps: bool, aborts: list[tuple[int, int]]
 ) -> None:
     settings = scenario.profile.engine
-    slow = run(scenario, workload, StepwiseAsyncEngine if settings.async_scheduling else StepwiseEngine, steps)
-    fast = run(scenario, workload, engine_for(settings), steps)
+    slow = run(scenario, workload, StepwiseAsyncEngine if settings.async_scheduling else StepwiseEngine, steps, aborts)
+    fast = run(scenario, workload, engine_for(settings), steps, aborts)
     pd.testing.assert_frame_equal(fast.requests, slow.requests, check_exact=True)
     if steps:
         pd.testing.assert_frame_equal(fast.steps, slow.steps, check_exact=True)
+
+
+def test_jobs_enter_the_engine_in_the_order_of_their_dispatch() -> None:
+    # The first is turned away while the second is still on its way in, and makes room for the third.
+    scenario = Scenario(profile=profile(engine(kv_blocks=3)), max_in_flight=2, refill_lag=False)
+    simulation = Simulation(scenario, workload([0.0] * 3, [2] * 3, prompt_tokens=[60, 8, 8]))
+    entered = []
+    submit = simulation.engine.submit
+
+    def noting(job: Job, length: int) -> None:
+        entered.append(job.index)
+        submit(job, length)
+
+    simulation.engine.submit = noting
+    trace = simulation.run()
+    assert entered == [0, 1, 2]
+    assert trace.requests["dispatch_index"].tolist() == [0, 1, 2]
+    assert trace.requests["finish_reason"].tolist() == ["rejected", "stop", "stop"]
 
 
 class Leaks(ContinuousEngine):

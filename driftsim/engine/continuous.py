@@ -99,6 +99,7 @@ class ContinuousEngine:
         self._admitted = self._sent = 0
         self._next: Moment | None = None  # the event that goes on; None while idle
         self._run_start = self._run_steps = 0  # the decode run under way
+        self._last_call = 0  # until then a message is drained before the run's first step
         self._run = Batch()
         self._batch = Batch()  # of the step under way
 
@@ -176,8 +177,9 @@ class ContinuousEngine:
 
     def _run_boundary(self) -> int:
         """The number of the run's steps that start before the core next drains its messages; 0: it has not begun."""
-        elapsed = self.env._now - self._run_start
-        return self.step_time.decode_steps(self._run, elapsed, self.gap) if elapsed > 0 else 0
+        if self.env._now <= self._last_call:
+            return 0
+        return self.step_time.decode_steps(self._run, self.env._now - self._run_start, self.gap)
 
     def _decode(self, start: int) -> None:
         """From ``start`` on, decode until somebody ends or blocks run out."""
@@ -185,6 +187,7 @@ class ContinuousEngine:
         steps = pool.steps_to_finish()
         fitting = pool.steps_within(self.free, steps)
         self._run_start, self._run_steps = start, fitting
+        self._last_call = start if start > self.env._now else start - 1
         run.decode_requests, run.context_tokens = pool.size, pool.context_tokens
         end = start + self.step_time.decode_run(run, fitting) + fitting * self.gap
         if fitting < steps:
@@ -433,10 +436,18 @@ class ContinuousEngine:
         gone, self._aborts = set(map(id, self._aborts)), []
         for sequence in [one for one in (*self.running, *self.waiting) if id(one.job) in gone]:
             if sequence in self.running:
+                unseen = self._unseen(sequence)
                 self._remove(sequence)
+                sequence.shown -= unseen
+                if not sequence.shown:
+                    sequence.first_token = None
             else:
                 self.waiting.remove(sequence)
             self._turn_away(sequence, "abort", None)
+
+    def _unseen(self, sequence: Sequence) -> int:
+        """Its tokens that are still being computed; an abort drops them."""
+        return 0
 
     def _step(self, now: int, prefills: list[tuple[Sequence, int]], preempted: int) -> None:
         """Execute one step, and go on to whatever can be decided next."""

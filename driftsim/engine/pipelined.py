@@ -31,6 +31,7 @@ class PipelinedEngine(ContinuousEngine):
         self._last = 0  # when the step scheduled last completes
         self._ending: deque[list[tuple[Sequence, int]]] = deque()  # who will be told to have ended, with how much
         self._vain: set[Sequence] = set()  # those of them who end by themselves, and are scheduled once more
+        self._left_out: set[Sequence] = set()  # decodes that got no turn in the step scheduled last
 
     # -- a decode run: its steps execute from ``_run_start`` on, each scheduled as the one before the last completes
 
@@ -55,6 +56,7 @@ class PipelinedEngine(ContinuousEngine):
                 self._taken(self._run_steps)
             self.free -= self.pool.advance(self._run_steps)
             self._run_steps = 0
+            self._left_out.clear()
             self._exhaust(self._last)
 
     # -- one turn of the core's loop
@@ -96,9 +98,15 @@ class PipelinedEngine(ContinuousEngine):
     def _execute(self, now: int, prefills: list[tuple[Sequence, int]], preempted: int) -> None:
         """Put one step behind the one in flight."""
         begin = max(now, self._last)
+        self._left_out = set(self._paused)
         duration = self._advance(now, begin, prefills, preempted)
         self._last = begin + duration
         self._exhaust(self._last)
+
+    def _unseen(self, sequence: Sequence) -> int:
+        """The token of the step in flight, if it is in it (scheduler.py, update_from_output, skips who is gone)."""
+        decodes = sequence not in self.prefilling and sequence not in self._left_out
+        return int(decodes and self._last > self.env._now)
 
     def _exhaust(self, end: int) -> None:
         """Whoever has just been given its last token is told so at ``end``."""
