@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -167,14 +166,21 @@ def test_a_sweep_that_is_killed_twenty_times_ends_equal_to_one_that_was_not(
 ) -> None:
     draw = random.Random(5)
     fork = multiprocessing.get_context("fork")
+
+    def rows() -> int:
+        return len(Store.open(tmp_path / "s").keys()) if (tmp_path / "s" / MARK).exists() else 0
+
     seen = []
     for _ in range(20):
+        enough = rows() + draw.randint(0, 1)
         process = fork.Process(target=run, args=(place, tmp_path / "s"), kwargs={"jobs": 1})
         process.start()
-        time.sleep(draw.uniform(0.02, 0.25))
-        os.kill(process.pid or 0, signal.SIGKILL)
+        while rows() < enough and process.is_alive():
+            time.sleep(0.002)
+        time.sleep(draw.uniform(0, 0.02))
+        process.kill()
         process.join()
-        seen.append(len(Store.open(tmp_path / "s").keys()) if (tmp_path / "s" / MARK).exists() else 0)
+        seen.append(rows())
     assert len(set(seen)) > 2  # it got on in several steps
     assert run(place, tmp_path / "s", jobs=1).done == 16
     pd.testing.assert_frame_equal(rows_of(tmp_path / "s"), expected)
