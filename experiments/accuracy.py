@@ -23,6 +23,7 @@ from driftsim.importers import Mapping, import_table
 from driftsim.judging import Cell, Change, Ranks, cells, changes, ranks, repeats
 from driftsim.trace import Trace, read
 from driftsim.validate import Validation, on_model_steps
+from experiments.arguments import plain
 
 ROOT = Path(__file__).resolve().parent.parent
 TRACES = ROOT / "traces" / "smollm2-cpu-policies"
@@ -170,4 +171,5 @@ def effects_block() -> str:
 
 
 if __name__ == "__main__":
+    plain("experiments.accuracy", __doc__)
     main()

@@ -33,6 +33,7 @@ from driftsim.policies import POLICIES, make_policy
 from driftsim.request import Job
 from driftsim.trace import EngineSettings, Phase, WorkloadInfo
 from driftsim.workload import COLUMNS, Workload
+from experiments.arguments import plain
 
 STORED = Path(__file__).with_suffix("") / "costs.json"
 IN_FLIGHT = 1000
@@ -249,4 +250,5 @@ def block() -> str:
 
 
 if __name__ == "__main__":
+    plain("experiments.capture_overhead", __doc__)
     main()

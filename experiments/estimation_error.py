@@ -18,6 +18,7 @@ from driftsim.calibrate import fit_profile
 from driftsim.compare import Comparing, compare, fit_base, settings_of
 from driftsim.trace import Trace, read
 from driftsim.workload import replay
+from experiments.arguments import plain
 
 ROOT = Path(__file__).resolve().parent.parent
 TRACE = ROOT / "traces" / "smollm2-cpu-drift"
@@ -61,4 +62,5 @@ def _row(trace: Trace, accounting: str, base: str, replications: int) -> dict[st
 
 
 if __name__ == "__main__":
+    plain("experiments.estimation_error", __doc__)
     main()

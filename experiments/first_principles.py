@@ -22,6 +22,7 @@ from driftsim.run import simulate
 from driftsim.scenario import Scenario
 from driftsim.trace import Phase, WorkloadInfo
 from driftsim.workload import COLUMNS, Workload
+from experiments.arguments import plain
 
 STORED = Path(__file__).with_suffix("") / "l4.json"
 # https://huggingface.co/Qwen/Qwen2.5-7B-Instruct/blob/main/config.json
@@ -132,4 +133,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    plain("experiments.first_principles", __doc__)
     main()

@@ -14,6 +14,7 @@ import pandas as pd
 
 from driftsim.measured import SHOWN, Measured, measured
 from driftsim.trace import read
+from experiments.arguments import plain
 
 ROOT = Path(__file__).resolve().parent.parent
 TRACES = ROOT / "traces" / "smollm2-cpu-policies"
@@ -55,4 +56,5 @@ def block() -> str:
 
 
 if __name__ == "__main__":
+    plain("experiments.measured_policies", __doc__)
     main()

@@ -6,6 +6,7 @@ python -m experiments.remake --blocks   # only rewrite the blocks from what is s
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -40,7 +41,9 @@ KEPT = ("rows.csv", "comparison.json", "e2e_by_scheduler.svg", "e2e_by_scheduler
 
 def main() -> None:
     """Remake all, or only the blocks."""
-    if "--blocks" not in sys.argv:
+    parser = argparse.ArgumentParser(prog="experiments.remake", description=str(__doc__).split("\n", 1)[0])
+    parser.add_argument("--blocks", action="store_true", help="only rewrite the documents from what is stored")
+    if not parser.parse_args().blocks:
         run_demo()
         estimation_error.main()
         measured_policies.main()

@@ -31,6 +31,7 @@ from driftsim.store import Store
 from driftsim.sweep import Progress, _Recorder, plan, run_task, sweep
 from driftsim.trace import TIER_NAMES, EngineSettings, Phase, WorkloadInfo
 from driftsim.workload import COLUMNS, Workload
+from experiments.arguments import plain
 from experiments.speed.bench import unit_s
 
 STORED = Path(__file__).with_suffix("") / "costs.json"
@@ -182,4 +183,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    plain("experiments.sweep_cost", __doc__)
     main()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -120,3 +122,15 @@ def test_the_stored_cost_of_a_sweep_meets_its_targets() -> None:
     assert stored["overhead_ms"] <= 5
     assert stored["driver_memory_growth_mb"] < 10
     assert stored["driver_rows_per_s"] >= 1000
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["accuracy", "capture_overhead", "estimation_error", "first_principles", "measured_policies", "remake", "speed",
+     "sweep_cost"],
+)  # fmt: skip
+def test_no_experiment_begins_by_mistake(module: str) -> None:
+    asked = [sys.executable, "-m", f"experiments.{module}", "--quik"]
+    run = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[-1] == f"experiments.{module}: error: unrecognized arguments: --quik"

@@ -14,8 +14,8 @@ from pathlib import Path
 from joblib import Parallel, delayed
 
 from driftsim.terminal import progress
+from experiments.arguments import count, folder
 from experiments.paper import claims, estimators, factorial, figures, load, real, sensitivity, study
-from experiments.paper.arguments import count, folder
 from experiments.paper.setup import held_out
 
 HERE = Path(__file__).parent

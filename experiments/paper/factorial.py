@@ -28,7 +28,7 @@ from driftsim.store import Store
 from driftsim.sweep import plan, spec_key, sweep
 from driftsim.sweeping import watching
 from driftsim.workload import Process, arriving
-from experiments.paper.arguments import count, folder, own_folder
+from experiments.arguments import count, folder, own_folder
 from experiments.paper.claims import interval
 from experiments.paper.setup import profile, scenario, workload
 from experiments.paper.study import store as write

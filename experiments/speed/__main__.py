@@ -9,10 +9,12 @@ stdout is one JSON document. Exits 1 if a target is missed.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +36,21 @@ SHARED = 1.3  # times a target: what a single turn on a CI machine, which others
 
 def main() -> int:
     """Measure, print, store; the exit status."""
-    quick = "--quick" in sys.argv
+    parser = argparse.ArgumentParser(prog="experiments.speed", description=str(__doc__).split("\n", 1)[0])
+    parser.add_argument("--quick", action="store_true", help="10k and 100k only, with some slack; stores nothing")
+    quick = parser.parse_args().quick
+    measure = partial(best, turns=1 if quick else 2)
     sizes = (10_000, 100_000) if quick else (1_000, 10_000, 100_000, 1_000_000)
     largest = sizes[-1]
-    growth = {count: best("engine_alone", count=count, load=0.95) for count in sizes}
+    growth = {count: measure("engine_alone", count=count, load=0.95) for count in sizes}
     middle = 100_000
     loads = {
         name: growth[middle] if name == "095" else best("engine_alone", turns=2, count=middle, load=load)
         for name, load in (("070", 0.7), ("095", 0.95), ("130", 1.3))
     }
-    pressed = best("engine_alone", count=middle, load=0.95, kv_blocks=6_000)
+    pressed = measure("engine_alone", count=middle, load=0.95, kv_blocks=6_000)
     fifo, sjf = (
-        best("in_memory", count=middle // (5 if quick else 1), load=1.3, policy=policy, estimator=estimator)
+        measure("in_memory", count=middle // (5 if quick else 1), load=1.3, policy=policy, estimator=estimator)
         for policy, estimator in (("fifo", "static"), ("sjf", "ema"))
     )
     whole = best("end_to_end", turns=1, count=largest)
@@ -83,9 +88,8 @@ def main() -> int:
     return 1 if missed else 0
 
 
-def best(what: str, turns: int | None = None, **arguments: Any) -> dict[str, float]:
+def best(what: str, turns: int, **arguments: Any) -> dict[str, float]:
     """The measurement of the fewest units: other processes can only add to it."""
-    turns = turns or (1 if "--quick" in sys.argv else 2)
     found = [json.loads(run(what, **arguments)) for _ in range(turns)]
     chosen = min(found, key=lambda one: one["units"])
     print(f"{what} {arguments}: {chosen['units']:.1f} units, {chosen['rps']:.0f} requests/s", file=sys.stderr)

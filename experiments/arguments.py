@@ -1,9 +1,14 @@
-"""What the commands of the study accept; anything else is one line and exit code 2."""
+"""What the commands of the experiments accept; anything else is one line and exit code 2."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+
+def plain(command: str, document: str | None) -> None:
+    """The ``command`` of this ``document`` takes no argument but --help; nothing begins by mistake."""
+    argparse.ArgumentParser(prog=command, description=str(document).split("\n", 1)[0]).parse_args()
 
 
 def count(text: str) -> int:
