@@ -23,7 +23,7 @@ from driftsim.run import simulate
 from driftsim.trace import Trace
 from driftsim.validate import anchored, as_measured, on_model_steps, received_at_arrival
 
-MOST_STEPS = 40_000  # of all traces, simulated to fit; with more a fit takes longer and is not better
+MOST_STEPS = 60_000  # of all traces, simulated to fit, so that a fit of any size ends within a minute
 ROUNDS = (4, 4, 8)  # before a form is chosen, before it is chosen again, and at last
 SETTLED = 0.003  # of the mean duration: the change of every term, below which the rounds end
 PERCENTS = (10, 25, 50, 75, 90, 95, 99)
