@@ -13,9 +13,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
-from driftsim.accounting import Accounting
-from driftsim.admission import Admission
-from driftsim.trace import TIER_NAMES, Trace, TraceError
+from driftsim.errors import TraceError
+from driftsim.scheduling.accounting import Accounting
+from driftsim.scheduling.admission import Admission
+from driftsim.trace.schema import TIER_NAMES
+from driftsim.trace.trace import Trace
 
 FEWEST_FOR_P99 = 300
 FEW = 200  # requests, whose pairs are quickly counted

@@ -18,11 +18,20 @@ from typing import Any
 
 import pandas as pd
 
-from driftsim.calibrate import Run, calibrate
-from driftsim.importers import Mapping, import_table
-from driftsim.judging import Cell, Change, Ranks, cells, changes, ranks, repeats
-from driftsim.trace import Trace, read
-from driftsim.validate import Validation, on_model_steps
+from driftsim.calibration.calibrate import calibrate
+from driftsim.calibration.runs import Run
+from driftsim.trace.importers import Mapping, import_table
+from driftsim.trace.trace import Trace, read
+from driftsim.validation.agreement import (
+    MetricAgreement,
+    PolicyEffect,
+    RankAgreement,
+    metric_agreement,
+    policy_effects,
+    rank_agreement,
+    repeats,
+)
+from driftsim.validation.validation import Validation, on_model_steps
 from experiments.arguments import plain
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,11 +61,11 @@ def judged() -> tuple[list[Validation], dict[str, list[Trace]]]:
     return validations, noisy
 
 
-def compute() -> tuple[list[Cell], list[Change], list[Ranks]]:
+def compute() -> tuple[list[MetricAgreement], list[PolicyEffect], list[RankAgreement]]:
     """Whether simulated values may be further runs; the policies' changes; how they are ranked."""
     validations, noisy = judged()
     rounds = repeats(validations)
-    return cells(validations), changes(rounds, noisy), ranks(rounds)
+    return metric_agreement(validations), policy_effects(rounds, noisy), rank_agreement(rounds)
 
 
 def data() -> Path | None:
@@ -96,7 +105,7 @@ def main() -> None:
         (STORED / "public.json").write_text(json.dumps(public(file), indent=1) + "\n")
 
 
-def _flat(change: Change) -> dict[str, Any]:
+def _flat(change: PolicyEffect) -> dict[str, Any]:
     found: dict[str, Any] = {"policy": change.policy, "metric": change.metric, "stat": change.stat}
     for side in ("measured", "simulated"):
         for name, value in zip(("", "_low", "_high"), getattr(change, side), strict=True):

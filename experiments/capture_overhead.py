@@ -24,15 +24,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftsim.admission import Admission
-from driftsim.dispatcher import Departure, Dispatcher
-from driftsim.estimators import make_estimator
-from driftsim.live.recorder import Outcome, Plan, hardware, record
+from driftsim.live.engine import Outcome
+from driftsim.live.recorder import CapturePlan, hardware, record
 from driftsim.live.telemetry import Monitor
-from driftsim.policies import POLICIES, make_policy
 from driftsim.request import Job
-from driftsim.trace import EngineSettings, Phase, WorkloadInfo
-from driftsim.workload import COLUMNS, Workload
+from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.dispatcher import Departure, Dispatcher
+from driftsim.scheduling.estimators import make_estimator
+from driftsim.scheduling.policies import POLICIES, make_policy
+from driftsim.trace.header import EngineSettings, Phase, WorkloadInfo
+from driftsim.workloads.workload import COLUMNS, Workload
 from experiments.arguments import plain
 
 STORED = Path(__file__).with_suffix("") / "costs.json"
@@ -155,7 +156,9 @@ def recorder(count: int) -> dict[str, float]:
     made = workload(count)
     with tempfile.TemporaryDirectory() as folder:
         began = time.process_time()
-        trace = asyncio.run(record(made, Instant(count), Plan(policy="sjf", estimator="ema"), Path(folder) / "t"))
+        trace = asyncio.run(
+            record(made, Instant(count), CapturePlan(policy="sjf", estimator="ema"), Path(folder) / "t")
+        )
         used = time.process_time() - began
     assert len(trace.finished) == count, trace.header.ended_why
     return {"us": used / count * 1e6, "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}

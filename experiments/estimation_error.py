@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from driftsim.admission import Admission
-from driftsim.calibrate import fit_profile
-from driftsim.compare import Comparing, compare, fit_base, settings_of
-from driftsim.trace import Trace, read
-from driftsim.workload import replay
+from driftsim.calibration.calibrate import fit_profile
+from driftsim.comparison.comparison import ComparisonPlan, compare, fit_base, settings_of
+from driftsim.scheduling.admission import Admission
+from driftsim.trace.trace import Trace, read
+from driftsim.workloads.replay import replay
 from experiments.arguments import plain
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +45,7 @@ def _row(trace: Trace, accounting: str, base: str, replications: int) -> dict[st
     if base == "fit":
         admission, excluded = fit_base(trace, admission)
     settings = settings_of(["fifo"], ["static", "ema"])
-    plan = Comparing(
+    plan = ComparisonPlan(
         profile=fit_profile(trace), admission=admission, settings=settings, excluded=excluded, replications=replications
     )
     result = compare(replay(trace), plan)

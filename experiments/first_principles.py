@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import least_squares
 
-from driftsim.firstprinciples import Assumptions, Shape, derive
-from driftsim.latency import Profile
+from driftsim.latency.profile import Profile
+from driftsim.latency.roofline import Assumptions, Shape, derive
 from driftsim.metrics import tpot, ttft
-from driftsim.run import simulate
-from driftsim.scenario import Scenario
-from driftsim.trace import Phase, WorkloadInfo
-from driftsim.workload import COLUMNS, Workload
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.trace.header import Phase, WorkloadInfo
+from driftsim.workloads.workload import COLUMNS, Workload
 from experiments.arguments import plain
 
 STORED = Path(__file__).with_suffix("") / "l4.json"

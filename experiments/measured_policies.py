@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from driftsim.measured import SHOWN, Measured, measured
-from driftsim.trace import read
+from driftsim.comparison.captured import SHOWN, CapturedComparison, compare_captured
+from driftsim.trace.trace import read
 from experiments.arguments import plain
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,13 +27,13 @@ def main() -> None:
     rows(compared()).to_csv(STORED, index=False)
 
 
-def compared() -> Measured:
+def compared() -> CapturedComparison:
     """The shipped runs, compared."""
     folders = sorted(path.parent for path in TRACES.glob("*/header.json"))
-    return measured([(folder.name, read(folder)) for folder in folders])
+    return compare_captured([(folder.name, read(folder)) for folder in folders])
 
 
-def rows(result: Measured) -> pd.DataFrame:
+def rows(result: CapturedComparison) -> pd.DataFrame:
     """One row per policy and metric."""
     return pd.DataFrame([asdict(effect) for effect in result.effects()])
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from driftsim.trace import Trace, read
+from driftsim.trace.trace import Trace, read
 from experiments import (
     accuracy,
     capture_overhead,

@@ -21,16 +21,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftsim.grid import load_grid
-from driftsim.latency import Profile
+from driftsim.latency.profile import Profile
 from driftsim.live.recorder import hardware
-from driftsim.policies import POLICIES
-from driftsim.run import simulate
-from driftsim.scenario import Scenario
-from driftsim.store import Store
-from driftsim.sweep import Progress, _Recorder, plan, run_task, sweep
-from driftsim.trace import TIER_NAMES, EngineSettings, Phase, WorkloadInfo
-from driftsim.workload import COLUMNS, Workload
+from driftsim.scheduling.policies import POLICIES
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.sweeps.grid import load_grid
+from driftsim.sweeps.recorder import Progress, Recorder
+from driftsim.sweeps.runner import sweep
+from driftsim.sweeps.store import Store
+from driftsim.sweeps.tasks import plan, run_task
+from driftsim.trace.header import EngineSettings, Phase, WorkloadInfo
+from driftsim.trace.schema import TIER_NAMES
+from driftsim.workloads.workload import COLUMNS, Workload
 from experiments.arguments import plain
 from experiments.speed.bench import unit_s
 
@@ -141,7 +144,7 @@ def driver_rate(folder: Path, row: dict[str, Any]) -> tuple[float, float]:
     keys = list(todo)
     batches = [pickle.dumps([row | {"key": key} for key in keys[first : first + 100]]) for first in range(0, ROWS, 100)]
     store = Store.open(folder / "rate", create=True)
-    recorder = _Recorder(todo, store, Progress(ROWS), lambda progress: None)
+    recorder = Recorder(todo, store, Progress(ROWS), lambda progress: None)
     begin = time.perf_counter()
     for batch in batches:
         recorder.add(pickle.loads(batch))

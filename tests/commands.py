@@ -9,7 +9,7 @@ import signal
 from dataclasses import dataclass
 from unittest import mock
 
-from driftsim.cli import main
+from driftsim.cli.app import main
 
 
 @dataclass(frozen=True)

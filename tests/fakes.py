@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from driftsim.live.recorder import Outcome
+from driftsim.live.engine import Outcome
 from driftsim.request import Job
 from tests.strategies import engine
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from driftsim.latency import Batch
-from driftsim.run import Simulation
-from driftsim.scenario import Scenario
-from driftsim.trace import Trace
+from driftsim.latency.steptime import Batch
+from driftsim.simulation.run import Simulation
+from driftsim.simulation.scenario import Scenario
+from driftsim.trace.trace import Trace
 from tests.stepwise import StepwiseAsyncEngine, StepwiseEngine
 from tests.strategies import engine, profile, workload
 

@@ -13,13 +13,12 @@ from typing import Any
 
 import simpy
 
-from driftsim.engine.continuous import COMPLETE, STEP, Moment
-from driftsim.engine.kv import blocks_for
-from driftsim.engine.sequence import Sequence
+from driftsim.engine.clock import COMPLETE, STEP, Moment
+from driftsim.engine.sequence import Sequence, blocks_for
 from driftsim.engine.waiting import waiting_queue
-from driftsim.latency import Batch, StepTime
+from driftsim.latency.steptime import Batch, StepTime
 from driftsim.request import Job
-from driftsim.trace import EngineSettings
+from driftsim.trace.header import EngineSettings
 
 
 class BlockPool:

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 from hypothesis import strategies as st
 
-from driftsim.admission import Admission
-from driftsim.classify import CATEGORIES
-from driftsim.latency import Profile
-from driftsim.policies import POLICIES, STOCK
-from driftsim.trace import TIER_NAMES, EngineSettings, Phase, WorkloadInfo
-from driftsim.workload import COLUMNS, Workload
+from driftsim.latency.profile import Profile
+from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.classify import CATEGORIES
+from driftsim.scheduling.policies import POLICIES, STOCK
+from driftsim.trace.header import EngineSettings, Phase, WorkloadInfo
+from driftsim.trace.schema import TIER_NAMES
+from driftsim.workloads.workload import COLUMNS, Workload
 
 
 def engine(**changes: Any) -> EngineSettings:

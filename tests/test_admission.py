@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from driftsim.accounting import Accounting, count_words, token_counter
-from driftsim.admission import Admission
-from driftsim.classify import label, predict_category, strip_label
-from driftsim.dispatcher import Departure, Dispatcher
-from driftsim.estimators import Ema, Oracle, Static, make_estimator
-from driftsim.policies import Fifo, Sjf
 from driftsim.request import Job, Request, Tier
+from driftsim.scheduling.accounting import Accounting, count_words, token_counter
+from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.classify import label, predict_category, strip_label
+from driftsim.scheduling.dispatcher import Departure, Dispatcher
+from driftsim.scheduling.estimators import Ema, Oracle, Static, make_estimator
+from driftsim.scheduling.policies import Fifo, Sjf
 
 
 def request(**changes: object) -> Request:

@@ -7,13 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from driftsim.calibrate import Run, calibrate, fit_profile
-from driftsim.extent import beyond, extent
-from driftsim.latency import Batch, LinearStepTime, Noise, Profile, Seen, load_profile
-from driftsim.regression import GRAPH_SIZES, Form
-from driftsim.run import simulate
-from driftsim.scenario import Scenario
-from driftsim.trace import MachineLoad, Trace, TraceError
+from driftsim.calibration.calibrate import calibrate, fit_profile
+from driftsim.calibration.coverage import extent, extrapolation_warnings
+from driftsim.calibration.form import GRAPH_SIZES, Form
+from driftsim.calibration.runs import Run
+from driftsim.errors import TraceError
+from driftsim.latency.noise import Noise
+from driftsim.latency.profile import Coverage, Profile, load_profile
+from driftsim.latency.steptime import Batch, LinearStepTime
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.trace.header import MachineLoad
+from driftsim.trace.trace import Trace
 from tests.strategies import engine, profile, workload
 
 TRUE = profile(
@@ -174,9 +179,16 @@ def test_runs_of_two_gpus_are_not_fitted_together_and_a_disturbed_one_is_said() 
 
 def test_going_beyond_what_was_seen_is_said() -> None:
     fitted = fit_profile(made())
-    assert beyond(fitted, made()) == []
-    assert len(beyond(fitted.changed(seen=Seen(running=2, context_tokens=50, prefill_tokens=9)), made())) == 2
-    assert beyond(fitted.changed(seen=None), made()) == []
+    assert extrapolation_warnings(fitted, made()) == []
+    assert (
+        len(
+            extrapolation_warnings(
+                fitted.changed(seen=Coverage(running=2, context_tokens=50, prefill_tokens=9)), made()
+            )
+        )
+        == 2
+    )
+    assert extrapolation_warnings(fitted.changed(seen=None), made()) == []
 
 
 def test_a_run_of_decodes_is_the_sum_of_its_steps() -> None:

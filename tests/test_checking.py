@@ -10,9 +10,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from driftsim.checking import Move, load_baseline
-from driftsim.latency import load_profile
-from driftsim.trace import read
+from driftsim.latency.profile import load_profile
+from driftsim.sweeps.baseline import load_baseline
+from driftsim.sweeps.gate import MetricChange
+from driftsim.trace.trace import read
 from tests.commands import Run, driftsim
 from tests.test_sweep import place
 
@@ -88,7 +89,7 @@ def test_an_improvement_is_said_and_passes(baseline: Path) -> None:
 
 
 def test_a_regression_of_the_error_fails_though_latency_stays(baseline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from driftsim.estimators import ESTIMATORS, Ema
+    from driftsim.scheduling.estimators import ESTIMATORS, Ema
 
     class Worse(Ema):  # type: ignore[misc, valid-type]
         def estimate(self, request, category, now):  # type: ignore[no-untyped-def]
@@ -182,11 +183,11 @@ def test_a_slower_real_capture_is_a_regression(tmp_path: Path, shipped: Path) ->
 
 
 def test_a_change_within_its_interval_is_no_regression_however_large() -> None:
-    sure, unsure = (Move("r", "e2e_mean_s", 1.0, 1.2, 0.05, low, 0.5) for low in (0.1, -0.1))
+    sure, unsure = (MetricChange("r", "e2e_mean_s", 1.0, 1.2, 0.05, low, 0.5) for low in (0.1, -0.1))
     assert (sure.verdict, unsure.verdict) == ("regression", "same")
-    assert Move("r", "kendall_tau", 0.5, 0.4, 0.05, -0.2, -0.2).verdict == "regression"
-    assert Move("r", "kendall_tau", 0.5, 0.6, 0.05, 0.2, 0.2).verdict == "improvement"
-    assert Move("r", "mae", 1.0, float("nan"), 0.05, 0.0, 0.0).verdict == "regression"
+    assert MetricChange("r", "kendall_tau", 0.5, 0.4, 0.05, -0.2, -0.2).verdict == "regression"
+    assert MetricChange("r", "kendall_tau", 0.5, 0.6, 0.05, 0.2, 0.2).verdict == "improvement"
+    assert MetricChange("r", "mae", 1.0, float("nan"), 0.05, 0.0, 0.0).verdict == "regression"
 
 
 def test_a_missing_or_broken_baseline_is_said(tmp_path: Path, baseline: Path) -> None:

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from driftsim.run import simulate
-from driftsim.scenario import Scenario
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
 from tests.commands import driftsim
 from tests.strategies import engine, profile, workload
 

@@ -8,13 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from driftsim.admission import Admission
-from driftsim.answer import answer, warnings
-from driftsim.compare import (
+from driftsim.comparison.comparison import (
     BASELINE,
     DEFAULT_SETTINGS,
-    Comparing,
     Comparison,
+    ComparisonPlan,
     Setting,
     compare,
     fit_base,
@@ -22,11 +20,15 @@ from driftsim.compare import (
     runs_of,
     settings_of,
 )
-from driftsim.policies import POLICIES
-from driftsim.run import simulate
-from driftsim.scenario import Scenario
-from driftsim.trace import Trace, TraceError
-from driftsim.workload import Workload, replay
+from driftsim.comparison.verdict import answer, warnings
+from driftsim.errors import TraceError
+from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.policies import POLICIES
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.trace.trace import Trace
+from driftsim.workloads.replay import replay
+from driftsim.workloads.workload import Workload
 from tests.strategies import engine, profile, workload
 
 PROFILE = profile(engine(max_num_seqs=2), decode_request_s=0.001)
@@ -66,7 +68,7 @@ def busy(count: int = 60, gap: float = 0.05) -> Workload:
 
 @pytest.fixture(scope="module")
 def comparison() -> Comparison:
-    return compare(busy(), Comparing(profile=PROFILE, settings=DEFAULT_SETTINGS, replications=5), jobs=1)
+    return compare(busy(), ComparisonPlan(profile=PROFILE, settings=DEFAULT_SETTINGS, replications=5), jobs=1)
 
 
 def test_the_default_is_stock_and_five_policies_with_and_without_correction() -> None:
@@ -89,7 +91,7 @@ def test_rows_have_the_promised_fields(comparison: Comparison) -> None:
 
 
 def test_replication_0_is_the_workload_as_recorded(comparison: Comparison) -> None:
-    alone = compare(busy(), Comparing(profile=PROFILE, settings=(BASELINE,), replications=1), jobs=1)
+    alone = compare(busy(), ComparisonPlan(profile=PROFILE, settings=(BASELINE,), replications=1), jobs=1)
     assert alone.rows()[0]["e2e_mean_s"] == next(
         row["e2e_mean_s"] for row in comparison.rows() if (row["policy"], row["estimator"]) == BASELINE
     )
@@ -104,7 +106,7 @@ def test_the_interval_is_students_t_over_the_resamples(comparison: Comparison) -
 
 
 def test_the_answer_names_fifo_best_where_nothing_beats_it() -> None:
-    plan = Comparing(profile=PROFILE, settings=settings_of(["fifo", "priority"], ["static"]), replications=5)
+    plan = ComparisonPlan(profile=PROFILE, settings=settings_of(["fifo", "priority"], ["static"]), replications=5)
     alike = compare(workload([0.0, 1.0, 2.0], [5, 5, 5]), plan, jobs=1)
     assert "none lowers the mean E2E of fifo/static measurably" in answer(alike)[1]
 
@@ -112,7 +114,7 @@ def test_the_answer_names_fifo_best_where_nothing_beats_it() -> None:
 def test_unknown_categories_count_as_short_qa_and_are_counted() -> None:
     odd = busy()
     odd.table["predicted_category"] = odd.table["predicted_category"].replace("report", "poetry")
-    plan = Comparing(profile=PROFILE, settings=settings_of(["fifo"], ["ema"]), replications=1)
+    plan = ComparisonPlan(profile=PROFILE, settings=settings_of(["fifo"], ["ema"]), replications=1)
     result = compare(odd, plan, jobs=1)
     count = int((odd.table["predicted_category"] == "poetry").sum())
     assert any(f"{count} requests have none of the classifier's categories" in said for said in warnings(result))
@@ -123,7 +125,7 @@ def test_unknown_categories_count_as_short_qa_and_are_counted() -> None:
 
 def test_requests_that_outgrow_the_cache_are_counted_and_said() -> None:
     tiny = PROFILE.changed(engine=PROFILE.engine.changed(kv_blocks=3))
-    row = compare(busy(), Comparing(profile=tiny, settings=(BASELINE,), replications=1), jobs=1)
+    row = compare(busy(), ComparisonPlan(profile=tiny, settings=(BASELINE,), replications=1), jobs=1)
     counted = row.rows()[0]
     assert counted["errors"] > 0
     assert counted["finished"] + counted["rejected"] + counted["errors"] == counted["requests"]
@@ -136,13 +138,13 @@ def test_the_baseline_does_not_differ_from_itself(comparison: Comparison) -> Non
 
 
 def test_the_result_does_not_depend_on_the_number_of_processes() -> None:
-    plan = Comparing(profile=PROFILE, settings=settings_of(["sjf"], ["ema"]), replications=4)
+    plan = ComparisonPlan(profile=PROFILE, settings=settings_of(["sjf"], ["ema"]), replications=4)
     one, two = (compare(busy(), plan, jobs=jobs) for jobs in (1, 2))
     assert one.rows() == two.rows()
 
 
 def test_fifo_static_is_run_to_compare_with_but_not_shown_unasked() -> None:
-    plan = Comparing(profile=PROFILE, settings=settings_of(["sjf"], ["oracle"]), replications=3)
+    plan = ComparisonPlan(profile=PROFILE, settings=settings_of(["sjf"], ["oracle"]), replications=3)
     result = compare(busy(), plan, jobs=1)
     assert [row["policy"] for row in result.rows()] == ["sjf"]
     assert result.rows()[0]["e2e_mean_vs_fifo"] < 0
@@ -154,7 +156,7 @@ def test_what_cannot_be_told_from_the_best_is_marked(comparison: Comparison) -> 
     assert best is not None
     assert best.policy == "sjf"
     assert best not in ties
-    fifos = Comparing(profile=PROFILE, settings=settings_of(["fifo"], ["static", "ema"]), replications=3)
+    fifos = ComparisonPlan(profile=PROFILE, settings=settings_of(["fifo"], ["static", "ema"]), replications=3)
     first, equals = compare(busy(), fifos, jobs=1).best("e2e_mean_s")
     assert {first, *equals} == set(fifos.settings)  # FIFO heeds no estimate: the two are one
 
@@ -170,7 +172,9 @@ def test_calibration_is_read_against_static_under_the_same_policy(comparison: Co
 
 def test_where_no_queue_formed_it_says_that_order_could_not_matter() -> None:
     idle = compare(
-        workload([0.0, 5.0, 9.0], [3, 3, 3]), Comparing(profile=PROFILE, settings=(BASELINE,), replications=1), jobs=1
+        workload([0.0, 5.0, 9.0], [3, 3, 3]),
+        ComparisonPlan(profile=PROFILE, settings=(BASELINE,), replications=1),
+        jobs=1,
     )
     assert "order could not matter" in answer(idle)[0]
 
@@ -185,7 +189,7 @@ def test_few_requests_flag_the_p99(comparison: Comparison) -> None:
 
 def test_an_engine_version_that_is_not_mirrored_is_named() -> None:
     other = replace_version("0.11.0")
-    result = compare(busy(5), Comparing(profile=other, settings=(BASELINE,), replications=1), jobs=1)
+    result = compare(busy(5), ComparisonPlan(profile=other, settings=(BASELINE,), replications=1), jobs=1)
     assert any("0.11.0" in warning for warning in warnings(result))
 
 
@@ -202,7 +206,7 @@ def test_the_base_can_be_fitted_and_what_it_used_is_not_scored() -> None:
         assert admission.base_table[category] == first["output_tokens"].mean()
         assert set(first.index) <= used
     assert len(used) == 6
-    plan = Comparing(profile=PROFILE, admission=admission, settings=(BASELINE,), excluded=used, replications=1)
+    plan = ComparisonPlan(profile=PROFILE, admission=admission, settings=(BASELINE,), excluded=used, replications=1)
     row = compare(replay(trace), plan, jobs=1).rows()[0]
     assert row["scored"] == row["finished"] - 6
     with pytest.raises(TraceError, match="needs 500 finished requests per category"):
@@ -211,7 +215,7 @@ def test_the_base_can_be_fitted_and_what_it_used_is_not_scored() -> None:
 
 def test_a_captured_fifo_run_is_held_against_its_simulation() -> None:
     simulated = simulate(Scenario(profile=PROFILE), busy())
-    plan = Comparing(profile=PROFILE, settings=(BASELINE,), replications=1)
+    plan = ComparisonPlan(profile=PROFILE, settings=(BASELINE,), replications=1)
     assert measured_by_phase(simulated, plan) is None
     captured = Trace(simulated.header.changed(kind="captured"), simulated.requests)
     measured = measured_by_phase(captured, plan)
@@ -220,7 +224,7 @@ def test_a_captured_fifo_run_is_held_against_its_simulation() -> None:
 
 
 def test_wrong_names_are_refused_before_anything_runs() -> None:
-    plan = Comparing(profile=PROFILE, settings=(Setting("lifo", "static"),))
+    plan = ComparisonPlan(profile=PROFILE, settings=(Setting("lifo", "static"),))
     with pytest.raises(ValueError, match="unknown policy 'lifo'"):
         compare(busy(), plan)
     with pytest.raises(ValueError, match="unknown estimator 'crystal'"):

@@ -11,10 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from driftsim.calibrate import fit_profile
-from driftsim.compare import DEFAULT_SETTINGS, Comparing, compare
-from driftsim.trace import digest, read
-from driftsim.workload import replay
+from driftsim.calibration.calibrate import fit_profile
+from driftsim.comparison.comparison import DEFAULT_SETTINGS, ComparisonPlan, compare
+from driftsim.trace.trace import digest, read
+from driftsim.workloads.replay import replay
 from experiments import accuracy, estimation_error, measured_policies, remake, sweep_cost
 from experiments.speed import __main__ as speed
 
@@ -33,7 +33,7 @@ def test_the_demo_that_is_printed_is_what_compare_computes(shipped: Path) -> Non
     stored = json.loads((remake.DEMO / "comparison.json").read_text())
     trace = read(shipped)
     assert stored["trace_digest"] == digest(shipped)
-    plan = Comparing(profile=fit_profile(trace, digest(shipped)), settings=DEFAULT_SETTINGS, replications=1)
+    plan = ComparisonPlan(profile=fit_profile(trace, digest(shipped)), settings=DEFAULT_SETTINGS, replications=1)
     for now, then in zip(compare(replay(trace), plan).rows(), stored["rows"], strict=True):
         for metric in ("e2e_mean_s", "e2e_p99_s", "ttft_mean_s", "mae", "rmse", "kendall_tau", "waiting_fraction"):
             assert now[metric] == pytest.approx(then[metric], rel=1e-6), (now["policy"], metric)

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 import simpy
 
-from driftsim.engine.continuous import Clock, Moment
-from driftsim.run import simulate
-from driftsim.scenario import Scenario
-from driftsim.trace import EngineSettings, Trace
+from driftsim.engine.clock import Clock, Moment
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.trace.header import EngineSettings
+from driftsim.trace.trace import Trace
 from tests.strategies import engine, profile, workload
 
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftsim.admission import Admission
-from driftsim.classify import CATEGORIES
-from driftsim.estimators import Ema, Pooled, Ratios, Recent
 from driftsim.request import Job, Request, Tier
+from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.classify import CATEGORIES
+from driftsim.scheduling.estimators import Ema, Pooled, Ratios, Recent
 from experiments.paper.estimators import on_traces, progressive, scores
 from experiments.paper.estimators import traces as shipped_traces
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from driftsim.firstprinciples import BANDWIDTH_EFFICIENCY, COMPUTE_EFFICIENCY, Assumptions, derive, gpus, shape_of
-from driftsim.latency import Batch, load_profile
+from driftsim.latency.profile import load_profile
+from driftsim.latency.roofline import BANDWIDTH_EFFICIENCY, COMPUTE_EFFICIENCY, Assumptions, derive, gpus, shape_of
+from driftsim.latency.steptime import Batch
 from experiments import first_principles
 from tests.commands import driftsim
 

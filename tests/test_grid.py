@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from driftsim.grid import load_grid
 from driftsim.request import Tier
+from driftsim.sweeps.grid import load_grid
 
 BASE = '[base]\ntrace = "t"\n'
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from driftsim import trace as traces
 from driftsim.live.http import HttpEngine
-from driftsim.live.recorder import Plan
-from driftsim.live.session import Run, capture
-from driftsim.prompts import Prompt, workload_of
-from driftsim.trace import Trace
+from driftsim.live.recorder import CapturePlan
+from driftsim.live.session import CaptureRun, run_session
+from driftsim.trace import trace as traces
+from driftsim.trace.trace import Trace
+from driftsim.workloads.prompts import Prompt, prompt_workload
 
 SECRET = "sk-do-not-tell-anybody"
 
@@ -134,9 +134,9 @@ def run(url: str, folder: Path, *prompts: str, timeout_s: float = 1.0, **plan: A
     asked = [Prompt(prompt=text, max_tokens=20) for text in prompts]
 
     def make(live: Any) -> Any:
-        return workload_of(asked, None, 20, "asked", live.count_tokens)
+        return prompt_workload(asked, None, 20, "asked", live.count_tokens)
 
-    return asyncio.run(capture(engine, make, [Run(folder, Plan(**plan))]))[0]
+    return asyncio.run(run_session(engine, make, [CaptureRun(folder, CapturePlan(**plan))]))[0]
 
 
 def test_an_answer_is_timed_counted_and_forgotten(url: str, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_an_answer_is_timed_counted_and_forgotten(url: str, tmp_path: Path) -> N
     assert (rows["finish_s"] > rows["first_token_s"]).all()
     assert rows[["queued_s", "scheduled_s", "preemptions"]].isna().all(axis=None)
     assert trace.steps is None
-    traces.check(traces.read(tmp_path / "t"), "back")
+    traces.read(tmp_path / "t").check("back")
 
 
 def test_the_header_tells_what_the_server_told_and_names_what_is_assumed(url: str, tmp_path: Path) -> None:
@@ -225,7 +225,9 @@ def test_a_replay_sends_synthetic_prompts_of_the_recorded_length(url: str, tmp_p
 
     made = workload([0.0, 0.01], [3, 3], prompt_tokens=[11, 17])
     engine = HttpEngine(url)
-    trace = asyncio.run(capture(engine, lambda live: made, [Run(tmp_path / "t", Plan(force_lengths=True))]))[0]
+    trace = asyncio.run(
+        run_session(engine, lambda live: made, [CaptureRun(tmp_path / "t", CapturePlan(force_lengths=True))])
+    )[0]
     sent = [body for body in Server.seen if body["path"].endswith("/completions") and "prompt" in body]
     assert [len(body["prompt"]) for body in sent] == [11, 17]
     assert all(body["ignore_eos"] and body["max_tokens"] == 3 for body in sent)

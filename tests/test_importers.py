@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from driftsim.importers import import_trace
+from driftsim.errors import TraceError
 from driftsim.metrics import e2e, ttft
-from driftsim.trace import TraceError, read
-from driftsim.workload import replay
+from driftsim.trace.importers import import_trace
+from driftsim.trace.trace import read
+from driftsim.workloads.replay import replay
 from tests.commands import driftsim
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -14,16 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from driftsim import trace as traces
-from driftsim.live.recorder import Plan, Standing, record
-from driftsim.trace import JOURNAL_FILES, Trace, TraceError
-from driftsim.workload import replay
+from driftsim.errors import TraceError
+from driftsim.live.recorder import CapturePlan, Progress, record
+from driftsim.trace import trace as traces
+from driftsim.trace.schema import JOURNAL_FILES
+from driftsim.trace.trace import Trace
+from driftsim.workloads.replay import replay
 from tests.fakes import Echo
 from tests.strategies import workload
 
 RUN = """
 import asyncio, resource, sys
-from driftsim.live.recorder import Plan, record
+from driftsim.live.recorder import CapturePlan, record
 from tests.fakes import Echo
 from tests.strategies import workload
 
@@ -40,7 +42,7 @@ if len(sys.argv) > 2:
 made = workload([0.002 * n for n in range(400)], [1] * 400, prompt_tokens=[1 + n % 7 for n in range(400)])
 def tell(now):
     print(now.done, flush=True)
-trace = asyncio.run(record(made, Loud(), Plan(), sys.argv[1], tell))
+trace = asyncio.run(record(made, Loud(), CapturePlan(), sys.argv[1], tell))
 print(trace.header.ended, trace.header.ended_why, file=sys.stderr)
 """
 
@@ -78,7 +80,7 @@ def test_a_run_that_fills_the_disk_keeps_what_was_written(tmp_path: Path) -> Non
 
 
 def test_a_clean_end_leaves_parquet_and_no_journal(tmp_path: Path) -> None:
-    trace = asyncio.run(record(workload([0.0, 0.01], [1, 1]), Echo(), Plan(), tmp_path / "t"))
+    trace = asyncio.run(record(workload([0.0, 0.01], [1, 1]), Echo(), CapturePlan(), tmp_path / "t"))
     names = {file.name for file in (tmp_path / "t").iterdir()}
     assert names == {"header.json", "requests.parquet", "telemetry.parquet"}
     assert traces.read(tmp_path / "t").requests.equals(trace.requests)
@@ -88,11 +90,11 @@ def test_the_journal_says_what_the_trace_says(tmp_path: Path, monkeypatch: pytes
     def never(folder: Path, trace: Trace) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("driftsim.trace.Trace.write_tables", lambda trace, folder: never(folder, trace))
+    monkeypatch.setattr("driftsim.trace.journal.write_tables", lambda tables, folder: never(folder, tables))
     made = workload([0.0, 0.01, 0.02], [1, 1, 1], prompt_tokens=[9, 3, 5], max_tokens=[64, 13, 64])
     kept: list[Trace] = []
     with pytest.raises(OSError, match="the journal of the run is kept"):
-        kept.append(asyncio.run(record(made, Echo(), Plan(policy="sjf", estimator="ema"), tmp_path / "t")))
+        kept.append(asyncio.run(record(made, Echo(), CapturePlan(policy="sjf", estimator="ema"), tmp_path / "t")))
     monkeypatch.undo()
     journal = traces.read(tmp_path / "t")
     assert list(journal.requests["finish_reason"]) == ["stop", "error", "stop"]
@@ -145,9 +147,9 @@ def test_a_reader_can_watch_a_run_from_begin_to_end(tmp_path: Path) -> None:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    standings: list[Standing] = []
+    standings: list[Progress] = []
     made = workload([0.01 * n for n in range(40)], [1] * 40)
-    asyncio.run(record(made, Echo(), Plan(), tmp_path / "t", standings.append))
+    asyncio.run(record(made, Echo(), CapturePlan(), tmp_path / "t", standings.append))
     stop.set()
     watcher.join()
     assert not problems

@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from driftsim.judging import Cell, _adjusted, cells, changes, ranks, repeats
-from driftsim.run import simulate
-from driftsim.scenario import Scenario
-from driftsim.trace import Trace
-from driftsim.validate import Validation
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.statistics import holm, two_sided_p
+from driftsim.trace.trace import Trace
+from driftsim.validation.agreement import (
+    metric_agreement,
+    policy_effects,
+    rank_agreement,
+    repeats,
+)
+from driftsim.validation.validation import Validation
 from tests.strategies import engine, profile, workload
 
 SPEEDS = (0.95, 1.0, 1.02, 1.07)
@@ -39,7 +45,9 @@ def test_repeats_are_recognised_and_another_policy_is_no_repeat() -> None:
 
 
 def test_the_interval_is_that_of_one_further_run() -> None:
-    cell = next(cell for cell in cells(validations("fifo", 1.03)) if (cell.metric, cell.stat) == ("e2e", "mean"))
+    cell = next(
+        cell for cell in metric_agreement(validations("fifo", 1.03)) if (cell.metric, cell.stat) == ("e2e", "mean")
+    )
     logs = np.log(SPEEDS)
     error = logs.std(ddof=1) * math.sqrt(1 + 1 / len(SPEEDS))
     assert cell.spread == pytest.approx(logs.std(ddof=1), rel=1e-6)
@@ -49,33 +57,37 @@ def test_the_interval_is_that_of_one_further_run() -> None:
 
 
 def test_a_simulation_that_is_far_off_is_not_taken_for_a_further_run() -> None:
-    assert all(cell.within for cell in cells(validations("fifo")))
-    assert not any(cell.within for cell in cells(validations("fifo", 5.0)))
+    assert all(cell.within for cell in metric_agreement(validations("fifo")))
+    assert not any(cell.within for cell in metric_agreement(validations("fifo", 5.0)))
 
 
 def test_p_values_are_adjusted_over_all_cells() -> None:
-    plain = [Cell("r", "e2e", str(number), 5, 1.0, 1.0, 0.1, 2.0, p) for number, p in enumerate((0.03, 0.01, 0.5))]
-    assert [cell.p for cell in _adjusted(plain)] == pytest.approx([0.06, 0.03, 0.5])  # Holm, by hand
+    assert holm([0.03, 0.01, 0.5]) == pytest.approx([0.06, 0.03, 0.5])  # by hand
+    found = metric_agreement(validations("fifo", 1.2))
+    one = next(cell for cell in found if (cell.metric, cell.stat) == ("e2e", "mean"))
+    logs = np.log(SPEEDS)
+    alone = two_sided_p(math.log(1.2) / (logs.std(ddof=1) * math.sqrt(1 + 1 / len(SPEEDS))), len(SPEEDS) - 1)
+    assert one.p > alone > 0
 
 
 def test_effects_and_ranks_agree_where_the_simulation_is_right_and_not_where_it_is_wrong() -> None:
     rounds = {policy: validations(policy) for policy in ("fifo", "sjf")}
     noisy = {policy: [run(policy, speed) for speed in SPEEDS] for policy in rounds}
-    found = {(change.metric, change.stat): change for change in changes(rounds, noisy)}
+    found = {(change.metric, change.stat): change for change in policy_effects(rounds, noisy)}
     change = found["e2e", "mean"]
     assert change.agrees is True
     assert change.measured[0] == pytest.approx(change.simulated[0], rel=1e-6)
     assert change.measured[0] < -0.2
-    order = {(one.metric, one.stat): one for one in ranks(rounds)}
+    order = {(one.metric, one.stat): one for one in rank_agreement(rounds)}
     assert (order["e2e", "mean"].concordant, order["e2e", "mean"].tau) == (1, 1.0)
     swapped = {
         policy: [replace(one, simulated=rounds[other][0].simulated) for one in rounds[policy]]
         for policy, other in (("fifo", "sjf"), ("sjf", "fifo"))
     }
-    assert next(one for one in ranks(swapped) if (one.metric, one.stat) == ("e2e", "mean")).tau == -1.0
+    assert next(one for one in rank_agreement(swapped) if (one.metric, one.stat) == ("e2e", "mean")).tau == -1.0
 
 
 def test_a_difference_inside_the_noise_is_a_tie() -> None:
     rounds = {"fifo": validations("fifo"), "again": list(reversed(validations("fifo")))}
-    assert all((one.concordant, one.discordant, one.ties) == (0, 0, 1) for one in ranks(rounds))
-    assert math.isnan(ranks(rounds)[0].tau)
+    assert all((one.concordant, one.discordant, one.ties) == (0, 0, 1) for one in rank_agreement(rounds))
+    assert math.isnan(rank_agreement(rounds)[0].tau)

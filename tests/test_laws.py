@@ -9,13 +9,12 @@ import pandas as pd
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from driftsim import trace as traces
-from driftsim.engine.kv import blocks_for
-from driftsim.latency import Profile
-from driftsim.run import Simulation, simulate
-from driftsim.scenario import Scenario
-from driftsim.trace import FINISH_REASONS, LIFE
-from driftsim.workload import Workload
+from driftsim.engine.sequence import blocks_for
+from driftsim.latency.profile import Profile
+from driftsim.simulation.run import Simulation, simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.trace.schema import FINISH_REASONS, LIFE_TIMES
+from driftsim.workloads.workload import Workload
 from tests.strategies import admissions, estimators, policies, profiles, workloads
 
 
@@ -76,7 +75,7 @@ def test_no_kv_block_leaks_and_blocks_held_match_contexts(scenario: Scenario, wo
 @given(scenarios(), workloads())
 def test_tokens_come_in_order_and_after_arrival(scenario: Scenario, workload: Workload) -> None:
     trace = simulate(scenario, workload, record_steps=True)
-    traces.check(trace, "simulated")  # holds the order of arrival, dispatch, ..., finish
+    trace.check("simulated")  # holds the order of arrival, dispatch, ..., finish
     assert trace.steps is not None
     assert (trace.steps["running"] <= scenario.profile.engine.max_num_seqs).all()
     scheduled = trace.steps["prefill_tokens"] + trace.steps["decode_requests"]
@@ -127,7 +126,7 @@ def test_the_future_cannot_change_the_past(scenario: Scenario, workload: Workloa
     before = simulate(scenario, dataclasses.replace(workload, table=shorter)).requests
     end = before["finish_s"].iloc[row]
     after = simulate(scenario, dataclasses.replace(workload, table=longer)).requests
-    for name in LIFE:
+    for name in LIFE_TIMES:
         past = before[name] < end
         assert (past == (after[name] < end)).all(), name
         assert (before[name][past] == after[name][past]).all(), name

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from driftsim.measured import measured
-from driftsim.run import simulate
-from driftsim.scenario import Scenario
-from driftsim.trace import LIFE, Trace, TraceError
+from driftsim.comparison.captured import compare_captured
+from driftsim.errors import TraceError
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.trace.schema import LIFE_TIMES
+from driftsim.trace.trace import Trace
 from tests.commands import driftsim
 from tests.strategies import engine, profile, workload
 
@@ -23,7 +25,7 @@ def captured(policy: str, turn: int, factor: float, outputs: tuple[int, ...] = (
     made = workload([0.0] * len(outputs), list(outputs))
     trace = simulate(Scenario(profile=profile(engine(max_num_seqs=1))), made)
     table = trace.requests.copy()
-    for name in LIFE:
+    for name in LIFE_TIMES:
         table[name] = table[name] * factor
     header = trace.header.changed(
         kind="captured",
@@ -43,7 +45,7 @@ def runs() -> list[tuple[str, Trace]]:
 
 
 def test_a_change_is_seen_round_by_round_though_the_machine_drifts(runs: list[tuple[str, Trace]]) -> None:
-    found = {(effect.policy, effect.metric): effect for effect in measured(runs).effects()}
+    found = {(effect.policy, effect.metric): effect for effect in compare_captured(runs).effects()}
     effect = found["sjf", "e2e_mean_s"]
     assert effect.rounds == 3
     assert effect.change == pytest.approx(-0.2)
@@ -57,7 +59,7 @@ def test_the_interval_is_students_over_the_rounds() -> None:
     ratios = (0.8, 0.9, 0.85)
     runs = [(f"fifo-{turn}", captured("fifo", turn, 1.0)) for turn in range(3)]
     runs += [(f"sjf-{turn}", captured("sjf", turn, ratio)) for turn, ratio in enumerate(ratios)]
-    effect = next(e for e in measured(runs).effects() if (e.policy, e.metric) == ("sjf", "makespan_s"))
+    effect = next(e for e in compare_captured(runs).effects() if (e.policy, e.metric) == ("sjf", "makespan_s"))
     logs = np.log(ratios)
     half = 4.302652729749464 * logs.std(ddof=1) / 3**0.5  # Student's t, 2 degrees of freedom
     assert effect.low == pytest.approx(np.expm1(logs.mean() - half))
@@ -67,25 +69,25 @@ def test_the_interval_is_students_over_the_rounds() -> None:
 def test_runs_of_different_workloads_are_refused(runs: list[tuple[str, Trace]]) -> None:
     runs.append(("sjf-9", captured("sjf", 9, 1.0, (5, 9, 2))))
     with pytest.raises(TraceError, match="sjf-9: another workload than fifo-0"):
-        measured(runs)
+        compare_captured(runs)
 
 
 def test_something_to_compare_with_is_needed(runs: list[tuple[str, Trace]]) -> None:
     with pytest.raises(TraceError, match="no trace ran under fifo"):
-        measured(runs[3:])
+        compare_captured(runs[3:])
 
 
 def test_a_simulated_run_was_not_measured(runs: list[tuple[str, Trace]]) -> None:
     name, trace = runs[0]
     with pytest.raises(TraceError, match="is simulated, not captured"):
-        measured([(name, Trace(trace.header.changed(kind="simulated"), trace.requests)), *runs[1:]])
+        compare_captured([(name, Trace(trace.header.changed(kind="simulated"), trace.requests)), *runs[1:]])
 
 
 def test_lengths_that_differ_are_said(runs: list[tuple[str, Trace]]) -> None:
-    assert not any("lengths differ" in warning for warning in measured(runs).warnings)
+    assert not any("lengths differ" in warning for warning in compare_captured(runs).warnings)
     name, trace = runs[-1]
     other = Trace(trace.header, trace.requests.assign(output_tokens=trace.requests["output_tokens"] + 1))
-    assert any("lengths differ" in warning for warning in measured([*runs[:-1], (name, other)]).warnings)
+    assert any("lengths differ" in warning for warning in compare_captured([*runs[:-1], (name, other)]).warnings)
 
 
 def test_the_command_prints_a_table_and_one_json_document(runs: list[tuple[str, Trace]], tmp_path: Path) -> None:

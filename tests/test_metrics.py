@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftsim import metrics
-from driftsim.accounting import Accounting, Unit
-from driftsim.admission import Admission
-from driftsim.run import simulate
-from driftsim.scenario import Scenario
-from driftsim.trace import Phase, TraceError, read
+from driftsim.errors import TraceError
+from driftsim.scheduling.accounting import Accounting, Unit
+from driftsim.scheduling.admission import Admission
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.trace.header import Phase
+from driftsim.trace.trace import read
 from tests.strategies import engine, profile, workload
 
 

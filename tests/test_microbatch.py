@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftsim.engine.microbatch import Barrier
-from driftsim.policies import POLICIES
-from driftsim.run import simulate
-from driftsim.scenario import Scenario
-from driftsim.trace import Trace
-from driftsim.workload import Workload
+from driftsim.scheduling.policies import POLICIES
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Barrier, Scenario
+from driftsim.trace.trace import Trace
+from driftsim.workloads.workload import Workload
 from tests.strategies import engine, profile, workload, workloads
 
 SLOTS = engine(max_num_seqs=64, max_num_batched_tokens=512, kv_blocks=4000)

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftsim.calibrate import fit_profile
-from driftsim.latency import Batch, LinearStepTime, Noise, NoisyStepTime, Profile
-from driftsim.run import Simulation, simulate
-from driftsim.scenario import Scenario
-from driftsim.trace import LIFE
-from driftsim.workload import Workload
+from driftsim.calibration.calibrate import fit_profile
+from driftsim.latency.noise import Noise, NoisyStepTime
+from driftsim.latency.profile import Profile
+from driftsim.latency.steptime import Batch, LinearStepTime
+from driftsim.simulation.run import Simulation, simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.trace.schema import LIFE_TIMES
+from driftsim.workloads.workload import Workload
 from tests.stepwise import StepwiseAsyncEngine, StepwiseEngine
 from tests.strategies import engine, profile, workload, workloads
 
@@ -56,7 +58,7 @@ def test_the_jumping_engine_spends_the_same_noise_on_the_same_steps(made: Worklo
     scenario = Scenario(profile=profile(settings, noise=NOISE, context_token_s=1e-6), noise=True)
     fast = simulate(scenario, made)
     slow = Simulation(scenario, made, engine=StepwiseAsyncEngine if asynchronous else StepwiseEngine).run()
-    pd.testing.assert_frame_equal(fast.requests[list(LIFE)], slow.requests[list(LIFE)], rtol=0, atol=1e-8)
+    pd.testing.assert_frame_equal(fast.requests[list(LIFE_TIMES)], slow.requests[list(LIFE_TIMES)], rtol=0, atol=1e-8)
 
 
 def test_the_noise_that_made_a_run_is_found_in_its_steps() -> None:

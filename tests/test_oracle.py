@@ -10,15 +10,16 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
-from driftsim.engine.continuous import ARRIVE, ContinuousEngine, Moment
+from driftsim.engine.clock import ARRIVE, Moment
+from driftsim.engine.continuous import ContinuousEngine
 from driftsim.engine.pipelined import PipelinedEngine, engine_for
 from driftsim.engine.sequence import Sequence
-from driftsim.latency import TICKS_PER_SECOND
+from driftsim.latency.steptime import TICKS_PER_SECOND
 from driftsim.request import Job
-from driftsim.run import Simulation
-from driftsim.scenario import Scenario
-from driftsim.trace import Trace
-from driftsim.workload import Workload
+from driftsim.simulation.run import Simulation
+from driftsim.simulation.scenario import Scenario
+from driftsim.trace.trace import Trace
+from driftsim.workloads.workload import Workload
 from tests.stepwise import StepwiseAsyncEngine, StepwiseEngine
 from tests.strategies import engine, profile, workload, workloads
 from tests.test_laws import scenarios

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from driftsim.classify import CATEGORIES
-from driftsim.reference import REFERENCE_CAPS
-from driftsim.sweep import plan, run_task
+from driftsim.scheduling.classify import CATEGORIES
+from driftsim.sweeps.tasks import plan, run_task
+from driftsim.workloads.driftsched import DRIFTSCHED_CAPS
 from experiments.paper import claims, document, factorial, figures, load, sensitivity, setup, study
 from experiments.paper.study import RUNS, Run
 
@@ -88,7 +88,7 @@ def test_an_interval_is_students() -> None:
 
 def test_lengths_are_drawn_not_capped_and_cut_at_the_cap() -> None:
     table = setup.workload(1).table
-    caps = table["category"].map(REFERENCE_CAPS)
+    caps = table["category"].map(DRIFTSCHED_CAPS)
     assert (table["output_tokens"] <= caps).all()
     assert (table["stops"].astype(bool) | (table["output_tokens"] == caps)).all()
     ended = table.groupby("category")["stops"].mean()

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftsim.policies import POLICIES, make_policy
 from driftsim.request import Job, Request, Tier
+from driftsim.scheduling.policies import POLICIES, make_policy
 
 P, S, B = Tier.PREMIUM, Tier.STANDARD, Tier.BATCH
 names = st.sampled_from(sorted(POLICIES))

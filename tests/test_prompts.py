@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from driftsim.prompts import read_prompts, synthetic, workload_of
-from driftsim.run import simulate
-from driftsim.scenario import Scenario
-from driftsim.workload import Process, Workload, arriving, first, stream
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.workloads.arrivals import Process, arriving
+from driftsim.workloads.prompts import prompt_workload, read_prompts, synthetic
+from driftsim.workloads.replay import first
+from driftsim.workloads.workload import Workload, stream
 from tests.strategies import engine, profile, workload
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -31,7 +33,7 @@ def words(text: str) -> int:
 def test_a_line_is_a_request(tmp_path: Path) -> None:
     full = {"id": "x", "prompt": "Summarize DNS", "tenant": "acme", "tier": "premium", "category": "poem"}
     file = file_of(tmp_path, full | {"max_tokens": 9}, "", {"turns": ["Why?", "And then?"], "question_id": 7})
-    made = workload_of(read_prompts(file), None, 50, "prompts", words)
+    made = prompt_workload(read_prompts(file), None, 50, "prompts", words)
     table = made.table
     assert list(table["request_id"]) == ["x", "7"]
     assert list(table["tenant"]) == ["acme", "default"]
@@ -46,13 +48,13 @@ def test_a_line_is_a_request(tmp_path: Path) -> None:
 
 def test_prompts_are_taken_in_turn_and_keep_distinct_ids(tmp_path: Path) -> None:
     prompts = read_prompts(file_of(tmp_path, {"prompt": "a", "id": "x"}, {"prompt": "b"}))
-    made = workload_of(prompts, 5, 50, "prompts", words)
+    made = prompt_workload(prompts, 5, 50, "prompts", words)
     assert made.table["request_id"].is_unique
     assert made.prompts == ("a", "b", "a", "b", "a")
 
 
 def test_keys_that_mean_nothing_are_named(tmp_path: Path) -> None:
-    made = workload_of(read_prompts(file_of(tmp_path, {"prompt": "a", "max_token": 5})), None, 50, "p", words)
+    made = prompt_workload(read_prompts(file_of(tmp_path, {"prompt": "a", "max_token": 5})), None, 50, "p", words)
     assert made.notes == ("keys of the prompts that mean nothing here were ignored: max_token",)
 
 
@@ -78,14 +80,14 @@ def test_an_empty_file_and_a_duplicate_id_are_refused(tmp_path: Path) -> None:
         read_prompts(file_of(tmp_path, ""))
     prompts = read_prompts(file_of(tmp_path, {"prompt": "a", "id": "x"}, {"prompt": "b", "id": "x"}))
     with pytest.raises(ValueError, match="duplicate id, 'x'"):
-        workload_of(prompts, None, 50, "p", words)
+        prompt_workload(prompts, None, 50, "p", words)
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the public prompt sets are not at hand")
 @pytest.mark.parametrize("name", ["user_oriented_prompts", "vicuna_bench_question"])
 def test_public_prompt_sets_are_read_as_they_are(name: str) -> None:
     prompts = read_prompts(DATA / f"{name}.jsonl")
-    made = workload_of(prompts, None, 100, name, words)
+    made = prompt_workload(prompts, None, 100, name, words)
     assert len(made) == len(prompts)
     assert not made.notes
 
@@ -135,7 +137,7 @@ def test_arrivals_that_make_no_sense_are_refused(process: dict[str, Any], what: 
 
 
 def test_the_first_of_a_workload_keep_their_phases() -> None:
-    from driftsim.trace import Phase
+    from driftsim.trace.header import Phase
 
     phases = (Phase(name="a", requests=2), Phase(name="b", kind="after-drain", requests=2), Phase(name="c", requests=1))
     made = workload([0.0, 1.0, 0.0, 1.0, 0.0], [1] * 5, phases)

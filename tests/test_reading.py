@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from driftsim.reading import best, filtered, grouped, paired, varying
-from driftsim.store import Store
-from driftsim.sweep_plots import save_figures
+from driftsim.sweeps.figures import save_figures
+from driftsim.sweeps.results import best_settings, group_means, paired_change, varying, where
+from driftsim.sweeps.store import Store
 from tests.commands import driftsim
 
 
@@ -39,35 +39,35 @@ def store(table: pd.DataFrame, tmp_path: Path) -> Path:
 
 def test_what_varies_is_found_and_filtered(table: pd.DataFrame) -> None:
     assert varying(table) == ["policy", "rate_scale", "replication"]
-    assert len(filtered(table, ["policy=sjf", "rate_scale>=1", "replication!=0"])) == 10
+    assert len(where(table, ["policy=sjf", "rate_scale>=1", "replication!=0"])) == 10
     for condition, message in (
         ("policy", "is none"),
         ("rate_scale=x", "holds numbers"),
         ("speed=1", "no column 'speed'"),
     ):
         with pytest.raises(ValueError, match=message):
-            filtered(table, [condition])
+            where(table, [condition])
 
 
 def test_groups_are_means_over_the_rest(table: pd.DataFrame) -> None:
-    found = grouped(table, ["policy"], ["e2e_mean_s"]).set_index("policy")
+    found = group_means(table, ["policy"], ["e2e_mean_s"]).set_index("policy")
     assert found.loc["fifo", "e2e_mean_s"] == pytest.approx(12.5 * 3.5 / 3)
     assert found.loc["fifo", "runs"] == 18
-    assert best(table, ["rate_scale"], "e2e_mean_s")["policy"].tolist() == ["sjf"] * 3
-    assert best(table, [], "e2e_mean_s")[["policy", "rate_scale"]].to_dict("records") == [
+    assert best_settings(table, ["rate_scale"], "e2e_mean_s")["policy"].tolist() == ["sjf"] * 3
+    assert best_settings(table, [], "e2e_mean_s")[["policy", "rate_scale"]].to_dict("records") == [
         {"policy": "sjf", "rate_scale": 0.5}
     ]
 
 
 def test_pairs_cancel_what_both_share(table: pd.DataFrame) -> None:
-    found = paired(table, ["policy=fifo"], ["policy=sjf"], "e2e_mean_s")
+    found = paired_change(table, ["policy=fifo"], ["policy=sjf"], "e2e_mean_s")
     assert found["pairs"] == 18
     assert (found["change"], found["low"], found["high"]) == pytest.approx((-0.2, -0.2, -0.2))
     noisy = table.assign(e2e_mean_s=table["e2e_mean_s"] * (1 + 0.01 * (table.index % 5)))
-    spread = paired(noisy, ["policy=fifo"], ["policy=sjf"], "e2e_mean_s")
+    spread = paired_change(noisy, ["policy=fifo"], ["policy=sjf"], "e2e_mean_s")
     assert spread["low"] < -0.2 < spread["high"]
     with pytest.raises(ValueError, match="no runs of policy=fifo and policy=lifo"):
-        paired(table, ["policy=fifo"], ["policy=lifo"], "e2e_mean_s")
+        paired_change(table, ["policy=fifo"], ["policy=lifo"], "e2e_mean_s")
 
 
 def test_the_command_shows_tables_figures_and_json(store: Path, tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from driftsim import trace as traces
-from driftsim.live.recorder import Outcome, Plan, record
+from driftsim.live.engine import Outcome
+from driftsim.live.recorder import CapturePlan, record
 from driftsim.request import Job
-from driftsim.trace import Phase, Trace
-from driftsim.workload import Workload
+from driftsim.trace import trace as traces
+from driftsim.trace.header import Phase
+from driftsim.trace.trace import Trace
+from driftsim.workloads.workload import Workload
 from experiments import capture_overhead
 from tests.fakes import Echo
 from tests.strategies import workload
@@ -22,7 +24,7 @@ from tests.strategies import workload
 
 def recorded(made: Workload, echo: Echo, **plan: object) -> Trace:
     with tempfile.TemporaryDirectory() as folder:
-        return asyncio.run(record(made, echo, Plan(**plan), Path(folder) / "t"))  # type: ignore[arg-type]
+        return asyncio.run(record(made, echo, CapturePlan(**plan), Path(folder) / "t"))  # type: ignore[arg-type]
 
 
 def run(made: Workload, **plan: object) -> tuple[Trace, Echo]:
@@ -39,7 +41,7 @@ def backlog(prompts: list[int], **columns: object) -> Workload:
 
 def test_a_capture_is_a_valid_trace_with_the_clocks_in_order() -> None:
     trace, _ = run(workload([0.0, 0.02, 0.03], [1, 1, 1], prompt_tokens=[9, 5, 7]))
-    traces.check(trace, "captured")
+    trace.check("captured")
     assert trace.header.kind == "captured"
     assert list(trace.requests["output_tokens"]) == [9, 5, 7]
     assert list(trace.requests["arrival_s"]) == [0.0, 0.02, 0.03]
@@ -86,13 +88,13 @@ def test_a_run_that_is_cancelled_keeps_what_was_recorded(tmp_path: Path) -> None
     async def cancelled() -> Trace:
         phases = (Phase(name="now", requests=2), Phase(name="never", kind="after-drain", requests=1, pause_s=60.0))
         made = workload([0.0, 0.0, 0.0], [1, 1, 1], phases, prompt_tokens=[5, 9, 5])
-        task = asyncio.create_task(record(made, Echo(), Plan(), tmp_path / "t"))
+        task = asyncio.create_task(record(made, Echo(), CapturePlan(), tmp_path / "t"))
         await asyncio.sleep(0.3)
         task.cancel()
         return await task
 
     trace = asyncio.run(cancelled())
-    traces.check(trace, "cut short")
+    trace.check("cut short")
     assert trace.header.ended == "interrupted"
     assert list(trace.requests["finish_reason"]) == ["stop", "stop"]
 
@@ -105,7 +107,7 @@ def test_a_run_whose_engine_breaks_keeps_what_was_recorded(tmp_path: Path) -> No
             super().submit(job, true_length)
 
     made = workload([0.0, 0.1], [1, 1], prompt_tokens=[5, 5])
-    trace = asyncio.run(record(made, Breaks(), Plan(), tmp_path / "t"))
+    trace = asyncio.run(record(made, Breaks(), CapturePlan(), tmp_path / "t"))
     assert trace.header.ended == "failed"
     assert "the engine core is gone" in trace.header.ended_why
     back = traces.read(tmp_path / "t")
@@ -119,7 +121,7 @@ def test_a_run_ends_when_its_engine_is_gone_and_its_requests_say_so(tmp_path: Pa
                 self.failure = "the engine core died"
             super().submit(job, true_length)
 
-    trace = asyncio.run(record(backlog([5, 30, 30, 30, 30]), Dies(), Plan(), tmp_path / "t"))
+    trace = asyncio.run(record(backlog([5, 30, 30, 30, 30]), Dies(), CapturePlan(), tmp_path / "t"))
     assert (trace.header.ended, trace.header.ended_why) == ("failed", "the engine core died")
     assert list(trace.requests["finish_reason"]) == ["stop", "error", "error", None, None]
 
@@ -135,7 +137,7 @@ def test_forced_lengths_end_as_the_replayed_run_did() -> None:
 
 def test_lengths_that_nobody_knows_cannot_be_forced(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="replay a trace"):
-        asyncio.run(record(backlog([5]), Echo(), Plan(force_lengths=True), tmp_path / "t"))
+        asyncio.run(record(backlog([5]), Echo(), CapturePlan(force_lengths=True), tmp_path / "t"))
     assert not (tmp_path / "t").exists()
 
 

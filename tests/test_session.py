@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from driftsim import trace as traces
-from driftsim.live.recorder import LiveEngine, Plan
-from driftsim.live.session import Run, capture, check_places, interleaved
+from driftsim.errors import TraceError
+from driftsim.live.engine import LiveEngine
+from driftsim.live.recorder import CapturePlan
+from driftsim.live.session import CaptureRun, check_places, interleaved, run_session
 from driftsim.request import Job
-from driftsim.trace import TraceError
-from driftsim.workload import Workload
+from driftsim.trace import trace as traces
+from driftsim.workloads.workload import Workload
 from tests.fakes import Echo
 from tests.strategies import workload
 
-PLANS = [Plan(policy="fifo", max_in_flight=1), Plan(policy="sjf", max_in_flight=1)]
+PLANS = [CapturePlan(policy="fifo", max_in_flight=1), CapturePlan(policy="sjf", max_in_flight=1)]
 
 
 def made(engine: LiveEngine | None = None) -> Workload:
@@ -27,7 +28,7 @@ def test_policies_take_turns(tmp_path: Path) -> None:
     order: list[str] = []
     runs = interleaved(tmp_path, PLANS, 2)
     echo = Echo()
-    found = asyncio.run(capture(echo, made, runs, lambda number, run, workload: order.append(run.folder.name)))
+    found = asyncio.run(run_session(echo, made, runs, lambda number, run, workload: order.append(run.folder.name)))
     assert order == ["fifo-1", "sjf-1", "fifo-2", "sjf-2"]
     assert echo.starts == 0  # started once, and shut down
     assert [list(trace.requests["dispatch_index"]) for trace in found[:2]] == [[0, 1, 2, 3], [3, 0, 2, 1]]
@@ -41,26 +42,26 @@ def test_a_single_run_is_the_folder_itself(tmp_path: Path) -> None:
 
 def test_a_session_goes_on_with_the_runs_that_are_missing(tmp_path: Path) -> None:
     runs = interleaved(tmp_path, PLANS, 2)
-    asyncio.run(capture(Echo(), made, runs[:3]))
+    asyncio.run(run_session(Echo(), made, runs[:3]))
     before = {run.folder: traces.digest(run.folder) for run in runs[:3]}
     check_places(runs)
     order: list[str] = []
-    found = asyncio.run(capture(Echo(), made, runs, lambda number, run, workload: order.append(run.folder.name)))
+    found = asyncio.run(run_session(Echo(), made, runs, lambda number, run, workload: order.append(run.folder.name)))
     assert order == ["sjf-2"]
     assert len(found) == 4
     assert {run.folder: traces.digest(run.folder) for run in runs[:3]} == before
 
 
 def test_a_folder_with_another_trace_is_left_alone(tmp_path: Path) -> None:
-    asyncio.run(capture(Echo(), made, [Run(tmp_path / "t", PLANS[0])]))
+    asyncio.run(run_session(Echo(), made, [CaptureRun(tmp_path / "t", PLANS[0])]))
     with pytest.raises(TraceError, match="holds another trace"):
-        asyncio.run(capture(Echo(), made, [Run(tmp_path / "t", PLANS[1])]))
+        asyncio.run(run_session(Echo(), made, [CaptureRun(tmp_path / "t", PLANS[1])]))
     with pytest.raises(TraceError, match="holds a complete trace already"):
-        check_places([Run(tmp_path / "t", PLANS[0])])
+        check_places([CaptureRun(tmp_path / "t", PLANS[0])])
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("mine")
     with pytest.raises(TraceError, match="exists already"):
-        check_places([Run(tmp_path / "other", PLANS[0])])
+        check_places([CaptureRun(tmp_path / "other", PLANS[0])])
 
 
 def test_a_session_ends_with_the_run_that_ends_badly(tmp_path: Path) -> None:
@@ -69,6 +70,6 @@ def test_a_session_ends_with_the_run_that_ends_badly(tmp_path: Path) -> None:
             self.failure = "the engine core died"
             super().submit(job, true_length)
 
-    found = asyncio.run(capture(Dies(), made, interleaved(tmp_path, PLANS, 2)))
+    found = asyncio.run(run_session(Dies(), made, interleaved(tmp_path, PLANS, 2)))
     assert [trace.header.ended for trace in found] == ["failed"]
     assert not (tmp_path / "sjf-1").exists()

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from driftsim import metrics
-from driftsim.admission import Admission
-from driftsim.calibrate import fit_profile
-from driftsim.reference import NATURAL_CAPS
-from driftsim.run import simulate
-from driftsim.scenario import Scenario
-from driftsim.trace import read
-from driftsim.workload import replay
+from driftsim.calibration.calibrate import fit_profile
+from driftsim.scheduling.admission import Admission
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.trace.trace import read
+from driftsim.workloads.driftsched import NATURAL_CAPS
+from driftsim.workloads.replay import replay
 from tests.conftest import ROOT, SHIPPED
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from driftsim.simulating import Spec, dump_spec, load_spec, scenario_of, workload_of
-from driftsim.trace import read
+from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload, dump_spec, load_spec
+from driftsim.trace.trace import read
 from tests.commands import driftsim
 from tests.strategies import profile
 
@@ -32,7 +32,7 @@ rate = 2
 
 
 def test_the_key_is_pinned() -> None:
-    assert Spec(trace="t").key("a", "b") == "22464651ec545434e8e8e9c07c1d9554"
+    assert ScenarioSpec(trace="t").key("a", "b") == "22464651ec545434e8e8e9c07c1d9554"
 
 
 def test_order_and_paths_do_not_change_the_key_and_everything_else_does(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_order_and_paths_do_not_change_the_key_and_everything_else_does(tmp_path
 
 
 def test_numbers_that_are_equal_give_one_key() -> None:
-    assert Spec(trace="t", rate_scale=2).key("a", "b") == Spec(trace="t", rate_scale=2.0).key("a", "b")
+    assert ScenarioSpec(trace="t", rate_scale=2).key("a", "b") == ScenarioSpec(trace="t", rate_scale=2.0).key("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -88,16 +88,16 @@ def test_the_command_runs_what_is_written(shipped: Path, tmp_path: Path) -> None
 
 def test_switches_reach_the_run(shipped: Path) -> None:
     recorded = read(shipped)
-    spec = Spec.model_validate(
+    spec = ScenarioSpec.model_validate(
         {"trace": "t", "engine": {"kv_blocks": 77}, "arrivals": {"kind": "closed", "users": 3}, "requests": 20}
     )
-    assert scenario_of(spec, profile()).profile.engine.kv_blocks == 77
-    made = workload_of(spec, recorded)
+    assert build_scenario(spec, profile()).profile.engine.kv_blocks == 77
+    made = build_workload(spec, recorded)
     assert len(made) == 20
     assert made.info.phases[0].users == 3
     with pytest.raises(ValueError, match="engine: kv_blocks"):
-        scenario_of(spec.changed(engine={"kv_blocks": 0}), profile())
+        build_scenario(spec.changed(engine={"kv_blocks": 0}), profile())
     with pytest.raises(ValueError, match="engine: "):
-        scenario_of(spec.changed(engine={"kv_block": 5}), profile())
-    other = workload_of(spec.changed(arrivals=None, requests=None, replication=2), recorded)
+        build_scenario(spec.changed(engine={"kv_block": 5}), profile())
+    other = build_workload(spec.changed(arrivals=None, requests=None, replication=2), recorded)
     assert list(other.table["request_id"]) != list(recorded.requests["request_id"])

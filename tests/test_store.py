@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from driftsim.store import Store
+from driftsim.sweeps.store import Store
 
 
 def row(number: int, **more: Any) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def test_two_drivers_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
 def test_a_driver_that_is_killed_leaves_every_row_that_it_had_told_of(tmp_path: Path) -> None:
     Store.open(tmp_path / "s", create=True)
     code = (
-        "import sys\nfrom driftsim.store import Store\nfrom tests.test_store import row\n"
+        "import sys\nfrom driftsim.sweeps.store import Store\nfrom tests.test_store import row\n"
         "store = Store.open(sys.argv[1])\n"
         "for number in range(100000):\n    store.append([row(number)])\n    print(number, flush=True)\n"
     )
@@ -118,7 +118,7 @@ def test_a_driver_that_is_killed_leaves_every_row_that_it_had_told_of(tmp_path: 
 def test_a_full_disk_keeps_what_was_there_and_no_half_row(tmp_path: Path) -> None:
     Store.open(tmp_path / "s", create=True)
     code = (
-        "import resource, signal, sys\nfrom driftsim.store import Store\nfrom tests.test_store import row\n"
+        "import resource, signal, sys\nfrom driftsim.sweeps.store import Store\nfrom tests.test_store import row\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
         "store = Store.open(sys.argv[1])\nnumber = 0\n"
         "try:\n    while True:\n        store.append([row(number)])\n        number += 1\n"

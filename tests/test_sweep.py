@@ -16,11 +16,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from driftsim.grid import load_grid
-from driftsim.run import simulate
-from driftsim.scenario import Scenario
-from driftsim.store import MARK, Store
-from driftsim.sweep import Progress, Task, plan, run_task, sweep
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.sweeps.grid import load_grid
+from driftsim.sweeps.recorder import Progress
+from driftsim.sweeps.runner import sweep
+from driftsim.sweeps.store import MARK, Store
+from driftsim.sweeps.tasks import Task, plan, run_task
 from tests.commands import driftsim
 from tests.strategies import engine, profile, workload
 
@@ -37,7 +39,7 @@ rate_scale = [1.0, 1.5]
 KILLER = """
 import os
 from pathlib import Path
-from driftsim.policies import Fifo
+from driftsim.scheduling.policies import Fifo
 
 class Killer(Fifo):
     def __init__(self):

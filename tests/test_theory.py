@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftsim.run import simulate
-from driftsim.scenario import Scenario
-from driftsim.trace import Trace
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.trace.trace import Trace
 from tests.strategies import engine, profile, workload
 
 STEP_S = 0.010  # every request is a prefill that fits one step, then output - 1 decodes of the same duration

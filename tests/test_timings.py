@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from driftsim.calibrate import Run, calibrate
-from driftsim.latency import Profile
-from driftsim.timings import Part, from_overlap
-from driftsim.trace import Trace, TraceError
-from driftsim.validate import on_model_steps
+from driftsim.calibration.calibrate import calibrate
+from driftsim.calibration.overlap import Excerpt, from_overlap
+from driftsim.calibration.runs import Run
+from driftsim.errors import TraceError
+from driftsim.latency.profile import Profile
+from driftsim.trace.trace import Trace
+from driftsim.validation.validation import on_model_steps
 from tests.gpu import HTTP_S, served
 
 LOADS = (3, 10, 24)  # of which the last is more than the GPU can take
@@ -53,7 +55,7 @@ def test_unseen_loads_are_predicted_within_the_targets(anchor: str) -> None:
 
 
 def test_the_overlap_of_requests_gives_a_first_guess() -> None:
-    intercept, prefill, decode, context = from_overlap([Part(served(rate, 200, 5)) for rate in (3, 15)])
+    intercept, prefill, decode, context = from_overlap([Excerpt(served(rate, 200, 5)) for rate in (3, 15)])
     batch, tokens = 20, 20 * 600
     truth = 0.0105 + 25e-6 * batch + 2e-8 * tokens
     assert intercept + decode * batch + context * tokens == pytest.approx(truth, rel=0.1)
@@ -130,7 +132,8 @@ def test_large_inputs_are_fitted_in_time_and_memory() -> None:
 import time
 from dataclasses import replace
 import pandas as pd
-from driftsim.calibrate import Run, calibrate
+from driftsim.calibration.runs import Run
+from driftsim.calibration.calibrate import calibrate
 from tests.gpu import served
 trace = served(10, 500, 1, "http")
 rows = trace.requests

@@ -12,10 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from driftsim import trace as traces
-from driftsim.run import simulate
-from driftsim.scenario import Scenario
-from driftsim.trace import Trace, TraceError, whole_folder
+from driftsim.errors import TraceError
+from driftsim.files import whole_folder
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.trace import tables
+from driftsim.trace import trace as traces
+from driftsim.trace.trace import Trace
 from tests.strategies import profile, workload
 
 
@@ -71,7 +74,7 @@ def test_a_failed_write_leaves_nothing_behind(made: Trace, tmp_path: Path, monke
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(traces.os, "fsync", full)
+    monkeypatch.setattr(tables.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         made.write(tmp_path / "t")
     assert list(tmp_path.iterdir()) == []

@@ -10,13 +10,17 @@ import pandas as pd
 import pytest
 from hypothesis import given
 
-from driftsim.calibrate import fit_profile
-from driftsim.latency import Noise, Seen
-from driftsim.run import simulate
-from driftsim.scenario import Scenario
-from driftsim.trace import FINISHED, LIFE, Trace, TraceError, digest, read
-from driftsim.validate import as_measured, on_measured_steps, on_model_steps, received_at_arrival, worst
-from driftsim.workload import Workload
+from driftsim.calibration.calibrate import fit_profile
+from driftsim.errors import TraceError
+from driftsim.latency.noise import Noise
+from driftsim.latency.profile import Coverage
+from driftsim.simulation.as_measured import as_measured, received_at_arrival
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.trace.schema import FINISHED, LIFE_TIMES
+from driftsim.trace.trace import Trace, digest, read
+from driftsim.validation.validation import on_measured_steps, on_model_steps, worst
+from driftsim.workloads.workload import Workload
 from tests.commands import driftsim
 from tests.conftest import ROOT
 from tests.strategies import engine, profile, workload, workloads
@@ -86,7 +90,7 @@ def test_what_measured_steps_need_is_asked_for(run: Trace) -> None:
     with pytest.raises(TraceError, match="has no steps table"):
         on_measured_steps("t", Trace(run.header, run.requests))
     table = run.requests.copy()
-    table.loc[2, list(LIFE[1:])] = float("nan")
+    table.loc[2, list(LIFE_TIMES[1:])] = float("nan")
     with pytest.raises(TraceError, match="request 'r2' did not finish"):
         on_measured_steps("t", Trace(run.header, table, run.steps))
 
@@ -132,14 +136,14 @@ def test_repeats_show_the_noise_floor(tmp_path: Path) -> None:
     profile().save(tmp_path / "p.json")
     folders = [tmp_path / f"r{turn}" for turn in range(3)]
     done = driftsim("validate", *folders, "--profile", tmp_path / "p.json")
-    assert "13 of 13 simulated values may be a further run" in done.stdout
+    assert "13 of 13 simulated values are consistent with one more repeat" in done.stdout
     document = json.loads(driftsim("validate", *folders, "--profile", tmp_path / "p.json", "--json").stdout)
     assert {cell["repeats"] for cell in document["repeats"]} == {3}
 
 
 def test_what_a_profile_has_not_seen_is_said(run: Trace, tmp_path: Path) -> None:
     folder = run.write(tmp_path / "t")
-    seen = Seen(running=1, context_tokens=10, prefill_tokens=8)
+    seen = Coverage(running=1, context_tokens=10, prefill_tokens=8)
     profile(seen=seen, model="another", fitted_on=(digest(folder),)).save(tmp_path / "p.json")
     told = driftsim("validate", folder, "--profile", tmp_path / "p.json").stdout
     assert "requests at once, but the profile has seen 1: it is extrapolated" in told

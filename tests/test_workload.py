@@ -10,21 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftsim.classify import CATEGORIES, strip_label
-from driftsim.reference import (
-    NATURAL_CAPS,
-    REFERENCE_CAPS,
-    REFERENCE_PHASES,
-    TEMPLATES,
-    drift_phases,
-    reference_workload,
-)
 from driftsim.request import Request
-from driftsim.run import simulate
-from driftsim.scenario import Scenario
-from driftsim.topics import TOPICS
-from driftsim.trace import Phase
-from driftsim.workload import Workload, replay, resample
+from driftsim.scheduling.classify import CATEGORIES, strip_label
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.trace.header import Phase
+from driftsim.workloads.driftsched import (
+    DRIFTSCHED_CAPS,
+    DRIFTSCHED_PHASES,
+    NATURAL_CAPS,
+    TEMPLATES,
+    TOPICS,
+    drift_phases,
+    driftsched_workload,
+)
+from driftsim.workloads.replay import replay, resample
+from driftsim.workloads.workload import Workload
 from tests.strategies import engine, profile, profiles, workload, workloads
 
 
@@ -130,19 +131,19 @@ def words(prompt: str) -> int:
 
 
 def test_the_reference_workload_is_as_published() -> None:
-    made = reference_workload(words, seed=3)
+    made = driftsched_workload(words, seed=3)
     table = made.table
     assert [phase.requests for phase in made.info.phases] == [1000, 2000]
     assert made.info.phases[1].kind == "after-drain"
     assert made.info.phases[1].pause_s == 15
-    for drawn, low, high in zip(REFERENCE_PHASES, (0.050, 0.005), (0.150, 0.030), strict=True):
+    for drawn, low, high in zip(DRIFTSCHED_PHASES, (0.050, 0.005), (0.150, 0.030), strict=True):
         rows = table[table["phase"] == drawn.phase.name]
         gaps = np.diff(rows["offset_s"])
         assert low <= gaps.min() < gaps.max() <= high
         shares = rows["category"].value_counts(normalize=True)
         for category, percent in drawn.mix.items():
             assert shares[category] == pytest.approx(percent / 100, abs=0.04)
-    assert (table["max_tokens"] == table["category"].map(REFERENCE_CAPS)).all()
+    assert (table["max_tokens"] == table["category"].map(DRIFTSCHED_CAPS)).all()
     assert (table["tier"] == table["tenant"]).all()
     assert table["tier"].value_counts().min() > 900
 
@@ -155,14 +156,14 @@ def test_there_are_60_topics_and_5_templates_a_category() -> None:
 
 def test_the_label_matters_to_the_classifier() -> None:
     phases = drift_phases(100, 100, (0.1, 0.2), (0.1, 0.2))
-    made = reference_workload(words, 1, phases, NATURAL_CAPS)
+    made = driftsched_workload(words, 1, phases, NATURAL_CAPS)
     assert (made.table["predicted_category"] != made.table["predicted_category_unlabelled"]).mean() > 0.1
     assert made.prompts is not None
     assert not any(strip_label(prompt).startswith("[") for prompt in made.prompts)
 
 
 def test_the_same_seed_draws_the_same_workload_and_another_does_not() -> None:
-    first, same, other = (reference_workload(words, seed).table for seed in (1, 1, 2))
+    first, same, other = (driftsched_workload(words, seed).table for seed in (1, 1, 2))
     assert first.equals(same)
     assert not first["offset_s"].equals(other["offset_s"])
 

@@ -8,52 +8,18 @@ step that can decide something. All times are integer ticks. With async scheduli
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappop, heappush
-from typing import Any
 
 import simpy
 
+from driftsim.engine.clock import COMPLETE, STEP, Clock, Moment
 from driftsim.engine.decoding import DecodePool
-from driftsim.engine.kv import blocks_for
-from driftsim.engine.sequence import Sequence
+from driftsim.engine.sequence import Sequence, blocks_for
 from driftsim.engine.waiting import waiting_queue
-from driftsim.latency import Batch, NoisyStepTime, StepTime
+from driftsim.errors import InputError
+from driftsim.latency.noise import NoisyStepTime
+from driftsim.latency.steptime import Batch, StepTime
 from driftsim.request import Job
-from driftsim.trace import EngineSettings
-
-# Simultaneous events have one order: a step's end, then whatever arrives, then the dispatcher's choice, then a step.
-COMPLETE, ARRIVE, RELEASE, STEP = range(4)
-
-
-class Clock(simpy.Environment):
-    """SimPy's environment; running until nothing is left to happen does without a call for each event."""
-
-    _now: Any  # ticks, an int: what ``now`` returns, without the call
-
-    def run(self, until: Any = None) -> Any:
-        """What SimPy's does, step by step."""
-        if until is not None:
-            return super().run(until)
-        queue = self._queue
-        while queue:
-            self._now, _, _, event = heappop(queue)
-            callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
-            for callback in callbacks:
-                callback(event)
-            if not event._ok and not hasattr(event, "_defused"):
-                raise event._value
-        return None
-
-
-class Moment(simpy.Event):
-    """A point in time at which ``callback`` runs, after all events of a lower ``priority`` at that instant."""
-
-    _ok, _value = True, None  # it cannot fail
-
-    def __init__(self, env: Clock, at: int, priority: int, callback: Callable[[simpy.Event], None]) -> None:
-        self.callbacks = [callback]
-        # What env.schedule() does, without the call: a run makes millions of these.
-        heappush(env._queue, (at, priority, next(env._eid), self))  # type: ignore[misc]
+from driftsim.trace.header import EngineSettings
 
 
 class ContinuousEngine:
@@ -73,7 +39,7 @@ class ContinuousEngine:
         on_step: Callable[[tuple[float, ...]], None] | None = None,
     ) -> None:
         if settings.enable_prefix_caching:
-            raise ValueError("prefix caching is not simulated; record with enable_prefix_caching off")
+            raise InputError("prefix caching is not simulated; record with enable_prefix_caching off")
         self.env = env
         self.settings = settings
         self.step_time = step_time
@@ -110,10 +76,10 @@ class ContinuousEngine:
     def submit(self, job: Job, true_length: int | None) -> None:
         """Take ``job``, which will produce ``true_length`` output tokens unless a limit cuts it short.
 
-        What can never fit leaves at once, as rejected. Raises ``ValueError`` without a true length above 0.
+        What can never fit leaves at once, as rejected. Raises ``InputError`` without a true length above 0.
         """
         if true_length is None or true_length < 1:
-            raise ValueError(f"request {job.request.id}: a simulated engine needs an output length, got {true_length}")
+            raise InputError(f"request {job.request.id}: a simulated engine needs an output length, got {true_length}")
         request = job.request
         prompt, most = request.prompt_tokens, request.max_tokens
         if self._longest - prompt < most:

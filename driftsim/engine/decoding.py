@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 
-from driftsim.engine.kv import blocks_for
-from driftsim.engine.sequence import Sequence
+from driftsim.engine.sequence import Sequence, blocks_for
 
 
 class DecodePool:

@@ -12,9 +12,10 @@ from typing import Any
 
 import simpy
 
-from driftsim.engine.continuous import COMPLETE, STEP, ContinuousEngine, Moment
+from driftsim.engine.clock import COMPLETE, STEP, Moment
+from driftsim.engine.continuous import ContinuousEngine
 from driftsim.engine.sequence import Sequence
-from driftsim.trace import EngineSettings
+from driftsim.trace.header import EngineSettings
 
 
 class PipelinedEngine(ContinuousEngine):

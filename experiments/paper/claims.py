@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from driftsim.classify import CATEGORIES
+from driftsim.scheduling.classify import CATEGORIES
 
 CLOSE = 0.05  # percentage points over 100, within which a claim's number counts as met
 BIASES = [f"bias_{category}" for category in CATEGORIES]

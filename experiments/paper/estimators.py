@@ -16,13 +16,16 @@ import pandas as pd
 from joblib import Parallel, delayed
 from scipy.stats import kendalltau
 
-from driftsim.admission import Admission
-from driftsim.compare import fit_base
-from driftsim.estimators import make_estimator
+from driftsim.comparison.comparison import fit_base
+from driftsim.errors import TraceError
 from driftsim.request import Job
-from driftsim.run import simulate
-from driftsim.trace import CENSORED, Trace, TraceError, read
-from driftsim.workload import replay, stream
+from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.estimators import make_estimator
+from driftsim.simulation.run import simulate
+from driftsim.trace.schema import CENSORED
+from driftsim.trace.trace import Trace, read
+from driftsim.workloads.replay import replay
+from driftsim.workloads.workload import stream
 from experiments.paper.claims import interval
 from experiments.paper.setup import ACCOUNTINGS, ROOT, scenario, workload
 

@@ -19,15 +19,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftsim.admission import Admission
-from driftsim.engine.microbatch import Barrier
+from driftsim.cli.terminal import sweep_progress
 from driftsim.request import Tier
-from driftsim.run import simulate
-from driftsim.simulating import Spec
-from driftsim.store import Store
-from driftsim.sweep import plan, spec_key, sweep
-from driftsim.sweeping import watching
-from driftsim.workload import Process, arriving
+from driftsim.scheduling.admission import Admission
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Barrier
+from driftsim.simulation.spec import ScenarioSpec
+from driftsim.sweeps.runner import sweep
+from driftsim.sweeps.store import Store
+from driftsim.sweeps.tasks import plan, spec_key
+from driftsim.workloads.arrivals import Process, arriving
 from experiments.arguments import count, folder, own_folder
 from experiments.paper.claims import interval
 from experiments.paper.setup import profile, scenario, workload
@@ -67,10 +68,10 @@ def cells() -> Iterator[dict[str, str]]:
             yield cell
 
 
-def spec(cell: dict[str, str], seed: int, folder: Path) -> Spec:
+def spec(cell: dict[str, str], seed: int, folder: Path) -> ScenarioSpec:
     """The run of ``cell`` on the workload of ``seed`` that lies in ``folder``."""
     estimators = {"off": "static", "base": "ema", "estimate": "ema"}
-    return Spec(
+    return ScenarioSpec(
         trace=str(folder / place(cell["caps"], cell["mix"], seed)),
         profile=str(folder / "profile.json"),
         policy=cell["policy"],
@@ -116,7 +117,7 @@ def run(folder: Path, seeds: int, jobs: int = 0) -> pd.DataFrame:
     design = [(cell, seed) for seed in range(seeds) for cell in cells()]
     specs = [spec(cell, seed, folder / "workloads") for cell, seed in design]
     tasks, inputs = plan(specs)
-    with Store.open(folder / "rows", create=True) as opened, watching() as watch:
+    with Store.open(folder / "rows", create=True) as opened, sweep_progress() as watch:
         done = sweep(tasks, inputs, opened, jobs=jobs, watch=watch)
     if done.failed:
         raise SystemExit(f"{done.failed} runs failed; driftsim show {folder / 'rows'} --where failed=True says why")

@@ -13,10 +13,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from driftsim.admission import REFERENCE_BASE, REFERENCE_SAFETY, Admission
-from driftsim.classify import CATEGORIES
-from driftsim.plots import COLOURS, GREY, LINES, STYLE, key, legend, panels, plain_log_axis, save
+from driftsim.figures import COLOURS, GREY, LINES, STYLE, key, legend, panels, plain_log_axis, save
 from driftsim.request import Tier
+from driftsim.scheduling.admission import DRIFTSCHED_BASE, DRIFTSCHED_SAFETY, Admission
+from driftsim.scheduling.classify import CATEGORIES
 from experiments.paper.claims import interval
 from experiments.paper.load import ENGINES
 from experiments.paper.setup import POLICIES
@@ -156,8 +156,8 @@ def misclassified(estimates: pd.DataFrame) -> dict[str, Any]:
 def misclassification(estimates: pd.DataFrame) -> Figure:
     """How one estimate came about, and what the request turned out to be."""
     row = misclassified(estimates)
-    base = REFERENCE_BASE[row["category"]]
-    safe = base * REFERENCE_SAFETY[Tier(row["tier"])]
+    base = DRIFTSCHED_BASE[row["category"]]
+    safe = base * DRIFTSCHED_SAFETY[Tier(row["tier"])]
     budget, total = row["prompt"] + row["estimate"], row["prompt"] + row["observed"]
     bars = [
         (f"base of {row['category']}", base), (f"× safety of {row['tier']}", safe),

@@ -13,9 +13,9 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from driftsim.metrics import choice_fraction, e2e
-from driftsim.run import simulate
-from driftsim.scenario import Scenario
-from driftsim.workload import Process, arriving
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.workloads.arrivals import Process, arriving
 from experiments.paper.claims import interval
 from experiments.paper.setup import scenario, workload
 

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftsim.calibrate import Run, calibrate
+from driftsim.calibration.calibrate import calibrate
+from driftsim.calibration.runs import Run
 from driftsim.metrics import e2e
 from driftsim.request import Tier
-from driftsim.trace import Trace, read
-from driftsim.validate import on_model_steps
+from driftsim.trace.trace import Trace, read
+from driftsim.validation.validation import on_model_steps
 from experiments.accuracy import ROUNDS, TRACES
 from experiments.paper.claims import interval
 from experiments.paper.load import LONGEST

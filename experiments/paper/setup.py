@@ -17,15 +17,15 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from driftsim.admission import Admission
-from driftsim.classify import CATEGORIES
-from driftsim.engine.microbatch import Barrier
-from driftsim.firstprinciples import Assumptions, Shape, derive
-from driftsim.latency import Profile
-from driftsim.reference import NATURAL_CAPS, REFERENCE_CAPS, reference_phases, reference_workload
-from driftsim.scenario import Scenario
-from driftsim.trace import FINISHED, read
-from driftsim.workload import Workload, stream
+from driftsim.latency.profile import Profile
+from driftsim.latency.roofline import Assumptions, Shape, derive
+from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.classify import CATEGORIES
+from driftsim.simulation.scenario import Barrier, Scenario
+from driftsim.trace.schema import FINISHED
+from driftsim.trace.trace import read
+from driftsim.workloads.driftsched import DRIFTSCHED_CAPS, NATURAL_CAPS, driftsched_phases, driftsched_workload
+from driftsim.workloads.workload import Workload, stream
 
 ROOT = Path(__file__).resolve().parents[2]
 NATURAL = ("smollm2-cpu-drift", "smollm2-cpu-backlog", "smollm2-cpu-low-load")  # every answer is of another request
@@ -115,12 +115,12 @@ def workload(
     ``caps``: the study's, which are its base table, or ours, at which most answers end by themselves. ``mix``: the
     study's shares of the categories by phase, or the same share of each throughout.
     """
-    drawn = reference_phases(round(1000 * scale), round(2000 * scale))
+    drawn = driftsched_phases(round(1000 * scale), round(2000 * scale))
     if mix == "even":
         drawn = tuple(replace(phase, mix=dict.fromkeys(CATEGORIES, 1)) for phase in drawn)  # type: ignore[assignment]
-    limits: Mapping[str, int] = REFERENCE_CAPS if caps == "reference" else NATURAL_CAPS
+    limits: Mapping[str, int] = DRIFTSCHED_CAPS if caps == "reference" else NATURAL_CAPS
     intercept, slope = prompt_tokens()
-    made = reference_workload(
+    made = driftsched_workload(
         lambda text: round(intercept + slope * len(text.split())), seed, drawn, limits, f"study, {caps} caps, {mix} mix"
     )
     random = stream(seed, "lengths")

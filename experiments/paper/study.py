@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from driftsim.classify import CATEGORIES
 from driftsim.metrics import engine_e2e, queue_depth, summary
 from driftsim.request import TIERS
-from driftsim.run import simulate
-from driftsim.trace import Trace
+from driftsim.scheduling.classify import CATEGORIES
+from driftsim.simulation.run import simulate
+from driftsim.trace.trace import Trace
 from experiments.paper.setup import ACCOUNTINGS, AS_CAPTURED, ESTIMATORS, POLICIES, Assumed, scenario, workload
 
 PHASES = ("all", "stress")

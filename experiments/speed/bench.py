@@ -24,14 +24,16 @@ import numpy as np
 import pandas as pd
 import simpy
 
-from driftsim.engine.continuous import ARRIVE, Clock, ContinuousEngine, Moment
+from driftsim.engine.clock import ARRIVE, Clock, Moment
+from driftsim.engine.continuous import ContinuousEngine
 from driftsim.engine.sequence import Sequence
-from driftsim.latency import Profile, ticks
+from driftsim.latency.profile import Profile
+from driftsim.latency.steptime import ticks
 from driftsim.request import Job, Request, Tier
-from driftsim.run import collector_off, simulate
-from driftsim.scenario import Scenario
-from driftsim.trace import EngineSettings, Phase, WorkloadInfo
-from driftsim.workload import COLUMNS, Workload
+from driftsim.simulation.run import collector_off, simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.trace.header import EngineSettings, Phase, WorkloadInfo
+from driftsim.workloads.workload import COLUMNS, Workload
 
 AMPLE, SCARCE = 20_000, 6_000  # KV blocks: never short, and short at a full batch
 LOADS = {"070": 0.7, "095": 0.95, "130": 1.3}
@@ -206,7 +208,7 @@ def in_memory(count: int, load: float, policy: str, estimator: str) -> dict[str,
 
 def end_to_end(count: int, load: float = 0.95) -> dict[str, float]:
     """What ``driftsim simulate`` does: read Parquet, simulate, measure, write Parquet; start-up is not counted."""
-    from driftsim.simulating import run_file
+    from driftsim.api import run_file
 
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection
 from typing import Any
 
-from driftsim.trace import EngineSettings
+from driftsim.trace.header import EngineSettings
 
 
 def bare_scheduler(settings: EngineSettings, kind: type[Any] | None = None) -> Any:

@@ -19,9 +19,9 @@ import numpy as np
 import psutil
 import pytest
 
-from driftsim import trace as traces
 from driftsim.live.model import smollm2
-from driftsim.trace import Trace
+from driftsim.trace import trace as traces
+from driftsim.trace.trace import Trace
 
 pytestmark = pytest.mark.live
 REQUESTS, SLOTS = 30, 4
@@ -111,7 +111,7 @@ def test_the_steps_account_for_every_token(captured: Trace) -> None:
 
 
 def test_prompt_words_and_tokens_are_counted_as_the_model_sees_them(captured: Trace) -> None:
-    from driftsim.accounting import token_counter
+    from driftsim.scheduling.accounting import token_counter
 
     count = token_counter(smollm2())
     assert count("What is DNS?") >= 3

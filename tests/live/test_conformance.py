@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 import simpy
 
-from driftsim.answer import MIRRORED_VLLM
-from driftsim.engine.continuous import ARRIVE, ContinuousEngine, Moment
+from driftsim.engine.clock import ARRIVE, Moment
+from driftsim.engine.continuous import ContinuousEngine
 from driftsim.engine.pipelined import PipelinedEngine
+from driftsim.engine.scheduler import MIRRORED_VLLM
 from driftsim.engine.sequence import Sequence
-from driftsim.latency import LinearStepTime
+from driftsim.latency.steptime import LinearStepTime
 from driftsim.request import Job, Request, Tier
-from driftsim.trace import EngineSettings
+from driftsim.trace.header import EngineSettings
 from tests.live.bare import bare_scheduler, faked_output, request, sampling
 
 pytestmark = pytest.mark.live

@@ -1,0 +1,381 @@
+"""The verbs of driftsim, each one function over plain values; the command line and the notebooks call these.
+
+Wherever a verb takes a trace, a profile or a workload, it takes the object or the path it is stored at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from driftsim.calibration.calibrate import calibrate as fit_runs
+from driftsim.calibration.calibrate import fit_profile
+from driftsim.calibration.coverage import extrapolation_warnings
+from driftsim.calibration.runs import Run
+from driftsim.comparison import report
+from driftsim.comparison.captured import CapturedComparison
+from driftsim.comparison.captured import compare_captured as compare_runs
+from driftsim.comparison.comparison import ComparisonPlan, check_plan, fit_base, measured_by_phase, runs_of, settings_of
+from driftsim.comparison.comparison import compare as compare_settings
+from driftsim.comparison.result import ComparisonResult
+from driftsim.errors import InputError
+from driftsim.latency.profile import Profile, load_profile
+from driftsim.latency.roofline import Assumptions, derive, shape_of
+from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.estimators import Estimator
+from driftsim.scheduling.plugins import plugin_name
+from driftsim.scheduling.policies import POLICIES, STOCK, Policy
+from driftsim.simulation import laws
+from driftsim.simulation.capacity import capacity as backlog_capacity
+from driftsim.simulation.names import EngineName, FitSource, StepSource
+from driftsim.simulation.run import simulate as run_scenario
+from driftsim.simulation.scenario import Barrier, Scenario
+from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload, load_spec
+from driftsim.sweeps.grid import load_grid
+from driftsim.sweeps.recorder import Watch, unwatched
+from driftsim.sweeps.runner import sweep as run_sweep
+from driftsim.sweeps.store import Store
+from driftsim.sweeps.tasks import plan, spec_key
+from driftsim.trace.trace import Trace, read
+from driftsim.validation.result import ValidationResult, validate_runs
+from driftsim.workloads.replay import replay
+from driftsim.workloads.workload import Workload
+
+AnyTrace: TypeAlias = Trace | Path | str
+AnyProfile: TypeAlias = Profile | Path | str
+AnyPolicy: TypeAlias = str | type[Policy]
+AnyEstimator: TypeAlias = str | type[Estimator]
+ALL_POLICIES = (STOCK, *POLICIES)
+
+
+def compare(
+    trace: AnyTrace,
+    *,
+    policies: Iterable[AnyPolicy] = ALL_POLICIES,
+    estimators: Iterable[AnyEstimator] = ("static", "ema"),
+    profile: AnyProfile | None = None,
+    admission: Admission | None = None,
+    phase: str = "all",
+    replications: int = 20,
+    rate_scale: float = 1.0,
+    max_in_flight: int | None = None,
+    engine: EngineName | Barrier = "continuous",
+    kv_blocks: int | None = None,
+    refill_lag: bool = True,
+    seed: int = 0,
+    jobs: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ComparisonResult:
+    """Replay ``trace`` under each policy with each estimator, and set the results side by side.
+
+    policies, estimators: names, ``file.py:Class``, or classes. profile: the latency profile; without one, the profile
+    is fitted to the trace's own steps. admission: how requests are estimated. phase: measure one phase only.
+    replications: the trace as recorded and resamples of it, for the intervals. rate_scale: above 1 presses harder.
+    max_in_flight: requests inside the engine at most (default: its slots). engine: continuous batching, or the
+    DriftSched worker's barrier. kv_blocks: another size of the KV cache. refill_lag: a freed slot misses the next step,
+    as recorded. jobs: processes (default: one a core). progress: called with runs done and runs in all.
+
+    Raises ``InputError`` for what no run could accept, ``TraceError`` for a trace that cannot be replayed so.
+
+    >>> result = compare("traces/smollm2-cpu-drift", policies=["fifo", "sjf"], replications=3, jobs=1)
+    >>> [(row["policy"], row["estimator"], round(row["e2e_mean_s"], 2)) for row in result.rows()]
+    [('fifo', 'static', 87.93), ('fifo', 'ema', 87.93), ('sjf', 'static', 59.76), ('sjf', 'ema', 59.21)]
+    """
+    recorded = as_trace(trace)
+    admission = admission or Admission()
+    excluded: frozenset[int] = frozenset()
+    with naming(recorded):
+        if admission.base == "fit":
+            admission, excluded = fit_base(recorded, admission)
+        workload = replay(recorded, rate_scale)
+        _check_words(workload, admission)
+    given = as_profile(profile, recorded)
+    settings = settings_of(map(plugin_name, policies), map(plugin_name, estimators))
+    choice = ComparisonPlan(
+        profile=_with_engine(given, {} if kv_blocks is None else {"kv_blocks": kv_blocks}),
+        admission=admission,
+        settings=settings,
+        excluded=excluded,
+        phase=phase,
+        replications=replications,
+        max_in_flight=max_in_flight,
+        refill_lag=refill_lag,
+        barrier=_barrier(engine),
+        seed=seed,
+    )
+    check_plan(choice, workload)
+    as_recorded = rate_scale == 1 and kv_blocks is None and profile is None
+    measured = measured_by_phase(recorded, choice) if as_recorded else None
+    done, total = 0, runs_of(choice)
+
+    def advance(runs: int) -> None:
+        nonlocal done
+        done += runs
+        if progress is not None:
+            progress(done, total)
+
+    result = compare_settings(workload, choice, jobs, advance, measured)
+    provenance = {
+        "trace": recorded.name,
+        "trace_digest": recorded.digest,
+        "kind": recorded.header.kind,
+        "profile": described(choice.profile, profile),
+        "rate_scale": rate_scale,
+        **report.provenance(choice),
+    }
+    return ComparisonResult(result.plan, result.workload, result.summaries, result.traces, result.measured, provenance)
+
+
+def compare_captured(*traces: AnyTrace) -> CapturedComparison:
+    """What policies changed on the real engine: captured runs of one workload, compared round by round with FIFO.
+
+    Raises ``TraceError`` if the traces are not captured runs of one workload, complete, with FIFO among them.
+
+    >>> from pathlib import Path
+    >>> result = compare_captured(*Path("traces/smollm2-cpu-policies").glob("*-*"))
+    >>> sorted({effect.policy for effect in result.effects()})
+    ['aging', 'fifo', 'priority', 'sjf', 'weighted']
+    """
+    runs = [as_trace(trace) for trace in traces]
+    return compare_runs([(str(run.source or run.name), run) for run in runs])
+
+
+def simulate(
+    what: AnyTrace | Workload,
+    *,
+    policy: AnyPolicy = "fifo",
+    estimator: AnyEstimator = "static",
+    profile: AnyProfile | None = None,
+    admission: Admission | None = None,
+    rate_scale: float = 1.0,
+    max_in_flight: int | None = None,
+    engine: EngineName | Barrier = "continuous",
+    refill_lag: bool = True,
+    noise: bool = False,
+    seed: int = 0,
+    steps: bool = False,
+) -> Trace:
+    """Simulate one run and return its trace: the same arguments give the same trace, bit by bit.
+
+    what: a trace to replay, or a workload. profile: the latency profile; without one, the profile is fitted to the
+    trace's own steps. noise: draw step times around the profile's. steps: record the steps as well. The other
+    arguments are those of ``compare``. A written scenario is run by ``simulate_scenario``.
+
+    Raises ``InputError`` for a workload without a profile or without output lengths.
+
+    >>> run = simulate("traces/smollm2-cpu-drift", policy="sjf")
+    >>> round(metrics.summary(run)["e2e_mean_s"], 2)
+    59.76
+    """
+    if isinstance(what, Workload):
+        if profile is None:
+            raise InputError("a workload has no steps to fit a profile to; give one: profile=calibrate(...)")
+        if rate_scale != 1:
+            raise InputError("rate_scale presses a recorded trace; make the workload with another rate")
+        workload, known = what, as_profile(profile, None)
+    else:
+        recorded = as_trace(what)
+        with naming(recorded):
+            workload = replay(recorded, rate_scale)
+        known = as_profile(profile, recorded)
+    scenario = Scenario(
+        profile=known,
+        policy=plugin_name(policy),
+        estimator=plugin_name(estimator),
+        admission=admission or Admission(),
+        max_in_flight=max_in_flight,
+        refill_lag=refill_lag,
+        noise=noise,
+        barrier=_barrier(engine),
+        seed=seed,
+    )
+    return run_scenario(scenario, workload, record_steps=steps)
+
+
+def simulate_scenario(file: Path | str) -> tuple[Trace, ScenarioSpec, list[str]]:
+    """Run the scenario in ``file`` (TOML or JSON): its trace, what it says, and warnings about the profile.
+
+    Paths in the file count from its folder. Raises ``InputError`` naming file, key, value and remedy.
+    """
+    file = Path(file)
+    spec = load_spec(file)
+    recorded = read(file.parent / spec.trace)
+    known = load_profile(file.parent / spec.profile) if spec.profile else fit_profile(recorded, recorded.digest)
+    trace = run_scenario(build_scenario(spec, known), build_workload(spec, recorded), record_steps=spec.steps)
+    return trace, spec, [*known.warnings, *extrapolation_warnings(known, trace)]
+
+
+def calibrate(
+    *traces: AnyTrace,
+    source: FitSource = "auto",
+    until: float | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Profile:
+    """Fit one latency profile to recorded runs of one model, GPU and engine, jointly.
+
+    source: the ``steps``, or the timings of ``requests``; ``auto`` takes steps where there are some. until: fit only
+    the first so many seconds of each run. progress: called with a line about what is being done.
+
+    Raises ``TraceError`` if the runs do not belong together or are too short.
+
+    >>> profile = calibrate("traces/smollm2-cpu-backlog", "traces/smollm2-cpu-low-load")
+    >>> profile.fit.source
+    'steps'
+    """
+    runs = [as_trace(trace) for trace in traces]
+    named = [Run(str(run.source or run.name), run, run.digest) for run in runs]
+    limit = np.inf if until is None else until
+    return fit_runs(named, source=source, until=limit, report=progress or (lambda message: None))
+
+
+def derive_profile(gpu: str, model: Path | str, **assumptions: Any) -> Profile:
+    """A profile of a GPU that nobody has measured, from its datasheet and the model's Hugging Face configuration.
+
+    gpu: T4, L4, A10G, L40S, A100, H100, H200 or RTX 4090. model: a config.json, a model folder, or a name in the local
+    cache; nothing is fetched. assumptions: fields of ``driftsim.latency.roofline.Assumptions``.
+
+    Raises ``InputError`` for an unknown GPU, a model that is no dense decoder, or one that leaves no KV cache.
+    """
+    return derive(gpu, shape_of(str(model)), Assumptions.of(assumptions))
+
+
+def validate(
+    *traces: AnyTrace,
+    profile: AnyProfile | None = None,
+    steps: StepSource = "model",
+    seeds: int = 20,
+    progress: Callable[[int, int], None] | None = None,
+) -> ValidationResult:
+    """Simulate what was measured, and set the two side by side.
+
+    profile: fitted to other runs than these. steps: ``model`` takes the profile's step times, ``noise`` draws around
+    them for an interval over ``seeds`` runs, ``measured`` takes the recorded steps, so that only scheduling can err.
+    progress: called with runs done and runs in all.
+
+    Raises ``InputError`` where profile and steps do not fit, ``TraceError`` for a run that cannot be simulated so.
+
+    >>> result = validate("traces/smollm2-cpu-small-kv", steps="measured")
+    >>> result.exceptions
+    []
+    """
+    known = None if profile is None else as_profile(profile, None)
+    name = Path(profile).name if isinstance(profile, Path | str) else None
+    return validate_runs([as_trace(trace) for trace in traces], known, name, steps, seeds, progress)
+
+
+def sweep(
+    grid: Path | str,
+    store: Path | str,
+    *,
+    jobs: int = 0,
+    address: str | None = None,
+    keep_traces: bool = False,
+    retry_failed: bool = False,
+    watch: Watch = unwatched,
+) -> pd.DataFrame:
+    """Run the grid in a TOML file into the store, and return its rows; what the store has is not run again.
+
+    jobs: local processes, 0 is one a core. address: of a Dask scheduler, instead. keep_traces: keep each run's trace in
+    the store. retry_failed: run again what failed. watch: called with a ``Progress`` as rows come.
+
+    Raises ``InputError`` for a grid that cannot be run, ``OSError`` if the store cannot be written.
+    """
+    specs = load_grid(Path(grid))
+    tasks, inputs = plan(specs)
+    with Store.open(store, create=True) as opened:
+        opened.adopt()
+        run_sweep(tasks, inputs, opened, jobs=jobs, address=address, keep=keep_traces, retry=retry_failed, watch=watch)
+    rows = Store.open(store).table()
+    return rows[rows["key"].isin({spec_key(spec, inputs) for spec in specs})].reset_index(drop=True)
+
+
+def check_laws(what: str | type) -> list[laws.Verdict]:
+    """Hold a policy or an estimator, a class or a name, to the laws that ours are held to.
+
+    Raises ``InputError`` if it is neither.
+
+    >>> all(verdict.holds for verdict in check_laws("sjf"))
+    True
+    """
+    return laws.verdicts(plugin_name(what))[1]
+
+
+def capacity(workload: Workload, profile: AnyProfile, *, max_in_flight: int | None = None) -> float:
+    """Requests a second that the engine of ``profile`` serves of ``workload`` when all of it is there at once.
+
+    Raises ``InputError`` if the workload does not know its output lengths.
+    """
+    known = as_profile(profile, None)
+    return backlog_capacity(workload, Scenario(profile=known, max_in_flight=max_in_flight))
+
+
+# -- what the verbs share
+
+
+def as_trace(trace: AnyTrace) -> Trace:
+    """``trace`` itself, or the trace that is stored there."""
+    return trace if isinstance(trace, Trace) else read(trace)
+
+
+def as_profile(profile: AnyProfile | None, recorded: Trace | None) -> Profile:
+    """``profile`` itself, the one stored there, or without either the one fitted to the steps of ``recorded``."""
+    if isinstance(profile, Profile):
+        return profile
+    if profile is not None:
+        return load_profile(profile)
+    assert recorded is not None
+    with naming(recorded):
+        return fit_profile(recorded, recorded.digest)
+
+
+@contextmanager
+def naming(trace: Trace) -> Iterator[None]:
+    """Prefix an ``InputError`` raised inside with the place that ``trace`` was read from."""
+    try:
+        yield
+    except InputError as error:
+        place, message = trace.source, str(error)
+        if place is None or message.startswith((str(place), f"{place.name}:")):
+            raise
+        raise type(error)(f"{place}: {message}") from None
+
+
+def described(profile: Profile, given: AnyProfile | None) -> str:
+    """Where a latency model comes from, and how well it fits what it was fitted to."""
+    if given is None:
+        where = "fitted to the steps of this trace"
+    else:
+        where = Path(given).name if isinstance(given, Path | str) else f"of {profile.model} on {profile.hardware}"
+    if profile.fit is None:
+        return where
+    fit = profile.fit
+    return f"{where} (MAPE {100 * fit.mean_absolute_percentage_error:.1f} %, R² {fit.r_squared:.2f})"
+
+
+def _with_engine(profile: Profile, settings: dict[str, Any]) -> Profile:
+    return profile.changed(engine=profile.engine.changed(**settings)) if settings else profile
+
+
+def _barrier(engine: EngineName | Barrier) -> Barrier | None:
+    if isinstance(engine, Barrier):
+        return engine
+    if engine not in ("continuous", "barrier"):
+        raise InputError(f"unknown engine {engine!r}; choose one of continuous, barrier")
+    return Barrier() if engine == "barrier" else None
+
+
+def _check_words(workload: Workload, admission: Admission) -> None:
+    recorded = workload.table[["prompt_words", "output_words"]].notna().all(axis=None)
+    if admission.words_per_token is not None and recorded:
+        raise InputError("its words are recorded, so they need not be derived; drop --words-per-token")
+
+
+__all__ = [
+    "calibrate", "capacity", "check_laws", "compare", "compare_captured", "derive_profile", "simulate",
+    "simulate_scenario", "sweep", "validate",
+]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Recorded runs become a profile."""

@@ -1,0 +1,60 @@
+"""Calibration fits one latency profile to recorded runs: to their steps where there are some, else to their timings.
+
+A fit from steps is linear regression. One from the timings of requests is in ``timings``. Both choose the form of the
+step time by cross-validation, simplest first, and tell how sure they are by a bootstrap over blocks of time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from driftsim.calibration.from_requests import fit_requests
+from driftsim.calibration.from_steps import fit_steps
+from driftsim.calibration.runs import FEWEST_STEPS, Run, check_runs, quietly
+from driftsim.errors import TraceError
+from driftsim.latency.profile import Profile
+from driftsim.simulation.names import FitSource
+from driftsim.trace.trace import Trace
+
+
+def fit_profile(trace: Trace, digest: str = "") -> Profile:
+    """A profile of ``trace``'s own steps. Raises ``TraceError`` if it has too few of them."""
+    if trace.steps is None or len(trace.steps) < FEWEST_STEPS:
+        have = "no steps table" if trace.steps is None else f"{len(trace.steps)} steps"
+        raise TraceError(
+            f"the trace has {have}, a profile needs {FEWEST_STEPS}; fit one to another trace "
+            "(driftsim calibrate) and give it with --profile"
+        )
+    return calibrate([Run("the trace", trace, digest)], source="steps")
+
+
+def calibrate(
+    runs: Sequence[Run],
+    *,
+    source: FitSource = "auto",
+    until: float = np.inf,
+    report: Callable[[str], None] = quietly,
+) -> Profile:
+    """One profile for all ``runs``, which are of one model, GPU and engine; ``report`` hears of the progress.
+
+    Only what had happened ``until`` that many seconds of each run is fitted.
+    Raises ``TraceError`` if they are not, or are too short to fit.
+    """
+    if not runs:
+        raise TraceError("no trace to calibrate with")
+    warnings = check_runs(runs)
+    with_steps = [run for run in runs if run.trace.steps is not None and len(run.trace.steps) >= FEWEST_STEPS]
+    if source == "steps" and len(with_steps) < len(runs):
+        lacking = next(run for run in runs if run not in with_steps)
+        raise TraceError(f"{lacking.name}: has fewer than {FEWEST_STEPS} steps; fit it with --from requests")
+    if source == "requests" or not with_steps:
+        fitted = fit_requests(runs, until, report, warnings)
+    else:
+        for run in runs:
+            if run not in with_steps:
+                warnings.append(f"{run.name} has no steps and was left out of the fit, since others have some")
+        fitted = fit_steps(with_steps, until, report, warnings)
+    digests = tuple(dict.fromkeys(run.digest for run in runs if run.digest))
+    return fitted.changed(fitted_on=digests, warnings=tuple(warnings))

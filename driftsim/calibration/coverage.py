@@ -1,0 +1,38 @@
+"""How far a run went, in batch and context, and whether that is beyond what a profile was fitted to."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from driftsim.latency.profile import Profile
+from driftsim.trace.trace import Trace
+
+SLACK = 1.1  # times what was seen is not yet beyond it
+
+
+def extent(trace: Trace) -> tuple[int, int]:
+    """The most requests that ran at once, and the most KV tokens that they held, each counted with its whole output."""
+    rows = trace.finished
+    begin = rows["scheduled_s"].fillna(rows["first_token_s"]).to_numpy()
+    size = (rows["prompt_tokens"] + rows["output_tokens"]).to_numpy(dtype=float)
+    moments = np.concatenate([begin, rows["finish_s"].to_numpy()])
+    ending = np.repeat([0, 1], len(rows))
+    order = np.lexsort((1 - ending, moments))  # whoever leaves makes room first
+    running = np.cumsum(np.repeat([1, -1], len(rows))[order])
+    context = np.cumsum(np.concatenate([size, -size])[order])
+    return int(running.max(initial=0)), int(context.max(initial=0))
+
+
+def extrapolation_warnings(profile: Profile, trace: Trace) -> list[str]:
+    """Warnings where ``trace``, simulated with ``profile``, went where no calibrating run has been."""
+    if profile.seen is None:
+        return []
+    running, context = extent(trace)
+    found = []
+    for what, most, seen in (
+        ("requests at once", running, profile.seen.running),
+        ("KV tokens", context, profile.seen.context_tokens),
+    ):
+        if most > SLACK * seen:
+            found.append(f"simulated up to {most:,} {what}, but the profile has seen {seen:,}: it is extrapolated")
+    return found

@@ -1,0 +1,63 @@
+"""The form of a step-time model: which terms it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from driftsim.latency.steptime import padded
+
+# vLLM's default sizes of CUDA graphs (vllm/config/vllm.py, _set_cudagraph_sizes)
+GRAPH_SIZES = (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16))
+HIDDEN = (64, 128, 192, 256, 384, 512)
+TERMS = ("intercept", "prefill_token", "decode_request", "context_token", "prefill_attention", "prefill_step")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Which terms a step-time model has, and what its columns are made of."""
+
+    terms: tuple[str, ...] = TERMS[:4]
+    hidden_tokens: int = 0
+    graphs: bool = False
+
+    def __str__(self) -> str:
+        extra = [term.replace("_", " ") for term in self.terms if term not in TERMS[:4]]
+        if self.hidden_tokens:
+            extra.append(f"{self.hidden_tokens} hidden tokens")
+        if self.graphs:
+            extra.append("CUDA graph sizes")
+        return " + ".join(["linear", *extra])
+
+    def columns(self, steps: pd.DataFrame) -> np.ndarray:
+        """The values of the terms in each of ``steps``, (steps, terms)."""
+        prefill, decode = (steps[name].to_numpy(dtype=float) for name in ("prefill_tokens", "decode_requests"))
+        if self.graphs:
+            sizes = np.array([padded(size, GRAPH_SIZES) for size in range(int(decode.max(initial=0)) + 1)], dtype=float)
+            batch = sizes[decode.astype(int)]
+        else:
+            batch = decode
+        values = {
+            "intercept": np.ones(len(steps)),
+            "prefill_token": np.maximum(0.0, prefill + decode - self.hidden_tokens) if self.hidden_tokens else prefill,
+            "decode_request": batch,
+            "context_token": steps["context_tokens"].to_numpy(dtype=float),
+            "prefill_attention": steps["prefill_attention"].to_numpy(dtype=float),
+            "prefill_step": (prefill > 0).astype(float),
+        }
+        return np.column_stack([values[term] for term in self.terms])
+
+    def whole(self) -> Form:
+        """This form with every term."""
+        return replace(self, terms=TERMS)
+
+    def richer(self) -> list[Form]:
+        """Forms with one thing more than this one, simplest first."""
+        found = [replace(self, terms=(*self.terms, term)) for term in TERMS[4:] if term not in self.terms]
+        if not self.hidden_tokens:
+            found += [replace(self, hidden_tokens=tokens) for tokens in HIDDEN]
+        if not self.graphs:
+            found.append(replace(self, graphs=True))
+        return found

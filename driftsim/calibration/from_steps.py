@@ -1,0 +1,126 @@
+"""A profile fitted to recorded steps: linear regression, joint over several runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from driftsim.calibration.coefficients import coefficient_intervals, identified_terms, region_of
+from driftsim.calibration.form import GRAPH_SIZES, Form
+from driftsim.calibration.least_squares import Rows, blocks, choose, quality, solve
+from driftsim.calibration.overheads import gap, lags
+from driftsim.calibration.runs import FEWEST_STEPS, MOST_ROWS, ONE_LOAD, Run, blank_profile, coverage_of
+from driftsim.errors import TraceError
+from driftsim.latency.noise import Noise
+from driftsim.latency.profile import Fit, Profile, Region
+
+
+# -- from steps
+def fit_steps(runs: Sequence[Run], until: float, report: Callable[[str], None], warnings: list[str]) -> Profile:
+    tables = [run.trace.steps[run.trace.steps["start_s"] <= until] for run in runs if run.trace.steps is not None]
+    for run, steps in zip(runs, tables, strict=True):
+        if len(steps) < FEWEST_STEPS:
+            raise TraceError(f"{run.name}: {len(steps)} steps had begun by {until:g} s, a fit needs {FEWEST_STEPS}")
+        wrong = ~(steps["duration_s"].to_numpy() > 0)
+        if wrong.any():
+            raise TraceError(f"{run.name}: step {int(wrong.argmax())} takes no time; the clock stood still")
+        back = np.diff(steps["start_s"].to_numpy()) < 0
+        if back.any():
+            raise TraceError(f"{run.name}: step {int(back.argmax()) + 1} starts before the one before it")
+
+    steps = pd.concat(tables, ignore_index=True)
+    duration = steps["duration_s"].to_numpy()
+    block = _numbered(tables)
+    part = np.arange(len(steps)) if len(steps) <= MOST_ROWS else _some_blocks(block)
+
+    def rows_of(form: Form) -> Rows:
+        return Rows(form.columns(steps.iloc[part]), duration[part], block[part], np.ones(len(part)))
+
+    report(f"{len(steps)} steps of {len(runs)} runs: choosing a form")
+    form, considered = choose(rows_of, Form())
+    rows = Rows(form.columns(steps), duration, block, np.ones(len(steps)))
+    form, rows = identified_terms(form, rows, warnings)
+    solution = solve(rows)
+    report(f"form: {form}; bootstrap over {len(np.unique(block))} blocks of time")
+    intervals = coefficient_intervals(form, rows, solution, solution.coefficients, warnings)
+    low, high = np.percentile(steps["decode_requests"], [5, 95])
+    if high < ONE_LOAD * max(low, 1):
+        warnings.append(
+            f"one load only: nine steps in ten had {low:.0f} to {high:.0f} decoding requests; capture another load"
+        )
+    fitted = rows.columns @ solution.coefficients
+    delays = np.array([lags(run.trace, table) for run, table in zip(runs, tables, strict=True)])
+    notify, submit = (float(value) for value in np.median(delays, axis=0))
+    gaps = [gap(table) for table in tables]
+    # A step is never free; a fit through the origin would be, and starves the engine of time (see the design).
+    times = {f"{term}_s": float(value) for term, value in zip(form.terms, solution.coefficients, strict=True)}
+    return blank_profile(runs).changed(
+        **times | {"intercept_s": max(times["intercept_s"], 1e-6)},
+        hidden_tokens=form.hidden_tokens,
+        graph_sizes=GRAPH_SIZES if form.graphs else (),
+        gap_s=float(np.average(gaps, weights=[len(table) for table in tables])),
+        notify_lag_s=notify,
+        submit_lag_s=submit,
+        intervals=intervals,
+        noise=_noise(np.log(duration / fitted), tables),
+        seen=coverage_of([run.trace for run in runs], int(steps["prefill_tokens"].max())),
+        fit=Fit(
+            source="steps",
+            rows=len(duration),
+            **quality(duration, fitted),
+            regions=_step_regions(steps, duration, fitted),
+            considered=considered,
+        ),
+    )
+
+
+def _numbered(tables: Sequence[pd.DataFrame]) -> np.ndarray:
+    """The blocks of successive tables, numbered through."""
+    found: list[np.ndarray] = []
+    for table in tables:
+        found.append(blocks(len(table), int(found[-1].max()) + 1 if found else 0))
+    return np.concatenate(found)
+
+
+def _some_blocks(block: np.ndarray) -> np.ndarray:
+    """Rows of evenly spaced blocks, about ``MOST_ROWS`` of them."""
+    count = int(block.max()) + 1
+    kept = np.linspace(0, count - 1, max(16, count * MOST_ROWS // len(block))).astype(int)
+    return np.flatnonzero(np.isin(block, kept))
+
+
+def _noise(logs: np.ndarray, tables: Sequence[pd.DataFrame]) -> Noise:
+    """Spread and autocorrelation of the log residuals within runs, and the spread of whole runs."""
+    ends = np.cumsum([len(table) for table in tables])[:-1]
+    parts = np.split(logs, ends)
+    means = np.array([float(np.log(np.mean(np.exp(part)))) for part in parts])
+    own = [part - part.mean() for part in parts]
+    variance = float(np.concatenate(own).var())
+    lagged = sum(float(part[1:] @ part[:-1]) for part in own) / max(1, sum(len(part) - 1 for part in own))
+    correlation = float(np.clip(lagged / variance, 0.0, 0.999)) if variance > 0 else 0.0
+    return Noise(
+        spread=min(3.0, variance**0.5),
+        autocorrelation=correlation,
+        run_spread=min(3.0, float(means.std(ddof=1))) if len(means) > 1 else 0.0,
+    )
+
+
+def _step_regions(steps: pd.DataFrame, duration: np.ndarray, fitted: np.ndarray) -> tuple[Region, ...]:
+    prefill, decode = steps["prefill_tokens"].to_numpy(), steps["decode_requests"].to_numpy()
+    found = []
+    alone = prefill == 0
+    edges = np.unique(np.percentile(decode[alone], [0, 25, 50, 75, 100]).astype(int)).tolist() if alone.any() else []
+    for low, high in pairwise(edges):
+        inside = alone & (decode >= low) & ((decode < high) | ((high == edges[-1]) & (decode == high)))
+        found.append((f"decode only, batch {low} to {high}", inside))
+    if len(edges) == 1:
+        found.append((f"decode only, batch {edges[0]}", alone))
+    some = prefill[prefill > 0]
+    if len(some):
+        half = int(np.median(some))
+        found.append((f"prefill of up to {half} tokens", (prefill > 0) & (prefill <= half)))
+        found.append((f"prefill of more than {half} tokens", prefill > half))
+    return tuple(region_of(name, duration[inside], fitted[inside]) for name, inside in found if inside.any())

@@ -1,0 +1,178 @@
+"""Least squares for step times: non-negative, robust; blocks of time are the unit of cross-validation and bootstrap.
+
+A row is something that lasted: one step, or the part of a request's life that many steps make up. Its duration is the
+sum of its steps' durations, which are linear in the coefficients; so steps and requests are fitted by the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import nnls
+
+from driftsim.calibration.form import Form
+
+FOLDS = 8
+BOOTSTRAPS = 400
+OUTLIER = 5.0  # robust standard deviations, beyond which a row weighs less (Huber 1964)
+ROUNDS = 12  # of reweighting
+SAME = 1e-6  # share of a column that the others leave unexplained, below which it cannot be told from them
+EXACT = 1e-4  # a relative error that needs no richer form
+GAIN = 0.02  # of the cross-validated error, the least that another term has to bring
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Durations (s) of ``count`` rows, their columns (count, terms), the block of time that each belongs to, and its
+    precision: the inverse of the standard deviation of its relative noise, up to a factor."""
+
+    columns: np.ndarray
+    duration: np.ndarray
+    block: np.ndarray
+    precision: np.ndarray
+
+    def only(self, chosen: np.ndarray) -> Rows:
+        """The rows that are chosen."""
+        return Rows(self.columns[chosen], self.duration[chosen], self.block[chosen], self.precision[chosen])
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Coefficients (s) of the columns, and what each row weighed."""
+
+    coefficients: np.ndarray
+    fitted: np.ndarray
+    weights: np.ndarray
+
+
+def solve(rows: Rows) -> Solution:
+    """Least squares of the relative residuals, nothing negative, outliers weighed down.
+
+    Noise grows with the duration, so residuals are relative to the fitted value, found by iterating; weights of the
+    recorded value instead would bias the fit low.
+    """
+    weights = rows.precision / rows.duration.mean()
+    fitted = np.full(len(rows.duration), rows.duration.mean())
+    for _ in range(ROUNDS):
+        weighted = rows.columns * weights[:, None]
+        coefficients = nnls_of_gram(weighted.T @ weighted, weighted.T @ (rows.duration * weights))
+        before, fitted = fitted, np.maximum(rows.columns @ coefficients, 1e-9)
+        if np.allclose(fitted, before, rtol=1e-6):
+            break
+        residual = (rows.duration / fitted - 1) * rows.precision
+        spread = 1.4826 * float(np.median(np.abs(residual - np.median(residual)))) + 1e-9
+        huber = np.minimum(1.0, OUTLIER * spread / np.maximum(np.abs(residual), 1e-300))
+        weights = np.sqrt(huber) * rows.precision / fitted
+    return Solution(coefficients, fitted, weights)
+
+
+def unidentified(rows: Rows, terms: Sequence[str]) -> list[str]:
+    """Terms whose columns are zero or, but for ``SAME``, a sum of those before them: no fit can tell them apart."""
+    weights = 1 / rows.duration
+    basis: list[np.ndarray] = []
+    lost = []
+    for place, term in enumerate(terms):
+        column = rows.columns[:, place] * weights
+        size = float(column @ column)
+        rest = column
+        for _ in range(2):  # twice is enough (Kahan)
+            for known in basis:
+                rest = rest - (known @ rest) * known
+        left = float(rest @ rest)
+        if size == 0 or left < SAME * size:
+            lost.append(term)
+        else:
+            basis.append(rest / np.sqrt(left))
+    return lost
+
+
+def choose(rows_of: Callable[[Form], Rows], first: Form) -> tuple[Form, dict[str, float]]:
+    """The simplest form, from ``first`` on, that none with one thing more beats in cross-validation.
+
+    To beat is to lower the error by ``GAIN``, and by more than its standard error over the folds. Also returned is the
+    error of every form that was looked at.
+    """
+    chosen, errors = first, cross_validated(rows_of(first))
+    considered = {str(first): _root(errors)}
+    while len(errors) > 1 and chosen.richer() and _root(errors) > EXACT:
+        tried = [(form, cross_validated(rows_of(form))) for form in chosen.richer()]
+        considered |= {str(form): _root(found) for form, found in tried}
+        best, found = min(tried, key=lambda pair: float(pair[1].mean()))
+        gain = errors - found
+        sure = gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain))
+        if not (sure and _root(found) < (1 - GAIN) * _root(errors)):
+            break
+        chosen, errors = best, found
+    return chosen, considered
+
+
+def _root(errors: np.ndarray) -> float:
+    return float(np.sqrt(errors.mean())) if len(errors) else float("nan")
+
+
+def cross_validated(rows: Rows) -> np.ndarray:
+    """The squared relative error, robust, in each fold of blocks that took no part in the fit; (folds,)."""
+    names = np.unique(rows.block)
+    folds = min(FOLDS, len(names))
+    fold = np.searchsorted(names, rows.block) * folds // max(1, len(names))
+    errors = []
+    for number in range(folds):
+        out = fold == number
+        if folds < 2 or not out.any() or out.all():
+            continue
+        solution = solve(rows.only(~out))
+        residual = rows.duration[out] / np.maximum(rows.columns[out] @ solution.coefficients, 1e-9) - 1
+        weight = rows.precision[out] ** 2
+        errors.append(float(np.average(np.minimum(residual**2, 0.25), weights=weight)))
+    return np.array(errors)
+
+
+def bootstrap(rows: Rows, solution: Solution, random: np.random.Generator) -> np.ndarray:
+    """Coefficients fitted to blocks drawn with replacement, (BOOTSTRAPS, terms), with the solution's weights.
+
+    Step noise is autocorrelated, so single rows must not be drawn (Künsch 1989).
+    """
+    matrix = rows.columns * solution.weights[:, None]
+    target = rows.duration * solution.weights
+    names, place = np.unique(rows.block, return_inverse=True)
+    size = matrix.shape[1]
+    gram, moment = np.zeros((len(names), size, size)), np.zeros((len(names), size))
+    for number in range(len(names)):
+        own = place == number
+        gram[number] = matrix[own].T @ matrix[own]
+        moment[number] = matrix[own].T @ target[own]
+    found = []
+    for _ in range(BOOTSTRAPS):
+        drawn = np.bincount(random.integers(0, len(names), len(names)), minlength=len(names)).astype(float)
+        found.append(nnls_of_gram(np.tensordot(drawn, gram, 1), drawn @ moment))
+    return np.array(found)
+
+
+def nnls_of_gram(gram: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    """The non-negative x with the least x'Gx/2 - x'm, by way of a factor of G."""
+    scale = np.sqrt(np.maximum(np.diag(gram), 1e-300))
+    scaled = gram / np.outer(scale, scale)
+    values, vectors = np.linalg.eigh(scaled)
+    root = np.sqrt(np.maximum(values, 1e-14))
+    factor = root[:, None] * vectors.T
+    target = (vectors.T @ (moment / scale)) / root
+    return np.asarray(nnls(factor, target)[0] / scale)
+
+
+def blocks(count: int, first: int = 0) -> np.ndarray:
+    """The block of each of ``count`` successive rows, as many blocks as rows in each, numbered from ``first`` on."""
+    length = max(1, round(count**0.5))
+    return np.asarray(first + np.arange(count) // length)
+
+
+def quality(duration: np.ndarray, fitted: np.ndarray) -> dict[str, Any]:
+    """Mean absolute percentage error, R squared and bias of fitted durations."""
+    residual = duration - fitted
+    return {
+        "mean_absolute_percentage_error": float(np.mean(np.abs(residual) / duration)),
+        "r_squared": float(1 - residual.var() / duration.var()) if np.ptp(duration) > 1e-9 * duration.mean() else 1.0,
+        "bias": float(fitted.sum() / duration.sum() - 1),
+    }

@@ -1,0 +1,244 @@
+"""A step-time model from the timings of requests alone: all that an HTTP capture or somebody else's benchmark has.
+
+How the engine was composed is reconstructed, first from the overlap of the requests, then by simulating the run with
+what was fitted so far: a simulated life says which steps, with which batch, a request's time was made of, and the time
+is linear in the coefficients. Fit, simulate again, until nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import least_squares
+
+from driftsim.calibration.form import GRAPH_SIZES, Form
+from driftsim.calibration.least_squares import Rows, Solution, blocks, choose, solve
+from driftsim.calibration.overlap import Excerpt, beginning, from_overlap
+from driftsim.latency.profile import Profile
+from driftsim.metrics import e2e, tpot, ttft
+from driftsim.simulation.as_measured import anchored, as_measured, received_at_arrival, simulate_as_measured
+from driftsim.simulation.run import simulate
+from driftsim.trace.trace import Trace
+
+MOST_STEPS = 60_000  # of all traces, simulated to fit, so that a fit of any size ends within a minute
+ROUNDS = (4, 4, 8)  # before a form is chosen, before it is chosen again, and at last
+SETTLED = 0.003  # of the mean duration: the change of every term, below which the rounds end
+PERCENTS = (10, 25, 50, 75, 90, 95, 99)
+LOOSE = 0.5  # how far, in logs, the last refinement may move a coefficient
+PULL = 0.02  # what moving a coefficient by a factor of e costs in it, as an error of a percentile
+
+
+@dataclass(frozen=True, eq=False)
+class PairedRun:
+    """A recorded run beside its simulation, whose requests are in the recorded order and whose steps are known."""
+
+    recorded: pd.DataFrame
+    simulated: pd.DataFrame
+    steps: pd.DataFrame
+    submit_lag: float
+    output_lag: float
+    until: float
+
+
+def resimulate(part: Excerpt, profile: Profile) -> PairedRun:
+    """Simulate ``part`` as it was measured."""
+    trace = part.trace
+    scenario, workload = as_measured(trace, profile)
+    run = anchored(trace, simulate(scenario, workload, record_steps=True))
+    assert run.steps is not None
+    simulated = run.requests
+    recorded = trace.requests.set_index("request_id").loc[simulated["request_id"]].reset_index()
+    return PairedRun(recorded, simulated, run.steps, scenario.profile.submit_lag_s, profile.output_lag_s, part.until)
+
+
+def rows_of(lives: Sequence[PairedRun], form: Form, *, precision: tuple[float, float]) -> Rows:
+    """Two rows for each request: from arrival to first token, and from first to last token.
+
+    The columns are the form's, summed over the steps of the simulated life, and one for the constant overhead of a
+    request. ``precision``: of the two kinds of rows.
+    """
+    columns, durations, block, weight = [], [], [], []
+    first_block = 0
+    for life in lives:
+        steps = life.steps
+        duration = steps["duration_s"].to_numpy()
+        end = _ends(steps["start_s"].to_numpy(), duration)
+        values = form.columns(steps)
+        knots = np.column_stack([end - duration, end]).ravel()
+        sums = np.vstack([np.zeros(values.shape[1]), np.cumsum(values, axis=0)])
+        sums = np.repeat(sums, 2, axis=0)[1:-1]
+        arrival, dispatch, first, last = (
+            life.simulated[name].to_numpy() for name in ("arrival_s", "dispatch_s", "first_token_s", "finish_s")
+        )
+        sent = dispatch + life.submit_lag
+        passed = [
+            np.column_stack([np.interp(moment, knots, sums[:, term]) for term in range(values.shape[1])])
+            for moment in (
+                arrival,
+                np.maximum(arrival, dispatch),
+                sent,
+                first - life.output_lag,
+                last - life.output_lag,
+            )
+        ]
+        to_first = passed[1] - passed[0] + passed[3] - passed[2]
+        recorded = life.recorded
+        waits = ttft(recorded).to_numpy(dtype=float)
+        decode = (recorded["finish_s"] - recorded["first_token_s"]).to_numpy(dtype=float)
+        place = blocks(len(recorded), first_block)
+        first_block = int(place.max()) + 1
+        for own, time, one, precise, end in (
+            (to_first, waits, 1.0, precision[0], recorded["first_token_s"]),
+            (passed[4] - passed[3], decode, 0.0, precision[1], recorded["finish_s"]),
+        ):
+            known = (time > 0) & (own[:, 0] > 0) & (end.to_numpy() <= life.until)
+            columns.append(np.column_stack([own, np.full(len(time), one)])[known])
+            durations.append(time[known])
+            block.append(place[known])
+            weight.append(np.full(int(known.sum()), precise))
+    return Rows(np.concatenate(columns), np.concatenate(durations), np.concatenate(block), np.concatenate(weight))
+
+
+def _ends(start: np.ndarray, duration: np.ndarray) -> np.ndarray:
+    """When each step was over: it begins at its start, or when the one before is over, whichever is later."""
+    before = np.concatenate([[0.0], np.cumsum(duration)[:-1]])
+    return np.asarray(np.maximum.accumulate(start - before) + before + duration)
+
+
+@dataclass(frozen=True, eq=False)
+class RequestFit:
+    """What requests' timings say: a form of the step time, its coefficients and a request's overhead (s, the last)."""
+
+    form: Form
+    values: np.ndarray
+    rows: Rows
+    solution: Solution  # of the rows, before a refinement
+    received: bool  # whether the arrivals were the core's receipts
+    considered: dict[str, float]
+
+    def profile(self, base: Profile) -> Profile:
+        """``base`` with these step times."""
+        return with_values(base, self.form, self.values, self.received)
+
+
+def with_values(base: Profile, form: Form, values: np.ndarray, received: bool) -> Profile:
+    """``base`` with the coefficients of ``form``, and the overhead of a request where it is paid."""
+    times = {f"{term}_s": max(0.0, float(value)) for term, value in zip(form.terms, values[:-1], strict=True)}
+    times["intercept_s"] = max(times["intercept_s"], 1e-6)
+    times["output_lag_s" if received else "submit_lag_s"] = max(0.0, float(values[-1]))
+    return base.changed(hidden_tokens=form.hidden_tokens, graph_sizes=GRAPH_SIZES if form.graphs else (), **times)
+
+
+class RequestFitter:
+    """The fit of ``base``'s step times to the timings of several traces, jointly; ``report`` hears of its progress.
+
+    The constant overhead of a request (HTTP, tokenisation) is paid before the engine gets it, or, where the recorded
+    arrivals are the core's receipts, with every output.
+    """
+
+    def __init__(
+        self, traces: Sequence[Trace], base: Profile, report: Callable[[str], None], until: float = np.inf
+    ) -> None:
+        self.base = base
+        self.report = report
+        self.received = all(received_at_arrival(trace) for trace in traces)
+        self.parts = [beginning(trace, MOST_STEPS / len(traces), until) for trace in traces]
+        self.precision = (0.1, 1.0)  # of waits for the first token, and of decode times
+
+    def fit(self) -> RequestFit:
+        """Settle on a linear form, choose the form in the lives that it leads to, twice, and settle again."""
+        form = Form()
+        considered: dict[str, float] = {}
+        values = np.append(from_overlap(self.parts), 0.0)
+        for turn, rounds in enumerate(ROUNDS):
+            values, rows, solution, lives = self._settle(form, values, rounds)
+            self.precision = (_precision(rows, solution), 1.0)
+            if turn < len(ROUNDS) - 1:
+                chosen, considered = choose(partial(rows_of, lives, precision=self.precision), Form())
+                known = dict(zip(form.terms, values[:-1], strict=True))
+                values = np.array([*(known.get(term, 0.0) for term in chosen.terms), values[-1]])
+                form = chosen
+        return RequestFit(form, values, rows, solution, self.received, considered)
+
+    def _settle(
+        self, form: Form, values: np.ndarray, rounds: int
+    ) -> tuple[np.ndarray, Rows, Solution, list[PairedRun]]:
+        """Simulate, fit the rows of the simulated lives, and again, until the fit stays as it is."""
+        for turn in range(1, rounds + 1):
+            profile = with_values(self.base, form, values, self.received)
+            lives = [resimulate(part, profile) for part in self.parts]
+            rows = rows_of(lives, form, precision=self.precision)
+            solution = solve(rows)
+            moved = np.abs(solution.coefficients - values) * np.abs(rows.columns).mean(axis=0) / rows.duration.mean()
+            self.report(f"{form}: round {turn}, moved by {100 * moved.max():.2f} %")
+            values = solution.coefficients
+            if moved.max() < SETTLED:
+                break
+        return values, rows, solution, lives
+
+    def refine(self, timed: RequestFit) -> RequestFit:
+        """Lower the error of the simulated percentiles of TTFT, TPOT and E2E, starting from the fit of the rows."""
+        form, values = timed.form, timed.values
+        free = values > 0
+        wanted = [_percentiles(part.trace, part) for part in self.parts]
+
+        def errors(logs: np.ndarray) -> np.ndarray:
+            tried = values.copy()
+            tried[free] *= np.exp(logs)
+            profile = with_values(self.base, form, tried, self.received)
+            found = []
+            for part, want in zip(self.parts, wanted, strict=True):
+                found.append(np.log(_percentiles(simulate_as_measured(part.trace, profile), part) / want))
+            return np.concatenate([*found, PULL * logs])
+
+        count = int(free.sum())
+        found = least_squares(
+            errors, np.zeros(count), bounds=(-LOOSE, LOOSE), diff_step=0.01, loss="soft_l1", f_scale=0.02, max_nfev=8
+        )
+        start = np.abs(errors(np.zeros(count))[:-count]).mean()
+        end = np.abs(found.fun[:-count]).mean()
+        self.report(f"{form}: percentiles off by {100 * start:.2f} %, refined to {100 * end:.2f} %")
+        refined = values.copy()
+        refined[free] *= np.exp(found.x)
+        return replace(timed, values=refined) if end < start else timed
+
+
+def percentile_error(parts: Sequence[Excerpt], profile: Profile) -> float:
+    """The mean relative error of the simulated percentiles of ``parts``."""
+    found = []
+    for part in parts:
+        simulated = simulate_as_measured(part.trace, profile)
+        found.append(np.abs(np.log(_percentiles(simulated, part) / _percentiles(part.trace, part))))
+    return float(np.concatenate(found).mean())
+
+
+def _precision(rows: Rows, solution: Solution) -> float:
+    """That of the waits for the first token, where that of the decode times is 1."""
+    residual = np.abs(rows.duration / solution.fitted - 1)
+    waits = rows.columns[:, -1] > 0
+    if waits.all() or not waits.any():
+        return 0.1
+    return float(np.clip(np.median(residual[~waits]) / max(float(np.median(residual[waits])), 1e-6), 0.01, 1.0))
+
+
+def _percentiles(trace: Trace, part: Excerpt) -> np.ndarray:
+    """Means and percentiles of TTFT, TPOT and E2E (s), one after another, and the makespan of a whole run.
+
+    Over the requests that had come so far within the recorded ``part``.
+    """
+    recorded = part.trace.requests.set_index("request_id")
+    rows = trace.finished
+    same = recorded.loc[rows["request_id"]]
+    begun, done = ((same[name] <= part.until).to_numpy() for name in ("first_token_s", "finish_s"))
+    found: list[float] = []
+    for values, known in ((ttft(rows), begun), (tpot(rows), done), (e2e(rows), done)):
+        numbers = values[known].dropna().to_numpy(dtype=float)
+        if len(numbers):
+            found += [float(numbers.mean()), *np.percentile(numbers, PERCENTS)]
+    if part.until == np.inf:
+        found.append(float(rows["finish_s"].max() - rows["arrival_s"].min()))
+    return np.asarray(np.maximum(found, 1e-9))

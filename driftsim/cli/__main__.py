@@ -1,0 +1,5 @@
+"""``python -m driftsim.cli``."""
+
+from driftsim.cli.app import main
+
+main()

@@ -1,0 +1,99 @@
+"""The command ``driftsim``: its verbs, its exit codes, and one line for what the user can mend.
+
+Exit 0: done. 1: a run or a check did not end well. 2: the input is wrong. 3: a mistake of driftsim or of a plug-in.
+Heavy modules are imported inside the verbs, so that ``driftsim --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from driftsim import __version__
+from driftsim.cli.calibrate import calibrate
+from driftsim.cli.capture import capture
+from driftsim.cli.check import check
+from driftsim.cli.compare import compare
+from driftsim.cli.conformance import conformance
+from driftsim.cli.effects import effects
+from driftsim.cli.failure import bug_report, line_of
+from driftsim.cli.import_ import import_
+from driftsim.cli.profile import profile
+from driftsim.cli.show import show
+from driftsim.cli.simulate import simulate
+from driftsim.cli.sweep import sweep
+from driftsim.cli.validate import validate
+from driftsim.errors import RunError
+
+app = typer.Typer(
+    name="driftsim",
+    help="Which scheduler for a multi-tenant LLM server, and is correcting the token-budget estimates worth it?",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for verb in (compare, effects, simulate, capture, calibrate, profile, validate, sweep, show, check, conformance):
+    app.command()(verb)
+app.command("import")(import_)
+_debug = False  # whether --debug was given
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    global _debug
+    _debug = False
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers and half-written folders go too
+    try:
+        sys.exit(app(standalone_mode=False))
+    except (typer.Exit, typer.Abort) as stop:
+        sys.exit(getattr(stop, "exit_code", 1))
+    except RunError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except BrokenPipeError:  # whoever read the output is gone, as `head` is
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        usage = _usage_error(error)
+        line = line_of(error) if usage is None else usage
+        if line is not None:
+            _fail(line, 2)
+        _fail(bug_report(error, _debug), 3)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"driftsim: {message}" if message else "", file=sys.stderr)
+    sys.exit(code)
+
+
+def _usage_error(error: Exception) -> str | None:
+    """What click, or the click inside typer, has to say of the arguments; None for any other error."""
+    format_message: Any = getattr(error, "format_message", None)
+    if format_message is None:
+        return None
+    message = " ".join(str(format_message()).split())
+    return f"{message}; see --help" if sys.argv[1:] else str(format_message())
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"driftsim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Print the full traceback of an internal error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of every verb."""
+    global _debug
+    _debug = debug

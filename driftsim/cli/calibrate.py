@@ -1,0 +1,38 @@
+"""The verb ``calibrate``: recorded runs become a profile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from driftsim.cli.options import AsJson, ProfileFile
+from driftsim.cli.terminal import check_file, progress, wide_console
+from driftsim.simulation.names import FitSource
+
+
+def calibrate(
+    traces: Annotated[list[Path], typer.Argument(help="Folders of recorded runs, best at several loads.")],
+    out: ProfileFile = Path("profile.json"),
+    source: Annotated[
+        FitSource, typer.Option("--from", help="Fit the steps, or the timings of requests; auto: steps where known.")
+    ] = "auto",
+    until: Annotated[float | None, typer.Option(min=0, help="Fit only the first so many seconds of each run.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit a latency profile of your GPU, model and engine to recorded runs, jointly."""
+    from driftsim import api
+    from driftsim.formatting import dumps
+
+    check_file(out)
+    with progress("calibrating") as reporter:
+        profile = api.calibrate(
+            *traces, source=source, until=until, progress=lambda message: reporter.update(0, note=message)
+        )
+    profile.save(out)
+    if as_json:
+        typer.echo(dumps(profile.model_dump(mode="json")))
+        return
+    typer.echo(f"{out}: ", nl=False)
+    profile.show(wide_console())

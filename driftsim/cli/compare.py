@@ -1,0 +1,120 @@
+"""The verb ``compare``: schedulers side by side on one recorded workload."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from driftsim.cli.effects import print_effects
+from driftsim.cli.options import AsJson, names, others, refuse
+from driftsim.cli.terminal import progress, wide_console
+from driftsim.errors import InputError
+from driftsim.scheduling.accounting import Unit
+from driftsim.scheduling.admission import DRIFTSCHED_SAFETY, Admission, Base, Estimates, Feedback, Label
+from driftsim.scheduling.policies import POLICIES, STOCK
+from driftsim.simulation.names import EngineName
+
+ALL_POLICIES = ",".join([STOCK, *POLICIES])
+
+
+def compare(
+    context: typer.Context,
+    traces: Annotated[list[Path], typer.Argument(help="Folder of a recorded trace.")],
+    measured: Annotated[
+        bool, typer.Option("--measured", help="Old name of the verb `effects`; it goes in the next release.")
+    ] = False,
+    policies: Annotated[str, typer.Option(help="Comma-separated; stock is the engine's own order.")] = ALL_POLICIES,
+    estimators: Annotated[
+        str, typer.Option(help="Comma-separated: static, ema (DriftSched's correction), pooled (ours), oracle.")
+    ] = "static,ema",
+    accounting: Annotated[Unit, typer.Option(help="Unit of lengths.")] = "tokenizer",
+    words_per_token: Annotated[float | None, typer.Option(help="Derive words where none were recorded.")] = None,
+    base: Annotated[
+        Base, typer.Option(help="Base of the estimate: DriftSched's table, each cap, or a fit.")
+    ] = "reference",
+    base_fit_n: Annotated[int, typer.Option(min=1, help="Requests per category that a fit uses up.")] = 10,
+    label: Annotated[Label, typer.Option(help="The category label in a prompt, for the classifier.")] = "seen",
+    feedback: Annotated[Feedback, typer.Option(help="What the correction divides by.")] = "base",
+    estimates: Annotated[Estimates, typer.Option(help="Of waiting requests, when something is learned.")] = "frozen",
+    safety: Annotated[bool, typer.Option(help="DriftSched's safety factor by tier.")] = True,
+    clamp: Annotated[bool, typer.Option(help="No estimate above max_tokens.")] = False,
+    phase: Annotated[str, typer.Option(help="Measure this phase only.")] = "all",
+    replications: Annotated[int, typer.Option(min=1, help="The trace, and resamples of it for the intervals.")] = 20,
+    rate_scale: Annotated[float, typer.Option(help="Press harder: gaps between arrivals shrink by this.")] = 1.0,
+    max_in_flight: Annotated[
+        int | None, typer.Option(min=1, help="Jobs inside the engine [default: its slots].")
+    ] = None,
+    engine: Annotated[
+        EngineName, typer.Option(help="Continuous batching, or DriftSched's worker: one batch of 32 at a time.")
+    ] = "continuous",
+    kv_blocks: Annotated[
+        int | None, typer.Option(min=2, help="KV blocks of the engine [default: the profile's].")
+    ] = None,
+    refill_lag: Annotated[bool, typer.Option(help="A freed slot misses the next step, as recorded.")] = True,
+    profile: Annotated[
+        Path | None, typer.Option(help="Latency profile [default: fitted to the trace's steps].")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resampling.")] = 0,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes [default: one a core].")] = None,
+    as_json: AsJson = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for rows.csv, figures and report.html.")] = None,
+) -> None:
+    """Replay a trace under each scheduler, with and without bias correction, and show what each does."""
+    if measured:
+        kept = ("traces", "measured", "as_json")
+        refuse(context, "--measured compares captured runs as they are", *others(context, *kept))
+        print_effects(traces, as_json)
+        return
+    if len(traces) > 1:
+        raise InputError(f"one trace is replayed at a time, got {len(traces)}; driftsim effects compares captured runs")
+    if base != "fit":
+        refuse(context, f"--base is {base}; only --base fit is fitted", "base_fit_n")
+    admission = Admission.of(
+        {
+            "accounting": accounting,
+            "words_per_token": words_per_token,
+            "label": label,
+            "base": base,
+            "base_fit_n": base_fit_n,
+            "feedback": feedback,
+            "estimates": estimates,
+            "clamp_at_max_tokens": clamp,
+            "safety": dict(DRIFTSCHED_SAFETY) if safety else dict.fromkeys(DRIFTSCHED_SAFETY, 1.0),
+        }
+    )
+
+    from driftsim import api
+    from driftsim.comparison.report import FILES
+    from driftsim.files import check_place
+    from driftsim.formatting import dumps
+
+    if out is not None:
+        check_place(out, FILES)  # before the runs, not after them
+    with progress("replaying") as reporter:
+        result = api.compare(
+            traces[0],
+            policies=names(policies),
+            estimators=names(estimators),
+            profile=profile,
+            admission=admission,
+            phase=phase,
+            replications=replications,
+            rate_scale=rate_scale,
+            max_in_flight=max_in_flight,
+            engine=engine,
+            kv_blocks=kv_blocks,
+            refill_lag=refill_lag,
+            seed=seed,
+            jobs=jobs,
+            progress=reporter.update,
+        )
+        if out is not None:
+            result.write(out)
+    if as_json:
+        typer.echo(dumps(result.document()))
+    else:
+        result.show(wide_console())
+    if out is not None:
+        typer.echo(f"written: {out / 'report.html'}, rows.csv, comparison.json and 4 figures (svg, png)", err=True)

@@ -1,0 +1,31 @@
+"""The verb ``conformance``: a policy or estimator of the user's own, held to the laws."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from driftsim.cli.options import AsJson
+from driftsim.errors import RunError
+
+
+def conformance(
+    name: Annotated[str, typer.Argument(help="module:Class, path/to/file.py:Class, or a name that driftsim knows.")],
+    as_json: AsJson = False,
+) -> None:
+    """Hold a policy or an estimator of your own to the laws that ours are held to."""
+    from driftsim.formatting import dumps
+    from driftsim.simulation.laws import verdicts
+
+    kind, found = verdicts(name)
+    broken = [verdict for verdict in found if not verdict.holds]
+    if as_json:
+        rows = [{"law": one.law, "holds": one.holds, "seen": one.counterexample} for one in found]
+        typer.echo(dumps({"name": name, "kind": kind, "laws": rows}))
+    else:
+        typer.echo(f"{name}, {'a policy' if kind == 'policy' else 'an estimator'}")
+        for one in found:
+            typer.echo(f"  holds  {one.law}" if one.holds else f"  FAILS  {one.law}: {one.counterexample}")
+    if broken:
+        raise RunError(f"{len(broken)} of {len(found)} laws do not hold for {name}")

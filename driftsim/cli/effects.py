@@ -1,0 +1,31 @@
+"""The verb ``effects``: what policies changed on the real engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from driftsim.cli.options import AsJson
+from driftsim.cli.terminal import TABLE_WIDTH, wide_console
+
+
+def effects(
+    traces: Annotated[list[Path], typer.Argument(help="Folders of captured runs of one workload, FIFO among them.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare captured runs of several policies with each other, round by round: measured, not simulated."""
+    print_effects(traces, as_json)
+
+
+def print_effects(traces: list[Path], as_json: bool) -> None:
+    """Print the comparison of captured ``traces``, as a table or as one JSON document."""
+    from driftsim import api
+    from driftsim.formatting import dumps
+
+    result = api.compare_captured(*traces)
+    if as_json:
+        typer.echo(dumps(result.document()))
+    else:
+        result.show(wide_console(TABLE_WIDTH + 40))

@@ -1,0 +1,64 @@
+"""What the command line says of an exception: one line for the user's mistake, a report for ours."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import traceback
+from pathlib import Path
+
+from driftsim.errors import InputError
+
+PACKAGE = Path(__file__).resolve().parent.parent
+FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)', re.MULTILINE)
+LIVE = ("vllm", "torch", "psutil", "openai")  # modules that only a capture needs
+
+
+def line_of(error: Exception) -> str | None:
+    """The line that tells the user what to mend; None where the mistake is not the user's.
+
+    An ``OSError`` about a file of the user, or about the disk, is theirs to mend; one about a file of ours is not.
+    """
+    if isinstance(error, InputError):
+        return " ".join(str(error).split())
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in LIVE:
+        return f"{error}; `make live` installs what a capture needs"
+    if isinstance(error, OSError) and error.strerror:
+        if error.filename is None:
+            return error.strerror
+        if PACKAGE not in Path(str(error.filename)).resolve().parents:
+            return f"{error.filename}: {error.strerror}"
+    return None
+
+
+def bug_report(error: Exception, debug: bool) -> str:
+    """A short message for a mistake of ours, or of the user's plug-in, whose file and line it names.
+
+    The traceback goes into a file that only this user can read, or with ``debug`` into the message.
+    """
+    trace = "".join(traceback.format_exception(error))
+    frames = [(found["file"], int(found["line"]), found["function"]) for found in FRAME.finditer(trace)]
+    what = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    plugin = [frame for frame in frames if _is_foreign(frame[0])]
+    ours = [frame for frame in frames if PACKAGE in Path(frame[0]).resolve().parents]
+    if plugin:
+        file, line, function = plugin[-1]
+        message = f"the plug-in {file} failed at line {line}, in {function}: {what}"
+    else:
+        where = f" ({Path(ours[-1][0]).relative_to(PACKAGE.parent)}:{ours[-1][1]})" if ours else ""
+        message = f"this is a mistake in driftsim, not in your input: {what}{where}; please report it"
+    if debug:
+        return f"{message}\n{trace}".rstrip()
+    with tempfile.NamedTemporaryFile("w", prefix="driftsim-error-", suffix=".txt", delete=False) as file_:
+        file_.write(trace)
+    return f"{message}. The traceback is in {file_.name}; driftsim --debug VERB ... prints it"
+
+
+def _is_foreign(file: str) -> bool:
+    """Whether ``file`` is neither ours, nor Python's, nor of an installed package."""
+    path = Path(file)
+    if file.startswith("<") or not path.is_file():
+        return False
+    path = path.resolve()
+    library = Path(traceback.__file__).resolve().parent
+    return PACKAGE not in path.parents and library not in path.parents and "site-packages" not in path.parts

@@ -1,0 +1,40 @@
+"""Options that several verbs share; choices are the ``Literal`` types of the values themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from driftsim.errors import InputError
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+ProfileFile = Annotated[Path, typer.Option(help="File of the profile to write.")]
+Jobs = Annotated[int, typer.Option(min=0, help="Local processes; 0: one a core.")]
+
+
+def refuse(context: typer.Context, why: str, *parameters: str) -> None:
+    """Raise ``InputError`` if one of ``parameters`` was given on the command line, though it does nothing there.
+
+    ``why`` says what makes it do nothing.
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in parameters and source is not None and source.name != "DEFAULT":
+            name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.opts[0].upper()
+            raise InputError(f"{name} does nothing here: {why}; drop it")
+
+
+def others(context: typer.Context, *kept: str) -> list[str]:
+    """The parameters of the verb but those ``kept``."""
+    return [parameter.name for parameter in context.command.params if parameter.name and parameter.name not in kept]
+
+
+def names(listed: str) -> list[str]:
+    """The names in a comma-separated list.
+
+    >>> names("fifo, sjf")
+    ['fifo', 'sjf']
+    """
+    return [name.strip() for name in listed.split(",")]

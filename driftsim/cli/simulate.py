@@ -1,0 +1,36 @@
+"""The verb ``simulate``: one written scenario, one trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from driftsim.cli.options import AsJson
+
+
+def simulate(
+    scenario: Annotated[Path, typer.Argument(help="TOML: trace, profile, policy, estimator, admission, seed ...")],
+    out: Annotated[Path, typer.Option(help="Folder of the trace to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a trace that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run one scenario and write its trace, in the schema of a captured one."""
+    from driftsim import api
+    from driftsim.files import check_place
+    from driftsim.formatting import dumps, without_nan
+    from driftsim.metrics import summary
+    from driftsim.trace.schema import JOURNAL_FILES, TRACE_FILES
+
+    check_place(out, (*TRACE_FILES, *JOURNAL_FILES) if overwrite else ())
+    trace, spec, warnings = api.simulate_scenario(scenario)
+    values = summary(trace, spec.admission, phase=spec.phase)
+    trace.write(out, overwrite=overwrite)
+    for warning in warnings:
+        typer.echo(f"Warning: {warning}.", err=True)
+    if as_json:
+        typer.echo(dumps(without_nan(values)))
+        return
+    latencies = ", ".join(f"{name} {values[f'e2e_{name}_s']:.3f} s" for name in ("mean", "p50", "p99"))
+    typer.echo(f"{out}: {values['finished']} of {values['requests']} requests finished; E2E {latencies}")

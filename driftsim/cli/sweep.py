@@ -1,0 +1,82 @@
+"""The verb ``sweep``: many scenarios into a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from driftsim.cli.options import AsJson, Jobs, refuse
+from driftsim.cli.terminal import duration, sweep_progress
+from driftsim.errors import InputError, RunError
+
+Backend = Literal["local", "dask"]
+
+
+def sweep(
+    context: typer.Context,
+    grid: Annotated[Path, typer.Argument(help="TOML: base, grid, zip, list, exclude, replications.")],
+    store: Annotated[Path, typer.Option(help="Folder of the rows; made if it is not there, gone on with if it is.")],
+    jobs: Jobs = 0,
+    backend: Annotated[Backend, typer.Option(help="Local processes, or a Dask cluster.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of the Dask scheduler, as tcp://host:8786.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how many runs there are and what they would take.")
+    ] = False,
+    keep_traces: Annotated[bool, typer.Option("--keep-traces", help="Keep each run's trace in the store.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what failed.")] = False,
+    merge: Annotated[list[Path] | None, typer.Option(help="Take the rows of another store first.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a grid of scenarios into a store; what is there already is not run again."""
+    from driftsim.formatting import dumps
+    from driftsim.sweeps.grid import load_grid
+    from driftsim.sweeps.runner import sweep as run_sweep
+    from driftsim.sweeps.store import Store
+    from driftsim.sweeps.tasks import plan
+
+    if (backend == "dask") != (address is not None):
+        raise InputError("--backend dask and --address tcp://HOST:PORT go together")
+    if backend == "dask":
+        refuse(context, "the cluster has its own workers", "jobs")
+    if dry_run:
+        refuse(context, "--dry-run writes nothing", "keep_traces", "retry_failed", "merge")
+        _print_estimate(grid, store, jobs, as_json)
+        return
+    tasks, inputs = plan(load_grid(grid))
+    with Store.open(store, create=True) as opened:
+        opened.adopt()
+        for other in merge or []:
+            opened.merge(Store.open(other))
+        with sweep_progress() as watch:
+            done = run_sweep(
+                tasks, inputs, opened, jobs=jobs, address=address, keep=keep_traces, retry=retry_failed, watch=watch
+            )
+    if as_json:
+        typer.echo(dumps({"runs": done.total, "done": done.done, "failed": done.failed, "restarts": done.restarts}))
+    else:
+        typer.echo(f"{store}: {done.done} of {done.total} runs done, {done.failed} failed; driftsim show {store}")
+        if opened.torn:
+            typer.echo(f"Note: {opened.torn} torn rows were found and their runs done again.")
+    if done.failed:
+        raise RunError(f"{done.failed} runs failed; driftsim show {store} --where failed=True says why")
+
+
+def _print_estimate(grid: Path, store: Path, jobs: int, as_json: bool) -> None:
+    """How many runs there are, and what they would take, from three that are tried."""
+    from driftsim.formatting import dumps
+    from driftsim.sweeps.grid import load_grid
+    from driftsim.sweeps.runner import estimate
+
+    document = estimate(load_grid(grid), store, jobs)
+    if as_json:
+        typer.echo(dumps(document))
+        return
+    typer.echo(
+        f"{document['runs']} runs, {document['in_store']} in the store already; about "
+        f"{document['seconds_a_run']:.3f} s each, {duration(document['seconds'])} in all on "
+        f"{document['processes']} processes"
+    )
+    for error in document["failed_tries"]:
+        typer.echo(f"Warning: a run that was tried failed: {error}.")

@@ -1,0 +1,176 @@
+"""Figures of a comparison, colour-blind safe and readable in print; each says whether it shows simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import matplotlib.lines
+import matplotlib.ticker
+import numpy as np
+from matplotlib.figure import Figure
+
+from driftsim.comparison.comparison import Comparison, Setting
+from driftsim.figures import COLOURS, LINES, STYLE, key, legend, panels, plain_log_axis
+from driftsim.metrics import queue_depth
+from driftsim.scheduling.classify import CATEGORIES
+from driftsim.trace.trace import Trace
+
+MARKS = {"p50": ("o", "median"), "mean": ("s", "mean"), "p99": (">", "P99")}
+
+
+def draw(comparison: Comparison) -> dict[str, Figure]:
+    """All figures of ``comparison``, by file name."""
+    with matplotlib.rc_context(STYLE):
+        return {
+            "e2e_by_scheduler": e2e_by_scheduler(comparison),
+            "bias_over_requests": bias_over_requests(comparison),
+            "estimated_against_observed": estimated_against_observed(comparison),
+            "queue_depth_by_tenant": queue_depth_by_tenant(comparison),
+        }
+
+
+def e2e_by_scheduler(comparison: Comparison) -> Figure:
+    """End-to-end latency of each setting: median, mean and P99, with 95 % intervals, on a logarithmic axis."""
+    settings = comparison.plan.settings
+    estimators = list(dict.fromkeys(setting.estimator for setting in settings))
+    policies = list(dict.fromkeys(setting.policy for setting in settings))
+    figure, axes = panels(1, 1, height=0.6 + 0.5 * len(policies))
+    panel = axes[0]
+    spread = np.linspace(0.16, -0.16, len(estimators)) if len(estimators) > 1 else [0.0]
+    for setting in settings:
+        middle = len(policies) - 1 - policies.index(setting.policy) + spread[estimators.index(setting.estimator)]
+        colour = COLOURS[estimators.index(setting.estimator)]
+        for (stat, (marker, _)), nudge in zip(MARKS.items(), (0.05, 0.0, -0.05), strict=True):
+            value, low, high = comparison.value(setting, f"e2e_{stat}_s")
+            place = middle + nudge  # so that the intervals of one setting do not hide each other
+            if not np.isnan(low):
+                panel.plot([max(low, value / 20), high], [place, place], color=colour, linewidth=1.2, alpha=0.6)
+            panel.plot(value, place, marker, color=colour, markersize=5, markerfacecolor="white", markeredgewidth=1.4)
+    panel.set_yticks(range(len(policies)), reversed(policies))
+    panel.set_xscale("log")
+    plain_log_axis(panel.xaxis)
+    bars = "; bars: 95 % over resampled workloads" if comparison.plan.replications > 2 else ""
+    panel.set_xlabel(f"end-to-end latency (s), simulated{bars}")
+    marks = [key(marker, label) for marker, label in MARKS.values()]
+    colours = [key("-", name, COLOURS[place]) for place, name in enumerate(estimators)]
+    legend(figure, [*marks, *colours])
+    return figure
+
+
+def bias_over_requests(comparison: Comparison) -> Figure:
+    """The bias that each request was admitted with, by predicted category and policy, in order of arrival."""
+    learning = [s for s in comparison.plan.settings if s.estimator not in ("static", "oracle")]
+    shown = [name for name in CATEGORIES if (_admitted(comparison) == name).any()]
+    figure, axes = panels(1, max(1, len(shown)), height=2.3, sharey=True)
+    for panel, category in zip(axes, shown, strict=False):
+        for setting in learning:
+            rows = comparison.traces[setting].requests
+            places = np.flatnonzero((_admitted(comparison) == category).to_numpy())
+            number = _policies(learning).index(setting.policy)
+            style: dict[str, Any] = {
+                "color": COLOURS[number],
+                "linestyle": LINES[number % 4],
+                "drawstyle": "steps-post",
+            }
+            panel.plot(places, rows["bias"].to_numpy()[places], linewidth=1.2, **style)
+        panel.axhline(1.0, color="#888888", linewidth=0.8, linestyle=":")
+        panel.set_title(category)
+        panel.set_xlabel("arrival number")
+    axes[0].set_ylabel("bias at admission")
+    if not learning:
+        axes[0].text(0.5, 0.5, "no estimator that learns", ha="center", transform=axes[0].transAxes)
+    keys = [key(LINES[place % 4], name, COLOURS[place]) for place, name in enumerate(_policies(learning))]
+    legend(figure, keys)
+    return figure
+
+
+def estimated_against_observed(comparison: Comparison) -> Figure:
+    """Estimated against observed output length of each finished request, one panel an estimator, by category."""
+    first = {s.estimator: s for s in reversed(comparison.plan.settings) if s.policy != "stock"} or {
+        s.estimator: s for s in comparison.plan.settings
+    }
+    estimators = list(dict.fromkeys(s.estimator for s in comparison.plan.settings if s.estimator in first))
+    figure, axes = panels(1, len(estimators), height=3.2, sharey=True, sharex=True)
+    unit = comparison.plan.admission.unit
+    word = "tokens" if unit.unit == "tokenizer" else "words"
+    shown = [name for name in CATEGORIES if (_admitted(comparison) == name).any()]
+    for panel, estimator in zip(axes, estimators, strict=True):
+        trace = comparison.traces[first[estimator]]
+        done = trace.requests["finish_reason"].isin(("stop", "length")).to_numpy() & _scored(comparison)
+        rows, categories = trace.requests[done], _admitted(comparison)[done]
+        observed = unit.lengths(rows["output_tokens"], rows["output_words"])
+        for place, category in enumerate(shown):
+            own = (categories == category).to_numpy()
+            panel.plot(
+                observed[own], rows["estimate"].to_numpy(dtype=float)[own], "osD^v"[place],
+                color=COLOURS[place], markersize=3, alpha=0.55, markeredgewidth=0,
+            )  # fmt: skip
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        plain_log_axis(panel.xaxis)
+        plain_log_axis(panel.yaxis)
+        panel.axline((10, 10), (100, 100), color="#888888", linewidth=0.8, linestyle=":")
+        error = comparison.summaries[first[estimator]][0]["mae"]
+        panel.set_title(f"{first[estimator]}: MAE {error:.0f} {word}")
+        panel.set_xlabel(f"observed output ({word})")
+    axes[0].set_ylabel(f"estimated output ({word})")
+    legend(figure, [key("osD^v"[place], name, COLOURS[place]) for place, name in enumerate(shown)])
+    return figure
+
+
+def queue_depth_by_tenant(comparison: Comparison) -> Figure:
+    """Requests waiting to be computed over time, by tenant, one panel a policy."""
+    by_policy: dict[str, Setting] = {}
+    for setting in comparison.plan.settings:
+        by_policy[setting.policy] = setting  # the last estimator: the one that learns, by default
+    shown = list(by_policy.values())
+    tenants = _tenants(comparison.traces[shown[0]])
+    rows = -(-len(shown) // 3)
+    figure, axes = panels(rows, min(3, len(shown)), height=1.9 * rows + 0.3, sharey=True, sharex=True)
+    for panel, setting in zip(axes, shown, strict=False):
+        requests = comparison.traces[setting].requests
+        for place, tenant in enumerate(tenants):
+            moments, depth = queue_depth(requests[requests["tenant"] == tenant])
+            panel.step(moments, depth, LINES[place % 4], where="post", color=COLOURS[place % 7], linewidth=1.2)
+        panel.set_title(str(setting))
+        panel.set_xlabel("time (s)")
+    for place, panel in enumerate(axes[len(shown) :], len(shown)):
+        panel.set_visible(False)
+        axes[place - 3].tick_params(labelbottom=True)  # nothing stands under it to carry the labels
+    for place in range(0, len(axes), 3):
+        axes[place].set_ylabel("waiting requests")
+    legend(figure, [key(LINES[place % 4], name, COLOURS[place % 7]) for place, name in enumerate(tenants)])
+    everybody = comparison.traces[shown[0]].requests["tenant"].nunique()
+    if everybody > len(tenants):
+        figure.suptitle(f"the {len(tenants)} largest of {everybody} tenants", fontsize=8, x=0.99, ha="right")
+    return figure
+
+
+def _tenants(trace: Trace, most: int = 7) -> list[str]:
+    """The tenants with most requests, premium first where tenants are tiers."""
+    counts = trace.requests["tenant"].value_counts(sort=False)
+    tiers = trace.requests.groupby("tenant")["tier"].first()
+    order = {"premium": 0, "standard": 1, "batch": 2}
+    largest = sorted(counts.index, key=lambda name: (-counts[name], name))[:most]
+    return sorted(largest, key=lambda name: (order[tiers[name]], name))
+
+
+def _admitted(comparison: Comparison) -> Any:
+    """The category that admission saw, of each request of the recorded workload; others count as short_qa."""
+    seen = comparison.plan.admission.label == "seen"
+    column = "predicted_category" if seen else "predicted_category_unlabelled"
+    requests = comparison.traces[comparison.plan.settings[0]].requests
+    return requests[column].where(requests[column].isin(CATEGORIES), CATEGORIES[0])
+
+
+def _scored(comparison: Comparison) -> Any:
+    """Which requests of the recorded workload the errors are over: of the phase, and not used up by a fit."""
+    table, plan = comparison.workload.table, comparison.plan
+    in_phase = (table["phase"] == plan.phase) | (plan.phase == "all")
+    return (in_phase & ~table["source"].isin(plan.excluded)).to_numpy()
+
+
+def _policies(settings: Sequence[Setting]) -> list[str]:
+    return list(dict.fromkeys(setting.policy for setting in settings))

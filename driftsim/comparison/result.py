@@ -1,0 +1,86 @@
+"""The result of a comparison shows itself: as text, as a table in a notebook, as a data frame, as a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from driftsim.comparison import report, verdict
+from driftsim.comparison.comparison import Comparison
+from driftsim.files import whole_folder
+from driftsim.formatting import rich_table, shown_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH = 100  # columns of the printed text
+MARKS = {"best": "[bold]{} *[/bold]", "tie": "{} ~", "": "{}  "}
+
+
+@dataclass(frozen=True, eq=False)
+class ComparisonResult(Comparison):
+    """A ``Comparison`` with its provenance: which trace, profile, engine and seed it rests on."""
+
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def answer(self) -> list[str]:
+        """What the comparison says, in sentences."""
+        return verdict.answer(self)
+
+    def warnings(self) -> list[str]:
+        """What a reader must know before trusting the numbers."""
+        return verdict.warnings(self)
+
+    def frame(self) -> pd.DataFrame:
+        """One row for each setting, with the columns that ``driftsim columns`` lists; NaN where there is no number."""
+        return pd.DataFrame(report.flat_rows(self))
+
+    def document(self) -> dict[str, Any]:
+        """What ``driftsim compare --json`` prints."""
+        return report.document(self, self.provenance)
+
+    def write(self, folder: Path | str) -> Path:
+        """Write rows.csv, comparison.json, the figures and report.html into ``folder``, all or nothing.
+
+        An earlier result there is replaced. Raises ``InputError`` if the folder holds anything else, and ``OSError``.
+        """
+        with whole_folder(folder, replaces=report.FILES) as building:
+            report.write(self, self.provenance, building)
+        return Path(folder)
+
+    def show(self, console: Console) -> None:
+        """Print the table, what calibration alone changes, the answer and the warnings."""
+        headings, rows = report.table(self, brief=True)
+        cells = [[MARKS[cell.mark].format(cell.text) for cell in row] for row in rows]
+        about = self.provenance
+        title = f"{about['trace']}, simulated; profile {about['profile']}; seed {about['seed']}"
+        console.print(rich_table(title, [f"{name}\n{unit}" for name, unit in headings], cells))
+        for line in report.legend(self):
+            console.print(line, style="dim")
+        names, changes = report.effects(self)
+        if changes:
+            console.print()
+            alone = "What calibration alone changes, against static (a policy that heeds no estimate: 0)"
+            console.print(rich_table(alone, names, changes))
+        console.print()
+        for sentence in self.answer():
+            console.print(sentence, markup=False)
+        for warning in self.warnings():
+            console.print(f"Note: {warning}.", markup=False)
+
+    def __str__(self) -> str:
+        return shown_text(self.show, WIDTH)
+
+    def _repr_html_(self) -> str:
+        headings, rows = report.table(self)
+        head = "".join(f"<th>{escape(name)}<br><small>{escape(unit)}</small></th>" for name, unit in headings)
+        signs = {"best": " *", "tie": " ~", "": ""}
+        cells = [[f"<td>{escape(cell.text)}{signs[cell.mark]}</td>" for cell in row] for row in rows]
+        body = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
+        notes = "".join(f"<p><small>{escape(line)}</small></p>" for line in report.legend(self))
+        answer = "".join(f"<li>{escape(sentence)}</li>" for sentence in self.answer())
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}<ul>{answer}</ul>"

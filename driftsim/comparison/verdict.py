@@ -1,0 +1,147 @@
+"""The answer: what a comparison says, in sentences, and what a reader must know before trusting it."""
+
+from __future__ import annotations
+
+import math
+
+from driftsim.calibration.coverage import extrapolation_warnings
+from driftsim.comparison.comparison import BASELINE, Comparison, Setting
+from driftsim.engine.scheduler import MIRRORED_VLLM
+from driftsim.formatting import give_or_take
+from driftsim.metrics import FEWEST_FOR_P99, summary
+from driftsim.statistics import Interval
+
+WORTH_SAYING = 0.01  # a shift of a relative change, below which it is not mentioned
+NO_CHOICE = 0.001  # share of the time with two or more waiting, below which order could not matter
+CHECKED = (("e2e_mean_s", "mean E2E"), ("e2e_p99_s", "P99"), ("ttft_mean_s", "mean TTFT"))
+
+
+def answer(comparison: Comparison) -> list[str]:
+    """Did order matter, which policy, is correcting worth it, and how well is the recorded run itself simulated."""
+    if not comparison.recorded["finished"]:
+        recorded = comparison.recorded
+        return [f"No request finished: {recorded['rejected']} rejected, {recorded['errors']} ended with an error."]
+    return [_waiting(comparison), *_policies(comparison), *_calibration(comparison), *_check(comparison)]
+
+
+def warnings(comparison: Comparison) -> list[str]:
+    """What a reader must know before trusting the numbers."""
+    plan, recorded = comparison.plan, comparison.recorded
+    found = list(comparison.workload.notes)
+    if recorded["p99_flagged"]:
+        found.append(f"P99 rests on {recorded['finished']} finished, fewer than {FEWEST_FOR_P99}")
+    version = plan.profile.engine.version
+    if version != MIRRORED_VLLM:
+        found.append(f"the engine mirrors vLLM {MIRRORED_VLLM}; this trace is from {version}, not checked against it")
+    if plan.profile.engine.assumed:
+        found.append(f"the engine did not tell, and these are assumed: {', '.join(plan.profile.engine.assumed)}")
+    found += [warning.removesuffix(".") for warning in plan.profile.warnings]
+    found += extrapolation_warnings(plan.profile, comparison.traces[BASELINE])
+    for count, what in (("rejected", "never fit this engine and were rejected"), ("errors", "outgrew its KV cache")):
+        most = max(comparison.summaries[setting][0][count] for setting in plan.settings)
+        if most:
+            found.append(f"{most} of {recorded['requests']} requests {what}; latencies are of the others")
+    unknown = comparison.workload.unknown_categories(plan.admission.category_column)
+    if unknown:
+        found.append(f"{unknown} requests have none of the classifier's categories and count as short_qa")
+    if plan.admission.base == "fit":
+        table = {name: round(value, 1) for name, value in sorted(plan.admission.base_table.items())}
+        found.append(f"base table fitted on {len(plan.excluded)} requests, which are not scored: {table}")
+    return found + _shifted(comparison)
+
+
+def _waiting(comparison: Comparison) -> str:
+    share, choice = comparison.recorded["waiting_fraction"], comparison.recorded["choice_fraction"]
+    said = f"Under FIFO somebody waited {100 * share:.0f} % of the time, two or more at once {100 * choice:.0f} %."
+    if choice < NO_CHOICE:
+        said += " No queue formed, so order could not matter: press harder with --rate-scale, or look elsewhere."
+    return said
+
+
+def _policies(comparison: Comparison) -> list[str]:
+    settings = comparison.plan.settings
+    if len({setting.policy for setting in settings}) == 1:
+        return []
+    best, _ = comparison.best("e2e_mean_s")
+    assert best is not None  # somebody finished
+    mean, tail = (comparison.change(best, BASELINE, metric) for metric in ("e2e_mean_s", "e2e_p99_s"))
+    if mean.value < 0 and not mean.spans_zero:
+        return [
+            f"Policy: {best} has the lowest mean E2E, {give_or_take(mean)} against fifo/static; its P99 "
+            f"{give_or_take(tail)}.",
+            _tiers(comparison, best),
+        ]
+    others = [setting for setting in settings if setting.policy != "fifo"]
+    nearest = min(others, key=lambda setting: comparison.values(setting, "e2e_mean_s")[0])
+    change = give_or_take(comparison.change(nearest, BASELINE, "e2e_mean_s"))
+    return [f"Policy: none lowers the mean E2E of fifo/static measurably; the nearest is {nearest}, {change}."]
+
+
+def _tiers(comparison: Comparison, best: Setting) -> str:
+    """Who gains and who pays."""
+    before, after = (comparison.summaries[setting][0]["per_tier"] for setting in (BASELINE, best))
+    changes = [f"{tier} {before[tier]['e2e_mean_s']:.1f} to {after[tier]['e2e_mean_s']:.1f} s" for tier in before]
+    return f"By tier, mean E2E from fifo/static to {best}: {', '.join(changes)}."
+
+
+def _calibration(comparison: Comparison) -> list[str]:
+    said = []
+    settings = comparison.plan.settings
+    for estimator in dict.fromkeys(setting.estimator for setting in settings if setting.estimator != "static"):
+        pairs = {setting: Setting(setting.policy, "static") for setting in settings if setting.estimator == estimator}
+        pairs = {setting: static for setting, static in pairs.items() if static in comparison.summaries}
+        if pairs:
+            said.append(_effect(comparison, estimator, pairs))
+    return said
+
+
+def _effect(comparison: Comparison, estimator: str, pairs: dict[Setting, Setting]) -> str:
+    """What ``estimator`` changes, under the policy whose latency it moves most; most policies heed no estimate."""
+    effects = {setting: abs(comparison.change(setting, pairs[setting], "e2e_mean_s").value) for setting in pairs}
+    setting = max(effects, key=effects.__getitem__)
+    error, mean = (comparison.change(setting, pairs[setting], metric) for metric in ("mae", "e2e_mean_s"))
+    said = f"Calibration: {estimator} changes the MAE by {give_or_take(error)}{_told(error)}"
+    if not effects[setting]:
+        return f"{said}; no policy compared lets an estimate change its order, so it cannot change latency."
+    if mean.spans_zero or math.isnan(mean.low):
+        verdict = "buys no measurable latency"
+    else:
+        verdict = "lowers latency" if mean.value < 0 else "costs latency"
+    return f"{said}; under {setting.policy} it {verdict}: mean E2E {give_or_take(mean)}{_told(mean)}."
+
+
+def _told(change: Interval) -> str:
+    return " (cannot be told from no effect)" if change.spans_zero else ""
+
+
+def _check(comparison: Comparison) -> list[str]:
+    said = []
+    for phase, measured in (comparison.measured or {}).items():
+        simulated = summary(comparison.traces[BASELINE], comparison.plan.admission, phase=phase)
+        parts = []
+        for metric, name in CHECKED:
+            real, ours = measured[metric], simulated[metric]
+            parts.append(f"{name} {real:.2f} s measured, {ours:.2f} s simulated ({100 * (ours / real - 1):+.1f} %)")
+        where = "the recorded run" if phase == "all" else f"its phase {phase}"
+        said.append(f"Check, {where} against its own simulation: {'; '.join(parts)}.")
+    return said
+
+
+def _shifted(comparison: Comparison) -> list[str]:
+    """Where the resampled workloads lie to one side of the recorded one, an interval around that one misleads."""
+    found = []
+    for setting in comparison.plan.settings:
+        pairs = [(BASELINE, "e2e_mean_s"), (BASELINE, "e2e_p99_s")]
+        if setting.estimator != "static":
+            pairs.append((Setting(setting.policy, "static"), "mae"))
+        for against, metric in pairs:
+            if against not in comparison.summaries or comparison.plan.replications < 3:
+                continue
+            changes = comparison.values(setting, metric) / comparison.values(against, metric) - 1
+            mean = changes[1:].mean()
+            if abs(mean - changes[0]) > max(changes[1:].std(ddof=1), WORTH_SAYING):
+                name = metric.removesuffix("_s")
+                found.append(f"{setting} {name} {100 * mean:+.1f} % instead of {100 * changes[0]:+.1f} %")
+    if not found:
+        return []
+    return [f"resampled runs lie, on average, more than their spread from the recorded one in {'; '.join(found)}"]

@@ -1,0 +1,86 @@
+"""Numbers, tables and JSON as text, each in one way."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+from driftsim.statistics import Interval
+
+NO_BREAK = "\u00a0"  # a space at which no line ends
+
+
+def signed_percent(value: float, digits: int = 1) -> str:
+    """A relative change in percent.
+
+    >>> signed_percent(-0.2314), signed_percent(0.05, 2)
+    ('-23.1 %', '+5.00 %')
+    """
+    return f"{100 * value:+.{digits}f} %"
+
+
+def give_or_take(change: Interval) -> str:
+    """A relative change, give or take half its interval; no line ends inside it.
+
+    >>> give_or_take(Interval(-0.231, -0.291, -0.171)).replace(NO_BREAK, " ")
+    '-23.1 ± 6.0 %'
+    """
+    value = f"{100 * change.value:+.1f}"
+    spread = "" if math.isnan(change.low) else f" ± {50 * (change.high - change.low):.1f}"
+    return f"{value}{spread} %".replace(" ", NO_BREAK)
+
+
+def between(change: Interval, unit: str = " %") -> str:
+    """A relative change with its interval.
+
+    >>> between(Interval(-0.231, -0.291, -0.171))
+    '-23.1 % [-29.1, -17.1]'
+    """
+    value = f"{100 * change.value:+.1f}{unit}"
+    return value if math.isnan(change.low) else f"{value} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+
+
+def dumps(value: Any) -> str:
+    """JSON with a fixed layout: the same value gives the same bytes."""
+    return json.dumps(value, indent=1, allow_nan=False)
+
+
+def without_nan(value: Any) -> Any:
+    """``value`` with null wherever a number does not exist: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: without_nan(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def shown_text(show: Callable[[Any], None], width: int) -> str:
+    """What ``show`` prints on a console of ``width`` columns, without colours and trailing blanks."""
+    from rich.console import Console
+
+    text = io.StringIO()
+    show(Console(file=text, width=width, highlight=False))
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+
+
+def rich_table(title: str, headings: list[str], rows: list[list[str]]) -> Any:
+    """A table for a rich console; headings are a name, a line break and a unit, the first two columns stand left."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(
+        title=escape(title) or None,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        header_style="bold",
+        padding=(0, 1, 0, 0),
+    )
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table

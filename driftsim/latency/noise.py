@@ -1,0 +1,96 @@
+"""Noise multiplies each step's duration by a factor with mean 1."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from pydantic import Field
+
+from driftsim.latency.steptime import Batch, LinearStepTime
+from driftsim.records import Record
+
+NOISE_UNIT = 1 << 20  # a factor of 1
+
+
+class NoisyStepTime:
+    """A linear model whose n-th step takes a factor longer: log-normal with mean 1, autocorrelated (AR(1) in the log).
+
+    The factors are drawn once, so a run of steps has one duration, however it is cut into parts: the sum over its steps
+    is a difference of running totals.
+    """
+
+    def __init__(self, model: LinearStepTime, noise: Noise, random: np.random.Generator) -> None:
+        self.model = model
+        self.noise = noise
+        self.random = random
+        self._scale = float(np.exp(noise.run_spread * random.standard_normal() - noise.run_spread**2 / 2))
+        self._last = float(random.standard_normal())
+        self._next = 0  # steps taken
+        self._sums = [0]  # of the factors before a step, in NOISE_UNIT
+        self._moments = [0]  # of factor times number of the step
+
+    def _extend(self, until: int) -> None:
+        """Draw factors for the steps before ``until``, some thousands at once."""
+        while len(self._sums) <= until:
+            self._draw(8192)
+
+    def _draw(self, count: int) -> None:
+        from scipy.signal import lfilter
+
+        have = len(self._sums) - 1
+        noise, rho = self.noise, self.noise.autocorrelation
+        drawn = self.random.standard_normal(count) * math.sqrt(1 - rho * rho)
+        walk, _ = lfilter([1.0], [1.0, -rho], drawn, zi=[rho * self._last])
+        self._last = float(walk[-1])
+        factors = self._scale * np.exp(noise.spread * walk - noise.spread**2 / 2)
+        units = np.maximum(1, np.rint(factors * NOISE_UNIT)).astype(np.int64)
+        numbers = np.arange(have, have + count, dtype=np.int64)
+        self._sums += (self._sums[-1] + np.cumsum(units)).tolist()
+        self._moments += (self._moments[-1] + np.cumsum(units * numbers)).tolist()
+
+    def step(self, batch: Batch) -> int:
+        """The duration of the next step."""
+        self._extend(self._next + 1)
+        factor = self._sums[self._next + 1] - self._sums[self._next]
+        self._next += 1
+        return max(1, self.model.step(batch) * factor // NOISE_UNIT)
+
+    def decode_run(self, batch: Batch, n: int) -> int:
+        """The duration of the next ``n`` steps: a constant part and a growing one, each times its factors."""
+        begin = self._next
+        self._extend(begin + n)
+        plain = self._sums[begin + n] - self._sums[begin]
+        moment = self._moments[begin + n] - self._moments[begin] - begin * plain
+        growth = self.model.context_token * batch.decode_requests
+        return n + (self.model.decode_run(batch, 1) * plain + growth * moment) // NOISE_UNIT
+
+    def decode_steps(self, batch: Batch, elapsed: int, gap: int) -> int:
+        """By bisection, since durations only grow."""
+        high = 1
+        while self.decode_run(batch, high) + high * gap < elapsed:
+            high *= 2
+        low = high // 2 + 1 if high > 1 else 1
+        while low < high:
+            middle = (low + high) // 2
+            if self.decode_run(batch, middle) + middle * gap < elapsed:
+                low = middle + 1
+            else:
+                high = middle
+        return high
+
+    def taken(self, n: int) -> None:
+        """The next ``n`` steps of a decode run have been taken."""
+        self._next += n
+
+
+class Noise(Record):
+    """What the model leaves of a step's duration, as a factor: log-normal, with a mean of 1.
+
+    spread: standard deviation of its log. autocorrelation: of the log, from one step to the next. run_spread: standard
+    deviation of the log of whole runs, where several runs were fitted.
+    """
+
+    spread: float = Field(default=0.0, ge=0, le=3)
+    autocorrelation: float = Field(default=0.0, ge=0, lt=1)
+    run_spread: float = Field(default=0.0, ge=0, le=3)

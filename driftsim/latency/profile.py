@@ -1,0 +1,166 @@
+"""A profile is the latency of one model on one GPU under one engine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, ValidationError
+
+from driftsim.errors import InputError
+from driftsim.formatting import rich_table, shown_text, signed_percent
+from driftsim.latency.noise import Noise
+from driftsim.latency.steptime import LinearStepTime, ticks
+from driftsim.records import Record, first_problem
+from driftsim.trace.header import EngineSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+WIDTH = 100  # columns of the printed text
+LONGEST_STEP_S = 1e4  # of a profile's coefficients
+
+
+class Region(Record):
+    """How well a profile fits a part of what it was fitted to."""
+
+    name: str
+    rows: int  # steps, or requests where steps are not known
+    mean_absolute_percentage_error: float
+    bias: float  # sum of fitted over sum of recorded durations, minus 1
+
+
+class Fit(Record):
+    """How well a step-time model fits what it was fitted to: the steps, or the decode times of requests."""
+
+    source: Literal["steps", "requests"] = "steps"
+    rows: int  # steps, or requests
+    mean_absolute_percentage_error: float
+    r_squared: float
+    bias: float  # sum of fitted over sum of recorded durations, minus 1
+    regions: tuple[Region, ...] = ()
+    considered: dict[str, float] = {}  # form of the model: its cross-validated error, relative
+
+
+class Coverage(Record):
+    """The most that a fit has seen: running requests, KV tokens of all of them, prefill tokens of a step."""
+
+    running: int
+    context_tokens: int
+    prefill_tokens: int
+
+
+class Profile(Record):
+    """The latency of one model on one GPU under one engine: step times, host gaps, dispatch lags, KV capacity.
+
+    All times are seconds; the coefficients are those of ``LinearStepTime``. ``gap_s``: host overhead between steps.
+    ``notify_lag_s``: from the end of a step until the dispatcher knows who finished; ``submit_lag_s``: from a dispatch
+    until the engine core can see it. Together they make a freed slot miss the next step, as it does in reality.
+    ``output_lag_s``: from the end of a step until its tokens are stamped with a time. ``intervals``: of coefficients,
+    95 %. ``derived``: computed from a datasheet, not fitted.
+    """
+
+    schema_version: Literal[1] = 1
+    model: str = "unknown"
+    hardware: str = "unknown"
+    engine: EngineSettings
+    intercept_s: float = Field(ge=1e-12, le=LONGEST_STEP_S)
+    prefill_token_s: float = Field(ge=0, le=LONGEST_STEP_S)
+    decode_request_s: float = Field(ge=0, le=LONGEST_STEP_S)
+    context_token_s: float = Field(ge=0, le=LONGEST_STEP_S)
+    prefill_attention_s: float = Field(default=0.0, ge=0, le=LONGEST_STEP_S)
+    prefill_step_s: float = Field(default=0.0, ge=0, le=LONGEST_STEP_S)
+    hidden_tokens: int = Field(default=0, ge=0)
+    graph_sizes: tuple[int, ...] = ()
+    gap_s: float = Field(default=0.0, ge=0)
+    notify_lag_s: float = Field(default=0.0, ge=0)
+    submit_lag_s: float = Field(default=0.0, ge=0)
+    output_lag_s: float = Field(default=0.0, ge=0)
+    intervals: dict[str, tuple[float, float]] = {}
+    noise: Noise | None = None
+    seen: Coverage | None = None
+    fitted_on: tuple[str, ...] = ()  # digests of the traces
+    fit: Fit | None = None
+    derived: dict[str, float | str] = {}
+    warnings: tuple[str, ...] = ()
+
+    def step_time(self) -> LinearStepTime:
+        """The step-time model, rounded to ticks."""
+        return LinearStepTime(
+            ticks(self.intercept_s),
+            ticks(self.prefill_token_s),
+            ticks(self.decode_request_s),
+            ticks(self.context_token_s),
+            ticks(self.prefill_attention_s),
+            ticks(self.prefill_step_s),
+            self.hidden_tokens,
+            self.graph_sizes,
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """The coefficients (s) that were fitted, a row each, with their intervals."""
+        import pandas as pd
+
+        rows = [
+            {"coefficient": name, "value_s": getattr(self, name), "low_s": low, "high_s": high}
+            for name, (low, high) in self.intervals.items()
+        ]
+        return pd.DataFrame(rows, columns=["coefficient", "value_s", "low_s", "high_s"])
+
+    def show(self, console: Console) -> None:
+        """Print the coefficients with their intervals, how well they fit, and the warnings."""
+        console.print(f"{self.model} on {self.hardware}, vLLM {self.engine.version}", markup=False)
+        cells = [
+            [
+                name.removesuffix("_s").replace("_", " "),
+                f"{1e6 * getattr(self, name):.4g}",
+                f"{1e6 * low:.4g} to {1e6 * high:.4g}",
+            ]
+            for name, (low, high) in self.intervals.items()
+        ]
+        console.print(rich_table("", ["coefficient\n", "us\n", "95 % interval\nus"], cells))
+        if self.fit is not None:
+            what = "steps" if self.fit.source == "steps" else "requests' decode times"
+            console.print(f"Fitted to {self.fit.rows:,} {what}: {_quality(self.fit)}.", markup=False)
+            for region in self.fit.regions:
+                console.print(f"  {region.name}: {region.rows:,} rows, {_quality(region)}", markup=False)
+        for warning in self.warnings:
+            console.print(f"Warning: {warning}.", markup=False)
+
+    def __str__(self) -> str:
+        return shown_text(self.show, WIDTH)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, as hexadecimal."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def save(self, file: Path | str) -> None:
+        """Write the profile as JSON. Raises ``OSError`` if the file cannot be written."""
+        Path(file).write_text(self.model_dump_json(indent=1) + "\n")
+
+
+def _quality(fit: Fit | Region) -> str:
+    error = 100 * fit.mean_absolute_percentage_error
+    return f"mean absolute error {error:.2f} %, bias {signed_percent(fit.bias, 2)}"
+
+
+def load_profile(file: Path | str) -> Profile:
+    """Read a profile. Raises ``InputError`` naming file, key, value and remedy."""
+    try:
+        return Profile.model_validate_json(Path(file).read_text())
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such profile; fit one with driftsim calibrate TRACE") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: not readable ({error})") from None
+    except ValidationError as error:
+        raise InputError(f"{file}: {first_problem(error)}; correct the profile") from None

@@ -1,0 +1,152 @@
+"""A step-time model says how long a step of the engine takes, in ticks.
+
+Inside a simulated engine time is an integer number of picoseconds (ticks): coefficients are rounded to it once, and
+from there on everything is exact. Seconds as floats exist only at the border.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from driftsim.errors import InputError
+
+TICKS_PER_SECOND = 10**12
+
+
+def ticks(seconds: float) -> int:
+    """Seconds to ticks, rounded once."""
+    return round(seconds * TICKS_PER_SECOND)
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one step computes; the names and meanings are those of the trace's steps table."""
+
+    prefill_tokens: int = 0
+    prefill_requests: int = 0
+    prefill_attention: float = 0.0
+    decode_requests: int = 0
+    context_tokens: int = 0
+
+
+class StepTime(Protocol):
+    """A step-time model; durations are ticks."""
+
+    def step(self, batch: Batch) -> int:
+        """The duration of the next step, which counts as taken."""
+        ...
+
+    def decode_run(self, batch: Batch, n: int) -> int:
+        """The duration of the next ``n`` steps, if they begin with ``batch`` and in them only contexts grow."""
+        ...
+
+    def decode_steps(self, batch: Batch, elapsed: int, gap: int) -> int:
+        """The least n >= 1 for which ``n`` such steps, each followed by ``gap``, last ``elapsed`` or longer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LinearStepTime:
+    """``intercept + prefill tokens + decode requests + context tokens``, each times its coefficient, in ticks.
+
+    With ``hidden_tokens``, only the tokens beyond so many cost ``prefill_token``, a decoding request being one token:
+    the others are computed while the GPU reads the weights (the roofline of Williams, Waterman and Patterson 2009).
+    ``prefill_step`` is added once to a step that prefills, ``prefill_attention`` times its attention work. Decode
+    batches are padded to the next of ``graph_sizes``, as vLLM pads them to the sizes of its CUDA graphs
+    (vllm/config/compilation.py); none: no padding.
+    """
+
+    intercept: int
+    prefill_token: int
+    decode_request: int
+    context_token: int
+    prefill_attention: int = 0
+    prefill_step: int = 0
+    hidden_tokens: int = 0
+    graph_sizes: tuple[int, ...] = ()
+    plain: bool = field(init=False)  # nothing but the four linear terms
+
+    def __post_init__(self) -> None:
+        extra = self.prefill_attention or self.prefill_step or self.hidden_tokens or self.graph_sizes
+        object.__setattr__(self, "plain", not extra)
+        coefficients = (self.prefill_token, self.decode_request, self.context_token, self.prefill_attention)
+        if self.intercept < 1 or min(*coefficients, self.prefill_step, self.hidden_tokens) < 0:
+            raise InputError(f"a step takes time: intercept above 0, nothing negative; got {self}")
+
+    def step(self, batch: Batch) -> int:
+        """The duration of one step."""
+        if self.plain:
+            return (
+                self.intercept
+                + self.prefill_token * batch.prefill_tokens
+                + self.decode_request * batch.decode_requests
+                + self.context_token * batch.context_tokens
+            )
+        duration = self._decode(batch)
+        if batch.prefill_tokens:
+            tokens = batch.prefill_tokens
+            if self.hidden_tokens:  # the decodes' own share is in the duration already
+                tokens -= min(tokens, max(0, self.hidden_tokens - batch.decode_requests))
+            duration += self.prefill_step + self.prefill_token * tokens
+            duration += round(self.prefill_attention * batch.prefill_attention)
+        return duration
+
+    def _decode(self, batch: Batch) -> int:
+        size = batch.decode_requests
+        if self.graph_sizes:
+            size = padded(size, self.graph_sizes)
+        duration = self.intercept + self.decode_request * size + self.context_token * batch.context_tokens
+        if self.hidden_tokens and batch.decode_requests > self.hidden_tokens:
+            duration += self.prefill_token * (batch.decode_requests - self.hidden_tokens)
+        return duration
+
+    def decode_run(self, batch: Batch, n: int) -> int:
+        """``n`` steps; each decoding request's context grows by one token a step.
+
+        >>> model = LinearStepTime(100, 7, 5, 1)
+        >>> model.decode_run(Batch(decode_requests=2, context_tokens=10), 3)  # contexts 10, 12, 14
+        366
+        """
+        size, per_token = batch.decode_requests, self.context_token
+        if self.plain:
+            first = self.intercept + self.decode_request * size + per_token * batch.context_tokens
+        else:
+            first = self._decode(batch)
+        return n * first + per_token * size * (n * (n - 1) // 2)
+
+    def decode_steps(self, batch: Batch, elapsed: int, gap: int) -> int:
+        """The positive root of the quadratic in n, by floats, then put right by at most a step in integers.
+
+        >>> model = LinearStepTime(100, 7, 5, 1)
+        >>> [model.decode_steps(Batch(decode_requests=2, context_tokens=10), elapsed, 0) for elapsed in (0, 120, 121)]
+        [1, 1, 2]
+        """
+        size, per_token = batch.decode_requests, self.context_token
+        growth = per_token * size  # ticks a step gets longer by
+        if self.plain:
+            first = self.intercept + self.decode_request * size + per_token * batch.context_tokens + gap
+        else:
+            first = self._decode(batch) + gap
+        if growth:
+            slope = first - growth / 2
+            n = int((math.sqrt(slope * slope + 2 * growth * elapsed) - slope) / growth) + 1
+        else:
+            n = -(-elapsed // first) or 1
+        while n > 1 and (n - 1) * first + growth * ((n - 1) * (n - 2) // 2) >= elapsed:
+            n -= 1
+        while n * first + growth * (n * (n - 1) // 2) < elapsed:
+            n += 1
+        return n
+
+
+def padded(size: int, graph_sizes: tuple[int, ...]) -> int:
+    """The least of ``graph_sizes`` that holds ``size``; ``size`` itself beyond the largest, and 0.
+
+    >>> [padded(size, (1, 2, 4, 8)) for size in (0, 1, 3, 8, 9)]
+    [0, 1, 4, 8, 9]
+    """
+    place = bisect_left(graph_sizes, size)
+    return graph_sizes[place] if size and place < len(graph_sizes) else size

@@ -1,0 +1,7 @@
+"""How the weights of a model are stored and multiplied."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+WeightType = Literal["bf16", "fp16", "fp8"]

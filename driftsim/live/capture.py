@@ -1,0 +1,78 @@
+"""A capture: which engine, which workload, which policies in turn; then the runs, each a trace."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from driftsim.errors import InputError, RunError
+from driftsim.live.choices import EngineChoice, WorkloadChoice
+from driftsim.live.recorder import CapturePlan, Progress
+from driftsim.live.session import CaptureRun, check_places, interleaved, run_session
+from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.estimators import ORACLE, estimator_class
+from driftsim.scheduling.plugins import plugin_name
+from driftsim.scheduling.policies import policy_class
+from driftsim.trace.trace import Trace
+
+
+def capture(
+    out: Path | str,
+    *,
+    engine: EngineChoice | None = None,
+    workload: WorkloadChoice | None = None,
+    policies: Iterable[str | type] = ("fifo",),
+    estimator: str | type = "static",
+    admission: Admission | None = None,
+    repeats: int = 1,
+    max_in_flight: int | None = None,
+    force_lengths: bool = False,
+    seed: int = 0,
+    begun: Callable[[int, CaptureRun, int], None] = lambda number, run, requests: None,
+    progress: Callable[[Progress], None] = lambda progress: None,
+) -> list[tuple[Path, Trace]]:
+    """Run a workload through a real engine and record it: a folder and a trace for each policy and repeat, in turn.
+
+    out: the folder of the trace; of several runs, of their folders ``POLICY-REPEAT``. engine, workload: what to run
+    (default: vLLM in this process, the drift workload). force_lengths: outputs exactly as long as recorded, of a
+    workload that is a replay. begun: called with a run's number, the run and its requests. progress: called as
+    requests end. Runs that are there already are kept; the list ends with the first run that ends badly.
+
+    Raises ``InputError`` for what cannot be run, before anything is started, and ``RunError`` if nothing was recorded.
+    """
+    names = list(dict.fromkeys(plugin_name(policy) for policy in policies))
+    for name in names:
+        policy_class(name)
+    told = plugin_name(estimator)
+    if told == ORACLE:
+        raise InputError(f"the estimator {ORACLE!r} is told every length, and live nobody knows them; choose another")
+    estimator_class(told)
+    plans = [
+        CapturePlan(
+            policy=name,
+            estimator=told,
+            admission=admission or Admission(),
+            max_in_flight=max_in_flight,
+            force_lengths=force_lengths,
+            seed=seed,
+        )
+        for name in names
+    ]
+    runs = interleaved(Path(out), plans, repeats)
+    check_places(runs)  # before minutes are spent
+    make = (workload or WorkloadChoice(seed=seed)).prepare()
+    live = (engine or EngineChoice(seed=seed)).open()
+    try:
+        traces = asyncio.run(
+            run_session(
+                live,
+                lambda started: make(started.count_tokens),
+                runs,
+                lambda number, run, made: begun(number, run, len(made)),
+                progress,
+            )
+        )
+    except asyncio.CancelledError:
+        raise RunError("stopped before anything was recorded") from None
+    return [(run.folder, trace) for run, trace in zip(runs, traces, strict=False)]

@@ -1,0 +1,1 @@
+"""Everything before the engine, the same code simulated and live; it has no clock."""

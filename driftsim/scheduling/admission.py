@@ -1,0 +1,152 @@
+"""Admission turns a request into a job: a category, an estimate, a budget and a scheduling class.
+
+Every constant is a field whose default is the published system's value (arXiv 2606.02982), and each of its traps that
+lives here is a switch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from driftsim.errors import InputError
+from driftsim.records import Record
+from driftsim.request import Job, Request, Tier
+from driftsim.scheduling.accounting import Accounting, Unit
+from driftsim.scheduling.classify import FALLBACK
+
+Label = Literal["seen", "stripped"]
+Base = Literal["reference", "caps", "fit"]
+Feedback = Literal["base", "estimate"]
+Estimates = Literal["frozen", "refreshed"]
+DRIFTSCHED_BASE: Mapping[str, float] = MappingProxyType(
+    {"short_qa": 64.0, "summary": 256.0, "technical": 384.0, "report": 512.0}
+)
+DRIFTSCHED_SAFETY: Mapping[Tier, float] = MappingProxyType({Tier.PREMIUM: 1.2, Tier.STANDARD: 1.0, Tier.BATCH: 0.8})
+
+
+class Admission(Record):
+    """The reference's estimate, ``int(base x bias x safety x input factor)``, and every switch around it.
+
+    accounting: the unit of all lengths. ``words_per_token`` derives words where none were recorded.
+    label: whether the classifier sees the label that a prompt carries (trap 6).
+    base: ``reference`` and ``fit`` look ``base_table`` up; ``caps`` is the request's own ``max_tokens`` (trap 3).
+    safety: factor by tier (trap 5); all 1 switches it off. clamp_at_max_tokens: no estimate above the cap (trap 5).
+    feedback: what the correction divides by: the ``base`` alone (trap 4) or the whole ``estimate`` without its bias.
+    estimates: ``frozen`` at admission, or ``refreshed`` for all who wait whenever something is learned.
+    """
+
+    accounting: Unit = "tokenizer"
+    words_per_token: float | None = Field(default=None, gt=0)
+    label: Label = "seen"
+    base: Base = "reference"
+    base_fit_n: int = Field(default=10, gt=0)  # finished requests per category that a fitted table rests on
+    base_table: dict[str, float] = dict(DRIFTSCHED_BASE)
+    safety: dict[Tier, float] = dict(DRIFTSCHED_SAFETY)
+    input_scale: float = Field(default=1000.0, gt=0)  # prompt length that would double the estimate
+    input_cap: float = Field(default=1.5, ge=1)
+    clamp_at_max_tokens: bool = False
+    feedback: Feedback = "base"
+    alpha: float = Field(default=0.1, gt=0, le=1)
+    clip_low: float = Field(default=0.25, gt=0)
+    clip_high: float = Field(default=3.0, gt=0)
+    estimates: Estimates = "frozen"
+    short: int = Field(default=128, gt=0)  # largest total budget of the scheduling class
+    medium: int = Field(default=512, gt=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.clip_low > self.clip_high:
+            raise InputError(f"clip_low {self.clip_low} is above clip_high {self.clip_high}")
+        if FALLBACK not in self.base_table or min(self.base_table.values()) <= 0:
+            raise InputError(f"base_table needs values above 0 and an entry {FALLBACK!r}, got {self.base_table}")
+        if set(self.safety) != set(Tier) or min(self.safety.values()) <= 0:
+            raise InputError(f"safety needs a factor above 0 for every tier, got {self.safety}")
+        if self.words_per_token is not None and self.accounting != "whitespace":
+            raise InputError("words_per_token is for the accounting 'whitespace' only")
+        return self
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The admission that ``values``, such as a trace's ``header.admission``, describe; other keys are ignored.
+
+        Raises ``InputError`` naming the switch, its value and what is wrong with it.
+        """
+        return super().of({name: values[name] for name in cls.model_fields if name in values})
+
+    @cached_property
+    def unit(self) -> Accounting:
+        """The accounting that counts every length here."""
+        return Accounting(self.accounting, self.words_per_token)
+
+    @cached_property
+    def _table(self) -> dict[str, float] | None:
+        """The base table, if the base is one."""
+        return None if self.base == "caps" else self.base_table
+
+    @cached_property
+    def _input(self) -> tuple[bool, float, float]:
+        """What the input factor hangs on, at hand: whether tokens are counted, scale, cap."""
+        return self.accounting == "tokenizer", self.input_scale, self.input_cap
+
+    @property
+    def category_column(self) -> str:
+        """The trace column that holds the category that admission sees."""
+        return "predicted_category" if self.label == "seen" else "predicted_category_unlabelled"
+
+    def base_of(self, request: Request, category: str) -> float:
+        """The base budget; a category that the table lacks counts as ``short_qa``."""
+        table = self._table
+        if table is None:
+            return float(request.max_tokens)
+        return table[category] if category in table else table[FALLBACK]
+
+    def factors(self, request: Request) -> float:
+        """Safety factor of the tier times the input factor of the prompt."""
+        return self.safety[request.tier] * self.input_factor(request)
+
+    def input_factor(self, request: Request) -> float:
+        """The factor of the prompt's length, from 1 to ``input_cap``."""
+        tokens, scale, cap = self._input
+        factor = 1 + (request.prompt_tokens if tokens else self.prompt_length(request)) / scale
+        return factor if factor < cap else cap
+
+    def prompt_length(self, request: Request) -> int:
+        """The prompt's length in the accounting's unit."""
+        return self.unit.length(request.prompt_tokens, request.prompt_words)
+
+    def estimate(self, request: Request, category: str, bias: float) -> int:
+        """The expected output length under ``bias``.
+
+        >>> r = Request("r", "a", Tier.PREMIUM, "", 0.0, prompt_tokens=100, prompt_words=None, max_tokens=64)
+        >>> Admission().estimate(r, "short_qa", 1.0)  # 64 x 1.2 x 1.1 = 84.48
+        84
+        >>> Admission(clamp_at_max_tokens=True).estimate(r, "short_qa", 1.0)
+        64
+        """
+        length = int(self.base_of(request, category) * bias * self.factors(request))
+        return min(length, request.max_tokens) if self.clamp_at_max_tokens else length
+
+    def measured_bias(self, job: Job, output_length: int) -> float:
+        """Observed over expected length, clipped: what one observation says the bias should have been."""
+        expected = self.base_of(job.request, job.predicted_category)
+        if self.feedback == "estimate":
+            expected *= self.factors(job.request)
+        bias = output_length / expected
+        if bias < self.clip_low:
+            return self.clip_low
+        return bias if bias < self.clip_high else self.clip_high
+
+    def scheduling_class(self, total: int) -> str:
+        """``short``, ``medium`` or ``long`` for a total of prompt and output, in the accounting's unit.
+
+        >>> [Admission().scheduling_class(total) for total in (128, 129, 512, 513)]
+        ['short', 'medium', 'medium', 'long']
+        """
+        if total <= self.short:
+            return "short"
+        return "medium" if total <= self.medium else "long"

@@ -1,0 +1,120 @@
+"""The dispatcher admits requests, lets the policy choose who enters the engine, and learns from who leaves it.
+
+It is the same object in front of a simulated and of a real engine, and it has no clock: every call is told ``now``,
+in seconds since the run began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from driftsim.errors import InputError
+from driftsim.request import TIER_RANK, Job, Request
+from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.estimators import Estimator
+from driftsim.scheduling.policies import Policy
+
+
+class Engine(Protocol):
+    """What serves jobs. It tells the dispatcher's driver of first tokens and finishes in its own way."""
+
+    def room(self) -> int:
+        """Jobs it would take now."""
+        ...
+
+    def submit(self, job: Job, true_length: int | None) -> None:
+        """Take ``job``; a simulated engine is told the true output length in tokens, a real one finds it out."""
+        ...
+
+    def abort(self, job: Job) -> None:
+        """Drop ``job`` at the next step boundary."""
+        ...
+
+
+class Departure(NamedTuple):
+    """A job that left the engine. ``output_length`` is in the accounting's unit, None where nothing can be learned."""
+
+    job: Job
+    output_length: int | None
+    censored: bool
+
+
+class Dispatcher:
+    """Admit, queue, release, learn. At most ``max_in_flight`` jobs are inside the engine; None means no limit.
+
+    At one instant, tell it of all departures and all arrivals before asking it for jobs: then simultaneous events
+    have one outcome, whatever their order.
+    """
+
+    def __init__(
+        self, policy: Policy, estimator: Estimator, admission: Admission, max_in_flight: int | None = None
+    ) -> None:
+        if max_in_flight is not None and max_in_flight < 1:
+            raise InputError(f"max_in_flight must be at least 1, got {max_in_flight}")
+        self.policy = policy
+        self.estimator = estimator
+        self.admission = admission
+        self.max_in_flight = max_in_flight
+        self.in_flight: dict[int, int] = {}  # id(job) -> order of dispatch
+        self.dispatched = 0
+        self._counts_tokens = admission.accounting == "tokenizer"
+        self._waiting: dict[int, Job] | None = None  # id(job) -> job, kept only to refresh estimates
+        if admission.estimates == "refreshed":
+            if not hasattr(policy, "rekey"):
+                raise InputError(f"policy {type(policy).__name__} has no rekey(), so estimates cannot be refreshed")
+            self._waiting = {}
+
+    def arrive(self, request: Request, category: str, now: float, index: int = -1) -> Job:
+        """Admit ``request``, of predicted ``category``, and queue it; ``index`` is its row in the workload."""
+        job = Job(request, category, 0, 0, 1.0, "", index, TIER_RANK[request.tier])
+        self._estimate(job, now)
+        self.policy.push(job, now)
+        if self._waiting is not None:
+            self._waiting[id(job)] = job
+        return job
+
+    def finished(self, departures: Sequence[Departure], now: float) -> None:
+        """Free the slots of ``departures`` and learn from them, in order of dispatch."""
+        ordered, in_flight = departures, self.in_flight
+        if len(departures) > 1:
+            ordered = sorted(departures, key=lambda gone: in_flight[id(gone.job)])
+        for departure in ordered:
+            del in_flight[id(departure.job)]
+            if departure.output_length is not None:
+                self.estimator.observe(departure.job, departure.output_length, departure.censored, now)
+        if self._waiting is not None and departures:
+            for job in self._waiting.values():
+                self._estimate(job, now)
+            self.policy.rekey()  # type: ignore[attr-defined]  # checked in the constructor
+
+    @property
+    def may_release(self) -> bool:
+        """Whether somebody waits and the limit in flight has room."""
+        return len(self.policy) > 0 and (self.max_in_flight is None or len(self.in_flight) < self.max_in_flight)
+
+    def release(self, room: int, now: float) -> list[Job]:
+        """The jobs to hand to an engine that would take ``room`` more, in order; they count as in flight from now."""
+        policy, in_flight, jobs = self.policy, self.in_flight, list[Job]()
+        count = len(policy)
+        if count > room:
+            count = room
+        if self.max_in_flight is not None and count > self.max_in_flight - len(in_flight):
+            count = self.max_in_flight - len(in_flight)
+        while count > 0:
+            job = policy.pop(now)
+            jobs.append(job)
+            in_flight[id(job)] = self.dispatched
+            self.dispatched += 1
+            if self._waiting is not None:
+                del self._waiting[id(job)]
+            count -= 1
+        return jobs
+
+    def _estimate(self, job: Job, now: float) -> None:
+        request, admission = job.request, self.admission
+        estimate = self.estimator.estimate(request, job.predicted_category, now)
+        job.estimate, job.bias = estimate.length, estimate.bias
+        prompt = request.prompt_tokens if self._counts_tokens else admission.prompt_length(request)
+        job.budget = budget = prompt + estimate.length
+        job.scheduling_class = admission.scheduling_class(budget)

@@ -1,0 +1,249 @@
+"""An estimator predicts a request's output length at admission, and learns from the truth once it is out.
+
+Adding one: a class with ``estimate`` and ``observe``, and its line in ``ESTIMATORS``.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from driftsim.errors import InputError
+from driftsim.request import Job, Request, quick
+from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.plugins import declared, declared_names, is_plugin, plugin
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """An expected output length, in the accounting's unit, and the bias that went into it."""
+
+    length: int
+    bias: float
+
+
+quick_estimate = quick(Estimate)
+SURE = 30.0  # log odds beyond which more would only make it slower to come round
+
+
+class Estimator(Protocol):
+    """Predict, then learn from the delayed truth. ``now`` is seconds since the run began; there is no other clock."""
+
+    def estimate(self, request: Request, category: str, now: float) -> Estimate:
+        """The output length to expect of ``request``, whose predicted category is ``category``."""
+        ...
+
+    def observe(self, job: Job, output_length: int, censored: bool, now: float) -> None:
+        """Learn that ``job`` came out ``output_length`` long; ``censored``: it was cut off and might have gone on."""
+        ...
+
+
+class Static:
+    """Bias off: the reference's estimate with a bias of 1 for ever (arXiv 2606.02982)."""
+
+    def __init__(self, admission: Admission) -> None:
+        self.admission = admission
+
+    def estimate(self, request: Request, category: str, now: float) -> Estimate:
+        """The estimate at bias 1."""
+        return quick_estimate(self.admission.estimate(request, category, 1.0), 1.0)
+
+    def observe(self, job: Job, output_length: int, censored: bool, now: float) -> None:
+        """Nothing is learned."""
+
+
+class Ema:
+    """The reference's correction: per predicted category, an exponential moving average of the measured bias.
+
+    ``bias <- (1 - alpha) bias + alpha clip(observed / expected)``, from 1 (arXiv 2606.02982). Censored outputs are
+    learned from like any other, as the reference does.
+    """
+
+    def __init__(self, admission: Admission) -> None:
+        self.admission = admission
+        self.bias: dict[str, float] = {}
+
+    def estimate(self, request: Request, category: str, now: float) -> Estimate:
+        """The estimate at the category's present bias."""
+        bias = self.bias.get(category, 1.0)
+        return quick_estimate(self.admission.estimate(request, category, bias), bias)
+
+    def observe(self, job: Job, output_length: int, censored: bool, now: float) -> None:
+        """Move the category's bias towards what this output says it should have been."""
+        category, alpha = job.predicted_category, self.admission.alpha
+        old = self.bias.get(category, 1.0)
+        self.bias[category] = (1 - alpha) * old + alpha * self.admission.measured_bias(job, output_length)
+
+
+class Recent:
+    """The last ``size`` observations of one kind, in order of their value; each with the limit that cut it off.
+
+    An observation that ended by itself has the limit infinity.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._by_age: deque[tuple[float, float]] = deque()
+        self._sorted: list[tuple[float, float]] = []
+        self._medians: dict[float, float] = {}  # by limit
+
+    def __len__(self) -> int:
+        return len(self._sorted)
+
+    def add(self, value: float, limit: float) -> None:
+        """Take an observation in, and let go of the oldest if there are more than ``size``."""
+        self._medians.clear()
+        self._by_age.append((value, limit))
+        insort(self._sorted, (value, limit))
+        if len(self._sorted) > self.size:
+            del self._sorted[bisect_left(self._sorted, self._by_age.popleft())]
+
+    def median(self, limit: float) -> float:
+        """The median under ``limit``; an observation cut off below that only says that it is longer than it is.
+
+        Kaplan and Meier's (1958); where the curve does not come down to a half, the largest observation.
+        """
+        if limit not in self._medians:
+            left, surviving = len(self._sorted), 1.0
+            found = self._sorted[-1][0]
+            for value, cut in self._sorted:
+                if cut >= limit:
+                    surviving *= 1 - 1 / left
+                    if surviving <= 0.5 + 1e-9:
+                        found = value
+                        break
+                left -= 1
+            self._medians[limit] = found
+        return self._medians[limit]
+
+
+class Ratios:
+    """Partial pooling of median ratios over category and tenant.
+
+    A ratio is that of an output to all that the reference would have expected without a bias, prompt factor included
+    (trap 4), but for the tier's safety factor, which is a margin and no forecast (trap 5). The median leaves the
+    smallest MAE. Per predicted category it is shrunk towards 1, and per tenant within it towards the category's (Gelman
+    and Hill 2006, ch. 12). An output cut off at a lower limit than the request's is only a lower bound (trap 3).
+    """
+
+    window = 256  # observations that count, a category or a tenant within it
+    category_strength = 16.0  # observations that the prior is worth: log ratios scatter far more than categories do
+    tenant_strength = 100.0  # tenants differ less than categories
+
+    def __init__(self, admission: Admission) -> None:
+        self.admission = admission
+        self._recent: dict[tuple[str, ...], Recent] = {}
+
+    def length(self, request: Request, category: str) -> float:
+        """The output length to expect, which is not above ``max_tokens``."""
+        ratio = 0.0  # its logarithm
+        for key, strength in (
+            ((category,), self.category_strength),
+            ((category, request.tenant), self.tenant_strength),
+        ):
+            if recent := self._recent.get(key):
+                count = len(recent)
+                ratio = (count * recent.median(request.max_tokens) + strength * ratio) / (count + strength)
+        return min(self.unbiased(request, category) * math.exp(ratio), float(request.max_tokens))
+
+    def learn(self, request: Request, category: str, output_length: int, censored: bool) -> None:
+        """Take a ratio in, for the category and for the tenant within it."""
+        ratio = math.log(max(output_length, 1) / self.unbiased(request, category))
+        limit = request.max_tokens if censored else math.inf
+        for key in ((category,), (category, request.tenant)):
+            self._recent.setdefault(key, Recent(self.window)).add(ratio, limit)
+
+    def unbiased(self, request: Request, category: str) -> float:
+        """What a ratio of 1 stands for."""
+        return self.admission.base_of(request, category) * self.admission.input_factor(request)
+
+
+class Pooled:
+    """The reference's correction, mended and hedged: pooled median ratios, mixed with the reference's own estimate.
+
+    Each of the two is weighted by how little it has erred so far, as a share of ``max_tokens`` (exponential weights,
+    Cesa-Bianchi and Lugosi 2006, ch. 2). So where there is little to learn from, it does about as the reference does,
+    and never errs much more than the better of the two.
+    """
+
+    trust = 0.3  # in the ratios before anything is known; the rest is in the reference
+    rate = 1.0  # an error of max_tokens more than the other's costs a factor of e
+
+    def __init__(self, admission: Admission) -> None:
+        self.ratios, self.reference = Ratios(admission), Ema(admission)
+        self._odds = math.log(self.trust / (1 - self.trust))  # logarithm of the ratios' odds
+        self._said: dict[str, tuple[float, float]] = {}  # at admission, by id of those who have not finished
+
+    def estimate(self, request: Request, category: str, now: float) -> Estimate:
+        """The weighted estimate, and the bias that would have led to it."""
+        ratios, reference = self._both(request, category, now)
+        self._said.setdefault(request.id, (ratios, reference))
+        weight = 1 / (1 + math.exp(-self._odds))
+        length = max(1, round(weight * ratios + (1 - weight) * reference))
+        return quick_estimate(length, length / self.ratios.unbiased(request, category))
+
+    def observe(self, job: Job, output_length: int, censored: bool, now: float) -> None:
+        """Weigh both anew, by what they said at admission; requests end in an order that makes hindsight look good."""
+        request, category = job.request, job.predicted_category
+        if said := self._said.pop(request.id, None):
+            ratios, reference = (abs(length - output_length) for length in said)
+            odds = self._odds + self.rate * (reference - ratios) / request.max_tokens
+            self._odds = min(max(odds, -SURE), SURE)
+        self.ratios.learn(request, category, output_length, censored)
+        self.reference.observe(job, output_length, censored, now)
+
+    def _both(self, request: Request, category: str, now: float) -> tuple[float, float]:
+        reference = self.reference.estimate(request, category, now).length
+        return self.ratios.length(request, category), float(min(reference, request.max_tokens))
+
+
+class Oracle:
+    """Was given every true output length, by request id: what a perfect estimate would buy."""
+
+    def __init__(self, outputs: Mapping[str, int]) -> None:
+        self.outputs = outputs
+
+    def estimate(self, request: Request, category: str, now: float) -> Estimate:
+        """The true length."""
+        return Estimate(self.outputs[request.id], 1.0)
+
+    def observe(self, job: Job, output_length: int, censored: bool, now: float) -> None:
+        """There is nothing left to learn."""
+
+
+ESTIMATORS: dict[str, Callable[[Admission], Estimator]] = {
+    "static": Static,
+    "ema": Ema,
+    "pooled": Pooled,
+}
+ORACLE = "oracle"  # the one estimator that is given the truth
+
+
+def estimator_class(name: str) -> Callable[..., Estimator]:
+    """The class that ``name`` stands for: ours, a declared one, or one that it says the place of.
+
+    Raises ``InputError`` if there is none, or it is no estimator.
+    """
+    if is_plugin(name):
+        found = plugin(name)
+    elif name == ORACLE or name in ESTIMATORS:
+        return ESTIMATORS.get(name, Oracle)
+    elif name in declared_names("estimator"):
+        found = declared("estimator")[name]
+    else:
+        known = ", ".join([*ESTIMATORS, ORACLE, *declared_names("estimator")])
+        raise InputError(f"unknown estimator {name!r}; choose one of {known}, or give module:Class")
+    missing = [method for method in ("estimate", "observe") if not hasattr(found, method)]
+    if missing:
+        raise InputError(f"{name}: is no estimator, it has no {missing[0]}(); see Estimator in driftsim/estimators.py")
+    return found
+
+
+def make_estimator(name: str, admission: Admission, outputs: Mapping[str, int]) -> Estimator:
+    """A fresh estimator; only the oracle is handed ``outputs``. Raises ``InputError`` if ``name`` is unknown."""
+    found = estimator_class(name)
+    return found(outputs) if name == ORACLE else found(admission)

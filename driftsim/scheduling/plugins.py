@@ -1,0 +1,107 @@
+"""Policies and estimators of the user's own, by ``module:Class``, ``path/to/file.py:Class`` or entry point.
+
+An entry point is declared by a package, in the group ``driftsim.policies`` or ``driftsim.estimators``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from driftsim.errors import InputError
+
+GROUPS = {"policy": "driftsim.policies", "estimator": "driftsim.estimators"}
+
+
+_given: dict[str, type] = {}  # classes that were given as such, by the name that stands for each
+
+
+def give_class(kind: type, name: str = "") -> str:
+    """Make the class ``kind`` known under ``name``, and return the name: ``module:Class`` unless another is given."""
+    name = name or f"{kind.__module__}:{kind.__qualname__}"
+    _given[name] = kind
+    return name
+
+
+def plugin_name(what: str | type) -> str:
+    """The name of a policy or an estimator; a class becomes known under the name that is returned."""
+    return what if isinstance(what, str) else give_class(what)
+
+
+def given_classes() -> dict[str, type]:
+    """The classes that were given, by name: what another process must be told."""
+    return dict(_given)
+
+
+def is_plugin(name: str) -> bool:
+    """Whether ``name`` says where a class is."""
+    return ":" in name
+
+
+def plugin(name: str) -> type:
+    """The class that ``module:Class`` or ``file.py:Class`` names. Raises ``InputError`` if there is none."""
+    return _given[name] if name in _given else _loaded(name)
+
+
+@cache
+def _loaded(name: str) -> type:
+    place, _, attribute = name.rpartition(":")
+    module = _from_file(place) if place.endswith(".py") else _from_path(place)
+    found = getattr(module, attribute, None)
+    if not inspect.isclass(found):
+        known = [
+            key for key, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module.__name__
+        ]
+        raise InputError(f"{name}: {place} has no class {attribute!r}; it has {', '.join(known) or 'none'}")
+    return found
+
+
+def _from_file(place: str) -> ModuleType:
+    file = Path(place).resolve()
+    if not file.is_file():
+        raise InputError(f"{place}: no such file; a plug-in is module:Class or path/to/file.py:Class")
+    name = f"driftsim_plugin_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise InputError(f"{place}: does not import ({type(error).__name__}: {error})") from None
+    return module
+
+
+def _from_path(place: str) -> ModuleType:
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # the folder that the command is run in, as python -m has it
+    try:
+        return importlib.import_module(place)
+    except Exception as error:
+        raise InputError(f"{place}: does not import ({type(error).__name__}: {error})") from None
+
+
+def declared(kind: str) -> dict[str, type]:
+    """What installed packages declare of a ``kind``, policy or estimator, by name."""
+    return {point.name: point.load() for point in entry_points(group=GROUPS[kind])}
+
+
+def declared_names(kind: str) -> list[str]:
+    """The names of these, without importing them."""
+    return [point.name for point in entry_points(group=GROUPS[kind])]
+
+
+def source_digest(found: type) -> str:
+    """SHA-256 of the source file that a plug-in's class is in, as hexadecimal."""
+    return hashlib.sha256(Path(inspect.getfile(found)).read_bytes()).hexdigest()

@@ -1,0 +1,78 @@
+"""The scenario and the workload that repeat a recorded run as it was measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from driftsim.errors import TraceError
+from driftsim.latency.profile import Profile
+from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.policies import STOCK, policy_class
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.trace.header import EngineSettings
+from driftsim.trace.trace import Trace
+from driftsim.workloads.replay import as_recorded
+from driftsim.workloads.workload import Workload
+
+
+def as_measured(trace: Trace, profile: Profile, name: str = "trace", **switches: Any) -> tuple[Scenario, Workload]:
+    """The scenario and the workload that repeat ``trace`` as it was measured, with ``profile``'s step times.
+
+    Arrivals, lengths, policy, estimator and limit in flight are the recorded ones; ``switches`` are the scenario's.
+    Raises ``TraceError`` if the trace names a policy that is not known, or nothing in it finished.
+    """
+    header = trace.header
+    policy = str(header.admission.get("policy", STOCK))
+    try:
+        policy_class(policy)
+    except ValueError as error:
+        raise TraceError(f"{name}/header.json: {error}") from None
+    profile = profile.changed(engine=settings_as_told(header.engine, profile.engine))
+    if received_at_arrival(trace):  # nothing lies between the two
+        profile = profile.changed(submit_lag_s=0.0)
+    settings: dict[str, Any] = {"seed": header.seed or 0} | switches
+    scenario = Scenario(
+        profile=profile,
+        policy=policy,
+        estimator=str(header.admission.get("estimator", "static")),
+        admission=Admission.of(header.admission),
+        max_in_flight=header.max_in_flight,
+        **settings,
+    )
+    return scenario, as_recorded(trace)
+
+
+def settings_as_told(recorded: EngineSettings, known: EngineSettings) -> EngineSettings:
+    """The recorded engine's settings; for those that it did not tell, the ``known`` ones."""
+    values = {name: getattr(known, name) for name in recorded.assumed}
+    for name in {"max_model_len", "kv_blocks"} & values.keys():  # guessed large enough for the run
+        values[name] = max(values[name], getattr(recorded, name))
+    return recorded.changed(**values)
+
+
+def simulate_as_measured(trace: Trace, profile: Profile, name: str = "trace", **switches: Any) -> Trace:
+    """``trace`` simulated as it was measured; ``switches`` are the scenario's. Raises as ``as_measured`` does.
+
+    An engine core receives requests between two steps only. Where the recorded arrivals are such times, so are the
+    simulated ones: latencies count from the receipt on both sides.
+    """
+    return anchored(trace, simulate(*as_measured(trace, profile, name, **switches)))
+
+
+def received_at_arrival(trace: Trace) -> bool:
+    """Whether the trace's arrivals are the times at which the engine's core received the requests."""
+    return bool((trace.requests["arrival_s"] == trace.requests["queued_s"]).all())
+
+
+def anchored(recorded: Trace, simulated: Trace) -> Trace:
+    """``simulated`` with arrivals of the recorded kind.
+
+    If the recorded arrivals are receipt times at the engine core, replace the simulated arrivals by the simulated
+    receipt times, so that latencies count from the same event.
+    """
+    if not received_at_arrival(recorded):
+        return simulated
+    received = simulated.requests["queued_s"]
+    return replace(simulated, requests=simulated.requests.assign(arrival_s=received, dispatch_s=received))

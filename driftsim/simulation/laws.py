@@ -1,0 +1,252 @@
+"""The laws that every policy and estimator is held to, as checks that any class can be put through.
+
+The same laws hold for ours, in the tests. A law that fails says what it saw.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from driftsim.errors import InputError
+from driftsim.latency.noise import Noise
+from driftsim.latency.profile import Profile
+from driftsim.request import Job, Request, Tier
+from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.classify import CATEGORIES
+from driftsim.scheduling.estimators import ESTIMATORS, estimator_class, make_estimator
+from driftsim.scheduling.plugins import is_plugin
+from driftsim.scheduling.policies import POLICIES, STOCK, make_policy, policy_class
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.trace.header import EngineSettings, Phase, WorkloadInfo
+from driftsim.trace.schema import FINISHED, TIER_NAMES
+from driftsim.workloads.workload import COLUMNS, Workload
+
+ROUNDS = 12  # random workloads
+LONGER = 500  # tokens, that a request turns out to have
+LARGE = 20_000  # jobs in a queue
+SLOWER = 20.0  # a decision in a long queue, times one in a short queue, is a scan
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A law, and what was seen where it fails; empty: it holds."""
+
+    law: str
+    counterexample: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether no counterexample was found."""
+        return not self.counterexample
+
+
+def _profile(slots: int) -> Profile:
+    engine = EngineSettings(
+        version="0.32.0", max_num_seqs=slots, max_num_batched_tokens=256, max_model_len=2048, kv_blocks=2000,
+        block_size=16,
+    )  # fmt: skip
+    return Profile(
+        engine=engine, intercept_s=0.01, prefill_token_s=1e-5, decode_request_s=1e-4, context_token_s=1e-7,
+        noise=Noise(spread=0.1),
+    )  # fmt: skip
+
+
+def _workload(random: np.random.Generator) -> Workload:
+    count = int(random.integers(5, 60))
+    outputs = random.integers(1, 120, count)
+    table = pd.DataFrame({"request_id": [f"r{row}" for row in range(count)]}).assign(
+        tenant=random.choice(["a", "b", "c"], count),
+        tier=random.choice(TIER_NAMES, count),
+        phase="only",
+        category=random.choice(CATEGORIES, count),
+        predicted_category=random.choice(CATEGORIES, count),
+        prompt_tokens=random.integers(1, 200, count),
+        prompt_words=random.integers(1, 150, count),
+        max_tokens=np.maximum(outputs, 128),
+        offset_s=np.sort(np.round(random.exponential(0.05, count).cumsum(), 1)),  # many at one instant
+        output_tokens=outputs,
+        output_words=np.maximum(1, outputs * 3 // 4),
+        stops=random.random(count) < 0.7,
+        source=np.arange(count),
+    )
+    table["predicted_category_unlabelled"] = table["predicted_category"]
+    phase = Phase(name="only", requests=count)
+    return Workload(WorkloadInfo(name="conformance", phases=(phase,)), table[COLUMNS])
+
+
+def conformance(kind: str, name: str) -> list[Verdict]:
+    """The verdict of every law on a ``policy`` or ``estimator``. Raises ``InputError`` if ``name`` is none."""
+    policy, estimator = (name, "ema") if kind == "policy" else ("sjf", name)
+    (policy_class if kind == "policy" else estimator_class)(name)
+    laws: list[tuple[str, Callable[[], str]]] = [
+        ("every request leaves exactly once", lambda: _over(policy, estimator, _once)),
+        ("the same run gives the same trace", lambda: _over(policy, estimator, _same)),
+        ("the future cannot change the past", lambda: _over(policy, estimator, _causal)),
+    ]
+    if kind == "policy":
+        laws += [
+            ("pop gives each job once, IndexError when empty", lambda: _queue(name)),
+            ("a decision costs no scan of the queue", lambda: _no_scan(name)),
+        ]
+    else:
+        laws += [
+            ("estimates are whole numbers above 0", lambda: _estimates(name)),
+            ("two estimators share no state", lambda: _fresh(name)),
+        ]
+    return [Verdict(law, _seen(check)) for law, check in laws]
+
+
+def _seen(check: Callable[[], str]) -> str:
+    try:
+        return check()
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _over(policy: str, estimator: str, law: Callable[[Scenario, Workload], str]) -> str:
+    random = np.random.default_rng(1)
+    for _ in range(ROUNDS):
+        scenario = Scenario(profile=_profile(int(random.integers(1, 6))), policy=policy, estimator=estimator)
+        seen = law(scenario, _workload(random))
+        if seen:
+            return seen
+    return ""
+
+
+def _once(scenario: Scenario, workload: Workload) -> str:
+    rows = simulate(scenario, workload).requests
+    if rows["request_id"].duplicated().any() or len(rows) != len(workload):
+        return f"{len(workload)} requests came, {len(rows)} rows left"
+    lost = rows[~rows["finish_reason"].isin(FINISHED)]
+    if len(lost):
+        return f"request {lost['request_id'].iloc[0]!r} never finished"
+    order = rows.sort_values("dispatch_index")["dispatch_s"]
+    return "" if order.is_monotonic_increasing else "jobs were dispatched out of the order of their indexes"
+
+
+def _same(scenario: Scenario, workload: Workload) -> str:
+    one, other = (simulate(scenario, workload).requests for _ in range(2))
+    return "" if one.equals(other) else "two runs of one scenario differ"
+
+
+def _causal(scenario: Scenario, workload: Workload) -> str:
+    """Lengthen the request that finishes last: nothing that happened before that may change."""
+    roomy = workload.table.assign(max_tokens=workload.table["max_tokens"] + LONGER)  # the limit is no secret: it stays
+    rows = simulate(scenario, replace(workload, table=roomy)).requests
+    last = int(rows["finish_s"].to_numpy().argmax())
+    table = roomy.copy()
+    table.loc[last, "output_tokens"] += LONGER
+    table.loc[last, "stops"] = True
+    changed = simulate(scenario, replace(workload, table=table)).requests
+    before = float(rows["finish_s"].iloc[last])
+    names = ["dispatch_s", "first_token_s", "estimate", "budget", "dispatch_index"]
+    known = ((rows["dispatch_s"] < before) & (rows.index != last)).to_numpy()
+    differs = (rows.loc[known, names] != changed.loc[known, names]).any(axis=1)
+    if scenario.estimator == "oracle":
+        return ""
+    return f"request {rows['request_id'][differs.idxmax()]!r} was treated otherwise" if differs.any() else ""
+
+
+def _jobs(count: int) -> list[Job]:
+    random = np.random.default_rng(2)
+    tiers = list(Tier)
+    made = []
+    for row in range(count):
+        tier = tiers[int(random.integers(0, len(tiers)))]
+        tokens = int(random.integers(1, 500))
+        request = Request(f"r{row}", "abc"[row % 3], tier, "", row * 0.01, tokens, tokens, 512)
+        category, estimate = str(random.choice(CATEGORIES)), int(random.integers(1, 500))
+        job = Job(request, category, estimate, 0, index=row, priority=tier.rank)
+        job.budget = tokens + job.estimate
+        made.append(job)
+    return made
+
+
+def _queue(name: str) -> str:
+    policy = make_policy(name)
+    jobs = _jobs(300)
+    left: set[int] = set()
+    random = np.random.default_rng(3)
+    for row, job in enumerate(jobs):
+        policy.push(job, job.request.arrival)
+        left.add(id(job))
+        if random.random() < 0.4:
+            left.discard(id(policy.pop(job.request.arrival)))
+        if len(policy) != len(left):
+            return f"len() is {len(policy)} with {len(left)} jobs waiting, after {row + 1} arrivals"
+    while len(policy):
+        got = id(policy.pop(10.0))
+        if got not in left:
+            return "a job came out twice, or was never put in"
+        left.discard(got)
+    if left:
+        return f"{len(left)} jobs never came out"
+    try:
+        policy.pop(11.0)
+    except IndexError:
+        return ""
+    return "pop() of an empty policy gave something; it must raise IndexError"
+
+
+def _no_scan(name: str) -> str:
+    def each(count: int) -> float:
+        jobs = _jobs(count)
+        best = float("inf")
+        for _ in range(3):
+            policy = make_policy(name)
+            for job in jobs:
+                policy.push(job, job.request.arrival)
+            begin = time.process_time()
+            for _ in range(200):
+                policy.pop(count * 0.01)
+            best = min(best, time.process_time() - begin)
+        return best / 200
+
+    short, long = each(300), each(LARGE)
+    times = long / max(short, 1e-7)
+    return f"a decision among {LARGE:,} takes {times:.0f} times one among 300" if times > SLOWER else ""
+
+
+def _estimates(name: str) -> str:
+    estimator = make_estimator(name, Admission(), {f"r{row}": 50 for row in range(200)})
+    for job in _jobs(200):
+        made = estimator.estimate(job.request, job.predicted_category, job.request.arrival)
+        if not (isinstance(made.length, int) and made.length > 0):
+            return f"request {job.request.id!r} was estimated at {made.length!r}"
+        job.estimate = made.length
+        estimator.observe(job, 40 + job.index % 90, job.index % 5 == 0, job.request.arrival + 1)
+    return ""
+
+
+def _fresh(name: str) -> str:
+    outputs = {f"r{row}": 50 for row in range(200)}
+    jobs = _jobs(200)
+
+    def first() -> list[int]:
+        estimator = make_estimator(name, Admission(), outputs)
+        return [estimator.estimate(job.request, job.predicted_category, 0.0).length for job in jobs[:20]]
+
+    before = first()
+    taught = make_estimator(name, Admission(), outputs)
+    for job in jobs:
+        taught.observe(job, 400, False, 1.0)
+    return "" if first() == before else "what one instance learned, another knows"
+
+
+def verdicts(name: str) -> tuple[str, list[Verdict]]:
+    """Whether ``name`` is a policy or an estimator, and its verdicts. Raises ``InputError`` if it is neither."""
+    for kind, find in (("policy", policy_class), ("estimator", estimator_class)):
+        try:
+            find(name)
+        except InputError as error:
+            problem = error
+        else:
+            return kind, conformance(kind, name)
+    known = ", ".join([STOCK, *POLICIES, *ESTIMATORS])
+    raise problem if is_plugin(name) else InputError(f"{name!r} is neither policy nor estimator; ours are {known}")

@@ -1,0 +1,301 @@
+"""Run a workload under a scenario and return the trace: the simulator's main loop, around the one dispatcher."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from driftsim import __version__
+from driftsim.engine.barrier import BarrierEngine
+from driftsim.engine.clock import ARRIVE, RELEASE, Clock, Moment
+from driftsim.engine.continuous import ContinuousEngine
+from driftsim.engine.pipelined import engine_for
+from driftsim.engine.sequence import Sequence
+from driftsim.errors import InputError
+from driftsim.latency.noise import NoisyStepTime
+from driftsim.latency.steptime import TICKS_PER_SECOND, StepTime, ticks
+from driftsim.request import Job
+from driftsim.scheduling.accounting import Accounting
+from driftsim.scheduling.dispatcher import Departure, Dispatcher
+from driftsim.scheduling.estimators import ORACLE, make_estimator
+from driftsim.scheduling.policies import make_policy
+from driftsim.simulation.scenario import Scenario
+from driftsim.trace.builder import RequestRows
+from driftsim.trace.header import Header
+from driftsim.trace.schema import CENSORED, FINISHED, STEP_COLUMNS
+from driftsim.trace.tables import typed
+from driftsim.trace.trace import Trace
+from driftsim.workloads.arrivals import Arrivals
+from driftsim.workloads.workload import Workload, stream
+
+CLOCKS = "simulated seconds since the run began, exact to a picosecond"
+
+
+def simulate(scenario: Scenario, workload: Workload, *, record_steps: bool = False) -> Trace:
+    """The trace of ``workload`` under ``scenario``: the same scenario and workload give the same trace, bit by bit.
+
+    Raises ``InputError`` if the workload does not know its output lengths, or not in the unit of the accounting.
+    """
+    return Simulation(scenario, workload, record_steps).run()
+
+
+@contextmanager
+def collector_off() -> Iterator[None]:
+    """No search for cycles in the meantime: a run makes many small objects, and none that refer to each other."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+class Simulation:
+    """One run. Columns of the trace grow as lists, indexed by the row of the request in the workload."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        workload: Workload,
+        record_steps: bool = False,
+        engine: Callable[..., ContinuousEngine] | None = None,
+    ) -> None:
+        self.scenario = scenario
+        self.workload = workload
+        table = workload.table
+        if table["output_tokens"].isna().any():
+            raise InputError("a simulation needs every output length; this workload does not know them")
+        self.outputs = table["output_tokens"].astype(int).tolist()
+        self.stops = table["stops"].fillna(False).astype(bool).tolist()
+        self.observed = observed_lengths(workload, scenario.admission.unit)
+        self.env = Clock(initial_time=0)
+        profile = scenario.profile
+        lag = scenario.refill_lag and scenario.barrier is None  # the barrier's worker fetches its jobs itself
+        self.notify_lag = ticks(profile.notify_lag_s) if lag else 0
+        self.submit_lag = ticks(profile.submit_lag_s) if lag else 0
+        self.output_lag = ticks(profile.output_lag_s)
+        truth = dict(zip(table["request_id"], self.observed, strict=True)) if scenario.estimator == ORACLE else {}
+        self.dispatcher = Dispatcher(
+            make_policy(scenario.policy),
+            make_estimator(scenario.estimator, scenario.admission, truth),
+            scenario.admission,
+            scenario.limit,
+        )
+        self.steps: list[tuple[float, ...]] = []
+        self.engine: Any = (engine or _engine(scenario))(
+            self.env, profile.engine, step_times(scenario), ticks(profile.gap_s), self._left,
+            self.steps.append if record_steps else None,
+        )  # fmt: skip
+        self.arrivals = Arrivals(workload, ticks)
+        self.build = workload.requests()
+        self.categories = workload.categories(scenario.admission.category_column)
+        count = len(workload)
+        self.lives = RequestRows(count)
+        times, counts, texts = self.lives.times, self.lives.counts, self.lives.texts
+        self._admitted = (
+            times["arrival_s"], times["bias"], counts["estimate"], counts["budget"], texts["scheduling_class"],
+        )  # fmt: skip
+        self._dispatched = times["dispatch_s"], counts["dispatch_index"]
+        self._gone = (
+            times["queued_s"], times["scheduled_s"], times["first_token_s"], times["finish_s"],
+            counts["output_tokens"], counts["preemptions"], texts["finish_reason"],
+        )  # fmt: skip
+        self._awaited: float | None = None  # the arrival for which a timeout is under way
+        self._releasing = False  # now, or soon at this instant
+        self._again = False  # somebody left meanwhile
+
+    def run(self) -> Trace:
+        self._await_arrival()
+        with collector_off():
+            self.env.run()
+        return Trace(self._header(), self._requests(), self._steps() if self.engine.on_step else None)
+
+    def _await_arrival(self) -> None:
+        due = self.arrivals.next_at()
+        if due is not None and due != self._awaited:
+            self._awaited = due
+            Moment(self.env, int(due), ARRIVE, self._arrive)
+
+    def _arrive(self, _: object) -> None:
+        now = self.env._now
+        self._awaited = None
+        seconds = now / TICKS_PER_SECOND
+        arrival_s, bias, estimate, budget, classes = self._admitted
+        for row, _ in self.arrivals.take(now):
+            job = self.dispatcher.arrive(self.build(row, seconds), self.categories[row], seconds, row)
+            arrival_s[row] = seconds
+            bias[row] = job.bias
+            estimate[row] = job.estimate
+            budget[row] = job.budget
+            classes[row] = job.scheduling_class
+        self._await_arrival()
+        self._release_soon()
+
+    def _release_soon(self) -> None:
+        """At this instant, but after all arrivals and departures of it."""
+        if self._releasing:
+            self._again = True
+            return
+        if not self.dispatcher.may_release:
+            return
+        queue = self.env._queue  # what env.peek() looks at, without the calls
+        if not queue or queue[0][0] > self.env._now:
+            self._release(None)
+        else:
+            self._releasing = True
+            Moment(self.env, self.env._now, RELEASE, self._release)
+
+    def _release(self, _: object) -> None:
+        self._releasing, self._again = True, False  # who is turned away at once makes room for others, but after these
+        seconds = self.env._now / TICKS_PER_SECOND
+        moments, orders = self._dispatched
+        order, lag = self.dispatcher.dispatched, self.submit_lag
+        for job in self.dispatcher.release(self.engine.room(), seconds):
+            row = job.index
+            moments[row] = seconds
+            orders[row] = order
+            order += 1
+            if lag:
+                Moment(self.env, self.env._now + lag, ARRIVE, lambda _, job=job: self._submit(job))  # type: ignore[misc]
+            else:
+                self.engine.submit(job, self.outputs[row])
+        self._releasing = False
+        if self._again:
+            self._release_soon()
+
+    def _submit(self, job: Job) -> None:
+        self.engine.submit(job, self.outputs[job.index])
+
+    def _left(self, sequences: list[Sequence]) -> None:
+        queued_s, scheduled_s, first_token_s, finish_s, tokens, preemptions, reasons = self._gone
+        lag = self.output_lag
+        for sequence in sequences:
+            row = sequence.job.index
+            # vLLM looks for the end of sequence before it looks at limits (check_stop): the last token may be both.
+            if sequence.finish_reason == "length" and self.stops[row] and sequence.shown == self.outputs[row]:
+                sequence.finish_reason = "stop"
+            if sequence.queued is not None:
+                queued_s[row] = sequence.queued / TICKS_PER_SECOND
+            if sequence.scheduled is not None:
+                scheduled_s[row] = sequence.scheduled / TICKS_PER_SECOND
+            if sequence.first_token is not None:
+                first_token_s[row] = (sequence.first_token + lag) / TICKS_PER_SECOND
+            if sequence.finish is not None:
+                finish_s[row] = (sequence.finish + lag) / TICKS_PER_SECOND
+            tokens[row] = sequence.shown
+            preemptions[row] = sequence.preemptions
+            reasons[row] = sequence.finish_reason
+            if sequence.error is not None:
+                self.lives.texts["error"][row] = sequence.error
+            if sequence.batch is not None:
+                counts = self.lives.counts
+                counts["batch_id"][row], counts["batch_size"][row] = sequence.batch
+        if self.notify_lag:
+            Moment(self.env, self.env._now + self.notify_lag, ARRIVE, lambda _: self._departed(sequences))
+        else:
+            self._departed(sequences)
+
+    def _departed(self, sequences: list[Sequence]) -> None:
+        now, left = self.env._now, self.arrivals.left
+        self.dispatcher.finished([self._departure(sequence) for sequence in sequences], now / TICKS_PER_SECOND)
+        for sequence in sequences:
+            if left(sequence.job.index, now):
+                self._await_arrival()
+        self._release_soon()
+
+    def _departure(self, sequence: Sequence) -> Departure:
+        job, reason = sequence.job, sequence.finish_reason
+        if reason not in FINISHED:
+            return Departure(job, None, True)
+        length, full = self.observed[job.index], self.outputs[job.index]
+        if sequence.shown != full:  # cut short by a limit that the recorded run did not have: words shrink alike
+            length = round(length * sequence.shown / full)
+        return Departure(job, length, reason in CENSORED)
+
+    def _requests(self) -> pd.DataFrame:
+        return self.lives.table(self.workload.offered, output_words=self._words())
+
+    def _words(self) -> Any:
+        """The recorded words, in proportion where a limit that the recorded run did not have cut the output short."""
+        words = self.workload.output_words
+        shown, full = np.frombuffer(self.lives.counts["output_tokens"], dtype=np.int64), np.array(self.outputs)
+        cut = shown != full
+        if cut.any():
+            words = words.where(~cut, (words.astype("float64") * shown / full).round().astype("Int64"))
+        return words.array.copy()  # nothing of the workload's own, which other runs share
+
+    def _steps(self) -> pd.DataFrame:
+        table = pd.DataFrame(self.steps, columns=[column.name for column in STEP_COLUMNS])
+        for name in ("start_s", "duration_s"):
+            table[name] = table[name] / TICKS_PER_SECOND
+        return typed(table, STEP_COLUMNS, "simulated steps")
+
+    def _header(self) -> Header:
+        scenario, profile = self.scenario, self.scenario.profile
+        switches = {
+            "refill_lag": scenario.refill_lag,
+            "noise": scenario.noise,
+            **scenario.admission.model_dump(mode="json"),
+        }
+        starts = [start / TICKS_PER_SECOND for start in self.arrivals.starts()]
+        phases = tuple(
+            phase.changed(start_s=start) for phase, start in zip(self.workload.info.phases, starts, strict=True)
+        )
+        return Header(
+            kind="simulated",
+            driftsim_version=__version__,
+            engine=profile.engine.changed(name="continuous" if scenario.barrier is None else "microbatch"),
+            model=profile.model,
+            hardware=profile.hardware,
+            workload=self.workload.info.changed(phases=phases),
+            admission={"policy": scenario.policy, "estimator": scenario.estimator, **switches},
+            max_in_flight=scenario.limit,
+            seed=scenario.seed,
+            profile_digest=profile.digest,
+            clocks=CLOCKS,
+            notes=self.workload.notes,
+        )
+
+
+def _engine(scenario: Scenario) -> Callable[..., Any]:
+    """What serves the jobs of ``scenario``: batch after batch, or continuously."""
+    if scenario.barrier is not None:
+        barrier = scenario.barrier
+        fill, idle = ticks(barrier.fill_s), ticks(barrier.idle_s)
+        return partial(BarrierEngine, batch_size=barrier.batch_size, fill=fill, idle=idle)
+    return engine_for(scenario.profile.engine)
+
+
+def step_times(scenario: Scenario) -> StepTime:
+    """The profile's step-time model, with its noise if the scenario wants it.
+
+    Raises ``InputError`` if the profile knows of no noise.
+    """
+    profile = scenario.profile
+    model = profile.step_time()
+    if not scenario.noise:
+        return model
+    if profile.noise is None:
+        raise InputError("the profile has no noise to draw step times from; fit it again with driftsim calibrate")
+    return NoisyStepTime(model, profile.noise, stream(scenario.seed, "noise"))
+
+
+def observed_lengths(workload: Workload, unit: Accounting) -> list[int]:
+    """True output lengths in the accounting's unit. Raises ``InputError`` where words are missing."""
+    table = workload.table
+    prompts = unit.lengths(table["prompt_tokens"], table["prompt_words"])
+    outputs = unit.lengths(table["output_tokens"], table["output_words"])
+    for name, lengths in (("prompt_words", prompts), ("output_words", outputs)):
+        if np.isnan(lengths).any():
+            raise InputError(
+                f"whitespace accounting needs {name}, which is empty for request "
+                f"{table['request_id'].iloc[int(np.isnan(lengths).argmax())]!r}; give --words-per-token"
+            )
+    return [int(length) for length in outputs]

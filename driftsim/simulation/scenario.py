@@ -1,0 +1,50 @@
+"""A scenario is everything that determines a simulated run, next to the workload it is run on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pydantic import Field
+
+from driftsim.latency.profile import Profile
+from driftsim.records import Record
+from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.policies import STOCK
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """One setting of every switch.
+
+    ``max_in_flight`` None means the engine's ``max_num_seqs``, behind a barrier its batch; the policy ``stock`` is FIFO
+    with no limit at all.
+    ``refill_lag`` off lets an outside dispatcher refill a freed slot before the next step, as no real one can.
+    ``barrier``: the published system's worker, which serves one batch at a time, instead of continuous batching; it
+    fetches its jobs itself, so that nothing lags.
+    ``noise`` draws step times around the profile's, by ``seed``.
+    """
+
+    profile: Profile
+    policy: str = "fifo"
+    estimator: str = "static"
+    admission: Admission = field(default_factory=Admission)
+    max_in_flight: int | None = None
+    refill_lag: bool = True
+    noise: bool = False
+    barrier: Barrier | None = None
+    seed: int = 0
+
+    @property
+    def limit(self) -> int | None:
+        """Jobs allowed inside the engine; None is no limit."""
+        if self.policy == STOCK or (self.barrier is not None and self.max_in_flight is None):
+            return None
+        return self.profile.engine.max_num_seqs if self.max_in_flight is None else self.max_in_flight
+
+
+class Barrier(Record):
+    """The worker's constants; the defaults are the published system's."""
+
+    batch_size: int = Field(default=32, gt=0)
+    fill_s: float = Field(default=0.010, ge=0)  # that a batch waits for more
+    idle_s: float = Field(default=1.0, ge=0)  # that a worker sleeps who finds nothing

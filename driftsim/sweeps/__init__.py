@@ -1,0 +1,1 @@
+"""Many scenarios into a store, and what the store says."""

@@ -1,0 +1,162 @@
+"""A baseline is what results are held against: runs that are simulated again, and repeats of captured ones."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from driftsim import __version__
+from driftsim.errors import InputError
+from driftsim.metrics import LATENCIES, PERCENTILES, summary
+from driftsim.records import Record, first_problem
+from driftsim.scheduling.admission import Admission
+from driftsim.simulation.spec import ScenarioSpec
+from driftsim.sweeps.recorder import Watch, unwatched
+from driftsim.sweeps.runner import sweep
+from driftsim.sweeps.store import Store
+from driftsim.sweeps.tasks import plan, spec_key
+from driftsim.trace.trace import Trace
+
+SIMULATED = 0.001  # relative tolerance of a deterministic value
+CAPTURED = 0.05  # of a measured one, beyond its interval
+BETTER: dict[str, Literal["lower", "higher"]] = {
+    **{f"{name}_{stat}_s": "lower" for name in LATENCIES for stat in ("mean", *PERCENTILES)},
+    **dict.fromkeys(("mae", "rmse", "makespan_s", "rejected", "errors", "preemptions"), "lower"),
+    **dict.fromkeys(("kendall_tau", "jain_index", "finished"), "higher"),
+}
+GATED = (
+    *(f"{name}_{stat}_s" for name in LATENCIES for stat in ("mean", *PERCENTILES)),
+    "mae",
+    "rmse",
+    "kendall_tau",
+    "finished",
+)
+
+
+class BaselineRun(Record):
+    """One run of the baseline: what it is, and what it came to."""
+
+    name: str
+    key: str
+    scenario: dict[str, Any]  # a spec; its paths count from the baseline's folder
+    metrics: dict[str, float]
+
+
+class Captured(Record):
+    """Repeats of a captured run: each metric's values, in order of capture."""
+
+    name: str
+    metrics: dict[str, list[float]]
+
+
+class Baseline(Record):
+    """What results are held against."""
+
+    schema_version: Literal[1] = 1
+    driftsim_version: str = __version__
+    reason: str
+    tolerance: float = Field(default=SIMULATED, ge=0)  # relative, of simulated values
+    captured_tolerance: float = Field(default=CAPTURED, ge=0)
+    tolerances: dict[str, float] = {}  # of single metrics, instead
+    runs: list[BaselineRun] = []
+    captured: list[Captured] = []
+
+    def save(self, file: Path) -> None:
+        """Write the baseline, whole or not at all. Raises ``OSError``."""
+        aside = file.with_name(f".{file.name}.new")
+        aside.write_text(self.model_dump_json(indent=1) + "\n")
+        aside.replace(file)
+
+
+def load_baseline(file: Path) -> Baseline:
+    """Read a baseline. Raises ``InputError`` naming file, key, value and remedy."""
+    try:
+        baseline = Baseline.model_validate_json(file.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such baseline; make one with --update --reason WHY") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: not readable ({error})") from None
+    except ValidationError as error:
+        raise InputError(
+            f"{file}: {first_problem(error)}; correct the baseline or make it anew with --update"
+        ) from None
+    unknown = [name for name in baseline.tolerances if name not in BETTER]
+    if unknown:
+        raise InputError(f"{file}: tolerances: {unknown[0]!r} is no metric; choose among {', '.join(BETTER)}")
+    return baseline
+
+
+def spec_of(entry: BaselineRun, folder: Path) -> ScenarioSpec:
+    """The run of ``entry``, whose paths count from ``folder``. Raises ``InputError``."""
+    plain = dict(entry.scenario)
+    for name in ("trace", "profile"):
+        if isinstance(plain.get(name), str):
+            plain[name] = str(folder / plain[name])
+    try:
+        return ScenarioSpec.model_validate(plain)
+    except ValidationError as error:
+        raise InputError(f"baseline run {entry.name!r}: {first_problem(error)}; make the baseline anew") from None
+
+
+def rows_by_name(
+    specs: dict[str, ScenarioSpec], store: Path | None = None, jobs: int = 0, watch: Watch = unwatched
+) -> dict[str, dict[str, Any]]:
+    """The row of each of ``specs``, by the same name: from ``store`` where the store has it, else run now.
+
+    ``jobs``: local processes, 0 is one a core. Raises as ``sweep`` does.
+    """
+    tasks, inputs = plan(list(specs.values()))
+    with tempfile.TemporaryDirectory() as aside, Store.open(store or Path(aside) / "store", create=True) as opened:
+        sweep(tasks, inputs, opened, jobs=jobs, watch=watch)
+        rows = {str(row["key"]): row for row in opened.table().to_dict("records")}
+    return {name: rows[spec_key(spec, inputs)] for name, spec in specs.items()}
+
+
+def baseline_runs(specs: dict[str, ScenarioSpec], rows: dict[str, dict[str, Any]], folder: Path) -> list[BaselineRun]:
+    """The runs of a baseline in ``folder``, from their results. Raises ``InputError`` for a run that failed."""
+    runs = []
+    for name, spec in specs.items():
+        row = rows[name]
+        if row["failed"]:
+            raise InputError(f"run {name!r} failed ({row['error']}); a baseline needs results")
+        plain = spec.model_dump(mode="json", exclude_defaults=True)
+        for place in ("trace", "profile"):
+            if plain.get(place):
+                plain[place] = os.path.relpath(plain[place], folder.resolve())
+        metrics = {metric: float(row[metric]) for metric in GATED if row[metric] == row[metric]}
+        runs.append(BaselineRun(name=name, key=row["key"], scenario=plain, metrics=metrics))
+    return runs
+
+
+def named_specs(specs: Sequence[ScenarioSpec]) -> dict[str, ScenarioSpec]:
+    """``specs``, each under what tells it apart from the others, in words."""
+    flat = []
+    for spec in specs:
+        plain = spec.model_dump(mode="json")
+        plain |= {f"admission.{name}": value for name, value in plain.pop("admission").items()}
+        flat.append({name: str(value) for name, value in plain.items()})
+    differing = [name for name in flat[0] if len({one[name] for one in flat}) > 1] or ["policy"]
+    names = [
+        ", ".join(one[name] if name in ("policy", "estimator") else f"{name} {one[name]}" for name in differing)
+        for one in flat
+    ]
+    return dict(zip(names, specs, strict=True))
+
+
+def captured_metrics(traces: Sequence[Trace]) -> dict[str, dict[str, list[float]]]:
+    """The metrics of captured runs, by the name of the run: repeats of one run together, in order of capture."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for trace in sorted(traces, key=lambda trace: trace.header.captured_at or ""):
+        switches = trace.header.admission
+        setting = f"{switches.get('policy', 'stock')}/{switches.get('estimator', 'static')}"
+        row = summary(trace, Admission.of(switches))
+        for metric in GATED:
+            if row[metric] == row[metric] and row[metric] > 0:
+                name = f"{setting} of {trace.header.workload.name}"
+                found.setdefault(name, {}).setdefault(metric, []).append(float(row[metric]))
+    return found

@@ -1,0 +1,128 @@
+"""A grid is many runs, written as one TOML file: a base, axes that are crossed, axes that go together, exclusions."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from driftsim.errors import InputError
+from driftsim.records import Record, first_problem
+from driftsim.simulation.spec import ScenarioSpec
+
+Axes = dict[str, list[Any]]
+Tables = list[dict[str, Any]]
+Zips = list[Axes]
+
+
+class Grid(Record):
+    """What a grid's file says.
+
+    base: keys of a scenario, the same in every run. grid: key = list of values, all crossed. zip: lists that advance
+    together, each table crossed with the rest. list: further settings, each a table, in turn instead of ``grid``'s.
+    exclude: tables of keys and values; a run that has all of one is left out. replications: the run as recorded and
+    resamples of it, the same for every setting (common random numbers). Keys reach into tables by dots, as in
+    ``admission.clamp_at_max_tokens``.
+    """
+
+    base: dict[str, Any] = {}
+    grid: Axes = {}
+    zip: Zips = []
+    list: Tables = []
+    exclude: Tables = []
+    replications: int = Field(default=1, ge=1, le=1_000_000)
+
+
+def load_grid(file: Path) -> list[ScenarioSpec]:
+    """All runs of the grid in ``file``, in its order, each once; paths are made to count from the working directory.
+
+    Raises ``InputError`` naming file, key, value and remedy.
+    """
+    try:
+        grid = Grid.model_validate(tomllib.loads(file.read_text()))
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such grid") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{file}: not readable as TOML ({error})") from None
+    except ValidationError as error:
+        raise InputError(f"{file}: {first_problem(error)}; correct the grid") from None
+    specs = []
+    seen = set()
+    for number, settings in enumerate(grid_settings(grid, file)):
+        try:
+            plain = _nested(grid.base | settings)
+            for name in ("trace", "profile"):
+                if isinstance(plain.get(name), str):
+                    plain[name] = str(file.parent / plain[name])
+            spec = ScenarioSpec.model_validate(plain)
+        except ValueError as error:
+            problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
+            raise InputError(f"{file}: run {number} ({_told(settings)}): {problem}; correct the grid") from None
+        told = spec.model_dump_json()
+        if told not in seen:
+            seen.add(told)
+            specs.append(spec)
+    if not specs:
+        raise InputError(f"{file}: every run is excluded; nothing is left to do")
+    return specs
+
+
+def grid_settings(grid: Grid, file: Path) -> Iterator[dict[str, Any]]:
+    """The flat settings of each run of ``grid``."""
+    for axes in [grid.grid, *grid.zip]:
+        empty = [name for name, values in axes.items() if not values]
+        if empty:
+            raise InputError(f"{file}: {empty[0]} has no value; give it at least one or leave it out")
+    bundles: list[list[dict[str, Any]]] = [[{name: value} for value in values] for name, values in grid.grid.items()]
+    for together in grid.zip:
+        lengths = {name: len(values) for name, values in together.items()}
+        if len(set(lengths.values())) > 1:
+            raise InputError(f"{file}: zipped axes differ in length: {lengths}")
+        bundles.append([dict(zip(together, values, strict=True)) for values in zip(*together.values(), strict=True)])
+    names = [name for bundle in bundles for name in bundle[0]]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{file}: {twice[0]} is on two axes; keep one")
+    crossed = [_joined(choice) for choice in itertools.product(*bundles)] if bundles else ([] if grid.list else [{}])
+    for settings in [*crossed, *grid.list]:
+        whole = grid.base | settings
+        if any(all(whole.get(name) == value for name, value in rule.items()) for rule in grid.exclude):
+            continue
+        for replication in range(grid.replications):
+            yield settings | ({"replication": replication} if grid.replications > 1 else {})
+
+
+def _joined(parts: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def _nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys as tables; tables that have defaults inside, as ``admission.safety``, keep the others."""
+    from driftsim.scheduling.admission import Admission
+
+    found: dict[str, Any] = {}
+    for name, value in flat.items():
+        *path, last = name.split(".")
+        place = found
+        for depth, part in enumerate(path):
+            if part not in place and path[: depth + 1] in (["admission", "safety"], ["admission", "base_table"]):
+                place[part] = Admission().model_dump(mode="json")[part]
+            below = place.setdefault(part, {})
+            if not isinstance(below, dict):
+                raise InputError(f"{name}: {part} is {below!r}, not a table")
+            place = below
+        if isinstance(value, dict) and isinstance(place.get(last), dict):
+            place[last] = place[last] | value
+        elif isinstance(place.get(last), dict):
+            raise InputError(f"{name}: is a table, {value!r} is none")
+        else:
+            place[last] = dict(value) if isinstance(value, dict) else value
+    return found
+
+
+def _told(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name} = {value!r}" for name, value in settings.items()) or "the base"

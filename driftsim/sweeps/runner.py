@@ -1,0 +1,78 @@
+"""A sweep runs many specs and keeps a row of each in a store: resumable, on local processes or a Dask cluster.
+
+A run returns its error as a row and never raises. A worker that is killed costs the runs it had under way, which are
+run again; a run that was lost twice is run alone, and recorded as failed if it dies there, too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from driftsim.simulation.spec import ScenarioSpec
+from driftsim.sweeps.local import run_locally
+from driftsim.sweeps.recorder import Progress, Recorder, Watch, unwatched
+from driftsim.sweeps.store import Store
+from driftsim.sweeps.tasks import Inputs, Task, plan, run_task
+from driftsim.workers import processes
+
+
+def sweep(
+    tasks: Sequence[Task],
+    inputs: Inputs,
+    store: Store,
+    *,
+    jobs: int = 0,
+    address: str | None = None,
+    keep: bool = False,
+    retry: bool = False,
+    watch: Watch = unwatched,
+) -> Progress:
+    """Run what the store does not have. ``jobs`` local processes (0: one a core), or the Dask cluster at ``address``.
+
+    ``retry``: run again what failed. Raises ``OSError`` if the store cannot be written; what it has stays.
+    """
+    kept = store.folder.resolve() / "traces" if keep else None
+    known = store.keys()
+    todo = {task.key: task for task in tasks if task.key not in known or (retry and known[task.key])}
+    progress = Progress(
+        len(tasks), done=len(tasks) - len(todo), failed=sum(known.get(task.key, False) for task in tasks)
+    )
+    watch(progress)
+    if not todo:
+        return progress
+    recorder = Recorder(todo, store, progress, watch)
+    if address is not None:
+        from driftsim.sweeps.dask import run_on_dask
+
+        run_on_dask(address, recorder, inputs, kept)
+    elif processes(jobs) == 1:
+        for task in list(todo.values()):
+            recorder.add([run_task(task, inputs, kept)])
+    else:
+        run_locally(recorder, inputs, kept, processes(jobs))
+    return progress
+
+
+def estimate(specs: Sequence[ScenarioSpec], store: Path, jobs: int) -> dict[str, Any]:
+    """What a sweep of ``specs`` into ``store`` would take: runs, those left, seconds of each and of all.
+
+    Three of the runs are tried; ``failed_tries`` are the errors of those that failed. Nothing is written.
+    """
+    tasks, inputs = plan(specs)
+    known = Store.open(store).keys() if store.exists() else {}
+    left = [task for task in tasks if task.key not in known]
+    begin = time.process_time()
+    tried = left[:: max(1, len(left) // 3)][:3]
+    rows = [run_task(task, inputs) for task in tried]
+    each = (time.process_time() - begin) / max(1, len(tried))
+    return {
+        "runs": len(tasks),
+        "in_store": len(tasks) - len(left),
+        "seconds_a_run": each,
+        "seconds": each * len(left) / processes(jobs),
+        "processes": processes(jobs),
+        "failed_tries": [row["error"] for row in rows if row["failed"]],
+    }

@@ -1,0 +1,140 @@
+"""A task is one run of a sweep, and its row."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from driftsim import __version__
+from driftsim.calibration.calibrate import fit_profile
+from driftsim.latency.profile import Profile, load_profile
+from driftsim.metrics import summary
+from driftsim.scheduling.estimators import estimator_class
+from driftsim.scheduling.policies import policy_class
+from driftsim.simulation.run import simulate
+from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload
+from driftsim.trace.trace import Trace, digest, read
+from driftsim.workloads.workload import Workload
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A run to do: its key, what it is, and the digests of what it needs."""
+
+    key: str
+    spec: ScenarioSpec
+    trace: str
+    profile: str
+
+
+@dataclass(eq=False)
+class Inputs:
+    """Traces and profiles by digest, and the digests by where they are: read once, and sent once to each worker."""
+
+    traces: dict[str, Trace] = field(default_factory=dict)
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    places: dict[tuple[str, str | None], tuple[str, str]] = field(default_factory=dict)  # (trace, profile) -> digests
+    _workloads: dict[Any, Workload] = field(default_factory=dict)
+
+    def workload(self, task: Task) -> Workload:
+        """The workload of ``task``; the last few are kept, since runs come in order of them."""
+        name = workload_name(task)
+        if name not in self._workloads:
+            if len(self._workloads) >= 8:
+                self._workloads.pop(next(iter(self._workloads)))
+            self._workloads[name] = build_workload(task.spec, self.traces[task.trace])
+        return self._workloads[name]
+
+
+def plan(specs: Sequence[ScenarioSpec]) -> tuple[list[Task], Inputs]:
+    """The runs of ``specs``, each once, and what they need. Raises ``InputError`` where a trace or profile lacks."""
+    inputs = Inputs()
+    traces: dict[str, str] = {}
+    tasks: dict[str, Task] = {}
+    for spec in specs:
+        if spec.trace not in traces:
+            recorded = read(spec.trace)
+            traces[spec.trace] = digest(spec.trace)
+            inputs.traces[traces[spec.trace]] = recorded
+        place = (spec.trace, spec.profile)
+        if place not in inputs.places:
+            trace = traces[spec.trace]
+            made = load_profile(spec.profile) if spec.profile else fit_profile(inputs.traces[trace], trace)
+            inputs.places[place] = (trace, made.digest)
+            inputs.profiles[made.digest] = made
+        policy_class(spec.policy)
+        estimator_class(spec.estimator)
+        key = spec_key(spec, inputs)
+        tasks.setdefault(key, Task(key, spec, *inputs.places[place]))
+    return sorted(tasks.values(), key=workload_name), inputs  # a workload's runs in a row, so that it is made once
+
+
+def spec_key(spec: ScenarioSpec, inputs: Inputs) -> str:
+    """The key of ``spec``, whose trace and profile are among ``inputs``."""
+    return spec.key(*inputs.places[spec.trace, spec.profile])
+
+
+def workload_name(task: Task) -> tuple[Any, ...]:
+    """What determines the workload of ``task``."""
+    spec = task.spec
+    arrivals = "" if spec.arrivals is None else spec.arrivals.model_dump_json()
+    return task.trace, arrivals, spec.rate_scale, spec.requests or 0, spec.seed, spec.replication
+
+
+def run_task(task: Task, inputs: Inputs, keep: Path | None = None) -> dict[str, Any]:
+    """The row of one run; an error is a row, too. With ``keep``, the run's trace goes to a folder there, by key."""
+    begin = time.perf_counter()
+    row: dict[str, Any] = {"key": task.key, "failed": False, **parameters(task)}
+    try:
+        trace = simulate(
+            build_scenario(task.spec, inputs.profiles[task.profile]),
+            inputs.workload(task),
+            record_steps=task.spec.steps,
+        )
+        row |= _metrics(trace, task.spec)
+        if keep is not None:
+            trace.write(keep / task.key, overwrite=True)
+    except Exception as error:
+        row |= {"failed": True, "error": _in_one_line(error)}
+    row["duration_s"] = time.perf_counter() - begin
+    return row
+
+
+def _in_one_line(error: BaseException) -> str:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {' '.join(str(error).split())} ({Path(where.filename).name}:{where.lineno})"
+
+
+def parameters(task: Task) -> dict[str, Any]:
+    """What was asked for, flat; plain values only."""
+    found: dict[str, Any] = {
+        "trace_digest": task.trace,
+        "profile_digest": task.profile,
+        "driftsim_version": __version__,
+    }
+    for name, value in task.spec.model_dump(mode="json").items():
+        if name in ("profile", "steps"):
+            continue
+        found |= dict(_flat(name, value))
+    return found
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for below, inner in value.items():
+            yield from _flat(f"{name}.{below}", inner)
+    elif value is not None and not isinstance(value, list | tuple):
+        yield name, value
+
+
+def _metrics(trace: Trace, spec: ScenarioSpec) -> dict[str, Any]:
+    row = summary(trace, spec.admission, phase=spec.phase)
+    per_tier = row.pop("per_tier")
+    for tier, values in per_tier.items():
+        row |= {f"{tier}_{name}": value for name, value in values.items() if name != "p99_flagged"}
+    name = row.pop("requests")
+    return {"offered": name, **row}

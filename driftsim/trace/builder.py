@@ -1,0 +1,71 @@
+"""What happened to each request of a run, as columns that are filled row by row, cheaply; then the requests' table."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from driftsim.trace.schema import LIFE_TIMES, REQUEST_COLUMNS
+
+
+class RequestRows:
+    """Columns by row, with nothing in them yet: ``times`` (and the bias) NaN, ``counts`` -1, ``texts`` None.
+
+    32-byte objects for a million requests would not fit; 8 bytes a value do.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.times = {name: array("d", [math.nan]) * count for name in (*LIFE_TIMES, "bias")}
+        names = (
+            "estimate",
+            "budget",
+            "dispatch_index",
+            "output_tokens",
+            "output_words",
+            "preemptions",
+            "prompt_tokens",
+            "batch_id",
+            "batch_size",
+        )
+        self.counts = {name: array("q", [-1]) * count for name in names}
+        self.texts: dict[str, list[str | None]] = {
+            name: [None] * count for name in ("scheduling_class", "finish_reason", "error")
+        }
+
+    def set(self, row: int, values: Mapping[str, Any]) -> None:
+        """Note ``values``, by column name."""
+        for name, value in values.items():
+            column: Any = self.times.get(name) or self.counts.get(name) or self.texts[name]
+            column[row] = value
+
+    def table(self, offered: pd.DataFrame, **others: Any) -> pd.DataFrame:
+        """One row for each of ``offered``, the first rows, in ``OFFERED``; arrays in ``others`` replace columns.
+
+        The table shares its memory with these columns: set nothing after it was made.
+        """
+        rows = len(offered)
+        made: dict[str, Any] = {}
+        for column in REQUEST_COLUMNS:
+            name = column.name
+            if name in others:
+                made[name] = others[name]
+            elif name in self.times:
+                made[name] = np.frombuffer(self.times[name])[:rows]
+            elif name == "prompt_tokens":  # the engine's own count, where it told one
+                told = np.frombuffer(self.counts[name], dtype=np.int64)[:rows]
+                made[name] = np.where(told < 0, offered[name].to_numpy(), told)
+            elif name in self.counts:
+                values = np.frombuffer(self.counts[name], dtype=np.int64)[:rows]
+                made[name] = pd.arrays.IntegerArray(values, values < 0)
+            elif name in self.texts:
+                made[name] = pd.Series(self.texts[name][:rows], offered.index, dtype=object)
+            elif name in offered:
+                made[name] = offered[name]
+            else:
+                made[name] = pd.arrays.IntegerArray(np.zeros(rows, dtype=np.int64), np.ones(rows, dtype=bool))
+        return pd.DataFrame(made, offered.index, copy=False)

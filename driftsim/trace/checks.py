@@ -1,0 +1,137 @@
+"""The checks of a trace: the first row or key that cannot be is named, with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from driftsim.errors import TraceError
+from driftsim.trace.header import EngineSettings, Header
+from driftsim.trace.schema import FINISH_REASONS, FINISHED, LIFE_TIMES, LONGEST_S, STEP_COLUMNS, TIER_NAMES
+
+CLOCK_TOLERANCE_S = 1e-6  # two clocks of one host, each rounded to a microsecond
+
+
+def check(header: Header, tables: Mapping[str, pd.DataFrame], where: str) -> None:
+    """Raise ``TraceError`` at the first row or key of a trace that cannot be; ``where`` names the trace in the message.
+
+    ``tables``: by name, ``requests`` and, where recorded, ``steps``.
+    """
+    table = tables["requests"]
+    for problem in _request_problems(table, header):
+        rows = np.flatnonzero(np.asarray(problem.bad, dtype=bool))
+        if len(rows):
+            row = int(rows[0])
+            more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
+            value = _shown(table[problem.column].iloc[row])
+            raise TraceError(
+                f"{where}/requests.parquet: row {row}, request {table['request_id'].iloc[row]!r}: "
+                f"{problem.column} is {value}: {problem.what}{more}; {problem.remedy}"
+            )
+    phases = {phase.name for phase in header.workload.phases}
+    unknown = sorted(set(table["phase"]) - phases)
+    if unknown:
+        raise TraceError(f"{where}: phase {unknown[0]!r} is in requests.parquet but not in the header's workload")
+    previous = -np.inf
+    for phase in header.workload.phases:
+        arrivals = table["arrival_s"][table["phase"] == phase.name]
+        first = arrivals.min()
+        if len(arrivals) != phase.requests and header.ended == "complete":
+            raise TraceError(
+                f"{where}/header.json: phase {phase.name!r} counts {phase.requests} requests, "
+                f"requests.parquet has {len(arrivals)}; correct the header"
+            )
+        if first < previous:
+            raise TraceError(f"{where}/header.json: phase {phase.name!r} began before the one above it; reorder them")
+        previous = first
+        if phase.start_s is not None and first < phase.start_s - CLOCK_TOLERANCE_S:
+            raise TraceError(
+                f"{where}/header.json: phase {phase.name!r} has start_s {phase.start_s}, "
+                f"after its first arrival at {first}; correct start_s"
+            )
+    if "steps" in tables:
+        _check_steps(tables["steps"], where)
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    column: str
+    bad: Any  # boolean mask over the rows
+    what: str
+    remedy: str = "correct the row or remove it"
+
+
+def _request_problems(table: pd.DataFrame, header: Header) -> Iterator[_Problem]:
+    finished = table["finish_reason"].isin(FINISHED)
+    own = "give every request its own id"
+    yield _Problem("request_id", table["request_id"].duplicated(), "a duplicate id", own)
+    yield _Problem("request_id", ~table["request_id"].map(str.isprintable) | (table["request_id"] == ""), "no id", own)
+    yield _Problem("tier", ~table["tier"].isin(TIER_NAMES), f"an unknown tier, not one of {', '.join(TIER_NAMES)}")
+    reasons = table["finish_reason"]
+    known = reasons.isna() if header.ended != "complete" else pd.Series(False, index=table.index)
+    yield _Problem("finish_reason", ~(reasons.isin(FINISH_REASONS) | known), f"not one of {', '.join(FINISH_REASONS)}")
+    for name in ("prompt_tokens", "max_tokens"):
+        yield _Problem(name, table[name] < 1, "must be at least 1")
+    for name in ("prompt_words", "output_words", "output_tokens", "preemptions"):
+        yield _Problem(name, (table[name] < 0).fillna(False), "must not be negative")
+    output = table["output_tokens"]
+    yield _Problem("output_tokens", finished & ~(output >= 1).fillna(False), "a finished request has at least 1")
+    yield _Problem("output_tokens", (output > table["max_tokens"]).fillna(False), "more than its max_tokens")
+    yield from _time_problems(table, finished, header)
+    yield from _capacity_problems(table, finished, header.engine)
+    index = table["dispatch_index"]
+    yield _Problem("dispatch_index", index.notna() & index.duplicated(), "a duplicate index")
+
+
+def _time_problems(table: pd.DataFrame, finished: pd.Series, header: Header) -> Iterator[_Problem]:
+    arrival = table["arrival_s"]
+    yield _Problem("arrival_s", ~np.isfinite(arrival), "every request has an arrival time")
+    for name in LIFE_TIMES:
+        wrong = (table[name] > LONGEST_S) | (table[name] < 0)
+        yield _Problem(name, wrong, f"times are finite and not negative, at most {LONGEST_S:g} s")
+    if not (header.kind == "imported" and table["finish_s"].isna().all()):  # arrivals and lengths alone are a workload
+        yield _Problem("finish_s", finished & table["finish_s"].isna(), "a finished request has a finish time")
+    latest = arrival
+    for earlier, later in pairwise(LIFE_TIMES):
+        what = f"before its {earlier}" if later != "finish_s" else f"before its {earlier}: tokens after the finish"
+        yield _Problem(later, table[later] < latest - CLOCK_TOLERANCE_S, what)
+        latest = table[later].fillna(latest)
+
+
+def _capacity_problems(table: pd.DataFrame, finished: pd.Series, engine: EngineSettings) -> Iterator[_Problem]:
+    remedy = "correct the header's engine settings or remove the row"
+    prompt = table["prompt_tokens"]
+    limit = engine.max_model_len
+    yield _Problem("prompt_tokens", finished & (prompt >= limit), f"does not fit max_model_len {limit}", remedy)
+    room = engine.usable_kv_blocks * engine.block_size
+    yield _Problem("prompt_tokens", finished & (prompt > room), f"larger than the KV cache of {room} tokens", remedy)
+    total = (prompt + table["output_tokens"] > limit).fillna(False)
+    yield _Problem("output_tokens", finished & total, f"with its prompt more than max_model_len {limit}", remedy)
+
+
+def _check_steps(steps: pd.DataFrame, where: str) -> None:
+    values = steps[[column.name for column in STEP_COLUMNS]].to_numpy(dtype=float)
+    bad = ~np.isfinite(values) | (values < 0)
+    bad[:, 1] |= values[:, 1] == 0  # a step takes time
+    bad[:, :2] |= values[:, :2] > LONGEST_S
+    if bad.any():
+        row, column = (int(index[0]) for index in np.nonzero(bad))
+        name = STEP_COLUMNS[column].name
+        raise TraceError(
+            f"{where}/steps.parquet: row {row}: {name} is {_shown(values[row, column])}; "
+            "it must be finite and not negative, a duration above 0"
+        )
+    back = np.flatnonzero(np.diff(steps["start_s"].to_numpy()) < 0)
+    if len(back):
+        raise TraceError(f"{where}/steps.parquet: row {int(back[0]) + 1}: start_s goes backwards; sort the steps")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, np.generic):
+        value = value.item()
+    return "empty" if value is None or value is pd.NA or value != value else repr(value)

@@ -1,0 +1,137 @@
+"""A journal is a trace folder while its run goes on: readable at every moment, turned into Parquet by a clean end.
+
+Next to a header that says ``recording`` stand the offered requests (offered.parquet) and what has happened since: a
+line of JSON as a request arrives, is dispatched and ends (requests.jsonl), a line a step (steps.csv, written by the
+engine's own hook) and a line a sample (telemetry.csv). A torn last line is ignored; every
+earlier line is intact. ``driftsim.read`` reads a journal as it reads a trace. Requests' times count from the start of
+the run, which the first line gives in monotonic seconds, the clock of steps and samples.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from driftsim.errors import TraceError
+from driftsim.files import check_place
+from driftsim.trace.checks import check
+from driftsim.trace.header import Header
+from driftsim.trace.schema import JOURNAL_FILES, OFFERED, REQUEST_COLUMNS, STEP_COLUMNS
+from driftsim.trace.tables import read_lines, typed, write_table, write_tables
+
+
+def read_journal(folder: Path) -> dict[str, pd.DataFrame]:
+    """The tables that the journal in ``folder`` holds so far, by name. A torn last line is ignored."""
+    lines = (folder / "requests.jsonl").read_text(errors="replace").splitlines(keepends=True)
+    rows: dict[int, dict[str, Any]] = {}
+    start = 0.0
+    for number, line in enumerate(lines):
+        try:
+            values = json.loads(line) if line.endswith("\n") else {}
+            if "start" in values:
+                start = float(values["start"])
+            elif values:
+                rows.setdefault(int(values.pop("row")), {}).update(values)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise TraceError(
+                f"{folder}/requests.jsonl: line {number + 1} is not a line of a journal; remove it"
+            ) from None
+    offered = pd.read_parquet(folder / "offered.parquet")
+    lived = pd.DataFrame.from_dict(rows, orient="index").reindex(sorted(rows))
+    whole = offered.loc[lived.index].drop(columns=[name for name in lived if name in offered])
+    whole = pd.concat([whole, lived], axis=1).reindex(columns=[column.name for column in REQUEST_COLUMNS])
+    tables = {"requests": typed(whole, REQUEST_COLUMNS, f"{folder}/requests.jsonl")}
+    if (steps := read_lines(folder / "steps.csv", start)) is not None:
+        tables["steps"] = typed(steps, STEP_COLUMNS, "steps")
+    if (telemetry := read_lines(folder / "telemetry.csv", start)) is not None:
+        tables["telemetry"] = telemetry
+    return tables
+
+
+class Lines:
+    """A file that grows by whole lines, each handed to the operating system at once: a killed process loses none."""
+
+    def __init__(self, file: Path) -> None:
+        self._handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def write(self, line: str) -> None:
+        """Append ``line``. Raises ``OSError`` where the disk is full; what was written of it is a torn last line."""
+        data = line.encode() + b"\n"
+        written = os.write(self._handle, data)
+        if written < len(data):
+            os.write(self._handle, data[written:])  # raises what stopped it
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._handle)
+
+
+class Journal:
+    """The folder of one run while it is recorded. Raises as ``check_place`` does for a folder that is in use."""
+
+    def __init__(self, folder: Path | str, header: Header, offered: pd.DataFrame) -> None:
+        self.folder = check_place(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_table(offered, self.folder / "offered.parquet", OFFERED)
+        self._requests = Lines(self.folder / "requests.jsonl")
+        self._telemetry = Lines(self.folder / "telemetry.csv")
+        self._headings = False
+        replace_header(self.folder, header)
+
+    def begin(self, start: float) -> None:
+        """The run begins at ``start``, in monotonic seconds."""
+        self._requests.write(json.dumps({"start": start}))
+
+    @property
+    def steps_file(self) -> Path:
+        """Where the engine's hook writes its steps."""
+        return self.folder / "steps.csv"
+
+    def note(self, row: int, values: Mapping[str, Any]) -> None:
+        """What happened to the request in ``row``; later lines add to earlier ones."""
+        self._requests.write(json.dumps({"row": row, **values}))
+
+    def sample(self, names: Sequence[str], values: Sequence[float]) -> None:
+        """One sample of the machine's telemetry."""
+        if not self._headings:
+            self._telemetry.write(",".join(names))
+            self._headings = True
+        self._telemetry.write(",".join(map(repr, values)))
+
+    def close(self, header: Header, tables: Mapping[str, pd.DataFrame]) -> None:
+        """Turn the journal into a trace, header last. Raises ``OSError`` where that fails; the journal then stays."""
+        self._requests.close()
+        self._telemetry.close()
+        check(header, tables, str(self.folder))
+        try:
+            write_tables(tables, self.folder)
+            replace_header(self.folder, header)
+        except OSError as error:
+            for name in ("requests", "steps", "telemetry"):
+                (self.folder / f"{name}.parquet").unlink(missing_ok=True)
+            raise OSError(
+                error.errno,
+                f"{error.strerror}; the journal of the run is kept and can be read as it is",
+                str(self.folder),
+            ) from None
+        for name in JOURNAL_FILES:
+            (self.folder / name).unlink(missing_ok=True)
+
+
+def replace_header(folder: Path, header: Header) -> None:
+    """Write header.json, whole or not at all."""
+    new = folder / ".header.json"
+    try:
+        with new.open("w") as file:
+            file.write(header.model_dump_json(indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(folder / "header.json")
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise

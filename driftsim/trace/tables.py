@@ -1,0 +1,155 @@
+"""Tables of a trace on disk: Parquet and lines to data frames, in the schema's dtypes."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from driftsim.errors import TraceError
+from driftsim.trace.schema import LARGEST_COUNT, SCHEMA_VERSION, TABLES, Column
+
+ROWS_AT_ONCE = 100_000  # rows converted per write, so that a large table is never held in memory twice
+
+
+def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
+    """Write a trace's ``tables``, by name, into ``folder`` as Parquet; they are on the disk when this returns.
+
+    Raises ``OSError`` if a file cannot be written.
+    """
+    for name, table in tables.items():
+        file = folder / f"{name}.parquet"
+        write_table(table, file, TABLES.get(name))
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+
+
+def read_lines(file: Path, start: float) -> pd.DataFrame | None:
+    """A table that grows by lines (CSV), with its first column, a time, counted from ``start``; earlier rows are cut.
+
+    None where there is no such file or it is empty. A torn last line is ignored.
+    """
+    if not file.exists():
+        return None
+    text = file.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    if not whole:
+        return None
+    table = pd.read_csv(io.StringIO(whole))
+    table.iloc[:, 0] -= start
+    return table[table.iloc[:, 0] >= 0].reset_index(drop=True)
+
+
+KINDS: dict[str, Any] = {  # what Arrow calls a column that can hold each kind; an empty one has type null
+    "int": lambda types, kind: types.is_integer(kind) or types.is_floating(kind),
+    "float": lambda types, kind: types.is_integer(kind) or types.is_floating(kind),
+    "str": lambda types, kind: types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind),
+}
+
+
+def read_table(file: Path, columns: tuple[Column, ...]) -> pd.DataFrame:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_table(file) if file.is_file() else None
+    except FileNotFoundError:
+        raise TraceError(f"{file}: no such file; the trace is incomplete, copy the whole folder") from None
+    except (OSError, pa.ArrowException) as error:
+        raise TraceError(f"{file}: not readable as Parquet ({str(error).splitlines()[0]})") from None
+    if rows is None:
+        raise TraceError(f"{file}: no such file; the trace is incomplete, copy the whole folder")
+    for column in columns:
+        kind = rows.schema.field(column.name).type if column.name in rows.schema.names else pa.null()
+        if not (pa.types.is_null(kind) or KINDS[column.kind](pa.types, kind)):
+            raise TraceError(f"{file}: column {column.name} does not hold {column.kind} values but {kind}; convert it")
+    names = [column.name for column in columns]
+    missing = [name for name in names if name not in rows.schema.names]
+    if missing:
+        raise TraceError(f"{file}: column {missing[0]!r} is missing; every column of the schema must be there")
+    foreign = [name for name in rows.schema.names if name not in names]
+    if foreign:
+        raise TraceError(f"{file}: column {foreign[0]!r} is not in schema {SCHEMA_VERSION}; remove it")
+    series = {column.name: _from_arrow(rows[column.name], column, str(file)) for column in columns}
+    return pd.DataFrame(series)
+
+
+def _from_arrow(values: Any, column: Column, where: str) -> pd.Series:
+    """A column of a Parquet file in its dtype; what does not fit is named by ``typed``, the slow way."""
+    import pyarrow as pa
+
+    empty = values.null_count > 0
+    plain = {"int": pa.int64(), "float": pa.float64(), "str": pa.string()}[column.kind]
+    if values.type != plain or (empty and not column.nullable):
+        return _typed_column(values.to_pandas(integer_object_nulls=True), column, where)
+    if column.kind == "str":
+        coded = values.combine_chunks().dictionary_encode()
+        return _shared(
+            coded.indices.fill_null(-1).to_numpy(zero_copy_only=False),
+            coded.dictionary.to_numpy(zero_copy_only=False),
+        )
+    if column.kind == "float":
+        return pd.Series(values.to_numpy(zero_copy_only=False), dtype=column.dtype)
+    numbers = np.array(values.fill_null(0).to_numpy() if empty else values.to_numpy())
+    if len(numbers) and max(abs(int(numbers.min())), abs(int(numbers.max()))) > LARGEST_COUNT:
+        return _typed_column(values.to_pandas(integer_object_nulls=True), column, where)
+    if not column.nullable:
+        return pd.Series(numbers)
+    return pd.Series(pd.arrays.IntegerArray(numbers, values.is_null().to_numpy(zero_copy_only=False)))
+
+
+def typed(table: pd.DataFrame, columns: tuple[Column, ...], where: str) -> pd.DataFrame:
+    """``table`` with exactly ``columns``, in order and in their dtypes. ``TraceError`` where a value does not fit."""
+    series = {column.name: _typed_column(table[column.name], column, where) for column in columns}
+    return pd.DataFrame(series, columns=[column.name for column in columns]).reset_index(drop=True)
+
+
+def _shared(codes: np.ndarray, texts: np.ndarray) -> pd.Series:
+    """The text of each code, None for -1; equal ones are one object, so that a million rows do not hold a million."""
+    table = np.empty(len(texts) + 1, dtype=object)
+    table[:-1] = texts
+    return pd.Series(table[codes], dtype=object)
+
+
+def _typed_column(values: pd.Series, column: Column, where: str) -> pd.Series:
+    if not column.nullable and values.isna().any():
+        row = int(np.flatnonzero(values.isna())[0])
+        raise TraceError(f"{where}: row {row}: {column.name} is empty (NaN); every row needs a value")
+    if column.kind == "str":
+        codes, found = pd.factorize(values, use_na_sentinel=True)
+        return _shared(codes, np.asarray(found, dtype=object))
+    if column.kind == "int":
+        numbers = values.dropna().astype("float64")
+        wrong = (numbers.mod(1) != 0) | (numbers.abs() > LARGEST_COUNT)
+        if wrong.any():
+            row = numbers.index[wrong][0]
+            raise TraceError(
+                f"{where}: row {row}: {column.name} is {numbers[row]:g}, not a whole number below {LARGEST_COUNT:g}"
+            )
+    return values.astype(column.dtype)
+
+
+def write_table(table: pd.DataFrame, file: Path, columns: tuple[Column, ...] | None) -> None:
+    """Write a table as Parquet (zstd), with the schema of ``columns`` where given; the same rows give the same bytes.
+
+    Raises ``OSError`` if the file cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = None
+    if columns is not None:
+        kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+        schema = pa.schema([pa.field(column.name, kinds[column.kind], column.nullable) for column in columns])
+    first = pa.Table.from_pandas(table.head(ROWS_AT_ONCE), schema=schema, preserve_index=False)
+    plain = first.schema.remove_metadata()
+    with pq.ParquetWriter(file, plain, compression="zstd") as writer:
+        writer.write_table(first.replace_schema_metadata(None))
+        for begin in range(ROWS_AT_ONCE, len(table), ROWS_AT_ONCE):
+            part = table.iloc[begin : begin + ROWS_AT_ONCE]
+            writer.write_table(pa.Table.from_pandas(part, schema=plain, preserve_index=False))

@@ -1,0 +1,161 @@
+"""A trace is what happened: a header, one row per request and, where recorded, one row per engine step.
+
+Captured, simulated and imported traces have the same columns, listed in ``REQUEST_COLUMNS`` and ``STEP_COLUMNS``.
+Times are seconds since the start of the run. A trace on disk is a folder; it appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+from pydantic import ValidationError
+
+from driftsim.errors import TraceError
+from driftsim.files import whole_folder
+from driftsim.records import first_problem
+from driftsim.trace.checks import check
+from driftsim.trace.header import Header
+from driftsim.trace.journal import read_journal
+from driftsim.trace.schema import (
+    FINISHED,
+    JOURNAL_FILES,
+    REQUEST_COLUMNS,
+    SCHEMA_VERSION,
+    STEP_COLUMNS,
+    TRACE_FILES,
+)
+from driftsim.trace.tables import read_table, write_tables
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A run: ``requests`` has one row per offered request, ``steps`` one per engine step that scheduled a token."""
+
+    header: Header
+    requests: pd.DataFrame
+    steps: pd.DataFrame | None = None
+    telemetry: pd.DataFrame | None = None
+    source: Path | None = field(default=None, init=False)  # the folder it was read from; a changed copy has none
+
+    @property
+    def name(self) -> str:
+        """The name of the folder that the trace was read from; else that of its workload."""
+        return self.header.workload.name if self.source is None else self.source.resolve().name
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the trace as files, as hexadecimal: what names the trace in a result. See ``digest``."""
+        if self.source is not None:
+            return digest(self.source)
+        with tempfile.TemporaryDirectory(prefix="driftsim-") as folder:
+            return digest(self.write(Path(folder) / "trace"))
+
+    def frame(self) -> pd.DataFrame:
+        """The requests, a row each; columns as ``driftsim columns`` lists them."""
+        return self.requests
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables that there are, by name: ``requests``, ``steps``, ``telemetry``."""
+        named = {"requests": self.requests, "steps": self.steps, "telemetry": self.telemetry}
+        return {name: table for name, table in named.items() if table is not None}
+
+    @property
+    def finished(self) -> pd.DataFrame:
+        """The rows that ended by themselves or at their cap."""
+        return self.requests[self.requests["finish_reason"].isin(FINISHED)]
+
+    def check(self, where: str) -> None:
+        """Raise ``TraceError`` at the first row or key that cannot be; ``where`` names the trace in the message."""
+        check(self.header, self.tables, where)
+
+    def write(self, folder: Path | str, *, overwrite: bool = False) -> Path:
+        """Write the trace as ``folder``, whole or not at all; a reader never sees half of it.
+
+        Raises ``TraceError`` if the trace breaks the schema, if ``folder`` exists and ``overwrite`` is not set or what
+        exists is no trace, and ``OSError`` if the place cannot be written.
+        """
+        self.check(str(folder))
+        header = self.header
+        if header.ended == "recording":  # a journal that is kept as a trace of its own is recorded no more
+            header = header.changed(ended="interrupted", ended_why="killed while it was recorded")
+        with whole_folder(folder, replaces=(*TRACE_FILES, *JOURNAL_FILES) if overwrite else ()) as building:
+            write_tables(self.tables, building)
+            (building / "header.json").write_text(header.model_dump_json(indent=1) + "\n")
+        return Path(folder)
+
+
+def read(folder: Path | str) -> Trace:
+    """Read and check the trace in ``folder``. Raises ``TraceError`` naming file, row or key, value and remedy.
+
+    A run that is still recorded, or was killed, is read from its journal; its header then says ``recording``.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        what = "is a file, not a trace folder" if folder.exists() else "no such trace folder"
+        raise TraceError(f"{folder}: {what}; a trace is a folder with header.json and requests.parquet")
+    header = _read_header(folder / "header.json")
+    if header.ended == "recording":
+        try:
+            return _checked(Trace(header, **read_journal(folder)), folder)
+        except FileNotFoundError as error:
+            if _read_header(folder / "header.json").ended != "recording":
+                return read(folder)  # it came to its end just now
+            raise TraceError(f"{error.filename}: no such file; the journal is incomplete, copy it whole") from None
+    requests = read_table(folder / "requests.parquet", REQUEST_COLUMNS)
+    steps = folder / "steps.parquet"
+    telemetry = folder / "telemetry.parquet"
+    trace = Trace(
+        header=header,
+        requests=requests,
+        steps=read_table(steps, STEP_COLUMNS) if steps.exists() else None,
+        telemetry=_read_telemetry(telemetry) if telemetry.exists() else None,
+    )
+    return _checked(trace, folder)
+
+
+def _checked(trace: Trace, folder: Path) -> Trace:
+    trace.check(str(folder))
+    object.__setattr__(trace, "source", folder)  # frozen for everybody else
+    return trace
+
+
+def _read_telemetry(file: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise TraceError(f"{file}: not readable as Parquet ({str(error).splitlines()[0]}); remove it") from None
+
+
+def digest(folder: Path | str) -> str:
+    """SHA-256 over the files of the trace in ``folder``, as hexadecimal: what names a trace in a result."""
+    total = hashlib.sha256()
+    for name in (*TRACE_FILES, *JOURNAL_FILES):
+        file = Path(folder) / name
+        if file.exists():
+            total.update(name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def _read_header(file: Path) -> Header:
+    try:
+        content = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise TraceError(f"{file}: no such file; a trace is a folder with header.json and requests.parquet") from None
+    except (OSError, ValueError) as error:
+        raise TraceError(f"{file}: not readable as JSON ({error}); is it a trace of driftsim?") from None
+    if isinstance(content, dict) and content.get("schema_version") != SCHEMA_VERSION:
+        raise TraceError(
+            f"{file}: schema_version is {content.get('schema_version')!r}, this driftsim reads {SCHEMA_VERSION}; "
+            "use the driftsim that wrote it, or record or import the trace again"
+        )
+    try:
+        return Header.model_validate(content)
+    except ValidationError as error:
+        raise TraceError(f"{file}: {first_problem(error)}; correct the header") from None

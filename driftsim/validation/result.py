@@ -1,0 +1,220 @@
+"""The result of a validation: each recorded run beside its simulation, shown as text, data frame, JSON or folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from driftsim.calibration.coverage import extrapolation_warnings
+from driftsim.errors import InputError
+from driftsim.formatting import rich_table, shown_text, signed_percent, without_nan
+from driftsim.latency.profile import Profile
+from driftsim.simulation.names import StepSource
+from driftsim.trace.trace import Trace
+from driftsim.validation.agreement import MetricAgreement, metric_agreement
+from driftsim.validation.validation import TOLERANCE_S, Validation, on_measured_steps, on_model_steps, with_noise, worst
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+WIDTH = 100  # columns of the printed text
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationResult:
+    """Recorded runs beside their simulations.
+
+    profile: the name of the latency profile, None on measured steps. intervals: of simulations with noise. repeats:
+    how well the simulation agrees with runs that were repeated.
+    """
+
+    validations: list[Validation]
+    profile: str | None
+    model: Profile | None
+    intervals: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One for each run, metric and statistic: measured, simulated (s), and the signed relative error."""
+        return [row for validation in self.validations for row in validation.rows()]
+
+    @property
+    def tenants(self) -> list[dict[str, Any]]:
+        """The same for each tenant."""
+        return [row for validation in self.validations for row in validation.tenants()]
+
+    @property
+    def exceptions(self) -> list[dict[str, Any]]:
+        """The requests whose first token or finish is off by more than ``TOLERANCE_S``, on measured steps."""
+        return [
+            {"trace": validation.name, **record}
+            for validation in self.validations
+            if validation.exceptions is not None
+            for record in validation.exceptions.to_dict("records")
+        ]
+
+    @property
+    def repeats(self) -> list[MetricAgreement]:
+        """Agreement with the runs that were repeated, metric by metric."""
+        return metric_agreement(self.validations)
+
+    def worst(self) -> float:
+        """The largest error of all rows, relative and unsigned; NaN where there is none."""
+        return worst(self.validations)
+
+    def frame(self) -> pd.DataFrame:
+        """``rows`` as a data frame."""
+        return pd.DataFrame(self.rows)
+
+    def document(self) -> dict[str, Any]:
+        """What ``driftsim validate --json`` prints."""
+        document = {
+            "rows": self.rows,
+            "profile": self.profile,
+            "exceptions": self.exceptions,
+            "tenants": self.tenants,
+            "intervals": self.intervals,
+            "repeats": [asdict(one) | {"error": one.error, "within": one.within} for one in self.repeats],
+            "warnings": self.warnings,
+        }
+        plain: dict[str, Any] = without_nan(document)
+        return plain
+
+    def write(self, folder: Path | str) -> Path:
+        """Write the simulated traces into ``folder``, and figures that set them beside the measured ones."""
+        from driftsim.figures import save
+        from driftsim.validation.figures import validation_figures
+
+        for one in self.validations:
+            place = one.simulated.write(Path(folder) / one.name, overwrite=True)
+            for name, figure in validation_figures(one.recorded, one.simulated, self.model).items():
+                save(figure, place.parent, f"{one.name}-{name}")
+        return Path(folder)
+
+    def show(self, console: Console, *, by_tenant: bool = False) -> None:
+        """Print the errors, the agreement with repeats, the exceptions and the warnings."""
+        self._show_errors(console, self.tenants if by_tenant else self.rows)
+        for one in self.validations if self.profile is None else []:
+            count = len(one.recorded.requests)
+            off = 0 if one.exceptions is None else len(one.exceptions)
+            console.print(
+                f"{one.name}: {count - off} of {count} requests within {1000 * TOLERANCE_S:g} ms at the first "
+                f"and last token; {100 * (one.steps_alike or 0):.2f} % of the steps composed alike",
+                markup=False,
+            )
+        if self.repeats:
+            self._show_repeats(console)
+        for record in self.exceptions[:20]:
+            console.print(f"  {record}", markup=False)
+        for warning in self.warnings:
+            console.print(f"Warning: {warning}.", markup=False)
+
+    def _show_errors(self, console: Console, rows: list[dict[str, Any]]) -> None:
+        drawn = {(row["trace"], row["metric"], row["stat"]): row for row in self.intervals}
+        lines = []
+        for row in rows:
+            if row["metric"] == "makespan" and row["stat"] != "mean":
+                continue
+            between = drawn.get((row["trace"], row["metric"], row["stat"]))
+            lines.append(
+                [
+                    f"{row['trace']} {row['tenant']}" if "tenant" in row else row["trace"],
+                    row["metric"] if row["metric"] == "makespan" else f"{row['metric']} {row['stat']}",
+                    f"{row['measured']:.4f}",
+                    f"{row['simulated']:.4f}",
+                    *([f"{between['low']:.4f} to {between['high']:.4f}"] if between else [""] if drawn else []),
+                    signed_percent(row["error"], 2),
+                ]
+            )
+        headings = ["trace\n", "metric\n", "measured\ns", "simulated\ns"]
+        headings += [*(["95 % interval\ns"] if drawn else []), "error\n"]
+        title = "Simulated on the recorded steps" if self.profile is None else f"Simulated with {self.profile}"
+        console.print(rich_table(title, headings, lines))
+
+    def _show_repeats(self, console: Console) -> None:
+        headings = ["run\n", "metric\n", "repeats\n", "measured\ns", "simulated\ns", "error\n", "noise floor\n",
+                    "interval\nhigh / low", "p\nHolm"]  # fmt: skip
+        lines = [
+            [one.name, one.metric if one.metric == "makespan" else f"{one.metric} {one.stat}",
+             str(one.repeats), f"{one.measured:.4f}", f"{one.simulated:.4f}", signed_percent(one.error),
+             f"{100 * one.spread:.1f} %", f"{one.width:.2f}", f"{one.p:.2f}{'' if one.within else ' !'}"]
+            for one in self.repeats
+        ]  # fmt: skip
+        title = "Against repeats of the same run: is the simulated value consistent with one more repeat?"
+        console.print(rich_table(title, headings, lines))
+        inside = sum(one.within for one in self.repeats)
+        console.print(
+            f"{inside} of {len(self.repeats)} simulated values are consistent with one more repeat (95 %, Holm over "
+            "all of them); where high / low is large, that proves little.",
+            markup=False,
+        )
+
+    def __str__(self) -> str:
+        return shown_text(self.show, WIDTH)
+
+    def _repr_html_(self) -> str:
+        table = str(self.frame().to_html(index=False, float_format=lambda value: f"{value:.4g}"))
+        return table + "".join(f"<p><small>{warning}.</small></p>" for warning in self.warnings)
+
+
+def validate_runs(
+    traces: Sequence[Trace],
+    profile: Profile | None,
+    name: str | None = None,
+    steps: StepSource = "model",
+    seeds: int = 20,
+    progress: Callable[[int, int], None] | None = None,
+) -> ValidationResult:
+    """Simulate each of ``traces`` as it was measured; ``name`` is the profile's, ``progress`` hears runs done and all.
+
+    Raises ``InputError`` where profile and steps do not fit, and ``TraceError`` for a run that cannot be simulated so.
+    """
+    if steps not in ("model", "noise", "measured"):
+        raise InputError(f"unknown steps {steps!r}; choose one of model, noise, measured")
+    if (steps == "measured") == (profile is not None):
+        raise InputError(
+            "--steps measured takes no --profile; drop one of them"
+            if steps == "measured"
+            else f"--steps {steps} needs --profile, fitted to other runs than these (driftsim calibrate)"
+        )
+    validations, intervals, warnings = list[Validation](), list[dict[str, Any]](), list[str]()
+    for number, (own, trace) in enumerate(zip(_names(traces), traces, strict=True), start=1):
+        if profile is None:
+            validations.append(on_measured_steps(own, trace))
+        else:
+            validations.append(on_model_steps(own, trace, profile))
+            warnings += [f"{own}: {warning}" for warning in extrapolation_warnings(profile, validations[-1].simulated)]
+            if steps == "noise":
+                intervals += with_noise(own, trace, profile, seeds)
+        if progress is not None:
+            progress(number, len(traces))
+    if profile is not None:
+        warnings += _mismatches(traces, profile)
+    shown = None if profile is None else name or f"a profile of {profile.model} on {profile.hardware}"
+    return ValidationResult(validations, shown, profile, intervals, warnings)
+
+
+def _names(traces: Sequence[Trace]) -> list[str]:
+    """A name for each trace: its folder's, or its folder's path where two folders have one name."""
+    names = [trace.source.name if trace.source else trace.name for trace in traces]
+    if len(set(names)) < len(names):
+        names = [str(trace.source or trace.name).strip("/").replace("/", "-") for trace in traces]
+    return names
+
+
+def _mismatches(traces: Sequence[Trace], profile: Profile) -> list[str]:
+    """Why ``profile`` may not be the one for ``traces``."""
+    warnings = []
+    for what in ("model", "hardware"):
+        others = sorted({getattr(trace.header, what) for trace in traces} - {getattr(profile, what)})
+        if others:
+            warnings.append(f"the profile is of {getattr(profile, what)!r}, but runs are of {', '.join(others)}")
+    if set(profile.fitted_on) & {trace.digest for trace in traces}:
+        warnings.append("the profile was fitted to some of these very runs: the errors flatter it")
+    return warnings

@@ -1,0 +1,161 @@
+"""Validation simulates what was measured and sets the two side by side: latencies, and scheduling decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from driftsim.engine.recorded import ReceivedJob, on_recorded_steps
+from driftsim.errors import TraceError
+from driftsim.latency.profile import Profile
+from driftsim.latency.steptime import TICKS_PER_SECOND, ticks
+from driftsim.metrics import LATENCIES, PERCENTILES, e2e, tpot, ttft
+from driftsim.request import Job, Request, Tier
+from driftsim.simulation.as_measured import simulate_as_measured
+from driftsim.trace.schema import FINISHED, STEP_COLUMNS
+from driftsim.trace.tables import typed
+from driftsim.trace.trace import Trace
+
+STATS = ("mean", *PERCENTILES)
+TOLERANCE_S = 0.002  # of a first token or a finish, on measured steps
+COMPOSITION = ("prefill_tokens", "prefill_requests", "decode_requests", "context_tokens", "kv_blocks_used", "preempted")
+LATENCY = {"e2e": e2e, "ttft": ttft, "tpot": tpot}
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """A recorded run, named, beside its simulation; ``exceptions`` are the requests that are off, on measured steps."""
+
+    name: str
+    recorded: Trace
+    simulated: Trace
+    exceptions: pd.DataFrame | None = None
+    steps_alike: float | None = None  # share of the recorded steps that were composed alike
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One for each metric and statistic: measured, simulated, and the signed relative error."""
+        return [{"trace": self.name, **row} for row in _rows(self.recorded, self.simulated)]
+
+    def tenants(self) -> list[dict[str, Any]]:
+        """The same for the requests of each tenant, without the makespan."""
+        found = []
+        for tenant in sorted(self.recorded.requests["tenant"].unique()):
+            own = [
+                replace(trace, requests=trace.requests[trace.requests["tenant"] == tenant])
+                for trace in (self.recorded, self.simulated)
+            ]
+            rows = [row for row in _rows(*own) if row["metric"] != "makespan"]
+            found += [{"trace": self.name, "tenant": tenant, **row} for row in rows]
+        return found
+
+
+def _rows(recorded: Trace, simulated: Trace) -> list[dict[str, Any]]:
+    found = []
+    for metric in (*LATENCIES, "makespan"):
+        for stat in STATS:
+            measured, modelled = (statistic(trace, metric, stat) for trace in (recorded, simulated))
+            error = modelled / measured - 1 if measured else float("nan")
+            values = {"measured": measured, "simulated": modelled, "error": error}
+            found.append({"metric": metric, "stat": stat, "unit": "s", **values})
+    return found
+
+
+def statistic(trace: Trace, metric: str, stat: str) -> float:
+    """A statistic of a latency (s) over the finished requests, or their makespan, which has but one; NaN for none."""
+    rows = trace.finished
+    if rows.empty:
+        return float("nan")
+    if metric == "makespan":
+        return float(rows["finish_s"].max() - trace.requests["arrival_s"].min())
+    values = LATENCY[metric](rows).dropna().to_numpy(dtype=float)
+    if not len(values):
+        return float("nan")
+    return float(values.mean() if stat == "mean" else np.percentile(values, PERCENTILES[stat]))
+
+
+def on_measured_steps(name: str, trace: Trace) -> Validation:
+    """``trace`` on its own recorded steps: starts, durations and the times at which the core received each request.
+
+    What remains is pure scheduling error; a request whose first token or finish is more than ``TOLERANCE_S`` off is an
+    exception. Raises ``TraceError`` if the trace lacks what that takes.
+    """
+    rows = trace.requests
+    if trace.steps is None or not len(trace.steps):
+        raise TraceError(f"{name}: has no steps table, which --steps measured replays; use --steps model")
+    missing = rows["queued_s"].isna() | ~rows["finish_reason"].isin(FINISHED)
+    if missing.any():
+        first = rows["request_id"][missing].iloc[0]
+        raise TraceError(f"{name}: request {first!r} did not finish, or the core's time of receipt is not known")
+    order = rows.sort_values(["queued_s", "dispatch_index"], kind="stable")
+    sent = [_sent(row) for row in order.itertuples()]
+    steps = trace.steps
+    starts = [ticks(start) for start in steps["start_s"].tolist()]
+    durations = [ticks(duration) for duration in steps["duration_s"].tolist()]
+    lives, made = on_recorded_steps(trace.header.engine, sent, starts, durations)
+    simulated = rows.copy()
+    for column, attribute in (("scheduled_s", "scheduled"), ("first_token_s", "first_token"), ("finish_s", "finish")):
+        times = [getattr(life, attribute) for life in lives]
+        seconds = [np.nan if moment is None else moment / TICKS_PER_SECOND for moment in times]
+        simulated.loc[order.index, column] = seconds
+    simulated.loc[order.index, "preemptions"] = [life.preemptions for life in lives]
+    table = pd.DataFrame(made, columns=[column.name for column in STEP_COLUMNS])
+    table[["start_s", "duration_s"]] /= TICKS_PER_SECOND
+    header = trace.header.changed(kind="simulated", captured_at=None, load=None)
+    both = Trace(header, simulated, typed(table, STEP_COLUMNS, "simulated steps"))
+    return Validation(name, trace, both, _exceptions(rows, simulated), _alike(steps, table))
+
+
+def _sent(row: Any) -> ReceivedJob:
+    request = Request(
+        row.request_id, row.tenant, Tier(row.tier), "", row.arrival_s, row.prompt_tokens, None, row.max_tokens
+    )
+    job = Job(request, "", 0, 0, priority=request.tier.rank)
+    return ReceivedJob(job, int(row.output_tokens), ticks(row.queued_s))
+
+
+def _exceptions(recorded: pd.DataFrame, simulated: pd.DataFrame) -> pd.DataFrame:
+    off = pd.DataFrame({"request_id": recorded["request_id"]})
+    for name in ("first_token_s", "finish_s"):
+        off[f"{name.removesuffix('_s')}_off_s"] = simulated[name] - recorded[name]
+    errors = off[["first_token_off_s", "finish_off_s"]].abs()
+    return off[~(errors <= TOLERANCE_S).all(axis=1)].reset_index(drop=True)
+
+
+def _alike(recorded: pd.DataFrame, simulated: pd.DataFrame) -> float:
+    """The share of recorded steps that the simulation composed of the same tokens."""
+    count = min(len(recorded), len(simulated))
+    names = list(COMPOSITION)
+    same = (recorded[names].head(count).to_numpy() == simulated[names].head(count).to_numpy()).all(axis=1)
+    return float(same.sum() / max(len(recorded), len(simulated)))
+
+
+def on_model_steps(name: str, trace: Trace, profile: Profile, **switches: Any) -> Validation:
+    """``trace`` beside its simulation as it was measured; arguments and errors as ``simulate_as_measured`` has them."""
+    simulated = simulate_as_measured(trace, profile, name, **switches)
+    known = trace.requests["finish_reason"].isin(FINISHED)
+    return Validation(name, replace(trace, requests=trace.requests[known]), simulated)
+
+
+def with_noise(name: str, trace: Trace, profile: Profile, seeds: int) -> list[dict[str, Any]]:
+    """For each metric and statistic, the middle 95 % of ``seeds`` simulations with the profile's noise.
+
+    Raises as ``on_model_steps`` does, and ``InputError`` if the profile knows of no noise.
+    """
+    runs = [on_model_steps(name, trace, profile, noise=True, seed=seed).simulated for seed in range(seeds)]
+    found = []
+    for metric in (*LATENCIES, "makespan"):
+        for stat in STATS:
+            low, high = np.percentile([statistic(run, metric, stat) for run in runs], [2.5, 97.5])
+            found.append({"trace": name, "metric": metric, "stat": stat, "low": float(low), "high": float(high)})
+    return found
+
+
+def worst(validations: Sequence[Validation]) -> float:
+    """The largest error of all rows, relative and unsigned; NaN where there is none."""
+    errors = [abs(row["error"]) for validation in validations for row in validation.rows()]
+    known = [error for error in errors if error == error]
+    return max(known) if known else float("nan")

@@ -1,0 +1,71 @@
+"""Worker processes: what they share travels to each once, then tasks and results come and go.
+
+Results do not depend on how many workers there are. A worker that dies raises ``WorkerError``.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_held: tuple[str, Any] | None = None  # what this worker process shares, and the file that it came from
+
+
+class WorkerError(Exception):
+    """A worker process ended before its task did."""
+
+
+def processes(jobs: int | None) -> int:
+    """How many worker processes ``jobs`` means: None and 0 are one a core."""
+    return jobs or os.cpu_count() or 1
+
+
+@contextmanager
+def shared(value: Any) -> Iterator[Path]:
+    """A file from which workers load ``value``, in a folder that nobody else can read; gone when the block ends.
+
+    Classes of a notebook or a script travel with their source, as cloudpickle has it.
+    """
+    import cloudpickle
+
+    with tempfile.TemporaryDirectory(prefix="driftsim-") as folder:
+        file = Path(folder) / "shared.pickle"
+        file.write_bytes(cloudpickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL))
+        yield file
+
+
+def load(file: str | Path) -> Any:
+    """What ``shared`` wrote into ``file``; read once in each process."""
+    global _held
+    if _held is None or _held[0] != str(file):  # a process may serve several runs
+        _held = (str(file), pickle.loads(Path(file).read_bytes()))
+    return _held[1]
+
+
+def map_shared(
+    work: Callable[[Any, Any], Any], tasks: Iterable[Any], file: Path, jobs: int, *, ordered: bool = False
+) -> Iterator[Any]:
+    """``work(shared, task)`` of each of ``tasks``, on ``jobs`` processes, as the results come or in order of the tasks.
+
+    ``tasks`` is asked for the next one as workers become free. Raises ``WorkerError``.
+    """
+    from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    kind = "generator" if ordered else "generator_unordered"
+    pool = Parallel(n_jobs=jobs, return_as=kind, pre_dispatch=2 * jobs, batch_size=1)
+    try:
+        yield from pool(delayed(_call)(work, str(file), task) for task in tasks)
+    except BrokenProcessPool as error:
+        get_reusable_executor().shutdown(wait=True, kill_workers=True)
+        raise WorkerError(str(error)) from error
+
+
+def _call(work: Callable[[Any, Any], Any], file: str, task: Any) -> Any:
+    return work(load(file), task)

@@ -1,0 +1,1 @@
+"""What arrives, and when; the true output length travels beside the request."""

@@ -1,0 +1,108 @@
+"""A file of prompts (JSON Lines) becomes a workload: an object a line, with at least a prompt.
+
+Keys: ``prompt`` (or ``turns``, of which the first is taken), ``id`` (``request_id``, ``question_id``), ``tenant``
+(``app``), ``tier``, ``category``, ``max_tokens``. Other keys are ignored, and named in the workload's notes.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pandas as pd
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from driftsim.errors import InputError
+from driftsim.records import first_problem
+from driftsim.request import Tier
+from driftsim.trace.header import Phase, WorkloadInfo
+from driftsim.trace.schema import LARGEST_COUNT
+from driftsim.workloads.workload import Workload, described
+
+TENANT = "default"
+
+
+class Prompt(BaseModel):
+    """One line of the file."""
+
+    model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
+
+    prompt: str = Field(min_length=1, validation_alias=AliasChoices("prompt", "turns"))
+    id: str | None = Field(default=None, validation_alias=AliasChoices("id", "request_id", "question_id"))
+    tenant: str = Field(default=TENANT, min_length=1, validation_alias=AliasChoices("tenant", "app"))
+    tier: Tier = Tier.STANDARD
+    category: str | None = None
+    max_tokens: int | None = Field(default=None, gt=0, le=LARGEST_COUNT)
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _first_turn(cls, value: Any) -> Any:
+        return value[0] if isinstance(value, list) and value else value
+
+
+def read_prompts(file: Path) -> list[Prompt]:
+    """The prompts in ``file``. Raises ``InputError`` naming the line, and ``OSError``."""
+    prompts = []
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="strict").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            content = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{file}: line {number} is not JSON ({error}); one object a line is expected") from None
+        try:
+            prompts.append(Prompt.model_validate(content))
+        except ValidationError as error:
+            raise InputError(f"{file}: line {number}: {first_problem(error)}; correct the line") from None
+    if not prompts:
+        raise InputError(f"{file}: holds no prompt; one JSON object a line is expected")
+    return prompts
+
+
+def prompt_workload(
+    prompts: list[Prompt], count: int | None, max_tokens: int, name: str, count_tokens: Callable[[str], int]
+) -> Workload:
+    """A backlog of ``count`` requests (default: as many as there are prompts, which are taken round and round).
+
+    ``max_tokens`` is for those that set none; ``count_tokens`` counts a prompt as the engine will see it.
+    """
+    count = len(prompts) if count is None else count
+    chosen = [prompts[number % len(prompts)] for number in range(count)]
+    texts = [prompt.prompt for prompt in chosen]
+    table = pd.DataFrame(
+        {
+            "request_id": [_id(prompt, number, number // len(prompts)) for number, prompt in enumerate(chosen)],
+            "tenant": [prompt.tenant for prompt in chosen],
+            "tier": [prompt.tier.value for prompt in chosen],
+            "phase": "backlog",
+            "category": pd.Series([prompt.category for prompt in chosen], dtype=object),
+            "max_tokens": [prompt.max_tokens or max_tokens for prompt in chosen],
+            "offset_s": 0.0,
+        }
+    )
+    duplicate = table["request_id"][table["request_id"].duplicated()]
+    if len(duplicate):
+        raise InputError(f"the prompts have a duplicate id, {duplicate.iloc[0]!r}; give each its own")
+    ignored = sorted({key for prompt in prompts for key in prompt.model_extra or {}})
+    notes = (f"keys of the prompts that mean nothing here were ignored: {', '.join(ignored)}",) if ignored else ()
+    info = WorkloadInfo(name=name, phases=(Phase(name="backlog", kind="backlog", requests=count),))
+    return Workload(info=info, table=described(table, texts, count_tokens), prompts=tuple(texts), notes=notes)
+
+
+def _id(prompt: Prompt, number: int, turn: int) -> str:
+    own = prompt.id or f"p{number:05d}"
+    return own if turn == 0 or prompt.id is None else f"{own}~{turn}"
+
+
+def synthetic(request_id: str, length: int, vocabulary: int) -> list[int]:
+    """Token ids that stand for a prompt of which only the length is known; the same for the same request.
+
+    They are drawn from the ordinary part of a vocabulary: special tokens sit at its ends.
+    """
+    low, high = (256, min(vocabulary, 30_000)) if vocabulary > 1000 else (0, vocabulary)
+    random = Random(zlib.crc32(request_id.encode()))
+    return random.choices(range(low, high), k=length)

@@ -1,0 +1,119 @@
+"""Replay turns a recorded trace into a workload; resampling draws another day like it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from driftsim.errors import InputError
+from driftsim.trace.header import Phase, WorkloadInfo
+from driftsim.trace.schema import FINISHED
+from driftsim.trace.trace import Trace
+from driftsim.workloads.workload import COLUMNS, Workload, stream
+
+
+def first(workload: Workload, count: int) -> Workload:
+    """The first ``count`` requests of ``workload``; phases that are left with none go. Raises if it has fewer."""
+    if not 1 <= count <= len(workload):
+        raise InputError(f"the workload has {len(workload)} requests, {count} were asked for")
+    left, phases = count, []
+    for phase in workload.info.phases:
+        if left > 0:
+            phases.append(phase.changed(requests=min(left, phase.requests)))
+            left -= phase.requests
+    prompts = workload.prompts[:count] if workload.prompts else None
+    info = workload.info.changed(phases=tuple(phases))
+    return replace(workload, info=info, table=workload.table.head(count), prompts=prompts)
+
+
+def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
+    """The workload that ``trace`` recorded: its arrivals, lengths, categories and tenants.
+
+    ``rate_scale`` above 1 presses it harder: gaps between arrivals shrink by that factor, pauses between phases stay.
+    Requests whose true output length is unknown (aborted, failed, rejected, unfinished) are left out and noted.
+    Raises ``InputError`` for a rate scale on a workload that has no arrival rate (closed loop or backlog).
+    """
+    if not 1e-6 <= rate_scale <= 1e6:
+        raise InputError(f"rate scale must be above 0 (1e-6 to 1e6), got {rate_scale}")
+    rateless = [phase for phase in trace.header.workload.phases if phase.kind in ("closed", "backlog")]
+    if rate_scale != 1 and rateless:
+        raise InputError(f"phase {rateless[0].name!r} is {rateless[0].kind} and has no arrival rate to scale")
+    whole = trace.requests.reset_index(names="source")
+    known = whole[whole["finish_reason"].isin(FINISHED)]
+    parts, phases = [], []
+    previous = 0.0  # last arrival of the phase before
+    for phase in trace.header.workload.phases:
+        rows = known[known["phase"] == phase.name].sort_values("arrival_s", kind="stable")
+        if rows.empty:
+            continue
+        arrivals = rows["arrival_s"].to_numpy()
+        start = _phase_start(phase, previous, float(arrivals[0]))
+        scale = 0.0 if phase.kind in ("closed", "backlog") else 1 / rate_scale
+        stops = rows["finish_reason"] == "stop"
+        parts.append(rows.assign(offset_s=np.maximum(arrivals - start, 0.0) * scale, stops=stops))
+        phases.append(phase.changed(requests=len(rows), start_s=None))
+        previous = float(arrivals[-1])
+    if not parts:
+        raise InputError("the trace has no finished request to replay")
+    notes = []
+    if len(whole) > len(known):
+        notes.append(f"{len(whole) - len(known)} requests without a known output length were left out of the replay")
+    if trace.header.load is not None and trace.header.load.disturbed:
+        notes.append("the machine was disturbed while this trace was recorded: its step times are unreliable")
+    if trace.header.ended != "complete":
+        notes.append(f"the recorded run did not end properly: {trace.header.ended} {trace.header.ended_why}".rstrip())
+    return Workload(
+        info=trace.header.workload.changed(phases=tuple(phases)),
+        table=pd.concat(parts, ignore_index=True)[COLUMNS],
+        notes=tuple(notes),
+    )
+
+
+def as_recorded(trace: Trace) -> Workload:
+    """The requests of ``trace``, each at the time at which it arrived, whatever rule that followed.
+
+    Requests whose output length is unknown are left out, as ``replay`` does. Raises ``InputError`` if none is left.
+    """
+    made = replay(trace)
+    times = trace.requests["arrival_s"].to_numpy()[made.table["source"].to_numpy()]
+    order = np.argsort(times, kind="stable")
+    name = "recorded"
+    table = made.table.assign(offset_s=times, phase=name).iloc[order].reset_index(drop=True)
+    phases = (Phase(name=name, requests=len(table)),)
+    return replace(made, info=WorkloadInfo(name=made.info.name, phases=phases), table=table)
+
+
+def _phase_start(phase: Phase, previous: float, first: float) -> float:
+    """When a recorded phase started, in seconds: an open one follows from the phase before, others recorded theirs."""
+    if phase.kind == "open":
+        return min(previous + phase.pause_s, first)
+    return first if phase.start_s is None else phase.start_s
+
+
+def resample(workload: Workload, seed: int, replication: int) -> Workload:
+    """A block bootstrap of ``workload`` within its phases; replication 0 is the workload itself.
+
+    Blocks of consecutive requests (of the square root of the phase's length, wrapping around) are drawn with
+    replacement, each request with the gap before it, so that bursts and their mix survive (Politis and Romano 1992,
+    circular block bootstrap).
+    """
+    if replication == 0:
+        return workload
+    random = stream(seed, f"resample-{replication}")
+    table = workload.table
+    parts, first = [], 0
+    for phase in workload.info.phases:
+        count = phase.requests
+        length = max(1, round(count**0.5))
+        starts = random.integers(0, count, size=-(-count // length))
+        picks = ((starts[:, None] + np.arange(length)) % count).ravel()[:count]
+        gaps = np.diff(table["offset_s"].to_numpy()[first : first + count], prepend=0.0)
+        part = table.iloc[first + picks].copy()
+        part["offset_s"] = np.cumsum(gaps[picks])
+        parts.append(part)
+        first += count
+    drawn = pd.concat(parts, ignore_index=True)
+    drawn["request_id"] = [f"{name}~{row}" for row, name in enumerate(drawn["request_id"])]
+    return replace(workload, table=drawn)
