@@ -1,7 +1,113 @@
 """driftsim: which scheduler for a multi-tenant LLM server, and is correcting the token-budget estimates worth it?
 
-``driftsim.run.simulate`` turns a workload into a trace, ``driftsim.compare.compare`` sets schedulers side by side.
-Nothing is imported here, so that ``driftsim --help`` answers at once.
+A trace is a recorded run. Replay it under other schedulers, with and without bias correction, and read the answer:
+
+>>> import driftsim as ds
+>>> trace = ds.read("traces/smollm2-cpu-drift")
+>>> result = ds.compare(trace, policies=["fifo", "sjf"], replications=3, jobs=1)
+>>> print(result.answer()[0])
+Under FIFO somebody waited 74 % of the time, two or more at once 73 %.
+
+A profile says how long the steps of an engine take. Fit one to recorded runs, and simulate anything with it:
+
+>>> profile = ds.calibrate("traces/smollm2-cpu-backlog", "traces/smollm2-cpu-low-load")
+>>> run = ds.simulate(trace, policy="sjf", profile=profile)
+>>> ds.summary(run)["finished"]
+360
+
+A policy of your own is a class with a ``key``:
+
+>>> class LongestFirst(ds.Keyed):
+...     def key(self, job):
+...         return -job.budget
+>>> all(verdict.holds for verdict in ds.check_laws(LongestFirst))
+True
+
+Importing driftsim loads none of its parts: each name is imported as it is first used.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from driftsim.api import (
+        calibrate,
+        capacity,
+        check_laws,
+        compare,
+        compare_captured,
+        derive_profile,
+        simulate,
+        simulate_scenario,
+        sweep,
+        validate,
+    )
+    from driftsim.comparison.captured import CapturedComparison
+    from driftsim.comparison.result import ComparisonResult
+    from driftsim.errors import InputError, RunError, TraceError
+    from driftsim.latency.profile import Profile, load_profile
+    from driftsim.live.capture import capture
+    from driftsim.metrics import e2e, summary, tpot, ttft
+    from driftsim.request import Job, Request, Tier
+    from driftsim.scheduling.admission import Admission
+    from driftsim.scheduling.estimators import Estimate, Estimator
+    from driftsim.scheduling.policies import Keyed, Policy
+    from driftsim.simulation.laws import Verdict
+    from driftsim.simulation.scenario import Barrier, Scenario
+    from driftsim.simulation.spec import ScenarioSpec, load_spec
+    from driftsim.sweeps.store import Store
+    from driftsim.trace.importers import import_trace
+    from driftsim.trace.trace import Trace, read
+    from driftsim.validation.result import ValidationResult
+    from driftsim.workloads.replay import replay, resample
+    from driftsim.workloads.workload import Workload
+
 __version__ = "0.1.0"
+_HOMES = {
+    "api": (
+        "calibrate", "capacity", "check_laws", "compare", "compare_captured", "derive_profile", "simulate",
+        "simulate_scenario", "sweep", "validate",
+    ),
+    "comparison.captured": ("CapturedComparison",),
+    "comparison.result": ("ComparisonResult",),
+    "errors": ("InputError", "RunError", "TraceError"),
+    "latency.profile": ("Profile", "load_profile"),
+    "live.capture": ("capture",),
+    "metrics": ("e2e", "summary", "tpot", "ttft"),
+    "request": ("Job", "Request", "Tier"),
+    "scheduling.admission": ("Admission",),
+    "scheduling.estimators": ("Estimate", "Estimator"),
+    "scheduling.policies": ("Keyed", "Policy"),
+    "simulation.laws": ("Verdict",),
+    "simulation.scenario": ("Barrier", "Scenario"),
+    "simulation.spec": ("ScenarioSpec", "load_spec"),
+    "sweeps.store": ("Store",),
+    "trace.importers": ("import_trace",),
+    "trace.trace": ("Trace", "read"),
+    "validation.result": ("ValidationResult",),
+    "workloads.replay": ("replay", "resample"),
+    "workloads.workload": ("Workload",),
+}  # fmt: skip
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = [
+    "Admission", "Barrier", "CapturedComparison", "ComparisonResult", "Estimate", "Estimator", "InputError", "Job",
+    "Keyed", "Policy", "Profile", "Request", "RunError", "Scenario", "ScenarioSpec", "Store", "Tier", "Trace",
+    "TraceError", "ValidationResult", "Verdict", "Workload", "calibrate", "capacity", "capture", "check_laws",
+    "compare", "compare_captured", "derive_profile", "e2e", "import_trace", "load_profile", "load_spec", "read",
+    "replay", "resample", "simulate", "simulate_scenario", "summary", "sweep", "tpot", "ttft", "validate",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``name`` from where it lives, once (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'driftsim' has no attribute {name!r}")
+    value = getattr(import_module(f"driftsim.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -5,10 +5,9 @@ Wherever a verb takes a trace, a profile or a workload, it takes the object or t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,12 +23,24 @@ from driftsim.comparison.comparison import ComparisonPlan, check_plan, fit_base,
 from driftsim.comparison.comparison import compare as compare_settings
 from driftsim.comparison.result import ComparisonResult
 from driftsim.errors import InputError
+from driftsim.inputs import (
+    AnyEstimator,
+    AnyPolicy,
+    AnyProfile,
+    AnyTrace,
+    as_barrier,
+    as_profile,
+    as_trace,
+    check_words,
+    described,
+    naming,
+    with_engine,
+)
 from driftsim.latency.profile import Profile, load_profile
 from driftsim.latency.roofline import Assumptions, derive, shape_of
 from driftsim.scheduling.admission import Admission
-from driftsim.scheduling.estimators import Estimator
 from driftsim.scheduling.plugins import plugin_name
-from driftsim.scheduling.policies import POLICIES, STOCK, Policy
+from driftsim.scheduling.policies import POLICIES, STOCK
 from driftsim.simulation import laws
 from driftsim.simulation.capacity import capacity as backlog_capacity
 from driftsim.simulation.names import EngineName, FitSource, StepSource
@@ -46,10 +57,6 @@ from driftsim.validation.result import ValidationResult, validate_runs
 from driftsim.workloads.replay import replay
 from driftsim.workloads.workload import Workload
 
-AnyTrace: TypeAlias = Trace | Path | str
-AnyProfile: TypeAlias = Profile | Path | str
-AnyPolicy: TypeAlias = str | type[Policy]
-AnyEstimator: TypeAlias = str | type[Estimator]
 ALL_POLICIES = (STOCK, *POLICIES)
 
 
@@ -93,11 +100,11 @@ def compare(
         if admission.base == "fit":
             admission, excluded = fit_base(recorded, admission)
         workload = replay(recorded, rate_scale)
-        _check_words(workload, admission)
+        check_words(workload, admission)
     given = as_profile(profile, recorded)
     settings = settings_of(map(plugin_name, policies), map(plugin_name, estimators))
     choice = ComparisonPlan(
-        profile=_with_engine(given, {} if kv_blocks is None else {"kv_blocks": kv_blocks}),
+        profile=with_engine(given, {} if kv_blocks is None else {"kv_blocks": kv_blocks}),
         admission=admission,
         settings=settings,
         excluded=excluded,
@@ -105,7 +112,7 @@ def compare(
         replications=replications,
         max_in_flight=max_in_flight,
         refill_lag=refill_lag,
-        barrier=_barrier(engine),
+        barrier=as_barrier(engine),
         seed=seed,
     )
     check_plan(choice, workload)
@@ -169,7 +176,8 @@ def simulate(
     Raises ``InputError`` for a workload without a profile or without output lengths.
 
     >>> run = simulate("traces/smollm2-cpu-drift", policy="sjf")
-    >>> round(metrics.summary(run)["e2e_mean_s"], 2)
+    >>> from driftsim.metrics import summary
+    >>> round(summary(run)["e2e_mean_s"], 2)
     59.76
     """
     if isinstance(what, Workload):
@@ -191,7 +199,7 @@ def simulate(
         max_in_flight=max_in_flight,
         refill_lag=refill_lag,
         noise=noise,
-        barrier=_barrier(engine),
+        barrier=as_barrier(engine),
         seed=seed,
     )
     return run_scenario(scenario, workload, record_steps=steps)
@@ -201,6 +209,13 @@ def simulate_scenario(file: Path | str) -> tuple[Trace, ScenarioSpec, list[str]]
     """Run the scenario in ``file`` (TOML or JSON): its trace, what it says, and warnings about the profile.
 
     Paths in the file count from its folder. Raises ``InputError`` naming file, key, value and remedy.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+    ...     _ = file.write(f"trace = '{Path('traces/smollm2-cpu-drift').resolve()}'\\npolicy = 'sjf'"), file.flush()
+    ...     trace, spec, warnings = simulate_scenario(file.name)
+    >>> spec.policy, len(trace.finished)
+    ('sjf', 360)
     """
     file = Path(file)
     spec = load_spec(file)
@@ -240,6 +255,15 @@ def derive_profile(gpu: str, model: Path | str, **assumptions: Any) -> Profile:
     cache; nothing is fetched. assumptions: fields of ``driftsim.latency.roofline.Assumptions``.
 
     Raises ``InputError`` for an unknown GPU, a model that is no dense decoder, or one that leaves no KV cache.
+
+    >>> config = '{"num_hidden_layers": 28, "hidden_size": 3584, "intermediate_size": 18944, "vocab_size": 152064, \
+"num_attention_heads": 28, "num_key_value_heads": 4, "max_position_embeddings": 32768}'
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+    ...     _ = file.write(config), file.flush()
+    ...     profile = derive_profile("L4", file.name, max_model_len=8192)
+    >>> 0.03 < profile.intercept_s < 0.1
+    True
     """
     return derive(gpu, shape_of(str(model)), Assumptions.of(assumptions))
 
@@ -284,6 +308,12 @@ def sweep(
     the store. retry_failed: run again what failed. watch: called with a ``Progress`` as rows come.
 
     Raises ``InputError`` for a grid that cannot be run, ``OSError`` if the store cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     rows = sweep("experiments/gate/grid.toml", f"{folder}/store", jobs=1)
+    >>> bool(rows["failed"].any())
+    False
     """
     specs = load_grid(Path(grid))
     tasks, inputs = plan(specs)
@@ -309,73 +339,10 @@ def capacity(workload: Workload, profile: AnyProfile, *, max_in_flight: int | No
     """Requests a second that the engine of ``profile`` serves of ``workload`` when all of it is there at once.
 
     Raises ``InputError`` if the workload does not know its output lengths.
+
+    >>> workload = replay(read("traces/smollm2-cpu-drift"))
+    >>> round(capacity(workload, Profile.plain(intercept_s=0.01, max_num_seqs=4)), 2)
+    1.22
     """
     known = as_profile(profile, None)
     return backlog_capacity(workload, Scenario(profile=known, max_in_flight=max_in_flight))
-
-
-# -- what the verbs share
-
-
-def as_trace(trace: AnyTrace) -> Trace:
-    """``trace`` itself, or the trace that is stored there."""
-    return trace if isinstance(trace, Trace) else read(trace)
-
-
-def as_profile(profile: AnyProfile | None, recorded: Trace | None) -> Profile:
-    """``profile`` itself, the one stored there, or without either the one fitted to the steps of ``recorded``."""
-    if isinstance(profile, Profile):
-        return profile
-    if profile is not None:
-        return load_profile(profile)
-    assert recorded is not None
-    with naming(recorded):
-        return fit_profile(recorded, recorded.digest)
-
-
-@contextmanager
-def naming(trace: Trace) -> Iterator[None]:
-    """Prefix an ``InputError`` raised inside with the place that ``trace`` was read from."""
-    try:
-        yield
-    except InputError as error:
-        place, message = trace.source, str(error)
-        if place is None or message.startswith((str(place), f"{place.name}:")):
-            raise
-        raise type(error)(f"{place}: {message}") from None
-
-
-def described(profile: Profile, given: AnyProfile | None) -> str:
-    """Where a latency model comes from, and how well it fits what it was fitted to."""
-    if given is None:
-        where = "fitted to the steps of this trace"
-    else:
-        where = Path(given).name if isinstance(given, Path | str) else f"of {profile.model} on {profile.hardware}"
-    if profile.fit is None:
-        return where
-    fit = profile.fit
-    return f"{where} (MAPE {100 * fit.mean_absolute_percentage_error:.1f} %, R² {fit.r_squared:.2f})"
-
-
-def _with_engine(profile: Profile, settings: dict[str, Any]) -> Profile:
-    return profile.changed(engine=profile.engine.changed(**settings)) if settings else profile
-
-
-def _barrier(engine: EngineName | Barrier) -> Barrier | None:
-    if isinstance(engine, Barrier):
-        return engine
-    if engine not in ("continuous", "barrier"):
-        raise InputError(f"unknown engine {engine!r}; choose one of continuous, barrier")
-    return Barrier() if engine == "barrier" else None
-
-
-def _check_words(workload: Workload, admission: Admission) -> None:
-    recorded = workload.table[["prompt_words", "output_words"]].notna().all(axis=None)
-    if admission.words_per_token is not None and recorded:
-        raise InputError("its words are recorded, so they need not be derived; drop --words-per-token")
-
-
-__all__ = [
-    "calibrate", "capacity", "check_laws", "compare", "compare_captured", "derive_profile", "simulate",
-    "simulate_scenario", "sweep", "validate",
-]  # fmt: skip

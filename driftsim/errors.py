@@ -12,12 +12,30 @@ from __future__ import annotations
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message says what is wrong, where, and what to do about it."""
+    """What the user gave cannot be used; the message says what is wrong, where, and what to do about it.
+
+    >>> from driftsim.scheduling.policies import make_policy
+    >>> make_policy("lifo")
+    Traceback (most recent call last):
+    driftsim.errors.InputError: unknown policy 'lifo'; choose one of stock, fifo, priority, weighted, sjf, aging, or \
+give module:Class
+    """
 
 
 class TraceError(InputError):
-    """A trace, or a file that should be one, is not what it claims; the message says where, what and the remedy."""
+    """A trace, or a file that should be one, is not what it claims; the message says where, what and the remedy.
+
+    >>> from driftsim.trace.trace import read
+    >>> read("nowhere")
+    Traceback (most recent call last):
+    driftsim.errors.TraceError: nowhere: no such trace folder; a trace is a folder with header.json and requests.parquet
+    """
 
 
 class RunError(Exception):
-    """A run did not come to its proper end, or a check did not pass."""
+    """A run did not come to its proper end, or a check did not pass.
+
+    >>> raise RunError("out/run: the run was interrupted")
+    Traceback (most recent call last):
+    driftsim.errors.RunError: out/run: the run was interrupted
+    """

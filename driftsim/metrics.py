@@ -64,17 +64,32 @@ Rows: TypeAlias = "pd.DataFrame | Columns"
 
 
 def e2e(rows: Rows) -> Any:
-    """End-to-end latency, arrival to last token, in seconds."""
+    """End-to-end latency, arrival to last token, in seconds.
+
+    >>> rows = pd.DataFrame({"arrival_s": [1.0], "first_token_s": [1.5], "finish_s": [3.5], "output_tokens": [5]})
+    >>> float(e2e(rows)[0])
+    2.5
+    """
     return rows["finish_s"] - rows["arrival_s"]
 
 
 def ttft(rows: Rows) -> Any:
-    """Time to first token since arrival, in seconds; NaN where the engine shows none, as a barrier engine does."""
+    """Time to first token since arrival, in seconds; NaN where the engine shows none, as a barrier engine does.
+
+    >>> rows = pd.DataFrame({"arrival_s": [1.0], "first_token_s": [1.5]})
+    >>> float(ttft(rows)[0])
+    0.5
+    """
     return rows["first_token_s"] - rows["arrival_s"]
 
 
 def tpot(rows: Rows) -> Any:
-    """Time per output token after the first, in seconds, as vLLM's benchmark defines it; NaN for a single token."""
+    """Time per output token after the first, in seconds, as vLLM's benchmark defines it; NaN for a single token.
+
+    >>> rows = pd.DataFrame({"first_token_s": [1.5], "finish_s": [3.5], "output_tokens": [5]})
+    >>> float(tpot(rows)[0])
+    0.5
+    """
     tokens = rows["output_tokens"].astype(float)
     return (rows["finish_s"] - rows["first_token_s"]) / np.where(tokens > 1, tokens - 1, np.nan)
 
@@ -181,7 +196,11 @@ def intervals_union(starts: np.ndarray, ends: np.ndarray) -> float:
 
 
 def makespan(rows: Rows) -> float:
-    """From the first arrival to the last finish known, in seconds; NaN where there is none."""
+    """From the first arrival to the last known finish of ``rows``, in seconds; NaN where none is known.
+
+    Over the offered requests of a run: the first arrival counts even if that request was rejected, and the last finish
+    even if that request was aborted. Every makespan that is printed is this one.
+    """
     begun, ended = (np.asarray(rows[name], dtype=float) for name in ("arrival_s", "finish_s"))
     known = ended[~np.isnan(ended)]
     return float(known.max() - begun.min()) if len(known) else np.nan
@@ -230,12 +249,20 @@ def jain_index(rows: Rows) -> float:
 
 
 def summary(
-    trace: Trace, admission: Admission, *, phase: str = "all", scored: np.ndarray | None = None
+    trace: Trace, admission: Admission | None = None, *, phase: str = "all", scored: np.ndarray | None = None
 ) -> dict[str, Any]:
     """All metrics of ``trace``, or of its requests in one ``phase``, as one flat row plus ``per_tier``.
 
-    ``scored`` masks the requests whose estimates count. Raises ``TraceError`` if the trace has no such phase.
+    ``admission`` says how estimates are scored; by default the one that the trace's header describes. ``scored`` masks
+    the requests whose estimates count. Raises ``TraceError`` if the trace has no such phase.
+
+    >>> from driftsim.trace.trace import read
+    >>> row = summary(read("traces/smollm2-cpu-drift"))
+    >>> row["finished"], round(row["e2e_mean_s"], 2)
+    (360, 92.47)
     """
+    if admission is None:
+        admission = Admission.of(trace.header.admission)
     offered = Columns.of(trace.requests)
     mask = np.ones(len(offered), dtype=bool) if scored is None else scored
     if phase != "all":
@@ -258,7 +285,7 @@ def summary(
         "p99_flagged": len(rows) < FEWEST_FOR_P99,
         "queue_wait_p50_s": float(np.percentile(wait, 50)) if len(wait) else np.nan,
         "queue_wait_p99_s": float(np.percentile(wait, 99)) if len(wait) else np.nan,
-        "makespan_s": float(rows["finish_s"].max() - offered["arrival_s"].min()) if len(rows) else np.nan,
+        "makespan_s": makespan(offered),
         "waiting_fraction": waiting_fraction(offered),
         "choice_fraction": choice_fraction(offered),
         "jain_index": jain_index(rows),

@@ -29,6 +29,7 @@ STOREYS = [
     {"simulation"},
     {"calibration"},
     {"comparison", "validation", "sweeps"},
+    {"inputs"},
     {"api"},
     {"cli"},
 ]

@@ -19,7 +19,7 @@ from driftsim.calibration.form import GRAPH_SIZES, Form
 from driftsim.calibration.least_squares import Rows, Solution, blocks, choose, solve
 from driftsim.calibration.overlap import Excerpt, beginning, from_overlap
 from driftsim.latency.profile import Profile
-from driftsim.metrics import e2e, tpot, ttft
+from driftsim.metrics import e2e, makespan, tpot, ttft
 from driftsim.simulation.as_measured import anchored, as_measured, received_at_arrival, simulate_as_measured
 from driftsim.simulation.run import simulate
 from driftsim.trace.trace import Trace
@@ -240,5 +240,5 @@ def _percentiles(trace: Trace, part: Excerpt) -> np.ndarray:
         if len(numbers):
             found += [float(numbers.mean()), *np.percentile(numbers, PERCENTS)]
     if part.until == np.inf:
-        found.append(float(rows["finish_s"].max() - rows["arrival_s"].min()))
+        found.append(makespan(trace.requests))
     return np.asarray(np.maximum(found, 1e-9))

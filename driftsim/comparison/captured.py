@@ -50,7 +50,15 @@ class Effect:
 
 @dataclass(frozen=True, eq=False)
 class CapturedComparison:
-    """The repeats of every policy with an estimator, in order of capture, and each one's summary."""
+    """The repeats of every policy with an estimator, in order of capture, and each one's summary.
+
+    >>> from pathlib import Path
+    >>> from driftsim.trace.trace import read
+    >>> folders = sorted(Path("traces/smollm2-cpu-policies").glob("*-[12]"))
+    >>> compared = compare_captured([(folder.name, read(folder)) for folder in folders])
+    >>> compared.baseline, len(compared.frame())
+    (('fifo', 'ema'), 40)
+    """
 
     summaries: dict[tuple[str, str], list[dict[str, Any]]]
     baseline: tuple[str, str]

@@ -23,7 +23,13 @@ MARKS = {"best": "[bold]{} *[/bold]", "tie": "{} ~", "": "{}  "}
 
 @dataclass(frozen=True, eq=False)
 class ComparisonResult(Comparison):
-    """A ``Comparison`` with its provenance: which trace, profile, engine and seed it rests on."""
+    """A ``Comparison`` with its provenance: which trace, profile, engine and seed it rests on.
+
+    >>> from driftsim.api import compare
+    >>> result = compare("traces/smollm2-cpu-drift", policies=["fifo"], estimators=["static"], replications=1)
+    >>> result.provenance["trace"], list(result.frame()["policy"])
+    ('smollm2-cpu-drift', ['fifo'])
+    """
 
     provenance: dict[str, Any] = field(default_factory=dict)
 

@@ -7,7 +7,7 @@ import json
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
@@ -89,6 +89,35 @@ class Profile(Record):
     derived: dict[str, float | str] = {}
     warnings: tuple[str, ...] = ()
 
+    @classmethod
+    def plain(
+        cls,
+        intercept_s: float,
+        prefill_token_s: float = 0.0,
+        decode_request_s: float = 0.0,
+        context_token_s: float = 0.0,
+        **engine: Any,
+    ) -> Self:
+        """A profile by hand: its coefficients (s), and the engine settings that are not vLLM's defaults.
+
+        Raises ``InputError`` for a value that cannot be.
+
+        >>> profile = Profile.plain(intercept_s=0.010, prefill_token_s=2e-5, max_num_seqs=8)
+        >>> profile.engine.max_num_seqs, profile.engine.block_size
+        (8, 16)
+        """
+        coefficients = {
+            "intercept_s": intercept_s,
+            "prefill_token_s": prefill_token_s,
+            "decode_request_s": decode_request_s,
+            "context_token_s": context_token_s,
+        }
+        try:
+            settings = EngineSettings.guessed({"version": "unknown", **engine}, name="vllm")
+        except ValidationError as error:
+            raise InputError(f"engine: {first_problem(error)}") from None
+        return cls.of({"engine": settings, **coefficients})
+
     def step_time(self) -> LinearStepTime:
         """The step-time model, rounded to ticks."""
         return LinearStepTime(
@@ -155,7 +184,11 @@ def _quality(fit: Fit | Region) -> str:
 
 
 def load_profile(file: Path | str) -> Profile:
-    """Read a profile. Raises ``InputError`` naming file, key, value and remedy."""
+    """Read a profile. Raises ``InputError`` naming file, key, value and remedy.
+
+    >>> load_profile("experiments/gate/profile.json").engine.max_num_seqs
+    16
+    """
     try:
         return Profile.model_validate_json(Path(file).read_text())
     except FileNotFoundError:

@@ -40,6 +40,10 @@ def capture(
     requests end. Runs that are there already are kept; the list ends with the first run that ends badly.
 
     Raises ``InputError`` for what cannot be run, before anything is started, and ``RunError`` if nothing was recorded.
+
+    >>> capture("out/never", estimator="oracle")
+    Traceback (most recent call last):
+    driftsim.errors.InputError: the estimator 'oracle' is told every length, and live nobody knows them; choose another
     """
     names = list(dict.fromkeys(plugin_name(policy) for policy in policies))
     for name in names:

@@ -13,20 +13,23 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from driftsim.errors import InputError
-from driftsim.request import Job, Request, quick
+from driftsim.request import Job, Request
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.plugins import declared, declared_names, is_plugin, plugin
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Estimate:
-    """An expected output length, in the accounting's unit, and the bias that went into it."""
+    """An expected output length, in the accounting's unit, and the bias that went into it.
+
+    >>> Estimate(84, 1.0)
+    Estimate(length=84, bias=1.0)
+    """
 
     length: int
     bias: float
 
 
-quick_estimate = quick(Estimate)
 SURE = 30.0  # log odds beyond which more would only make it slower to come round
 
 
@@ -50,7 +53,7 @@ class Static:
 
     def estimate(self, request: Request, category: str, now: float) -> Estimate:
         """The estimate at bias 1."""
-        return quick_estimate(self.admission.estimate(request, category, 1.0), 1.0)
+        return Estimate(self.admission.estimate(request, category, 1.0), 1.0)
 
     def observe(self, job: Job, output_length: int, censored: bool, now: float) -> None:
         """Nothing is learned."""
@@ -70,7 +73,7 @@ class Ema:
     def estimate(self, request: Request, category: str, now: float) -> Estimate:
         """The estimate at the category's present bias."""
         bias = self.bias.get(category, 1.0)
-        return quick_estimate(self.admission.estimate(request, category, bias), bias)
+        return Estimate(self.admission.estimate(request, category, bias), bias)
 
     def observe(self, job: Job, output_length: int, censored: bool, now: float) -> None:
         """Move the category's bias towards what this output says it should have been."""
@@ -184,7 +187,7 @@ class Pooled:
         self._said.setdefault(request.id, (ratios, reference))
         weight = 1 / (1 + math.exp(-self._odds))
         length = max(1, round(weight * ratios + (1 - weight) * reference))
-        return quick_estimate(length, length / self.ratios.unbiased(request, category))
+        return Estimate(length, length / self.ratios.unbiased(request, category))
 
     def observe(self, job: Job, output_length: int, censored: bool, now: float) -> None:
         """Weigh both anew, by what they said at admission; requests end in an order that makes hindsight look good."""

@@ -33,7 +33,19 @@ class Policy(Protocol):
 
 
 class Keyed:
-    """Jobs in the order of a key that is fixed when they are pushed."""
+    """Jobs in the order of a key that is fixed when they are pushed; a policy of one's own overrides ``key``.
+
+    >>> class ShortPromptFirst(Keyed):
+    ...     def key(self, job):
+    ...         return job.request.prompt_tokens
+    >>> from driftsim.request import Job, Request, Tier
+    >>> queue = ShortPromptFirst()
+    >>> for name, prompt in (("long", 900), ("short", 20)):
+    ...     request = Request(name, "acme", Tier.STANDARD, "", 0.0, prompt, None, 64)
+    ...     queue.push(Job(request, "short_qa", estimate=64, budget=prompt + 64), now=0.0)
+    >>> queue.pop(now=1.0).request.id
+    'short'
+    """
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, float, int, Job]] = []

@@ -35,7 +35,11 @@ SLOWER = 20.0  # a decision in a long queue, times one in a short queue, is a sc
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A law, and what was seen where it fails; empty: it holds."""
+    """A law, and what was seen where it fails; empty: it holds.
+
+    >>> Verdict("every request leaves exactly once").holds
+    True
+    """
 
     law: str
     counterexample: str = ""

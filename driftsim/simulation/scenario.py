@@ -19,9 +19,13 @@ class Scenario:
     ``max_in_flight`` None means the engine's ``max_num_seqs``, behind a barrier its batch; the policy ``stock`` is FIFO
     with no limit at all.
     ``refill_lag`` off lets an outside dispatcher refill a freed slot before the next step, as no real one can.
-    ``barrier``: the published system's worker, which serves one batch at a time, instead of continuous batching; it
+    ``barrier``: DriftSched's worker, which serves one batch at a time, instead of continuous batching; it
     fetches its jobs itself, so that nothing lags.
     ``noise`` draws step times around the profile's, by ``seed``.
+
+    >>> profile = Profile.plain(intercept_s=0.01, max_num_seqs=8)
+    >>> Scenario(profile=profile, policy="sjf").limit, Scenario(profile=profile, policy="stock").limit
+    (8, None)
     """
 
     profile: Profile
@@ -43,8 +47,12 @@ class Scenario:
 
 
 class Barrier(Record):
-    """The worker's constants; the defaults are the published system's."""
+    """The constants of a worker that serves one batch at a time; the defaults are DriftSched's.
+
+    >>> Barrier().batch_size, Barrier(fill_s=0.0).idle_s
+    (32, 1.0)
+    """
 
     batch_size: int = Field(default=32, gt=0)
     fill_s: float = Field(default=0.010, ge=0)  # that a batch waits for more
-    idle_s: float = Field(default=1.0, ge=0)  # that a worker sleeps who finds nothing
+    idle_s: float = Field(default=1.0, ge=0)  # that a worker sleeps that finds nothing

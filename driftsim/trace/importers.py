@@ -143,8 +143,17 @@ FORMATS: dict[str, Callable[[Path, Path | None], Trace]] = {
 }
 
 
-def import_trace(form: str, file: Path, mapping: Path | None) -> Trace:
-    """``file`` in format ``form``, one of ``FORMATS``. Raises ``InputError`` and ``OSError``."""
+def import_trace(form: str, file: Path, mapping: Path | None = None) -> Trace:
+    """``file`` in format ``form``, one of ``FORMATS``. Raises ``InputError`` and ``OSError``.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
+    ...     names, day = "TIMESTAMP,ContextTokens,GeneratedTokens", "2024-05-10"
+    ...     _ = file.write(f"{names}\\n{day} 00:00:00,374,44\\n{day} 00:00:02,396,109"), file.flush()
+    ...     trace = import_trace("azure", Path(file.name))
+    >>> trace.requests["arrival_s"].tolist()
+    [0.0, 2.0]
+    """
     if form not in FORMATS:
         raise InputError(f"unknown format {form!r}; choose one of {', '.join(FORMATS)}")
     trace = FORMATS[form](file, mapping)

@@ -11,6 +11,7 @@ import json
 import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from pathlib import Path
 
 import pandas as pd
@@ -32,10 +33,19 @@ from driftsim.trace.schema import (
 )
 from driftsim.trace.tables import read_table, write_tables
 
+HTML_ROWS = 10  # requests that a notebook shows
+
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """A run: ``requests`` has one row per offered request, ``steps`` one per engine step that scheduled a token."""
+    """A run: ``requests`` has one row per offered request, ``steps`` one per engine step that scheduled a token.
+
+    >>> trace = read("traces/smollm2-cpu-drift")
+    >>> trace.header.kind, len(trace.requests), trace.name
+    ('captured', 360, 'smollm2-cpu-drift')
+    >>> print(str(trace).split(";")[0])
+    smollm2-cpu-drift: captured, 360 requests, 360 finished
+    """
 
     header: Header
     requests: pd.DataFrame
@@ -55,6 +65,17 @@ class Trace:
             return digest(self.source)
         with tempfile.TemporaryDirectory(prefix="driftsim-") as folder:
             return digest(self.write(Path(folder) / "trace"))
+
+    def __str__(self) -> str:
+        header, engine = self.header, self.header.engine
+        counts = f"{len(self.requests)} requests, {len(self.finished)} finished"
+        return (
+            f"{self.name}: {header.kind}, {counts}; {engine.name} {engine.version}, {header.model} on {header.hardware}"
+        )
+
+    def _repr_html_(self) -> str:
+        table = self.requests.head(HTML_ROWS).to_html(index=False, float_format=lambda value: f"{value:.4g}")
+        return f"<p>{escape(str(self))}</p>{table}"
 
     def frame(self) -> pd.DataFrame:
         """The requests, a row each; columns as ``driftsim columns`` lists them."""
@@ -95,6 +116,9 @@ def read(folder: Path | str) -> Trace:
     """Read and check the trace in ``folder``. Raises ``TraceError`` naming file, row or key, value and remedy.
 
     A run that is still recorded, or was killed, is read from its journal; its header then says ``recording``.
+
+    >>> read("traces/smollm2-cpu-drift").header.max_in_flight
+    16
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -31,6 +31,11 @@ class ValidationResult:
 
     profile: the name of the latency profile, None on measured steps. intervals: of simulations with noise. repeats:
     how well the simulation agrees with runs that were repeated.
+
+    >>> from driftsim.trace.trace import read
+    >>> result = validate_runs([read("traces/smollm2-cpu-small-kv")], None, steps="measured")
+    >>> len(result.exceptions), result.frame()["metric"].nunique()
+    (0, 4)
     """
 
     validations: list[Validation]

@@ -13,7 +13,7 @@ from driftsim.engine.recorded import ReceivedJob, on_recorded_steps
 from driftsim.errors import TraceError
 from driftsim.latency.profile import Profile
 from driftsim.latency.steptime import TICKS_PER_SECOND, ticks
-from driftsim.metrics import LATENCIES, PERCENTILES, e2e, tpot, ttft
+from driftsim.metrics import LATENCIES, PERCENTILES, e2e, makespan, tpot, ttft
 from driftsim.request import Job, Request, Tier
 from driftsim.simulation.as_measured import simulate_as_measured
 from driftsim.trace.schema import FINISHED, STEP_COLUMNS
@@ -70,7 +70,7 @@ def statistic(trace: Trace, metric: str, stat: str) -> float:
     if rows.empty:
         return float("nan")
     if metric == "makespan":
-        return float(rows["finish_s"].max() - trace.requests["arrival_s"].min())
+        return makespan(trace.requests)
     values = LATENCY[metric](rows).dropna().to_numpy(dtype=float)
     if not len(values):
         return float("nan")

@@ -33,6 +33,10 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
 
     ``rate_scale`` above 1 presses it harder: gaps between arrivals shrink by that factor, pauses between phases stay.
     Requests whose true output length is unknown (aborted, failed, rejected, unfinished) are left out and noted.
+    >>> from driftsim.trace.trace import read
+    >>> len(replay(read("traces/smollm2-cpu-drift")))
+    360
+
     Raises ``InputError`` for a rate scale on a workload that has no arrival rate (closed loop or backlog).
     """
     if not 1e-6 <= rate_scale <= 1e6:
@@ -98,6 +102,11 @@ def resample(workload: Workload, seed: int, replication: int) -> Workload:
     Blocks of consecutive requests (of the square root of the phase's length, wrapping around) are drawn with
     replacement, each request with the gap before it, so that bursts and their mix survive (Politis and Romano 1992,
     circular block bootstrap).
+
+    >>> from driftsim.trace.trace import read
+    >>> workload = replay(read("traces/smollm2-cpu-drift"))
+    >>> len(resample(workload, seed=0, replication=1))
+    360
     """
     if replication == 0:
         return workload

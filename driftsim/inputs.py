@@ -1,0 +1,82 @@
+"""What a verb is given: an object, or the path that it is stored at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from driftsim.calibration.calibrate import fit_profile
+from driftsim.errors import InputError
+from driftsim.latency.profile import Profile, load_profile
+from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.estimators import Estimator
+from driftsim.scheduling.policies import Policy
+from driftsim.simulation.names import EngineName
+from driftsim.simulation.scenario import Barrier
+from driftsim.trace.trace import Trace, read
+from driftsim.workloads.workload import Workload
+
+AnyTrace: TypeAlias = Trace | Path | str
+AnyProfile: TypeAlias = Profile | Path | str
+AnyPolicy: TypeAlias = str | type[Policy]
+AnyEstimator: TypeAlias = str | type[Estimator]
+
+
+def as_trace(trace: AnyTrace) -> Trace:
+    """``trace`` itself, or the trace that is stored there."""
+    return trace if isinstance(trace, Trace) else read(trace)
+
+
+def as_profile(profile: AnyProfile | None, recorded: Trace | None) -> Profile:
+    """``profile`` itself, the one stored there, or without either the one fitted to the steps of ``recorded``."""
+    if isinstance(profile, Profile):
+        return profile
+    if profile is not None:
+        return load_profile(profile)
+    assert recorded is not None
+    with naming(recorded):
+        return fit_profile(recorded, recorded.digest)
+
+
+@contextmanager
+def naming(trace: Trace) -> Iterator[None]:
+    """Prefix an ``InputError`` raised inside with the place that ``trace`` was read from."""
+    try:
+        yield
+    except InputError as error:
+        place, message = trace.source, str(error)
+        if place is None or message.startswith((str(place), f"{place.name}:")):
+            raise
+        raise type(error)(f"{place}: {message}") from None
+
+
+def described(profile: Profile, given: AnyProfile | None) -> str:
+    """Where a latency model comes from, and how well it fits what it was fitted to."""
+    if given is None:
+        where = "fitted to the steps of this trace"
+    else:
+        where = Path(given).name if isinstance(given, Path | str) else f"of {profile.model} on {profile.hardware}"
+    if profile.fit is None:
+        return where
+    fit = profile.fit
+    return f"{where} (MAPE {100 * fit.mean_absolute_percentage_error:.1f} %, R² {fit.r_squared:.2f})"
+
+
+def with_engine(profile: Profile, settings: dict[str, Any]) -> Profile:
+    return profile.changed(engine=profile.engine.changed(**settings)) if settings else profile
+
+
+def as_barrier(engine: EngineName | Barrier) -> Barrier | None:
+    if isinstance(engine, Barrier):
+        return engine
+    if engine not in ("continuous", "barrier"):
+        raise InputError(f"unknown engine {engine!r}; choose one of continuous, barrier")
+    return Barrier() if engine == "barrier" else None
+
+
+def check_words(workload: Workload, admission: Admission) -> None:
+    recorded = workload.table[["prompt_words", "output_words"]].notna().all(axis=None)
+    if admission.words_per_token is not None and recorded:
+        raise InputError("its words are recorded, so they need not be derived; drop --words-per-token")

@@ -1,0 +1,110 @@
+"""The front door: every name of it is there, documented, and cheap to reach."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import driftsim as ds
+from tests.strategies import engine, profile, workload
+
+ROOT = Path(__file__).resolve().parent.parent
+TYPES_ONLY = {"Policy", "Estimator"}  # protocols: nothing of theirs runs
+
+
+def test_all_is_what_the_door_knows() -> None:
+    assert list(ds.__all__) == sorted(ds.__all__)
+    assert set(ds.__all__) == set(ds._HOME)
+    assert set(dir(ds)) == {*ds.__all__, "__version__"}
+    typed = (ROOT / "driftsim" / "__init__.py").read_text().split("if TYPE_CHECKING:")[1].split("__version__")[0]
+    for name, module in ds._HOME.items():
+        assert f"from driftsim.{module} import" in typed, name
+
+
+@pytest.mark.parametrize("name", ds.__all__)
+def test_a_name_of_the_door_is_documented_and_shown_at_work(name: str) -> None:
+    value = getattr(ds, name)
+    documentation = inspect.getdoc(value)
+    assert documentation, name
+    tests = doctest.DocTestFinder(recurse=True, exclude_empty=True).find(value, name)
+    examples = [example for test in tests for example in test.examples]
+    assert examples or name in TYPES_ONLY, f"{name} has no doctest"
+
+
+def test_an_unknown_name_is_no_attribute() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'simulator'"):
+        ds.simulator  # noqa: B018
+
+
+def test_importing_driftsim_loads_no_heavy_library() -> None:
+    heavy = ["matplotlib", "numpy", "pandas", "pydantic", "rich", "scipy", "simpy", "typer"]
+    code = f"import sys, driftsim; print(sorted(set({heavy}) & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_a_comparison_shows_itself(shipped: Path, tmp_path: Path) -> None:
+    result = ds.compare(shipped, policies=["fifo", "sjf"], replications=3, jobs=1)
+    text = str(result)
+    assert "E2E mean" in text
+    for sentence in result.answer():
+        assert " ".join(sentence.split()) in " ".join(text.split())
+    assert all(line == line.rstrip() for line in text.splitlines())
+    html = result._repr_html_()
+    assert html.count("<tr>") == 1 + len(result.rows())
+    frame = result.frame()
+    assert list(frame["policy"]) == ["fifo", "fifo", "sjf", "sjf"]
+    assert frame["e2e_mean_s"].iloc[0] == result.rows()[0]["e2e_mean_s"]
+    assert (result.write(tmp_path / "out") / "report.html").is_file()
+
+
+def test_a_class_is_a_policy_in_every_process(shipped: Path) -> None:
+    class Last(ds.Keyed):
+        def key(self, job: ds.Job) -> float:
+            return -job.request.arrival
+
+    result = ds.compare(shipped, policies=["fifo", Last], estimators=["static"], replications=3, jobs=2)
+    again = ds.compare(shipped, policies=["fifo", Last], estimators=["static"], replications=3, jobs=1)
+    assert result.frame().equals(again.frame())
+    own = result.rows()[1]
+    assert own["policy"].endswith("Last")
+    assert own["e2e_mean_s"] != result.rows()[0]["e2e_mean_s"]
+
+
+def test_a_trace_in_memory_and_on_disk_is_one_trace(tmp_path: Path) -> None:
+    made = workload([0.0, 0.1, 0.2], [5, 6, 7])
+    run = ds.simulate(made, profile=profile(engine(max_num_seqs=1)), policy="sjf")
+    back = ds.read(run.write(tmp_path / "run"))
+    assert back.digest == run.digest
+    assert back.name == "run"
+    assert ds.summary(back, ds.Admission()) == ds.summary(run)
+
+
+def test_a_workload_needs_a_profile() -> None:
+    with pytest.raises(ds.InputError, match="give one"):
+        ds.simulate(workload([0.0], [3]))
+
+
+def test_capacity_is_what_a_backlog_is_served_at() -> None:
+    made = workload([0.0] * 40, [10] * 40)
+    one_slot = profile(engine(max_num_seqs=1), intercept_s=0.01)
+    rate = ds.capacity(made, one_slot)
+    run = ds.simulate(made, profile=one_slot)
+    assert rate == pytest.approx(40 / float(run.requests["finish_s"].max()), rel=1e-3)
+
+
+def test_sweep_returns_the_rows_of_its_grid(tmp_path: Path) -> None:
+    run = ds.simulate(workload([0.0, 0.1, 0.2], [5, 6, 7]), profile=profile(engine(max_num_seqs=1)))
+    run.write(tmp_path / "run")
+    profile(engine(max_num_seqs=1)).save(tmp_path / "p.json")
+    base = '[base]\ntrace = "run"\nprofile = "p.json"\n[grid]\npolicy = ["fifo", "sjf"]\n'
+    (tmp_path / "grid.toml").write_text(base)
+    rows = ds.sweep(tmp_path / "grid.toml", tmp_path / "store", jobs=1)
+    assert sorted(rows["policy"]) == ["fifo", "sjf"]
+    again = ds.sweep(tmp_path / "grid.toml", tmp_path / "store", jobs=1)
+    assert again.equals(rows)
