@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from driftsim.statistics import Interval
@@ -41,6 +41,12 @@ def between(change: Interval, unit: str = " %") -> str:
     """
     value = f"{100 * change.value:+.1f}{unit}"
     return value if math.isnan(change.low) else f"{value} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+
+
+def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A Markdown table whose first ``left`` columns are text, the others numbers."""
+    marks = ["---" if place < left else "--:" for place in range(len(headings))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [headings, marks, *rows]) + "\n"
 
 
 def dumps(value: Any) -> str:

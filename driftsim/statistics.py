@@ -45,6 +45,20 @@ def mean_half_width(values: np.ndarray) -> float:
     return float(student_quantile(count - 1) * values.std(ddof=1) / math.sqrt(count))
 
 
+def mean_interval(values: np.ndarray) -> Interval:
+    """The mean of independent ``values`` with Student's interval; no interval from fewer than two.
+
+    >>> [round(end, 2) for end in mean_interval(np.array([1.0, 2.0, 3.0]))]
+    [2.0, -0.48, 4.48]
+    """
+    known = np.asarray(values, dtype=float)
+    mean = float(known.mean())
+    if len(known) < 2:
+        return Interval(mean, math.nan, math.nan)
+    half = mean_half_width(known)
+    return Interval(mean, mean - half, mean + half)
+
+
 def replicated(values: np.ndarray) -> Interval:
     """The first of ``values``, give or take what the others, its resamples, vary by (t times their deviation).
 

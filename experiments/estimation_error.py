@@ -1,4 +1,4 @@
-"""How wrong are the token-budget estimates, and does the reference's correction help? Every base, both accountings.
+"""How wrong are the token-budget estimates, and does DriftSched's correction help? Every base, both accountings.
 
     python -m experiments.estimation_error            # remakes estimation_error/rows.csv
 
@@ -13,11 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from driftsim.calibration.calibrate import fit_profile
-from driftsim.comparison.comparison import ComparisonPlan, compare, fit_base, settings_of
-from driftsim.scheduling.admission import Admission
-from driftsim.trace.trace import Trace, read
-from driftsim.workloads.replay import replay
+import driftsim as ds
 from experiments.arguments import plain
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,27 +25,22 @@ UNITS = {"tokenizer": "tokens", "whitespace": "words"}
 def main() -> None:
     """Run every setting with intervals and store the rows."""
     STORED.parent.mkdir(exist_ok=True)
-    pd.DataFrame(rows(read(TRACE), replications=20)).to_csv(STORED, index=False)
+    pd.DataFrame(rows(ds.read(TRACE), replications=20)).to_csv(STORED, index=False)
 
 
-def rows(trace: Trace, replications: int) -> list[dict[str, Any]]:
+def rows(trace: ds.Trace, replications: int) -> list[dict[str, Any]]:
     """One row per accounting and base: MAE and RMSE with the correction off and on, and the change."""
     return [
         _row(trace, accounting, base, replications) for accounting in UNITS for base in ("reference", "caps", "fit")
     ]
 
 
-def _row(trace: Trace, accounting: str, base: str, replications: int) -> dict[str, Any]:
-    admission = Admission(accounting=accounting, base=base)  # type: ignore[arg-type]
-    excluded: frozenset[int] = frozenset()
-    if base == "fit":
-        admission, excluded = fit_base(trace, admission)
-    settings = settings_of(["fifo"], ["static", "ema"])
-    plan = ComparisonPlan(
-        profile=fit_profile(trace), admission=admission, settings=settings, excluded=excluded, replications=replications
+def _row(trace: ds.Trace, accounting: str, base: str, replications: int) -> dict[str, Any]:
+    admission = ds.Admission(accounting=accounting, base=base)  # type: ignore[arg-type]
+    result = ds.compare(
+        trace, policies=["fifo"], estimators=["static", "ema"], admission=admission, replications=replications
     )
-    result = compare(replay(trace), plan)
-    static, ema = settings
+    static, ema = result.plan.settings
     row: dict[str, Any] = {"accounting": accounting, "base": base, "unit": UNITS[accounting]}
     row["scored"] = result.summaries[static][0]["scored"]
     for metric in ("mae", "rmse"):

@@ -81,11 +81,6 @@ def test_a_verdict_follows_its_rule(paper: float | None, value: float, low: floa
     assert claims.verdict(paper, value, low, high, sign=1) == verdict
 
 
-def test_an_interval_is_students() -> None:
-    assert claims.interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5))
-    assert np.isnan(claims.interval([1.0])[1])
-
-
 def test_lengths_are_drawn_not_capped_and_cut_at_the_cap() -> None:
     table = setup.workload(1).table
     caps = table["category"].map(DRIFTSCHED_CAPS)

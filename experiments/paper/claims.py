@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
 from driftsim.scheduling.classify import CATEGORIES
+from driftsim.statistics import mean_interval
 
 CLOSE = 0.05  # percentage points over 100, within which a claim's number counts as met
 BIASES = [f"bias_{category}" for category in CATEGORIES]
@@ -29,16 +29,6 @@ class Claim:
     why: str
     sign: int = -1
     level: float = 0.0
-
-
-def interval(values: Iterable[float]) -> tuple[float, float, float]:
-    """Mean of ``values`` and its 95 % interval (Student's t); no interval from fewer than two."""
-    known = np.asarray(list(values), dtype=float)
-    mean = float(known.mean())
-    if len(known) < 2:
-        return mean, np.nan, np.nan
-    half = float(student.ppf(0.975, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known)))
-    return mean, mean - half, mean + half
 
 
 def of(rows: pd.DataFrame, metric: str, **asked: str) -> pd.Series:
@@ -177,7 +167,7 @@ def table(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Every claim with our mean over the seeds of ``rows``, its interval and the verdict; changes are fractions."""
     found = []
     for claim in CLAIMS:
-        value, low, high = interval(claim.statistic(rows))
+        value, low, high = mean_interval(claim.statistic(rows))
         found.append(
             {
                 "claim": claim.name, "paper": claim.paper, "ours": value, "low": low, "high": high,
@@ -206,7 +196,7 @@ def left_on_a_continuous_engine(rows: pd.DataFrame) -> list[dict[str, Any]]:
     for name, statistic in statistics.items():
         row: dict[str, Any] = {"effect": name}
         for engine in ("barrier", "continuous"):
-            value, low, high = interval(statistic(engine)(rows))
+            value, low, high = mean_interval(statistic(engine)(rows))
             row |= {engine: value, f"{engine}_low": low, f"{engine}_high": high}
         found.append(row)
     return found

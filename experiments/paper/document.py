@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from driftsim import formatting
+from driftsim.formatting import markdown
+from driftsim.formatting import signed_percent as percent
+from driftsim.statistics import Interval
 
 HERE = Path(__file__).parent
 ENGINES = {"barrier": "the barrier", "continuous": "the continuous engine"}
@@ -24,20 +28,9 @@ def documents(name: str) -> list[dict[str, Any]]:
     return found
 
 
-def percent(value: float, digits: int = 1) -> str:
-    """A fraction as a signed percentage."""
-    return f"{100 * value:+.{digits}f} %"
-
-
 def between(value: float, low: float, high: float) -> str:
     """A fraction and its interval, as percentages; without one if there is none."""
-    return percent(value) if low != low else f"{percent(value)} [{100 * low:+.1f}, {100 * high:+.1f}]"
-
-
-def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table whose first ``left`` columns are text."""
-    marks = ["---" if place < left else "--:" for place in range(len(headings))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [headings, marks, *rows]) + "\n"
+    return formatting.between(Interval(value, low, high))
 
 
 # -- blocks

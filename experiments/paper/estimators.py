@@ -22,11 +22,11 @@ from driftsim.request import Job
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import make_estimator
 from driftsim.simulation.run import simulate
+from driftsim.statistics import mean_interval
 from driftsim.trace.schema import CENSORED
 from driftsim.trace.trace import Trace, read
 from driftsim.workloads.replay import replay
 from driftsim.workloads.workload import stream
-from experiments.paper.claims import interval
 from experiments.paper.setup import ACCOUNTINGS, ROOT, scenario, workload
 
 ESTIMATORS = ("static", "ema", "pooled")
@@ -144,7 +144,7 @@ def on_workload(seeds: int, jobs: int = -1) -> pd.DataFrame:
         for estimator in ESTIMATORS:
             means = by.loc[estimator][["mae", "rmse", "tau"]].mean()
             row |= {f"{metric}_{estimator}": value for metric, value in means.items()}
-        value, low, high = interval(by.loc["pooled"]["mae"] / by.loc["ema"]["mae"] - 1)
+        value, low, high = mean_interval(by.loc["pooled"]["mae"] / by.loc["ema"]["mae"] - 1)
         row |= {"change": value, "low": low, "high": high, "irreducible": float(part["irreducible"].mean())}
         found.append(row)
     return pd.DataFrame(found)

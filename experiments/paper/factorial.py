@@ -16,21 +16,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from driftsim.cli.terminal import sweep_progress
 from driftsim.request import Tier
 from driftsim.scheduling.admission import Admission
+from driftsim.simulation.capacity import capacity as capacity_of
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Barrier
 from driftsim.simulation.spec import ScenarioSpec
+from driftsim.sweeps.effects import Design, Scale
 from driftsim.sweeps.runner import sweep
 from driftsim.sweeps.store import Store
 from driftsim.sweeps.tasks import plan, spec_key
-from driftsim.workloads.arrivals import Process, arriving
 from experiments.arguments import count, folder, own_folder
-from experiments.paper.claims import interval
 from experiments.paper.setup import profile, scenario, workload
 from experiments.paper.study import store as write
 
@@ -90,9 +89,8 @@ def spec(cell: dict[str, str], seed: int, folder: Path) -> ScenarioSpec:
 @cache
 def capacity(engine: str, caps: str, mix: str, scale: float = SCALE) -> float:
     """Requests a second that ``engine`` serves of a workload that is all there at time 0, first come, first served."""
-    backlog = arriving(workload(0, caps, mix, scale=scale), Process(kind="backlog"), 0)  # type: ignore[arg-type]
-    served = simulate(scenario("fifo", "static", "tokenizer", barrier=engine == "barrier"), backlog).finished
-    return len(served) / float(served["finish_s"].max())
+    made = workload(0, caps, mix, scale=scale)  # type: ignore[arg-type]
+    return capacity_of(made, scenario("fifo", "static", "tokenizer", barrier=engine == "barrier"))
 
 
 def place(caps: str, mix: str, seed: int) -> str:
@@ -131,31 +129,22 @@ def run(folder: Path, seeds: int, jobs: int = 0) -> pd.DataFrame:
 # -- effects
 
 
-def outcome(rows: pd.DataFrame, metric: str) -> pd.Series:
-    """What effects are differences of: tau as it is, anything else as its logarithm."""
-    return rows[metric] if metric == "kendall_tau" else np.log(rows[metric])
+DESIGN = Design(FACTORS)
 
 
-def contrast(rows: pd.DataFrame, factor: str, low: str, high: str, metric: str) -> pd.Series:
-    """By seed, the mean difference from ``low`` to ``high`` of pairs that are alike in all else."""
-    if metric in ERRORS:
-        rows = rows[rows["correction"] != "oracle"]
-    values, levels = outcome(rows, metric).to_numpy(), rows[factor].to_numpy()
-    seeds = np.unique(rows["seed"])
-    others = {name: known for name, known in FACTORS.items() if name != factor}
-    codes = [pd.Categorical(rows[name], categories=known).codes for name, known in others.items()]
-    places = np.ravel_multi_index(codes, [len(known) for known in others.values()])
-    found = np.full((2, len(seeds), int(np.prod([len(known) for known in others.values()]))), np.nan)
-    for which, level in enumerate((low, high)):
-        mine = levels == level
-        found[which, np.searchsorted(seeds, rows["seed"].to_numpy()[mine]), places[mine]] = values[mine]
-    return pd.Series(np.nanmean(found[1] - found[0], axis=1), index=seeds)
+def scale_of(metric: str) -> Scale:
+    """On which scale effects on ``metric`` are: of tau differences, of anything else ratios."""
+    return "difference" if metric == "kendall_tau" else "ratio"
+
+
+def asked_of(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The rows that ``metric`` is asked of: an oracle does not err."""
+    return rows[rows["correction"] != "oracle"] if metric in ERRORS else rows
 
 
 def effect(rows: pd.DataFrame, factor: str, low: str, high: str, metric: str) -> dict[str, Any]:
     """A contrast with its interval over the seeds: a relative change, or of tau a difference."""
-    found = np.array(interval(contrast(rows, factor, low, high, metric)))
-    value, least, most = found if metric == "kendall_tau" else np.expm1(found)
+    value, least, most = DESIGN.effect(asked_of(rows, metric), factor, low, high, metric, scale_of(metric))
     return {"metric": metric, "from": low, "to": high, "effect": value, "low": least, "high": most}
 
 
@@ -218,8 +207,8 @@ def interactions(rows: pd.DataFrame) -> pd.DataFrame:
         for metric in (*ERRORS, *LATENCIES):
             if metric in ERRORS and "policy" in (one, other):
                 continue
-            at = [contrast(rows[rows[other] == level], one, *ends[one], metric) for level in ends[other]]
-            value, low, high = interval((at[1] - at[0]) / 2)
+            pair = (one, *ends[one]), (other, *ends[other])
+            value, low, high = DESIGN.interaction(asked_of(rows, metric), *pair, metric, scale_of(metric))
             found.append({"metric": metric, "factors": f"{one} x {other}", "effect": value, "low": low, "high": high})
     table = pd.DataFrame(found)
     table["size"] = -table["effect"].abs().round(9)  # none at all is none, whatever its last digits

@@ -17,7 +17,7 @@ from driftsim.figures import COLOURS, GREY, LINES, STYLE, key, legend, panels, p
 from driftsim.request import Tier
 from driftsim.scheduling.admission import DRIFTSCHED_BASE, DRIFTSCHED_SAFETY, Admission
 from driftsim.scheduling.classify import CATEGORIES
-from experiments.paper.claims import interval
+from driftsim.statistics import mean_interval
 from experiments.paper.load import ENGINES
 from experiments.paper.setup import POLICIES
 from experiments.paper.study import CLASSES
@@ -251,7 +251,7 @@ def latency(rows: pd.DataFrame, metrics: Sequence[str], what: str) -> Figure:
             for shift, estimator, colour in ((0.14, "static", COLOURS[0]), (-0.14, "ema", COLOURS[1])):
                 part = mine[(mine["phase"] == phase) & (mine["policy"] == policy) & (mine["estimator"] == estimator)]
                 for metric, mark in marks.items():
-                    value, low, high = interval(part[metric])
+                    value, low, high = mean_interval(part[metric])
                     error = [[value - low], [high - value]] if low == low else None
                     one.errorbar(value, place + shift, xerr=error, fmt=mark, color=colour, markersize=5,
                                  markerfacecolor="white", elinewidth=1.0)  # fmt: skip

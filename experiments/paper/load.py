@@ -13,10 +13,11 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from driftsim.metrics import choice_fraction, e2e
+from driftsim.simulation.capacity import capacity as capacity_of
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
+from driftsim.statistics import mean_interval
 from driftsim.workloads.arrivals import Process, arriving
-from experiments.paper.claims import interval
 from experiments.paper.setup import scenario, workload
 
 LOADS = (0.8, 1.0, 1.25, 2.0)
@@ -34,9 +35,7 @@ def served_by(engine: str, policy: str) -> Scenario:
 
 def capacity(engine: str, seed: int) -> float:
     """Requests a second that ``engine`` serves of the study's requests if all are there at time 0."""
-    backlog = arriving(workload(seed), Process(kind="backlog"), seed)
-    served = simulate(served_by(engine, "fifo"), backlog).finished
-    return len(served) / float(served["finish_s"].max())
+    return capacity_of(workload(seed), served_by(engine, "fifo"))
 
 
 def _of_seed(engine: str, seed: int) -> list[dict[str, Any]]:
@@ -72,7 +71,7 @@ def gains(rows: pd.DataFrame) -> pd.DataFrame:
         row: dict[str, Any] = {"engine": engine, "load": load}
         row |= {"choice_fraction": float(fifo["choice_fraction"].mean())}
         for name in STATISTICS:
-            value, low, high = interval(sjf[name] / fifo[name] - 1)
+            value, low, high = mean_interval(sjf[name] / fifo[name] - 1)
             row |= {name: value, f"{name}_low": low, f"{name}_high": high}
         found.append(row)
     return pd.DataFrame(found)

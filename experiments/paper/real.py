@@ -15,10 +15,10 @@ from driftsim.calibration.calibrate import calibrate
 from driftsim.calibration.runs import Run
 from driftsim.metrics import e2e
 from driftsim.request import Tier
+from driftsim.statistics import mean_interval
 from driftsim.trace.trace import Trace, read
 from driftsim.validation.validation import on_model_steps
 from experiments.accuracy import ROUNDS, TRACES
-from experiments.paper.claims import interval
 from experiments.paper.load import LONGEST
 
 POLICIES = ("fifo", "sjf")
@@ -52,7 +52,7 @@ def table() -> pd.DataFrame:
     for name in logs["measured"][0]:
         row: dict[str, Any] = {"statistic": name}
         for kind, found in logs.items():
-            value, low, high = np.expm1(interval(each[name] for each in found))
+            value, low, high = np.expm1(mean_interval(np.array([each[name] for each in found])))
             row |= {kind: value, f"{kind}_low": low, f"{kind}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)

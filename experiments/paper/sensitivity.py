@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 from joblib import Parallel, delayed
 
-from experiments.paper.claims import CLAIMS, interval
+from driftsim.statistics import mean_interval
+from experiments.paper.claims import CLAIMS
 from experiments.paper.setup import Assumed
 from experiments.paper.study import RUNS, rows_of
 
@@ -38,7 +39,7 @@ def table(study: pd.DataFrame, seeds: int, jobs: int = -1) -> pd.DataFrame:
     rows = pd.concat([same, pd.DataFrame([row for part in made for row in part])])
     for name, part in rows.groupby("assumption", sort=False):
         for claim in CLAIMS:
-            value, low, high = interval(claim.statistic(part))
+            value, low, high = mean_interval(claim.statistic(part))
             found.append({"assumption": name, "claim": claim.name, "ours": value, "low": low, "high": high})
     return pd.DataFrame(found)
 

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 
 from driftsim.metrics import engine_e2e, queue_depth, summary
 from driftsim.request import TIERS
 from driftsim.scheduling.classify import CATEGORIES
 from driftsim.simulation.run import simulate
 from driftsim.trace.trace import Trace
+from driftsim.workers import map_shared, processes, shared
 from experiments.paper.setup import ACCOUNTINGS, AS_CAPTURED, ESTIMATORS, POLICIES, Assumed, scenario, workload
 
 PHASES = ("all", "stress")
@@ -46,15 +46,20 @@ RUNS = tuple(
 )
 
 
-def rows(seeds: int, told: Callable[[int], None] = lambda seeds: None, jobs: int = -1) -> pd.DataFrame:
+def rows(seeds: int, told: Callable[[int], None] = lambda seeds: None, jobs: int = 0) -> pd.DataFrame:
     """Every run under ``seeds`` workloads: a row per run and phase. ``told`` hears of each seed that is done."""
     found = []
-    pool = Parallel(n_jobs=jobs, return_as="generator")
     parts = [(seed, part) for seed in range(seeds) for part in range(PARTS)]
-    for (_, part), made in zip(parts, pool(delayed(_of_seed)(*each) for each in parts), strict=True):
-        found += made
-        told(part == PARTS - 1)
+    with shared(None) as file:
+        made = map_shared(_of_part, parts, file, processes(jobs), ordered=True)
+        for (_, part), own in zip(parts, made, strict=True):
+            found += own
+            told(part == PARTS - 1)
     return pd.DataFrame(found)
+
+
+def _of_part(_: None, each: tuple[int, int]) -> list[dict[str, Any]]:
+    return _of_seed(*each)
 
 
 def _of_seed(seed: int, part: int) -> list[dict[str, Any]]:

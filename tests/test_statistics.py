@@ -1,0 +1,85 @@
+"""Intervals and tests against values by hand, and against what they promise on known noise."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from driftsim import statistics
+from driftsim.statistics import Interval
+from driftsim.sweeps.effects import Design
+
+
+def test_the_interval_of_a_mean_is_students() -> None:
+    expected = (2.0, 2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5)
+    assert statistics.mean_interval(np.array([1.0, 2.0, 3.0])) == pytest.approx(expected)
+    assert np.isnan(statistics.mean_interval(np.array([1.0])).low)
+    assert statistics.mean_half_width(np.array([1.0])) == math.inf
+
+
+@pytest.mark.parametrize("count", [3, 10, 40])
+def test_the_interval_of_a_mean_covers_it_as_often_as_it_says(count: int) -> None:
+    random = np.random.default_rng(count)
+    drawn = random.normal(5.0, 2.0, (4000, count))
+    covered = np.mean([low <= 5.0 <= high for _, low, high in map(statistics.mean_interval, drawn)])
+    assert covered == pytest.approx(statistics.LEVEL, abs=4 * math.sqrt(0.95 * 0.05 / 4000))
+
+
+def test_welchs_interval_covers_a_difference_of_unequal_spreads() -> None:
+    random = np.random.default_rng(1)
+    ones, others = random.normal(1.0, 1.0, (4000, 5)), random.normal(0.0, 3.0, (4000, 9))
+    pairs = zip(ones, others, strict=True)
+    covered = np.mean(
+        [abs(one.mean() - other.mean() - 1) <= statistics.welch_half_width(one, other) for one, other in pairs]
+    )
+    assert covered == pytest.approx(statistics.LEVEL, abs=0.015)
+    assert statistics.welch_half_width(np.array([1.0]), np.array([1.0, 2.0])) == math.inf
+    assert statistics.welch_half_width(np.ones(3), np.ones(4)) == 0.0
+
+
+def test_replications_give_the_first_value_and_the_others_their_spread() -> None:
+    value, low, high = statistics.replicated(np.array([7.0, 1.0, 2.0, 3.0]))
+    reach = float(stats.t.ppf(0.975, 2))
+    assert (value, low, high) == pytest.approx((7.0, 7 - reach, 7 + reach))
+    assert np.isnan(statistics.replicated(np.array([7.0, 1.0])).low)
+
+
+def test_a_ratio_is_averaged_in_logarithms() -> None:
+    assert statistics.ratio_interval(np.log([2.0, 8.0]), math.log(2)) == pytest.approx((3.0, 1.0, 7.0))
+
+
+def test_an_interval_knows_whether_it_spans_zero() -> None:
+    assert Interval(0.1, -0.1, 0.3).spans_zero
+    assert not Interval(0.1, 0.05, 0.3).spans_zero
+    assert not Interval(0.1, math.nan, math.nan).spans_zero  # nothing is known
+
+
+def test_holm_is_bonferroni_for_the_smallest_and_never_falls() -> None:
+    values = list(np.random.default_rng(0).random(50))
+    adjusted = statistics.holm(values)
+    smallest = int(np.argmin(values))
+    assert adjusted[smallest] == pytest.approx(min(1.0, 50 * values[smallest]))
+    assert [p for _, p in sorted(zip(values, adjusted, strict=True))] == sorted(adjusted)
+    assert max(adjusted) <= 1
+
+
+def test_a_planted_effect_is_found_and_an_interaction_with_it() -> None:
+    random = np.random.default_rng(2)
+    rows = []
+    for seed in range(6):
+        for policy in ("fifo", "sjf"):
+            for load in ("low", "high"):
+                planted = {("sjf", "low"): 0.9, ("sjf", "high"): 0.6}.get((policy, load), 1.0)
+                rows.append({"policy": policy, "load": load, "seed": seed, "x": planted * random.normal(1, 1e-4)})
+    table = pd.DataFrame(rows)
+    design = Design({"policy": ("fifo", "sjf"), "load": ("low", "high")})
+    both = design.effect(table, "policy", "fifo", "sjf", "x")
+    assert both.value == pytest.approx(math.sqrt(0.9 * 0.6) - 1, abs=1e-3)
+    assert both.low < both.value < both.high < 0
+    crossed = design.interaction(table, ("policy", "fifo", "sjf"), ("load", "low", "high"), "x")
+    assert crossed.value == pytest.approx(math.log(0.6 / 0.9) / 2, abs=1e-3)
+    assert design.effect(table, "policy", "fifo", "sjf", "x", "difference").value == pytest.approx(-0.25, abs=1e-3)
