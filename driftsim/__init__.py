@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from driftsim.comparison.captured import CapturedComparison
     from driftsim.comparison.result import ComparisonResult
     from driftsim.errors import InputError, RunError, TraceError
+    from driftsim.inputs import sample
     from driftsim.latency.profile import Profile, load_profile
     from driftsim.live.capture import capture
     from driftsim.metrics import e2e, summary, tpot, ttft
@@ -73,6 +74,7 @@ _HOMES = {
     "comparison.captured": ("CapturedComparison",),
     "comparison.result": ("ComparisonResult",),
     "errors": ("InputError", "RunError", "TraceError"),
+    "inputs": ("sample",),
     "latency.profile": ("Profile", "load_profile"),
     "live.capture": ("capture",),
     "metrics": ("e2e", "summary", "tpot", "ttft"),
@@ -96,7 +98,7 @@ __all__ = [
     "Keyed", "Policy", "Profile", "Request", "RunError", "Scenario", "ScenarioSpec", "Store", "Tier", "Trace",
     "TraceError", "ValidationResult", "Verdict", "Workload", "calibrate", "capacity", "capture", "check_laws",
     "compare", "compare_captured", "derive_profile", "e2e", "import_trace", "load_profile", "load_spec", "read",
-    "replay", "resample", "simulate", "simulate_scenario", "summary", "sweep", "tpot", "ttft", "validate",
+    "replay", "resample", "sample", "simulate", "simulate_scenario", "summary", "sweep", "tpot", "ttft", "validate",
 ]  # fmt: skip
 
 

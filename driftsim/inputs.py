@@ -18,10 +18,20 @@ from driftsim.simulation.scenario import Barrier
 from driftsim.trace.trace import Trace, read
 from driftsim.workloads.workload import Workload
 
+SAMPLE = Path(__file__).parent / "sample" / "smollm2-cpu-drift"
 AnyTrace: TypeAlias = Trace | Path | str
 AnyProfile: TypeAlias = Profile | Path | str
 AnyPolicy: TypeAlias = str | type[Policy]
 AnyEstimator: TypeAlias = str | type[Estimator]
+
+
+def sample() -> Trace:
+    """The recorded run that comes with the package: a small real model, served by vLLM on a CPU.
+
+    >>> sample().name, len(sample().requests)
+    ('smollm2-cpu-drift', 360)
+    """
+    return read(SAMPLE)
 
 
 def as_trace(trace: AnyTrace) -> Trace:

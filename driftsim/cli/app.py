@@ -19,6 +19,7 @@ from driftsim.cli.capture import capture
 from driftsim.cli.check import check
 from driftsim.cli.compare import compare
 from driftsim.cli.conformance import conformance
+from driftsim.cli.demo import demo
 from driftsim.cli.effects import effects
 from driftsim.cli.failure import bug_report, line_of
 from driftsim.cli.import_ import import_
@@ -37,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (compare, effects, simulate, capture, calibrate, profile, validate, sweep, show, check, conformance):
+for verb in (demo, compare, effects, simulate, capture, calibrate, profile, validate, sweep, show, check, conformance):
     app.command()(verb)
 app.command("import")(import_)
 _debug = False  # whether --debug was given

@@ -1,0 +1,120 @@
+"""Whose mistake it is: the user's gets one line and exit 2, a plug-in's is named by file and line, ours says so."""
+
+from __future__ import annotations
+
+import re
+import stat
+from pathlib import Path
+
+import pytest
+
+import driftsim as ds
+from driftsim.cli.failure import line_of
+from driftsim.errors import InputError, RunError, TraceError
+from tests.commands import driftsim
+from tests.strategies import engine, profile, workload
+
+BUGGY = """
+import numpy as np
+from driftsim import Keyed
+
+class Buggy(Keyed):
+    def key(self, job):
+        return float((np.zeros(3) + np.zeros(4)).sum())
+"""
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = workload([0.0, 0.0, 0.05, 0.1, 0.1, 0.4] * 8, [5, 9, 3, 30, 2, 7] * 8)
+    run = ds.simulate(made, profile=profile(engine(max_num_seqs=2)), steps=True)
+    return run.write(tmp_path_factory.mktemp("traces") / "small")
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> str:
+    (tmp_path / "buggy.py").write_text(BUGGY)
+    return f"{tmp_path}/buggy.py:Buggy"
+
+
+def test_the_tree_has_one_root_for_what_a_user_can_mend() -> None:
+    assert issubclass(InputError, ValueError)
+    assert issubclass(TraceError, InputError)
+    assert not issubclass(RunError, ValueError)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_bug_in_a_plug_in_is_named_by_file_and_line_whoever_ran_it(trace: Path, plugin: str, jobs: int) -> None:
+    run = driftsim("compare", trace, "--policies", f"fifo,{plugin}", "--replications", 3, "--jobs", jobs)
+    assert run.returncode == 3
+    place = plugin.partition(":")[0]
+    assert re.search(rf"the plug-in {re.escape(place)} failed at line 7, in key: ValueError: operands", run.stderr)
+    assert run.stdout == ""
+
+
+def test_a_mistake_of_ours_says_so_and_keeps_its_traceback(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("driftsim.inputs.load_profile", None)
+    run = driftsim("compare", trace, "--profile", "p.json")
+    assert run.returncode == 3
+    ours = "driftsim: this is a mistake in driftsim, not in your input: TypeError: 'NoneType' object is not callable"
+    assert run.stderr.startswith(f"{ours} (driftsim/inputs.py:")
+    [place] = re.findall(r"The traceback is in (\S+);", run.stderr)
+    kept = Path(place)
+    assert "Traceback (most recent call last)" in kept.read_text()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    kept.unlink()
+    assert len(run.stderr.splitlines()) == 1
+
+
+def test_debug_prints_the_traceback_instead(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("driftsim.api.replay", lambda *_: 1 / 0)
+    run = driftsim("--debug", "compare", trace)
+    assert run.returncode == 3
+    assert "Traceback (most recent call last)" in run.stderr
+    assert "ZeroDivisionError" in run.stderr
+    assert "The traceback is in" not in run.stderr
+
+
+def test_a_missing_file_of_ours_is_no_mistake_of_the_user(tmp_path: Path) -> None:
+    ours = Path(ds.__file__).parent / "latency" / "absent.toml"
+    assert line_of(FileNotFoundError(2, "No such file or directory", str(ours))) is None
+    theirs = line_of(FileNotFoundError(2, "No such file or directory", str(tmp_path / "mine.toml")))
+    assert theirs == f"{tmp_path}/mine.toml: No such file or directory"
+    assert line_of(OSError(28, "No space left on device")) == "No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["compare", "{trace}", "--measured", "--policies", "nonsense"], "--policies"),
+        (["compare", "{trace}", "--measured", "--out", "x"], "--out"),
+        (["compare", "{trace}", "--measured", "--rate-scale", "9"], "--rate-scale"),
+        (["compare", "{trace}", "--base-fit-n", "5"], "--base-fit-n"),
+        (["capture", "--out", "x", "--think", "5"], "--think"),
+        (["capture", "--out", "x", "--cv", "9"], "--cv"),
+        (["capture", "--out", "x", "--arrivals", "poisson", "--rate", "1", "--cv", "9"], "--cv"),
+        (["capture", "--out", "x", "--arrivals", "poisson", "--rate", "1", "--think", "5"], "--think"),
+        (["capture", "--out", "x", "--timeout", "5"], "--timeout"),
+        (["capture", "--out", "x", "--max-tokens", "5"], "--max-tokens"),
+        (["capture", "--out", "x", "--replay", "{trace}", "--workload", "reference"], "--workload"),
+        (["check", "{trace}/grid.toml", "--baseline", "{trace}/b.json"], "grid.toml"),
+        (["check", "--baseline", "{trace}/b.json", "--reason", "why"], "--reason"),
+        (["check", "--baseline", "{trace}/b.json", "--tolerance", "0.1"], "--tolerance"),
+        (["check", "--baseline", "{trace}/b.json", "--update", "--reason", "w", "--junit", "j.xml"], "--junit"),
+        (["sweep", "{trace}/g.toml", "--store", "s", "--dry-run", "--keep-traces"], "--keep-traces"),
+        (["show", "{trace}", "--paired", "policy=fifo/policy=sjf", "--best", "mae"], "--best"),
+        (["show", "{trace}", "--where", "failed=True", "--pivot", "a,b"], "--pivot"),
+        (["validate", "{trace}", "--steps", "measured", "--seeds", "3"], "--seeds"),
+        (["validate", "{trace}", "--steps", "measured", "--json", "--by-tenant"], "--by-tenant"),
+        (["demo", "--path", "--out", "x"], "--out"),
+    ],
+)
+def test_an_option_that_does_nothing_in_this_call_is_an_error(
+    trace: Path, arguments: list[str], option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = driftsim(*(argument.format(trace=trace) for argument in arguments))
+    assert run.returncode == 2, run.stderr
+    assert option in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
