@@ -19,7 +19,7 @@ class Tier(StrEnum):
 
     @property
     def rank(self) -> int:
-        """1 for premium, 2 for standard, 3 for batch: the reference's priority bases."""
+        """1 for premium, 2 for standard, 3 for batch: DriftSched's priority bases."""
         return TIER_RANK[self]
 
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from driftsim.latency.steptime import padded
+from driftsim.latency.steptime import TERMS, term_values
 
 # vLLM's default sizes of CUDA graphs (vllm/config/vllm.py, _set_cudagraph_sizes)
 GRAPH_SIZES = (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16))
 HIDDEN = (64, 128, 192, 256, 384, 512)
-TERMS = ("intercept", "prefill_token", "decode_request", "context_token", "prefill_attention", "prefill_step")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +32,8 @@ class Form:
 
     def columns(self, steps: pd.DataFrame) -> np.ndarray:
         """The values of the terms in each of ``steps``, (steps, terms)."""
-        prefill, decode = (steps[name].to_numpy(dtype=float) for name in ("prefill_tokens", "decode_requests"))
-        if self.graphs:
-            sizes = np.array([padded(size, GRAPH_SIZES) for size in range(int(decode.max(initial=0)) + 1)], dtype=float)
-            batch = sizes[decode.astype(int)]
-        else:
-            batch = decode
-        values = {
-            "intercept": np.ones(len(steps)),
-            "prefill_token": np.maximum(0.0, prefill + decode - self.hidden_tokens) if self.hidden_tokens else prefill,
-            "decode_request": batch,
-            "context_token": steps["context_tokens"].to_numpy(dtype=float),
-            "prefill_attention": steps["prefill_attention"].to_numpy(dtype=float),
-            "prefill_step": (prefill > 0).astype(float),
-        }
+        values = term_values(steps, self.hidden_tokens, GRAPH_SIZES if self.graphs else ())
         return np.column_stack([values[term] for term in self.terms])
-
-    def whole(self) -> Form:
-        """This form with every term."""
-        return replace(self, terms=TERMS)
 
     def richer(self) -> list[Form]:
         """Forms with one thing more than this one, simplest first."""

@@ -18,7 +18,7 @@ from driftsim.metrics import ttft
 from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
 
-CLEARLY_BETTER = 0.8  # times the error of the default is clearly better
+CLEARLY_BETTER = 0.8  # an alternative must bring the error below this share of the default's
 
 
 # -- from the timings of requests

@@ -20,10 +20,10 @@ def gap(steps: pd.DataFrame) -> float:
 def lags(trace: Trace, steps: pd.DataFrame) -> tuple[float, float]:
     """Median seconds from a finish to the dispatch into its slot, and from a dispatch to an idle engine's core.
 
-    The first is taken over jobs that had arrived before the last finish before their dispatch, when every slot was
-    taken until that finish; with too few of these it is set equal to the second, being one message the other way. An
-    idle core takes a request at once, a busy one only at the next step boundary: the second is the median over
-    dispatches to an idle core, or the smallest of all where there are too few of these.
+    Notify lag: over jobs that were already waiting, with every slot taken, when the finish occurred that freed their
+    slot. Fewer than ``FEWEST_SAMPLES`` such jobs: the submit lag is used, since both are one message. Submit lag: an
+    idle core takes a request at once, a busy core only at the next step boundary, so it is the median over dispatches
+    to an idle core, or the smallest delay of all where there are too few of these.
     """
     rows = trace.finished
     rows = rows[rows["dispatch_s"].notna() & rows["queued_s"].notna()]

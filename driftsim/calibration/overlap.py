@@ -35,8 +35,8 @@ def beginning(trace: Trace, steps: float, until: float = np.inf) -> Excerpt:
 def from_overlap(parts: Sequence[Excerpt]) -> np.ndarray:
     """A first guess of intercept, prefill token, decode request and context token (s), from when requests overlapped.
 
-    Between its first and its last token a request has seen as many steps as it has made tokens since; what the other
-    requests made in that time is interpolated in each one's own life, evenly.
+    Between its first and its last token a request has seen as many steps as it has made tokens since. The tokens of
+    overlapping requests are interpolated linearly over each one's decode time.
     """
     columns, durations, first = [], [], []
     for part in parts:

@@ -29,7 +29,7 @@ ROUNDS = (4, 4, 8)  # before a form is chosen, before it is chosen again, and at
 SETTLED = 0.003  # of the mean duration: the change of every term, below which the rounds end
 PERCENTS = (10, 25, 50, 75, 90, 95, 99)
 LOOSE = 0.5  # how far, in logs, the last refinement may move a coefficient
-PULL = 0.02  # what moving a coefficient by a factor of e costs in it, as an error of a percentile
+PULL = 0.02  # penalty for changing a coefficient by a factor of e, in relative percentile error
 
 
 @dataclass(frozen=True, eq=False)

@@ -241,7 +241,7 @@ def fit_base(trace: Trace, admission: Admission) -> tuple[Admission, frozenset[i
     """``admission`` with the base table fitted to ``trace``, and the rows that the fit used up.
 
     Per predicted category, the mean observed length of the first ``base_fit_n`` to finish as recorded. A category that
-    never occurs keeps the reference's value. Raises ``TraceError`` where a category has fewer.
+    never occurs keeps DriftSched's value. Raises ``TraceError`` where a category has fewer.
     """
     rows = trace.requests[trace.requests["finish_reason"].isin(FINISHED)].sort_values("finish_s", kind="stable")
     lengths = pd.Series(admission.unit.lengths(rows["output_tokens"], rows["output_words"]), index=rows.index)

@@ -15,6 +15,7 @@ from driftsim.comparison.comparison import Comparison, Setting
 from driftsim.figures import COLOURS, LINES, STYLE, key, legend, panels, plain_log_axis
 from driftsim.metrics import queue_depth
 from driftsim.scheduling.classify import CATEGORIES
+from driftsim.trace.schema import FINISHED, TIER_NAMES
 from driftsim.trace.trace import Trace
 
 MARKS = {"p50": ("o", "median"), "mean": ("s", "mean"), "p99": (">", "P99")}
@@ -98,7 +99,7 @@ def estimated_against_observed(comparison: Comparison) -> Figure:
     shown = [name for name in CATEGORIES if (_admitted(comparison) == name).any()]
     for panel, estimator in zip(axes, estimators, strict=True):
         trace = comparison.traces[first[estimator]]
-        done = trace.requests["finish_reason"].isin(("stop", "length")).to_numpy() & _scored(comparison)
+        done = trace.requests["finish_reason"].isin(FINISHED).to_numpy() & _scored(comparison)
         rows, categories = trace.requests[done], _admitted(comparison)[done]
         observed = unit.lengths(rows["output_tokens"], rows["output_words"])
         for place, category in enumerate(shown):
@@ -152,7 +153,7 @@ def _tenants(trace: Trace, most: int = 7) -> list[str]:
     """The tenants with most requests, premium first where tenants are tiers."""
     counts = trace.requests["tenant"].value_counts(sort=False)
     tiers = trace.requests.groupby("tenant")["tier"].first()
-    order = {"premium": 0, "standard": 1, "batch": 2}
+    order = {tier: place for place, tier in enumerate(TIER_NAMES)}
     largest = sorted(counts.index, key=lambda name: (-counts[name], name))[:most]
     return sorted(largest, key=lambda name: (order[tiers[name]], name))
 

@@ -27,7 +27,7 @@ FILES = ("rows.csv", "comparison.json", "report.html", *PICTURES)
 TERMS = {
     "E2E": "end to end: from arrival to the last token; TTFT: to the first token; TPOT: time per token after the first",
     "vs fifo/static": "relative change of the mean E2E against first in, first out with uncorrected estimates",
-    "estimator": "static leaves the estimates alone, ema is the published bias correction, oracle knows every length",
+    "estimator": "static leaves the estimates alone, ema is DriftSched's bias correction, oracle knows every length",
     "MAE, RMSE": "mean absolute and root mean square error of the estimated output length",
     "tau": "Kendall's rank correlation of budget and truth: all that an order by budget can use",
     "Jain": "fairness over tenants, of their mean tokens per second: 1 is equal",
@@ -126,7 +126,7 @@ def document(comparison: Comparison, provenance: dict[str, Any]) -> dict[str, An
     }
 
 
-BATCHING = {"continuous": "continuous batching", "barrier": "batches of the published worker, one at a time"}
+BATCHING = {"continuous": "continuous batching", "barrier": "batches of DriftSched's worker, one at a time"}
 
 
 def provenance(plan: ComparisonPlan) -> dict[str, Any]:

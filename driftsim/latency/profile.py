@@ -9,12 +9,13 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import numpy as np
 from pydantic import Field, ValidationError
 
 from driftsim.errors import InputError
 from driftsim.formatting import rich_table, shown_text, signed_percent
 from driftsim.latency.noise import Noise
-from driftsim.latency.steptime import LinearStepTime, ticks
+from driftsim.latency.steptime import TERMS, LinearStepTime, term_values, ticks
 from driftsim.records import Record, first_problem
 from driftsim.trace.header import EngineSettings
 
@@ -166,6 +167,12 @@ class Profile(Record):
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(str(self))}</pre>"
+
+    def durations(self, steps: pd.DataFrame) -> np.ndarray:
+        """How long each of ``steps``, rows of a steps table, takes by this profile (s)."""
+        values = term_values(steps, self.hidden_tokens, self.graph_sizes)
+        coefficients = np.array([getattr(self, f"{term}_s") for term in TERMS])
+        return np.asarray(np.column_stack([values[term] for term in TERMS]) @ coefficients)
 
     @cached_property
     def digest(self) -> str:

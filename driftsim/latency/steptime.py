@@ -11,6 +11,9 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+import pandas as pd
+
 from driftsim.errors import InputError
 
 TICKS_PER_SECOND = 10**12
@@ -140,6 +143,29 @@ class LinearStepTime:
         while n * first + growth * (n * (n - 1) // 2) < elapsed:
             n += 1
         return n
+
+
+TERMS = ("intercept", "prefill_token", "decode_request", "context_token", "prefill_attention", "prefill_step")
+
+
+def term_values(steps: pd.DataFrame, hidden_tokens: int, graph_sizes: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """What each of ``TERMS`` is multiplied by in each row of a steps table: ``LinearStepTime`` in arrays.
+
+    A model's durations are the sum over its terms of coefficient times value.
+    """
+    prefill, decode = (steps[name].to_numpy(dtype=float) for name in ("prefill_tokens", "decode_requests"))
+    batch = decode
+    if graph_sizes:
+        sizes = np.array([padded(size, graph_sizes) for size in range(int(decode.max(initial=0)) + 1)], dtype=float)
+        batch = sizes[decode.astype(int)]
+    return {
+        "intercept": np.ones(len(steps)),
+        "prefill_token": np.maximum(0.0, prefill + decode - hidden_tokens) if hidden_tokens else prefill,
+        "decode_request": batch,
+        "context_token": steps["context_tokens"].to_numpy(dtype=float),
+        "prefill_attention": steps["prefill_attention"].to_numpy(dtype=float),
+        "prefill_step": (prefill > 0).astype(float),
+    }
 
 
 def padded(size: int, graph_sizes: tuple[int, ...]) -> int:

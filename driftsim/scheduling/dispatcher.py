@@ -7,13 +7,14 @@ in seconds since the run began.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from driftsim.errors import InputError
 from driftsim.request import TIER_RANK, Job, Request
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import Estimator
-from driftsim.scheduling.policies import Policy
+from driftsim.scheduling.policies import STOCK, Policy
 
 
 class Engine(Protocol):
@@ -30,6 +31,26 @@ class Engine(Protocol):
     def abort(self, job: Job) -> None:
         """Drop ``job`` at the next step boundary."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dispatching:
+    """What stands before an engine: policy, estimator, admission, the limit in flight, and the seed of what is random.
+
+    ``max_in_flight`` None means the engine's slots; the policy ``stock`` is FIFO with no limit at all.
+    """
+
+    policy: str = "fifo"
+    estimator: str = "static"
+    admission: Admission = field(default_factory=Admission)
+    max_in_flight: int | None = None
+    seed: int = 0
+
+    def limit_of(self, engine_slots: int) -> int | None:
+        """Jobs allowed inside an engine of ``engine_slots``; None is no limit."""
+        if self.policy == STOCK:
+            return None
+        return engine_slots if self.max_in_flight is None else self.max_in_flight
 
 
 class Departure(NamedTuple):

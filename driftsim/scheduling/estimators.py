@@ -30,7 +30,7 @@ class Estimate:
     bias: float
 
 
-SURE = 30.0  # log odds beyond which more would only make it slower to come round
+SURE = 30.0  # clamp of the log odds: beyond it, a change of regime would take too long to undo
 
 
 class Estimator(Protocol):
@@ -46,7 +46,7 @@ class Estimator(Protocol):
 
 
 class Static:
-    """Bias off: the reference's estimate with a bias of 1 for ever (arXiv 2606.02982)."""
+    """Bias off: DriftSched's estimate with a bias of 1 for ever (arXiv 2606.02982)."""
 
     def __init__(self, admission: Admission) -> None:
         self.admission = admission
@@ -60,10 +60,10 @@ class Static:
 
 
 class Ema:
-    """The reference's correction: per predicted category, an exponential moving average of the measured bias.
+    """DriftSched's correction: per predicted category, an exponential moving average of the measured bias.
 
     ``bias <- (1 - alpha) bias + alpha clip(observed / expected)``, from 1 (arXiv 2606.02982). Censored outputs are
-    learned from like any other, as the reference does.
+    learned from like any other, as DriftSched does.
     """
 
     def __init__(self, admission: Admission) -> None:
@@ -127,10 +127,10 @@ class Recent:
 class Ratios:
     """Partial pooling of median ratios over category and tenant.
 
-    A ratio is that of an output to all that the reference would have expected without a bias, prompt factor included
-    (trap 4), but for the tier's safety factor, which is a margin and no forecast (trap 5). The median leaves the
-    smallest MAE. Per predicted category it is shrunk towards 1, and per tenant within it towards the category's (Gelman
-    and Hill 2006, ch. 12). An output cut off at a lower limit than the request's is only a lower bound (trap 3).
+    ratio = output / (base x input factor). The safety factor is left out: it is a margin, not a forecast. Both differ
+    from DriftSched (docs/explanation/traps.md, 4 and 5). The median of the ratios leaves the smallest MAE. The median
+    of a predicted category is shrunk towards 1, that of a tenant within it towards the category's (Gelman and Hill
+    2006, ch. 12). An output that was cut off at a lower limit than the request's is a lower bound (traps.md, 3).
     """
 
     window = 256  # observations that count, a category or a tenant within it
@@ -166,33 +166,36 @@ class Ratios:
 
 
 class Pooled:
-    """The reference's correction, mended and hedged: pooled median ratios, mixed with the reference's own estimate.
+    """DriftSched's correction, mended and hedged: pooled median ratios, mixed with DriftSched's own estimate.
 
     Each of the two is weighted by how little it has erred so far, as a share of ``max_tokens`` (exponential weights,
-    Cesa-Bianchi and Lugosi 2006, ch. 2). So where there is little to learn from, it does about as the reference does,
+    Cesa-Bianchi and Lugosi 2006, ch. 2). So where there is little to learn from, it does about as DriftSched does,
     and never errs much more than the better of the two.
     """
 
-    trust = 0.3  # in the ratios before anything is known; the rest is in the reference
+    trust = 0.3  # in the ratios before anything is known; the rest is in DriftSched's estimate
     rate = 1.0  # an error of max_tokens more than the other's costs a factor of e
 
     def __init__(self, admission: Admission) -> None:
         self.ratios, self.reference = Ratios(admission), Ema(admission)
         self._odds = math.log(self.trust / (1 - self.trust))  # logarithm of the ratios' odds
-        self._said: dict[str, tuple[float, float]] = {}  # at admission, by id of those who have not finished
+        self._admitted: dict[str, tuple[float, float]] = {}  # both estimates of unfinished requests, by request id
 
     def estimate(self, request: Request, category: str, now: float) -> Estimate:
         """The weighted estimate, and the bias that would have led to it."""
         ratios, reference = self._both(request, category, now)
-        self._said.setdefault(request.id, (ratios, reference))
+        self._admitted.setdefault(request.id, (ratios, reference))
         weight = 1 / (1 + math.exp(-self._odds))
         length = max(1, round(weight * ratios + (1 - weight) * reference))
         return Estimate(length, length / self.ratios.unbiased(request, category))
 
     def observe(self, job: Job, output_length: int, censored: bool, now: float) -> None:
-        """Weigh both anew, by what they said at admission; requests end in an order that makes hindsight look good."""
+        """Update the weights from what each estimated *at admission*.
+
+        Estimating again now would flatter whoever guesses short: short requests finish first.
+        """
         request, category = job.request, job.predicted_category
-        if said := self._said.pop(request.id, None):
+        if said := self._admitted.pop(request.id, None):
             ratios, reference = (abs(length - output_length) for length in said)
             odds = self._odds + self.rate * (reference - ratios) / request.max_tokens
             self._odds = min(max(odds, -SURE), SURE)

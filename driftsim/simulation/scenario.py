@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pydantic import Field
 
 from driftsim.latency.profile import Profile
 from driftsim.records import Record
-from driftsim.scheduling.admission import Admission
-from driftsim.scheduling.policies import STOCK
+from driftsim.scheduling.dispatcher import Dispatching
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scenario:
-    """One setting of every switch.
+class Scenario(Dispatching):
+    """One setting of every switch. Behind a barrier, ``max_in_flight`` None means the worker's batch.
 
-    ``max_in_flight`` None means the engine's ``max_num_seqs``, behind a barrier its batch; the policy ``stock`` is FIFO
-    with no limit at all.
     ``refill_lag`` off lets an outside dispatcher refill a freed slot before the next step, as no real one can.
     ``barrier``: DriftSched's worker, which serves one batch at a time, instead of continuous batching; it
     fetches its jobs itself, so that nothing lags.
@@ -29,21 +26,16 @@ class Scenario:
     """
 
     profile: Profile
-    policy: str = "fifo"
-    estimator: str = "static"
-    admission: Admission = field(default_factory=Admission)
-    max_in_flight: int | None = None
     refill_lag: bool = True
     noise: bool = False
     barrier: Barrier | None = None
-    seed: int = 0
 
     @property
     def limit(self) -> int | None:
         """Jobs allowed inside the engine; None is no limit."""
-        if self.policy == STOCK or (self.barrier is not None and self.max_in_flight is None):
+        if self.barrier is not None and self.max_in_flight is None:
             return None
-        return self.profile.engine.max_num_seqs if self.max_in_flight is None else self.max_in_flight
+        return self.limit_of(self.profile.engine.max_num_seqs)
 
 
 class Barrier(Record):

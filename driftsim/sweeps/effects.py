@@ -28,7 +28,7 @@ class Design:
     def contrast(
         self, rows: pd.DataFrame, factor: str, low: str, high: str, metric: str, scale: Scale = "ratio"
     ) -> pd.Series:
-        """By seed, the mean difference of ``metric`` from ``low`` to ``high`` of ``factor``, of pairs that agree otherwise.
+        """By seed, the mean difference of ``metric`` from ``low`` to ``high`` of ``factor``, pair by pair.
 
         On the scale ``ratio`` it is the difference of logarithms. Cells that one level lacks are left out.
         """

@@ -7,7 +7,6 @@ import matplotlib.ticker
 import numpy as np
 from matplotlib.figure import Figure
 
-from driftsim.calibration.form import Form
 from driftsim.figures import COLOURS, GREY, STYLE, key, legend, panels, plain_log_axis
 from driftsim.latency.profile import Profile
 from driftsim.metrics import LATENCIES, queue_depth
@@ -76,9 +75,7 @@ def residuals(recorded: Trace, profile: Profile) -> Figure:
     """How far each recorded step is from what the profile says, over the batch and over time."""
     steps = recorded.steps
     assert steps is not None
-    form = Form(hidden_tokens=profile.hidden_tokens, graphs=bool(profile.graph_sizes)).whole()
-    values = np.array([getattr(profile, f"{term}_s") for term in form.terms])
-    off = 100 * (steps["duration_s"].to_numpy() / (form.columns(steps) @ values) - 1)
+    off = 100 * (steps["duration_s"].to_numpy() / profile.durations(steps) - 1)
     prefill = steps["prefill_tokens"].to_numpy() > 0
     figure, axes = panels(1, 2, 2.5, sharey=True)
     for axis, over, label in (

@@ -1,4 +1,4 @@
-"""The reference's workload (arXiv 2606.02982): two phases, three tenants that are the three tiers.
+"""DriftSched's workload (arXiv 2606.02982): two phases, three tenants that are the three tiers.
 
 And our variant of it, over two more categories, at a load and under caps of one's choice, so that drift can be seen.
 """
@@ -35,7 +35,7 @@ class PhaseTemplate:
             raise InputError(f"unknown category {sorted(unknown)[0]!r}; choose among {', '.join(TEMPLATES)}")
 
 
-# In the spirit of the reference's prompts, five a category; {} is a topic. Some lack their category's keywords or hold
+# In the spirit of DriftSched's prompts, five a category; {} is a topic. Some lack their category's keywords or hold
 # another's, so that it matters whether the classifier sees the label. The last two categories are ours: their answers
 # are short in the middle and long in the tail, so that estimates by category drift.
 TEMPLATES: Mapping[str, tuple[str, ...]] = {
@@ -83,7 +83,8 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 DRIFTSCHED_CAPS: Mapping[str, int] = {"short_qa": 64, "summary": 256, "technical": 384, "report": 512}
-# Caps at which most outputs end by themselves, so that drift can be seen (the reference's hide it: its trap 3).
+# Caps at which most outputs end by themselves, so that drift can be seen. DriftSched's hide the drift: see 3 in
+# docs/explanation/traps.md.
 NATURAL_CAPS: Mapping[str, int] = {
     "short_qa": 384, "summary": 768, "technical": 1024, "report": 1024, "definition": 384, "one_sentence": 768,
 }  # fmt: skip
@@ -95,7 +96,7 @@ def driftsched_phases(
     learning_gap: tuple[float, float] = (0.050, 0.150),
     stress_gap: tuple[float, float] = (0.005, 0.030),
 ) -> tuple[PhaseTemplate, PhaseTemplate]:
-    """The reference's two phases with its drain between them (arXiv 2606.02982): learning, then stress.
+    """DriftSched's two phases with its drain between them (arXiv 2606.02982): learning, then stress.
 
     Gaps are the low and high end of a uniform distribution, in seconds.
     """
@@ -148,7 +149,7 @@ def driftsched_workload(
     caps: Mapping[str, int] = DRIFTSCHED_CAPS,
     name: str = "reference",
 ) -> Workload:
-    """The reference's workload (arXiv 2606.02982): templates over topics, three tenants that are the three tiers.
+    """DriftSched's workload (arXiv 2606.02982): templates over topics, three tenants that are the three tiers.
 
     ``count_tokens`` counts a prompt as the engine will see it. Output lengths are unknown until an engine served it.
     """
