@@ -55,8 +55,8 @@ def check_place(folder: Path | str, replaces: Collection[str] = ()) -> Path:
     return folder
 
 
-def _remove(made: list[Path]) -> None:
+def _remove(folders: list[Path]) -> None:
     """Remove folders that were made on the way, innermost first, where they are there and empty."""
-    for folder in made:
+    for folder in folders:
         if folder.exists() and not any(folder.iterdir()):
             folder.rmdir()

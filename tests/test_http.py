@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from driftsim.errors import InputError
 from driftsim.live.http import HttpEngine
 from driftsim.live.recorder import CapturePlan
 from driftsim.live.session import CaptureRun, run_session
@@ -235,7 +236,7 @@ def test_a_replay_sends_synthetic_prompts_of_the_recorded_length(url: str, tmp_p
 
 
 def test_a_server_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ConnectionError, match="no OpenAI-compatible server answers there"):
+    with pytest.raises(InputError, match="no OpenAI-compatible server answers there"):
         run("http://127.0.0.1:9/v1", tmp_path / "t", "ok")
     assert not (tmp_path / "t").exists()
 

@@ -41,15 +41,15 @@ def coefficient_intervals(
     """Of each coefficient, centred on ``values``; a wide one that matters is a warning."""
     drawn = bootstrap(rows, solution, np.random.default_rng(0))
     edges = np.percentile(drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)], axis=0) - solution.coefficients + values
-    found = {}
+    intervals = {}
     share = np.abs(rows.columns).mean(axis=0) / rows.duration.mean()
     for place, term in enumerate(form.terms):
         low, high = max(0.0, float(edges[0, place])), float(edges[1, place])
-        found[f"{term}_s"] = (low, high)
+        intervals[f"{term}_s"] = (low, high)
         if high - low > values[place] and (high - low) * share[place] > MATTERS:
             remedy = REMEDY.get(term, "capture a longer run")
             warnings.append(f"{term}_s is uncertain, {low:.3g} to {high:.3g} s: {remedy}")
-    return found
+    return intervals
 
 
 def region_of(name: str, duration: np.ndarray, fitted: np.ndarray) -> Region:

@@ -28,11 +28,11 @@ def extrapolation_warnings(profile: Profile, trace: Trace) -> list[str]:
     if profile.seen is None:
         return []
     running, context = extent(trace)
-    found = []
+    warnings = []
     for what, most, seen in (
         ("requests at once", running, profile.seen.running),
         ("KV tokens", context, profile.seen.context_tokens),
     ):
         if most > SLACK * seen:
-            found.append(f"simulated up to {most:,} {what}, but the profile has seen {seen:,}: it is extrapolated")
-    return found
+            warnings.append(f"simulated up to {most:,} {what}, but the profile has seen {seen:,}: it is extrapolated")
+    return warnings

@@ -37,9 +37,9 @@ class Form:
 
     def richer(self) -> list[Form]:
         """Forms with one thing more than this one, simplest first."""
-        found = [replace(self, terms=(*self.terms, term)) for term in TERMS[4:] if term not in self.terms]
+        forms = [replace(self, terms=(*self.terms, term)) for term in TERMS[4:] if term not in self.terms]
         if not self.hidden_tokens:
-            found += [replace(self, hidden_tokens=tokens) for tokens in HIDDEN]
+            forms += [replace(self, hidden_tokens=tokens) for tokens in HIDDEN]
         if not self.graphs:
-            found.append(replace(self, graphs=True))
-        return found
+            forms.append(replace(self, graphs=True))
+        return forms

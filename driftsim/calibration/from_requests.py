@@ -40,8 +40,8 @@ def fit_requests(runs: Sequence[Run], until: float, report: Callable[[str], None
     fitted = timed.solution.fitted
     residual = timed.rows.duration / fitted - 1
     decode = rows.columns[:, overhead] == 0
-    made = np.maximum(timed.rows.columns[:, 0], 1.0)
-    spread = float(np.sqrt(np.median(residual[decode] ** 2 * made[decode]) / 0.455)) if decode.any() else 0.0
+    tokens = np.maximum(timed.rows.columns[:, 0], 1.0)
+    spread = float(np.sqrt(np.median(residual[decode] ** 2 * tokens[decode]) / 0.455)) if decode.any() else 0.0
     warnings.append("the noise of single steps cannot be seen in timings: it is taken as independent")
     profile = replace(timed, values=values).profile(base)
     return profile.changed(
@@ -69,16 +69,16 @@ def _best(
     if "async_scheduling" not in base.engine.assumed:
         timings = RequestFitter(traces, base, report, until)
         return timings.refine(timings.fit()), base
-    found = []
+    fits = []
     for other in (False, True):
         asynchronous = base.engine.async_scheduling != other
         report(f"async_scheduling not told: trying {asynchronous}")
         tried = base.changed(engine=base.engine.changed(async_scheduling=asynchronous))
         timings = RequestFitter(traces, tried, report, until)
         timed = timings.fit()
-        found.append((percentile_error(timings.parts, timed.profile(tried)), timings, timed, tried))
-    (usual, *_), (unusual, *_) = found
-    _, timings, timed, chosen = found[int(unusual < CLEARLY_BETTER * usual)]
+        fits.append((percentile_error(timings.parts, timed.profile(tried)), timings, timed, tried))
+    (usual, *_), (unusual, *_) = fits
+    _, timings, timed, chosen = fits[int(unusual < CLEARLY_BETTER * usual)]
     warnings.append(
         f"async_scheduling was not told and is taken as {str(chosen.engine.async_scheduling).lower()}: percentiles are "
         f"off by {100 * min(usual, unusual):.1f} % with that, by {100 * max(usual, unusual):.1f} % without"

@@ -79,10 +79,10 @@ def fit_steps(runs: Sequence[Run], until: float, report: Callable[[str], None], 
 
 def _numbered(tables: Sequence[pd.DataFrame]) -> np.ndarray:
     """The blocks of successive tables, numbered through."""
-    found: list[np.ndarray] = []
+    numbered: list[np.ndarray] = []
     for table in tables:
-        found.append(blocks(len(table), int(found[-1].max()) + 1 if found else 0))
-    return np.concatenate(found)
+        numbered.append(blocks(len(table), int(numbered[-1].max()) + 1 if numbered else 0))
+    return np.concatenate(numbered)
 
 
 def _some_blocks(block: np.ndarray) -> np.ndarray:
@@ -110,17 +110,17 @@ def _noise(logs: np.ndarray, tables: Sequence[pd.DataFrame]) -> Noise:
 
 def _step_regions(steps: pd.DataFrame, duration: np.ndarray, fitted: np.ndarray) -> tuple[Region, ...]:
     prefill, decode = steps["prefill_tokens"].to_numpy(), steps["decode_requests"].to_numpy()
-    found = []
+    masks = []
     alone = prefill == 0
     edges = np.unique(np.percentile(decode[alone], [0, 25, 50, 75, 100]).astype(int)).tolist() if alone.any() else []
     for low, high in pairwise(edges):
         inside = alone & (decode >= low) & ((decode < high) | ((high == edges[-1]) & (decode == high)))
-        found.append((f"decode only, batch {low} to {high}", inside))
+        masks.append((f"decode only, batch {low} to {high}", inside))
     if len(edges) == 1:
-        found.append((f"decode only, batch {edges[0]}", alone))
+        masks.append((f"decode only, batch {edges[0]}", alone))
     some = prefill[prefill > 0]
     if len(some):
         half = int(np.median(some))
-        found.append((f"prefill of up to {half} tokens", (prefill > 0) & (prefill <= half)))
-        found.append((f"prefill of more than {half} tokens", prefill > half))
-    return tuple(region_of(name, duration[inside], fitted[inside]) for name, inside in found if inside.any())
+        masks.append((f"prefill of up to {half} tokens", (prefill > 0) & (prefill <= half)))
+        masks.append((f"prefill of more than {half} tokens", prefill > half))
+    return tuple(region_of(name, duration[inside], fitted[inside]) for name, inside in masks if inside.any())

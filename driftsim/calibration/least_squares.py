@@ -99,13 +99,13 @@ def choose(rows_of: Callable[[Form], Rows], first: Form) -> tuple[Form, dict[str
     considered = {str(first): _root(errors)}
     while len(errors) > 1 and chosen.richer() and _root(errors) > EXACT:
         tried = [(form, cross_validated(rows_of(form))) for form in chosen.richer()]
-        considered |= {str(form): _root(found) for form, found in tried}
-        best, found = min(tried, key=lambda pair: float(pair[1].mean()))
-        gain = errors - found
+        considered |= {str(form): _root(best_errors) for form, best_errors in tried}
+        best, best_errors = min(tried, key=lambda pair: float(pair[1].mean()))
+        gain = errors - best_errors
         sure = gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain))
-        if not (sure and _root(found) < (1 - GAIN) * _root(errors)):
+        if not (sure and _root(best_errors) < (1 - GAIN) * _root(errors)):
             break
-        chosen, errors = best, found
+        chosen, errors = best, best_errors
     return chosen, considered
 
 
@@ -144,11 +144,11 @@ def bootstrap(rows: Rows, solution: Solution, random: np.random.Generator) -> np
         own = place == number
         gram[number] = matrix[own].T @ matrix[own]
         moment[number] = matrix[own].T @ target[own]
-    found = []
+    solutions = []
     for _ in range(BOOTSTRAPS):
         drawn = np.bincount(random.integers(0, len(names), len(names)), minlength=len(names)).astype(float)
-        found.append(nnls_of_gram(np.tensordot(drawn, gram, 1), drawn @ moment))
-    return np.array(found)
+        solutions.append(nnls_of_gram(np.tensordot(drawn, gram, 1), drawn @ moment))
+    return np.array(solutions)
 
 
 def nnls_of_gram(gram: np.ndarray, moment: np.ndarray) -> np.ndarray:

@@ -43,13 +43,13 @@ def from_overlap(parts: Sequence[Excerpt]) -> np.ndarray:
         rows = part.trace.finished
         rows = rows[(rows["output_tokens"] > 1) & (rows["finish_s"] <= part.until)]
         begin, end = rows["first_token_s"].to_numpy(), rows["finish_s"].to_numpy()
-        made = rows["output_tokens"].to_numpy(dtype=float) - 1
+        generated = rows["output_tokens"].to_numpy(dtype=float) - 1
         prompt = rows["prompt_tokens"].to_numpy(dtype=float)
         keep = end > begin
-        begin, end, made, prompt = begin[keep], end[keep], made[keep], prompt[keep]
+        begin, end, generated, prompt = begin[keep], end[keep], generated[keep], prompt[keep]
         if not len(begin):
             continue
-        rate = made / (end - begin)
+        rate = generated / (end - begin)
         tokens = _integral(begin, end, rate, np.zeros(len(rate)))
         contexts = _integral(begin, end, rate * (prompt - rate * begin), rate**2)
         order = np.argsort(begin)
@@ -58,17 +58,19 @@ def from_overlap(parts: Sequence[Excerpt]) -> np.ndarray:
             prefilled[np.searchsorted(begin[order], end, "right")]
             - prefilled[np.searchsorted(begin[order], begin, "right")]
         )
-        columns.append(np.column_stack([made, prefills, tokens(end) - tokens(begin), contexts(end) - contexts(begin)]))
+        columns.append(
+            np.column_stack([generated, prefills, tokens(end) - tokens(begin), contexts(end) - contexts(begin)])
+        )
         durations.append(end - begin)
         first.append(np.column_stack([rows["prompt_tokens"], ttft(rows)])[keep])
     matrix, duration = np.concatenate(columns), np.concatenate(durations)
     scale = np.maximum(np.abs(matrix).max(axis=0), 1e-300)
-    found = nnls(matrix / scale / duration[:, None], np.ones(len(duration)))[0] / scale
+    coefficients = nnls(matrix / scale / duration[:, None], np.ones(len(duration)))[0] / scale
     prompts, waits = np.concatenate(first).T
     own = np.percentile((waits - 1.5 * duration.sum() / matrix[:, 0].sum()) / prompts, 10)
-    found[1] = max(found[1], own, 0.0)
-    found[0] = max(found[0], 0.1 * duration.sum() / matrix[:, 0].sum())
-    return np.asarray(found)
+    coefficients[1] = max(coefficients[1], own, 0.0)
+    coefficients[0] = max(coefficients[0], 0.1 * duration.sum() / matrix[:, 0].sum())
+    return np.asarray(coefficients)
 
 
 def _integral(begin: np.ndarray, end: np.ndarray, level: np.ndarray, slope: np.ndarray) -> Any:

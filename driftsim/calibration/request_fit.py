@@ -190,30 +190,30 @@ class RequestFitter:
             tried = values.copy()
             tried[free] *= np.exp(logs)
             profile = with_values(self.base, form, tried, self.received)
-            found = []
+            logs_off = []
             for part, want in zip(self.parts, wanted, strict=True):
-                found.append(np.log(_percentiles(simulate_as_measured(part.trace, profile), part) / want))
-            return np.concatenate([*found, PULL * logs])
+                logs_off.append(np.log(_percentiles(simulate_as_measured(part.trace, profile), part) / want))
+            return np.concatenate([*logs_off, PULL * logs])
 
         count = int(free.sum())
-        found = least_squares(
+        solution = least_squares(
             errors, np.zeros(count), bounds=(-LOOSE, LOOSE), diff_step=0.01, loss="soft_l1", f_scale=0.02, max_nfev=8
         )
         start = np.abs(errors(np.zeros(count))[:-count]).mean()
-        end = np.abs(found.fun[:-count]).mean()
+        end = np.abs(solution.fun[:-count]).mean()
         self.report(f"{form}: percentiles off by {100 * start:.2f} %, refined to {100 * end:.2f} %")
         refined = values.copy()
-        refined[free] *= np.exp(found.x)
+        refined[free] *= np.exp(solution.x)
         return replace(timed, values=refined) if end < start else timed
 
 
 def percentile_error(parts: Sequence[Excerpt], profile: Profile) -> float:
     """The mean relative error of the simulated percentiles of ``parts``."""
-    found = []
+    errors = []
     for part in parts:
         simulated = simulate_as_measured(part.trace, profile)
-        found.append(np.abs(np.log(_percentiles(simulated, part) / _percentiles(part.trace, part))))
-    return float(np.concatenate(found).mean())
+        errors.append(np.abs(np.log(_percentiles(simulated, part) / _percentiles(part.trace, part))))
+    return float(np.concatenate(errors).mean())
 
 
 def _precision(rows: Rows, solution: Solution) -> float:
@@ -234,11 +234,11 @@ def _percentiles(trace: Trace, part: Excerpt) -> np.ndarray:
     rows = trace.finished
     same = recorded.loc[rows["request_id"]]
     begun, done = ((same[name] <= part.until).to_numpy() for name in ("first_token_s", "finish_s"))
-    found: list[float] = []
+    percentiles: list[float] = []
     for values, known in ((ttft(rows), begun), (tpot(rows), done), (e2e(rows), done)):
         numbers = values[known].dropna().to_numpy(dtype=float)
         if len(numbers):
-            found += [float(numbers.mean()), *np.percentile(numbers, PERCENTS)]
+            percentiles += [float(numbers.mean()), *np.percentile(numbers, PERCENTS)]
     if part.until == np.inf:
-        found.append(makespan(trace.requests))
-    return np.asarray(np.maximum(found, 1e-9))
+        percentiles.append(makespan(trace.requests))
+    return np.asarray(np.maximum(percentiles, 1e-9))

@@ -180,8 +180,8 @@ def _refuse_idle(
 
 def _argument(text: str) -> tuple[str, Any]:
     """``name=value`` as vLLM's engine arguments spell it; the value is JSON where it reads as such."""
-    name, found, value = text.partition("=")
-    if not found or not name.strip("-"):
+    name, sign, value = text.partition("=")
+    if not sign or not name.strip("-"):
         raise InputError(f"--engine-arg {text!r}: expected NAME=VALUE, block_size=32 for instance")
     try:
         parsed = json.loads(value)

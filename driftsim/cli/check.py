@@ -44,8 +44,8 @@ def check(
         refuse(context, "--update writes a baseline and compares nothing", "junit", "markdown", "as_json")
         if not (reason or "").strip():
             raise InputError("--update needs --reason WHY: a baseline says why it is what it is")
-        made = _updated(baseline, grid, store, captured or [], str(reason), tolerance, jobs)
-        typer.echo(f"{baseline}: {len(made.runs)} runs and {len(made.captured)} groups of captured ones")
+        written = _updated(baseline, grid, store, captured or [], str(reason), tolerance, jobs)
+        typer.echo(f"{baseline}: {len(written.runs)} runs and {len(written.captured)} groups of captured ones")
         return
     if grid is not None:
         raise InputError(f"{grid}: the runs come from the baseline; a grid is read only with --update")

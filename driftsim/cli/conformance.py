@@ -18,14 +18,14 @@ def conformance(
     from driftsim.formatting import dumps
     from driftsim.simulation.laws import verdicts
 
-    kind, found = verdicts(name)
-    broken = [verdict for verdict in found if not verdict.holds]
+    kind, held = verdicts(name)
+    broken = [verdict for verdict in held if not verdict.holds]
     if as_json:
-        rows = [{"law": one.law, "holds": one.holds, "seen": one.counterexample} for one in found]
+        rows = [{"law": one.law, "holds": one.holds, "seen": one.counterexample} for one in held]
         typer.echo(dumps({"name": name, "kind": kind, "laws": rows}))
     else:
         typer.echo(f"{name}, {'a policy' if kind == 'policy' else 'an estimator'}")
-        for one in found:
+        for one in held:
             typer.echo(f"  holds  {one.law}" if one.holds else f"  FAILS  {one.law}: {one.counterexample}")
     if broken:
-        raise RunError(f"{len(broken)} of {len(found)} laws do not hold for {name}")
+        raise RunError(f"{len(broken)} of {len(held)} laws do not hold for {name}")

@@ -178,24 +178,24 @@ def _phases(header: Header) -> list[Any]:
 
 
 def _warnings(groups: dict[tuple[str, str], list[tuple[str, Trace]]]) -> list[str]:
-    told = []
+    warnings = []
     runs = [pair for group in groups.values() for pair in group]
     disturbed = [name for name, trace in runs if trace.header.load is not None and trace.header.load.disturbed]
     if disturbed:
-        told.append(f"the machine was disturbed during {', '.join(disturbed)}")
+        warnings.append(f"the machine was disturbed during {', '.join(disturbed)}")
     if len({len(group) for group in groups.values()}) > 1:
-        told.append("the policies have different numbers of repeats; rounds beyond the fewest are not compared")
+        warnings.append("the policies have different numbers of repeats; rounds beyond the fewest are not compared")
     if min(len(group) for group in groups.values()) < 2:
-        told.append("intervals need at least 2 repeats of each policy")
+        warnings.append("intervals need at least 2 repeats of each policy")
     lengths = {tuple(trace.requests["output_tokens"].fillna(-1)) for _, trace in runs}
     if len(lengths) > 1:
-        told.append(
+        warnings.append(
             "output lengths differ between the runs: part of the change is theirs; force them (--force-lengths)"
         )
     failed = [name for name, trace in runs if len(trace.finished) < len(trace.requests)]
     if failed:
-        told.append(f"not every request finished in {', '.join(failed)}")
+        warnings.append(f"not every request finished in {', '.join(failed)}")
     count = len(runs[0][1].requests)
     if count < FEWEST_FOR_P99:
-        told.append(f"a P99 of {count} requests is close to the maximum; read it with care")
-    return told
+        warnings.append(f"a P99 of {count} requests is close to the maximum; read it with care")
+    return warnings

@@ -131,12 +131,12 @@ class Comparison:
 
     def best(self, metric: str, largest: bool = False) -> tuple[Setting | None, set[Setting]]:
         """The best setting by ``metric``, and the others that cannot be told from it."""
-        shown = [s for s in self.plan.settings if not math.isnan(self.values(s, metric)[0])]
-        if not shown:
+        measured = [s for s in self.plan.settings if not math.isnan(self.values(s, metric)[0])]
+        if not measured:
             return None, set()
-        best = (max if largest else min)(shown, key=lambda setting: self.values(setting, metric)[0])
+        best = (max if largest else min)(measured, key=lambda setting: self.values(setting, metric)[0])
         ties = set()
-        for setting in shown:
+        for setting in measured:
             change = replicated(self.values(setting, metric) - self.values(best, metric))
             if setting != best and (change.value == 0 or change.spans_zero):
                 ties.add(setting)
@@ -198,8 +198,8 @@ def measured_by_phase(trace: Trace, plan: ComparisonPlan) -> dict[str, dict[str,
     ):
         return None
     phases = [phase.name for phase in header.workload.phases]
-    shown = [plan.phase] if plan.phase != "all" else ["all", *(phases if len(phases) > 1 else [])]
-    return {phase: summary(trace, plan.admission, phase=phase) for phase in shown}
+    asked = [plan.phase] if plan.phase != "all" else ["all", *(phases if len(phases) > 1 else [])]
+    return {phase: summary(trace, plan.admission, phase=phase) for phase in asked}
 
 
 def compare(

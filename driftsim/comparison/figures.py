@@ -63,9 +63,9 @@ def e2e_by_scheduler(comparison: Comparison) -> Figure:
 def bias_over_requests(comparison: Comparison) -> Figure:
     """The bias that each request was admitted with, by predicted category and policy, in order of arrival."""
     learning = [s for s in comparison.plan.settings if s.estimator not in ("static", "oracle")]
-    shown = [name for name in CATEGORIES if (_admitted(comparison) == name).any()]
-    figure, axes = panels(1, max(1, len(shown)), height=2.3, sharey=True)
-    for panel, category in zip(axes, shown, strict=False):
+    categories = [name for name in CATEGORIES if (_admitted(comparison) == name).any()]
+    figure, axes = panels(1, max(1, len(categories)), height=2.3, sharey=True)
+    for panel, category in zip(axes, categories, strict=False):
         for setting in learning:
             rows = comparison.traces[setting].requests
             places = np.flatnonzero((_admitted(comparison) == category).to_numpy())
@@ -126,24 +126,24 @@ def queue_depth_by_tenant(comparison: Comparison) -> Figure:
     by_policy: dict[str, Setting] = {}
     for setting in comparison.plan.settings:
         by_policy[setting.policy] = setting  # the last estimator: the one that learns, by default
-    shown = list(by_policy.values())
-    tenants = _tenants(comparison.traces[shown[0]])
-    rows = -(-len(shown) // 3)
-    figure, axes = panels(rows, min(3, len(shown)), height=1.9 * rows + 0.3, sharey=True, sharex=True)
-    for panel, setting in zip(axes, shown, strict=False):
+    settings = list(by_policy.values())
+    tenants = _tenants(comparison.traces[settings[0]])
+    rows = -(-len(settings) // 3)
+    figure, axes = panels(rows, min(3, len(settings)), height=1.9 * rows + 0.3, sharey=True, sharex=True)
+    for panel, setting in zip(axes, settings, strict=False):
         requests = comparison.traces[setting].requests
         for place, tenant in enumerate(tenants):
             moments, depth = queue_depth(requests[requests["tenant"] == tenant])
             panel.step(moments, depth, LINES[place % 4], where="post", color=COLOURS[place % 7], linewidth=1.2)
         panel.set_title(str(setting))
         panel.set_xlabel("time (s)")
-    for place, panel in enumerate(axes[len(shown) :], len(shown)):
+    for place, panel in enumerate(axes[len(settings) :], len(settings)):
         panel.set_visible(False)
         axes[place - 3].tick_params(labelbottom=True)  # nothing stands under it to carry the labels
     for place in range(0, len(axes), 3):
         axes[place].set_ylabel("waiting requests")
     legend(figure, [key(LINES[place % 4], name, COLOURS[place % 7]) for place, name in enumerate(tenants)])
-    everybody = comparison.traces[shown[0]].requests["tenant"].nunique()
+    everybody = comparison.traces[settings[0]].requests["tenant"].nunique()
     if everybody > len(tenants):
         figure.suptitle(f"the {len(tenants)} largest of {everybody} tenants", fontsize=8, x=0.99, ha="right")
     return figure

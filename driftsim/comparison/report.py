@@ -189,12 +189,12 @@ def html(comparison: Comparison, provenance: dict[str, Any], pictures: dict[str,
 
 def tiers(comparison: Comparison) -> list[list[str]]:
     """Per setting and tier: requests, finished, mean and P99 end-to-end latency, as text."""
-    found = []
+    rows = []
     for setting in comparison.plan.settings:
         for tier, own in comparison.summaries[setting][0]["per_tier"].items():
             times = [f"{own[name]:.2f}" for name in ("e2e_mean_s", "e2e_p50_s", "e2e_p99_s")]
-            found.append([setting.policy, setting.estimator, tier, str(own["requests"]), str(own["finished"]), *times])
-    return found
+            rows.append([setting.policy, setting.estimator, tier, str(own["requests"]), str(own["finished"]), *times])
+    return rows
 
 
 def effects(comparison: Comparison) -> tuple[list[str], list[list[str]]]:

@@ -27,27 +27,29 @@ def answer(comparison: Comparison) -> list[str]:
 def warnings(comparison: Comparison) -> list[str]:
     """What a reader must know before trusting the numbers."""
     plan, recorded = comparison.plan, comparison.recorded
-    found = list(comparison.workload.notes)
+    sentences = list(comparison.workload.notes)
     if recorded["p99_flagged"]:
-        found.append(f"P99 rests on {recorded['finished']} finished, fewer than {FEWEST_FOR_P99}")
+        sentences.append(f"P99 rests on {recorded['finished']} finished, fewer than {FEWEST_FOR_P99}")
     version = plan.profile.engine.version
     if version != MIRRORED_VLLM:
-        found.append(f"the engine mirrors vLLM {MIRRORED_VLLM}; this trace is from {version}, not checked against it")
+        sentences.append(
+            f"the engine mirrors vLLM {MIRRORED_VLLM}; this trace is from {version}, not checked against it"
+        )
     if plan.profile.engine.assumed:
-        found.append(f"the engine did not tell, and these are assumed: {', '.join(plan.profile.engine.assumed)}")
-    found += [warning.removesuffix(".") for warning in plan.profile.warnings]
-    found += extrapolation_warnings(plan.profile, comparison.traces[BASELINE])
+        sentences.append(f"the engine did not tell, and these are assumed: {', '.join(plan.profile.engine.assumed)}")
+    sentences += [warning.removesuffix(".") for warning in plan.profile.warnings]
+    sentences += extrapolation_warnings(plan.profile, comparison.traces[BASELINE])
     for count, what in (("rejected", "never fit this engine and were rejected"), ("errors", "outgrew its KV cache")):
         most = max(comparison.summaries[setting][0][count] for setting in plan.settings)
         if most:
-            found.append(f"{most} of {recorded['requests']} requests {what}; latencies are of the others")
+            sentences.append(f"{most} of {recorded['requests']} requests {what}; latencies are of the others")
     unknown = comparison.workload.unknown_categories(plan.admission.category_column)
     if unknown:
-        found.append(f"{unknown} requests have none of the classifier's categories and count as short_qa")
+        sentences.append(f"{unknown} requests have none of the classifier's categories and count as short_qa")
     if plan.admission.base == "fit":
         table = {name: round(value, 1) for name, value in sorted(plan.admission.base_table.items())}
-        found.append(f"base table fitted on {len(plan.excluded)} requests, which are not scored: {table}")
-    return found + _shifted(comparison)
+        sentences.append(f"base table fitted on {len(plan.excluded)} requests, which are not scored: {table}")
+    return sentences + _shifted(comparison)
 
 
 def _waiting(comparison: Comparison) -> str:
@@ -129,7 +131,7 @@ def _check(comparison: Comparison) -> list[str]:
 
 def _shifted(comparison: Comparison) -> list[str]:
     """Where the resampled workloads lie to one side of the recorded one, an interval around that one misleads."""
-    found = []
+    shifts = []
     for setting in comparison.plan.settings:
         pairs = [(BASELINE, "e2e_mean_s"), (BASELINE, "e2e_p99_s")]
         if setting.estimator != "static":
@@ -141,7 +143,7 @@ def _shifted(comparison: Comparison) -> list[str]:
             mean = changes[1:].mean()
             if abs(mean - changes[0]) > max(changes[1:].std(ddof=1), WORTH_SAYING):
                 name = metric.removesuffix("_s")
-                found.append(f"{setting} {name} {100 * mean:+.1f} % instead of {100 * changes[0]:+.1f} %")
-    if not found:
+                shifts.append(f"{setting} {name} {100 * mean:+.1f} % instead of {100 * changes[0]:+.1f} %")
+    if not shifts:
         return []
-    return [f"resampled runs lie, on average, more than their spread from the recorded one in {'; '.join(found)}"]
+    return [f"resampled runs lie, on average, more than their spread from the recorded one in {'; '.join(shifts)}"]

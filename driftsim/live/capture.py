@@ -48,14 +48,14 @@ def capture(
     names = list(dict.fromkeys(plugin_name(policy) for policy in policies))
     for name in names:
         policy_class(name)
-    told = plugin_name(estimator)
-    if told == ORACLE:
+    estimator_name = plugin_name(estimator)
+    if estimator_name == ORACLE:
         raise InputError(f"the estimator {ORACLE!r} is told every length, and live nobody knows them; choose another")
-    estimator_class(told)
+    estimator_class(estimator_name)
     plans = [
         CapturePlan(
             policy=name,
-            estimator=told,
+            estimator=estimator_name,
             admission=admission or Admission(),
             max_in_flight=max_in_flight,
             force_lengths=force_lengths,

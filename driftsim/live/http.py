@@ -94,7 +94,7 @@ class HttpEngine:
             timeout=openai.Timeout(self.timeout_s, connect=CONNECT_S),
             http_client=openai.DefaultAsyncHttpxClient(limits=UNLIMITED),
         )
-        told: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
         try:
             listed = (await self._client.models.list(timeout=ASK_S)).data
         except (openai.OpenAIError, ValueError) as error:
@@ -109,11 +109,11 @@ class HttpEngine:
         self.model = chosen.id
         length = getattr(chosen, "max_model_len", None)
         if isinstance(length, int):
-            told["max_model_len"] = length
-        told |= self._metrics()
+            settings["max_model_len"] = length
+        settings |= self._metrics()
         with suppress(ValueError, KeyError, TypeError):
-            told["version"] = str(json.loads(self._ask("/version") or "")["version"])
-        self.settings = EngineSettings.guessed(told | self._known, "openai")
+            settings["version"] = str(json.loads(self._ask("/version") or "")["version"])
+        self.settings = EngineSettings.guessed(settings | self._known, "openai")
         self.arguments = {"model": self.model, "temperature": self.temperature, "api": "openai, streaming"}
         if self._host in ("localhost", "127.0.0.1", "::1"):
             self.own_processes = _listening(self._port)
@@ -245,15 +245,15 @@ class HttpEngine:
 
     def _metrics(self) -> dict[str, Any]:
         """What vLLM's Prometheus page tells of its KV cache."""
-        found = re.search(r"^vllm:cache_config_info\{(.*)\}", self._ask("/metrics") or "", re.MULTILINE)
-        labels = dict(re.findall(r'(\w+)="([^"]*)"', found[1])) if found else {}
-        told: dict[str, Any] = {}
+        match = re.search(r"^vllm:cache_config_info\{(.*)\}", self._ask("/metrics") or "", re.MULTILINE)
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', match[1])) if match else {}
+        settings: dict[str, Any] = {}
         for name, label in (("kv_blocks", "num_gpu_blocks"), ("block_size", "block_size")):
             if labels.get(label, "").isdigit():
-                told[name] = int(labels[label])
+                settings[name] = int(labels[label])
         if labels.get("enable_prefix_caching") in ("True", "False"):
-            told["enable_prefix_caching"] = labels["enable_prefix_caching"] == "True"
-        return told
+            settings["enable_prefix_caching"] = labels["enable_prefix_caching"] == "True"
+        return settings
 
 
 class _Answer:

@@ -250,9 +250,9 @@ class _Run:
 
     def notes(self) -> tuple[str, ...]:
         """What a reader of the numbers should know."""
-        told = np.frombuffer(self.lives.counts["prompt_tokens"], dtype=np.int64)[: self.arrived]
+        counted = np.frombuffer(self.lives.counts["prompt_tokens"], dtype=np.int64)[: self.arrived]
         ours = self.workload.table["prompt_tokens"].to_numpy()[: self.arrived]
-        differ = int(((told >= 0) & (told != ours)).sum())
+        differ = int(((counted >= 0) & (counted != ours)).sum())
         if not differ:
             return ()
         return (

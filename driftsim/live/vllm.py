@@ -387,7 +387,7 @@ def _resolved(config: Any) -> dict[str, Any]:
     }
     named: dict[str, tuple[str, ...]] = {"model": ("dtype", "quantization", "enforce_eager", "seed", "max_model_len")}
     named["parallel"] = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
-    found: dict[str, Any] = {"load_format": str(config.load_config.load_format)}
+    resolved: dict[str, Any] = {"load_format": str(config.load_config.load_format)}
     for section, values in sections.items():
         for name in named.get(section, sorted(vars(values))):
             value = getattr(values, name, None)
@@ -396,8 +396,8 @@ def _resolved(config: Any) -> dict[str, Any]:
             if name == "dtype":
                 value = str(value)
             if value is None or isinstance(value, bool | int | float | str):
-                found[f"{section}.{name}"] = value
-    return found
+                resolved[f"{section}.{name}"] = value
+    return resolved
 
 
 def _settings(config: Any) -> EngineSettings:

@@ -112,15 +112,15 @@ class Recent:
         """
         if limit not in self._medians:
             left, surviving = len(self._sorted), 1.0
-            found = self._sorted[-1][0]
+            value_at_half = self._sorted[-1][0]
             for value, cut in self._sorted:
                 if cut >= limit:
                     surviving *= 1 - 1 / left
                     if surviving <= 0.5 + 1e-9:
-                        found = value
+                        value_at_half = value
                         break
                 left -= 1
-            self._medians[limit] = found
+            self._medians[limit] = value_at_half
         return self._medians[limit]
 
 
@@ -235,21 +235,21 @@ def estimator_class(name: str) -> Callable[..., Estimator]:
     Raises ``InputError`` if there is none, or it is no estimator.
     """
     if is_plugin(name):
-        found = plugin(name)
+        kind = plugin(name)
     elif name == ORACLE or name in ESTIMATORS:
         return ESTIMATORS.get(name, Oracle)
     elif name in declared_names("estimator"):
-        found = declared("estimator")[name]
+        kind = declared("estimator")[name]
     else:
         known = ", ".join([*ESTIMATORS, ORACLE, *declared_names("estimator")])
         raise InputError(f"unknown estimator {name!r}; choose one of {known}, or give module:Class")
-    missing = [method for method in ("estimate", "observe") if not hasattr(found, method)]
+    missing = [method for method in ("estimate", "observe") if not hasattr(kind, method)]
     if missing:
         raise InputError(f"{name}: is no estimator, it has no {missing[0]}(); see Estimator in driftsim/estimators.py")
-    return found
+    return kind
 
 
 def make_estimator(name: str, admission: Admission, outputs: Mapping[str, int]) -> Estimator:
     """A fresh estimator; only the oracle is handed ``outputs``. Raises ``InputError`` if ``name`` is unknown."""
-    found = estimator_class(name)
-    return found(outputs) if name == ORACLE else found(admission)
+    kind = estimator_class(name)
+    return kind(outputs) if name == ORACLE else kind(admission)

@@ -54,13 +54,13 @@ def plugin(name: str) -> type:
 def _loaded(name: str) -> type:
     place, _, attribute = name.rpartition(":")
     module = _from_file(place) if place.endswith(".py") else _from_path(place)
-    found = getattr(module, attribute, None)
-    if not inspect.isclass(found):
+    kind = getattr(module, attribute, None)
+    if not inspect.isclass(kind):
         known = [
             key for key, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module.__name__
         ]
         raise InputError(f"{name}: {place} has no class {attribute!r}; it has {', '.join(known) or 'none'}")
-    return found
+    return kind
 
 
 def _from_file(place: str) -> ModuleType:
@@ -102,6 +102,6 @@ def declared_names(kind: str) -> list[str]:
     return [point.name for point in entry_points(group=GROUPS[kind])]
 
 
-def source_digest(found: type) -> str:
+def source_digest(kind: type) -> str:
     """SHA-256 of the source file that a plug-in's class is in, as hexadecimal."""
-    return hashlib.sha256(Path(inspect.getfile(found)).read_bytes()).hexdigest()
+    return hashlib.sha256(Path(inspect.getfile(kind)).read_bytes()).hexdigest()

@@ -159,18 +159,18 @@ def policy_class(name: str) -> type[Policy]:
     Raises ``InputError`` if there is none, or it is no policy.
     """
     if is_plugin(name):
-        found = plugin(name)
+        kind = plugin(name)
     elif name in POLICIES or name == STOCK:
         return POLICIES.get(name, Fifo)
     elif name in declared_names("policy"):
-        found = declared("policy")[name]
+        kind = declared("policy")[name]
     else:
         known = ", ".join([STOCK, *POLICIES, *declared_names("policy")])
         raise InputError(f"unknown policy {name!r}; choose one of {known}, or give module:Class")
-    missing = [method for method in ("push", "pop", "__len__") if not hasattr(found, method)]
+    missing = [method for method in ("push", "pop", "__len__") if not hasattr(kind, method)]
     if missing:
         raise InputError(f"{name}: is no policy, it has no {missing[0]}(); see Policy in driftsim/policies.py")
-    return found
+    return kind
 
 
 def make_policy(name: str) -> Policy:

@@ -150,7 +150,7 @@ def named_specs(specs: Sequence[ScenarioSpec]) -> dict[str, ScenarioSpec]:
 
 def captured_metrics(traces: Sequence[Trace]) -> dict[str, dict[str, list[float]]]:
     """The metrics of captured runs, by the name of the run: repeats of one run together, in order of capture."""
-    found: dict[str, dict[str, list[float]]] = {}
+    groups: dict[str, dict[str, list[float]]] = {}
     for trace in sorted(traces, key=lambda trace: trace.header.captured_at or ""):
         switches = trace.header.admission
         setting = f"{switches.get('policy', 'stock')}/{switches.get('estimator', 'static')}"
@@ -158,5 +158,5 @@ def captured_metrics(traces: Sequence[Trace]) -> dict[str, dict[str, list[float]
         for metric in GATED:
             if row[metric] == row[metric] and row[metric] > 0:
                 name = f"{setting} of {trace.header.workload.name}"
-                found.setdefault(name, {}).setdefault(metric, []).append(float(row[metric]))
-    return found
+                groups.setdefault(name, {}).setdefault(metric, []).append(float(row[metric]))
+    return groups

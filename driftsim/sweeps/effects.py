@@ -39,18 +39,18 @@ class Design:
         shape = [len(own) for own in others.values()] or [1]
         codes = [pd.Categorical(rows[name], categories=own).codes for name, own in others.items()]
         cells = np.ravel_multi_index(codes or [np.zeros(len(rows), dtype=int)], shape)
-        found = np.full((2, len(seeds), int(np.prod(shape))), np.nan)
+        table = np.full((2, len(seeds), int(np.prod(shape))), np.nan)
         for which, level in enumerate((low, high)):
             own_rows = levels == level
-            found[which, np.searchsorted(seeds, rows["seed"].to_numpy()[own_rows]), cells[own_rows]] = values[own_rows]
-        return pd.Series(np.nanmean(found[1] - found[0], axis=1), index=seeds)
+            table[which, np.searchsorted(seeds, rows["seed"].to_numpy()[own_rows]), cells[own_rows]] = values[own_rows]
+        return pd.Series(np.nanmean(table[1] - table[0], axis=1), index=seeds)
 
     def effect(
         self, rows: pd.DataFrame, factor: str, low: str, high: str, metric: str, scale: Scale = "ratio"
     ) -> Interval:
         """The contrast with its interval over the seeds: relative, or on the scale ``difference`` as it is."""
-        found = mean_interval(self.contrast(rows, factor, low, high, metric, scale).to_numpy())
-        return found if scale == "difference" else Interval(*map(float, np.expm1(found)))
+        mean = mean_interval(self.contrast(rows, factor, low, high, metric, scale).to_numpy())
+        return mean if scale == "difference" else Interval(*map(float, np.expm1(mean)))
 
     def interaction(
         self,

@@ -77,8 +77,8 @@ def pareto(table: pd.DataFrame, axes: list[str]) -> Figure:
         plain_log_axis(ticks)
     axis.set_xlabel("mean E2E (s), simulated")
     axis.set_ylabel("P99 E2E (s), simulated")
-    shown = [key("o", str(policy), COLOURS[number % len(COLOURS)]) for number, policy in enumerate(policies)]
-    legend(figure, [*shown, key("-", "not beaten in both")])
+    keys = [key("o", str(policy), COLOURS[number % len(COLOURS)]) for number, policy in enumerate(policies)]
+    legend(figure, [*keys, key("-", "not beaten in both")])
     return figure
 
 

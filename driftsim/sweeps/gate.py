@@ -61,7 +61,7 @@ def metric_changes(baseline: Baseline, rows: dict[str, dict[str, Any]]) -> list[
 
     Raises ``InputError`` if a run of the baseline has no row.
     """
-    found = []
+    changes = []
     for entry in baseline.runs:
         if entry.name not in rows:
             raise InputError(f"run {entry.name!r} of the baseline has no result; run it, or make the baseline anew")
@@ -70,13 +70,13 @@ def metric_changes(baseline: Baseline, rows: dict[str, dict[str, Any]]) -> list[
             now = float(row.get(metric, math.nan)) if not row.get("failed") else math.nan
             tolerance = baseline.tolerances.get(metric, baseline.tolerance)
             one = MetricChange(entry.name, metric, then, now, tolerance, 0.0, 0.0)
-            found.append(MetricChange(entry.name, metric, then, now, tolerance, one.change, one.change))
-    return sorted(found, key=lambda move: -move.worse)
+            changes.append(MetricChange(entry.name, metric, then, now, tolerance, one.change, one.change))
+    return sorted(changes, key=lambda move: -move.worse)
 
 
 def captured_changes(baseline: Baseline, now: dict[str, dict[str, list[float]]]) -> list[MetricChange]:
     """Every metric of every group of captured repeats, by Welch's interval of the log ratio; worst first."""
-    found = []
+    changes = []
     for group in baseline.captured:
         if group.name not in now:
             raise InputError(f"captured runs {group.name!r} of the baseline have no counterpart; give their traces")
@@ -85,15 +85,15 @@ def captured_changes(baseline: Baseline, now: dict[str, dict[str, list[float]]])
             middle, half = float(new.mean() - then.mean()), welch_half_width(then, new)
             tolerance = baseline.tolerances.get(metric, baseline.captured_tolerance)
             ends = math.expm1(middle - half), math.expm1(middle + half)
-            found.append(
+            changes.append(
                 MetricChange(group.name, metric, math.exp(then.mean()), math.exp(new.mean()), tolerance, *ends)
             )
-    return sorted(found, key=lambda move: -move.worse)
+    return sorted(changes, key=lambda move: -move.worse)
 
 
-def markdown(found: Sequence[MetricChange], reason: str, most: int = 30) -> str:
+def markdown(changes: Sequence[MetricChange], reason: str, most: int = 30) -> str:
     """A summary for a pull request: the verdict, then what moved, worst first."""
-    counts = {name: sum(move.verdict == name for move in found) for name in ("regression", "improvement", "same")}
+    counts = {name: sum(move.verdict == name for move in changes) for name in ("regression", "improvement", "same")}
     title = "fails" if counts["regression"] else "passes"
     lines = [
         f"### driftsim check {title}",
@@ -101,7 +101,7 @@ def markdown(found: Sequence[MetricChange], reason: str, most: int = 30) -> str:
         f"{counts['regression']} regressions, {counts['improvement']} improvements, {counts['same']} unchanged within "
         f"their tolerance. Baseline: {reason}",
     ]
-    moved = [move for move in found if move.verdict != "same"]
+    moved = [move for move in changes if move.verdict != "same"]
     if moved:
         lines += [
             "",
@@ -118,15 +118,15 @@ def markdown(found: Sequence[MetricChange], reason: str, most: int = 30) -> str:
     return "\n".join(lines) + "\n"
 
 
-def junit(found: Sequence[MetricChange]) -> str:
+def junit(changes: Sequence[MetricChange]) -> str:
     """JUnit XML: one test case for each metric of each run."""
-    failures = sum(move.verdict == "regression" for move in found)
-    suite = ElementTree.Element("testsuite", name="driftsim check", tests=str(len(found)), failures=str(failures))
-    for move in found:
+    failures = sum(move.verdict == "regression" for move in changes)
+    suite = ElementTree.Element("testsuite", name="driftsim check", tests=str(len(changes)), failures=str(failures))
+    for move in changes:
         case = ElementTree.SubElement(suite, "testcase", classname=move.run, name=move.metric)
         if move.verdict == "regression":
             beyond = f"{100 * move.change:+.2f} %, tolerance {100 * move.tolerance:g} %"
-            told = f"{move.then:.6g} became {move.now:.6g} ({beyond})"
-            ElementTree.SubElement(case, "failure", message=told)
+            message = f"{move.then:.6g} became {move.now:.6g} ({beyond})"
+            ElementTree.SubElement(case, "failure", message=message)
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"

@@ -86,6 +86,6 @@ class Recorder:
     def batch(self, left: list[Task]) -> list[Task]:
         """The next runs for one worker, about half a second of work, off the end of ``left``."""
         count = 1 if not self._timed else max(1, min(MOST_IN_A_BATCH, int(BATCH_S / max(self.mean_s, 1e-6))))
-        found = [task for task in left[-count:] if task.key in self.todo]
+        tasks = [task for task in left[-count:] if task.key in self.todo]
         del left[-count:]
-        return found
+        return tasks

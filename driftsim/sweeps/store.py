@@ -170,10 +170,10 @@ class Store:
 
     def row(self, key: str) -> dict[str, Any]:
         """The row of the run ``key``, which may be given by its beginning. Raises ``InputError``."""
-        found = [row for row in _plain(self.table()) if row["key"].startswith(key)]
-        if len(found) != 1:
-            raise InputError(f"{self.folder}: {len(found)} runs have a key that begins with {key!r}")
-        return found[0]
+        rows = [row for row in _plain(self.table()) if row["key"].startswith(key)]
+        if len(rows) != 1:
+            raise InputError(f"{self.folder}: {len(rows)} runs have a key that begins with {key!r}")
+        return rows[0]
 
 
 def _line(row: dict[str, Any]) -> bytes:

@@ -60,7 +60,7 @@ class MetricAgreement:
 
 def repeats(validations: Sequence[Validation]) -> dict[str, list[Validation]]:
     """Those that measured the same run again: same policy, estimator, limit and requests; by a name for each."""
-    found: dict[object, list[Validation]] = {}
+    groups: dict[object, list[Validation]] = {}
     for validation in validations:
         header, requests = validation.recorded.header, validation.recorded.requests
         same = (
@@ -70,9 +70,9 @@ def repeats(validations: Sequence[Validation]) -> dict[str, list[Validation]]:
             tuple(requests["request_id"]),
             tuple(requests["output_tokens"]),
         )
-        found.setdefault(same, []).append(validation)
+        groups.setdefault(same, []).append(validation)
     named: dict[str, list[Validation]] = {}
-    for group in found.values():
+    for group in groups.values():
         policy = str(group[0].recorded.header.admission.get("policy", "stock"))
         named[policy if policy not in named else f"{policy} ({group[0].name})"] = group
     return named
@@ -80,7 +80,7 @@ def repeats(validations: Sequence[Validation]) -> dict[str, list[Validation]]:
 
 def metric_agreement(validations: Sequence[Validation]) -> list[MetricAgreement]:
     """One for each metric of each run that has repeats."""
-    found = []
+    agreements = []
     for name, group in repeats(validations).items():
         if len(group) < FEWEST:
             continue
@@ -98,13 +98,13 @@ def metric_agreement(validations: Sequence[Validation]) -> list[MetricAgreement]
             off = float(simulated.mean() - measured.mean())
             p = two_sided_p(off / error, count - 1) if error > 0 else float(off == 0)
             middle = float(np.exp(measured.mean()))
-            found.append(
+            agreements.append(
                 MetricAgreement(
                     name, metric, stat, count, middle, middle * math.exp(off), spread, math.exp(2 * reach), p
                 )
             )
-    adjusted = holm([one.p for one in found])
-    return [replace(one, p=p) for one, p in zip(found, adjusted, strict=True)]
+    adjusted = holm([one.p for one in agreements])
+    return [replace(one, p=p) for one, p in zip(agreements, adjusted, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def policy_effects(rounds: dict[str, list[Validation]], noisy: dict[str, list[Tr
     Both intervals are of the mean over the rounds: the measured one from their differences, the simulated one from
     the noise, around the simulation without.
     """
-    found = []
+    effects = []
     for policy in rounds:
         if policy == BASELINE:
             continue
@@ -158,7 +158,7 @@ def policy_effects(rounds: dict[str, list[Validation]], noisy: dict[str, list[Tr
             measured, simulated = _pairs(rounds[policy], rounds[BASELINE], metric, stat)
             drawn = _ratios(noisy[policy], noisy[BASELINE], metric, stat)
             reach = mean_half_width(drawn) * math.sqrt(len(drawn) / len(measured))
-            found.append(
+            effects.append(
                 PolicyEffect(
                     policy,
                     metric,
@@ -167,12 +167,12 @@ def policy_effects(rounds: dict[str, list[Validation]], noisy: dict[str, list[Tr
                     ratio_interval(simulated, reach),
                 )
             )
-    return found
+    return effects
 
 
 def rank_agreement(rounds: dict[str, list[Validation]]) -> list[RankAgreement]:
     """For each metric, over all pairs of policies; the simulation is the one without noise."""
-    found = []
+    agreements = []
     for metric, stat in EFFECTS:
         counts = [0, 0, 0]
         for one, other in combinations(rounds, 2):
@@ -181,8 +181,8 @@ def rank_agreement(rounds: dict[str, list[Validation]]) -> list[RankAgreement]:
                 counts[2] += 1
             else:
                 counts[0 if (measured.mean() > 0) == (simulated.mean() > 0) else 1] += 1
-        found.append(RankAgreement(metric, stat, *counts))
-    return found
+        agreements.append(RankAgreement(metric, stat, *counts))
+    return agreements
 
 
 def _pairs(

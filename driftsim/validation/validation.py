@@ -42,26 +42,26 @@ class Validation:
 
     def tenants(self) -> list[dict[str, Any]]:
         """The same for the requests of each tenant, without the makespan."""
-        found = []
+        tenant_rows = []
         for tenant in sorted(self.recorded.requests["tenant"].unique()):
             own = [
                 replace(trace, requests=trace.requests[trace.requests["tenant"] == tenant])
                 for trace in (self.recorded, self.simulated)
             ]
             rows = [row for row in _rows(*own) if row["metric"] != "makespan"]
-            found += [{"trace": self.name, "tenant": tenant, **row} for row in rows]
-        return found
+            tenant_rows += [{"trace": self.name, "tenant": tenant, **row} for row in rows]
+        return tenant_rows
 
 
 def _rows(recorded: Trace, simulated: Trace) -> list[dict[str, Any]]:
-    found = []
+    rows = []
     for metric in (*LATENCIES, "makespan"):
         for stat in STATS:
             measured, modelled = (statistic(trace, metric, stat) for trace in (recorded, simulated))
             error = modelled / measured - 1 if measured else float("nan")
             values = {"measured": measured, "simulated": modelled, "error": error}
-            found.append({"metric": metric, "stat": stat, "unit": "s", **values})
-    return found
+            rows.append({"metric": metric, "stat": stat, "unit": "s", **values})
+    return rows
 
 
 def statistic(trace: Trace, metric: str, stat: str) -> float:
@@ -95,14 +95,14 @@ def on_measured_steps(name: str, trace: Trace) -> Validation:
     steps = trace.steps
     starts = [ticks(start) for start in steps["start_s"].tolist()]
     durations = [ticks(duration) for duration in steps["duration_s"].tolist()]
-    lives, made = on_recorded_steps(trace.header.engine, sent, starts, durations)
+    lives, composed = on_recorded_steps(trace.header.engine, sent, starts, durations)
     simulated = rows.copy()
     for column, attribute in (("scheduled_s", "scheduled"), ("first_token_s", "first_token"), ("finish_s", "finish")):
         times = [getattr(life, attribute) for life in lives]
         seconds = [np.nan if moment is None else moment / TICKS_PER_SECOND for moment in times]
         simulated.loc[order.index, column] = seconds
     simulated.loc[order.index, "preemptions"] = [life.preemptions for life in lives]
-    table = pd.DataFrame(made, columns=[column.name for column in STEP_COLUMNS])
+    table = pd.DataFrame(composed, columns=[column.name for column in STEP_COLUMNS])
     table[["start_s", "duration_s"]] /= TICKS_PER_SECOND
     header = trace.header.changed(kind="simulated", captured_at=None, load=None)
     both = Trace(header, simulated, typed(table, STEP_COLUMNS, "simulated steps"))
@@ -146,12 +146,12 @@ def with_noise(name: str, trace: Trace, profile: Profile, seeds: int) -> list[di
     Raises as ``on_model_steps`` does, and ``InputError`` if the profile knows of no noise.
     """
     runs = [on_model_steps(name, trace, profile, noise=True, seed=seed).simulated for seed in range(seeds)]
-    found = []
+    intervals = []
     for metric in (*LATENCIES, "makespan"):
         for stat in STATS:
             low, high = np.percentile([statistic(run, metric, stat) for run in runs], [2.5, 97.5])
-            found.append({"trace": name, "metric": metric, "stat": stat, "low": float(low), "high": float(high)})
-    return found
+            intervals.append({"trace": name, "metric": metric, "stat": stat, "low": float(low), "high": float(high)})
+    return intervals
 
 
 def worst(validations: Sequence[Validation]) -> float:
