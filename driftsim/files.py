@@ -33,6 +33,20 @@ def whole_folder(folder: Path | str, replaces: Collection[str] = ()) -> Iterator
         raise
 
 
+def write_file(file: Path, text: str) -> None:
+    """Write ``text`` as ``file``, in UTF-8, whole or not at all: a reader never sees half of it. Raises ``OSError``."""
+    if file.exists() and not file.is_file():  # a device or a pipe is written to, not replaced
+        file.write_text(text, encoding="utf-8")
+        return
+    aside = file.with_name(f".{file.name}.new")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(file)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(file)) from None
+
+
 def check_place(folder: Path | str, replaces: Collection[str] = ()) -> Path:
     """The absolute path of ``folder``, if it can be written and stands in nobody's way; nothing is left behind.
 

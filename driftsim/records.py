@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from driftsim.errors import InputError
+
+Form = Literal["json", "toml"]
 
 
 class Record(BaseModel):
@@ -22,6 +26,24 @@ class Record(BaseModel):
             return cls(**values)
         except ValidationError as error:
             raise InputError(first_problem(error)) from None
+
+    @classmethod
+    def from_file(cls, file: Path, noun: str, *, form: Form | None = None, missing: str = "", correct: str = "") -> Self:
+        """The record that is written in ``file``, JSON or TOML (default: by the file's suffix, else TOML).
+
+        ``noun`` says what the file should be, ``missing`` what to do where there is none, ``correct`` what to do where
+        the file is wrong (default: correct the ``noun``). Raises ``InputError`` naming file, key, value and remedy.
+        """
+        form = form or ("json" if file.suffix == ".json" else "toml")
+        try:
+            text = file.read_text()
+            return cls.model_validate_json(text) if form == "json" else cls.model_validate(tomllib.loads(text))
+        except FileNotFoundError:
+            raise InputError(f"{file}: no such {noun}{missing}") from None
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InputError(f"{file}: not readable as {form.upper()} ({error})") from None
+        except ValidationError as error:
+            raise InputError(f"{file}: {first_problem(error)}; {correct or f'correct the {noun}'}") from None
 
     def changed(self, **values: Any) -> Self:
         """A copy with other ``values``, validated, and with nothing cached from this one. Raises as ``of`` does."""

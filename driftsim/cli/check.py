@@ -37,6 +37,7 @@ def check(
 ) -> None:
     """Compare results with a baseline; exit 1 if a metric moved for the worse beyond its tolerance."""
     from driftsim import formatting
+    from driftsim.files import write_file
     from driftsim.sweeps import gate
     from driftsim.sweeps.baseline import load_baseline
 
@@ -57,9 +58,9 @@ def check(
             raise InputError("the baseline holds captured runs only; give their counterparts with --captured TRACE")
     changes = _changes(known, baseline.parent, store, captured or [], jobs)
     if junit is not None:
-        junit.write_text(gate.junit(changes))
+        write_file(junit, gate.junit(changes))
     if markdown is not None:
-        markdown.write_text(gate.markdown(changes, known.reason))
+        write_file(markdown, gate.markdown(changes, known.reason))
     regressions = [change for change in changes if change.verdict == "regression"]
     if as_json:
         rows = [asdict(one) | {"change": one.change, "verdict": one.verdict} for one in changes]

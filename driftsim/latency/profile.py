@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from driftsim.errors import InputError
+from driftsim.files import write_file
 from driftsim.formatting import rich_table, shown_text, signed_percent
 from driftsim.latency.noise import Noise
 from driftsim.latency.steptime import TERMS, LinearStepTime, term_values, ticks
@@ -181,8 +182,8 @@ class Profile(Record):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def save(self, file: Path | str) -> None:
-        """Write the profile as JSON. Raises ``OSError`` if the file cannot be written."""
-        Path(file).write_text(self.model_dump_json(indent=1) + "\n")
+        """Write the profile as JSON, whole or not at all. Raises ``OSError`` if the file cannot be written."""
+        write_file(Path(file), self.model_dump_json(indent=1) + "\n")
 
 
 def _quality(fit: Fit | Region) -> str:
@@ -196,11 +197,5 @@ def load_profile(file: Path | str) -> Profile:
     >>> load_profile("experiments/gate/profile.json").engine.max_num_seqs
     16
     """
-    try:
-        return Profile.model_validate_json(Path(file).read_text())
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such profile; fit one with driftsim calibrate TRACE") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not readable ({error})") from None
-    except ValidationError as error:
-        raise InputError(f"{file}: {first_problem(error)}; correct the profile") from None
+    hint = "; fit one with driftsim calibrate TRACE"
+    return Profile.from_file(Path(file), "profile", form="json", missing=hint)

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from driftsim import __version__
 from driftsim.errors import InputError
+from driftsim.files import write_file
 from driftsim.metrics import LATENCIES, PERCENTILES, summary
 from driftsim.records import Record, first_problem
 from driftsim.scheduling.admission import Admission
@@ -68,23 +69,13 @@ class Baseline(Record):
 
     def save(self, file: Path) -> None:
         """Write the baseline, whole or not at all. Raises ``OSError``."""
-        aside = file.with_name(f".{file.name}.new")
-        aside.write_text(self.model_dump_json(indent=1) + "\n")
-        aside.replace(file)
+        write_file(file, self.model_dump_json(indent=1) + "\n")
 
 
 def load_baseline(file: Path) -> Baseline:
     """Read a baseline. Raises ``InputError`` naming file, key, value and remedy."""
-    try:
-        baseline = Baseline.model_validate_json(file.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such baseline; make one with --update --reason WHY") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not readable ({error})") from None
-    except ValidationError as error:
-        raise InputError(
-            f"{file}: {first_problem(error)}; correct the baseline or make it anew with --update"
-        ) from None
+    missing, correct = "; make one with --update --reason WHY", "correct the baseline or make it anew with --update"
+    baseline = Baseline.from_file(file, "baseline", form="json", missing=missing, correct=correct)
     unknown = [name for name in baseline.tolerances if name not in BETTER]
     if unknown:
         raise InputError(f"{file}: tolerances: {unknown[0]!r} is no metric; choose among {', '.join(BETTER)}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from driftsim.files import write_file
 from driftsim.simulation.spec import dump_spec
 from driftsim.sweeps.store import Store
 from driftsim.sweeps.tasks import Task
@@ -80,7 +81,7 @@ class Recorder:
         places = {"trace": str(Path(spec.trace).resolve())}
         if spec.profile:
             places["profile"] = str(Path(spec.profile).resolve())
-        file.write_text(dump_spec(spec.changed(**places)))
+        write_file(file, dump_spec(spec.changed(**places)))
         return f"driftsim simulate {file} --out {task.key[:12]}"
 
     def batch(self, left: list[Task]) -> list[Task]:

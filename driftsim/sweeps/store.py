@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Self
 import pandas as pd
 
 from driftsim.errors import InputError
+from driftsim.files import write_file
 
 MARK = "driftsim-store.json"
 VERSION = 1
@@ -58,9 +59,7 @@ class Store:
         if store.folder.exists() and (not store.folder.is_dir() or any(store.folder.iterdir())):
             raise InputError(f"{folder}: exists already and is no store; choose another folder")
         store.folder.mkdir(parents=True, exist_ok=True)
-        aside = store.folder / f".{uuid.uuid4().hex}"
-        aside.write_text(json.dumps({"version": VERSION}) + "\n")
-        aside.replace(mark)
+        write_file(mark, json.dumps({"version": VERSION}) + "\n")
         return store
 
     def __enter__(self) -> Self:
