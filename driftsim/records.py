@@ -28,7 +28,9 @@ class Record(BaseModel):
             raise InputError(first_problem(error)) from None
 
     @classmethod
-    def from_file(cls, file: Path, noun: str, *, form: Form | None = None, missing: str = "", correct: str = "") -> Self:
+    def from_file(
+        cls, file: Path, noun: str, *, form: Form | None = None, missing: str = "", correct: str = ""
+    ) -> Self:
         """The record that is written in ``file``, JSON or TOML (default: by the file's suffix, else TOML).
 
         ``noun`` says what the file should be, ``missing`` what to do where there is none, ``correct`` what to do where
