@@ -157,11 +157,11 @@ class Profile(Record):
         console.print(rich_table("", ["coefficient\n", "us\n", "95 % interval\nus"], cells))
         if self.fit is not None:
             what = "steps" if self.fit.source == "steps" else "requests' decode times"
-            console.print(f"Fitted to {self.fit.rows:,} {what}: {_quality(self.fit)}.", markup=False)
+            console.print(f"Fitted to {self.fit.rows:,} {what}: {_quality(self.fit)}.", markup=False, soft_wrap=True)
             for region in self.fit.regions:
-                console.print(f"  {region.name}: {region.rows:,} rows, {_quality(region)}", markup=False)
+                console.print(f"  {region.name}: {region.rows:,} rows, {_quality(region)}", markup=False, soft_wrap=True)
         for warning in self.warnings:
-            console.print(f"Warning: {warning}.", markup=False)
+            console.print(f"Warning: {warning}.", markup=False, soft_wrap=True)
 
     def __str__(self) -> str:
         return shown_text(self.show, WIDTH)

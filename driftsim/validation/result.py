@@ -116,9 +116,9 @@ class ValidationResult:
         if self.repeats:
             self._show_repeats(console)
         for record in self.exceptions[:20]:
-            console.print(f"  {record}", markup=False)
+            console.print(f"  {record}", markup=False, soft_wrap=True)
         for warning in self.warnings:
-            console.print(f"Warning: {warning}.", markup=False)
+            console.print(f"Warning: {warning}.", markup=False, soft_wrap=True)
 
     def _show_errors(self, console: Console, rows: list[dict[str, Any]]) -> None:
         drawn = {(row["trace"], row["metric"], row["stat"]): row for row in self.intervals}
