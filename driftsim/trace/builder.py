@@ -16,7 +16,7 @@ from driftsim.trace.schema import LIFE_TIMES, REQUEST_COLUMNS
 class RequestRows:
     """Columns by row, with nothing in them yet: ``times`` (and the bias) NaN, ``counts`` -1, ``texts`` None.
 
-    32-byte objects for a million requests would not fit; 8 bytes a value do.
+    Typed arrays: 8 bytes a value instead of a 32-byte object, so that a million requests fit.
     """
 
     def __init__(self, count: int) -> None:
@@ -49,23 +49,23 @@ class RequestRows:
         The table shares its memory with these columns: set nothing after it was made.
         """
         rows = len(offered)
-        made: dict[str, Any] = {}
+        columns: dict[str, Any] = {}
         for column in REQUEST_COLUMNS:
             name = column.name
             if name in others:
-                made[name] = others[name]
+                columns[name] = others[name]
             elif name in self.times:
-                made[name] = np.frombuffer(self.times[name])[:rows]
-            elif name == "prompt_tokens":  # the engine's own count, where it told one
-                told = np.frombuffer(self.counts[name], dtype=np.int64)[:rows]
-                made[name] = np.where(told < 0, offered[name].to_numpy(), told)
+                columns[name] = np.frombuffer(self.times[name])[:rows]
+            elif name == "prompt_tokens":  # the engine's own count, where it gave one
+                counted = np.frombuffer(self.counts[name], dtype=np.int64)[:rows]
+                columns[name] = np.where(counted < 0, offered[name].to_numpy(), counted)
             elif name in self.counts:
                 values = np.frombuffer(self.counts[name], dtype=np.int64)[:rows]
-                made[name] = pd.arrays.IntegerArray(values, values < 0)
+                columns[name] = pd.arrays.IntegerArray(values, values < 0)
             elif name in self.texts:
-                made[name] = pd.Series(self.texts[name][:rows], offered.index, dtype=object)
+                columns[name] = pd.Series(self.texts[name][:rows], offered.index, dtype=object)
             elif name in offered:
-                made[name] = offered[name]
+                columns[name] = offered[name]
             else:
-                made[name] = pd.arrays.IntegerArray(np.zeros(rows, dtype=np.int64), np.ones(rows, dtype=bool))
-        return pd.DataFrame(made, offered.index, copy=False)
+                columns[name] = pd.arrays.IntegerArray(np.zeros(rows, dtype=np.int64), np.ones(rows, dtype=bool))
+        return pd.DataFrame(columns, offered.index, copy=False)

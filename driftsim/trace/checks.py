@@ -12,8 +12,17 @@ import pandas as pd
 
 from driftsim.errors import TraceError
 from driftsim.trace.header import EngineSettings, Header
-from driftsim.trace.schema import FINISH_REASONS, FINISHED, LIFE_TIMES, LONGEST_S, STEP_COLUMNS, TIER_NAMES
+from driftsim.trace.schema import (
+    FINISH_REASONS,
+    FINISHED,
+    LIFE_TIMES,
+    LONGEST_S,
+    REQUEST_COLUMNS,
+    STEP_COLUMNS,
+    TIER_NAMES,
+)
 
+COLUMNS = {column.name: column for column in REQUEST_COLUMNS}
 CLOCK_TOLERANCE_S = 1e-6  # two clocks of one host, each rounded to a microsecond
 
 
@@ -29,9 +38,11 @@ def check(header: Header, tables: Mapping[str, pd.DataFrame], where: str) -> Non
             row = int(rows[0])
             more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
             value = _shown(table[problem.column].iloc[row])
+            column = COLUMNS[problem.column]
+            gloss = f" ({column.name}: {column.gloss})" if column.unit else ""
             raise TraceError(
                 f"{where}/requests.parquet: row {row}, request {table['request_id'].iloc[row]!r}: "
-                f"{problem.column} is {value}: {problem.what}{more}; {problem.remedy}"
+                f"{problem.column} is {value}: {problem.what}{more}; {problem.remedy}{gloss}"
             )
     phases = {phase.name for phase in header.workload.phases}
     unknown = sorted(set(table["phase"]) - phases)
@@ -121,10 +132,10 @@ def _check_steps(steps: pd.DataFrame, where: str) -> None:
     bad[:, :2] |= values[:, :2] > LONGEST_S
     if bad.any():
         row, column = (int(index[0]) for index in np.nonzero(bad))
-        name = STEP_COLUMNS[column].name
+        broken = STEP_COLUMNS[column]
         raise TraceError(
-            f"{where}/steps.parquet: row {row}: {name} is {_shown(values[row, column])}; "
-            "it must be finite and not negative, a duration above 0"
+            f"{where}/steps.parquet: row {row}: {broken.name} is {_shown(values[row, column])} ({broken.gloss}); "
+            "the value must be finite and not negative, a duration above 0"
         )
     back = np.flatnonzero(np.diff(steps["start_s"].to_numpy()) < 0)
     if len(back):

@@ -1,4 +1,4 @@
-"""The header of a trace: everything about a run that is not a row."""
+"""The header of a trace: everything about a run that is not a row. What a key means stands in its description."""
 
 from __future__ import annotations
 
@@ -18,24 +18,51 @@ GUESSES: dict[str, Any] = {
 }
 
 
+SECONDS: dict[str, Any] = {"unit": "s"}
+TOKENS: dict[str, Any] = {"unit": "tokens"}
+REQUESTS: dict[str, Any] = {"unit": "requests"}
+CORES: dict[str, Any] = {"unit": "cores"}
+
+
 class EngineSettings(Record):
     """What decides an engine's schedule, as read from the engine; the defaults are vLLM's where it has one."""
 
-    name: str = "vllm"
-    version: str = "unknown"
-    max_num_seqs: int = Field(gt=0)
-    max_num_batched_tokens: int = Field(gt=0)
-    max_model_len: int = Field(gt=1)
-    kv_blocks: int = Field(gt=1)  # as the engine counts them: one is the null block and holds nothing
-    block_size: int = Field(gt=0)  # tokens
-    enable_chunked_prefill: bool = True
-    long_prefill_token_threshold: int = Field(default=0, ge=0)  # tokens; 0 is off
-    scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
-    async_scheduling: bool = False
-    enable_prefix_caching: bool = False
-    scheduler_reserve_full_isl: bool = True  # admission asks for room for the whole prompt; older versions: the chunk
-    watermark: float = Field(default=0.0, ge=0, lt=1)  # share of the KV blocks that admission leaves free
-    assumed: tuple[str, ...] = ()  # settings that the engine did not tell, and that hold a guess
+    name: str = Field(default="vllm", description="Name of the engine.")
+    version: str = Field(default="unknown", description="Version of the engine.")
+    max_num_seqs: int = Field(gt=0, description="Largest batch: the engine's slots.", json_schema_extra=REQUESTS)
+    max_num_batched_tokens: int = Field(gt=0, description="Token budget of one step.", json_schema_extra=TOKENS)
+    max_model_len: int = Field(gt=1, description="Longest context, prompt plus output.", json_schema_extra=TOKENS)
+    kv_blocks: int = Field(
+        gt=1,
+        description="KV blocks as the engine counts them: one is vLLM's null block and holds nothing.",
+        json_schema_extra={"unit": "blocks"},
+    )
+    block_size: int = Field(gt=0, description="Tokens that one KV block holds.", json_schema_extra=TOKENS)
+    enable_chunked_prefill: bool = Field(default=True, description="Whether one step may compute a part of a prompt.")
+    long_prefill_token_threshold: int = Field(
+        default=0,
+        ge=0,
+        description="Longest part of a prompt in one step; 0 sets no limit.",
+        json_schema_extra=TOKENS,
+    )
+    scheduling_policy: Literal["fcfs", "priority"] = Field(
+        default="fcfs", description="Order in which the engine itself serves its waiting requests."
+    )
+    async_scheduling: bool = Field(
+        default=False, description="Whether the engine schedules a step while the previous one still runs."
+    )
+    enable_prefix_caching: bool = Field(
+        default=False, description="Whether the engine shares the KV blocks of equal beginnings of prompts."
+    )
+    scheduler_reserve_full_isl: bool = Field(
+        default=True,
+        description="Whether the engine admits a request only if its whole prompt fits; older versions ask for the "
+        "first part only.",
+    )
+    watermark: float = Field(default=0.0, ge=0, lt=1, description="Share of the KV blocks that admission leaves free.")
+    assumed: tuple[str, ...] = Field(
+        default=(), description="Names of the settings that the engine did not tell; their values are guesses."
+    )
 
     @model_validator(mode="after")
     def _as_vllm_demands(self) -> Self:  # vllm/config/scheduler.py, verify_max_model_len
@@ -79,20 +106,33 @@ def _is_async(told: dict[str, Any]) -> bool:
 
 
 class Phase(Record):
-    """A stretch of a workload and the rule by which its requests arrive.
+    """A stretch of a workload and the rule by which its requests arrive."""
 
-    ``open``: at recorded offsets from the phase's start, which is when the previous phase has sent its last request.
-    ``after-drain``: likewise, but the phase starts when everything before it has left. ``backlog``: all at its start.
-    ``closed``: each of ``users`` sends a request, waits for its end, thinks for ``think_s`` and sends the next.
-    """
-
-    name: str
-    kind: Literal["open", "after-drain", "closed", "backlog"] = "open"
-    requests: int = Field(gt=0)
-    pause_s: float = Field(default=0.0, ge=0)  # between that condition and the phase's start
-    start_s: float | None = None  # when it started, where recorded
-    users: int = Field(default=0, ge=0)
-    think_s: float = Field(default=0.0, ge=0)
+    name: str = Field(description="Name of the phase, which the column `phase` of its requests holds.")
+    kind: Literal["open", "after-drain", "closed", "backlog"] = Field(
+        default="open",
+        description="How requests arrive. `open`: at recorded offsets from the phase's start, which is when the "
+        "previous phase has sent its last request. `after-drain`: likewise, but the phase starts when every earlier "
+        "request has left. `backlog`: all at the phase's start. `closed`: each user sends a request, waits for its "
+        "end, thinks and sends the next.",
+    )
+    requests: int = Field(gt=0, description="Number of requests of the phase.", json_schema_extra=REQUESTS)
+    pause_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="Time between the condition that starts the phase and its start.",
+        json_schema_extra=SECONDS,
+    )
+    start_s: float | None = Field(
+        default=None, description="When the phase started, where that was recorded.", json_schema_extra=SECONDS
+    )
+    users: int = Field(default=0, ge=0, description="Number of users of a closed phase.")
+    think_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="Time between the end of a user's request and the next one, in a closed phase.",
+        json_schema_extra=SECONDS,
+    )
 
     @model_validator(mode="after")
     def _has_users(self) -> Self:
@@ -104,9 +144,11 @@ class Phase(Record):
 class WorkloadInfo(Record):
     """Where the requests of a run came from."""
 
-    name: str
-    loop: Literal["open", "closed"] = "open"
-    phases: tuple[Phase, ...]
+    name: str = Field(description="Name of the workload.")
+    loop: Literal["open", "closed"] = Field(
+        default="open", description="Whether arrivals wait for nothing (open) or for answers (closed)."
+    )
+    phases: tuple[Phase, ...] = Field(description="Phases of the workload, in order.")
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -117,35 +159,48 @@ class WorkloadInfo(Record):
 
 
 class MachineLoad(Record):
-    """How busy the machine was during a capture, in cores; a disturbed capture had more foreign load than allowed."""
+    """How busy the machine was during a capture."""
 
-    cpu_count: int
-    own_cpu_mean: float
-    foreign_cpu_mean: float
-    foreign_cpu_max: float
-    foreign_cpu_limit: float
-    disturbed: bool
+    cpu_count: int = Field(description="Cores of the machine.", json_schema_extra=CORES)
+    own_cpu_mean: float = Field(
+        description="Mean CPU that driftsim, the engine and their children used.", json_schema_extra=CORES
+    )
+    foreign_cpu_mean: float = Field(description="Mean CPU that all others used.", json_schema_extra=CORES)
+    foreign_cpu_max: float = Field(description="Largest sample of it.", json_schema_extra=CORES)
+    foreign_cpu_limit: float = Field(
+        description="Largest mean at which a capture counts as undisturbed.", json_schema_extra=CORES
+    )
+    disturbed: bool = Field(description="Whether the mean was above that limit.")
 
 
 class Header(Record):
     """Everything about a run that is not a row. Simulated headers hold no wall-clock time."""
 
-    schema_version: Literal[1] = 1
-    kind: Literal["captured", "simulated", "imported"]
-    driftsim_version: str
-    ended: Literal["recording", "complete", "interrupted", "failed"] = "complete"
-    ended_why: str = ""
-    engine: EngineSettings
-    engine_arguments: dict[str, Any] = {}
-    model: str = "unknown"
-    hardware: str = "unknown"
-    software: dict[str, str] = {}
-    workload: WorkloadInfo
-    admission: dict[str, Any] = {}  # policy, estimator, accounting and every switch
-    max_in_flight: int | None = None  # None: no limit, the engine's own order
-    seed: int | None = None
-    profile_digest: str | None = None
-    clocks: str = ""
-    captured_at: str | None = None
-    load: MachineLoad | None = None
-    notes: tuple[str, ...] = ()
+    schema_version: Literal[1] = Field(default=1, description="Version of the trace's schema.")
+    kind: Literal["captured", "simulated", "imported"] = Field(description="Where the trace came from.")
+    driftsim_version: str = Field(description="Version of driftsim that wrote the trace.")
+    ended: Literal["recording", "complete", "interrupted", "failed"] = Field(
+        default="complete", description="How the run ended; `recording`: it goes on, or it was killed."
+    )
+    ended_why: str = Field(default="", description="Why a run ended that was interrupted or failed.")
+    engine: EngineSettings = Field(description="Settings of the engine that decide its schedule.")
+    engine_arguments: dict[str, Any] = Field(default={}, description="Arguments that the engine was started with.")
+    model: str = Field(default="unknown", description="Model that served the requests.")
+    hardware: str = Field(default="unknown", description="Hardware that served the requests.")
+    software: dict[str, str] = Field(default={}, description="Versions of the software that ran.")
+    workload: WorkloadInfo = Field(description="Where the requests came from.")
+    admission: dict[str, Any] = Field(
+        default={}, description="Policy, estimator and every switch of admission, by the names of a scenario's keys."
+    )
+    max_in_flight: int | None = Field(
+        default=None,
+        description="Most requests that the dispatcher let into the engine at once; none: no limit, the engine's own "
+        "order.",
+        json_schema_extra=REQUESTS,
+    )
+    seed: int | None = Field(default=None, description="Seed of everything random in the run.")
+    profile_digest: str | None = Field(default=None, description="SHA-256 of the profile of a simulated run.")
+    clocks: str = Field(default="", description="What the times count from, and whose clock they are.")
+    captured_at: str | None = Field(default=None, description="Date and time at which a captured run began.")
+    load: MachineLoad | None = Field(default=None, description="How busy the machine was during a capture.")
+    notes: tuple[str, ...] = Field(default=(), description="What a reader of the trace must know.")

@@ -25,28 +25,39 @@ from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace
 
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-NAMES = tuple(column.name for column in REQUEST_COLUMNS)
+COLUMNS = {column.name: column for column in REQUEST_COLUMNS}
+NAMES = tuple(COLUMNS)
 NEEDED = ("prompt_tokens", "output_tokens", "arrival_s")
 DEFAULTS = {"tenant": "default", "tier": "standard", "phase": "imported"}
 
 
 class Mapping(Record):
-    """How a table of somebody else's reads as a trace's requests; written as TOML.
+    """How a table of somebody else's reads as a trace's requests; written as TOML."""
 
-    columns: our column = their column. durations: our time = their column of durations since the arrival. units: our
-    time = s, ms, us or ns; ``all`` for all of them. values: our column = a value for every row. offset: seconds to
-    take off every time, or ``first``, the first arrival's. engine, model, hardware: for the header.
-    """
-
-    columns: dict[str, str]
-    durations: dict[str, str] = {}
-    units: dict[str, Literal["s", "ms", "us", "ns"]] = {}
-    values: dict[str, str | int | float] = {}
-    offset: float | Literal["first"] = "first"
-    engine: dict[str, Any] = {}
-    model: str = "unknown"
-    hardware: str = "unknown"
-    max_in_flight: int | None = Field(default=None, gt=0)
+    columns: dict[str, str] = Field(description="Our column = the column of the table that holds it.")
+    durations: dict[str, str] = Field(
+        default={}, description="Our time = the column of the table that holds the time passed since the arrival."
+    )
+    units: dict[str, Literal["s", "ms", "us", "ns"]] = Field(
+        default={}, description="Our time = the unit in which the table gives it; `all` stands for every time."
+    )
+    values: dict[str, str | int | float] = Field(default={}, description="Our column = one value for every row.")
+    offset: float | Literal["first"] = Field(
+        default="first",
+        description="Time that becomes 0; `first` is the first arrival.",
+        json_schema_extra={"unit": "s"},
+    )
+    engine: dict[str, Any] = Field(
+        default={}, description="Engine settings, as the header names them; vLLM's defaults stand for the others."
+    )
+    model: str = Field(default="unknown", description="Model that served the requests.")
+    hardware: str = Field(default="unknown", description="Hardware that served the requests.")
+    max_in_flight: int | None = Field(
+        default=None,
+        gt=0,
+        description="Most requests that were inside the engine at once; none if nothing limited them.",
+        json_schema_extra={"unit": "requests"},
+    )
 
 
 def import_table(file: Path, mapping: Mapping) -> Trace:
@@ -215,11 +226,13 @@ def _trace(rows: pd.DataFrame, mapping: Mapping, file: Path, notes: Sequence[str
     """The trace of ``rows``, sorted by arrival, with all that is missing filled or left empty, and said."""
     for name in NEEDED:
         if name not in rows:
-            raise InputError(f"{file}: {name} is not mapped; a trace needs {', '.join(NEEDED)}")
+            gloss = COLUMNS[name].gloss
+            raise InputError(f"{file}: {name} is not mapped ({gloss}); a trace needs {', '.join(NEEDED)}")
         wrong = pd.to_numeric(rows[name], errors="coerce").isna() & rows[name].notna()
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
-            raise TraceError(f"{file}: row {row}: {name} is {rows[name].iloc[row]!r}, not a number")
+            gloss = COLUMNS[name].gloss
+            raise TraceError(f"{file}: row {row}: {name} is {rows[name].iloc[row]!r}, not a number ({gloss})")
     rows = rows.copy()
     notes = list(notes)
     times = [name for name in LIFE_TIMES if name in rows]

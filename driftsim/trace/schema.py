@@ -1,4 +1,4 @@
-"""The columns of a trace's tables."""
+"""The columns of a trace's tables: name, kind, unit and meaning, each written down here and nowhere else."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ LARGEST_COUNT = 10**9  # sanity limit of every integer column
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a table: its name, its kind and whether a row may leave it empty."""
+    """One column of a table: its name, its kind, whether a row may leave it empty, its unit and what it means."""
 
     name: str
     kind: Literal["str", "int", "float"]
-    nullable: bool = False
+    nullable: bool
+    unit: str
+    meaning: str
 
     @property
     def dtype(self) -> str:
@@ -29,35 +31,104 @@ class Column:
             return "Int64" if self.nullable else "int64"
         return {"float": "float64", "str": "object"}[self.kind]
 
+    @property
+    def gloss(self) -> str:
+        """Unit and meaning as a reader's errors put them in brackets.
 
-def _columns(kind: Literal["str", "int", "float"], names: str, nullable: bool = False) -> tuple[Column, ...]:
-    return tuple(Column(name, kind, nullable) for name in names.split())
+        >>> Column("queued_s", "float", True, "s", "When the engine's core received the request.").gloss
+        "s; when the engine's core received the request"
+        """
+        meaning = self.meaning.removesuffix(".")
+        if meaning[1:2].islower():  # "KV" and "GPU" keep their capitals
+            meaning = meaning[0].lower() + meaning[1:]
+        return f"{self.unit}; {meaning}" if self.unit else meaning
 
 
+REQUIRED, MAY_BE_EMPTY = False, True
+LENGTH = "tokens or words"  # of a length in the accounting's unit
 REQUEST_COLUMNS: tuple[Column, ...] = (
-    *_columns("str", "request_id tenant tier phase"),
-    *_columns("str", "category predicted_category predicted_category_unlabelled", nullable=True),
-    *_columns("int", "prompt_tokens"),
-    *_columns("int", "prompt_words", nullable=True),
-    *_columns("int", "max_tokens"),
-    *_columns("str", "scheduling_class", nullable=True),
-    *_columns("float", "bias", nullable=True),
-    *_columns("int", "estimate budget", nullable=True),
-    *_columns("float", "arrival_s"),
-    *_columns("float", "dispatch_s queued_s scheduled_s first_token_s finish_s", nullable=True),
-    *_columns("int", "dispatch_index output_tokens output_words", nullable=True),
-    *_columns("str", "finish_reason", nullable=True),
-    *_columns("int", "preemptions batch_id batch_size", nullable=True),
-    *_columns("str", "error", nullable=True),
-)
+    Column("request_id", "str", REQUIRED, "", "Name of the request, unique in its trace."),
+    Column("tenant", "str", REQUIRED, "", "Customer that sent the request."),
+    Column("tier", "str", REQUIRED, "", "Service tier of the request: premium, standard or batch."),
+    Column("phase", "str", REQUIRED, "", "Phase of the workload, as the header names it, that the request belongs to."),
+    Column("category", "str", MAY_BE_EMPTY, "", "Kind of request, as its author labelled it."),
+    Column("predicted_category", "str", MAY_BE_EMPTY, "", "Answer of the classifier to the prompt as it was sent."),
+    Column(
+        "predicted_category_unlabelled", "str", MAY_BE_EMPTY, "",
+        "Answer of the classifier to the prompt without the label that it may carry.",
+    ),
+    Column("prompt_tokens", "int", REQUIRED, "tokens", "Length of the prompt, as the engine's tokenizer counts it."),
+    Column("prompt_words", "int", MAY_BE_EMPTY, "words", "Length of the prompt in words between white space."),
+    Column("max_tokens", "int", REQUIRED, "tokens", "Largest output that the request allows."),
+    Column(
+        "scheduling_class", "str", MAY_BE_EMPTY, "",
+        "Class that the budget falls into: short, medium or long; a replay makes it anew.",
+    ),
+    Column(
+        "bias", "float", MAY_BE_EMPTY, "",
+        "Factor by which the estimator corrected the base of the estimate; 1 leaves it alone.",
+    ),
+    Column("estimate", "int", MAY_BE_EMPTY, LENGTH, "Output length that admission expected; a replay makes it anew."),
+    Column("budget", "int", MAY_BE_EMPTY, LENGTH, "Prompt length plus estimate; a replay makes it anew."),
+    Column("arrival_s", "float", REQUIRED, "s", "When the request arrived at the dispatcher."),
+    Column("dispatch_s", "float", MAY_BE_EMPTY, "s", "When the dispatcher handed the request to the engine."),
+    Column("queued_s", "float", MAY_BE_EMPTY, "s", "When the engine's core received the request."),
+    Column("scheduled_s", "float", MAY_BE_EMPTY, "s", "When the engine first scheduled a token of the request."),
+    Column(
+        "first_token_s", "float", MAY_BE_EMPTY, "s",
+        "When the first output token appeared; a barrier engine shows none.",
+    ),
+    Column("finish_s", "float", MAY_BE_EMPTY, "s", "When the last output token appeared."),
+    Column("dispatch_index", "int", MAY_BE_EMPTY, "", "Place of the request in the order of dispatch, from 0."),
+    Column("output_tokens", "int", MAY_BE_EMPTY, "tokens", "Length of the output that the engine produced."),
+    Column("output_words", "int", MAY_BE_EMPTY, "words", "Length of that output in words between white space."),
+    Column(
+        "finish_reason", "str", MAY_BE_EMPTY, "",
+        "How the request ended: stop (by itself), length (at its limit), abort, error or rejected.",
+    ),
+    Column(
+        "preemptions", "int", MAY_BE_EMPTY, "",
+        "How often the engine took the request's KV blocks away and computed it again.",
+    ),
+    Column("batch_id", "int", MAY_BE_EMPTY, "", "Number of the batch that served the request; barrier engine only."),
+    Column("batch_size", "int", MAY_BE_EMPTY, "requests", "Number of requests in that batch; barrier engine only."),
+    Column("error", "str", MAY_BE_EMPTY, "", "What the engine said of a request that failed."),
+)  # fmt: skip
 OFFERED = REQUEST_COLUMNS[: 1 + [column.name for column in REQUEST_COLUMNS].index("max_tokens")]  # known beforehand
 STEP_COLUMNS: tuple[Column, ...] = (
-    *_columns("float", "start_s duration_s"),
-    *_columns("int", "prefill_tokens prefill_requests decode_requests context_tokens"),
-    *_columns("float", "prefill_attention"),
-    *_columns("int", "running waiting kv_blocks_used preempted"),
-)
+    Column("start_s", "float", REQUIRED, "s", "When the engine began to schedule the step."),
+    Column(
+        "duration_s", "float", REQUIRED, "s",
+        "Completion of the step minus the later of its start and the previous completion; gaps are host overhead.",
+    ),
+    Column("prefill_tokens", "int", REQUIRED, "tokens", "Prompt tokens that the step computed."),
+    Column("prefill_requests", "int", REQUIRED, "requests", "Requests of whose prompts the step computed a part."),
+    Column("decode_requests", "int", REQUIRED, "requests", "Requests for which the step computed an output token."),
+    Column("context_tokens", "int", REQUIRED, "tokens", "KV tokens that the decoding requests read."),
+    Column(
+        "prefill_attention", "float", REQUIRED, "tokens²",
+        "Attention work of the prefills: the sum over them of q (kv + (q + 1) / 2), for q tokens after kv others.",
+    ),
+    Column("running", "int", REQUIRED, "requests", "Requests that the engine ran, after it had scheduled the step."),
+    Column("waiting", "int", REQUIRED, "requests", "Requests that waited inside the engine at that moment."),
+    Column("kv_blocks_used", "int", REQUIRED, "blocks", "KV blocks that held tokens at that moment."),
+    Column("preempted", "int", REQUIRED, "requests", "Requests that the engine preempted while it scheduled the step."),
+)  # fmt: skip
+TELEMETRY_COLUMNS: tuple[Column, ...] = (  # those of the GPU stand only in the runs of a machine that has one
+    Column("time_s", "float", REQUIRED, "s", "When the sample was taken; loads are means since the previous one."),
+    Column("busy_cpu", "float", REQUIRED, "cores", "CPU that all processes of the machine used."),
+    Column("own_cpu", "float", REQUIRED, "cores", "CPU that driftsim, the engine and their children used."),
+    Column("foreign_cpu", "float", REQUIRED, "cores", "CPU that all others used: a disturbance of the measurement."),
+    Column("steal_cpu", "float", REQUIRED, "cores", "CPU that the hypervisor gave to other machines."),
+    Column("gpu_utilization_percent", "float", MAY_BE_EMPTY, "%", "Share of the time in which the GPU ran a kernel."),
+    Column("gpu_memory_used_mib", "float", MAY_BE_EMPTY, "MiB", "GPU memory in use."),
+    Column("gpu_power_w", "float", MAY_BE_EMPTY, "W", "Power that the GPU drew."),
+    Column("gpu_temperature_c", "float", MAY_BE_EMPTY, "°C", "Temperature of the GPU."),
+    Column("gpu_sm_clock_mhz", "float", MAY_BE_EMPTY, "MHz", "Clock of the GPU's multiprocessors."),
+    Column("gpu_memory_clock_mhz", "float", MAY_BE_EMPTY, "MHz", "Clock of the GPU's memory."),
+    Column("gpu_performance_state", "float", MAY_BE_EMPTY, "", "Performance state of the GPU: 0 is the fastest."),
+)  # fmt: skip
 LIFE_TIMES = ("arrival_s", "dispatch_s", "queued_s", "scheduled_s", "first_token_s", "finish_s")
 TRACE_FILES = ("header.json", "requests.parquet", "steps.parquet", "telemetry.parquet")
 JOURNAL_FILES = ("offered.parquet", "requests.jsonl", "steps.csv", "telemetry.csv")  # while a run is recorded
-TABLES = {"requests": REQUEST_COLUMNS, "steps": STEP_COLUMNS}
+TABLES = {"requests": REQUEST_COLUMNS, "steps": STEP_COLUMNS}  # telemetry is written as it was sampled

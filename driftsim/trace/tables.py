@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +68,22 @@ def read_table(file: Path, columns: tuple[Column, ...]) -> pd.DataFrame:
     for column in columns:
         kind = rows.schema.field(column.name).type if column.name in rows.schema.names else pa.null()
         if not (pa.types.is_null(kind) or KINDS[column.kind](pa.types, kind)):
-            raise TraceError(f"{file}: column {column.name} does not hold {column.kind} values but {kind}; convert it")
-    names = [column.name for column in columns]
-    missing = [name for name in names if name not in rows.schema.names]
+            raise TraceError(
+                f"{file}: column {column.name} does not hold {column.kind} values but {kind} "
+                f"({column.gloss}); convert it"
+            )
+    missing = [column for column in columns if column.name not in rows.schema.names]
     if missing:
-        raise TraceError(f"{file}: column {missing[0]!r} is missing; every column of the schema must be there")
-    foreign = [name for name in rows.schema.names if name not in names]
+        raise TraceError(
+            f"{file}: column {missing[0].name!r} is missing ({missing[0].gloss}); "
+            "every column of the schema must be there"
+        )
+    known = {column.name: column for column in columns}
+    foreign = [name for name in rows.schema.names if name not in known]
     if foreign:
-        raise TraceError(f"{file}: column {foreign[0]!r} is not in schema {SCHEMA_VERSION}; remove it")
+        near = [known[name] for name in get_close_matches(foreign[0], known, n=1)]
+        meant = f" (the nearest: {near[0].name}, {near[0].gloss})" if near else ""
+        raise TraceError(f"{file}: column {foreign[0]!r} is not in schema {SCHEMA_VERSION}{meant}; remove it")
     series = {column.name: _from_arrow(rows[column.name], column, str(file)) for column in columns}
     return pd.DataFrame(series)
 
@@ -119,17 +128,18 @@ def _shared(codes: np.ndarray, texts: np.ndarray) -> pd.Series:
 def _typed_column(values: pd.Series, column: Column, where: str) -> pd.Series:
     if not column.nullable and values.isna().any():
         row = int(np.flatnonzero(values.isna())[0])
-        raise TraceError(f"{where}: row {row}: {column.name} is empty (NaN); every row needs a value")
+        raise TraceError(f"{where}: row {row}: {column.name} is empty (NaN), {column.gloss}; every row needs a value")
     if column.kind == "str":
-        codes, found = pd.factorize(values, use_na_sentinel=True)
-        return _shared(codes, np.asarray(found, dtype=object))
+        codes, texts = pd.factorize(values, use_na_sentinel=True)
+        return _shared(codes, np.asarray(texts, dtype=object))
     if column.kind == "int":
         numbers = values.dropna().astype("float64")
         wrong = (numbers.mod(1) != 0) | (numbers.abs() > LARGEST_COUNT)
         if wrong.any():
             row = numbers.index[wrong][0]
             raise TraceError(
-                f"{where}: row {row}: {column.name} is {numbers[row]:g}, not a whole number below {LARGEST_COUNT:g}"
+                f"{where}: row {row}: {column.name} is {numbers[row]:g}, not a whole number below {LARGEST_COUNT:g} "
+                f"({column.gloss})"
             )
     return values.astype(column.dtype)
 
