@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from driftsim.errors import InputError
-from driftsim.request import Request, Tier, quick_request
+from driftsim.request import Request, Tier
 from driftsim.scheduling.classify import CATEGORIES, known_category, predict_category, strip_label
 from driftsim.trace.header import WorkloadInfo
 from driftsim.trace.schema import OFFERED
@@ -107,7 +107,7 @@ class Workload:
 
         def build(row: int, arrival: float) -> Request:
             text = texts[row] if texts else None
-            return quick_request(
+            return Request(
                 ids[row], tenants[row], tiers[row], categories[row] or "", arrival,
                 prompts[row], None if words[row] < 0 else words[row], caps[row], text,
             )  # fmt: skip
