@@ -95,7 +95,14 @@ def _source(name: str) -> str:
 
 
 def load_spec(file: Path) -> ScenarioSpec:
-    """Read a run from TOML or JSON. Raises ``InputError`` naming file, key, value and remedy."""
+    """Read a run from TOML or JSON. Raises ``InputError`` naming file, key, value and remedy.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+    ...     _ = file.write('trace = "run"\\npolicy = "sjf"'), file.flush()
+    ...     load_spec(Path(file.name)).policy
+    'sjf'
+    """
     try:
         text = file.read_text()
         return ScenarioSpec.model_validate(json.loads(text) if file.suffix == ".json" else tomllib.loads(text))
