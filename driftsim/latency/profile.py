@@ -159,7 +159,8 @@ class Profile(Record):
             what = "steps" if self.fit.source == "steps" else "requests' decode times"
             console.print(f"Fitted to {self.fit.rows:,} {what}: {_quality(self.fit)}.", markup=False, soft_wrap=True)
             for region in self.fit.regions:
-                console.print(f"  {region.name}: {region.rows:,} rows, {_quality(region)}", markup=False, soft_wrap=True)
+                line = f"  {region.name}: {region.rows:,} rows, {_quality(region)}"
+                console.print(line, markup=False, soft_wrap=True)
         for warning in self.warnings:
             console.print(f"Warning: {warning}.", markup=False, soft_wrap=True)
 

@@ -245,7 +245,7 @@ def estimator_class(name: str) -> Callable[..., Estimator]:
         raise InputError(f"unknown estimator {name!r}; choose one of {known}, or give module:Class")
     missing = [method for method in ("estimate", "observe") if not hasattr(kind, method)]
     if missing:
-        raise InputError(f"{name}: is no estimator, it has no {missing[0]}(); see Estimator in driftsim/estimators.py")
+        raise InputError(f"{name}: is no estimator, it has no {missing[0]}(); see driftsim.Estimator")
     return kind
 
 

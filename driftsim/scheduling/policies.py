@@ -169,7 +169,7 @@ def policy_class(name: str) -> type[Policy]:
         raise InputError(f"unknown policy {name!r}; choose one of {known}, or give module:Class")
     missing = [method for method in ("push", "pop", "__len__") if not hasattr(kind, method)]
     if missing:
-        raise InputError(f"{name}: is no policy, it has no {missing[0]}(); see Policy in driftsim/policies.py")
+        raise InputError(f"{name}: is no policy, it has no {missing[0]}(); see driftsim.Policy")
     return kind
 
 
