@@ -31,6 +31,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from driftsim.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from driftsim.api import (
         calibrate,
@@ -65,7 +67,7 @@ if TYPE_CHECKING:
     from driftsim.workloads.replay import replay, resample
     from driftsim.workloads.workload import Workload
 
-__version__ = "0.1.0"
+
 _HOMES = {
     "api": (
         "calibrate", "capacity", "check_laws", "compare", "compare_captured", "derive_profile", "simulate",

@@ -1,7 +1,7 @@
 """Calibration fits one latency profile to recorded runs: to their steps where there are some, else to their timings.
 
-A fit from steps is in ``from_steps``, one from the timings of requests in ``from_requests``. Both choose the form of the
-step time by cross-validation, simplest first, and tell how sure they are by a bootstrap over blocks of time.
+The fit to steps is in ``from_steps``, the fit to timings in ``from_requests``. Both choose the form of the step time by
+cross-validation, simplest first, and tell how sure they are by a bootstrap over blocks of time.
 """
 
 from __future__ import annotations

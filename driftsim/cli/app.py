@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import typer
 
-from driftsim import __version__
 from driftsim.cli.calibrate import calibrate
 from driftsim.cli.capture import capture
 from driftsim.cli.check import check
@@ -29,6 +28,7 @@ from driftsim.cli.simulate import simulate
 from driftsim.cli.sweep import sweep
 from driftsim.cli.validate import validate
 from driftsim.errors import RunError
+from driftsim.version import __version__
 
 app = typer.Typer(
     name="driftsim",

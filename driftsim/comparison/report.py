@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from driftsim import __version__
 from driftsim.comparison.comparison import BASELINE, Comparison, ComparisonPlan, Setting
 from driftsim.comparison.verdict import answer, warnings
 from driftsim.formatting import dumps, give_or_take, without_nan
+from driftsim.version import __version__
 
 FIGURES = {
     "e2e_by_scheduler": "End-to-end latency by scheduler",

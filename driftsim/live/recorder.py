@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftsim import __version__
 from driftsim.errors import InputError
 from driftsim.live.engine import LiveEngine, Outcome
 from driftsim.live.telemetry import Monitor
@@ -25,11 +24,12 @@ from driftsim.scheduling.dispatcher import Departure, Dispatcher, Dispatching
 from driftsim.scheduling.estimators import make_estimator
 from driftsim.scheduling.policies import make_policy
 from driftsim.trace.builder import RequestRows
-from driftsim.trace.header import Header, Phase
+from driftsim.trace.header import Header, Phase, WorkloadInfo
 from driftsim.trace.journal import Journal
 from driftsim.trace.schema import CENSORED, FINISHED, STEP_COLUMNS
 from driftsim.trace.tables import read_lines, typed
 from driftsim.trace.trace import Trace
+from driftsim.version import __version__
 from driftsim.workloads.arrivals import Arrivals
 from driftsim.workloads.workload import Workload
 
@@ -119,7 +119,9 @@ class _Run:
         self.progress = progress
         table = workload.table
         self.lengths = table["output_tokens"].astype(int).tolist() if force_lengths else None
-        self.words = table["output_words"].astype("Int64").tolist() if force_lengths else None
+        words = table["output_words"].astype("Int64")
+        known = zip(words, words.notna(), strict=True)
+        self.words = [int(count) if told else None for count, told in known] if force_lengths else None
         self.stops = (table["stops"] == True).tolist()  # noqa: E712  # NA is not True
         self.lives = RequestRows(len(workload))
         self.arrived = self.done = self.output_tokens = 0
@@ -237,11 +239,10 @@ class _Run:
         if self.lengths is None or self.words is None or outcome.finish_reason != "length":
             return outcome
         row = outcome.job.index
-        words = self.words[row]
         return replace(
             outcome,
             finish_reason="stop" if self.stops[row] and outcome.output_tokens == self.lengths[row] else "length",
-            output_words=None if words is pd.NA else words,
+            output_words=self.words[row],
         )
 
     def table(self) -> pd.DataFrame:
@@ -260,7 +261,7 @@ class _Run:
             "prompt_tokens are the engine's, estimates and budgets rest on admission's",
         )
 
-    def workload_info(self) -> Any:
+    def workload_info(self) -> WorkloadInfo:
         """The workload's description, with the moment at which each phase started."""
         starts = self.arrivals.starts()
         phases = zip_longest(self.workload.info.phases, starts)  # one that never began has no start

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftsim import __version__
 from driftsim.engine.barrier import BarrierEngine
 from driftsim.engine.clock import ARRIVE, RELEASE, Clock, Moment
 from driftsim.engine.continuous import ContinuousEngine
@@ -31,6 +30,7 @@ from driftsim.trace.header import Header
 from driftsim.trace.schema import CENSORED, FINISHED, STEP_COLUMNS
 from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace
+from driftsim.version import __version__
 from driftsim.workloads.arrivals import Arrivals
 from driftsim.workloads.workload import Workload, stream
 

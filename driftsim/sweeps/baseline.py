@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from driftsim import __version__
 from driftsim.errors import InputError
 from driftsim.files import write_file
 from driftsim.metrics import LATENCIES, PERCENTILES, summary
@@ -22,6 +21,7 @@ from driftsim.sweeps.runner import sweep
 from driftsim.sweeps.store import Store
 from driftsim.sweeps.tasks import plan, spec_key
 from driftsim.trace.trace import Trace
+from driftsim.version import __version__
 
 SIMULATED = 0.001  # relative tolerance of a deterministic value
 CAPTURED = 0.05  # of a measured one, beyond its interval
@@ -104,7 +104,8 @@ def rows_by_name(
     tasks, inputs = plan(list(specs.values()))
     with tempfile.TemporaryDirectory() as aside, Store.open(store or Path(aside) / "store", create=True) as opened:
         sweep(tasks, inputs, opened, jobs=jobs, watch=watch)
-        rows = {str(row["key"]): row for row in opened.table().to_dict("records")}
+        records = opened.table().to_dict("records")
+    rows = {str(row["key"]): {str(column): value for column, value in row.items()} for row in records}
     return {name: rows[spec_key(spec, inputs)] for name, spec in specs.items()}
 
 

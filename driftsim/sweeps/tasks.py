@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from driftsim import __version__
 from driftsim.calibration.calibrate import fit_profile
 from driftsim.latency.profile import Profile, load_profile
 from driftsim.metrics import summary
@@ -18,6 +17,7 @@ from driftsim.scheduling.policies import policy_class
 from driftsim.simulation.run import simulate
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload
 from driftsim.trace.trace import Trace, digest, read
+from driftsim.version import __version__
 from driftsim.workloads.workload import Workload
 
 

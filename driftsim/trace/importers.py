@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, ValidationError
 
-from driftsim import __version__
 from driftsim.errors import InputError, TraceError
 from driftsim.records import Record, first_problem
 from driftsim.trace.header import EngineSettings, Header, Phase, WorkloadInfo
 from driftsim.trace.schema import LIFE_TIMES, REQUEST_COLUMNS
 from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace
+from driftsim.version import __version__
 
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 COLUMNS = {column.name: column for column in REQUEST_COLUMNS}
