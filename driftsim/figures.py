@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-import matplotlib.lines
 import matplotlib.ticker
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 # Okabe and Ito's colour-blind-safe palette.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -38,7 +41,7 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
     return folder / f"{name}.svg"
 
 
-def plain_log_axis(axis: Any) -> None:
+def plain_log_axis(axis: Axis) -> None:
     """Ticks at 1, 2 and 5 times each power of ten, written as plain numbers."""
     axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
@@ -52,17 +55,17 @@ def panels(rows: int, columns: int, height: float, **shared: Any) -> tuple[Figur
     return figure, list(axes.ravel())
 
 
-def key(marker: str, label: str, colour: str = GREY) -> Any:
+def key(marker: str, label: str, colour: str = GREY) -> Line2D:
     """An entry of a legend: a marker, or a line style."""
     style: dict[str, Any] = {"linestyle": "", "marker": marker, "markerfacecolor": "white"}
     if marker in LINES:
         style = {"linestyle": marker}
     elif colour != GREY:  # a scatter's points are filled
         style["markerfacecolor"] = colour
-    return matplotlib.lines.Line2D([], [], color=colour, label=label, **style)
+    return Line2D([], [], color=colour, label=label, **style)
 
 
-def legend(figure: Figure, keys: list[Any]) -> None:
+def legend(figure: Figure, keys: Sequence[Artist]) -> None:
     """Write ``keys`` above the panels."""
     if keys:
         figure.legend(handles=keys, loc="outside upper left", ncols=len(keys), fontsize=8, handlelength=1.6)

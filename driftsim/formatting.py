@@ -6,9 +6,13 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from driftsim.statistics import Interval
+
+if TYPE_CHECKING:  # rich is imported when something is shown
+    from rich.console import Console
+    from rich.table import Table
 
 NO_BREAK = "\u00a0"  # a space at which no line ends
 
@@ -63,7 +67,7 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def shown_text(show: Callable[[Any], None], width: int) -> str:
+def shown_text(show: Callable[[Console], None], width: int) -> str:
     """What ``show`` prints on a console of ``width`` columns, without colours and trailing blanks."""
     from rich.console import Console
 
@@ -72,7 +76,7 @@ def shown_text(show: Callable[[Any], None], width: int) -> str:
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
-def rich_table(title: str, headings: list[str], rows: list[list[str]]) -> Any:
+def rich_table(title: str, headings: list[str], rows: list[list[str]]) -> Table:
     """A table for a rich console; headings are a name, a line break and a unit, the first two columns stand left."""
     from rich.markup import escape
     from rich.table import Table

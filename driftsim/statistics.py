@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 LEVEL = 0.95
@@ -45,7 +46,7 @@ def mean_half_width(values: np.ndarray) -> float:
     return float(student_quantile(count - 1) * values.std(ddof=1) / math.sqrt(count))
 
 
-def mean_interval(values: np.ndarray) -> Interval:
+def mean_interval(values: ArrayLike) -> Interval:
     """The mean of independent ``values`` with Student's interval; no interval from fewer than two.
 
     >>> [round(end, 2) for end in mean_interval(np.array([1.0, 2.0, 3.0]))]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from collections.abc import Hashable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def _flat(change: PolicyEffect) -> dict[str, Any]:
 def accuracy_block() -> str:
     """What was fitted on what, and how far off it is, as Markdown."""
     table = pd.read_csv(STORED / "cells.csv")
-    names = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E", "makespan": "makespan"}
+    names: dict[Hashable, str] = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E", "makespan": "makespan"}
     lines = [
         "Fitted on four rounds of five policies (steps), judged on the fifth, in turn: "
         f"{int(table['within'].sum())} of {len(table)} simulated values may be a further run "
@@ -129,7 +130,7 @@ def accuracy_block() -> str:
     ]
     for (metric, stat), own in table.groupby(["metric", "stat"], sort=False):
         label = names[metric] if metric == "makespan" else f"{names[metric]} {stat}"
-        worst = own["error"].loc[own["error"].abs().idxmax()]
+        worst = own["error"].iloc[own["error"].abs().argmax()]
         lines.append(
             f"| {label} | {100 * own['error'].median():+.1f} % | {100 * worst:+.1f} % | "
             f"{100 * own['spread'].median():.1f} % | {own['width'].median():.2f} |"

@@ -43,10 +43,13 @@ def closed(users: str, lengths: tuple[int, int]) -> Workload:
     """``users`` who each send a request, wait for its end and send the next."""
     prompt, output = lengths
     count = REQUESTS["chat" if lengths == CHAT else "sharegpt"][users]
-    table = pd.DataFrame({"request_id": [f"r{row}" for row in range(count)]}).assign(
-        tenant="one", tier="standard", phase="closed", category=None, predicted_category="short_qa",
-        predicted_category_unlabelled="short_qa", prompt_tokens=prompt, prompt_words=pd.NA, max_tokens=output,
-        offset_s=0.0, output_tokens=output, output_words=pd.NA, stops=False, source=np.arange(count),
+    table = pd.DataFrame(
+        {
+            "request_id": [f"r{row}" for row in range(count)], "tenant": "one", "tier": "standard", "phase": "closed",
+            "category": None, "predicted_category": "short_qa", "predicted_category_unlabelled": "short_qa",
+            "prompt_tokens": prompt, "prompt_words": pd.NA, "max_tokens": output, "offset_s": 0.0,
+            "output_tokens": output, "output_words": pd.NA, "stops": False, "source": np.arange(count),
+        }
     )  # fmt: skip
     phase = Phase(name="closed", kind="closed", requests=count, users=int(users))
     return Workload(WorkloadInfo(name="closed loop", loop="closed", phases=(phase,)), table[COLUMNS])
@@ -68,14 +71,16 @@ def fit(run: dict[str, Any]) -> tuple[float, float]:
     """The efficiencies of bandwidth and compute with which a run's medians are simulated best."""
 
     def errors(efficiencies: np.ndarray) -> list[float]:
-        made = profile(*(float(value) for value in efficiencies))
+        bandwidth, compute = efficiencies.tolist()
+        made = profile(bandwidth, compute)
         found = []
         for users, measured in run["by_concurrency"].items():
             simulated = medians(made, users, CHAT)
             found += [float(np.log(simulated[name] / measured[name])) for name in simulated]
         return found
 
-    bandwidth, compute = least_squares(errors, [0.85, 0.45], bounds=(0.1, 1.0), diff_step=0.01, loss="soft_l1").x
+    step = [0.01, 0.01]
+    bandwidth, compute = least_squares(errors, [0.85, 0.45], bounds=(0.1, 1.0), diff_step=step, loss="soft_l1").x
     return float(bandwidth), float(compute)
 
 

@@ -28,7 +28,7 @@ class Gpu:
     def step(self, batch: Batch) -> int:
         size = batch.decode_requests if batch.decode_requests < 8 else -(-batch.decode_requests // 8) * 8
         computed = 37e-6 * (batch.prefill_tokens + size)
-        seconds = 1.5e-3 + (9e-3**6 + computed**6) ** (1 / 6) + 25e-6 * size + 2e-8 * batch.context_tokens
+        seconds: float = 1.5e-3 + (9e-3**6 + computed**6) ** (1 / 6) + 25e-6 * size + 2e-8 * batch.context_tokens
         seconds += 1.5e-9 * batch.prefill_attention + (2e-3 if batch.prefill_tokens else 0.0)
         self.last = 0.7 * self.last + self.noise * float(self.random.normal())
         return round(seconds * float(np.exp(self.last)) * 1e12)
@@ -55,7 +55,7 @@ def served(rate: float, count: int, seed: int, anchor: str = "received", **setti
     scenario = Scenario(profile=profile(made, submit_lag_s=lag), policy="stock")
     kind = StepwiseAsyncEngine if made.async_scheduling else StepwiseEngine
     simulation = Simulation(scenario, work, record_steps=True, engine=kind)
-    simulation.engine.step_time = Gpu(seed + 1000)  # type: ignore[assignment]
+    simulation.engine.step_time = Gpu(seed + 1000)
     run = simulation.run()
     rows = run.requests.copy()
     late = OUTPUT_S if anchor == "received" else HTTP_S / 2 + np.abs(random.normal(0, 0.0005, count))

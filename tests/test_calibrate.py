@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ TRUE = profile(
 )
 
 
-def made(**columns: object) -> Trace:
+def made(**columns: Any) -> Trace:
     random = np.random.default_rng(1)
     arrivals = np.cumsum(random.exponential(0.12, 300)).tolist()
     lengths = random.integers(1, 100, 300).tolist()

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from driftsim.latency.profile import load_profile
+from driftsim.request import Request
+from driftsim.scheduling.estimators import ESTIMATORS, Ema, Estimate
 from driftsim.sweeps.baseline import load_baseline
 from driftsim.sweeps.gate import MetricChange
 from driftsim.trace.trace import read
@@ -89,10 +91,8 @@ def test_an_improvement_is_said_and_passes(baseline: Path) -> None:
 
 
 def test_a_regression_of_the_error_fails_though_latency_stays(baseline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from driftsim.scheduling.estimators import ESTIMATORS, Ema
-
-    class Worse(Ema):  # type: ignore[misc, valid-type]
-        def estimate(self, request, category, now):  # type: ignore[no-untyped-def]
+    class Worse(Ema):
+        def estimate(self, request: Request, category: str, now: float) -> Estimate:
             made = super().estimate(request, category, now)
             return replace(made, length=max(1, round(1.1 * made.length)))
 

@@ -22,6 +22,7 @@ from driftsim.comparison.comparison import (
 )
 from driftsim.comparison.verdict import answer, warnings
 from driftsim.errors import TraceError
+from driftsim.latency.profile import Profile
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.policies import POLICIES
 from driftsim.simulation.run import simulate
@@ -193,7 +194,7 @@ def test_an_engine_version_that_is_not_mirrored_is_named() -> None:
     assert any("0.11.0" in warning for warning in warnings(result))
 
 
-def replace_version(version: str) -> object:
+def replace_version(version: str) -> Profile:
     return PROFILE.changed(engine=PROFILE.engine.changed(version=version))
 
 
@@ -239,7 +240,7 @@ def test_a_stripped_label_changes_what_is_estimated() -> None:
     made = busy()
     made.table["predicted_category_unlabelled"] = "summary"
     seen, stripped = (
-        simulate(Scenario(profile=PROFILE, admission=Admission(label=label)), made).requests["estimate"]  # type: ignore[arg-type]
+        simulate(Scenario(profile=PROFILE, admission=Admission(label=label)), made).requests["estimate"]
         for label in ("seen", "stripped")
     )
     assert set(seen) != set(stripped)

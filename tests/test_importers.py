@@ -87,8 +87,8 @@ def test_the_same_table_in_another_form_is_the_same_trace(kind: str, tmp_path: P
         rows.to_parquet(other)
     else:
         rows.to_json(other, orient="records", lines=kind == "jsonl")
-    made = (import_trace("csv", file, mapping(tmp_path)).requests for file in (source, other))
-    pd.testing.assert_frame_equal(*made)
+    one, same = (import_trace("csv", file, mapping(tmp_path)).requests for file in (source, other))
+    pd.testing.assert_frame_equal(one, same)
 
 
 @pytest.mark.parametrize(

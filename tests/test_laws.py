@@ -47,7 +47,7 @@ def test_what_cannot_fit_is_turned_away_and_nothing_else_is(scenario: Scenario, 
     engine = scenario.profile.engine
     requests = simulate(scenario, workload).requests
     prompt, output = requests["prompt_tokens"], workload.table["output_tokens"]
-    longest = np.minimum(prompt + output, engine.max_model_len) - 1  # the last token's KV is never stored
+    longest = (prompt + output).clip(upper=engine.max_model_len) - 1  # the last token's KV is never stored
     room = engine.usable_kv_blocks * engine.block_size
     fits = (prompt < engine.max_model_len) & (longest.clip(lower=prompt) <= room)
     assert (requests["finish_reason"].isin(("stop", "length")) == fits).all()
@@ -118,8 +118,9 @@ def test_the_future_cannot_change_the_past(scenario: Scenario, workload: Workloa
     end = before["finish_s"].iloc[row]
     assume(before["finish_reason"].iloc[row] in ("stop", "length"))
     longer = workload.table.copy()
-    longer.loc[row, "output_tokens"] += data.draw(st.integers(1, 30))
-    longer.loc[row, "output_words"] += 5
+    drawn = longer.index == row
+    longer.loc[drawn, "output_tokens"] += data.draw(st.integers(1, 30))
+    longer.loc[drawn, "output_words"] += 5
     # A cap is known in advance, so it stays what it was; it must leave room to be longer.
     longer["max_tokens"] = workload.table["max_tokens"] + 30
     shorter = workload.table.assign(max_tokens=longer["max_tokens"])

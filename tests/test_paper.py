@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from driftsim.scheduling.classify import CATEGORIES
+from driftsim.simulation.run import simulate
 from driftsim.sweeps.tasks import plan, run_task
 from driftsim.workloads.driftsched import DRIFTSCHED_CAPS
 from experiments.paper import claims, document, factorial, figures, load, sensitivity, setup, study
@@ -120,9 +121,9 @@ def test_the_design_has_every_combination_that_means_something() -> None:
 @pytest.mark.parametrize("place", [77, 700])
 def test_a_stored_cell_is_what_its_spec_says_today(place: int, tmp_path: Path) -> None:
     cell = list(factorial.cells())[place]
-    factorial.profile().save(tmp_path / "profile.json")
-    made = setup.workload(1, cell["caps"], cell["mix"], scale=factorial.SCALE)  # type: ignore[arg-type]
-    recorded = factorial.simulate(setup.scenario("fifo", "static", "tokenizer", 1), made)
+    setup.profile().save(tmp_path / "profile.json")
+    made = setup.workload(1, cell["caps"], cell["mix"], scale=factorial.SCALE)
+    recorded = simulate(setup.scenario("fifo", "static", "tokenizer", 1), made)
     recorded.write(tmp_path / factorial.place(cell["caps"], cell["mix"], 1))
     (task,), inputs = plan([factorial.spec(cell, 1, tmp_path)])
     row = run_task(task, inputs)
@@ -191,8 +192,8 @@ def test_the_answers_say_what_the_rows_say() -> None:
     assert loads[(loads["engine"] == "continuous") & (loads["load"] == 0.8)]["choice_fraction"].max() < 0.05
     assert set(loads["engine"]) == set(load.ENGINES)
     real = document.table("real").set_index("statistic")
-    assert real.loc["median E2E", "measured_high"] < 0 < real.loc["P99 E2E", "measured_high"]
-    tiers = [real.loc[f"mean E2E of {tier}", "measured"] for tier in ("premium", "batch")]
+    assert real["measured_high"]["median E2E"] < 0 < real["measured_high"]["P99 E2E"]
+    tiers = [real["measured"][f"mean E2E of {tier}"] for tier in ("premium", "batch")]
     assert tiers[0] > tiers[1]
 
 
@@ -200,7 +201,7 @@ def test_aging_and_priority_agree_here(rows: pd.DataFrame) -> None:
     by = (
         rows[rows["engine"] == "barrier"].set_index(["policy", "estimator", "accounting", "seed", "phase"]).sort_index()
     )
-    both = [by.loc[policy, "e2e_mean_s"] for policy in ("aging", "priority")]
+    both = [by["e2e_mean_s"].xs(policy) for policy in ("aging", "priority")]
     assert (both[0] - both[1]).abs().max() < 1.0
 
 

@@ -86,7 +86,7 @@ def test_what_happened_later_is_not_fitted() -> None:
     assert one != calibrate([Run("r", trace)], source="requests")
 
 
-def broken(trace: Trace, **columns: object) -> Trace:
+def broken(trace: Trace, **columns: pd.Series | pd.api.extensions.ExtensionArray) -> Trace:
     return replace(trace, requests=trace.requests.assign(**columns), steps=None)
 
 

@@ -16,8 +16,8 @@ from driftsim.errors import TraceError
 from driftsim.files import whole_folder
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
-from driftsim.trace import tables
 from driftsim.trace import trace as traces
+from driftsim.trace.schema import REQUEST_COLUMNS
 from driftsim.trace.trace import Trace
 from tests.strategies import profile, workload
 
@@ -42,6 +42,7 @@ def test_a_trace_reads_back_as_it_was_written(made: Trace, tmp_path: Path) -> No
     assert back.header == made.header
     pd.testing.assert_frame_equal(back.requests, made.requests, check_exact=True)
     assert back.steps is not None
+    assert made.steps is not None
     pd.testing.assert_frame_equal(back.steps, made.steps, check_exact=True)
 
 
@@ -74,7 +75,7 @@ def test_a_failed_write_leaves_nothing_behind(made: Trace, tmp_path: Path, monke
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tables.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         made.write(tmp_path / "t")
     assert list(tmp_path.iterdir()) == []
@@ -204,7 +205,7 @@ def test_missing_and_foreign_files_are_named(made: Trace, tmp_path: Path) -> Non
         traces.read(folder)
 
 
-@pytest.mark.parametrize("column", [column.name for column in traces.REQUEST_COLUMNS])
+@pytest.mark.parametrize("column", [column.name for column in REQUEST_COLUMNS])
 def test_every_column_must_be_there(made: Trace, tmp_path: Path, column: str) -> None:
     folder = made.write(tmp_path / "t")
     pd.read_parquet(folder / "requests.parquet").drop(columns=column).to_parquet(folder / "requests.parquet")

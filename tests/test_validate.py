@@ -57,7 +57,7 @@ def run() -> Trace:
 
 def test_a_request_that_is_off_is_listed(run: Trace, tmp_path: Path) -> None:
     table = run.requests.copy()
-    table.loc[1, "finish_s"] += 0.003
+    table.loc[table.index == 1, "finish_s"] += 0.003
     found = on_measured_steps("t", Trace(run.header, table, run.steps))
     assert found.exceptions is not None
     assert list(found.exceptions["request_id"]) == ["r1"]

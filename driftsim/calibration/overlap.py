@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
@@ -73,7 +72,9 @@ def from_overlap(parts: Sequence[Excerpt]) -> np.ndarray:
     return np.asarray(coefficients)
 
 
-def _integral(begin: np.ndarray, end: np.ndarray, level: np.ndarray, slope: np.ndarray) -> Any:
+def _integral(
+    begin: np.ndarray, end: np.ndarray, level: np.ndarray, slope: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
     """The integral over time of the sum of ``level + slope t`` over those alive at t, as a function of moments."""
     moments = np.concatenate([begin, end])
     order = np.argsort(moments, kind="stable")

@@ -92,10 +92,10 @@ def rows_of(lives: Sequence[PairedRun], form: Form, *, precision: tuple[float, f
         place = blocks(len(recorded), first_block)
         first_block = int(place.max()) + 1
         for own, time, one, precise, end in (
-            (to_first, waits, 1.0, precision[0], recorded["first_token_s"]),
-            (passed[4] - passed[3], decode, 0.0, precision[1], recorded["finish_s"]),
+            (to_first, waits, 1.0, precision[0], recorded["first_token_s"].to_numpy()),
+            (passed[4] - passed[3], decode, 0.0, precision[1], recorded["finish_s"].to_numpy()),
         ):
-            known = (time > 0) & (own[:, 0] > 0) & (end.to_numpy() <= life.until)
+            known = (time > 0) & (own[:, 0] > 0) & (end <= life.until)
             columns.append(np.column_stack([own, np.full(len(time), one)])[known])
             durations.append(time[known])
             block.append(place[known])
@@ -196,8 +196,9 @@ class RequestFitter:
             return np.concatenate([*logs_off, PULL * logs])
 
         count = int(free.sum())
+        step = np.full(count, 0.01)
         solution = least_squares(
-            errors, np.zeros(count), bounds=(-LOOSE, LOOSE), diff_step=0.01, loss="soft_l1", f_scale=0.02, max_nfev=8
+            errors, np.zeros(count), bounds=(-LOOSE, LOOSE), diff_step=step, loss="soft_l1", f_scale=0.02, max_nfev=8
         )
         start = np.abs(errors(np.zeros(count))[:-count]).mean()
         end = np.abs(solution.fun[:-count]).mean()

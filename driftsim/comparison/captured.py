@@ -20,7 +20,7 @@ from driftsim.metrics import FEWEST_FOR_P99, summary
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.policies import BASELINE
 from driftsim.statistics import Interval, mean_half_width, ratio_interval
-from driftsim.trace.header import Header
+from driftsim.trace.header import Header, Phase
 from driftsim.trace.trace import Trace
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _differs(one: Trace, other: Trace) -> str | None:
     return None
 
 
-def _phases(header: Header) -> list[Any]:
+def _phases(header: Header) -> list[Phase]:
     return [phase.changed(start_s=None) for phase in header.workload.phases]
 
 

@@ -9,6 +9,7 @@ import matplotlib
 import matplotlib.lines
 import matplotlib.ticker
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from driftsim.comparison.comparison import Comparison, Setting
@@ -158,7 +159,7 @@ def _tenants(trace: Trace, most: int = 7) -> list[str]:
     return sorted(largest, key=lambda name: (order[tiers[name]], name))
 
 
-def _admitted(comparison: Comparison) -> Any:
+def _admitted(comparison: Comparison) -> pd.Series:
     """The category that admission saw, of each request of the recorded workload; others count as short_qa."""
     seen = comparison.plan.admission.label == "seen"
     column = "predicted_category" if seen else "predicted_category_unlabelled"
@@ -166,7 +167,7 @@ def _admitted(comparison: Comparison) -> Any:
     return requests[column].where(requests[column].isin(CATEGORIES), CATEGORIES[0])
 
 
-def _scored(comparison: Comparison) -> Any:
+def _scored(comparison: Comparison) -> np.ndarray:
     """Which requests of the recorded workload the errors are over: of the phase, and not used up by a fit."""
     table, plan = comparison.workload.table, comparison.plan
     in_phase = (table["phase"] == plan.phase) | (plan.phase == "all")

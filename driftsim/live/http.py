@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -177,7 +177,7 @@ class HttpEngine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._client.close()
 
-    def _go(self, work: Any) -> None:
+    def _go(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -327,6 +327,7 @@ def _listening(port: int) -> tuple[int, ...]:
     """The process that listens on ``port`` of this host: what it uses is ours, not foreign."""
     with suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            at = connection.laddr  # empty where there is none
+            if connection.status == psutil.CONN_LISTEN and at and at.port == port and connection.pid:
                 return (connection.pid,)
     return ()

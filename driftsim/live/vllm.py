@@ -15,7 +15,7 @@ import signal
 import tempfile
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -320,7 +320,7 @@ class VllmEngine:
         assert self._llm is not None, "start() comes first"
         return self._llm
 
-    def _go(self, work: Any) -> None:
+    def _go(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

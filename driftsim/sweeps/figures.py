@@ -44,7 +44,7 @@ def against_load(table: pd.DataFrame, load: str, by: list[str]) -> Figure:
     keys = []
     groups = table.groupby(by, sort=False) if by else [((), table)]
     for number, (name, own) in enumerate(groups):
-        label = "/".join(name) if isinstance(name, tuple) else str(name)
+        label = "/".join(map(str, name)) if isinstance(name, tuple) else str(name)
         colour, line = COLOURS[number % len(COLOURS)], LINES[number // len(COLOURS) % len(LINES)]
         keys.append(key(line, label, colour))
         for axis, metric in zip(axes, ("e2e_mean_s", "e2e_p99_s"), strict=True):
@@ -88,16 +88,16 @@ def gain(table: pd.DataFrame, down: str, across: str, metric: str = "e2e_mean_s"
     base = means["fifo"] if "fifo" in means else means.iloc[:, 0]
     gained = (100 * (means.min(axis=1) / base - 1)).unstack(across)
     figure, [axis] = panels(1, 1, 3.2)
-    image = axis.imshow(gained.to_numpy(), aspect="auto", cmap="cividis", origin="lower")
+    percent = gained.to_numpy(dtype=float)
+    image = axis.imshow(percent, aspect="auto", cmap="cividis", origin="lower")
     axis.grid(visible=False)
     for ticks, values in ((axis.set_xticks, gained.columns), (axis.set_yticks, gained.index)):
         ticks(np.arange(len(values)), [f"{value:g}" if isinstance(value, float) else str(value) for value in values])
     axis.set_xlabel(across)
     axis.set_ylabel(down)
-    middle = float(np.nanmean(gained.to_numpy()))
-    for row in range(gained.shape[0]):
-        for column in range(gained.shape[1]):
-            value = gained.iloc[row, column]
+    middle = float(np.nanmean(percent))
+    for row, cells in enumerate(percent):
+        for column, value in enumerate(cells):
             colour = "white" if value < middle else "black"
             axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=colour)
     figure.colorbar(image, ax=axis, label="best policy against FIFO, mean E2E (%)")

@@ -48,7 +48,7 @@ def column(table: pd.DataFrame, name: str) -> pd.Series:
 
 def varying(table: pd.DataFrame) -> list[str]:
     """The parameters that differ between rows: what the sweep was over."""
-    names = list(table)
+    names = list(table.columns)
     end = names.index("offered") if "offered" in names else len(names)
     skipped = {
         "key",
@@ -129,7 +129,7 @@ def paired_change(table: pd.DataFrame, one: Sequence[str], other: Sequence[str],
     pairs = left.merge(right, on=names, suffixes=("_one", "_other"))
     if pairs.empty:
         raise InputError(f"no runs of {', '.join(one)} and {', '.join(other)} that are alike otherwise")
-    ratios = np.log(pairs[f"{metric}_other"] / pairs[f"{metric}_one"]).to_numpy(dtype=float)
+    ratios = np.log((pairs[f"{metric}_other"] / pairs[f"{metric}_one"]).to_numpy(dtype=float))
     random = np.random.default_rng(0)
     drawn = ratios[random.integers(0, len(ratios), (BOOTSTRAPS, len(ratios)))].mean(axis=1)
     low, high = np.percentile(drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])

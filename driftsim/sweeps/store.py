@@ -134,11 +134,11 @@ class Store:
         for file in sorted(self.folder.glob("rows-*.parquet")):
             if file.name not in self._read:
                 try:
-                    table = pq.read_table(file, columns=["key", "failed"])
+                    rows = pq.read_table(file, columns=["key", "failed"]).to_pydict()
                 except FileNotFoundError:
                     continue
                 self._read[file.name] = 1
-                for key, failed in zip(table["key"].to_pylist(), table["failed"].to_pylist(), strict=True):
+                for key, failed in zip(rows["key"], rows["failed"], strict=True):
                     self._keys[key] = failed and self._keys.get(key, True)
         for file in sorted(self.folder.glob("journal-*.jsonl")):
             begin = self._read.get(file.name, 0)
@@ -219,7 +219,7 @@ def _single(table: pd.DataFrame) -> pd.DataFrame:
 
 def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows without what they do not have, in plain types."""
-    columns = {name: table[name].tolist() for name in table}
+    columns = {name: table[name].tolist() for name in table.columns}
     return [
         {name: value for name, value in zip(columns, row, strict=True) if value is not None and value == value}
         for row in zip(*columns.values(), strict=True)

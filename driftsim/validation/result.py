@@ -58,7 +58,7 @@ class ValidationResult:
     def exceptions(self) -> list[dict[str, Any]]:
         """The requests whose first token or finish is off by more than ``TOLERANCE_S``, on measured steps."""
         return [
-            {"trace": validation.name, **record}
+            {"trace": validation.name, **{str(column): value for column, value in record.items()}}
             for validation in self.validations
             if validation.exceptions is not None
             for record in validation.exceptions.to_dict("records")

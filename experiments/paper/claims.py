@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from driftsim.statistics import mean_interval
 
 CLOSE = 0.05  # percentage points over 100, within which a claim's number counts as met
 BIASES = [f"bias_{category}" for category in CATEGORIES]
+Statistic = Callable[[pd.DataFrame], pd.Series]  # of the rows: one value a seed
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Claim:
 
     name: str
     paper: float | None
-    statistic: Callable[[pd.DataFrame], pd.Series]
+    statistic: Statistic
     why: str
     sign: int = -1
     level: float = 0.0
@@ -38,7 +40,7 @@ def of(rows: pd.DataFrame, metric: str, **asked: str) -> pd.Series:
     return rows.groupby("seed")[metric].mean()
 
 
-def correction(metric: str, accounting: str, engine: str = "barrier") -> Callable[[pd.DataFrame], pd.Series]:
+def correction(metric: str, accounting: str, engine: str = "barrier") -> Statistic:
     """Relative change of ``metric`` by the correction, averaged over the schedulers."""
 
     def change(rows: pd.DataFrame) -> pd.Series:
@@ -53,7 +55,7 @@ def correction(metric: str, accounting: str, engine: str = "barrier") -> Callabl
 
 def shortest_first(
     metric: str, phase: str, estimator: str = "ema", engine: str = "barrier", accounting: str = "whitespace"
-) -> Callable[[pd.DataFrame], pd.Series]:
+) -> Statistic:
     """Relative change of ``metric`` from FIFO to SJF."""
 
     def change(rows: pd.DataFrame) -> pd.Series:
@@ -179,13 +181,11 @@ def table(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 def left_on_a_continuous_engine(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """The claims that have a number, before the barrier and before a continuous engine."""
-    statistics = {
-        "correction changes the MAE (whitespace)": lambda engine: correction("mae", "whitespace", engine),
-        "correction changes the MAE (tokenizer)": lambda engine: correction("mae", "tokenizer", engine),
+    statistics: dict[str, Callable[[str], Statistic]] = {  # each of an engine
+        "correction changes the MAE (whitespace)": partial(correction, "mae", "whitespace"),
+        "correction changes the MAE (tokenizer)": partial(correction, "mae", "tokenizer"),
         **{
-            f"SJF changes the {label} E2E, {phase}": lambda engine, metric=metric, phase=phase: shortest_first(
-                metric, phase, "static", engine
-            )
+            f"SJF changes the {label} E2E, {phase}": partial(shortest_first, metric, phase, "static")
             for metric, label in (("e2e_p50_s", "median"), ("e2e_mean_s", "mean"), ("e2e_p99_s", "P99"))
             for phase in ("all", "stress")
         },
@@ -202,7 +202,7 @@ def left_on_a_continuous_engine(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
-def _buys(engine: str, accounting: str) -> Callable[[pd.DataFrame], pd.Series]:
+def _buys(engine: str, accounting: str) -> Statistic:
     def change(rows: pd.DataFrame) -> pd.Series:
         asked = {"engine": engine, "phase": "all", "accounting": accounting, "policy": "sjf"}
         return of(rows, "e2e_p50_s", estimator="ema", **asked) / of(rows, "e2e_p50_s", estimator="static", **asked) - 1

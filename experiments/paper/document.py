@@ -148,7 +148,7 @@ def answers() -> list[tuple[str, str]]:
     ]
 
 
-def _effect(row: Any, name: str = "effect") -> str:
+def _effect(row: pd.Series, name: str = "effect") -> str:
     return between(
         row[name],
         row["low" if name == "effect" else f"{name}_low"],
@@ -156,7 +156,7 @@ def _effect(row: Any, name: str = "effect") -> str:
     )
 
 
-def _find(stored: pd.DataFrame, **asked: Any) -> Any:
+def _find(stored: pd.DataFrame, **asked: Any) -> pd.Series:
     for column, value in asked.items():
         stored = stored[stored[column] == value]
     assert len(stored) == 1, (asked, len(stored))

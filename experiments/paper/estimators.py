@@ -142,16 +142,15 @@ def on_workload(seeds: int, jobs: int = -1) -> pd.DataFrame:
         by = part.set_index(["estimator", "seed"])
         row = dict(zip(("engine", "caps", "accounting"), levels, strict=True))
         for estimator in ESTIMATORS:
-            means = by.loc[estimator][["mae", "rmse", "tau"]].mean()
-            row |= {f"{metric}_{estimator}": value for metric, value in means.items()}
-        value, low, high = mean_interval(by.loc["pooled"]["mae"] / by.loc["ema"]["mae"] - 1)
+            row |= {f"{metric}_{estimator}": by[metric].xs(estimator).mean() for metric in ("mae", "rmse", "tau")}
+        value, low, high = mean_interval(by["mae"].xs("pooled") / by["mae"].xs("ema") - 1)
         row |= {"change": value, "low": low, "high": high, "irreducible": float(part["irreducible"].mean())}
         found.append(row)
     return pd.DataFrame(found)
 
 
 def _simulated(engine: str, caps: str, seed: int) -> list[dict[str, Any]]:
-    found, made = [], workload(seed, caps)  # type: ignore[arg-type]
+    found, made = [], workload(seed, caps)
     for accounting in ACCOUNTINGS:
         for estimator in ESTIMATORS:
             asked = scenario("fifo", estimator, accounting, seed, barrier=engine == "barrier")

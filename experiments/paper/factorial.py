@@ -89,7 +89,7 @@ def spec(cell: dict[str, str], seed: int, folder: Path) -> ScenarioSpec:
 @cache
 def capacity(engine: str, caps: str, mix: str, scale: float = SCALE) -> float:
     """Requests a second that ``engine`` serves of a workload that is all there at time 0, first come, first served."""
-    made = workload(0, caps, mix, scale=scale)  # type: ignore[arg-type]
+    made = workload(0, caps, mix, scale=scale)
     return capacity_of(made, scenario("fifo", "static", "tokenizer", barrier=engine == "barrier"))
 
 
@@ -105,7 +105,7 @@ def prepare(folder: Path, seeds: int) -> None:
     for caps, mix, seed in itertools.product(FACTORS["caps"], FACTORS["mix"], range(seeds)):
         target = folder / place(caps, mix, seed)
         if not target.exists():
-            made = workload(seed, caps, mix, scale=SCALE)  # type: ignore[arg-type]
+            made = workload(seed, caps, mix, scale=SCALE)
             simulate(scenario("fifo", "static", "tokenizer", seed), made).write(target)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def save_all(folder: Path) -> list[Path]:
 # -- diagrams
 
 
-def _boxes(height: float, boxes: dict[str, tuple[float, float, str]], width: float) -> tuple[Figure, Axes]:
+def _boxes(height: float, boxes: Mapping[str, tuple[float, float, str]], width: float) -> tuple[Figure, Axes]:
     """A canvas of 100 by 100 with a box for each of ``boxes``: its centre and text."""
     figure, (axes,) = panels(1, 1, height)
     axes.set(xlim=(0, 100), ylim=(-10, 100))
@@ -147,10 +147,9 @@ def misclassified(estimates: pd.DataFrame) -> dict[str, Any]:
     mine = estimates[(estimates["accounting"] == "whitespace") & (estimates["estimator"] == "static")]
     admission = Admission(accounting="whitespace")
     total = mine["prompt"] + mine["observed"]
-    true = pd.Series([admission.scheduling_class(int(length)) for length in total], index=mine.index)
-    wrong = mine[true != mine["scheduling_class"]]
-    row = wrong.loc[(wrong["estimate"] - wrong["observed"]).abs().idxmax()]
-    return dict(row) | {"true_class": true[row.name]}
+    mine = mine.assign(true_class=[admission.scheduling_class(int(length)) for length in total])
+    wrong = mine[mine["true_class"] != mine["scheduling_class"]]
+    return dict(wrong.iloc[(wrong["estimate"] - wrong["observed"]).abs().argmax()])
 
 
 def misclassification(estimates: pd.DataFrame) -> Figure:

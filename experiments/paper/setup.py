@@ -125,7 +125,7 @@ def workload(
     )
     random = stream(seed, "lengths")
     outputs = lengths().draw(made.table["category"], made.table["max_tokens"].to_numpy(dtype=int), random, assumed)
-    return replace(made, table=made.table.assign(**{name: outputs[name] for name in outputs}))
+    return replace(made, table=made.table.assign(**{name: outputs[name] for name in outputs.columns}))
 
 
 def scenario(policy: str, estimator: str, accounting: str, seed: int = 0, barrier: bool = True) -> Scenario:

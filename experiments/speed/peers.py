@@ -23,7 +23,7 @@ LOAD = 0.7
 
 def peers() -> list[dict[str, Any]]:
     """Name, version and requests a CPU second of each; why not, where one does not run here."""
-    found = []
+    found: list[dict[str, Any]] = []
     for package, run in (("sched-sim", "sched_sim_s"), ("ai-dynamo-runtime", "dynamo_s")):
         try:
             name = f"{package} {version(package)}"

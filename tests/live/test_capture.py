@@ -21,6 +21,7 @@ import pytest
 
 from driftsim.live.model import smollm2
 from driftsim.trace import trace as traces
+from driftsim.trace.schema import FINISHED, REQUEST_COLUMNS
 from driftsim.trace.trace import Trace
 
 pytestmark = pytest.mark.live
@@ -57,12 +58,13 @@ def holds_the_order_of_sjf(trace: Trace) -> None:
     """Whoever was dispatched had the smallest budget of all who waited, ties by arrival."""
     rows = trace.requests.sort_values("dispatch_index")
     choices = 0
-    for row in rows.itertuples():
-        there = rows[(rows["arrival_s"] < row.dispatch_s - 0.005) & (rows["dispatch_index"] >= row.dispatch_index)]
+    for _, row in rows.iterrows():
+        waits = rows["dispatch_index"] >= row["dispatch_index"]
+        there = rows[(rows["arrival_s"] < row["dispatch_s"] - 0.005) & waits]
         choices += len(there) > 1
         if len(there):
             best = there.sort_values(["budget", "arrival_s"]).iloc[0]
-            assert (row.budget, row.arrival_s) <= (best["budget"], best["arrival_s"])
+            assert (row["budget"], row["arrival_s"]) <= (best["budget"], best["arrival_s"])
     assert choices > 5  # a queue stood, so that the order was the policy's
 
 
@@ -78,7 +80,7 @@ def test_every_request_is_recorded_and_nothing_of_its_text(captured: Trace) -> N
     assert requests["finish_reason"].isin(("stop", "length")).all()
     assert (requests["output_words"] > 0).all()
     assert (requests[["dispatch_s", "queued_s", "scheduled_s", "first_token_s", "finish_s"]].notna()).all().all()
-    assert set(requests.columns) == {column.name for column in traces.REQUEST_COLUMNS}
+    assert set(requests.columns) == {column.name for column in REQUEST_COLUMNS}
 
 
 def test_the_header_tells_what_the_engine_resolved(captured: Trace) -> None:
@@ -167,7 +169,7 @@ def start_capture(out: Path) -> subprocess.Popen[str]:
 
 
 def finished(out: Path) -> int:
-    return int(traces.read(out).requests["finish_reason"].isin(traces.FINISHED).sum())
+    return int(traces.read(out).requests["finish_reason"].isin(FINISHED).sum())
 
 
 def engine_core(run: subprocess.Popen[str]) -> psutil.Process:
