@@ -1,7 +1,7 @@
 """Metrics turn a trace into latencies, estimation errors, fairness and waiting; they define every printed number.
 
-Latencies are over finished requests, in seconds, with linear percentiles; counts are of offered requests. What is given
-row by row is a series of the rows of a table, and an array of those of ``Columns``.
+Latencies are over finished requests, in seconds, with linear percentiles; counts are of offered requests. Row-wise
+functions return a Series for a DataFrame and an array for ``Columns``. The glossary says what each key means.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Columns:
 
     @classmethod
     def of(cls, table: pd.DataFrame) -> Self:
-        """Those of ``table`` that metrics read."""
-        found = {}
+        """The columns of ``table`` that metrics read."""
+        arrays = {}
         for name in READ:
             values = table[name]
             text = values.dtype == object
-            found[name] = values.to_numpy() if text else values.to_numpy(dtype=float, na_value=np.nan)
-        return cls(found)
+            arrays[name] = values.to_numpy() if text else values.to_numpy(dtype=float, na_value=np.nan)
+        return cls(arrays)
 
     def __getitem__(self, what: Any) -> Any:
         if isinstance(what, str):
@@ -123,9 +123,9 @@ def _latencies(name: str, values: np.ndarray) -> dict[str, float]:
     known = values[~np.isnan(values)]
     if not len(known):
         return dict.fromkeys((f"{name}_{stat}_s" for stat in ("mean", *PERCENTILES)), np.nan)
-    found = np.percentile(known, list(PERCENTILES.values()))
+    percentiles = np.percentile(known, list(PERCENTILES.values()))
     return {f"{name}_mean_s": float(known.mean())} | {
-        f"{name}_{label}_s": float(value) for label, value in zip(PERCENTILES, found, strict=True)
+        f"{name}_{label}_s": float(value) for label, value in zip(PERCENTILES, percentiles, strict=True)
     }
 
 

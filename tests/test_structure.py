@@ -25,11 +25,12 @@ STOREYS = [
     {"request", "records", "files", "formatting", "figures", "workers"},
     {"trace", "scheduling"},
     {"workloads", "latency", "metrics"},
+    {"glossary"},
     {"engine", "live"},
     {"simulation"},
     {"calibration"},
     {"comparison", "validation", "sweeps"},
-    {"inputs"},
+    {"inputs", "reference"},
     {"api"},
     {"cli"},
 ]

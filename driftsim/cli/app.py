@@ -16,6 +16,7 @@ import typer
 from driftsim.cli.calibrate import calibrate
 from driftsim.cli.capture import capture
 from driftsim.cli.check import check
+from driftsim.cli.columns import columns
 from driftsim.cli.compare import compare
 from driftsim.cli.conformance import conformance
 from driftsim.cli.demo import demo
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 for verb in (demo, compare, effects, simulate, capture, calibrate, profile, validate, sweep, show, check, conformance):
     app.command()(verb)
+app.command()(columns)
 app.command("import")(import_)
 _debug = False  # whether --debug was given
 

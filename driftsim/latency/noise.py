@@ -85,12 +85,15 @@ class NoisyStepTime:
 
 
 class Noise(Record):
-    """What the model leaves of a step's duration, as a factor: log-normal, with a mean of 1.
+    """What the model leaves of a step's duration, as a factor: log-normal, with a mean of 1."""
 
-    spread: standard deviation of its log. autocorrelation: of the log, from one step to the next. run_spread: standard
-    deviation of the log of whole runs, where several runs were fitted.
-    """
-
-    spread: float = Field(default=0.0, ge=0, le=3)
-    autocorrelation: float = Field(default=0.0, ge=0, lt=1)
-    run_spread: float = Field(default=0.0, ge=0, le=3)
+    spread: float = Field(default=0.0, ge=0, le=3, description="Standard deviation of the factor's logarithm.")
+    autocorrelation: float = Field(
+        default=0.0, ge=0, lt=1, description="Correlation of that logarithm from one step to the next."
+    )
+    run_spread: float = Field(
+        default=0.0,
+        ge=0,
+        le=3,
+        description="Standard deviation of the logarithm of whole runs, where several runs were fitted.",
+    )

@@ -26,70 +26,122 @@ if TYPE_CHECKING:
 
 WIDTH = 100  # columns of the printed text
 LONGEST_STEP_S = 1e4  # of a profile's coefficients
+SECONDS: dict[str, Any] = {"unit": "s"}
+TOKENS: dict[str, Any] = {"unit": "tokens"}
 
 
 class Region(Record):
     """How well a profile fits a part of what it was fitted to."""
 
-    name: str
-    rows: int  # steps, or requests where steps are not known
-    mean_absolute_percentage_error: float
-    bias: float  # sum of fitted over sum of recorded durations, minus 1
+    name: str = Field(description="What the rows of this part have in common.")
+    rows: int = Field(description="Number of steps, or of requests where steps are not known.")
+    mean_absolute_percentage_error: float = Field(description="Mean absolute relative error: 0.05 is 5 %.")
+    bias: float = Field(description="Sum of the fitted over the sum of the recorded durations, minus 1.")
 
 
 class Fit(Record):
     """How well a step-time model fits what it was fitted to: the steps, or the decode times of requests."""
 
-    source: Literal["steps", "requests"] = "steps"
-    rows: int  # steps, or requests
-    mean_absolute_percentage_error: float
-    r_squared: float
-    bias: float  # sum of fitted over sum of recorded durations, minus 1
-    regions: tuple[Region, ...] = ()
-    considered: dict[str, float] = {}  # form of the model: its cross-validated error, relative
+    source: Literal["steps", "requests"] = Field(
+        default="steps", description="What was fitted: durations of steps, or decode times of requests."
+    )
+    rows: int = Field(description="Number of those steps or requests.")
+    mean_absolute_percentage_error: float = Field(description="Mean absolute relative error: 0.05 is 5 %.")
+    r_squared: float = Field(description="Share of the variance that the model explains.")
+    bias: float = Field(description="Sum of the fitted over the sum of the recorded durations, minus 1.")
+    regions: tuple[Region, ...] = Field(default=(), description="The same for parts of the rows.")
+    considered: dict[str, float] = Field(
+        default={}, description="Form of the model that was considered = its cross-validated relative error."
+    )
 
 
 class Coverage(Record):
     """The most that a fit has seen: running requests, KV tokens of all of them, prefill tokens of a step."""
 
-    running: int
-    context_tokens: int
-    prefill_tokens: int
+    running: int = Field(description="Most requests that ran at once.", json_schema_extra={"unit": "requests"})
+    context_tokens: int = Field(description="Most KV tokens that they held.", json_schema_extra=TOKENS)
+    prefill_tokens: int = Field(description="Most prompt tokens of one step.", json_schema_extra=TOKENS)
 
 
 class Profile(Record):
     """The latency of one model on one GPU under one engine: step times, host gaps, dispatch lags, KV capacity.
 
-    All times are seconds; the coefficients are those of ``LinearStepTime``. ``gap_s``: host overhead between steps.
-    ``notify_lag_s``: from the end of a step until the dispatcher knows who finished; ``submit_lag_s``: from a dispatch
-    until the engine core can see it. Together they make a freed slot miss the next step, as it does in reality.
-    ``output_lag_s``: from the end of a step until its tokens are stamped with a time. ``intervals``: of coefficients,
-    95 %. ``derived``: computed from a datasheet, not fitted.
+    The coefficients are those of ``LinearStepTime``. The lags ``notify_lag_s`` and ``submit_lag_s`` together make a
+    freed slot miss the next step, as it does in reality.
     """
 
-    schema_version: Literal[1] = 1
-    model: str = "unknown"
-    hardware: str = "unknown"
-    engine: EngineSettings
-    intercept_s: float = Field(ge=1e-12, le=LONGEST_STEP_S)
-    prefill_token_s: float = Field(ge=0, le=LONGEST_STEP_S)
-    decode_request_s: float = Field(ge=0, le=LONGEST_STEP_S)
-    context_token_s: float = Field(ge=0, le=LONGEST_STEP_S)
-    prefill_attention_s: float = Field(default=0.0, ge=0, le=LONGEST_STEP_S)
-    prefill_step_s: float = Field(default=0.0, ge=0, le=LONGEST_STEP_S)
-    hidden_tokens: int = Field(default=0, ge=0)
-    graph_sizes: tuple[int, ...] = ()
-    gap_s: float = Field(default=0.0, ge=0)
-    notify_lag_s: float = Field(default=0.0, ge=0)
-    submit_lag_s: float = Field(default=0.0, ge=0)
-    output_lag_s: float = Field(default=0.0, ge=0)
-    intervals: dict[str, tuple[float, float]] = {}
-    noise: Noise | None = None
-    seen: Coverage | None = None
-    fitted_on: tuple[str, ...] = ()  # digests of the traces
-    fit: Fit | None = None
-    derived: dict[str, float | str] = {}
-    warnings: tuple[str, ...] = ()
+    schema_version: Literal[1] = Field(default=1, description="Version of the profile's schema.")
+    model: str = Field(default="unknown", description="Model that was measured.")
+    hardware: str = Field(default="unknown", description="Hardware that it ran on.")
+    engine: EngineSettings = Field(description="Settings of the engine, as in a trace's header.")
+    intercept_s: float = Field(
+        ge=1e-12, le=LONGEST_STEP_S, description="Time that every step takes.", json_schema_extra=SECONDS
+    )
+    prefill_token_s: float = Field(
+        ge=0, le=LONGEST_STEP_S, description="Time that each prompt token adds.", json_schema_extra=SECONDS
+    )
+    decode_request_s: float = Field(
+        ge=0, le=LONGEST_STEP_S, description="Time that each decoding request adds.", json_schema_extra=SECONDS
+    )
+    context_token_s: float = Field(
+        ge=0,
+        le=LONGEST_STEP_S,
+        description="Time that each KV token read by a decoding request adds.",
+        json_schema_extra=SECONDS,
+    )
+    prefill_attention_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=LONGEST_STEP_S,
+        description="Time that each unit of the prefills' attention work adds.",
+        json_schema_extra=SECONDS,
+    )
+    prefill_step_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=LONGEST_STEP_S,
+        description="Time that a step with a prefill takes more than one without.",
+        json_schema_extra=SECONDS,
+    )
+    hidden_tokens: int = Field(
+        default=0,
+        ge=0,
+        description="Tokens of a step that cost nothing, because they are computed while the GPU reads the weights.",
+        json_schema_extra=TOKENS,
+    )
+    graph_sizes: tuple[int, ...] = Field(
+        default=(), description="Sizes of CUDA graphs that decode batches are padded to; none: no padding."
+    )
+    gap_s: float = Field(default=0.0, ge=0, description="Host overhead between two steps.", json_schema_extra=SECONDS)
+    notify_lag_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="Time from the end of a step until the dispatcher knows which requests finished.",
+        json_schema_extra=SECONDS,
+    )
+    submit_lag_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="Time from a dispatch until the engine's core can see the request.",
+        json_schema_extra=SECONDS,
+    )
+    output_lag_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="Time from the end of a step until its tokens are stamped with a time.",
+        json_schema_extra=SECONDS,
+    )
+    intervals: dict[str, tuple[float, float]] = Field(
+        default={}, description="Coefficient = its 95 % interval.", json_schema_extra=SECONDS
+    )
+    noise: Noise | None = Field(default=None, description="What the model leaves of a step's duration.")
+    seen: Coverage | None = Field(default=None, description="The most that the fitted runs have seen.")
+    fitted_on: tuple[str, ...] = Field(default=(), description="SHA-256 of each trace that was fitted.")
+    fit: Fit | None = Field(default=None, description="How well the model fits those traces.")
+    derived: dict[str, float | str] = Field(
+        default={}, description="What a profile was derived from that was not fitted: datasheet and model."
+    )
+    warnings: tuple[str, ...] = Field(default=(), description="What a user of the profile must know.")
 
     @classmethod
     def plain(

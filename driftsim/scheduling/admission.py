@@ -1,6 +1,6 @@
 """Admission turns a request into a job: a category, an estimate, a budget and a scheduling class.
 
-Every constant is a field whose default is the published system's value (arXiv 2606.02982), and each of its traps that
+Every constant is a field whose default is DriftSched's value (arXiv 2606.02982), and each of DriftSched's traps that
 lives here is a switch.
 """
 
@@ -27,36 +27,74 @@ DRIFTSCHED_BASE: Mapping[str, float] = MappingProxyType(
     {"short_qa": 64.0, "summary": 256.0, "technical": 384.0, "report": 512.0}
 )
 DRIFTSCHED_SAFETY: Mapping[Tier, float] = MappingProxyType({Tier.PREMIUM: 1.2, Tier.STANDARD: 1.0, Tier.BATCH: 0.8})
+LENGTH: dict[str, Any] = {"unit": "tokens or words"}  # by the accounting
 
 
 class Admission(Record):
-    """The reference's estimate, ``int(base x bias x safety x input factor)``, and every switch around it.
+    """DriftSched's estimate, ``int(base x bias x safety x input factor)``, and every switch around it."""
 
-    accounting: the unit of all lengths. ``words_per_token`` derives words where none were recorded.
-    label: whether the classifier sees the label that a prompt carries (trap 6).
-    base: ``reference`` and ``fit`` look ``base_table`` up; ``caps`` is the request's own ``max_tokens`` (trap 3).
-    safety: factor by tier (trap 5); all 1 switches it off. clamp_at_max_tokens: no estimate above the cap (trap 5).
-    feedback: what the correction divides by: the ``base`` alone (trap 4) or the whole ``estimate`` without its bias.
-    estimates: ``frozen`` at admission, or ``refreshed`` for all who wait whenever something is learned.
-    """
-
-    accounting: Unit = "tokenizer"
-    words_per_token: float | None = Field(default=None, gt=0)
-    label: Label = "seen"
-    base: Base = "reference"
-    base_fit_n: int = Field(default=10, gt=0)  # finished requests per category that a fitted table rests on
-    base_table: dict[str, float] = dict(DRIFTSCHED_BASE)
-    safety: dict[Tier, float] = dict(DRIFTSCHED_SAFETY)
-    input_scale: float = Field(default=1000.0, gt=0)  # prompt length that would double the estimate
-    input_cap: float = Field(default=1.5, ge=1)
-    clamp_at_max_tokens: bool = False
-    feedback: Feedback = "base"
-    alpha: float = Field(default=0.1, gt=0, le=1)
-    clip_low: float = Field(default=0.25, gt=0)
-    clip_high: float = Field(default=3.0, gt=0)
-    estimates: Estimates = "frozen"
-    short: int = Field(default=128, gt=0)  # largest total budget of the scheduling class
-    medium: int = Field(default=512, gt=0)
+    accounting: Unit = Field(
+        default="tokenizer",
+        description="Unit of every length here: the model's tokens, or words between white space. Engines always count "
+        "tokens.",
+    )
+    words_per_token: float | None = Field(
+        default=None,
+        gt=0,
+        description="Words that a token stands for, where the trace holds no words; for whitespace accounting only.",
+    )
+    label: Label = Field(
+        default="seen", description="Whether the classifier sees the label that a prompt may carry (trap 6)."
+    )
+    base: Base = Field(
+        default="reference",
+        description="Base of the estimate. `reference`: DriftSched's table by predicted category. `fit`: that table, "
+        "fitted to the trace. `caps`: the request's own `max_tokens` (trap 3).",
+    )
+    base_fit_n: int = Field(
+        default=10,
+        gt=0,
+        description="Finished requests of each category that a fitted table rests on; they are not scored.",
+        json_schema_extra={"unit": "requests"},
+    )
+    base_table: dict[str, float] = Field(
+        default=dict(DRIFTSCHED_BASE),
+        description="Category = base of its estimate; a category that is not in the table counts as short_qa.",
+        json_schema_extra=LENGTH,
+    )
+    safety: dict[Tier, float] = Field(
+        default=dict(DRIFTSCHED_SAFETY),
+        description="Tier = factor of its estimates (trap 5); 1 for every tier switches the factor off.",
+    )
+    input_scale: float = Field(
+        default=1000.0,
+        gt=0,
+        description="Prompt length at which the input factor, 1 + prompt length / input_scale, is 2.",
+        json_schema_extra=LENGTH,
+    )
+    input_cap: float = Field(default=1.5, ge=1, description="Largest input factor.")
+    clamp_at_max_tokens: bool = Field(
+        default=False, description="Whether no estimate exceeds the request's `max_tokens` (trap 5)."
+    )
+    feedback: Feedback = Field(
+        default="base",
+        description="What the correction divides the observed length by: the base alone (trap 4), or the whole "
+        "estimate without its bias.",
+    )
+    alpha: float = Field(default=0.1, gt=0, le=1, description="Weight of one observation in the moving average.")
+    clip_low: float = Field(default=0.25, gt=0, description="Smallest bias that one observation can ask for.")
+    clip_high: float = Field(default=3.0, gt=0, description="Largest bias that one observation can ask for.")
+    estimates: Estimates = Field(
+        default="frozen",
+        description="Whether an estimate is frozen at admission, or refreshed for every waiting request whenever the "
+        "estimator learns.",
+    )
+    short: int = Field(
+        default=128, gt=0, description="Largest budget of the scheduling class short.", json_schema_extra=LENGTH
+    )
+    medium: int = Field(
+        default=512, gt=0, description="Largest budget of the scheduling class medium.", json_schema_extra=LENGTH
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

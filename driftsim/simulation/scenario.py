@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from driftsim.latency.profile import Profile
+from driftsim.latency.profile import SECONDS, Profile
 from driftsim.records import Record
 from driftsim.scheduling.dispatcher import Dispatching
 
@@ -45,6 +45,13 @@ class Barrier(Record):
     (32, 1.0)
     """
 
-    batch_size: int = Field(default=32, gt=0)
-    fill_s: float = Field(default=0.010, ge=0)  # that a batch waits for more
-    idle_s: float = Field(default=1.0, ge=0)  # that a worker sleeps that finds nothing
+    batch_size: int = Field(default=32, gt=0, description="Largest batch.", json_schema_extra={"unit": "requests"})
+    fill_s: float = Field(
+        default=0.010, ge=0, description="Time that a batch waits for more requests.", json_schema_extra=SECONDS
+    )
+    idle_s: float = Field(
+        default=1.0,
+        ge=0,
+        description="Time that the worker sleeps if no request waits.",
+        json_schema_extra=SECONDS,
+    )

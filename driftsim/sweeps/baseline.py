@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from driftsim.errors import InputError
 from driftsim.files import write_file
+from driftsim.glossary import SUMMARY
 from driftsim.metrics import LATENCIES, PERCENTILES, summary
 from driftsim.records import Record, first_problem
 from driftsim.scheduling.admission import Admission
@@ -25,11 +26,7 @@ from driftsim.version import __version__
 
 SIMULATED = 0.001  # relative tolerance of a deterministic value
 CAPTURED = 0.05  # of a measured one, beyond its interval
-BETTER: dict[str, Literal["lower", "higher"]] = {
-    **{f"{name}_{stat}_s": "lower" for name in LATENCIES for stat in ("mean", *PERCENTILES)},
-    **dict.fromkeys(("mae", "rmse", "makespan_s", "rejected", "errors", "preemptions"), "lower"),
-    **dict.fromkeys(("kendall_tau", "jain_index", "finished"), "higher"),
-}
+BETTER = {metric.name: metric.better for metric in SUMMARY if metric.better}
 GATED = (
     *(f"{name}_{stat}_s" for name in LATENCIES for stat in ("mean", *PERCENTILES)),
     "mae",

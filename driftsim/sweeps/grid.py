@@ -20,21 +20,24 @@ Zips = list[Axes]
 
 
 class Grid(Record):
-    """What a grid's file says.
+    """What a grid's file says. Its keys are a scenario's, with dots into tables: ``admission.clamp_at_max_tokens``."""
 
-    base: keys of a scenario, the same in every run. grid: key = list of values, all crossed. zip: lists that advance
-    together, each table crossed with the rest. list: further settings, each a table, in turn instead of ``grid``'s.
-    exclude: tables of keys and values; a run that has all of one is left out. replications: the run as recorded and
-    resamples of it, the same for every setting (common random numbers). Keys reach into tables by dots, as in
-    ``admission.clamp_at_max_tokens``.
-    """
-
-    base: dict[str, Any] = {}
-    grid: Axes = {}
-    zip: Zips = []
-    list: Tables = []
-    exclude: Tables = []
-    replications: int = Field(default=1, ge=1, le=1_000_000)
+    base: dict[str, Any] = Field(default={}, description="Keys of a scenario that are the same in every run.")
+    grid: Axes = Field(default={}, description="Key = list of values; every combination is a run.")
+    zip: Zips = Field(
+        default=[], description="Tables of key = list of values that advance together; each is crossed with the rest."
+    )
+    list: Tables = Field(default=[], description="Extra settings, one run each, added to the crossed ones.")
+    exclude: Tables = Field(
+        default=[], description="Tables of key = value; a run that has every value of one of them is left out."
+    )
+    replications: int = Field(
+        default=1,
+        ge=1,
+        le=1_000_000,
+        description="Runs of each setting: on the workload as recorded and on resamples of it, the same for every "
+        "setting (common random numbers).",
+    )
 
 
 def load_grid(file: Path) -> list[ScenarioSpec]:

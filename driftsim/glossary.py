@@ -1,0 +1,165 @@
+"""The glossary says what every metric is: its unit, its meaning and which direction is better.
+
+It covers the keys of ``metrics.summary``, of a comparison's rows and of a sweep's rows; the scenario's keys, which a
+sweep's row also holds, are described where the scenario is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from driftsim.metrics import FEWEST_FOR_P99, LATENCIES, PERCENTILES
+from driftsim.trace.schema import LENGTH, TIER_NAMES
+
+Better = Literal["lower", "higher", ""]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One key of a result: its name, its unit, what it means, which direction is better (if one is), its kind."""
+
+    name: str
+    unit: str
+    meaning: str
+    better: Better = ""
+    kind: Literal["float", "int", "bool", "str", "table"] = "float"
+
+
+LATENCY_NAMES = {
+    "e2e": "end-to-end latency, from arrival to the last token",
+    "ttft": "time to first token, from arrival",
+    "tpot": "time per output token after the first",
+}
+STATISTICS = {"mean": "Mean", "p50": "Median", "p90": "90th percentile", "p99": "99th percentile"}
+ERROR_NAMES = {
+    "mae": "Mean absolute error of the estimated output length",
+    "rmse": "Root mean square error of the estimated output length",
+}
+OFFERED = Metric("requests", "requests", "Requests that were offered, whatever became of them.", kind="int")
+FINISHED = Metric("finished", "requests", "Requests that ended by themselves or at their limit.", "higher", "int")
+FLAGGED = Metric(
+    "p99_flagged", "", f"Whether fewer than {FEWEST_FOR_P99} finished, too few for a trustworthy P99.", kind="bool"
+)
+
+
+def _latencies(*names: str) -> tuple[Metric, ...]:
+    return tuple(
+        Metric(f"{name}_{stat}_s", "s", f"{STATISTICS[stat]} {LATENCY_NAMES[name]}, over finished requests.", "lower")
+        for name in names
+        for stat in ("mean", *PERCENTILES)
+    )
+
+
+PER_TIER: tuple[Metric, ...] = (OFFERED, *_latencies("e2e"), FINISHED, FLAGGED)
+SUMMARY: tuple[Metric, ...] = (
+    OFFERED,
+    FINISHED,
+    Metric("rejected", "requests", "Requests that could never fit the engine and were turned away.", "lower", "int"),
+    Metric("errors", "requests", "Requests that ended with an error.", "lower", "int"),
+    Metric("scored", "requests", "Finished requests whose estimates count in the errors of the estimates.", kind="int"),
+    *(Metric(name, LENGTH, f"{meaning}, over scored requests.", "lower") for name, meaning in ERROR_NAMES.items()),
+    Metric(
+        "kendall_tau",
+        "",
+        "Kendall's rank correlation (tau-b) of the budget with prompt plus actual output: all that an order by budget "
+        "can use.",
+        "higher",
+    ),
+    Metric(
+        "kendall_tau_within",
+        "",
+        "The same within each category and tier, averaged with the number of pairs as weights.",
+        "higher",
+    ),
+    Metric(
+        "class_accuracy",
+        "",
+        "Share of the scored requests whose scheduling class is the one of their actual length.",
+        "higher",
+    ),
+    *_latencies(*LATENCIES),
+    FLAGGED,
+    *(
+        Metric(
+            f"queue_wait_{stat}_s",
+            "s",
+            f"{STATISTICS[stat]} wait from arrival until first scheduled (dispatched, where the engine does not tell).",
+            "lower",
+        )
+        for stat in ("p50", "p99")
+    ),
+    Metric("makespan_s", "s", "Time from the first arrival to the last finish, over offered requests.", "lower"),
+    Metric("waiting_fraction", "", "Share of the makespan during which at least one request waited to be computed."),
+    Metric(
+        "choice_fraction",
+        "",
+        "Share of the makespan during which two or more requests waited at the dispatcher: only then can order matter.",
+    ),
+    Metric(
+        "jain_index",
+        "",
+        "Jain's fairness index over tenants, of their mean output tokens per second of end-to-end latency: 1 is equal.",
+        "higher",
+    ),
+    Metric("preemptions", "", "How often the engine preempted a request, summed over all.", "lower", "int"),
+    Metric("per_tier", "", "The counts and end-to-end latencies of each tier, by its name.", kind="table"),
+)
+
+
+def _compared() -> Iterator[Metric]:
+    """What a comparison adds to each metric that it gives an interval."""
+    names = {f"{name}_{stat}": "s" for name in LATENCIES for stat in ("mean", *PERCENTILES)}
+    for name, unit in (names | dict.fromkeys(ERROR_NAMES, LENGTH)).items():
+        suffix = "_s" if unit == "s" else ""
+        for end, word in (("low", "Lower"), ("high", "Upper")):
+            yield Metric(
+                f"{name}_{end}{suffix}",
+                unit,
+                f"{word} end of the 95 % interval of `{name}{suffix}`; the intervals cover the workload's variation, "
+                "not the model's error.",
+                "lower",
+            )
+        yield Metric(
+            f"{name}_vs_fifo",
+            "",
+            f"Relative change of `{name}{suffix}` against fifo/static on the same workload: -0.1 is 10 % less.",
+            "lower",
+        )
+        for end, word in (("low", "Lower"), ("high", "Upper")):
+            yield Metric(f"{name}_vs_fifo_{end}", "", f"{word} end of the 95 % interval of that change.", "lower")
+
+
+COMPARISON: tuple[Metric, ...] = (  # of a comparison's rows, besides those of a summary
+    Metric("policy", "", "Policy that chose who enters the engine.", kind="str"),
+    Metric("estimator", "", "Estimator that gave the policy its output lengths.", kind="str"),
+    Metric("accounting", "", "Unit in which lengths are counted, and whether words were derived.", kind="str"),
+    Metric("engine", "", "What served the requests: continuous batching, or a barrier.", kind="str"),
+    Metric("phase", "", "Phase of the workload that the metrics are over, or all.", kind="str"),
+    Metric("seed", "", "Seed of the resampled workloads and of the estimators.", kind="int"),
+    *_compared(),
+)
+SWEEP: tuple[Metric, ...] = (  # of a sweep's rows, besides those of a summary and the scenario's keys
+    Metric("key", "", "Hash of everything that determines the run.", kind="str"),
+    Metric("failed", "", "Whether the run failed.", kind="bool"),
+    Metric("error", "", "Why it failed, and where.", kind="str"),
+    Metric("reproduce", "", "Command that does a failed run again.", kind="str"),
+    Metric("trace_digest", "", "SHA-256 of the trace that was replayed.", kind="str"),
+    Metric("profile_digest", "", "SHA-256 of the latency profile.", kind="str"),
+    Metric("driftsim_version", "", "Version of driftsim that did the run.", kind="str"),
+    Metric("offered", "requests", "Requests that were offered: what a summary calls `requests`.", kind="int"),
+    Metric("duration_s", "s", "Time that the simulation took."),
+)
+TIERS: tuple[Metric, ...] = tuple(  # of rows that are flat, as those of a sweep and of rows.csv are
+    Metric(
+        f"{tier}_{metric.name}",
+        metric.unit,
+        f"`{metric.name}` of the {tier} requests alone.",
+        metric.better,
+        metric.kind,
+    )
+    for tier in TIER_NAMES
+    for metric in PER_TIER
+)
+METRICS: dict[str, Metric] = {metric.name: metric for metric in (*SUMMARY, *COMPARISON, *SWEEP, *TIERS)}
