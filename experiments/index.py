@@ -8,9 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from driftsim.formatting import markdown
+from driftsim.formatting import signed_percent as percent
 from experiments import estimation_error
 from experiments.paper import document as paper
-from experiments.paper.document import between, markdown, percent
+from experiments.paper.document import between, find
 
 HERE = Path(__file__).parent
 
@@ -53,8 +55,8 @@ def _demo() -> str:
 
 
 def _errors() -> str:
-    rows = pd.read_csv(estimation_error.STORED).set_index(["accounting", "base"])
-    plain, caps = rows.loc[("tokenizer", "reference")], rows.loc[("tokenizer", "caps")]
+    rows = pd.read_csv(estimation_error.STORED)
+    plain, caps = (find(rows, accounting="tokenizer", base=base) for base in ("reference", "caps"))
     return (
         f"By {plain['mae_off']:.0f} tokens on average under the paper's base, which the correction changes by "
         f"{percent(plain['mae_change'])}; under the caps by {caps['mae_off']:.0f}, changed by "
@@ -63,8 +65,8 @@ def _errors() -> str:
 
 
 def _measured() -> str:
-    rows = pd.read_csv(HERE / "measured_policies" / "rows.csv").set_index(["policy", "metric"])
-    one, other = rows.loc[("sjf", "e2e_p50_s")], rows.loc[("sjf", "e2e_p99_s")]
+    rows = pd.read_csv(HERE / "measured_policies" / "rows.csv")
+    one, other = (find(rows, policy="sjf", metric=metric) for metric in ("e2e_p50_s", "e2e_p99_s"))
     return (
         f"SJF the median E2E by {between(one['change'], one['low'], one['high'])} and the P99 by "
         f"{between(other['change'], other['low'], other['high'])} against FIFO."

@@ -108,8 +108,8 @@ def traces_block() -> str:
         "|---|--:|--:|--:|---|---|---|--:|---|",
     ]
     groups: dict[str, list[Trace]] = {}
-    for header in sorted((ROOT / "traces").rglob("header.json")):
-        groups.setdefault(header.relative_to(ROOT / "traces").parts[0], []).append(read(header.parent))
+    for file in sorted((ROOT / "traces").rglob("header.json")):
+        groups.setdefault(file.relative_to(ROOT / "traces").parts[0], []).append(read(file.parent))
     for name, runs in groups.items():
         header = runs[0].header
         rows = pd.concat([run.requests for run in runs])

@@ -11,9 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
-import simpy
-
-from driftsim.engine.clock import COMPLETE, STEP, Moment
+from driftsim.engine.clock import COMPLETE, STEP, Clock, Moment
 from driftsim.engine.sequence import Sequence, blocks_for
 from driftsim.engine.waiting import waiting_queue
 from driftsim.latency.steptime import Batch, StepTime
@@ -64,7 +62,7 @@ class StepwiseEngine:
 
     def __init__(
         self,
-        env: simpy.Environment,
+        env: Clock,
         settings: EngineSettings,
         step_time: StepTime,
         gap: int,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -41,7 +42,9 @@ def profile(engine_settings: EngineSettings | None = None, **changes: Any) -> Pr
     return Profile(engine=engine_settings or engine(), **settings | changes)
 
 
-def workload(arrivals: list[float], outputs: list[int], phases: tuple[Phase, ...] = (), **columns: Any) -> Workload:
+def workload(
+    arrivals: Sequence[float], outputs: Sequence[int], phases: tuple[Phase, ...] = (), **columns: Any
+) -> Workload:
     """One open phase (unless told otherwise) of requests that are alike but for what is given."""
     count = len(arrivals)
     phases = phases or (Phase(name="only", requests=count),)
@@ -65,10 +68,11 @@ def workload(arrivals: list[float], outputs: list[int], phases: tuple[Phase, ...
         | columns
     )
     table["predicted_category_unlabelled"] = columns.get("predicted_category_unlabelled", table["predicted_category"])
-    loop = "closed" if any(phase.kind == "closed" for phase in phases) else "open"
+    loop: Literal["open", "closed"] = "closed" if any(phase.kind == "closed" for phase in phases) else "open"
     return Workload(WorkloadInfo(name="test", loop=loop, phases=phases), table[COLUMNS])
 
 
+KINDS: tuple[Literal["open", "after-drain", "closed", "backlog"], ...] = ("open", "after-drain", "closed", "backlog")
 policies = st.sampled_from([STOCK, *POLICIES])
 estimators = st.sampled_from(["static", "ema", "oracle"])
 
@@ -86,7 +90,7 @@ def workloads(draw: st.DrawFn, largest: int = 20) -> Workload:
     offsets = np.cumsum(gaps)
     if count > 3 and draw(st.booleans()):
         first = draw(st.integers(1, count - 1))
-        kind = draw(st.sampled_from(["open", "after-drain", "closed", "backlog"]))
+        kind = draw(st.sampled_from(KINDS))
         users = draw(st.integers(1, 4)) if kind == "closed" else 0
         pause = draw(st.sampled_from([0.0, 0.05]))
         second = Phase(name="second", kind=kind, requests=count - first, pause_s=pause, users=users)

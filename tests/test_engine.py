@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import pandas as pd
@@ -187,21 +187,21 @@ def test_the_last_by_priority_is_preempted_wherever_it_stands() -> None:
     assert list(fcfs.requests["preemptions"] > 0) == [False, True]
 
 
-def test_the_clock_runs_as_simpy_s_does() -> None:
-    for clock in (simpy.Environment(), Clock()):
-        seen = []
+@pytest.mark.parametrize("kind", [simpy.Environment, Clock])
+def test_the_clock_runs_as_simpy_s_does(kind: type[simpy.Environment]) -> None:
+    clock, seen = kind(), list[float]()
 
-        def ticking(env: simpy.Environment = clock, seen: list[float] = seen) -> Iterator[simpy.Event]:
-            for _ in range(3):
-                yield env.timeout(2)
-                seen.append(env.now)
+    def ticking() -> Generator[simpy.Event, None, None]:
+        for _ in range(3):
+            yield clock.timeout(2)
+            seen.append(clock.now)
 
-        clock.process(ticking())
-        Moment(clock, 3, 0, lambda _, seen=seen: seen.append(-3))
-        clock.run(until=5)
-        assert seen == [2, -3, 4]
+    clock.process(ticking())
+    Moment(clock, 3, 0, lambda _: seen.append(-3))
+    clock.run(until=5)
+    assert seen == [2, -3, 4]
+    clock.run()
+    assert seen == [2, -3, 4, 6]
+    clock.event().fail(RuntimeError("nobody minded"))
+    with pytest.raises(RuntimeError, match="nobody minded"):
         clock.run()
-        assert seen == [2, -3, 4, 6]
-        clock.event().fail(RuntimeError("nobody minded"))
-        with pytest.raises(RuntimeError, match="nobody minded"):
-            clock.run()

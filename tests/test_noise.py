@@ -62,7 +62,7 @@ def test_the_jumping_engine_spends_the_same_noise_on_the_same_steps(made: Worklo
 
 
 def test_the_noise_that_made_a_run_is_found_in_its_steps() -> None:
-    made = workload(np.arange(400) * 0.2, [30] * 400)
+    made = workload((np.arange(400) * 0.2).tolist(), [30] * 400)
     truth = profile(engine(max_num_seqs=8), decode_request_s=5e-4, noise=NOISE)
     fitted = fit_profile(simulate(Scenario(profile=truth, noise=True), made, record_steps=True))
     assert fitted.noise is not None

@@ -69,6 +69,8 @@ def test_the_engine_that_jumps_equals_the_engine_that_steps(
     fast = run(scenario, workload, engine_for(settings), steps, aborts)
     pd.testing.assert_frame_equal(fast.requests, slow.requests, check_exact=True)
     if steps:
+        assert fast.steps is not None
+        assert slow.steps is not None
         pd.testing.assert_frame_equal(fast.steps, slow.steps, check_exact=True)
 
 

@@ -157,7 +157,7 @@ def test_the_answers_say_what_the_rows_say() -> None:
     gains, effects, corrections = (
         document.table(f"factorial/{name}") for name in ("gains", "main_effects", "corrections")
     )
-    find = document._find
+    find = document.find
     at = {engine: find(gains, engine=engine, load="3", metric="e2e_mean_s")["effect"] for engine in document.ENGINES}
     assert at["barrier"] < at["continuous"] < 0
     p99 = next(row for row in document.documents("engines") if row["effect"] == "SJF changes the P99 E2E, all")

@@ -171,10 +171,10 @@ def test_the_same_seed_draws_the_same_workload_and_another_does_not() -> None:
 def test_a_trace_shares_nothing_with_its_workload() -> None:
     made = workload([0.0, 0.1], [2, 2])
     traces = [simulate(Scenario(profile=profile()), made) for _ in range(2)]
-    columns = [name for name in traces[0].requests if name in made.table]
+    columns = [name for name in traces[0].requests.columns if name in made.table]
     before = made.table[columns].copy(deep=True)
     for name in columns:
-        traces[0].requests.loc[0, name] = traces[0].requests.loc[1, name]
+        traces[0].requests.loc[0, name] = traces[0].requests[name].loc[1]
     traces[0].requests.loc[0, ["output_words", "output_tokens", "prompt_tokens"]] = 999
     assert 999 not in traces[1].requests[["output_words", "output_tokens", "prompt_tokens"]].to_numpy()
     pd.testing.assert_frame_equal(made.table[columns], before)

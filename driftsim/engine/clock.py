@@ -37,7 +37,7 @@ class Moment(simpy.Event):
 
     _ok, _value = True, None  # it cannot fail
 
-    def __init__(self, env: Clock, at: int, priority: int, callback: Callable[[simpy.Event], None]) -> None:
+    def __init__(self, env: simpy.Environment, at: int, priority: int, callback: Callable[[simpy.Event], None]) -> None:
         self.callbacks = [callback]
         # What env.schedule() does, without the call: a run makes millions of these.
         heappush(env._queue, (at, priority, next(env._eid), self))  # type: ignore[misc]

@@ -64,7 +64,10 @@ def _profile(slots: int) -> Profile:
 def _workload(random: np.random.Generator) -> Workload:
     count = int(random.integers(5, 60))
     outputs = random.integers(1, 120, count)
-    table = pd.DataFrame({"request_id": [f"r{row}" for row in range(count)]}).assign(
+    phase = Phase(name="only", requests=count)
+    category = random.choice(CATEGORIES, count)
+    table = workload_table(
+        [phase],
         tenant=random.choice(["a", "b", "c"], count),
         tier=random.choice(TIER_NAMES, count),
         phase="only",
@@ -145,8 +148,9 @@ def _causal(scenario: Scenario, workload: Workload) -> str:
     rows = simulate(scenario, replace(workload, table=roomy)).requests
     last = int(rows["finish_s"].to_numpy().argmax())
     table = roomy.copy()
-    table.loc[last, "output_tokens"] += LONGER
-    table.loc[last, "stops"] = True
+    lengthened = table.index == last
+    table.loc[lengthened, "output_tokens"] += LONGER
+    table.loc[lengthened, "stops"] = True
     changed = simulate(scenario, replace(workload, table=table)).requests
     before = float(rows["finish_s"].iloc[last])
     names = ["dispatch_s", "first_token_s", "estimate", "budget", "dispatch_index"]
@@ -154,7 +158,7 @@ def _causal(scenario: Scenario, workload: Workload) -> str:
     differs = (rows.loc[known, names] != changed.loc[known, names]).any(axis=1)
     if scenario.estimator == "oracle":
         return ""
-    return f"request {rows['request_id'][differs.idxmax()]!r} was treated otherwise" if differs.any() else ""
+    return f"request {rows.loc[known, 'request_id'][differs].iloc[0]!r} was treated otherwise" if differs.any() else ""
 
 
 def _jobs(count: int) -> list[Job]:

@@ -13,7 +13,6 @@ import pandas as pd
 
 from driftsim.engine.barrier import BarrierEngine
 from driftsim.engine.clock import ARRIVE, RELEASE, Clock, Moment
-from driftsim.engine.continuous import ContinuousEngine
 from driftsim.engine.pipelined import engine_for
 from driftsim.engine.sequence import Sequence
 from driftsim.errors import InputError
@@ -21,7 +20,7 @@ from driftsim.latency.noise import NoisyStepTime
 from driftsim.latency.steptime import TICKS_PER_SECOND, StepTime, ticks
 from driftsim.request import Job
 from driftsim.scheduling.accounting import Accounting
-from driftsim.scheduling.dispatcher import Departure, Dispatcher
+from driftsim.scheduling.dispatcher import Departure, Dispatcher, Engine
 from driftsim.scheduling.estimators import ORACLE, make_estimator
 from driftsim.scheduling.policies import make_policy
 from driftsim.simulation.scenario import Scenario
@@ -65,7 +64,7 @@ class Simulation:
         scenario: Scenario,
         workload: Workload,
         record_steps: bool = False,
-        engine: Callable[..., ContinuousEngine] | None = None,
+        engine: Callable[..., Engine] | None = None,
     ) -> None:
         self.scenario = scenario
         self.workload = workload
@@ -264,7 +263,7 @@ class Simulation:
         )
 
 
-def _engine(scenario: Scenario) -> Callable[..., Any]:
+def _engine(scenario: Scenario) -> Callable[..., Engine]:
     """What serves the jobs of ``scenario``: batch after batch, or continuously."""
     if scenario.barrier is not None:
         barrier = scenario.barrier

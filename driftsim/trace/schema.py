@@ -25,11 +25,11 @@ class Column:
     meaning: str
 
     @property
-    def dtype(self) -> str:
+    def dtype(self) -> Literal["Int64", "int64", "float64", "object"]:
         """The pandas dtype that holds the column: empty is NaN in a float, NA in an integer, None in a string."""
         if self.kind == "int":
             return "Int64" if self.nullable else "int64"
-        return {"float": "float64", "str": "object"}[self.kind]
+        return "float64" if self.kind == "float" else "object"
 
     @property
     def gloss(self) -> str:

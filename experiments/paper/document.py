@@ -156,7 +156,8 @@ def _effect(row: pd.Series, name: str = "effect") -> str:
     )
 
 
-def _find(stored: pd.DataFrame, **asked: Any) -> pd.Series:
+def find(stored: pd.DataFrame, **asked: Any) -> pd.Series:
+    """The one row of ``stored`` whose columns are as ``asked``."""
     for column, value in asked.items():
         stored = stored[stored[column] == value]
     assert len(stored) == 1, (asked, len(stored))
@@ -167,7 +168,7 @@ def _barrier() -> str:
     gains, study = table("factorial/gains"), {row["effect"]: row for row in documents("engines")}
     high = sorted(gains["load"].unique())[-1]
     found = {
-        (engine, metric): _effect(_find(gains, engine=engine, load=high, metric=metric))
+        (engine, metric): _effect(find(gains, engine=engine, load=high, metric=metric))
         for engine in ENGINES
         for metric in ("e2e_mean_s", "e2e_p99_s")
     }
@@ -185,7 +186,7 @@ def _barrier() -> str:
 def _words() -> str:
     share = next(row for row in documents("claims") if row["claim"].startswith("most of the drift"))
     capped = table("sensitivity").query("assumption == 'all at the cap' and claim == @share['claim']").iloc[0]
-    accounting = _find(table("factorial/main_effects"), factor="correction", metric="mae", to="base")
+    accounting = find(table("factorial/main_effects"), factor="correction", metric="mae", to="base")
     return (
         f"{100 * share['ours']:.0f} % [{100 * share['low']:.0f}, {100 * share['high']:.0f}] with our length model; "
         f"{100 * capped['ours']:.0f} % if every answer runs into its cap, which is what the published "
@@ -200,12 +201,12 @@ def _mae() -> str:
     for engine, told in ENGINES.items():
         for load in sorted(stored["load"].unique()):
             error, latency = (
-                _find(stored, engine=engine, load=load, metric=metric, to="base") for metric in ("mae", "e2e_p50_s")
+                find(stored, engine=engine, load=load, metric=metric, to="base") for metric in ("mae", "e2e_p50_s")
             )
             parts.append(
                 f"{told}, load {load}: MAE {percent(error['effect'])}, median E2E under SJF {_effect(latency)}"
             )
-    tau = _find(table("factorial/main_effects"), factor="correction", metric="kendall_tau", to="base")
+    tau = find(table("factorial/main_effects"), factor="correction", metric="kendall_tau", to="base")
     row = next(row for row in documents("engines") if row["effect"].endswith("of SJF (whitespace)"))
     bought = [between(row[engine], row[f"{engine}_low"], row[f"{engine}_high"]) for engine in ENGINES]
     return (
@@ -221,7 +222,7 @@ def _mae() -> str:
 def _payers() -> str:
     stored = table("factorial/payers")
     tiers = {
-        (safety, tier): percent(_find(stored, engine="continuous", safety=safety, tier=tier)["effect"])
+        (safety, tier): percent(find(stored, engine="continuous", safety=safety, tier=tier)["effect"])
         for safety in ("on", "off")
         for tier in ("premium", "standard", "batch")
     }
@@ -260,7 +261,7 @@ def _load() -> str:
 def _oracle() -> str:
     stored = table("factorial/corrections")
     parts = [
-        f"{told}, load {load}: {_effect(_find(stored, engine=engine, load=load, metric='e2e_mean_s', to='oracle'))}"
+        f"{told}, load {load}: {_effect(find(stored, engine=engine, load=load, metric='e2e_mean_s', to='oracle'))}"
         for engine, told in ENGINES.items()
         for load in sorted(stored["load"].unique())
     ]
@@ -269,7 +270,7 @@ def _oracle() -> str:
 
 def _label() -> str:
     stored = table("factorial/main_effects")
-    tau, latency = (_find(stored, factor="label", metric=metric) for metric in ("kendall_tau", "e2e_p50_s"))
+    tau, latency = (find(stored, factor="label", metric=metric) for metric in ("kendall_tau", "e2e_p50_s"))
     return (
         f"It is worth more than the correction: showing it to the classifier changes tau by {tau['effect']:+.3f} "
         f"[{tau['low']:+.3f}, {tau['high']:+.3f}] and the median E2E under SJF by {_effect(latency)}."
@@ -278,8 +279,8 @@ def _label() -> str:
 
 def _pooled() -> str:
     workload, traces = table("estimators_on_workload"), table("estimators_on_traces")
-    best = _find(workload, engine="continuous", caps="reference", accounting="tokenizer")
-    worst = _find(workload, engine="barrier", caps="reference", accounting="whitespace")
+    best = find(workload, engine="continuous", caps="reference", accounting="tokenizer")
+    worst = find(workload, engine="barrier", caps="reference", accounting="whitespace")
     worse, clear = traces[traces["change"] > 0], traces[traces["low"] > 0]
     moved = traces.assign(tau=traces["tau_pooled"] - traces["tau_ema"]).groupby("trace")[["change", "tau"]].mean()
     ordered = int((workload["tau_pooled"] > workload["tau_ema"]).sum())
