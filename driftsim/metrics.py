@@ -6,8 +6,8 @@ functions return a Series for a DataFrame and an array for ``Columns``. The glos
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, Self, TypeAlias, cast, overload
 
 import numpy as np
 import pandas as pd
@@ -49,7 +49,11 @@ class Columns:
             arrays[name] = values.to_numpy() if text else values.to_numpy(dtype=float, na_value=np.nan)
         return cls(arrays)
 
-    def __getitem__(self, what: Any) -> Any:
+    @overload
+    def __getitem__(self, what: str) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, what: np.ndarray) -> Columns: ...
+    def __getitem__(self, what: str | np.ndarray) -> np.ndarray | Columns:
         if isinstance(what, str):
             return self._columns[what]
         if what.all():
@@ -61,9 +65,25 @@ class Columns:
 
 
 Rows: TypeAlias = "pd.DataFrame | Columns"
+Values: TypeAlias = "pd.Series | np.ndarray"
 
 
-def e2e(rows: Rows) -> Any:
+class Rowwise(Protocol):
+    """What there is for each row: a Series of a DataFrame, an array of ``Columns``."""
+
+    @overload
+    def __call__(self, rows: pd.DataFrame) -> pd.Series: ...
+    @overload
+    def __call__(self, rows: Columns) -> np.ndarray: ...
+
+
+def rowwise(function: Callable[[Rows], Values]) -> Rowwise:
+    """``function`` itself; its types say that what comes out is of the kind that went in."""
+    return cast(Rowwise, function)
+
+
+@rowwise
+def e2e(rows: Rows) -> Values:
     """End-to-end latency, arrival to last token, in seconds.
 
     >>> rows = pd.DataFrame({"arrival_s": [1.0], "first_token_s": [1.5], "finish_s": [3.5], "output_tokens": [5]})
@@ -73,7 +93,8 @@ def e2e(rows: Rows) -> Any:
     return rows["finish_s"] - rows["arrival_s"]
 
 
-def ttft(rows: Rows) -> Any:
+@rowwise
+def ttft(rows: Rows) -> Values:
     """Time to first token since arrival, in seconds; NaN where the engine shows none, as a barrier engine does.
 
     >>> rows = pd.DataFrame({"arrival_s": [1.0], "first_token_s": [1.5]})
@@ -83,7 +104,8 @@ def ttft(rows: Rows) -> Any:
     return rows["first_token_s"] - rows["arrival_s"]
 
 
-def tpot(rows: Rows) -> Any:
+@rowwise
+def tpot(rows: Rows) -> Values:
     """Time per output token after the first, in seconds, as vLLM's benchmark defines it; NaN for a single token.
 
     >>> rows = pd.DataFrame({"first_token_s": [1.5], "finish_s": [3.5], "output_tokens": [5]})
@@ -91,15 +113,18 @@ def tpot(rows: Rows) -> Any:
     0.5
     """
     tokens = rows["output_tokens"].astype(float)
-    return (rows["finish_s"] - rows["first_token_s"]) / np.where(tokens > 1, tokens - 1, np.nan)
+    per_token: Values = (rows["finish_s"] - rows["first_token_s"]) / np.where(tokens > 1, tokens - 1, np.nan)
+    return per_token
 
 
-def engine_e2e(rows: Rows) -> Any:
+@rowwise
+def engine_e2e(rows: Rows) -> Values:
     """The engine's own share of the end-to-end latency, since dispatch, in seconds."""
     return rows["finish_s"] - rows["dispatch_s"]
 
 
-def engine_ttft(rows: Rows) -> Any:
+@rowwise
+def engine_ttft(rows: Rows) -> Values:
     """The engine's own share of the time to first token, since dispatch, in seconds."""
     return rows["first_token_s"] - rows["dispatch_s"]
 
