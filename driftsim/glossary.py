@@ -46,7 +46,12 @@ FLAGGED = Metric(
 
 def _latencies(*names: str) -> tuple[Metric, ...]:
     return tuple(
-        Metric(f"{name}_{stat}_s", "s", f"{STATISTICS[stat]} {LATENCY_NAMES[name]}, over finished requests.", "lower")
+        Metric(
+            f"{name}_{stat}_s",
+            "s",
+            f"{STATISTICS[stat]} of the {LATENCY_NAMES[name]}, over finished requests.",
+            "lower",
+        )
         for name in names
         for stat in ("mean", *PERCENTILES)
     )
@@ -85,7 +90,8 @@ SUMMARY: tuple[Metric, ...] = (
         Metric(
             f"queue_wait_{stat}_s",
             "s",
-            f"{STATISTICS[stat]} wait from arrival until first scheduled (dispatched, where the engine does not tell).",
+            f"{STATISTICS[stat]} of the wait from arrival until first scheduled; until dispatched, where the engine "
+            "does not tell.",
             "lower",
         )
         for stat in ("p50", "p99")

@@ -10,7 +10,8 @@ import types
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
-from typing import Any, Literal, Union, get_args, get_origin
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -64,21 +65,28 @@ def metric_entries(metrics: Sequence[Metric]) -> list[Entry]:
 def key_entries(record: type[Record], prefix: str = "", closed: Sequence[str] = ()) -> list[Entry]:
     """The keys of a file that holds ``record``; those of a table in it follow it, with a dot, unless it is ``closed``.
 
+    Where a table occurs again, its keys are named once.
+
     >>> from driftsim.simulation.scenario import Barrier
     >>> [(key.name, key.kind, key.unit, key.default) for key in key_entries(Barrier, "barrier.")][1]
     ('barrier.fill_s', 'float ≥ 0', 's', '0.01')
     """
-    return list(_keys(record, prefix, closed))
+    return list(_keys(record, prefix, closed, {}))
 
 
-def _keys(record: type[Record], prefix: str, closed: Sequence[str]) -> Iterator[Entry]:
+def _keys(record: type[Record], prefix: str, closed: Sequence[str], seen: dict[type[Record], str]) -> Iterator[Entry]:
+    """``seen``: the records whose keys have been named, and the key under which they were."""
     for name, field in record.model_fields.items():
         extra = field.json_schema_extra
         unit = str(extra.get("unit", "")) if isinstance(extra, dict) else ""
-        yield Entry(f"{prefix}{name}", _kind(field), unit, field.description or "", _default(field))
-        if name not in closed:
-            for below in _records(field.annotation):
-                yield from _keys(below, f"{prefix}{name}.", closed)
+        inside = [] if name in closed else list(_records(field.annotation))
+        again = "".join(f"; keys as in {seen[below]}" for below in inside if below in seen)
+        kind = f"{_bounded(kind_of(field.annotation), field.metadata)}{again}"
+        yield Entry(f"{prefix}{name}", kind, unit, field.description or "", _default(field))
+        for below in inside:
+            if below not in seen:
+                seen[below] = f"{prefix}{name}"
+                yield from _keys(below, f"{prefix}{name}.", closed, seen)
 
 
 def _records(annotation: Any) -> Iterator[type[Record]]:
@@ -89,17 +97,6 @@ def _records(annotation: Any) -> Iterator[type[Record]]:
         yield from _records(part)
 
 
-def _kind(field: FieldInfo) -> str:
-    bounds = [
-        f"{sign} {getattr(rule, name):g}"
-        for rule in field.metadata
-        for name, sign in BOUNDS.items()
-        if getattr(rule, name, None) is not None
-    ]
-    kind, none, _ = kind_of(field.annotation).partition(" or none")
-    return f"{kind} {', '.join(bounds)}{none}" if bounds else f"{kind}{none}"
-
-
 def kind_of(annotation: Any) -> str:
     """The kind of value that a type means, in words.
 
@@ -107,16 +104,35 @@ def kind_of(annotation: Any) -> str:
     ('int or none', 'a or b', 'table', 'list of int')
     """
     origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _bounded(kind_of(parts[0]), parts[1:])
     if origin in (Union, types.UnionType):
         return " or ".join(kind_of(part) for part in parts)
     if origin is Literal:
         return " or ".join(str(part) for part in parts)
+    if origin is tuple and parts[-1] is not Ellipsis:
+        return " and ".join(kind_of(part) for part in parts)
     if origin in (list, tuple):
         below = kind_of(parts[0])
         return "list of tables" if below == "table" else f"list of {below}"
     if origin is dict or (isinstance(annotation, type) and issubclass(annotation, Record)):
         return "table"
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return " or ".join(annotation)
     return PLAIN.get(annotation, getattr(annotation, "__name__", "any"))
+
+
+def _bounded(kind: str, rules: Sequence[Any]) -> str:
+    """``kind`` with the bounds that pydantic's ``rules`` set."""
+    inner = [part for rule in rules for part in (rule.metadata if isinstance(rule, FieldInfo) else [rule])]
+    bounds = [
+        f"{sign} {getattr(rule, name):g}"
+        for rule in inner
+        for name, sign in BOUNDS.items()
+        if getattr(rule, name, None) is not None
+    ]
+    main, none, _ = kind.partition(" or none")
+    return f"{main} {', '.join(bounds)}{none}" if bounds else kind
 
 
 def _default(field: FieldInfo) -> str:

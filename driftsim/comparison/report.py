@@ -188,7 +188,7 @@ def html(comparison: Comparison, provenance: dict[str, Any], pictures: dict[str,
 
 
 def tiers(comparison: Comparison) -> list[list[str]]:
-    """Per setting and tier: requests, finished, mean and P99 end-to-end latency, as text."""
+    """Per setting and tier: requests, finished, mean, P50 and P99 end-to-end latency, as text."""
     rows = []
     for setting in comparison.plan.settings:
         for tier, own in comparison.summaries[setting][0]["per_tier"].items():

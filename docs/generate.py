@@ -1,0 +1,243 @@
+"""Writes the reference pages from the package: columns, metrics, scenarios, the command line, errors.
+
+    .venv/bin/python docs/generate.py [FOLDER]
+
+No sentence about a column, a key or an option is written here: all come from where the thing is defined. The same
+package gives the same bytes, and a test holds the committed pages equal to what this makes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import types
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import typer
+
+import driftsim.cli.app as command
+from driftsim import errors, glossary
+from driftsim.reference import TABLES, Entry, kind_of, metric_entries
+
+FOLDER = Path(__file__).parent / "reference"
+MARK = "<!-- Made by docs/generate.py from the package: change the package and run it again. -->"
+TABLES_OF_A_SCENARIO = {"admission": "; its defaults are DriftSched's values", "workload": "", "arrivals": ""}
+BY_THE_SYSTEM = {
+    130: "The run was interrupted (Ctrl-C).",
+    141: "Whoever read the output closed it, as `head` does.",
+    143: "The run was told to end (SIGTERM).",
+}
+
+
+def page(title: str, *parts: str) -> str:
+    """A whole page: mark, title and ``parts``, a blank line between them."""
+    return "\n\n".join([MARK, f"# {title}", *(part.strip("\n") for part in parts)]) + "\n"
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def entries(rows: Iterable[Entry], *, extra: str = "") -> str:
+    """The table of ``rows``; ``extra`` names one more field of each, ``default`` or ``better``."""
+    headings = ["name", "kind", "unit", *([extra] if extra else []), "meaning"]
+    return table(headings, ([_cell(row, heading) for heading in headings] for row in rows))
+
+
+def _cell(row: Entry, heading: str) -> str:
+    text: str = getattr(row, heading)
+    quoted = heading == "name" or (heading == "default" and text not in ("", "none", "required"))
+    return f"`{text}`" if quoted else text
+
+
+def columns() -> str:
+    """The page of a trace's columns and header."""
+    return page(
+        "Columns of a trace",
+        "A trace is a folder: `header.json`, `requests.parquet` and, where recorded, `steps.parquet` and "
+        "`telemetry.parquet`. Captured, simulated and imported traces have the same columns. Times are seconds since "
+        "the start of the run, as 64-bit floats; a value that is not known, or did not happen, is empty. "
+        "`driftsim columns` prints these tables.",
+        "## requests",
+        "One row for each offered request.",
+        entries(TABLES["requests"]),
+        "## steps",
+        "One row for each step of the engine that scheduled a token.",
+        entries(TABLES["steps"]),
+        "## telemetry",
+        "One row for each sample of the machine; the columns of a GPU stand only in the runs of a machine that has "
+        "one.",
+        entries(TABLES["telemetry"]),
+        "## header",
+        "The keys of `header.json`; a name with dots is a key inside a table.",
+        entries(TABLES["header"]),
+    )
+
+
+def metrics() -> str:
+    """The page of the keys of results."""
+    return page(
+        "Metrics",
+        "Latencies are over finished requests, in seconds, with linear percentiles; counts are of offered requests. "
+        "Where one direction is better, the column says which.",
+        "## Summary",
+        "What `driftsim.summary` and `driftsim simulate --json` hold, and with them every row below.",
+        entries(metric_entries(glossary.SUMMARY), extra="better"),
+        "## Each tier",
+        "What `per_tier` holds for each tier. In flat rows, those of a sweep and of `rows.csv`, the name of the tier "
+        f"stands before each name, as in `{glossary.TIERS[0].name}`.",
+        entries(metric_entries(glossary.PER_TIER), extra="better"),
+        "## Comparison",
+        "What a row of `driftsim compare --json` holds besides a summary.",
+        entries(metric_entries(glossary.COMPARISON), extra="better"),
+        "## Sweep",
+        "What a row of a store holds besides a summary and the keys of its [scenario](scenario.md), whose tables are "
+        "flattened with dots.",
+        entries(metric_entries(glossary.SWEEP), extra="better"),
+    )
+
+
+def scenario() -> str:
+    """The page of the files that users write."""
+    keys = TABLES["scenario"]
+    tables = {name: [key for key in keys if key.name.startswith(f"{name}.")] for name in TABLES_OF_A_SCENARIO}
+    nested = [key for inside in tables.values() for key in inside]
+    sections = []
+    for name, inside in tables.items():
+        if inside:  # else its keys are named elsewhere
+            about = f"The table `{name}` of a scenario{TABLES_OF_A_SCENARIO[name]}."
+            sections += [f"## {name.capitalize()}", about, entries(inside, extra="default")]
+    return page(
+        "Scenarios, grids and other files",
+        "Unknown keys are errors. A name with dots is a key inside a table: `admission.alpha = 0.2`, or `alpha = 0.2` "
+        "below `[admission]`.",
+        "## Scenario",
+        "The TOML or JSON file that `driftsim simulate` runs.",
+        entries([key for key in keys if key not in nested], extra="default"),
+        *sections,
+        "## Grid",
+        "The TOML file that `driftsim sweep` runs; its settings are keys of a scenario, with dots into tables.",
+        entries(TABLES["grid"], extra="default"),
+        "## Mapping",
+        "The TOML file that says what the columns of an imported table are, for `driftsim import csv --mapping`.",
+        entries(TABLES["mapping"], extra="default"),
+        "## Profile",
+        "The JSON file that `driftsim calibrate` and `driftsim profile` write.",
+        entries(TABLES["profile"], extra="default"),
+    )
+
+
+def cli() -> str:
+    """The page of the verbs and their options."""
+    group: Any = typer.main.get_command(command.app)
+    callbacks = {_verb_name(one): one.callback for one in command.app.registered_commands}
+    parts = [str(command.app.info.help), "## Options of every verb", _options(group, command.options)]
+    for name, verb in group.commands.items():
+        arguments = [_usage(one) for one in verb.params if one.param_type_name == "argument"]
+        usage = " ".join(["driftsim", name, *arguments, "[OPTIONS]"])
+        parts += [f"## {name}", f"```text\n{usage}\n```", inspect.cleandoc(verb.help), _options(verb, callbacks[name])]
+    return page("Command line", *parts)
+
+
+def _verb_name(registered: Any) -> str:
+    return str(registered.name or registered.callback.__name__)
+
+
+def _usage(argument: Any) -> str:
+    name = argument.name.upper() + ("..." if argument.nargs == -1 else "")
+    return name if argument.required else f"[{name}]"
+
+
+def _options(verb: Any, callback: Any) -> str:
+    """The table of what ``verb`` takes; ``callback`` is the function whose parameters these are."""
+    hints = get_type_hints(callback, include_extras=True)
+    rows = []
+    for one in verb.params:
+        if one.name not in hints:  # --help, which typer adds
+            continue
+        names = [one.name.upper()] if one.param_type_name == "argument" else [*one.opts, *one.secondary_opts]
+        given = one.default if one.param_type_name == "option" or not one.required else None
+        rows.append([
+            ", ".join(f"`{name}`" for name in names),
+            _type(hints[one.name]),
+            "required" if one.required else _shown(given),
+            " ".join((one.help or "").split()),
+        ])  # fmt: skip
+    return table(["option", "type", "default", "meaning"], rows)
+
+
+def _type(hint: Any) -> str:
+    """The type of an option, in words, with its bounds."""
+    parts = get_args(hint) if get_origin(hint) is Annotated else (hint, None)
+    inner = [part for part in get_args(parts[0]) if part is not types.NoneType]
+    optional = get_origin(parts[0]) in (Union, types.UnionType)
+    if optional and get_origin(inner[0]) is Annotated:
+        inner = [get_args(inner[0])[0]]
+    told = inner[0] if optional else parts[0]
+    kind = "flag" if told is bool else kind_of(told).replace("Path", "path")
+    for sign, bound in (("≥", getattr(parts[1], "min", None)), ("≤", getattr(parts[1], "max", None))):
+        kind += "" if bound is None else f" {sign} {bound:g}"
+    return kind
+
+
+def _shown(value: Any) -> str:
+    if value is None or value is False:
+        return ""
+    if value is True:
+        return "on"
+    return f"`{value}`"
+
+
+def error_page() -> str:
+    """The page of exit codes and exceptions."""
+    codes = [(code, f"{text[0].upper()}{text[1:]}.") for code, text in _exit_codes().items()]
+    classes = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    parts = [
+        "## Exit codes",
+        table(["code", "meaning"], [[str(code), text] for code, text in [*codes, *BY_THE_SYSTEM.items()]]),
+        "A message goes to stderr, one line for what the user can mend; `--json` prints one document to stdout and "
+        "nothing else there.",
+        "## Exceptions",
+        "Import them from `driftsim.errors`; the command line turns each into its exit code.",
+    ]
+    for kind in classes:
+        doc = inspect.getdoc(kind) or ""
+        meaning, _, example = doc.partition("\n\n")
+        code = 2 if issubclass(kind, errors.InputError) else 1
+        parts += [
+            f"### {kind.__name__}",
+            f"Derives from `{kind.__bases__[0].__name__}`; exit code {code}. {' '.join(meaning.split())}",
+            f"```pycon\n{example}\n```",
+        ]
+    return page("Errors and exit codes", *parts)
+
+
+def _exit_codes() -> dict[int, str]:
+    """The exit codes, from the sentences that define them."""
+    found = re.findall(r"(?:Exit )?(\d): ([^.]+)\.", inspect.getdoc(command) or "")
+    return {int(code): " ".join(text.split()) for code, text in found}
+
+
+PAGES = {
+    "columns.md": columns,
+    "metrics.md": metrics,
+    "scenario.md": scenario,
+    "cli.md": cli,
+    "errors.md": error_page,
+}
+
+
+def write(folder: Path) -> None:
+    """Write every page into ``folder``, which is made if it is not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, make in PAGES.items():
+        (folder / name).write_text(make(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]) if sys.argv[1:] else FOLDER)
