@@ -229,10 +229,10 @@ def test_columns_prints_all_tables_as_one_document() -> None:
 
 
 def test_columns_names_the_nearest_table() -> None:
-    out = driftsim("columns", "reqests")
+    out = driftsim("columns", "stepz")
     assert out.returncode == 2
     assert len(out.stderr.splitlines()) == 1
-    assert "unknown table 'reqests'; did you mean 'requests'? choose one of requests, steps" in out.stderr
+    assert "unknown table 'stepz'; did you mean 'steps'? choose one of requests, steps" in out.stderr
     with pytest.raises(InputError, match=r"unknown table 'xyz'; choose one of"):
         reference.table("xyz")
 
