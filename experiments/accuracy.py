@@ -19,10 +19,10 @@ from typing import Any
 
 import pandas as pd
 
+from driftsim import Trace, read
 from driftsim.calibration.calibrate import calibrate
 from driftsim.calibration.runs import Run
 from driftsim.trace.importers import Mapping, import_table
-from driftsim.trace.trace import Trace, read
 from driftsim.validation.agreement import (
     MetricAgreement,
     PolicyEffect,

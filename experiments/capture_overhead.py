@@ -24,16 +24,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from driftsim import Admission, Job, Workload
 from driftsim.live.engine import Outcome
 from driftsim.live.recorder import CapturePlan, hardware, record
 from driftsim.live.telemetry import Monitor
-from driftsim.request import Job
-from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.dispatcher import Departure, Dispatcher
 from driftsim.scheduling.estimators import make_estimator
 from driftsim.scheduling.policies import POLICIES, make_policy
 from driftsim.trace.header import EngineSettings, Phase, WorkloadInfo
-from driftsim.workloads.workload import COLUMNS, Workload
+from driftsim.workloads.workload import COLUMNS
 from experiments.arguments import plain
 
 STORED = Path(__file__).with_suffix("") / "costs.json"

@@ -15,13 +15,11 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import least_squares
 
-from driftsim.latency.profile import Profile
+from driftsim import Profile, Scenario, Workload, tpot, ttft
 from driftsim.latency.roofline import Assumptions, Shape, derive
-from driftsim.metrics import tpot, ttft
 from driftsim.simulation.run import simulate
-from driftsim.simulation.scenario import Scenario
 from driftsim.trace.header import Phase, WorkloadInfo
-from driftsim.workloads.workload import COLUMNS, Workload
+from driftsim.workloads.workload import COLUMNS
 from experiments.arguments import plain
 
 STORED = Path(__file__).with_suffix("") / "l4.json"

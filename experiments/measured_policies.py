@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from driftsim.comparison.captured import SHOWN, CapturedComparison, compare_captured
-from driftsim.trace.trace import read
+from driftsim import CapturedComparison, read
+from driftsim.comparison.captured import SHOWN, compare_captured
 from experiments.arguments import plain
 
 ROOT = Path(__file__).resolve().parent.parent

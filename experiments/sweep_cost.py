@@ -21,19 +21,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftsim.latency.profile import Profile
+from driftsim import Profile, Scenario, Store, Workload
 from driftsim.live.recorder import hardware
 from driftsim.scheduling.policies import POLICIES
 from driftsim.simulation.run import simulate
-from driftsim.simulation.scenario import Scenario
 from driftsim.sweeps.grid import load_grid
 from driftsim.sweeps.recorder import Progress, Recorder
 from driftsim.sweeps.runner import sweep
-from driftsim.sweeps.store import Store
 from driftsim.sweeps.tasks import plan, run_task
 from driftsim.trace.header import EngineSettings, Phase, WorkloadInfo
 from driftsim.trace.schema import TIER_NAMES
-from driftsim.workloads.workload import COLUMNS, Workload
+from driftsim.workloads.workload import COLUMNS
 from experiments.arguments import plain
 from experiments.speed.bench import unit_s
 

@@ -16,16 +16,12 @@ import pandas as pd
 from joblib import Parallel, delayed
 from scipy.stats import kendalltau
 
+from driftsim import Admission, Job, Trace, TraceError, read, replay
 from driftsim.comparison.comparison import fit_base
-from driftsim.errors import TraceError
-from driftsim.request import Job
-from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import make_estimator
 from driftsim.simulation.run import simulate
 from driftsim.statistics import mean_interval
 from driftsim.trace.schema import CENSORED
-from driftsim.trace.trace import Trace, read
-from driftsim.workloads.replay import replay
 from driftsim.workloads.workload import stream
 from experiments.paper.setup import ACCOUNTINGS, ROOT, scenario, workload
 

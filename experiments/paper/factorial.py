@@ -18,16 +18,12 @@ from typing import Any
 
 import pandas as pd
 
+from driftsim import Admission, Barrier, ScenarioSpec, Store, Tier
 from driftsim.cli.terminal import sweep_progress
-from driftsim.request import Tier
-from driftsim.scheduling.admission import Admission
 from driftsim.simulation.capacity import capacity as capacity_of
 from driftsim.simulation.run import simulate
-from driftsim.simulation.scenario import Barrier
-from driftsim.simulation.spec import ScenarioSpec
 from driftsim.sweeps.effects import Design, Scale
 from driftsim.sweeps.runner import sweep
-from driftsim.sweeps.store import Store
 from driftsim.sweeps.tasks import plan, spec_key
 from experiments.arguments import count, folder, own_folder
 from experiments.paper.setup import profile, scenario, workload

@@ -13,9 +13,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from driftsim import Admission, Tier
 from driftsim.figures import COLOURS, GREY, LINES, STYLE, key, legend, panels, plain_log_axis, save
-from driftsim.request import Tier
-from driftsim.scheduling.admission import DRIFTSCHED_BASE, DRIFTSCHED_SAFETY, Admission
+from driftsim.scheduling.admission import DRIFTSCHED_BASE, DRIFTSCHED_SAFETY
 from driftsim.scheduling.classify import CATEGORIES
 from driftsim.statistics import mean_interval
 from experiments.paper.load import ENGINES

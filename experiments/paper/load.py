@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 from joblib import Parallel, delayed
 
-from driftsim.metrics import choice_fraction, e2e
+from driftsim import Scenario, e2e
+from driftsim.metrics import choice_fraction
 from driftsim.simulation.capacity import capacity as capacity_of
 from driftsim.simulation.run import simulate
-from driftsim.simulation.scenario import Scenario
 from driftsim.statistics import mean_interval
 from driftsim.workloads.arrivals import Process, arriving
 from experiments.paper.setup import scenario, workload

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from driftsim import Tier, Trace, e2e, read
 from driftsim.calibration.calibrate import calibrate
 from driftsim.calibration.runs import Run
-from driftsim.metrics import e2e
-from driftsim.request import Tier
 from driftsim.statistics import mean_interval
-from driftsim.trace.trace import Trace, read
 from driftsim.validation.validation import on_model_steps
 from experiments.accuracy import ROUNDS, TRACES
 from experiments.paper.load import LONGEST

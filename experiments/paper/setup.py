@@ -17,15 +17,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from driftsim.latency.profile import Profile
+from driftsim import Admission, Barrier, Profile, Scenario, Workload, read
 from driftsim.latency.roofline import Assumptions, Shape, derive
-from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.classify import CATEGORIES
-from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.trace.schema import FINISHED
-from driftsim.trace.trace import read
 from driftsim.workloads.driftsched import DRIFTSCHED_CAPS, NATURAL_CAPS, driftsched_phases, driftsched_workload
-from driftsim.workloads.workload import Workload, stream
+from driftsim.workloads.workload import stream
 
 ROOT = Path(__file__).resolve().parents[2]
 NATURAL = ("smollm2-cpu-drift", "smollm2-cpu-backlog", "smollm2-cpu-low-load")  # every answer is of another request

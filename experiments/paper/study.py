@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from driftsim.metrics import engine_e2e, queue_depth, summary
+from driftsim import Trace, summary
+from driftsim.metrics import engine_e2e, queue_depth
 from driftsim.request import TIERS
 from driftsim.scheduling.classify import CATEGORIES
 from driftsim.simulation.run import simulate
-from driftsim.trace.trace import Trace
 from driftsim.workers import map_shared, processes, shared
 from experiments.paper.setup import ACCOUNTINGS, AS_CAPTURED, ESTIMATORS, POLICIES, Assumed, scenario, workload
 

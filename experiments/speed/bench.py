@@ -24,16 +24,14 @@ import numpy as np
 import pandas as pd
 import simpy
 
+from driftsim import Job, Profile, Request, Scenario, Tier, Workload
 from driftsim.engine.clock import ARRIVE, Clock, Moment
 from driftsim.engine.continuous import ContinuousEngine
 from driftsim.engine.sequence import Sequence
-from driftsim.latency.profile import Profile
 from driftsim.latency.steptime import ticks
-from driftsim.request import Job, Request, Tier
 from driftsim.simulation.run import collector_off, simulate
-from driftsim.simulation.scenario import Scenario
 from driftsim.trace.header import EngineSettings, Phase, WorkloadInfo
-from driftsim.workloads.workload import COLUMNS, Workload
+from driftsim.workloads.workload import COLUMNS
 
 AMPLE, SCARCE = 20_000, 6_000  # KV blocks: never short, and short at a full batch
 LOADS = {"070": 0.7, "095": 0.95, "130": 1.3}
