@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,5 +88,5 @@ def _alone(task: Task, file: Path, keep: Path | None) -> dict[str, Any]:
     return {"key": task.key, **parameters(task), **dead}
 
 
-def _run_alone(task: Task, file: str, keep: Path | None, answer: Any) -> None:
+def _run_alone(task: Task, file: str, keep: Path | None, answer: Connection[dict[str, Any], None]) -> None:
     answer.send(run_task(task, workers.load(file), keep))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,7 +71,7 @@ def check(header: Header, tables: Mapping[str, pd.DataFrame], where: str) -> Non
 @dataclass(frozen=True, slots=True)
 class _Problem:
     column: str
-    bad: Any  # boolean mask over the rows
+    bad: pd.Series  # boolean mask over the rows
     what: str
     remedy: str = "correct the row or remove it"
 
