@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from driftsim.calibration.calibrate import calibrate as fit_runs
-from driftsim.calibration.calibrate import fit_profile
 from driftsim.calibration.coverage import extrapolation_warnings
 from driftsim.calibration.runs import Run
 from driftsim.comparison import report
@@ -217,11 +216,12 @@ def simulate_scenario(file: Path | str) -> tuple[Trace, ScenarioSpec, list[str]]
     >>> spec.policy, len(trace.finished)
     ('sjf', 360)
     """
-    file = Path(file)
-    spec = load_spec(file)
-    recorded = read(file.parent / spec.trace)
-    known = load_profile(file.parent / spec.profile) if spec.profile else fit_profile(recorded, recorded.digest)
-    trace = run_scenario(build_scenario(spec, known), build_workload(spec, recorded), record_steps=spec.steps)
+    spec = load_spec(Path(file))
+    here = spec.placed(lambda path: str(Path(file).parent / path))
+    recorded = {path: read(path) for path in here.traces}
+    known = load_profile(here.profile) if here.profile else as_profile(None, recorded[here.traces[0]])
+    workload = build_workload(here, recorded.__getitem__)
+    trace = run_scenario(build_scenario(spec, known), workload, record_steps=spec.steps)
     return trace, spec, [*known.warnings, *extrapolation_warnings(known, trace)]
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from hypothesis import strategies as st
 
 from driftsim.latency.profile import Profile
@@ -15,7 +14,8 @@ from driftsim.scheduling.classify import CATEGORIES
 from driftsim.scheduling.policies import POLICIES, STOCK
 from driftsim.trace.header import EngineSettings, Phase, WorkloadInfo
 from driftsim.trace.schema import TIER_NAMES
-from driftsim.workloads.workload import COLUMNS, Workload
+from driftsim.workloads.table import workload_table
+from driftsim.workloads.workload import Workload
 
 
 def engine(**changes: Any) -> EngineSettings:
@@ -48,28 +48,21 @@ def workload(
     """One open phase (unless told otherwise) of requests that are alike but for what is given."""
     count = len(arrivals)
     phases = phases or (Phase(name="only", requests=count),)
-    table = pd.DataFrame(
-        {
-            "request_id": [f"r{row}" for row in range(count)],
-            "tenant": "a",
-            "tier": "standard",
-            "phase": [phase.name for phase in phases for _ in range(phase.requests)],
-            "category": "short_qa",
-            "predicted_category": "short_qa",
-            "prompt_tokens": 8,
-            "prompt_words": 6,
-            "max_tokens": [max(output, 64) for output in outputs],
-            "offset_s": arrivals,
-            "output_tokens": outputs,
-            "output_words": [max(1, round(0.72 * output)) for output in outputs],
-            "stops": False,
-            "source": np.arange(count),
-        }
-        | columns
-    )
-    table["predicted_category_unlabelled"] = columns.get("predicted_category_unlabelled", table["predicted_category"])
+    plain = {
+        "tenant": "a",
+        "category": "short_qa",
+        "predicted_category": "short_qa",
+        "prompt_tokens": 8,
+        "prompt_words": 6,
+        "max_tokens": [max(output, 64) for output in outputs],
+        "offset_s": arrivals,
+        "output_tokens": outputs,
+        "output_words": [max(1, round(0.72 * output)) for output in outputs],
+        "stops": False,
+    }
+    table = workload_table(phases, **plain | columns)
     loop: Literal["open", "closed"] = "closed" if any(phase.kind == "closed" for phase in phases) else "open"
-    return Workload(WorkloadInfo(name="test", loop=loop, phases=phases), table[COLUMNS])
+    return Workload(WorkloadInfo(name="test", loop=loop, phases=phases), table)
 
 
 KINDS: tuple[Literal["open", "after-drain", "closed", "backlog"], ...] = ("open", "after-drain", "closed", "backlog")

@@ -64,7 +64,7 @@ def test_numbers_that_are_equal_give_one_key() -> None:
         ('trace = "t"\npolcy = "fifo"', "polcy: Extra inputs are not permitted"),
         ('trace = "t"\nrate_scale = 0', "rate_scale: Input should be greater than 0"),
         ("trace = ", "not readable as TOML"),
-        ("", "trace: Field required"),
+        ("", "give trace = FOLDER to replay or a table workload to draw"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -92,12 +92,12 @@ def test_switches_reach_the_run(shipped: Path) -> None:
         {"trace": "t", "engine": {"kv_blocks": 77}, "arrivals": {"kind": "closed", "users": 3}, "requests": 20}
     )
     assert build_scenario(spec, profile()).profile.engine.kv_blocks == 77
-    made = build_workload(spec, recorded)
+    made = build_workload(spec, lambda _: recorded)
     assert len(made) == 20
     assert made.info.phases[0].users == 3
     with pytest.raises(ValueError, match="engine: kv_blocks"):
         build_scenario(spec.changed(engine={"kv_blocks": 0}), profile())
     with pytest.raises(ValueError, match="engine: "):
         build_scenario(spec.changed(engine={"kv_block": 5}), profile())
-    other = build_workload(spec.changed(arrivals=None, requests=None, replication=2), recorded)
+    other = build_workload(spec.changed(arrivals=None, requests=None, replication=2), lambda _: recorded)
     assert list(other.table["request_id"]) != list(recorded.requests["request_id"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -180,10 +178,7 @@ def test_a_trace_shares_nothing_with_its_workload() -> None:
     pd.testing.assert_frame_equal(made.table[columns], before)
 
 
-def test_the_requests_of_a_workload_are_as_frozen_as_any() -> None:
+def test_the_requests_of_a_workload_are_like_any() -> None:
     made = workload([0.0, 0.1], [2, 2], prompt_tokens=[40, 8]).requests()(1, 0.1)
     own = Request("r1", made.tenant, made.tier, made.category, 0.1, 8, made.prompt_words, made.max_tokens)
-    assert (made, hash(made), type(made)) == (own, hash(own), Request)
-    assert dataclasses.replace(made, max_tokens=3).max_tokens == 3
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        made.max_tokens = 3  # type: ignore[misc]
+    assert (made, type(made)) == (own, Request)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 
 from driftsim.errors import InputError
 from driftsim.latency.noise import Noise
@@ -25,7 +24,8 @@ from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.header import EngineSettings, Phase, WorkloadInfo
 from driftsim.trace.schema import FINISHED, TIER_NAMES
-from driftsim.workloads.workload import COLUMNS, Workload
+from driftsim.workloads.table import workload_table
+from driftsim.workloads.workload import Workload
 
 ROUNDS = 12  # random workloads
 LONGER = 500  # tokens, that a request turns out to have
@@ -65,12 +65,10 @@ def _workload(random: np.random.Generator) -> Workload:
     count = int(random.integers(5, 60))
     outputs = random.integers(1, 120, count)
     phase = Phase(name="only", requests=count)
-    category = random.choice(CATEGORIES, count)
     table = workload_table(
         [phase],
         tenant=random.choice(["a", "b", "c"], count),
         tier=random.choice(TIER_NAMES, count),
-        phase="only",
         category=random.choice(CATEGORIES, count),
         predicted_category=random.choice(CATEGORIES, count),
         prompt_tokens=random.integers(1, 200, count),
@@ -80,11 +78,8 @@ def _workload(random: np.random.Generator) -> Workload:
         output_tokens=outputs,
         output_words=np.maximum(1, outputs * 3 // 4),
         stops=random.random(count) < 0.7,
-        source=np.arange(count),
     )
-    table["predicted_category_unlabelled"] = table["predicted_category"]
-    phase = Phase(name="only", requests=count)
-    return Workload(WorkloadInfo(name="conformance", phases=(phase,)), table[COLUMNS])
+    return Workload(WorkloadInfo(name="conformance", phases=(phase,)), table)
 
 
 def conformance(kind: str, name: str) -> list[Verdict]:

@@ -1,7 +1,7 @@
 """A run that is written down: everything that determines it, in TOML or JSON, and what it comes to.
 
-A ``Spec`` is named by its key, the hash of everything in it that can change the result; traces and profiles count by
-their content, plug-ins by their source, paths not at all.
+A ``ScenarioSpec`` is named by its key, the hash of everything in it that can change the result; traces and profiles
+count by their content, plug-ins by their source, paths not at all.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from driftsim.errors import InputError
 from driftsim.latency.profile import Profile
@@ -23,55 +24,111 @@ from driftsim.scheduling.estimators import estimator_class
 from driftsim.scheduling.plugins import is_plugin, source_digest
 from driftsim.scheduling.policies import policy_class
 from driftsim.simulation.scenario import Barrier, Scenario
-from driftsim.trace.trace import Trace
-from driftsim.workloads.arrivals import Process, arriving
+from driftsim.trace.trace import Trace, read
+from driftsim.workloads.arrivals import arriving
+from driftsim.workloads.generated import WorkloadSpec
+from driftsim.workloads.processes import Process
 from driftsim.workloads.replay import first, replay, resample
 from driftsim.workloads.workload import Workload
 
-PLACES = {"trace", "profile", "steps"}  # what names a thing, or adds to the output, but does not change the result
-
-
-class Arrivals(Record):
-    """Other arrivals than the recorded ones: those of ``driftsim capture --arrivals``."""
-
-    kind: Literal["poisson", "uniform", "gamma", "closed", "backlog"]
-    rate: float | None = None  # requests / s
-    cv: float = 3.0
-    users: int | None = None
-    think_s: float = 0.0
+PLACES = {"trace", "workload", "profile", "steps"}  # fields that enter the key by digest, or not at all
 
 
 class ScenarioSpec(Record):
     """Everything that determines a simulated run; paths count from the file's folder.
 
-    trace: the run whose requests are replayed. profile: the latency profile; without one it is fitted to the trace's
-    own steps. engine: settings to change, such as ``kv_blocks`` or ``max_num_seqs``. barrier: a table, which may be
-    empty, of the published worker's constants, one batch at a time. requests: only the first so many. replication: 0 is
-    the workload as recorded, any other a block resample of it, drawn by ``seed``, the same for every policy. The other
-    keys are those of ``driftsim compare``, the table ``admission`` those of its switches.
+    >>> ScenarioSpec(trace="run", policy="sjf").model_dump(exclude_defaults=True)
+    {'trace': 'run', 'policy': 'sjf'}
     """
 
-    trace: str
-    profile: str | None = None
-    policy: str = "fifo"
-    estimator: str = "static"
-    admission: Admission = Admission()
-    engine: dict[str, Any] = {}
-    max_in_flight: int | None = Field(default=None, gt=0)
-    refill_lag: bool = True
-    noise: bool = False
-    barrier: Barrier | None = None
-    rate_scale: float = Field(default=1.0, gt=0)
-    arrivals: Arrivals | None = None
-    requests: int | None = Field(default=None, gt=0)
-    replication: int = Field(default=0, ge=0)
-    phase: str = "all"  # that the metrics are over
-    seed: int = 0
-    steps: bool = False  # whether the steps table is written, too
+    trace: str | None = Field(default=None, description="Folder of the recorded run whose requests are replayed.")
+    workload: WorkloadSpec | None = Field(
+        default=None, description="Instead of a trace: arrivals and lengths by law, drawn by seed + replication."
+    )
+    profile: str | None = Field(
+        default=None,
+        description="File of the latency profile; without one, it is fitted to the trace's own steps. A workload needs "
+        "one.",
+    )
+    policy: str = Field(default="fifo", description="Policy that chooses who enters the engine; stock: its own order.")
+    estimator: str = Field(default="static", description="Estimator of output lengths.")
+    admission: Admission = Field(default=Admission(), description="Switches of admission.")
+    engine: dict[str, Any] = Field(
+        default={}, description="Engine settings to change, such as `kv_blocks` or `max_num_seqs`."
+    )
+    max_in_flight: int | None = Field(
+        default=None,
+        gt=0,
+        description="Most requests that the dispatcher lets into the engine at once; none: the engine's slots.",
+        json_schema_extra={"unit": "requests"},
+    )
+    refill_lag: bool = Field(
+        default=True, description="Whether a freed slot is refilled with the profile's lags, as on a real engine."
+    )
+    noise: bool = Field(default=False, description="Whether step times are drawn around the profile's, by the seed.")
+    barrier: Barrier | None = Field(
+        default=None,
+        description="Constants of DriftSched's worker, which serves one batch at a time; the table may be empty. None: "
+        "continuous batching.",
+    )
+    rate_scale: float = Field(default=1.0, gt=0, description="Factor of the arrival rate: 2 halves every gap.")
+    arrivals: Process | None = Field(default=None, description="Other arrivals than the recorded ones.")
+    requests: int | None = Field(
+        default=None,
+        gt=0,
+        description="Number of requests, the first ones of the trace; none: all.",
+        json_schema_extra={"unit": "requests"},
+    )
+    replication: int = Field(
+        default=0,
+        ge=0,
+        description="0 is the trace as recorded; any other number is a block resample of it, drawn by the seed, the "
+        "same for every policy. Of a workload, each number is an independent draw, by seed + replication.",
+    )
+    phase: str = Field(default="all", description="Phase of the workload that the metrics are over.")
+    seed: int = Field(default=0, description="Seed of everything random in the run.")
+    steps: bool = Field(default=False, description="Whether the run's steps are recorded.")
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if (self.trace is None) == (self.workload is None):
+            raise InputError("give trace = FOLDER to replay or a table workload to draw, one of the two")
+        if self.workload is None:
+            return self
+        if self.profile is None:
+            raise InputError("a workload has no steps to fit a profile to; give profile = FILE")
+        others = {"rate_scale": "workload.rate", "requests": "workload.requests", "arrivals": "workload.kind"}
+        for name, instead in others.items():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise InputError(f"{name} changes a recorded trace; set {instead} instead")
+        return self
+
+    @property
+    def traces(self) -> list[str]:
+        """Where the recorded runs are that this one needs."""
+        if self.workload is not None:
+            return self.workload.traces
+        return [] if self.trace is None else [self.trace]
+
+    def placed(self, place: Callable[[str], str]) -> Self:
+        """The same with every path changed by ``place``."""
+        return self.changed(
+            trace=None if self.trace is None else place(self.trace),
+            workload=None if self.workload is None else self.workload.placed(place),
+            profile=None if self.profile is None else place(self.profile),
+        )
+
+    def source_digest(self, digests: Mapping[str, str]) -> str:
+        """What names the requests in a key: the digest of the trace, or of the workload's content.
+
+        ``digests`` are those of the recorded runs, by path.
+        """
+        return digests[str(self.trace)] if self.workload is None else self.workload.digest(digests)
 
     def identity(self, trace_digest: str, profile_digest: str) -> dict[str, Any]:
         """All that can change the result, in plain values; what has its default is left out.
 
+        ``trace_digest`` is the ``source_digest``: a workload stands in the key as a trace does.
         So a switch that is added later leaves old keys as they are; a default that changes takes a new ``key_version``.
         """
         asked = self.model_dump(mode="json", exclude_defaults=True)
@@ -119,14 +176,19 @@ def dump_spec(spec: ScenarioSpec) -> str:
     return json.dumps(spec.model_dump(mode="json", exclude_defaults=True), indent=1, sort_keys=True) + "\n"
 
 
-def build_workload(spec: ScenarioSpec, recorded: Trace) -> Workload:
-    """The requests that ``spec`` runs. Raises ``InputError`` for what the trace cannot give."""
-    made = replay(recorded, spec.rate_scale)
+def build_workload(spec: ScenarioSpec, find: Callable[[str], Trace] = read) -> Workload:
+    """The requests that ``spec`` runs; ``find`` gives the recorded run at a path.
+
+    Raises ``InputError`` for what the traces cannot give.
+    """
+    if spec.workload is not None:
+        return Workload.generated(spec.workload, spec.seed + spec.replication, find)
+    made = replay(find(str(spec.trace)), spec.rate_scale)
     if spec.requests is not None:
         made = first(made, spec.requests)
     made = resample(made, spec.seed, spec.replication)
     if spec.arrivals is not None:
-        made = arriving(made, Process(**spec.arrivals.model_dump()), spec.seed + spec.replication)
+        made = arriving(made, spec.arrivals, spec.seed + spec.replication)
     return made
 
 

@@ -77,11 +77,7 @@ class Recorder:
         """One line that runs ``task`` again; what it needs is written beside the rows."""
         file = self.store.folder / "failed" / f"{task.key}.json"
         file.parent.mkdir(exist_ok=True)
-        spec = task.spec
-        places = {"trace": str(Path(spec.trace).resolve())}
-        if spec.profile:
-            places["profile"] = str(Path(spec.profile).resolve())
-        write_file(file, dump_spec(spec.changed(**places)))
+        write_file(file, dump_spec(task.spec.placed(lambda path: str(Path(path).resolve()))))
         return f"driftsim simulate {file} --out {task.key[:12]}"
 
     def batch(self, left: list[Task]) -> list[Task]:

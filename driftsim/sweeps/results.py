@@ -125,7 +125,7 @@ def paired_change(table: pd.DataFrame, one: Sequence[str], other: Sequence[str],
     column(table, metric)
     left, right = where(table, one), where(table, other)
     fixed = {condition.partition("=")[0].strip() for condition in (*one, *other)}
-    names = [name for name in varying(table) if name not in fixed] or ["trace"]
+    names = [name for name in varying(table) if name not in fixed] or ["trace_digest"]
     pairs = left.merge(right, on=names, suffixes=("_one", "_other"))
     if pairs.empty:
         raise InputError(f"no runs of {', '.join(one)} and {', '.join(other)} that are alike otherwise")

@@ -23,7 +23,7 @@ from driftsim.workloads.workload import Workload
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A run to do: its key, what it is, and the digests of what it needs."""
+    """A run to do: its key, what it is, and the digests of what it needs; a workload's stands for a trace's."""
 
     key: str
     spec: ScenarioSpec
@@ -37,7 +37,8 @@ class Inputs:
 
     traces: dict[str, Trace] = field(default_factory=dict)
     profiles: dict[str, Profile] = field(default_factory=dict)
-    places: dict[tuple[str, str | None], tuple[str, str]] = field(default_factory=dict)  # (trace, profile) -> digests
+    digests: dict[str, str] = field(default_factory=dict)  # of the traces, by path
+    fits: dict[tuple[str | None, str | None], str] = field(default_factory=dict)  # (trace, profile) -> profile's digest
     _workloads: dict[Any, Workload] = field(default_factory=dict)
 
     def workload(self, task: Task) -> Workload:
@@ -46,36 +47,39 @@ class Inputs:
         if name not in self._workloads:
             if len(self._workloads) >= 8:
                 self._workloads.pop(next(iter(self._workloads)))
-            self._workloads[name] = build_workload(task.spec, self.traces[task.trace])
+            self._workloads[name] = build_workload(task.spec, lambda path: self.traces[self.digests[path]])
         return self._workloads[name]
 
 
 def plan(specs: Sequence[ScenarioSpec]) -> tuple[list[Task], Inputs]:
     """The runs of ``specs``, each once, and what they need. Raises ``InputError`` where a trace or profile lacks."""
     inputs = Inputs()
-    traces: dict[str, str] = {}
     tasks: dict[str, Task] = {}
     for spec in specs:
-        if spec.trace not in traces:
-            recorded = read(spec.trace)
-            traces[spec.trace] = digest(spec.trace)
-            inputs.traces[traces[spec.trace]] = recorded
+        for path in spec.traces:
+            if path not in inputs.digests:
+                recorded = read(path)
+                inputs.digests[path] = digest(path)
+                inputs.traces[inputs.digests[path]] = recorded
         place = (spec.trace, spec.profile)
-        if place not in inputs.places:
-            trace = traces[spec.trace]
-            made = load_profile(spec.profile) if spec.profile else fit_profile(inputs.traces[trace], trace)
-            inputs.places[place] = (trace, made.digest)
-            inputs.profiles[made.digest] = made
+        if place not in inputs.fits:
+            if spec.profile is not None:
+                profile = load_profile(spec.profile)
+            else:
+                trace = inputs.digests[str(spec.trace)]
+                profile = fit_profile(inputs.traces[trace], trace)
+            inputs.fits[place] = profile.digest
+            inputs.profiles[profile.digest] = profile
         policy_class(spec.policy)
         estimator_class(spec.estimator)
         key = spec_key(spec, inputs)
-        tasks.setdefault(key, Task(key, spec, *inputs.places[place]))
+        tasks.setdefault(key, Task(key, spec, spec.source_digest(inputs.digests), inputs.fits[place]))
     return sorted(tasks.values(), key=workload_name), inputs  # a workload's runs in a row, so that it is made once
 
 
 def spec_key(spec: ScenarioSpec, inputs: Inputs) -> str:
-    """The key of ``spec``, whose trace and profile are among ``inputs``."""
-    return spec.key(*inputs.places[spec.trace, spec.profile])
+    """The key of ``spec``, whose traces and profile are among ``inputs``."""
+    return spec.key(spec.source_digest(inputs.digests), inputs.fits[spec.trace, spec.profile])
 
 
 def workload_name(task: Task) -> tuple[Any, ...]:
@@ -116,7 +120,8 @@ def parameters(task: Task) -> dict[str, Any]:
         "profile_digest": task.profile,
         "driftsim_version": __version__,
     }
-    for name, value in task.spec.model_dump(mode="json").items():
+    unused = {} if task.spec.workload is None else {"workload": task.spec.workload.unused}
+    for name, value in task.spec.model_dump(mode="json", exclude=unused).items():
         if name in ("profile", "steps"):
             continue
         found |= dict(_flat(name, value))
@@ -124,11 +129,22 @@ def parameters(task: Task) -> dict[str, Any]:
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The plain values below ``value``, by dotted name; tenants by theirs. Other lists are left out."""
+    if name == "workload.tenants":
+        value = _by_label(value)
     if isinstance(value, dict):
         for below, inner in value.items():
             yield from _flat(f"{name}.{below}", inner)
     elif value is not None and not isinstance(value, list | tuple):
         yield name, value
+
+
+def _by_label(tenants: list[dict[str, Any]]) -> dict[str, Any]:
+    names = [tenant["name"] for tenant in tenants]
+    return {
+        name if names.count(name) == 1 else f"{name}/{tenant['category']}": tenant
+        for name, tenant in zip(names, tenants, strict=True)
+    }
 
 
 def _metrics(trace: Trace, spec: ScenarioSpec) -> dict[str, Any]:

@@ -1,19 +1,18 @@
-"""Arrival processes say when requests arrive."""
+"""Arrivals say when the requests of a workload arrive, phase by phase, some of them on departures."""
 
 from __future__ import annotations
 
 import heapq
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Literal
 
-import numpy as np
-
-from driftsim.errors import InputError
-from driftsim.trace.header import Phase, WorkloadInfo
-from driftsim.workloads.kinds import ArrivalKind
+from driftsim.trace.header import WorkloadInfo
+from driftsim.workloads.processes import Process
 from driftsim.workloads.workload import Workload, stream
+
+__all__ = ["Arrivals", "Process", "arriving"]
 
 
 class Arrivals:
@@ -104,50 +103,11 @@ class Arrivals:
         self._look_ahead()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Process:
-    """How requests arrive.
-
-    ``poisson``, ``uniform`` (gaps of 0.5 to 1.5 of the mean) and ``gamma`` (bursty, gaps with coefficient of variation
-    ``cv``) at ``rate`` requests a second; ``closed``: each of ``users`` waits for an answer and ``think_s`` before the
-    next request; ``backlog``: all at time 0.
-    """
-
-    kind: ArrivalKind
-    rate: float | None = None  # requests / s
-    cv: float = 3.0
-    users: int | None = None
-    think_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        open_loop = self.kind in ("poisson", "uniform", "gamma")
-        if open_loop != (self.rate is not None) or (self.rate is not None and not 0 < self.rate < 1e9):
-            raise InputError(f"{self.kind} arrivals need {'a rate above 0' if open_loop else 'no rate'}")
-        if (self.kind == "closed") != (self.users is not None) or (self.users is not None and self.users < 1):
-            raise InputError(f"{self.kind} arrivals need {'at least 1 user' if self.kind == 'closed' else 'no users'}")
-        if not self.cv > 0 or not self.think_s >= 0:
-            raise InputError(f"cv must be above 0 and the think time not negative, got {self.cv} and {self.think_s}")
-
-    def offsets(self, count: int, random: np.random.Generator) -> np.ndarray:
-        """Arrival times of ``count`` requests, seconds since the phase began; zeros where nothing paces them."""
-        if self.rate is None:
-            return np.zeros(count)
-        draws = {
-            "poisson": lambda: random.exponential(1.0, count),
-            "uniform": lambda: random.uniform(0.5, 1.5, count),
-            "gamma": lambda: random.gamma(1 / self.cv**2, self.cv**2, count),
-        }
-        return np.asarray(np.cumsum(draws[self.kind]() / self.rate))
-
-
 def arriving(workload: Workload, process: Process, seed: int) -> Workload:
     """The requests of ``workload``, in their order, in one phase with arrivals by ``process``."""
-    kind: Any = process.kind if process.kind in ("closed", "backlog") else "open"
-    phase = Phase(
-        name=process.kind, kind=kind, requests=len(workload), users=process.users or 0, think_s=process.think_s
-    )
+    phase = process.phase(len(workload))
     offsets = process.offsets(len(workload), stream(seed, "arrivals"))
-    loop: Any = "closed" if process.kind == "closed" else "open"
+    loop: Literal["open", "closed"] = "closed" if phase.kind == "closed" else "open"
     return replace(
         workload,
         info=WorkloadInfo(name=f"{workload.info.name}, {process.kind}", loop=loop, phases=(phase,)),

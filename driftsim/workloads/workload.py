@@ -1,58 +1,66 @@
 """A workload is a list of phases and the requests in them; what each request will turn out to be travels beside it.
 
 The same object drives simulation and capture. ``Arrivals`` says when each request arrives; it is told the time and of
-every departure, because a phase may wait for the system to drain and a closed phase for its users. A trace is replayed
-here; the reference's workload is in ``reference``, one from a file of prompts in ``prompts``.
+every departure, because a phase may wait for the system to drain and a closed phase for its users. A workload is drawn
+here; ``replay`` makes one of a trace, ``driftsched`` the published one, ``prompts`` one of a file of prompts.
 """
 
 from __future__ import annotations
 
-import zlib
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import Any, Self, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
 
 from driftsim.errors import InputError
 from driftsim.request import Request, Tier
-from driftsim.scheduling.classify import CATEGORIES, known_category, predict_category, strip_label
+from driftsim.scheduling.classify import CATEGORIES, known_category
 from driftsim.trace.header import WorkloadInfo
 from driftsim.trace.schema import OFFERED
 from driftsim.trace.tables import typed
+from driftsim.trace.trace import Trace, read
+from driftsim.workloads.generated import Tenant, WorkloadSpec, generate
+from driftsim.workloads.lengths import Lengths
+from driftsim.workloads.processes import Pace, Process
+from driftsim.workloads.table import COLUMNS, described, stream, workload_table
 
-# Columns of a workload's table. output_* are the truth, NA where nobody knows it yet; offset_s counts from the
-# phase's start; ``stops`` tells that it ends by itself, not at a limit; ``source`` is the row of the recorded request
-# that this one is or was resampled from.
-COLUMNS = [
-    "request_id",
-    "tenant",
-    "tier",
-    "phase",
-    "category",
-    "predicted_category",
-    "predicted_category_unlabelled",
-    "prompt_tokens",
-    "prompt_words",
-    "max_tokens",
-    "offset_s",
-    "output_tokens",
-    "output_words",
-    "stops",
-    "source",
-]
+__all__ = ["COLUMNS", "Workload", "described", "stream", "workload_table"]
+HTML_ROWS = 10  # requests that a notebook shows
+NAMED = 5  # tenants that a line names
 
 
-def stream(seed: int, name: str) -> np.random.Generator:
-    """The random stream ``name`` of ``seed``: changing how one stream is used leaves the others alone."""
-    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+class Offered(TypedDict, total=False):
+    """What the requests of a drawn workload are made of; see ``WorkloadSpec``."""
+
+    prompt_tokens: int | Lengths
+    output_tokens: int | Lengths
+    trace: Trace | Path | str
+    max_tokens: int
 
 
-@dataclass(frozen=True, eq=False)
+class Rows(Offered, total=False):
+    """The same, and the tenants who share its arrivals."""
+
+    tenants: Sequence[Tenant]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Workload:
-    """Requests in order of arrival, phase by phase; ``table`` has ``COLUMNS``, ``prompts`` the texts where known."""
+    """Requests in order of arrival, phase by phase; ``table`` has ``COLUMNS``, ``prompts`` the texts where known.
+
+    A trace gives one by ``replay``. Without a trace, a workload is drawn: lengths are whole numbers or ``Lengths``, the
+    same ``seed`` gives the same one, and arrivals and lengths are random streams of their own. ``max_tokens`` is, if
+    not given, the longest output of the tenant, so that it tells nothing about a single request. Words are unknown.
+
+    >>> Workload.poisson(rate=2.0, requests=500, prompt_tokens=500, output_tokens=200, seed=0)
+    poisson: 500 requests in 1 phase, 1.98 requests/s; tenant default
+    """
 
     info: WorkloadInfo
     table: pd.DataFrame
@@ -65,6 +73,127 @@ class Workload:
         found = [name for name, count in zip(names, counted, strict=True) for _ in range(count)]
         if len(set(names)) < len(names) or list(self.table["phase"]) != found:
             raise InputError(f"workload rows must stand phase by phase, with the phases' counts {counted}")
+
+    @classmethod
+    def generated(cls, spec: WorkloadSpec, seed: int = 0, find: Callable[[str], Trace] = read) -> Self:
+        """The workload that ``spec`` describes; ``find`` reads the runs that it draws from. Raises ``InputError``."""
+        return cls(*generate(spec, seed, find))
+
+    @classmethod
+    def poisson(cls, *, rate: float, requests: int, seed: int = 0, **rows: Unpack[Rows]) -> Self:
+        """Poisson arrivals at ``rate`` requests a second."""
+        return cls._drawn(seed, rows, kind="poisson", rate=rate, requests=requests)
+
+    @classmethod
+    def gamma(cls, *, rate: float, requests: int, cv: float = 3.0, seed: int = 0, **rows: Unpack[Rows]) -> Self:
+        """Bursty arrivals: gaps by a gamma law whose coefficient of variation is ``cv``.
+
+        >>> short = Lengths(kind="uniform", high=9)
+        >>> Workload.gamma(rate=2.0, cv=2.0, requests=9, prompt_tokens=50, output_tokens=short)
+        gamma: 9 requests in 1 phase, 6.24 requests/s; tenant default
+        """
+        return cls._drawn(seed, rows, kind="gamma", rate=rate, requests=requests, cv=cv)
+
+    @classmethod
+    def mmpp(
+        cls, *, rate: float, requests: int, burst_factor: float = 4.0, burst_s: float = 10.0, calm_s: float = 50.0,
+        seed: int = 0, **rows: Unpack[Rows],
+    ) -> Self:  # fmt: skip
+        """Bursts of ``burst_s`` seconds (mean), ``calm_s`` apart, at ``burst_factor`` times the long-run ``rate``."""
+        bursts = {"burst_factor": burst_factor, "burst_s": burst_s, "calm_s": calm_s}
+        return cls._drawn(seed, rows, kind="mmpp", rate=rate, requests=requests, **bursts)
+
+    @classmethod
+    def diurnal(
+        cls, *, rate: float, requests: int, amplitude: float = 0.5, period_s: float = 86_400.0, seed: int = 0,
+        **rows: Unpack[Rows],
+    ) -> Self:  # fmt: skip
+        """Poisson arrivals whose rate swings by ``amplitude`` around the mean ``rate`` every ``period_s`` seconds."""
+        swing = {"amplitude": amplitude, "period_s": period_s}
+        return cls._drawn(seed, rows, kind="diurnal", rate=rate, requests=requests, **swing)
+
+    @classmethod
+    def closed(cls, *, users: int, requests: int, think_s: float = 0.0, seed: int = 0, **rows: Unpack[Rows]) -> Self:
+        """Each of ``users`` sends, waits for the answer, thinks for ``think_s`` seconds and sends the next."""
+        return cls._drawn(seed, rows, kind="closed", users=users, requests=requests, think_s=think_s)
+
+    @classmethod
+    def backlog(cls, *, requests: int, seed: int = 0, **rows: Unpack[Rows]) -> Self:
+        """All requests are there at time 0."""
+        return cls._drawn(seed, rows, kind="backlog", requests=requests)
+
+    @classmethod
+    def from_trace(
+        cls, trace: Trace | Path | str, *, requests: int, arrivals: Process, seed: int = 0,
+        max_tokens: int | None = None, tenants: Sequence[Tenant] = (),
+    ) -> Self:  # fmt: skip
+        """Capture small, simulate large: requests of ``trace``, drawn with replacement, that arrive by ``arrivals``.
+
+        Prompt, limit, output, category, tenant and tier are drawn together. The trace's own arrivals: ``replay``.
+
+        >>> Workload.from_trace("traces/smollm2-cpu-drift", requests=5000, arrivals=Process(kind="poisson", rate=2.0))
+        poisson: 5000 requests in 1 phase, 1.98 requests/s; tenants batch 36 %, premium 35 %, standard 30 %
+        """
+        rows = {"trace": trace, "max_tokens": max_tokens, "tenants": tenants}
+        return cls._drawn(seed, rows, requests=requests, **_pace(arrivals))
+
+    @classmethod
+    def mixed(
+        cls, *, tenants: Sequence[Tenant], requests: int | None = None, arrivals: Process | None = None, seed: int = 0,
+        **rows: Unpack[Offered],
+    ) -> Self:  # fmt: skip
+        """Several tenants who share ``arrivals`` or bring their own: the first ``requests`` of all, in order of time.
+
+        >>> chat = Tenant(name="chat", tier="premium", rate=2.0, output_tokens=Lengths(kind="geometric", mean=150))
+        >>> jobs = Tenant(name="jobs", tier="batch", arrivals=Process(kind="backlog"), requests=50, output_tokens=400)
+        >>> Workload.mixed(tenants=[chat, jobs], requests=250, prompt_tokens=300)
+        mixed: 250 requests in 1 phase, 2.75 requests/s; tenants chat 80 %, jobs 20 %
+        """
+        return cls._drawn(seed, rows, tenants=tenants, requests=requests, **_pace(arrivals))
+
+    @classmethod
+    def _drawn(cls, seed: int, rows: Mapping[str, Any], **pace: Any) -> Self:
+        """What ``rows`` and ``pace``, keys of a ``WorkloadSpec``, describe; a run may be in memory only."""
+        values = {name: value for name, value in ({**rows, **pace}).items() if value is not None}
+        memory = values.get("trace")
+        if not isinstance(memory, Trace):
+            return cls.generated(WorkloadSpec.of(values), seed)
+        spec = WorkloadSpec.of(values | {"trace": memory.name})
+        return cls.generated(spec, seed, lambda place: memory if place == memory.name else read(place))
+
+    def __repr__(self) -> str:
+        phases = self.info.phases
+        counts = f"{len(self):d} requests in {len(phases)} phase{'s' * (len(phases) != 1)}"
+        return f"{self.info.name}: {', '.join([counts, *self._paces()])}; {self._tenants()}"
+
+    def _paces(self) -> list[str]:
+        """How fast requests come, in words: a rate for all open phases, users, a backlog."""
+        ends = np.cumsum([phase.requests for phase in self.info.phases])
+        offsets = self.table["offset_s"].to_numpy(dtype=float)
+        paced = [
+            (phase.requests, offsets[end - 1] + phase.pause_s)
+            for phase, end in zip(self.info.phases, ends, strict=True)
+            if phase.kind in ("open", "after-drain")
+        ]
+        requests, seconds = sum(count for count, _ in paced), sum(span for _, span in paced)
+        found = [f"{requests / seconds:.3g} requests/s"] if seconds else []
+        found += [f"{phase.users} users" for phase in self.info.phases if phase.kind == "closed"]
+        return found + ["a backlog"] * any(phase.kind == "backlog" for phase in self.info.phases)
+
+    def _tenants(self) -> str:
+        shares = self.table["tenant"].value_counts(normalize=True)
+        if len(shares) == 1:
+            return f"tenant {shares.index[0]}"
+        named = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.head(NAMED).items())
+        return f"tenants {named}" + (f" and {len(shares) - NAMED} more" if len(shares) > NAMED else "")
+
+    def _repr_html_(self) -> str:
+        table = self.table.head(HTML_ROWS).to_html(index=False, float_format=lambda value: f"{value:.4g}")
+        return f"<p>{escape(repr(self))}</p>{table}"
+
+    def frame(self) -> pd.DataFrame:
+        """The requests, a row each, in the columns of ``COLUMNS``."""
+        return self.table
 
     def __len__(self) -> int:
         return len(self.table)
@@ -115,15 +244,5 @@ class Workload:
         return build
 
 
-def described(table: pd.DataFrame, prompts: Sequence[str], count_tokens: Callable[[str], int]) -> pd.DataFrame:
-    """``table`` with all of ``COLUMNS``: what can be told from ``prompts`` before an engine served them.
-
-    ``count_tokens`` counts a prompt as the engine will see it. Output lengths are unknown, NA.
-    """
-    table["predicted_category"] = [predict_category(prompt) for prompt in prompts]
-    table["predicted_category_unlabelled"] = [predict_category(strip_label(prompt)) for prompt in prompts]
-    table["prompt_tokens"] = [count_tokens(prompt) for prompt in prompts]
-    table["prompt_words"] = [len(prompt.split()) for prompt in prompts]
-    table[["output_tokens", "output_words", "stops"]] = pd.NA
-    table["source"] = np.arange(len(table))
-    return table[COLUMNS]
+def _pace(arrivals: Process | None) -> dict[str, Any]:
+    return {} if arrivals is None else {name: getattr(arrivals, name) for name in ("kind", *Pace.model_fields)}

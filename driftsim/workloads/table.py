@@ -1,0 +1,83 @@
+"""The table of a workload: one row a request, fifteen columns, of which most have a plain value."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from driftsim.scheduling.classify import predict_category, strip_label
+from driftsim.trace.header import Phase
+
+# Columns of a workload's table. output_* are the truth, NA where nobody knows it yet; offset_s counts from the
+# phase's start; ``stops`` tells that it ends by itself, not at a limit; ``source`` is the row of the recorded request
+# that this one is, was resampled from or drawn from, -1 where there is none.
+COLUMNS = [
+    "request_id",
+    "tenant",
+    "tier",
+    "phase",
+    "category",
+    "predicted_category",
+    "predicted_category_unlabelled",
+    "prompt_tokens",
+    "prompt_words",
+    "max_tokens",
+    "offset_s",
+    "output_tokens",
+    "output_words",
+    "stops",
+    "source",
+]
+
+
+def stream(seed: int, name: str) -> np.random.Generator:
+    """The random stream ``name`` of ``seed``: changing how one stream is used leaves the others alone."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+def workload_table(phases: Sequence[Phase], **columns: Any) -> pd.DataFrame:
+    """The table of a workload whose ``phases`` count the rows; ``columns`` are values by row, or one for all.
+
+    What is left out: ids ``r0``, ``r1`` ..., one tenant of tier standard, no category, all at the phase's start,
+    predictions that are right, words that are unknown, outputs that end by themselves. Lengths and limit have none.
+
+    >>> table = workload_table([Phase(name="only", requests=2)], prompt_tokens=9, max_tokens=64, output_tokens=[3, 5])
+    >>> list(table["request_id"]), list(table.columns) == COLUMNS
+    (['r0', 'r1'], True)
+    """
+    count = sum(phase.requests for phase in phases)
+    category = columns.get("category")
+    predicted = columns.get("predicted_category", category)
+    plain: dict[str, Any] = {
+        "request_id": [f"r{row}" for row in range(count)],
+        "tenant": "default",
+        "tier": "standard",
+        "phase": [phase.name for phase in phases for _ in range(phase.requests)],
+        "category": category,
+        "predicted_category": predicted,
+        "predicted_category_unlabelled": predicted,
+        "prompt_words": pd.NA,
+        "offset_s": 0.0,
+        "output_words": pd.NA,
+        "stops": True,
+        "source": np.arange(count),
+    }
+    return pd.DataFrame(plain | columns, index=pd.RangeIndex(count))[COLUMNS]
+
+
+def described(table: pd.DataFrame, prompts: Sequence[str], count_tokens: Callable[[str], int]) -> pd.DataFrame:
+    """``table`` with all of ``COLUMNS``: what can be told from ``prompts`` before an engine served them.
+
+    ``count_tokens`` counts a prompt as the engine will see it. Output lengths are unknown, NA.
+    """
+    table["predicted_category"] = [predict_category(prompt) for prompt in prompts]
+    table["predicted_category_unlabelled"] = [predict_category(strip_label(prompt)) for prompt in prompts]
+    table["prompt_tokens"] = [count_tokens(prompt) for prompt in prompts]
+    table["prompt_words"] = [len(prompt.split()) for prompt in prompts]
+    table[["output_tokens", "output_words", "stops"]] = pd.NA
+    table["source"] = np.arange(len(table))
+    return table[COLUMNS]
