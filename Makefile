@@ -2,14 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SOURCES := driftsim tests experiments notebooks docs examples
+SPELLED := $(SOURCES) traces *.md
 
-.PHONY: help demo test lint check wheel live bench paper experiments clean
+.PHONY: help demo test lint check docs wheel live bench paper experiments clean
 
 help:
 	@echo "make demo   compare the schedulers on a recorded trace; writes out/demo/report.html"
 	@echo "make test   the tests, without vLLM"
 	@echo "make check  the gate: have latency or error become worse than the baseline says?"
-	@echo "make lint   ruff and mypy --strict"
+	@echo "make lint   ruff, mypy --strict and spelling"
+	@echo "make docs   the documentation as a site, into out/docs"
 	@echo "make experiments  remake what experiments/ stores and the generated tables of the READMEs"
 	@echo "make bench  how fast the simulator is; QUICK=1 takes a minute"
 	@echo "make paper  the published study, every table and figure; SEEDS=3 takes a minute, into out/paper-3"
@@ -24,12 +27,17 @@ test: .venv/test
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: .venv/test
-	$(BIN)/ruff check driftsim tests experiments notebooks
-	$(BIN)/ruff format --check driftsim tests experiments notebooks
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
+	$(BIN)/codespell $(SPELLED)
 
 check: .venv/core
 	$(BIN)/driftsim check --baseline experiments/gate/baseline.json
+
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open out/docs/index.html"
 
 wheel: .venv/made
 	rm -rf build out/dist out/wheel
@@ -66,6 +74,10 @@ clean:
 
 .venv/test: pyproject.toml .venv/made
 	$(PIP) --editable '.[test]'
+	@touch .venv/core $@
+
+.venv/docs: pyproject.toml .venv/made
+	$(PIP) --editable '.[docs]'
 	@touch .venv/core $@
 
 # Other simulators, to be timed beside ours; one that does not install is left out and said so.

@@ -1,4 +1,4 @@
-"""Remake what is stored under experiments/, and the parts of README.md and traces/README.md that code produces.
+"""Remake what is stored under experiments/ and examples/, and the parts of the READMEs and of docs/ that code produces.
 
 python -m experiments.remake            # all of it
 python -m experiments.remake --blocks   # only rewrite the blocks from what is stored
@@ -14,11 +14,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from driftsim.trace.trace import Trace, read
+from driftsim import Trace, read
 from experiments import (
     accuracy,
     capture_overhead,
@@ -33,9 +35,7 @@ from experiments.speed import document as speed
 
 ROOT = estimation_error.ROOT
 DEMO = ROOT / "experiments" / "which_scheduler"
-DOCUMENTS = tuple(
-    ROOT / name for name in ("README.md", "traces/README.md", "experiments/README.md", "experiments/paper/README.md")
-)
+EXAMPLES = tuple(sorted((ROOT / "examples").glob("*.py")))
 KEPT = ("rows.csv", "comparison.json", "e2e_by_scheduler.svg", "e2e_by_scheduler.png")
 
 
@@ -49,8 +49,17 @@ def main() -> None:
         measured_policies.main()
         accuracy.main()
         first_principles.main()
-    for file in DOCUMENTS:
+        for script in EXAMPLES:
+            script.with_suffix(".out").write_text(example_output(script))
+    for file in documents():
         file.write_text(with_blocks(file.read_text()))
+
+
+def documents() -> list[Path]:
+    """Every page that holds a block which is made here."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    pages += [ROOT / name / "README.md" for name in ("traces", "experiments", "experiments/paper", "examples")]
+    return sorted(page for page in pages if any(f"<!-- {name} -->" in page.read_text() for name in BLOCKS))
 
 
 def run_demo() -> None:
@@ -77,6 +86,35 @@ def with_blocks(text: str) -> str:
 def demo_block() -> str:
     """What the demo prints."""
     return f"```text\n{(DEMO / 'table.txt').read_text()}```\n"
+
+
+def short_demo_block() -> str:
+    """Five rows of what the demo prints, one for each policy: the better of its two estimators by mean E2E."""
+    rows = pd.read_csv(DEMO / "rows.csv")
+    lines = [
+        "| policy | estimates | mean E2E, s | against FIFO | median E2E, s | P99 E2E, s | mean TTFT, s |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    for policy in ("fifo", "priority", "weighted", "sjf", "aging"):
+        row = rows[rows["policy"] == policy].sort_values("e2e_mean_s", kind="stable").iloc[0]
+        half = 50 * (row["e2e_mean_vs_fifo_high"] - row["e2e_mean_vs_fifo_low"])
+        change = f"{100 * row['e2e_mean_vs_fifo']:+.1f} ± {half:.1f} %" if half else ""
+        cells = [policy, row["estimator"], f"{row['e2e_mean_s']:.1f}", change]
+        cells += [f"{row[name]:.1f}" for name in ("e2e_p50_s", "e2e_p99_s", "ttft_mean_s")]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def example_output(script: Path) -> str:
+    """What an example prints."""
+    command = [sys.executable, str(script.relative_to(ROOT))]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT).stdout
+
+
+def example_block(script: Path) -> str:
+    """An example and what it prints."""
+    code = script.read_text().split('"""\n', 1)[1].lstrip()
+    return f"```python\n{code}```\n\n```text\n{script.with_suffix('.out').read_text()}```\n"
 
 
 def answer_block() -> str:
@@ -125,8 +163,9 @@ def traces_block() -> str:
     return "\n".join(lines) + "\n"
 
 
-BLOCKS = {
+BLOCKS: dict[str, Callable[[], str]] = {
     "demo": demo_block,
+    "demo-short": short_demo_block,
     "answer": answer_block,
     "errors": error_block,
     "traces": traces_block,
@@ -146,7 +185,7 @@ BLOCKS = {
     "paper-answers": paper.answers_block,
     "paper-real": paper.real_block,
     "paper-estimators": paper.estimators_block,
-}
+} | {f"example-{script.stem}": partial(example_block, script) for script in EXAMPLES}
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,36 @@
+"""The examples: each prints what lies beside it, in a few lines and in a few seconds."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import pytest
+
+from experiments import remake
+
+SECONDS = 10  # of CPU: a wall clock would measure who else is on the machine
+
+
+@pytest.mark.parametrize("script", remake.EXAMPLES, ids=lambda script: script.stem)
+def test_an_example_prints_what_lies_beside_it(script: Path) -> None:
+    begun = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert remake.example_output(script) == script.with_suffix(".out").read_text()
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert ended.ru_utime + ended.ru_stime - begun.ru_utime - begun.ru_stime < SECONDS
+
+
+@pytest.mark.parametrize("script", remake.EXAMPLES, ids=lambda script: script.stem)
+def test_an_example_is_short_and_uses_the_front_door_alone(script: Path) -> None:
+    code = script.read_text()
+    assert code.startswith('"""')
+    lines = [line for line in code.splitlines() if line.strip()]
+    assert 8 <= len(lines) <= 20
+    assert "import driftsim as ds" in lines
+    assert "from driftsim" not in code
+
+
+def test_there_are_six_and_the_readme_names_each() -> None:
+    text = (remake.ROOT / "examples" / "README.md").read_text()
+    assert len(remake.EXAMPLES) == 6
+    assert all(f"[{script.name}]({script.name})" in text for script in remake.EXAMPLES)
