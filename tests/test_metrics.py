@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from driftsim import metrics
 from driftsim.errors import TraceError
-from driftsim.scheduling.accounting import Accounting, Unit
+from driftsim.scheduling.accounting import Accounting
 from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.names import Unit
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.header import Phase

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -156,16 +155,14 @@ def test_the_live_tests_are_collected_where_vllm_is_not_installed(tmp_path: Path
     assert run.returncode == 0, run.stdout[-2000:]
 
 
-def test_help_answers_in_under_half_a_second() -> None:
-    def seconds() -> float:
-        start = time.perf_counter()
-        run = subprocess.run(
-            [sys.executable, "-m", "driftsim.cli", "--help"], capture_output=True, text=True, check=True
-        )
-        assert "compare" in run.stdout
-        return time.perf_counter() - start
-
-    assert min(seconds() for _ in range(3)) < 0.5
+def test_help_loads_no_heavy_library() -> None:
+    """So that it answers at once, on a busy machine too."""
+    code = (
+        "import sys; from driftsim.cli.app import app; import typer; typer.main.get_command(app)\n"
+        "print(sorted({'matplotlib', 'numpy', 'pandas', 'pydantic', 'scipy', 'simpy'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
 
 
 def test_adding_a_policy_takes_a_class_and_one_line() -> None:

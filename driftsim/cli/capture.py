@@ -12,7 +12,7 @@ from driftsim.cli.options import names, refuse
 from driftsim.cli.terminal import progress
 from driftsim.errors import InputError, RunError
 from driftsim.live.kinds import CapTable, EngineKind, WorkloadName
-from driftsim.scheduling.accounting import Unit
+from driftsim.scheduling.names import Unit
 from driftsim.workloads.kinds import ArrivalKind
 
 

@@ -11,8 +11,7 @@ from driftsim.cli.effects import print_effects
 from driftsim.cli.options import AsJson, names, others, refuse
 from driftsim.cli.terminal import progress, wide_console
 from driftsim.errors import InputError
-from driftsim.scheduling.accounting import Unit
-from driftsim.scheduling.admission import DRIFTSCHED_SAFETY, Admission, Base, Estimates, Feedback, Label
+from driftsim.scheduling.names import Base, Estimates, Feedback, Label, Unit
 from driftsim.scheduling.policies import POLICIES, STOCK
 from driftsim.simulation.names import EngineName
 
@@ -62,6 +61,8 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Folder for rows.csv, figures and report.html.")] = None,
 ) -> None:
     """Replay a trace under each scheduler, with and without bias correction, and show what each does."""
+    from driftsim.scheduling.admission import DRIFTSCHED_SAFETY, Admission
+
     if measured:
         kept = ("traces", "measured", "as_json")
         refuse(context, "--measured compares captured runs as they are", *others(context, *kept))

@@ -8,17 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from driftsim.errors import InputError
+from driftsim.scheduling.names import Unit
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-Unit = Literal["tokenizer", "whitespace"]
 
 
 def count_words(text: str) -> int:

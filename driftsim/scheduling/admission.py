@@ -9,20 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from driftsim.errors import InputError
 from driftsim.records import Record
 from driftsim.request import Job, Request, Tier
-from driftsim.scheduling.accounting import Accounting, Unit
+from driftsim.scheduling.accounting import Accounting
 from driftsim.scheduling.classify import FALLBACK
+from driftsim.scheduling.names import Base, Estimates, Feedback, Label, Unit
 
-Label = Literal["seen", "stripped"]
-Base = Literal["reference", "caps", "fit"]
-Feedback = Literal["base", "estimate"]
-Estimates = Literal["frozen", "refreshed"]
 DRIFTSCHED_BASE: Mapping[str, float] = MappingProxyType(
     {"short_qa": 64.0, "summary": 256.0, "technical": 384.0, "report": 512.0}
 )
