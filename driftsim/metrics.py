@@ -16,7 +16,7 @@ from scipy.stats import kendalltau
 from driftsim.errors import TraceError
 from driftsim.scheduling.accounting import Accounting
 from driftsim.scheduling.admission import Admission
-from driftsim.trace.schema import TIER_NAMES
+from driftsim.trace.schema import FINISHED, TIER_NAMES
 from driftsim.trace.trace import Trace
 
 FEWEST_FOR_P99 = 300
@@ -135,6 +135,12 @@ def service_start(rows: Rows) -> np.ndarray:
     return np.where(np.isnan(scheduled), dispatched, scheduled)
 
 
+def is_finished(rows: Rows) -> Any:
+    """Which of ``rows`` finished, by themselves or at their cap."""
+    by_itself, at_cap = (rows["finish_reason"] == reason for reason in FINISHED)
+    return by_itself | at_cap
+
+
 def latency_summary(rows: Rows) -> dict[str, float]:
     """``{e2e,ttft,tpot}_{mean,p50,p90,p99}_s`` over ``rows``, NaN where there is nothing to summarise."""
     summary: dict[str, float] = {}
@@ -166,8 +172,7 @@ def estimation_summary(rows: Rows, unit: Accounting, admission: Admission) -> di
     budget, total = np.asarray(rows["budget"], dtype=float), prompt + actual
     if not len(rows):
         return dict.fromkeys(("mae", "rmse", "kendall_tau", "kendall_tau_within", "class_accuracy"), np.nan)
-    names = np.array(["short", "medium", "long"], dtype=object)
-    classes = names[np.searchsorted([admission.short, admission.medium], np.floor(total), side="left")]
+    classes = admission.scheduling_classes(total)
     return {
         "mae": float(np.abs(error).mean()),
         "rmse": float(np.sqrt((error**2).mean())),
@@ -296,7 +301,7 @@ def summary(
             raise TraceError(f"unknown phase {phase!r}; choose one of all, {', '.join(names)}")
         mask = mask[offered["phase"] == phase]
         offered = offered[offered["phase"] == phase]
-    done = (offered["finish_reason"] == "stop") | (offered["finish_reason"] == "length")
+    done = is_finished(offered)
     rows = offered[done]
     wait = service_start(rows) - rows["arrival_s"]
     row: dict[str, Any] = {

@@ -11,6 +11,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from driftsim.errors import InputError
@@ -25,6 +26,9 @@ DRIFTSCHED_BASE: Mapping[str, float] = MappingProxyType(
 )
 DRIFTSCHED_SAFETY: Mapping[Tier, float] = MappingProxyType({Tier.PREMIUM: 1.2, Tier.STANDARD: 1.0, Tier.BATCH: 0.8})
 LENGTH: dict[str, Any] = {"unit": "tokens or words"}  # by the accounting
+
+
+CLASSES = ("short", "medium", "long")
 
 
 class Admission(Record):
@@ -175,6 +179,15 @@ class Admission(Record):
         if bias < self.clip_low:
             return self.clip_low
         return bias if bias < self.clip_high else self.clip_high
+
+    def scheduling_classes(self, totals: np.ndarray) -> np.ndarray:
+        """``scheduling_class`` of each of ``totals``, an array; a fraction of a unit does not count.
+
+        >>> list(Admission().scheduling_classes(np.array([128.0, 128.9, 129.0, 513.0])))
+        ['short', 'short', 'medium', 'long']
+        """
+        places = np.searchsorted([self.short, self.medium], np.floor(totals), side="left")
+        return np.asarray(CLASSES, dtype=object)[places]
 
     def scheduling_class(self, total: int) -> str:
         """``short``, ``medium`` or ``long`` for a total of prompt and output, in the accounting's unit.

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from driftsim.request import Tier
+
 SCHEMA_VERSION = 1
 FINISHED = ("stop", "length")
 FINISH_REASONS = (*FINISHED, "abort", "error", "rejected")
 CENSORED = ("length", "abort")
-TIER_NAMES = ("premium", "standard", "batch")
+TIER_NAMES = tuple(tier.value for tier in Tier)
 LONGEST_S = 1e9  # a run of thirty years
 LARGEST_COUNT = 10**9  # sanity limit of every integer column
 

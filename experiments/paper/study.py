@@ -15,13 +15,14 @@ import pandas as pd
 from driftsim import Trace, summary
 from driftsim.metrics import engine_e2e, queue_depth
 from driftsim.request import TIERS
+from driftsim.scheduling.admission import CLASSES
 from driftsim.scheduling.classify import CATEGORIES
 from driftsim.simulation.run import simulate
 from driftsim.workers import map_shared, processes, shared
 from experiments.paper.setup import ACCOUNTINGS, AS_CAPTURED, ESTIMATORS, POLICIES, Assumed, scenario, workload
 
 PHASES = ("all", "stress")
-CLASSES = ("short", "medium", "long")
+
 FIGURED = 0  # the seed whose requests are drawn
 PARTS = 4  # of a seed's runs, that workers are given
 EVERY = 5  # request that is a point in a figure
