@@ -15,6 +15,12 @@ A profile says how long the steps of an engine take. Fit one to recorded runs, a
 >>> ds.summary(run)["finished"]
 360
 
+A workload need not be recorded:
+
+>>> work = ds.Workload.poisson(rate=0.5, requests=200, prompt_tokens=50, output_tokens=100, seed=0)
+>>> ds.summary(ds.simulate(work, profile=profile))["finished"]
+200
+
 A policy of your own is a class with a ``key``:
 
 >>> class LongestFirst(ds.Keyed):
@@ -61,9 +67,13 @@ if TYPE_CHECKING:
     from driftsim.simulation.scenario import Barrier, Scenario
     from driftsim.simulation.spec import ScenarioSpec, load_spec
     from driftsim.sweeps.store import Store
+    from driftsim.trace.header import EngineSettings, Phase
     from driftsim.trace.importers import import_trace
     from driftsim.trace.trace import Trace, read
     from driftsim.validation.result import ValidationResult
+    from driftsim.workloads.generated import Tenant, WorkloadSpec
+    from driftsim.workloads.lengths import Lengths, RecordedLengths
+    from driftsim.workloads.processes import Process
     from driftsim.workloads.replay import replay, resample
     from driftsim.workloads.workload import Workload
 
@@ -88,19 +98,24 @@ _HOMES = {
     "simulation.scenario": ("Barrier", "Scenario"),
     "simulation.spec": ("ScenarioSpec", "load_spec"),
     "sweeps.store": ("Store",),
+    "trace.header": ("EngineSettings", "Phase"),
     "trace.importers": ("import_trace",),
     "trace.trace": ("Trace", "read"),
     "validation.result": ("ValidationResult",),
+    "workloads.generated": ("Tenant", "WorkloadSpec"),
+    "workloads.lengths": ("Lengths", "RecordedLengths"),
+    "workloads.processes": ("Process",),
     "workloads.replay": ("replay", "resample"),
     "workloads.workload": ("Workload",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
-    "Admission", "Barrier", "CapturedComparison", "ComparisonResult", "Estimate", "Estimator", "InputError", "Job",
-    "Keyed", "Policy", "Profile", "Request", "RunError", "Scenario", "ScenarioSpec", "Store", "Tier", "Trace",
-    "TraceError", "ValidationResult", "Verdict", "Workload", "calibrate", "capacity", "capture", "check_laws",
-    "compare", "compare_captured", "derive_profile", "e2e", "import_trace", "load_profile", "load_spec", "read",
-    "replay", "resample", "sample", "simulate", "simulate_scenario", "summary", "sweep", "tpot", "ttft", "validate",
+    "Admission", "Barrier", "CapturedComparison", "ComparisonResult", "EngineSettings", "Estimate", "Estimator",
+    "InputError", "Job", "Keyed", "Lengths", "Phase", "Policy", "Process", "Profile", "RecordedLengths", "Request",
+    "RunError", "Scenario", "ScenarioSpec", "Store", "Tenant", "Tier", "Trace", "TraceError", "ValidationResult",
+    "Verdict", "Workload", "WorkloadSpec", "calibrate", "capacity", "capture", "check_laws", "compare",
+    "compare_captured", "derive_profile", "e2e", "import_trace", "load_profile", "load_spec", "read", "replay",
+    "resample", "sample", "simulate", "simulate_scenario", "summary", "sweep", "tpot", "ttft", "validate",
 ]  # fmt: skip
 
 

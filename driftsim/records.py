@@ -58,4 +58,5 @@ def first_problem(error: ValidationError) -> str:
     key = ".".join(str(part) for part in problem["loc"]) or "document"
     extra = f"; {error.error_count() - 1} more" if error.error_count() > 1 else ""
     got = "" if problem["type"] == "missing" else f" (got {problem['input']!r:.80})"
-    return f"{key}: {problem['msg']}{got}{extra}"
+    message = problem["msg"].removeprefix("Value error, ")  # what one of our own validators said
+    return f"{key}: {message}{got}{extra}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,58 +11,10 @@ from driftsim.latency.profile import Profile
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.classify import CATEGORIES
 from driftsim.scheduling.policies import POLICIES, STOCK
-from driftsim.trace.header import EngineSettings, Phase, WorkloadInfo
+from driftsim.testing import engine, profile, workload
+from driftsim.trace.header import Phase
 from driftsim.trace.schema import TIER_NAMES
-from driftsim.workloads.table import workload_table
 from driftsim.workloads.workload import Workload
-
-
-def engine(**changes: Any) -> EngineSettings:
-    """Plain engine settings, with changes."""
-    settings: dict[str, Any] = {
-        "version": "0.32.0",
-        "max_num_seqs": 4,
-        "max_num_batched_tokens": 64,
-        "max_model_len": 512,
-        "kv_blocks": 1000,
-        "block_size": 16,
-    }
-    return EngineSettings(**settings | changes)
-
-
-def profile(engine_settings: EngineSettings | None = None, **changes: Any) -> Profile:
-    """A profile with a step of 10 ms and no lag, with changes."""
-    settings: dict[str, Any] = {
-        "intercept_s": 0.010,
-        "prefill_token_s": 0.0,
-        "decode_request_s": 0.0,
-        "context_token_s": 0.0,
-    }
-    return Profile(engine=engine_settings or engine(), **settings | changes)
-
-
-def workload(
-    arrivals: Sequence[float], outputs: Sequence[int], phases: tuple[Phase, ...] = (), **columns: Any
-) -> Workload:
-    """One open phase (unless told otherwise) of requests that are alike but for what is given."""
-    count = len(arrivals)
-    phases = phases or (Phase(name="only", requests=count),)
-    plain = {
-        "tenant": "a",
-        "category": "short_qa",
-        "predicted_category": "short_qa",
-        "prompt_tokens": 8,
-        "prompt_words": 6,
-        "max_tokens": [max(output, 64) for output in outputs],
-        "offset_s": arrivals,
-        "output_tokens": outputs,
-        "output_words": [max(1, round(0.72 * output)) for output in outputs],
-        "stops": False,
-    }
-    table = workload_table(phases, **plain | columns)
-    loop: Literal["open", "closed"] = "closed" if any(phase.kind == "closed" for phase in phases) else "open"
-    return Workload(WorkloadInfo(name="test", loop=loop, phases=phases), table)
-
 
 KINDS: tuple[Literal["open", "after-drain", "closed", "backlog"], ...] = ("open", "after-drain", "closed", "backlog")
 policies = st.sampled_from([STOCK, *POLICIES])

@@ -426,7 +426,7 @@ def test_a_trace_that_is_drawn_from_counts_by_its_content() -> None:
         ({"rate_scale": 2.0}, "rate_scale changes a recorded trace; set workload.rate instead"),
         ({"requests": 5}, "requests changes a recorded trace; set workload.requests"),
         ({"arrivals": {"kind": "backlog"}}, "arrivals changes a recorded trace; set workload.kind"),
-        ({"workload": plain(rate=0.0)}, "workload: Value error, poisson arrivals need a rate above 0"),
+        ({"workload": plain(rate=0.0)}, "workload: poisson arrivals need a rate above 0"),
     ],
 )
 def test_a_scenario_has_one_source_of_requests(changes: dict[str, Any], what: str) -> None:
@@ -547,7 +547,7 @@ def test_a_key_of_one_run_does_not_reach_the_next(tmp_path: Path) -> None:
     [
         (
             '"workload.rate" = [0]',
-            "run 0 (workload.rate = 0, replication = 0): workload: Value error, poisson arrivals need a rate",
+            "run 0 (workload.rate = 0, replication = 0): workload: poisson arrivals need a rate",
         ),
         ('"workload.speed" = [1]', "workload.speed: Extra inputs are not permitted"),
         (

@@ -16,17 +16,17 @@ import pytest
 
 from driftsim.errors import TraceError
 from driftsim.live.recorder import CapturePlan, Progress, record
+from driftsim.testing import Echo
 from driftsim.trace import trace as traces
 from driftsim.trace.schema import JOURNAL_FILES
 from driftsim.trace.trace import Trace
 from driftsim.workloads.replay import replay
-from tests.fakes import Echo
 from tests.strategies import workload
 
 RUN = """
 import asyncio, resource, sys
 from driftsim.live.recorder import CapturePlan, record
-from tests.fakes import Echo
+from driftsim.testing import Echo
 from tests.strategies import workload
 
 class Loud(Echo):

@@ -13,12 +13,12 @@ import pytest
 from driftsim.live.engine import Outcome
 from driftsim.live.recorder import CapturePlan, record
 from driftsim.request import Job
+from driftsim.testing import Echo
 from driftsim.trace import trace as traces
 from driftsim.trace.header import Phase
 from driftsim.trace.trace import Trace
 from driftsim.workloads.workload import Workload
 from experiments import capture_overhead
-from tests.fakes import Echo
 from tests.strategies import workload
 
 

@@ -12,9 +12,9 @@ from driftsim.live.engine import LiveEngine
 from driftsim.live.recorder import CapturePlan
 from driftsim.live.session import CaptureRun, check_places, interleaved, run_session
 from driftsim.request import Job
+from driftsim.testing import Echo
 from driftsim.trace import trace as traces
 from driftsim.workloads.workload import Workload
-from tests.fakes import Echo
 from tests.strategies import workload
 
 PLANS = [CapturePlan(policy="fifo", max_in_flight=1), CapturePlan(policy="sjf", max_in_flight=1)]

@@ -26,6 +26,7 @@ STOREYS = [
     {"workloads", "latency", "metrics"},
     {"glossary"},
     {"engine", "live"},
+    {"testing"},
     {"simulation"},
     {"calibration"},
     {"comparison", "validation", "sweeps"},

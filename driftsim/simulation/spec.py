@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from driftsim.errors import InputError
 from driftsim.latency.profile import Profile
-from driftsim.records import Record, first_problem
+from driftsim.records import Record
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import estimator_class
 from driftsim.scheduling.plugins import is_plugin, source_digest
@@ -160,15 +159,7 @@ def load_spec(file: Path) -> ScenarioSpec:
     ...     load_spec(Path(file.name)).policy
     'sjf'
     """
-    try:
-        text = file.read_text()
-        return ScenarioSpec.model_validate(json.loads(text) if file.suffix == ".json" else tomllib.loads(text))
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such scenario") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{file}: not readable as {file.suffix[1:].upper() or 'TOML'} ({error})") from None
-    except ValidationError as error:
-        raise InputError(f"{file}: {first_problem(error)}; correct the scenario") from None
+    return ScenarioSpec.from_file(file, "scenario")
 
 
 def dump_spec(spec: ScenarioSpec) -> str:

@@ -81,12 +81,8 @@ def load_baseline(file: Path) -> Baseline:
 
 def spec_of(entry: BaselineRun, folder: Path) -> ScenarioSpec:
     """The run of ``entry``, whose paths count from ``folder``. Raises ``InputError``."""
-    plain = dict(entry.scenario)
-    for name in ("trace", "profile"):
-        if isinstance(plain.get(name), str):
-            plain[name] = str(folder / plain[name])
     try:
-        return ScenarioSpec.model_validate(plain)
+        return ScenarioSpec.model_validate(entry.scenario).placed(lambda path: str(folder / path))
     except ValidationError as error:
         raise InputError(f"baseline run {entry.name!r}: {first_problem(error)}; make the baseline anew") from None
 
@@ -113,10 +109,8 @@ def baseline_runs(specs: dict[str, ScenarioSpec], rows: dict[str, dict[str, Any]
         row = rows[name]
         if row["failed"]:
             raise InputError(f"run {name!r} failed ({row['error']}); a baseline needs results")
-        plain = spec.model_dump(mode="json", exclude_defaults=True)
-        for place in ("trace", "profile"):
-            if plain.get(place):
-                plain[place] = os.path.relpath(plain[place], folder.resolve())
+        here = spec.placed(lambda path: os.path.relpath(path, folder.resolve()))
+        plain = here.model_dump(mode="json", exclude_defaults=True)
         metrics = {metric: float(row[metric]) for metric in GATED if row[metric] == row[metric]}
         runs.append(BaselineRun(name=name, key=row["key"], scenario=plain, metrics=metrics))
     return runs

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,14 +46,7 @@ def load_grid(file: Path) -> list[ScenarioSpec]:
 
     Raises ``InputError`` naming file, key, value and remedy.
     """
-    try:
-        grid = Grid.model_validate(tomllib.loads(file.read_text()))
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such grid") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{file}: not readable as TOML ({error})") from None
-    except ValidationError as error:
-        raise InputError(f"{file}: {first_problem(error)}; correct the grid") from None
+    grid = Grid.from_file(file, "grid", form="toml")
     specs = []
     seen = set()
     for number, settings in enumerate(grid_settings(grid, file)):

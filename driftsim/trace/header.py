@@ -25,7 +25,14 @@ CORES: dict[str, Any] = {"unit": "cores"}
 
 
 class EngineSettings(Record):
-    """What decides an engine's schedule, as read from the engine; the defaults are vLLM's where it has one."""
+    """What decides an engine's schedule, as read from the engine; the defaults are vLLM's where it has one.
+
+    >>> settings = EngineSettings(
+    ...     max_num_seqs=8, max_num_batched_tokens=512, max_model_len=2048, kv_blocks=1001, block_size=16
+    ... )
+    >>> settings.usable_kv_blocks
+    1000
+    """
 
     name: str = Field(default="vllm", description="Name of the engine.")
     version: str = Field(default="unknown", description="Version of the engine.")
@@ -106,7 +113,11 @@ def _is_async(told: dict[str, Any]) -> bool:
 
 
 class Phase(Record):
-    """A stretch of a workload and the rule by which its requests arrive."""
+    """A stretch of a workload and the rule by which its requests arrive.
+
+    >>> Phase(name="chat", kind="closed", requests=100, users=8, think_s=2.0).users
+    8
+    """
 
     name: str = Field(description="Name of the phase, which the column `phase` of its requests holds.")
     kind: Literal["open", "after-drain", "closed", "backlog"] = Field(

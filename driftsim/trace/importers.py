@@ -7,17 +7,16 @@ the trace's notes.
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from driftsim.errors import InputError, TraceError
-from driftsim.records import Record, first_problem
+from driftsim.records import Record
 from driftsim.trace.header import EngineSettings, Header, Phase, WorkloadInfo
 from driftsim.trace.schema import LIFE_TIMES, REQUEST_COLUMNS
 from driftsim.trace.tables import typed
@@ -179,12 +178,7 @@ def _needed(mapping: Path | None) -> Path:
 
 
 def _mapping(file: Path) -> Mapping:
-    try:
-        mapping = Mapping.model_validate(tomllib.loads(file.read_text()))
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{file}: not readable as TOML ({error})") from None
-    except ValidationError as error:
-        raise InputError(f"{file}: {first_problem(error)}; correct the mapping") from None
+    mapping = Mapping.from_file(file, "mapping", form="toml")
     for ours in (
         *mapping.columns,
         *mapping.durations,
