@@ -94,6 +94,7 @@ def test_a_missing_file_of_ours_is_no_mistake_of_the_user(tmp_path: Path) -> Non
         (["capture", "--out", "x", "--cv", "9"], "--cv"),
         (["capture", "--out", "x", "--arrivals", "poisson", "--rate", "1", "--cv", "9"], "--cv"),
         (["capture", "--out", "x", "--arrivals", "poisson", "--rate", "1", "--think", "5"], "--think"),
+        (["capture", "--out", "x", "--arrivals", "backlog", "--arrival-setting", "burst_s=1"], "--arrival-setting"),
         (["capture", "--out", "x", "--timeout", "5"], "--timeout"),
         (["capture", "--out", "x", "--max-tokens", "5"], "--max-tokens"),
         (["capture", "--out", "x", "--replay", "{trace}", "--workload", "reference"], "--workload"),

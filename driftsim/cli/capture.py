@@ -59,10 +59,14 @@ def capture(
     arrivals: Annotated[
         ArrivalKind | None, typer.Option(help="Instead of the workload's own [prompts: backlog].")
     ] = None,
-    rate: Annotated[float | None, typer.Option(help="Of poisson, uniform, gamma: requests / s.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Of all but closed and backlog: requests / s.")] = None,
     cv: Annotated[float, typer.Option(help="gamma: coefficient of variation of the gaps; above 1 is bursty.")] = 3.0,
     users: Annotated[int | None, typer.Option(min=1, help="closed: how many send, wait, think, send again.")] = None,
     think: Annotated[float, typer.Option(min=0, help="closed: between an answer and the next request, s.")] = 0.0,
+    arrival_setting: Annotated[
+        list[str] | None,
+        typer.Option(help="mmpp: burst_factor, burst_s, calm_s; diurnal: amplitude, period_s. NAME=VALUE; repeat it."),
+    ] = None,
     policies: Annotated[
         str, typer.Option("--policies", "--policy", help="Comma-separated; several run in turn, interleaved.")
     ] = "fifo",
@@ -108,12 +112,14 @@ def capture(
         settings={name: value for name, value in limits.items() if value is not None},
         kv_blocks=kv_blocks,
         load_format=load_format,
-        arguments=dict(_argument(text) for text in engine_arg or []),
+        arguments=dict(_argument("--engine-arg", text, "block_size=32") for text in engine_arg or []),
         tokenizer=tokenizer,
         temperature=temperature,
         timeout_s=timeout,
         seed=seed,
     )
+    pace: dict[str, Any] = {"rate": rate, "cv": cv, "users": users, "think_s": think}
+    pace |= dict(_argument("--arrival-setting", text, "burst_s=5") for text in arrival_setting or [])
     chosen = WorkloadChoice(
         named=workload,
         learning=learning,
@@ -125,7 +131,7 @@ def capture(
         max_tokens=max_tokens,
         replay=replay,
         requests=requests,
-        arrivals=None if arrivals is None else Process(kind=arrivals, rate=rate, cv=cv, users=users, think_s=think),
+        arrivals=None if arrivals is None else Process(kind=arrivals, **pace),
         seed=seed,
     )
     with progress("starting the engine") as reporter:
@@ -172,17 +178,19 @@ def _refuse_idle(
         for name in ("rate", "users", "cv", "think"):
             if context.get_parameter_source(name).name != "DEFAULT":  # type: ignore[union-attr]
                 raise InputError(f"--{name} belongs to --arrivals; say which, --arrivals poisson for instance")
+    if arrivals not in ("mmpp", "diurnal"):
+        refuse(context, f"{arrivals} arrivals have no other settings", "arrival_setting")
     if arrivals != "gamma":
         refuse(context, f"{arrivals} arrivals have no coefficient of variation to set", "cv")
     if arrivals != "closed":
         refuse(context, f"nobody thinks under {arrivals} arrivals", "think")
 
 
-def _argument(text: str) -> tuple[str, Any]:
-    """``name=value`` as vLLM's engine arguments spell it; the value is JSON where it reads as such."""
+def _argument(option: str, text: str, example: str) -> tuple[str, Any]:
+    """Name and value of ``text``, NAME=VALUE; the value is JSON where it reads as such, else text."""
     name, sign, value = text.partition("=")
     if not sign or not name.strip("-"):
-        raise InputError(f"--engine-arg {text!r}: expected NAME=VALUE, block_size=32 for instance")
+        raise InputError(f"{option} {text!r}: expected NAME=VALUE, {example} for instance")
     try:
         parsed = json.loads(value)
     except ValueError:
