@@ -27,6 +27,9 @@ HOME = "https://github.com/driftsim/driftsim"
 LINK = re.compile(r"(?P<before>!?\[[^\]]*\]\()(?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?(?P<after>\))")
 FENCED = re.compile(r"^(?P<fence>`{3,})[^\n]*\n.*?^(?P=fence)\n?", re.MULTILINE | re.DOTALL)
 ASKED = re.compile(r"^::: (?P<names>[\w ]+)$", re.MULTILINE)
+SOURCE_ONLY = re.compile(r"<!-- source only -->.*?<!-- end source only -->\n*", re.DOTALL)  # what a site need not say
+CELL = re.compile(r"(?<=<td><code>)[^<]*")
+FOREIGN = re.compile(r"""(?:\bsrc(?:set)?=|<link[^>]*\bhref=)["']?(?:https?:)?//[^"'\s>]+""")
 FIGURES = "figures"  # where figures from elsewhere lie in the site
 WIDTH = 88  # characters of a signature's line
 
@@ -44,6 +47,20 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
         return os.path.relpath(uri, place.parent)
 
     return redirected(with_api(markdown), DOCS / place, keep)
+
+
+def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let a list of names in a table's cell break after its commas."""
+    return CELL.sub(lambda cell: cell[0].replace(",", ",<wbr>"), html)
+
+
+def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:
+    """Refuse a page that would make its reader's browser ask another server."""
+    if found := FOREIGN.search(output):
+        from mkdocs.exceptions import PluginError
+
+        raise PluginError(f"{page.file.src_uri} would load {found[0]}; keep it in the repository")
+    return output
 
 
 def redirected(markdown: str, file: Path, keep: Any) -> str:
@@ -79,6 +96,7 @@ def outside_fences(markdown: str, change: Any) -> str:
 
 def with_api(markdown: str) -> str:
     """``markdown`` with each line ``::: name name`` replaced by what the docstrings of these names say."""
+    markdown = SOURCE_ONLY.sub("", markdown)
     return ASKED.sub(lambda asked: "\n\n".join(map(described, asked["names"].split())), markdown)
 
 
@@ -111,7 +129,7 @@ def _parameters(function: Any, *, bound: bool) -> Iterator[str]:
         if one.kind is one.KEYWORD_ONLY and not star:
             star = True
             yield "*"
-        prefix = {one.VAR_POSITIONAL: "*", one.VAR_KEYWORD: "**"}.get(one.kind, "")
+        prefix = "*" if one.kind is one.VAR_POSITIONAL else "**" if one.kind is one.VAR_KEYWORD else ""
         star = star or one.kind is one.VAR_POSITIONAL
         kind = "" if one.annotation is one.empty else f": {_plain(one.annotation)}"
         default = "" if one.default is one.empty else f"{' = ' if kind else '='}{_default(one.default)}"

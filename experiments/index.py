@@ -58,7 +58,7 @@ def _errors() -> str:
     rows = pd.read_csv(estimation_error.STORED)
     plain, caps = (find(rows, accounting="tokenizer", base=base) for base in ("reference", "caps"))
     return (
-        f"By {plain['mae_off']:.0f} tokens on average under the paper's base, which the correction changes by "
+        f"By {plain['mae_off']:.0f} tokens on average under DriftSched's base, which the correction changes by "
         f"{percent(plain['mae_change'])}; under the caps by {caps['mae_off']:.0f}, changed by "
         f"{percent(caps['mae_change'])}."
     )
