@@ -16,6 +16,7 @@ from driftsim.trace.header import Phase
 from driftsim.trace.schema import TIER_NAMES
 from driftsim.workloads.workload import Workload
 
+__all__ = ["admissions", "engine", "estimators", "policies", "profile", "profiles", "workload", "workloads"]
 KINDS: tuple[Literal["open", "after-drain", "closed", "backlog"], ...] = ("open", "after-drain", "closed", "backlog")
 policies = st.sampled_from([STOCK, *POLICIES])
 estimators = st.sampled_from(["static", "ema", "oracle"])

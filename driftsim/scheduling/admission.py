@@ -187,7 +187,8 @@ class Admission(Record):
         ['short', 'short', 'medium', 'long']
         """
         places = np.searchsorted([self.short, self.medium], np.floor(totals), side="left")
-        return np.asarray(CLASSES, dtype=object)[places]
+        classes: np.ndarray = np.asarray(CLASSES, dtype=object)[places]
+        return classes
 
     def scheduling_class(self, total: int) -> str:
         """``short``, ``medium`` or ``long`` for a total of prompt and output, in the accounting's unit.

@@ -15,12 +15,11 @@ from matplotlib.figure import Figure
 
 from driftsim import Admission, Tier
 from driftsim.figures import COLOURS, GREY, LINES, STYLE, key, legend, panels, plain_log_axis, save
-from driftsim.scheduling.admission import DRIFTSCHED_BASE, DRIFTSCHED_SAFETY
+from driftsim.scheduling.admission import CLASSES, DRIFTSCHED_BASE, DRIFTSCHED_SAFETY
 from driftsim.scheduling.classify import CATEGORIES
 from driftsim.statistics import mean_interval
 from experiments.paper.load import ENGINES
 from experiments.paper.setup import POLICIES
-from experiments.paper.study import CLASSES
 
 UNIT = {"tokenizer": "tokens", "whitespace": "words"}
 SIMULATED = "simulated, profile of an L4 from first principles"
