@@ -134,17 +134,17 @@ class StepwiseEngine:
 
     def _turn_away(self, sequence: Sequence, reason: str, error: str | None) -> None:
         sequence.finish_reason, sequence.error = reason, error
-        sequence.finish = self.env.now if reason != "rejected" else None  # type: ignore[assignment]
+        sequence.finish = self.env.now if reason != "rejected" else None
         self.on_leave([sequence])
 
     def _wake(self, delay: int) -> None:
         if not self._busy:
             self._busy = True
-            Moment(self.env, self.env._now + delay, STEP, lambda _: self._begin())
+            Moment(self.env, self.env.now + delay, STEP, lambda _: self._begin())
 
     def _begin(self) -> None:
         """One turn of vLLM's core loop: drain all messages, schedule, execute (v1/engine/core.py, run_busy_loop)."""
-        now: int = self.env.now  # type: ignore[assignment]
+        now = self.env.now
         for sequence in self.inbox:
             sequence.queued = now
         self.waiting.extend(self.inbox)
@@ -168,7 +168,7 @@ class StepwiseEngine:
             composition = (batch.prefill_tokens, batch.prefill_requests, batch.decode_requests, batch.context_tokens)
             after = (len(self.running), len(self.waiting), self.kv.used, preempted)
             self.on_step((now, duration, *composition, batch.prefill_attention, *after))
-        Moment(self.env, self.env._now + duration, COMPLETE, lambda _: self._complete(scheduled))
+        Moment(self.env, self.env.now + duration, COMPLETE, lambda _: self._complete(scheduled))
 
     def _schedule(self, now: int) -> tuple[list[tuple[Sequence, int]], int]:
         """Who computes how many tokens in this step, and how many were preempted for it."""
@@ -275,7 +275,7 @@ class StepwiseEngine:
 
     def _complete(self, scheduled: list[tuple[Sequence, int]]) -> None:
         """The step's tokens are out; whoever finished frees its slot and blocks for the very next step."""
-        now: int = self.env.now  # type: ignore[assignment]
+        now = self.env.now
         finished = []
         for sequence, new in scheduled:
             sequence.computed += new
@@ -312,7 +312,7 @@ class StepwiseAsyncEngine(StepwiseEngine):
 
     def _begin(self) -> None:
         """Turns of vLLM's core loop, until one must wait for a batch (v1/engine/core.py, step_with_batch_queue)."""
-        now: int = self.env.now  # type: ignore[assignment]
+        now = self.env.now
         while True:
             for sequence in self.inbox:
                 sequence.queued = now
@@ -359,7 +359,7 @@ class StepwiseAsyncEngine(StepwiseEngine):
 
     def _over(self) -> None:
         """The oldest batch is computed (scheduler.py, update_from_output)."""
-        now, (_, batch) = int(self.env.now), self.queue.popleft()
+        now, (_, batch) = self.env.now, self.queue.popleft()
         finished = []
         for sequence, new, samples in batch:
             self.in_flight[sequence] -= new
@@ -378,6 +378,6 @@ class StepwiseAsyncEngine(StepwiseEngine):
         for sequence in finished:
             self._finish(sequence, now)
         self.unsaid = self.unsaid or bool(finished)
-        Moment(self.env, self.env._now, STEP, lambda _: self._begin())
+        Moment(self.env, self.env.now, STEP, lambda _: self._begin())
         if finished:
             self.on_leave(finished)

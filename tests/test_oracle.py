@@ -37,7 +37,8 @@ def run(
     """With ``aborts``, each a row and a moment (ticks) at which its client goes away, if it was dispatched by then."""
     simulation = Simulation(scenario, workload, steps, engine=engine)
     jobs: dict[int, Job] = {}
-    submit = simulation.engine.submit
+    served: Any = simulation.engine
+    submit = served.submit
 
     def noting(job: Job, length: int) -> None:
         jobs[job.index] = job
@@ -45,10 +46,10 @@ def run(
 
     def abort(row: int) -> None:
         if row in jobs:
-            simulation.engine.abort(jobs[row])
+            served.abort(jobs[row])
 
     if aborts:
-        simulation.engine.submit = noting
+        served.submit = noting
     for row, moment in aborts or []:
         Moment(simulation.env, moment, ARRIVE, lambda _, row=row: abort(row))  # type: ignore[misc]
     return simulation.run()
@@ -79,13 +80,14 @@ def test_jobs_enter_the_engine_in_the_order_of_their_dispatch() -> None:
     scenario = Scenario(profile=profile(engine(kv_blocks=3)), max_in_flight=2, refill_lag=False)
     simulation = Simulation(scenario, workload([0.0] * 3, [2] * 3, prompt_tokens=[60, 8, 8]))
     entered = []
-    submit = simulation.engine.submit
+    served: Any = simulation.engine
+    submit = served.submit
 
     def noting(job: Job, length: int) -> None:
         entered.append(job.index)
         submit(job, length)
 
-    simulation.engine.submit = noting
+    served.submit = noting
     trace = simulation.run()
     assert entered == [0, 1, 2]
     assert trace.requests["dispatch_index"].tolist() == [0, 1, 2]
@@ -104,21 +106,21 @@ class Leaks(ContinuousEngine):
 class AdmitsLate(ContinuousEngine):
     """Planted: nobody is admitted in the step at whose start the core drained it."""
 
-    def _admit(self, prefills: list[tuple[Sequence, int]], threshold: int, now: int) -> None:
+    def _schedule_waiting(self, prefills: list[tuple[Sequence, int]], threshold: int, now: int) -> None:
         if self.waiting and self.waiting[0].queued == now and self.running:
             return
-        super()._admit(prefills, threshold, now)
+        super()._schedule_waiting(prefills, threshold, now)
 
 
 class WrongVictim(ContinuousEngine):
     """Planted: the first admitted is preempted, not the last."""
 
-    def _make_room(self) -> int:
+    def _preempt_for_decodes(self) -> int:
         preempted = 0
         while len(self.pool.claims()) > self.free and len(self.running) > 1:
             self._preempt(next(iter(self.running)))
             preempted += 1
-        return preempted + (super()._make_room() if len(self.pool.claims()) > self.free else 0)
+        return preempted + (super()._preempt_for_decodes() if len(self.pool.claims()) > self.free else 0)
 
 
 class StopsEarly(ContinuousEngine):
@@ -128,15 +130,15 @@ class StopsEarly(ContinuousEngine):
         super()._stop_run_after(max(1, steps - 1))
 
 
-class NotInVain(PipelinedEngine):
-    """Planted: whoever ends by itself is known beforehand, and not scheduled once more."""
+class NotOverscheduled(PipelinedEngine):
+    """Planted: a sequence that ends by itself is known beforehand, and not scheduled once more."""
 
-    def _exhaust(self, end: int) -> None:
-        super()._exhaust(end)
-        for sequence in list(self._vain):
+    def _await_output(self, end: int) -> None:
+        super()._await_output(end)
+        for sequence in list(self.overscheduled):
             self.pool.leave(sequence)
-            self.exhausted.add(sequence)
-            self._vain.discard(sequence)
+            self.awaiting_output.add(sequence)
+            self.overscheduled.discard(sequence)
 
 
 class SlotAtOnce(PipelinedEngine):
@@ -148,7 +150,7 @@ class SlotAtOnce(PipelinedEngine):
 
 MISTAKES: dict[type[ContinuousEngine], type[StepwiseEngine]] = dict.fromkeys(
     (Leaks, AdmitsLate, WrongVictim, StopsEarly), StepwiseEngine
-) | dict.fromkeys((NotInVain, SlotAtOnce), StepwiseAsyncEngine)
+) | dict.fromkeys((NotOverscheduled, SlotAtOnce), StepwiseAsyncEngine)
 
 
 @pytest.mark.parametrize(("mistake", "oracle"), MISTAKES.items())

@@ -60,7 +60,7 @@ class BarrierEngine:
 
     def _asleep(self) -> bool:
         """Whether the worker sleeps; if so, it will look again when this sleep is over."""
-        now, nap = self.env._now, self.idle
+        now, nap = self.env.now, self.idle
         if self._free_since is None or nap == 0 or (now - self._free_since) % nap == 0:
             return False
         if self._wakes <= now:
@@ -76,7 +76,7 @@ class BarrierEngine:
             self._start()
         elif len(self._batch) == 1:
             number = self.batches
-            Moment(self.env, self.env._now + self.fill, STEP, lambda _: self._filled(number))
+            Moment(self.env, self.env.now + self.fill, STEP, lambda _: self._filled(number))
 
     def abort(self, job: Job) -> None:
         """A batch that runs is not interrupted; a job in the batch being filled is dropped."""
@@ -98,7 +98,7 @@ class BarrierEngine:
         if len(self._done) < self._running:
             return
         done, self._done = self._done, []
-        now = self.env._now
+        now = self.env.now
         for sequence in done:
             sequence.first_token = None
             sequence.batch = (self.batches - 1, self._running)

@@ -19,19 +19,21 @@ from driftsim.trace.header import EngineSettings
 
 
 class PipelinedEngine(ContinuousEngine):
-    """Decides on step n+1 as step n-1 ends. So whoever arrives or leaves takes effect a step later than without.
+    """Decides on step n+1 as step n-1 ends. So an arrival or a finish takes effect a step later than without.
 
-    The state of a sequence is that after all steps scheduled so far. One whose last token is scheduled is exhausted: it
-    keeps its slot and its blocks until that token is out. vLLM knows beforehand only that a limit will end it; one that
-    ends by itself is scheduled once more, in vain (scheduler.py, "Avoid scheduling an extra step").
+    The state of a sequence is that after all steps scheduled so far. A sequence whose last token is scheduled awaits
+    its output: it keeps its slot and its blocks until that token is out. vLLM knows beforehand only that a limit will
+    end a sequence; one that ends by itself is overscheduled, one step in vain (scheduler.py, "Avoid scheduling an extra
+    step").
     """
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.gap = 0
         self._last = 0  # when the step scheduled last completes
-        self._ending: deque[list[tuple[Sequence, int]]] = deque()  # who will be told to have ended, with how much
-        self._vain: set[Sequence] = set()  # those of them who end by themselves, and are scheduled once more
+        # Sequences whose last token is in flight, with their final output length.
+        self._ending: deque[list[tuple[Sequence, int]]] = deque()
+        self.overscheduled: set[Sequence] = set()  # those of them that end by themselves: they compute one step more
         self._left_out: set[Sequence] = set()  # decodes that got no turn in the step scheduled last
 
     # -- a decode run: its steps execute from ``_run_start`` on, each scheduled as the one before the last completes
@@ -40,17 +42,17 @@ class PipelinedEngine(ContinuousEngine):
         return self._run_start + self.step_time.decode_run(self._run, steps - 1) if steps > 1 else self._run_start
 
     def _run_boundary(self) -> int:
-        elapsed = self.env._now - self._run_start
+        elapsed = self.env.now - self._run_start
         return 1 + (self.step_time.decode_steps(self._run, elapsed, 0) if elapsed > 0 else 0)
 
-    def _decode(self, start: int) -> None:
+    def _start_decode_run(self, start: int) -> None:
         pool = self.pool
         self._run_start = start
         self._run_steps = pool.steps_within(self.free, pool.steps_to_finish())
         self._run.decode_requests, self._run.context_tokens = pool.size, pool.context_tokens
-        self._go_on(self._boundary_at(self._run_steps), STEP, self._begin)
+        self._wake_at(self._boundary_at(self._run_steps), STEP, self._core_loop)
 
-    def _settle(self) -> None:
+    def _finish_decode_run(self) -> None:
         if self._run_steps:
             self._last = self._run_start + self.step_time.decode_run(self._run, self._run_steps)
             if self._taken is not None:
@@ -58,89 +60,89 @@ class PipelinedEngine(ContinuousEngine):
             self.free -= self.pool.advance(self._run_steps)
             self._run_steps = 0
             self._left_out.clear()
-            self._exhaust(self._last)
+            self._await_output(self._last)
 
     # -- one turn of the core's loop
 
-    def _begin(self, event: simpy.Event) -> None:
-        """Drain all messages and schedule until two steps are in flight, or nothing more can be scheduled."""
+    def _core_loop(self, event: simpy.Event) -> None:
+        """Process inputs and schedule until two steps are in flight, or nothing more can be scheduled."""
         if event is not self._next:
             return
-        now = self.env._now
-        self._settle()
+        now = self.env.now
+        self._finish_decode_run()
         in_flight = [self._last] if self._last > now else []
         while len(in_flight) < 2:
-            self._drain(now)
+            self._process_inputs(now)
             prefills, preempted = self._schedule(now)
             if not prefills and not self.pool.size:
                 self._resume()
                 if in_flight or preempted or self.running or not self.waiting:
                     if preempted and not in_flight:
-                        continue  # it made room for nobody but itself: the next turn is at once
+                        continue  # a sequence preempted itself, and nothing computes: the next turn is at once
                     break
                 self._fail_head()
                 continue
             if self._may_run(in_flight, prefills, preempted):
-                self._decode(self._last)
+                self._start_decode_run(self._last)
                 return
-            self._execute(now, prefills, preempted)
+            self._queue_step(now, prefills, preempted)
             in_flight.append(self._last)
         if in_flight:
-            self._go_on(in_flight[0], STEP, self._begin)
+            self._wake_at(in_flight[0], STEP, self._core_loop)
         else:
-            self._rest(now)
+            self._go_idle(now)
 
     def _may_run(self, in_flight: list[int], prefills: list[tuple[Sequence, int]], preempted: int) -> bool:
         """Whether nothing but decodes lies ahead, with one step in flight before them."""
-        ending = self.exhausted or self._ending or self._vain
+        ending = self.awaiting_output or self._ending or self.overscheduled
         busy = prefills or preempted or self.prefilling or self._paused or self._inbox or ending
         return bool(in_flight) and not busy and self.on_step is None
 
-    def _execute(self, now: int, prefills: list[tuple[Sequence, int]], preempted: int) -> None:
+    def _queue_step(self, now: int, prefills: list[tuple[Sequence, int]], preempted: int) -> None:
         """Put one step behind the one in flight."""
         begin = max(now, self._last)
         self._left_out = set(self._paused)
-        duration = self._advance(now, begin, prefills, preempted)
+        duration = self._compute_step(now, begin, prefills, preempted)
         self._last = begin + duration
-        self._exhaust(self._last)
+        self._await_output(self._last)
 
     def _unseen(self, sequence: Sequence) -> int:
-        """The token of the step in flight, if it is in it (scheduler.py, update_from_output, skips who is gone)."""
+        """1 token if ``sequence`` takes part in the step in flight (scheduler.py, update_from_output, skips it)."""
         decodes = sequence not in self.prefilling and sequence not in self._left_out
-        return int(decodes and self._last > self.env._now)
+        return int(decodes and self._last > self.env.now)
 
-    def _exhaust(self, end: int) -> None:
-        """Whoever has just been given its last token is told so at ``end``."""
+    def _await_output(self, end: int) -> None:
+        """Let the sequences whose last token was scheduled just now await it; an event at ``end`` finishes them."""
         ended = []
         for sequence in self.pool.take_finished():
-            self.exhausted.add(sequence)
-            if sequence in self._vain:
-                self._vain.discard(sequence)
+            self.awaiting_output.add(sequence)
+            if sequence in self.overscheduled:
+                self.overscheduled.discard(sequence)
                 continue
             ended.append((sequence, sequence.target))
         for sequence, target in ended:
             if target < min(sequence.job.request.max_tokens, self.settings.max_model_len - sequence.prompt):
-                self.exhausted.discard(sequence)
-                self._vain.add(sequence)
+                self.awaiting_output.discard(sequence)
+                self.overscheduled.add(sequence)
                 sequence.target += 1
                 self.pool.join(sequence)
         if ended:
             self._ending.append(ended)
-            Moment(self.env, end, COMPLETE, self._complete)
+            Moment(self.env, end, COMPLETE, self._on_step_done)
 
-    def _complete(self, event: simpy.Event) -> None:
-        """A step is over in which somebody ended; slots and blocks are free for the next one to be scheduled."""
+    def _on_step_done(self, event: simpy.Event) -> None:
+        """A step is over in which a sequence ended; its slot and blocks are free for the next step to be scheduled."""
         finished = []
         for sequence, shown in self._ending.popleft():
-            self._vain.discard(sequence)
+            self.overscheduled.discard(sequence)
             if sequence.finish_reason:  # aborted in the meantime
                 continue
             if sequence in self.running:
                 self._remove(sequence)
-            else:  # preempted while its last token was on its way: stale output is delivered all the same
+            else:  # preempted while its last token was in flight: vLLM delivers stale output all the same
                 self.waiting.remove(sequence)
             sequence.shown = shown
-            self._end(sequence, self.env._now)
+            self._end(sequence, self.env.now)
             finished.append(sequence)
         self.on_leave(finished)
 

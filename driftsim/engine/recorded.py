@@ -57,11 +57,11 @@ class _OnRecordedSteps(ContinuousEngine):
 
     step_time: RecordedSteps
 
-    def _go_on(self, moment: int, priority: int, callback: Callable[[simpy.Event], None]) -> None:
+    def _wake_at(self, moment: int, priority: int, callback: Callable[[simpy.Event], None]) -> None:
         steps = self.step_time
         if priority == STEP and steps.made < len(steps.starts):
-            moment = max(self.env._now, steps.starts[steps.made])
-        super()._go_on(moment, priority, callback)
+            moment = max(self.env.now, steps.starts[steps.made])
+        super()._wake_at(moment, priority, callback)
 
 
 class _PipelinedOnRecordedSteps(_OnRecordedSteps, PipelinedEngine):
@@ -83,7 +83,9 @@ def on_recorded_steps(
         lives.update((id(sequence.job), sequence) for sequence in sequences)
 
     kind: Any = _PipelinedOnRecordedSteps if settings.async_scheduling else _OnRecordedSteps
-    gap = 1  # tick: any at all, so that the next step is an event of its own, and begins when the recorded one did
+    # Any gap above 0 makes the engine schedule the next step as an event, which ``_wake_at`` then moves to the recorded
+    # start.
+    gap = 1  # tick
     engine = kind(env, settings, RecordedSteps(starts, durations), gap, left, made.append)
     for one in sent:
         Moment(env, one.received, ARRIVE, lambda _, one=one: engine.submit(one.job, one.output))  # type: ignore[misc]

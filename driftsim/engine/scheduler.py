@@ -1,5 +1,230 @@
-"""vLLM's scheduler."""
+"""vLLM's scheduler: which sequences compute how many tokens in the next step, and which are preempted for them.
+
+It mirrors ``Scheduler.schedule`` of vllm/v1/core/sched/scheduler.py (vLLM 0.32), FCFS and priority, and the block
+allocation of vllm/v1/core/kv_cache_manager.py. It has no clock and tells nobody: the engine that inherits from it
+passes the time, executes the step and lets finished sequences leave. What it does not copy is the loop over all running
+sequences: decodes are one ``DecodePool``, and are walked one by one only where the outcome depends on their order.
+"""
 
 from __future__ import annotations
 
+from driftsim.engine.decoding import DecodePool
+from driftsim.engine.sequence import Sequence, blocks_for
+from driftsim.engine.waiting import waiting_queue
+from driftsim.trace.header import EngineSettings
+
 MIRRORED_VLLM = "0.32.0"  # the version whose decisions the conformance suite holds the engine to
+
+
+class Scheduler:
+    """Running and waiting sequences, and the KV blocks that they hold.
+
+    ``free`` still counts the blocks that the decodes of the next step will take; ``_spare`` does not.
+    """
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self.settings = settings
+        self.free = self.total = settings.usable_kv_blocks
+        self.by_priority = settings.scheduling_policy == "priority"
+        self.waiting = waiting_queue(settings.scheduling_policy)
+        self.running: dict[Sequence, None] = {}  # in order of admission
+        self.prefilling: dict[Sequence, None] = {}  # running, with a part of the prompt still to compute
+        # Running, with the last token scheduled and its output not processed yet (async scheduling).
+        self.awaiting_output: set[Sequence] = set()
+        self.pool = DecodePool(settings.block_size)  # the other running sequences decode
+        self._paused: list[Sequence] = []  # decodes that get no turn in the step under way
+        self._watermark = int(settings.watermark * settings.kv_blocks)
+        self._threshold = settings.long_prefill_token_threshold
+        self._limits = (settings.max_num_batched_tokens, settings.max_num_seqs, settings.block_size)
+        self._admitted = 0
+
+    def _schedule(self, now: int) -> tuple[list[tuple[Sequence, int]], int]:
+        """The prefills of the step scheduled at ``now``, each with its tokens, and the number of preemptions for it.
+
+        All sequences of the pool decode beside them.
+        """
+        threshold = self._threshold
+        if threshold and len(self.running) + len(self.waiting) < 2:
+            threshold = 0  # nobody to starve: a lone long prefill gets the whole budget
+        prefills: list[tuple[Sequence, int]] = []
+        preempted, short = 0, self._spare() < 0
+        if short or self.prefilling:
+            if self.by_priority or (self.prefilling and self._threshold):
+                preempted = self._schedule_running(prefills, threshold)
+            else:
+                preempted = self._preempt_for_decodes() if short else 0
+                if self.prefilling:
+                    preempted += self._schedule_partial_prefill(prefills)
+        # vLLM admits nobody in a step that preempted, lest it evict what it just admitted.
+        if not preempted and self.waiting:
+            self._schedule_waiting(prefills, threshold, now)
+        return prefills, preempted
+
+    # -- running sequences
+
+    def _preempt_for_decodes(self) -> int:
+        """Preempt from the back until every decode that needs a block gets one, in order of admission."""
+        preempted = claimed = 0
+        for sequence in sorted(self.pool.claims(), key=_by_admission):
+            if sequence not in self.running:
+                continue
+            while claimed == self.free:
+                victim = self._victim()
+                self._preempt(victim)
+                preempted += 1
+                if victim is sequence:
+                    return preempted
+            claimed += 1
+        return preempted
+
+    def _schedule_partial_prefill(self, prefills: list[tuple[Sequence, int]]) -> int:
+        """Schedule the next chunk of the one prompt that is partly computed; its sequence was admitted last."""
+        for sequence in self.prefilling:
+            budget = self.settings.max_num_batched_tokens - self.pool.size
+            new = min(sequence.length - sequence.computed, budget)
+            if new <= 0:
+                break
+            need = self._growth(sequence, new)
+            if need > self._spare():
+                self._preempt(sequence)
+                return 1
+            self.free -= need
+            prefills.append((sequence, new))
+        return 0
+
+    def _schedule_running(self, prefills: list[tuple[Sequence, int]], threshold: int) -> int:
+        """Schedule the running sequences one by one, in order of admission.
+
+        Their order decides in two cases: with a cap on prefill chunks, several partial prefills may stand between the
+        decodes; by priority, a victim may stand anywhere, also before the sequence that needs its blocks.
+        """
+        budget, spare, preempted = self.settings.max_num_batched_tokens, self.free, 0
+        claims = self.pool.claims()
+        order = [sequence for sequence in self.running if sequence not in self.awaiting_output]
+        given: dict[Sequence, tuple[int, int]] = {}  # tokens and blocks of this step
+        index = 0
+        while index < len(order) and budget > 0:
+            sequence = order[index]
+            prefill = sequence in self.prefilling
+            new = min(sequence.length - sequence.computed, threshold or budget, budget) if prefill else 1
+            need = self._growth(sequence, new) if prefill else int(sequence in claims)
+            while need > spare:
+                victim = self._victim()
+                if victim in given:  # its turn in this step is taken back (scheduler.py, PRIORITY)
+                    tokens, blocks = given.pop(victim)
+                    budget += tokens
+                    spare += blocks
+                if victim in order:
+                    index -= order.index(victim) < index
+                    order.remove(victim)
+                spare += self._preempt(victim)
+                preempted += 1
+                if victim is sequence:
+                    break
+            else:
+                spare -= need
+                budget -= new
+                index += 1
+                given[sequence] = (new, need)
+                continue
+            break
+        for sequence, (new, need) in given.items():
+            if sequence in self.prefilling:
+                self.free -= need
+                prefills.append((sequence, new))
+        for sequence in order[index:]:  # the budget ran out before their turn: they pause for this step
+            if sequence not in self.prefilling:
+                self.pool.leave(sequence)
+                self._paused.append(sequence)
+        return preempted
+
+    def _resume(self) -> None:
+        """Let the paused decodes take part again."""
+        for sequence in self._paused:
+            self.pool.join(sequence)
+        self._paused.clear()
+
+    # -- waiting sequences
+
+    def _schedule_waiting(self, prefills: list[tuple[Sequence, int]], threshold: int, now: int) -> None:
+        """Admit from the head of the waiting queue while slots, token budget and KV blocks allow; nobody is skipped."""
+        waiting, running, pool = self.waiting, self.running, self.pool
+        budget, slots, size = self._limits
+        budget -= pool.size
+        for _, new in prefills:
+            budget -= new
+        spare = begun = self._spare()
+        while waiting and budget > 0 and len(running) < slots:
+            sequence = waiting[0]
+            new = length = sequence.prompt + sequence.shown  # recomputes what a preemption lost, outputs included
+            if threshold and new > threshold:
+                new = threshold
+            if new > budget:
+                if not self.settings.enable_chunked_prefill:
+                    break
+                new = budget
+            # The whole prompt must fit, though blocks are taken for this chunk only (full_sequence_must_fit), and the
+            # watermark must stay free unless nobody runs (kv_cache_manager.py, allocate_slots).
+            need = asked = -(-new // size)
+            if new < length:
+                whole = -(-length // size)
+                # Without a reserve vLLM would start over and over on a prompt that can never fit; here it waits until
+                # the engine fails it.
+                asked = whole if self.settings.scheduler_reserve_full_isl or whole > self.total else need
+            if asked > spare or (running and asked + self._watermark > spare):
+                break
+            spare -= need
+            budget -= new
+            self._admitted += 1
+            sequence.number = self._admitted
+            running[waiting.popleft()] = None
+            if new < length:
+                self.prefilling[sequence] = None
+            prefills.append((sequence, new))
+            if sequence.scheduled is None:  # vLLM keeps the first time when a preempted request resumes
+                sequence.scheduled = now
+        self.free -= begun - spare
+
+    # -- KV blocks, and who gives them up
+
+    def _spare(self) -> int:
+        """Free blocks, less those that this step's decodes take."""
+        return self.free - self.pool.claimed()
+
+    def _growth(self, sequence: Sequence, new: int) -> int:
+        """Blocks that ``new`` more tokens of ``sequence`` take."""
+        size = self.settings.block_size
+        return blocks_for(sequence.computed + new, size) - blocks_for(sequence.computed, size)
+
+    def _victim(self) -> Sequence:
+        """The running sequence to preempt: under FCFS the one admitted last, by priority the last in that order."""
+        return max(self.running, key=_by_rank) if self.by_priority else next(reversed(self.running))
+
+    def _preempt(self, victim: Sequence) -> int:
+        """Put ``victim``, its output kept, at the front of the queue, to be recomputed; returns the blocks freed."""
+        held = self._remove(victim)
+        victim.computed = 0
+        victim.preemptions += 1
+        self.waiting.appendleft(victim)
+        return held
+
+    def _remove(self, sequence: Sequence) -> int:
+        """Take ``sequence`` out of the running ones and free its blocks; returns how many."""
+        if sequence in self.prefilling:
+            del self.prefilling[sequence]
+        elif sequence in self.awaiting_output:
+            self.awaiting_output.discard(sequence)
+        else:
+            self.pool.leave(sequence)
+        del self.running[sequence]
+        held = blocks_for(sequence.computed, self.settings.block_size)
+        self.free += held
+        return held
+
+
+def _by_admission(sequence: Sequence) -> int:
+    return sequence.number
+
+
+def _by_rank(sequence: Sequence) -> tuple[int, int]:
+    return sequence.rank

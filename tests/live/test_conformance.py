@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-import simpy
 
-from driftsim.engine.clock import ARRIVE, Moment
+from driftsim.engine.clock import ARRIVE, Clock, Moment
 from driftsim.engine.continuous import ContinuousEngine
 from driftsim.engine.pipelined import PipelinedEngine
 from driftsim.engine.scheduler import MIRRORED_VLLM
@@ -106,13 +105,13 @@ class Watched(ContinuousEngine):
         self.preempted.append(victim.job.request.id)
         return super()._preempt(victim)
 
-    def _advance(self, now: int, begin: int, prefills: list[tuple[Sequence, int]], preempted: int) -> int:
-        idle = {*self.prefilling, *self._paused, *self.exhausted}
+    def _compute_step(self, now: int, begin: int, prefills: list[tuple[Sequence, int]], preempted: int) -> int:
+        idle = {*self.prefilling, *self._paused, *self.awaiting_output}
         tokens = {one.job.request.id: 1 for one in self.running if one not in idle}
         tokens |= {one.job.request.id: new for one, new in prefills}
         self.decisions.append(Decision(now, begin + 1, tokens, self.preempted))
         self.preempted = []
-        return super()._advance(now, begin, prefills, preempted)
+        return super()._compute_step(now, begin, prefills, preempted)
 
 
 class WatchedPipeline(Watched, PipelinedEngine):
@@ -120,7 +119,7 @@ class WatchedPipeline(Watched, PipelinedEngine):
 
 
 def ours(made: Case) -> list[Decision]:
-    env = simpy.Environment(initial_time=0)
+    env = Clock(initial_time=0)
 
     def left(sequences: list[Sequence]) -> None:
         over = next(decision for decision in reversed(engine.decisions) if decision.end == env.now)
