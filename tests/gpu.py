@@ -55,7 +55,8 @@ def served(rate: float, count: int, seed: int, anchor: str = "received", **setti
     scenario = Scenario(profile=profile(made, submit_lag_s=lag), policy="stock")
     kind = StepwiseAsyncEngine if made.async_scheduling else StepwiseEngine
     simulation = Simulation(scenario, work, record_steps=True, engine=kind)
-    simulation.engine.step_time = Gpu(seed + 1000)
+    simulated: Any = simulation.engine
+    simulated.step_time = Gpu(seed + 1000)
     run = simulation.run()
     rows = run.requests.copy()
     late = OUTPUT_S if anchor == "received" else HTTP_S / 2 + np.abs(random.normal(0, 0.0005, count))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,7 +57,7 @@ def test_what_cannot_fit_is_turned_away_and_nothing_else_is(scenario: Scenario, 
 @given(scenarios(), workloads())
 def test_no_kv_block_leaks_and_blocks_held_match_contexts(scenario: Scenario, workload: Workload) -> None:
     simulation = Simulation(scenario, workload)
-    engine = simulation.engine
+    engine: Any = simulation.engine
 
     def check(step: tuple[float, ...]) -> None:
         held = 0

@@ -46,7 +46,7 @@ def simulate(scenario: Scenario, workload: Workload, *, record_steps: bool = Fal
 
 @contextmanager
 def collector_off() -> Iterator[None]:
-    """No search for cycles in the meantime: a run makes many small objects, and none that refer to each other."""
+    """Garbage collection off: a run allocates many small objects and no reference cycles."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -56,8 +56,28 @@ def collector_off() -> Iterator[None]:
             gc.enable()
 
 
+class _Columns:
+    """The columns of ``rows`` that every request fills in, by name: slots, which cost no look-up in a dictionary."""
+
+    __slots__ = (
+        "arrival_s", "bias", "budget", "dispatch_index", "dispatch_s", "estimate", "finish_reason", "finish_s",
+        "first_token_s", "output_tokens", "preemptions", "queued_s", "scheduled_s", "scheduling_class",
+    )  # fmt: skip
+
+    def __init__(self, rows: RequestRows) -> None:
+        times, counts, texts = rows.times, rows.counts, rows.texts
+        self.arrival_s, self.bias = times["arrival_s"], times["bias"]
+        self.estimate, self.budget = counts["estimate"], counts["budget"]
+        self.scheduling_class = texts["scheduling_class"]
+        self.dispatch_s, self.dispatch_index = times["dispatch_s"], counts["dispatch_index"]
+        self.queued_s, self.scheduled_s = times["queued_s"], times["scheduled_s"]
+        self.first_token_s, self.finish_s = times["first_token_s"], times["finish_s"]
+        self.output_tokens, self.preemptions = counts["output_tokens"], counts["preemptions"]
+        self.finish_reason = texts["finish_reason"]
+
+
 class Simulation:
-    """One run. Columns of the trace grow as lists, indexed by the row of the request in the workload."""
+    """One run. The columns of the trace are indexed by the row of the request in the workload."""
 
     def __init__(
         self,
@@ -87,25 +107,17 @@ class Simulation:
             scenario.admission,
             scenario.limit,
         )
+        self.record_steps = record_steps
         self.steps: list[tuple[float, ...]] = []
-        self.engine: Any = (engine or _engine(scenario))(
+        self.engine: Engine = (engine or _engine(scenario))(
             self.env, profile.engine, step_times(scenario), ticks(profile.gap_s), self._left,
             self.steps.append if record_steps else None,
         )  # fmt: skip
         self.arrivals = Arrivals(workload, ticks)
         self.build = workload.requests()
         self.categories = workload.categories(scenario.admission.category_column)
-        count = len(workload)
-        self.lives = RequestRows(count)
-        times, counts, texts = self.lives.times, self.lives.counts, self.lives.texts
-        self._admitted = (
-            times["arrival_s"], times["bias"], counts["estimate"], counts["budget"], texts["scheduling_class"],
-        )  # fmt: skip
-        self._dispatched = times["dispatch_s"], counts["dispatch_index"]
-        self._gone = (
-            times["queued_s"], times["scheduled_s"], times["first_token_s"], times["finish_s"],
-            counts["output_tokens"], counts["preemptions"], texts["finish_reason"],
-        )  # fmt: skip
+        self.rows = RequestRows(len(workload))
+        self.columns = _Columns(self.rows)
         self._awaited: float | None = None  # the arrival for which a timeout is under way
         self._releasing = False  # now, or soon at this instant
         self._again = False  # somebody left meanwhile
@@ -114,7 +126,7 @@ class Simulation:
         self._await_arrival()
         with collector_off():
             self.env.run()
-        return Trace(self._header(), self._requests(), self._steps() if self.engine.on_step else None)
+        return Trace(self._header(), self._requests(), self._steps() if self.record_steps else None)
 
     def _await_arrival(self) -> None:
         due = self.arrivals.next_at()
@@ -123,17 +135,16 @@ class Simulation:
             Moment(self.env, int(due), ARRIVE, self._arrive)
 
     def _arrive(self, _: object) -> None:
-        now = self.env._now
+        now = self.env.now
         self._awaited = None
-        seconds = now / TICKS_PER_SECOND
-        arrival_s, bias, estimate, budget, classes = self._admitted
+        seconds, columns = now / TICKS_PER_SECOND, self.columns
         for row, _ in self.arrivals.take(now):
             job = self.dispatcher.arrive(self.build(row, seconds), self.categories[row], seconds, row)
-            arrival_s[row] = seconds
-            bias[row] = job.bias
-            estimate[row] = job.estimate
-            budget[row] = job.budget
-            classes[row] = job.scheduling_class
+            columns.arrival_s[row] = seconds
+            columns.bias[row] = job.bias
+            columns.estimate[row] = job.estimate
+            columns.budget[row] = job.budget
+            columns.scheduling_class[row] = job.scheduling_class
         self._await_arrival()
         self._release_soon()
 
@@ -144,25 +155,25 @@ class Simulation:
             return
         if not self.dispatcher.may_release:
             return
-        queue = self.env._queue  # what env.peek() looks at, without the calls
-        if not queue or queue[0][0] > self.env._now:
+        upcoming = self.env.upcoming
+        if not upcoming or upcoming[0][0] > self.env.now:
             self._release(None)
         else:
             self._releasing = True
-            Moment(self.env, self.env._now, RELEASE, self._release)
+            Moment(self.env, self.env.now, RELEASE, self._release)
 
     def _release(self, _: object) -> None:
-        self._releasing, self._again = True, False  # who is turned away at once makes room for others, but after these
-        seconds = self.env._now / TICKS_PER_SECOND
-        moments, orders = self._dispatched
+        # A rejection in this loop frees a slot; it is offered again after this batch, not during it.
+        self._releasing, self._again = True, False
+        seconds, columns = self.env.now / TICKS_PER_SECOND, self.columns
         order, lag = self.dispatcher.dispatched, self.submit_lag
         for job in self.dispatcher.release(self.engine.room(), seconds):
             row = job.index
-            moments[row] = seconds
-            orders[row] = order
+            columns.dispatch_s[row] = seconds
+            columns.dispatch_index[row] = order
             order += 1
             if lag:
-                Moment(self.env, self.env._now + lag, ARRIVE, lambda _, job=job: self._submit(job))  # type: ignore[misc]
+                Moment(self.env, self.env.now + lag, ARRIVE, lambda _, job=job: self._submit(job))  # type: ignore[misc]
             else:
                 self.engine.submit(job, self.outputs[row])
         self._releasing = False
@@ -173,36 +184,35 @@ class Simulation:
         self.engine.submit(job, self.outputs[job.index])
 
     def _left(self, sequences: list[Sequence]) -> None:
-        queued_s, scheduled_s, first_token_s, finish_s, tokens, preemptions, reasons = self._gone
-        lag = self.output_lag
+        columns, lag = self.columns, self.output_lag
         for sequence in sequences:
             row = sequence.job.index
             # vLLM looks for the end of sequence before it looks at limits (check_stop): the last token may be both.
             if sequence.finish_reason == "length" and self.stops[row] and sequence.shown == self.outputs[row]:
                 sequence.finish_reason = "stop"
             if sequence.queued is not None:
-                queued_s[row] = sequence.queued / TICKS_PER_SECOND
+                columns.queued_s[row] = sequence.queued / TICKS_PER_SECOND
             if sequence.scheduled is not None:
-                scheduled_s[row] = sequence.scheduled / TICKS_PER_SECOND
+                columns.scheduled_s[row] = sequence.scheduled / TICKS_PER_SECOND
             if sequence.first_token is not None:
-                first_token_s[row] = (sequence.first_token + lag) / TICKS_PER_SECOND
+                columns.first_token_s[row] = (sequence.first_token + lag) / TICKS_PER_SECOND
             if sequence.finish is not None:
-                finish_s[row] = (sequence.finish + lag) / TICKS_PER_SECOND
-            tokens[row] = sequence.shown
-            preemptions[row] = sequence.preemptions
-            reasons[row] = sequence.finish_reason
+                columns.finish_s[row] = (sequence.finish + lag) / TICKS_PER_SECOND
+            columns.output_tokens[row] = sequence.shown
+            columns.preemptions[row] = sequence.preemptions
+            columns.finish_reason[row] = sequence.finish_reason
             if sequence.error is not None:
-                self.lives.texts["error"][row] = sequence.error
+                self.rows.texts["error"][row] = sequence.error
             if sequence.batch is not None:
-                counts = self.lives.counts
+                counts = self.rows.counts
                 counts["batch_id"][row], counts["batch_size"][row] = sequence.batch
         if self.notify_lag:
-            Moment(self.env, self.env._now + self.notify_lag, ARRIVE, lambda _: self._departed(sequences))
+            Moment(self.env, self.env.now + self.notify_lag, ARRIVE, lambda _: self._departed(sequences))
         else:
             self._departed(sequences)
 
     def _departed(self, sequences: list[Sequence]) -> None:
-        now, left = self.env._now, self.arrivals.left
+        now, left = self.env.now, self.arrivals.left
         self.dispatcher.finished([self._departure(sequence) for sequence in sequences], now / TICKS_PER_SECOND)
         for sequence in sequences:
             if left(sequence.job.index, now):
@@ -219,12 +229,12 @@ class Simulation:
         return Departure(job, length, reason in CENSORED)
 
     def _requests(self) -> pd.DataFrame:
-        return self.lives.table(self.workload.offered, output_words=self._words())
+        return self.rows.table(self.workload.offered, output_words=self._words())
 
     def _words(self) -> Any:
         """The recorded words, in proportion where a limit that the recorded run did not have cut the output short."""
         words = self.workload.output_words
-        shown, full = np.frombuffer(self.lives.counts["output_tokens"], dtype=np.int64), np.array(self.outputs)
+        shown, full = np.frombuffer(self.rows.counts["output_tokens"], dtype=np.int64), np.array(self.outputs)
         cut = shown != full
         if cut.any():
             words = words.where(~cut, (words.astype("float64") * shown / full).round().astype("Int64"))
