@@ -20,6 +20,7 @@ from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.header import Phase
 from driftsim.trace.trace import read
+from driftsim.validation.validation import statistic
 from tests.strategies import engine, profile, workload
 
 
@@ -153,3 +154,19 @@ def test_a_table_and_its_columns_measure_the_same(shipped: Path, unit: Unit) -> 
     premium = columns[columns["tier"] == "premium"]
     assert metrics.e2e(premium).tolist() == metrics.e2e(table[table["tier"] == "premium"]).tolist()
     assert metrics.summary(trace, admission)["finished"] == len(table)
+
+
+def test_there_is_one_makespan_whatever_was_rejected_or_aborted() -> None:
+    """The first request never fits, the last one is aborted: both are offered, so both count."""
+    outputs = [5, 5, 5, 5]
+    made = workload([1.0, 2.0, 3.0, 9.0], outputs, prompt_tokens=[600, 8, 8, 8])
+    run = simulate(Scenario(profile=profile(engine(max_model_len=512))), made)
+    table = run.requests.copy()
+    assert table["finish_reason"].iloc[0] == "rejected"
+    table.loc[3, "finish_reason"] = "abort"
+    cut = replace(run, requests=table)
+    expected = float(table["finish_s"].iloc[3]) - 1.0
+    assert metrics.makespan(cut.requests) == pytest.approx(expected)
+    assert metrics.summary(cut)["makespan_s"] == pytest.approx(expected)
+    assert statistic(cut, "makespan", "mean") == pytest.approx(expected)
+    assert float(cut.finished["finish_s"].max() - cut.finished["arrival_s"].min()) < expected - 1  # the old one
