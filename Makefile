@@ -37,7 +37,7 @@ check: .venv/core
 
 docs: .venv/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo "open out/docs/index.html, or to search in it: $(BIN)/python -m http.server --directory out/docs"
+	@echo "open out/docs/index.html"
 
 wheel: .venv/made
 	rm -rf build out/dist out/wheel
