@@ -1,4 +1,4 @@
-"""The barrier engine: the published system's worker (arXiv 2606.02982), which serves one offline batch at a time.
+"""The barrier engine: DriftSched's worker (arXiv 2606.02982), which serves one offline batch at a time.
 
 It takes up to 32 requests, waits at most 10 ms for a batch to fill, and runs it through an engine of its own as vLLM's
 ``LLM.generate`` would; every member leaves when the last one has ended, and only then is the next batch taken. There is

@@ -2,7 +2,7 @@
 
 The same object drives simulation and capture. ``Arrivals`` says when each request arrives; it is told the time and of
 every departure, because a phase may wait for the system to drain and a closed phase for its users. A workload is drawn
-here; ``replay`` makes one of a trace, ``driftsched`` the published one, ``prompts`` one of a file of prompts.
+here; ``replay`` makes one of a trace, ``driftsched`` that of the published study, ``prompts`` one of a file of prompts.
 """
 
 from __future__ import annotations

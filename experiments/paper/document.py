@@ -189,8 +189,8 @@ def _words() -> str:
     accounting = find(table("factorial/main_effects"), factor="correction", metric="mae", to="base")
     return (
         f"{100 * share['ours']:.0f} % [{100 * share['low']:.0f}, {100 * share['high']:.0f}] with our length model; "
-        f"{100 * capped['ours']:.0f} % if every answer runs into its cap, which is what the published "
-        f"finding amounts to. Averaged over all switches, the published correction changes the MAE by "
+        f"{100 * capped['ours']:.0f} % if every answer runs into its cap, which is what DriftSched's "
+        f"finding amounts to. Averaged over all switches, DriftSched's correction changes the MAE by "
         f"{_effect(accounting)}; nearly all of that is where words are counted."
     )
 
@@ -286,7 +286,7 @@ def _pooled() -> str:
     ordered = int((workload["tau_pooled"] > workload["tau_ema"]).sum())
     worst_case = "in none of them" if clear.empty else f"in {len(clear)} of them"
     return (
-        f"`pooled` leaves {best['mae_pooled'] / best['mae_ema']:.2f} of the published correction's MAE in the study's "
+        f"`pooled` leaves {best['mae_pooled'] / best['mae_ema']:.2f} of DriftSched's correction's MAE in the study's "
         f"workload on a continuous engine in tokens and {worst['mae_pooled'] / worst['mae_ema']:.2f} before the "
         f"barrier in words, where hindsight itself would leave {worst['irreducible'] / worst['mae_ema']:.2f}; it "
         f"orders better in {ordered} of {len(workload)} settings. On the shipped traces its MAE is lower in "

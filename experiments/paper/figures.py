@@ -116,7 +116,7 @@ def architecture() -> Figure:
 
 
 def feedback_loop() -> Figure:
-    """The published correction, as it runs at each finish."""
+    """DriftSched's correction, as it runs at each finish."""
     admission = Admission()
     boxes = {
         "estimate": (16, 70, "estimate\nbase × bias × safety\n× input factor"),
