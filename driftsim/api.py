@@ -30,6 +30,7 @@ from driftsim.inputs import (
     as_barrier,
     as_profile,
     as_trace,
+    as_workload,
     check_words,
     described,
     naming,
@@ -38,7 +39,7 @@ from driftsim.inputs import (
 from driftsim.latency.profile import Profile, load_profile
 from driftsim.latency.roofline import Assumptions, derive, shape_of
 from driftsim.scheduling.admission import Admission
-from driftsim.scheduling.plugins import plugin_name
+from driftsim.scheduling.plugins import plugin_name, plugin_names
 from driftsim.scheduling.policies import POLICIES, STOCK
 from driftsim.simulation import laws
 from driftsim.simulation.capacity import capacity as backlog_capacity
@@ -53,17 +54,16 @@ from driftsim.sweeps.store import Store
 from driftsim.sweeps.tasks import plan, spec_key
 from driftsim.trace.trace import Trace, read
 from driftsim.validation.result import ValidationResult, validate_runs
-from driftsim.workloads.replay import replay
 from driftsim.workloads.workload import Workload
 
 ALL_POLICIES = (STOCK, *POLICIES)
 
 
 def compare(
-    trace: AnyTrace,
+    what: AnyTrace | Workload,
     *,
-    policies: Iterable[AnyPolicy] = ALL_POLICIES,
-    estimators: Iterable[AnyEstimator] = ("static", "ema"),
+    policies: AnyPolicy | Iterable[AnyPolicy] = ALL_POLICIES,
+    estimators: AnyEstimator | Iterable[AnyEstimator] = ("static", "ema"),
     profile: AnyProfile | None = None,
     admission: Admission | None = None,
     phase: str = "all",
@@ -77,7 +77,7 @@ def compare(
     jobs: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ComparisonResult:
-    """Replay ``trace`` under each policy with each estimator, and set the results side by side.
+    """Replay a trace, or run a workload, under each policy with each estimator, and set the results side by side.
 
     policies, estimators: names, ``file.py:Class``, or classes. profile: the latency profile; without one, the profile
     is fitted to the trace's own steps. admission: how requests are estimated. phase: measure one phase only.
@@ -92,16 +92,17 @@ def compare(
     >>> [(row["policy"], row["estimator"], round(row["e2e_mean_s"], 2)) for row in result.rows()]
     [('fifo', 'static', 87.93), ('fifo', 'ema', 87.93), ('sjf', 'static', 59.76), ('sjf', 'ema', 59.21)]
     """
-    recorded = as_trace(trace)
     admission = admission or Admission()
     excluded: frozenset[int] = frozenset()
+    workload, recorded = as_workload(what, rate_scale)
     with naming(recorded):
         if admission.base == "fit":
+            if recorded is None:
+                raise InputError("base 'fit' is fitted to a recorded trace; give base_table with another base")
             admission, excluded = fit_base(recorded, admission)
-        workload = replay(recorded, rate_scale)
         check_words(workload, admission)
     given = as_profile(profile, recorded)
-    settings = settings_of(map(plugin_name, policies), map(plugin_name, estimators))
+    settings = settings_of(plugin_names(policies), plugin_names(estimators))
     choice = ComparisonPlan(
         profile=with_engine(given, {} if kv_blocks is None else {"kv_blocks": kv_blocks}),
         admission=admission,
@@ -116,7 +117,7 @@ def compare(
     )
     check_plan(choice, workload)
     as_recorded = rate_scale == 1 and kv_blocks is None and profile is None
-    measured = measured_by_phase(recorded, choice) if as_recorded else None
+    measured = measured_by_phase(recorded, choice) if as_recorded and recorded is not None else None
     done, total = 0, runs_of(choice)
 
     def advance(runs: int) -> None:
@@ -127,9 +128,9 @@ def compare(
 
     result = compare_settings(workload, choice, jobs, advance, measured)
     provenance = {
-        "trace": recorded.name,
-        "trace_digest": recorded.digest,
-        "kind": recorded.header.kind,
+        "trace": workload.info.name if recorded is None else recorded.name,
+        "trace_digest": "" if recorded is None else recorded.digest,
+        "kind": "generated" if recorded is None else recorded.header.kind,
         "profile": described(choice.profile, profile),
         "rate_scale": rate_scale,
         **report.provenance(choice),
@@ -179,19 +180,9 @@ def simulate(
     >>> round(summary(run)["e2e_mean_s"], 2)
     59.76
     """
-    if isinstance(what, Workload):
-        if profile is None:
-            raise InputError("a workload has no steps to fit a profile to; give one: profile=calibrate(...)")
-        if rate_scale != 1:
-            raise InputError("rate_scale presses a recorded trace; make the workload with another rate")
-        workload, known = what, as_profile(profile, None)
-    else:
-        recorded = as_trace(what)
-        with naming(recorded):
-            workload = replay(recorded, rate_scale)
-        known = as_profile(profile, recorded)
+    workload, recorded = as_workload(what, rate_scale)
     scenario = Scenario(
-        profile=known,
+        profile=as_profile(profile, recorded),
         policy=plugin_name(policy),
         estimator=plugin_name(estimator),
         admission=admission or Admission(),

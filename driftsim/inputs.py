@@ -16,6 +16,7 @@ from driftsim.scheduling.policies import Policy
 from driftsim.simulation.names import EngineName
 from driftsim.simulation.scenario import Barrier
 from driftsim.trace.trace import Trace, read
+from driftsim.workloads.replay import replay
 from driftsim.workloads.workload import Workload
 
 SAMPLE = Path(__file__).parent / "sample" / "smollm2-cpu-drift"
@@ -35,28 +36,50 @@ def sample() -> Trace:
 
 
 def as_trace(trace: AnyTrace) -> Trace:
-    """``trace`` itself, or the trace that is stored there."""
-    return trace if isinstance(trace, Trace) else read(trace)
+    """``trace`` itself, or the trace that is stored there. Raises ``InputError`` for anything else."""
+    if isinstance(trace, Trace):
+        return trace
+    if isinstance(trace, str | Path):
+        return read(trace)
+    raise InputError(f"a trace or the folder of one is needed, not {_kind(trace)}")
+
+
+def as_workload(what: AnyTrace | Workload, rate_scale: float) -> tuple[Workload, Trace | None]:
+    """The requests to run, and the trace that recorded them, if one did. Raises ``InputError``."""
+    if not isinstance(what, Workload):
+        recorded = as_trace(what)
+        with naming(recorded):
+            return replay(recorded, rate_scale), recorded
+    if rate_scale != 1:
+        raise InputError("rate_scale presses a recorded trace; make the workload with another rate")
+    return what, None
 
 
 def as_profile(profile: AnyProfile | None, recorded: Trace | None) -> Profile:
     """``profile`` itself, the one stored there, or without either the one fitted to the steps of ``recorded``."""
     if isinstance(profile, Profile):
         return profile
-    if profile is not None:
+    if isinstance(profile, str | Path):
         return load_profile(profile)
-    assert recorded is not None
+    if profile is not None:
+        raise InputError(f"a profile or the file of one is needed, not {_kind(profile)}")
+    if recorded is None:
+        raise InputError("a workload has no steps to fit a profile to; give one: profile=calibrate(...)")
     with naming(recorded):
         return fit_profile(recorded, recorded.digest)
 
 
+def _kind(value: object) -> str:
+    return f"{type(value).__name__} ({value!r:.60})"
+
+
 @contextmanager
-def naming(trace: Trace) -> Iterator[None]:
+def naming(trace: Trace | None) -> Iterator[None]:
     """Prefix an ``InputError`` raised inside with the place that ``trace`` was read from."""
     try:
         yield
     except InputError as error:
-        place, message = trace.source, str(error)
+        place, message = None if trace is None else trace.source, str(error)
         if place is None or message.startswith((str(place), f"{place.name}:")):
             raise
         raise type(error)(f"{place}: {message}") from None
@@ -75,10 +98,12 @@ def described(profile: Profile, given: AnyProfile | None) -> str:
 
 
 def with_engine(profile: Profile, settings: dict[str, Any]) -> Profile:
+    """``profile`` of an engine with other ``settings``. Raises ``InputError`` for what no engine takes."""
     return profile.changed(engine=profile.engine.changed(**settings)) if settings else profile
 
 
 def as_barrier(engine: EngineName | Barrier) -> Barrier | None:
+    """The barrier that ``engine`` names, None for continuous batching. Raises ``InputError`` for any other name."""
     if isinstance(engine, Barrier):
         return engine
     if engine not in ("continuous", "barrier"):
@@ -87,6 +112,7 @@ def as_barrier(engine: EngineName | Barrier) -> Barrier | None:
 
 
 def check_words(workload: Workload, admission: Admission) -> None:
+    """Raise ``InputError`` if words are to be derived though they were recorded."""
     recorded = workload.table[["prompt_words", "output_words"]].notna().all(axis=None)
     if admission.words_per_token is not None and recorded:
         raise InputError("its words are recorded, so they need not be derived; drop --words-per-token")

@@ -108,3 +108,32 @@ def test_sweep_returns_the_rows_of_its_grid(tmp_path: Path) -> None:
     assert sorted(rows["policy"]) == ["fifo", "sjf"]
     again = ds.sweep(tmp_path / "grid.toml", tmp_path / "store", jobs=1)
     assert again.equals(rows)
+
+
+def test_schedulers_are_compared_on_a_workload_that_nobody_recorded() -> None:
+    made = ds.Workload.poisson(rate=2.0, requests=60, prompt_tokens=20, output_tokens=30, seed=1)
+    slow = profile(engine(max_num_seqs=2))
+    result = ds.compare(made, policies="fifo", estimators="static", profile=slow, replications=3, jobs=1)
+    assert [row["policy"] for row in result.rows()] == ["fifo"]
+    assert result.provenance["kind"] == "generated"
+    run = ds.simulate(made, profile=slow)
+    assert result.rows()[0]["e2e_mean_s"] == ds.summary(run)["e2e_mean_s"]
+    for wrong, message in (
+        (lambda: ds.compare(made), "give one: profile="),
+        (lambda: ds.compare(made, profile=slow, rate_scale=2.0), "another rate"),
+        (lambda: ds.compare(made, profile=slow, admission=ds.Admission(base="fit")), "recorded trace"),
+    ):
+        with pytest.raises(ds.InputError, match=message):
+            wrong()
+
+
+def test_a_wrong_kind_of_argument_is_named() -> None:
+    for wrong, message in (
+        (lambda: ds.compare(3), "a trace or the folder of one is needed, not int"),  # type: ignore[arg-type]
+        (lambda: ds.simulate("traces/x", policy="fifo"), "no such trace folder"),
+        (lambda: ds.validate(sample := ds.sample(), profile=sample), "a profile or the file of one"),  # type: ignore[arg-type]
+        (lambda: ds.compare(ds.sample(), engine="batch"), "unknown engine 'batch'"),  # type: ignore[arg-type]
+        (lambda: ds.compare(ds.sample(), policies=["lifo"]), "unknown policy 'lifo'"),
+    ):
+        with pytest.raises(ds.InputError, match=message):
+            wrong()

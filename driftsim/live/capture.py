@@ -12,7 +12,7 @@ from driftsim.live.recorder import CapturePlan, Progress
 from driftsim.live.session import CaptureRun, check_places, interleaved, run_session
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import ORACLE, estimator_class
-from driftsim.scheduling.plugins import plugin_name
+from driftsim.scheduling.plugins import plugin_name, plugin_names
 from driftsim.scheduling.policies import policy_class
 from driftsim.trace.trace import Trace
 
@@ -45,7 +45,7 @@ def capture(
     Traceback (most recent call last):
     driftsim.errors.InputError: the estimator 'oracle' is told every length, and live nobody knows them; choose another
     """
-    names = list(dict.fromkeys(plugin_name(policy) for policy in policies))
+    names = list(dict.fromkeys(plugin_names(policies)))
     for name in names:
         policy_class(name)
     estimator_name = plugin_name(estimator)

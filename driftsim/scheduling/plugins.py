@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -33,6 +34,11 @@ def give_class(kind: type, name: str = "") -> str:
 def plugin_name(what: str | type) -> str:
     """The name of a policy or an estimator; a class becomes known under the name that is returned."""
     return what if isinstance(what, str) else give_class(what)
+
+
+def plugin_names(what: str | type | Iterable[str | type]) -> list[str]:
+    """The names of one policy or estimator, or of several."""
+    return [plugin_name(what)] if isinstance(what, str | type) else [plugin_name(one) for one in what]
 
 
 def given_classes() -> dict[str, type]:
