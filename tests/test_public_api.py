@@ -6,6 +6,7 @@ import doctest
 import inspect
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -118,22 +119,24 @@ def test_schedulers_are_compared_on_a_workload_that_nobody_recorded() -> None:
     assert result.provenance["kind"] == "generated"
     run = ds.simulate(made, profile=slow)
     assert result.rows()[0]["e2e_mean_s"] == ds.summary(run)["e2e_mean_s"]
-    for wrong, message in (
+    cases: list[tuple[Callable[[], object], str]] = [
         (lambda: ds.compare(made), "give one: profile="),
         (lambda: ds.compare(made, profile=slow, rate_scale=2.0), "another rate"),
         (lambda: ds.compare(made, profile=slow, admission=ds.Admission(base="fit")), "recorded trace"),
-    ):
+    ]
+    for wrong, message in cases:
         with pytest.raises(ds.InputError, match=message):
             wrong()
 
 
 def test_a_wrong_kind_of_argument_is_named() -> None:
-    for wrong, message in (
+    cases: list[tuple[Callable[[], object], str]] = [
         (lambda: ds.compare(3), "a trace or the folder of one is needed, not int"),  # type: ignore[arg-type]
         (lambda: ds.simulate("traces/x", policy="fifo"), "no such trace folder"),
         (lambda: ds.validate(sample := ds.sample(), profile=sample), "a profile or the file of one"),  # type: ignore[arg-type]
         (lambda: ds.compare(ds.sample(), engine="batch"), "unknown engine 'batch'"),  # type: ignore[arg-type]
         (lambda: ds.compare(ds.sample(), policies=["lifo"]), "unknown policy 'lifo'"),
-    ):
+    ]
+    for wrong, message in cases:
         with pytest.raises(ds.InputError, match=message):
             wrong()
