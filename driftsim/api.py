@@ -331,9 +331,9 @@ def capacity(workload: Workload, profile: AnyProfile, *, max_in_flight: int | No
 
     Raises ``InputError`` if the workload does not know its output lengths.
 
-    >>> workload = replay(read("traces/smollm2-cpu-drift"))
+    >>> workload = Workload.backlog(requests=100, prompt_tokens=16, output_tokens=50)
     >>> round(capacity(workload, Profile.plain(intercept_s=0.01, max_num_seqs=4)), 2)
-    1.22
+    8.0
     """
     known = as_profile(profile, None)
     return backlog_capacity(workload, Scenario(profile=known, max_in_flight=max_in_flight))

@@ -67,7 +67,7 @@ def test_a_mistake_of_ours_says_so_and_keeps_its_traceback(trace: Path, monkeypa
 
 
 def test_debug_prints_the_traceback_instead(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("driftsim.api.replay", lambda *_: 1 / 0)
+    monkeypatch.setattr("driftsim.inputs.replay", lambda *_: 1 / 0)
     run = driftsim("--debug", "compare", trace)
     assert run.returncode == 3
     assert "Traceback (most recent call last)" in run.stderr
