@@ -29,6 +29,7 @@ FENCED = re.compile(r"^(?P<fence>`{3,})[^\n]*\n.*?^(?P=fence)\n?", re.MULTILINE 
 ASKED = re.compile(r"^::: (?P<names>[\w ]+)$", re.MULTILINE)
 SOURCE_ONLY = re.compile(r"<!-- source only -->.*?<!-- end source only -->\n*", re.DOTALL)  # what a site need not say
 CELL = re.compile(r"(?<=<td><code>)[^<]*")
+GLOSSARY = re.compile(r"<table>(?P<head>\s*<thead>(?:(?!</thead>).)*<th[^>]*>meaning</th>\s*</tr>)", re.DOTALL)
 FOREIGN = re.compile(r"""(?:\bsrc(?:set)?=|<link[^>]*\bhref=)["']?(?:https?:)?//[^"'\s>]+""")
 FIGURES = "figures"  # where figures from elsewhere lie in the site
 WIDTH = 88  # characters of a signature's line
@@ -50,7 +51,8 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 
 def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let a list of names in a table's cell break after its commas."""
+    """Let a list of names in a table's cell break after its commas, and a glossary be stacked on a narrow screen."""
+    html = GLOSSARY.sub(r"<table data-stacked>\g<head>", html)
     return CELL.sub(lambda cell: cell[0].replace(",", ",<wbr>"), html)
 
 
