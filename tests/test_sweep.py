@@ -47,7 +47,9 @@ class Killer(Fifo):
         left = Path(__file__).with_name("left.txt")
         count = int(left.read_text())
         if count > 0:
-            left.write_text(str(count - 1))
+            aside = left.with_name(f"{os.getpid()}.left")  # another worker may read at this moment
+            aside.write_text(str(count - 1))
+            aside.replace(left)
             os.kill(os.getpid(), 9)
 
 class Broken(Fifo):
