@@ -203,7 +203,7 @@ def error_page() -> str:
         "A message goes to stderr, one line for what the user can mend; `--json` prints one document to stdout and "
         "nothing else there.",
         "## Exceptions",
-        "Import them from `driftsim.errors`; the command line turns each into its exit code.",
+        "Import them from `driftsim`; the command line turns each into its exit code.",
     ]
     for kind in classes:
         doc = inspect.getdoc(kind) or ""

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from driftsim.inputs import sample
     from driftsim.latency.profile import Profile, load_profile
     from driftsim.live.capture import capture
+    from driftsim.live.choices import EngineChoice, WorkloadChoice
     from driftsim.metrics import e2e, summary, tpot, ttft
     from driftsim.request import Job, Request, Tier
     from driftsim.scheduling.admission import Admission
@@ -89,6 +90,7 @@ _HOMES = {
     "inputs": ("sample",),
     "latency.profile": ("Profile", "load_profile"),
     "live.capture": ("capture",),
+    "live.choices": ("EngineChoice", "WorkloadChoice"),
     "metrics": ("e2e", "summary", "tpot", "ttft"),
     "request": ("Job", "Request", "Tier"),
     "scheduling.admission": ("Admission",),
@@ -110,12 +112,13 @@ _HOMES = {
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
-    "Admission", "Barrier", "CapturedComparison", "ComparisonResult", "EngineSettings", "Estimate", "Estimator",
-    "InputError", "Job", "Keyed", "Lengths", "Phase", "Policy", "Process", "Profile", "RecordedLengths", "Request",
-    "RunError", "Scenario", "ScenarioSpec", "Store", "Tenant", "Tier", "Trace", "TraceError", "ValidationResult",
-    "Verdict", "Workload", "WorkloadSpec", "calibrate", "capacity", "capture", "check_laws", "compare",
-    "compare_captured", "derive_profile", "e2e", "import_trace", "load_profile", "load_spec", "read", "replay",
-    "resample", "sample", "simulate", "simulate_scenario", "summary", "sweep", "tpot", "ttft", "validate",
+    "Admission", "Barrier", "CapturedComparison", "ComparisonResult", "EngineChoice", "EngineSettings", "Estimate",
+    "Estimator", "InputError", "Job", "Keyed", "Lengths", "Phase", "Policy", "Process", "Profile",
+    "RecordedLengths", "Request", "RunError", "Scenario", "ScenarioSpec", "Store", "Tenant", "Tier", "Trace",
+    "TraceError", "ValidationResult", "Verdict", "Workload", "WorkloadChoice", "WorkloadSpec", "calibrate",
+    "capacity", "capture", "check_laws", "compare", "compare_captured", "derive_profile", "e2e", "import_trace",
+    "load_profile", "load_spec", "read", "replay", "resample", "sample", "simulate", "simulate_scenario", "summary",
+    "sweep", "tpot", "ttft", "validate",
 ]  # fmt: skip
 
 

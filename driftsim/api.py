@@ -92,17 +92,14 @@ def compare(
     >>> [(row["policy"], row["estimator"], round(row["e2e_mean_s"], 2)) for row in result.rows()]
     [('fifo', 'static', 87.93), ('fifo', 'ema', 87.93), ('sjf', 'static', 59.76), ('sjf', 'ema', 59.21)]
     """
-    admission = admission or Admission()
-    excluded: frozenset[int] = frozenset()
     workload, recorded = as_workload(what, rate_scale)
     with naming(recorded):
-        if admission.base == "fit":
-            if recorded is None:
-                raise InputError("base 'fit' is fitted to a recorded trace; give base_table with another base")
-            admission, excluded = fit_base(recorded, admission)
+        admission, excluded = _fitted(admission or Admission(), recorded)
         check_words(workload, admission)
     given = as_profile(profile, recorded)
     settings = settings_of(plugin_names(policies), plugin_names(estimators))
+    if not settings:
+        raise InputError("there is nothing to compare; name a policy and an estimator")
     choice = ComparisonPlan(
         profile=with_engine(given, {} if kv_blocks is None else {"kv_blocks": kv_blocks}),
         admission=admission,
@@ -148,6 +145,8 @@ def compare_captured(*traces: AnyTrace) -> CapturedComparison:
     >>> sorted({effect.policy for effect in result.effects()})
     ['aging', 'fifo', 'priority', 'sjf', 'weighted']
     """
+    if not traces:
+        raise InputError("there is nothing to compare; give captured runs")
     runs = [as_trace(trace) for trace in traces]
     return compare_runs([(str(run.source or run.name), run) for run in runs])
 
@@ -181,11 +180,13 @@ def simulate(
     59.76
     """
     workload, recorded = as_workload(what, rate_scale)
+    with naming(recorded):
+        admission, _ = _fitted(admission or Admission(), recorded)
     scenario = Scenario(
         profile=as_profile(profile, recorded),
         policy=plugin_name(policy),
         estimator=plugin_name(estimator),
-        admission=admission or Admission(),
+        admission=admission,
         max_in_flight=max_in_flight,
         refill_lag=refill_lag,
         noise=noise,
@@ -337,3 +338,12 @@ def capacity(workload: Workload, profile: AnyProfile, *, max_in_flight: int | No
     """
     known = as_profile(profile, None)
     return backlog_capacity(workload, Scenario(profile=known, max_in_flight=max_in_flight))
+
+
+def _fitted(admission: Admission, recorded: Trace | None) -> tuple[Admission, frozenset[int]]:
+    """``admission`` with its base table fitted where it asks for that, and the rows that the fit used up."""
+    if admission.base != "fit":
+        return admission, frozenset()
+    if recorded is None:
+        raise InputError("base 'fit' is fitted to a recorded trace; give base_table with another base")
+    return fit_base(recorded, admission)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # rich is imported when something is shown
     from rich.console import Console
     from rich.table import Table
 
+WIDEST = 10_000  # columns
 NO_BREAK = "\u00a0"  # a space at which no line ends
 
 
@@ -74,6 +75,16 @@ def shown_text(show: Callable[[Console], None], width: int) -> str:
     text = io.StringIO()
     show(Console(file=text, width=width, highlight=False))
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+
+
+def show_table(console: Any, title: str, headings: list[str], rows: list[list[str]]) -> None:
+    """Print a table on a rich ``console``, which is made as wide as the table needs: no number is cut."""
+    from rich.measure import Measurement
+
+    table = rich_table(title, headings, rows)
+    needed = Measurement.get(console, console.options.update(width=WIDEST), table).maximum
+    console.width = max(console.width, needed)
+    console.print(table)
 
 
 def rich_table(title: str, headings: list[str], rows: list[list[str]]) -> Table:

@@ -27,7 +27,8 @@ TIERS: tuple[Tier, ...] = tuple(Tier)
 TIER_RANK: dict[Tier, int] = {tier: rank for rank, tier in enumerate(TIERS, start=1)}
 
 
-@dataclass(slots=True)  # not frozen: a run builds one for each request, and a frozen one takes several times as long
+# Not frozen: a run builds one for each request, and a frozen one takes several times as long. Treat it as if it were.
+@dataclass(slots=True, unsafe_hash=True)
 class Request:
     """What a client sent: who, what kind, how long a prompt, and how much output it allows.
 

@@ -10,12 +10,12 @@ import pytest
 
 from driftsim.calibration.calibrate import calibrate, fit_profile
 from driftsim.calibration.coverage import extent, extrapolation_warnings
-from driftsim.calibration.form import GRAPH_SIZES, Form
+from driftsim.calibration.form import Form
 from driftsim.calibration.runs import Run
 from driftsim.errors import TraceError
 from driftsim.latency.noise import Noise
 from driftsim.latency.profile import Coverage, Profile, load_profile
-from driftsim.latency.steptime import Batch, LinearStepTime
+from driftsim.latency.steptime import GRAPH_SIZES, Batch, LinearStepTime
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.header import MachineLoad

@@ -119,3 +119,44 @@ def test_an_option_that_does_nothing_in_this_call_is_an_error(
     assert option in run.stderr
     assert len(run.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gate_on_captures_needs_captured_runs_in_its_baseline(trace: Path, tmp_path: Path) -> None:
+    (tmp_path / "g.toml").write_text(f'[base]\ntrace = "{trace}"\npolicy = "fifo"\n')
+    baseline = tmp_path / "b.json"
+    made = driftsim("check", tmp_path / "g.toml", "--baseline", baseline, "--update", "--reason", "x", "--jobs", 1)
+    assert made.returncode == 0, made.stderr
+    run = driftsim("check", "--baseline", baseline, "--captured", trace)
+    assert run.returncode == 2
+    assert "holds no captured runs" in run.stderr
+
+
+def test_a_base_that_is_to_be_fitted_is_not_taken_for_another(trace: Path, tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(f'trace = "{trace}"\n[admission]\nbase = "fit"\n')
+    run = driftsim("simulate", tmp_path / "s.toml", "--out", tmp_path / "out")
+    assert run.returncode == 2
+    assert "needs the table that was fitted" in run.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_a_plug_in_lacks_is_the_plug_ins_mistake(trace: Path, tmp_path: Path) -> None:
+    lines = ["from driftsim import Keyed", "", "class Lost(Keyed):", "    def key(self, job):", "        open('/nope')"]
+    (tmp_path / "lost.py").write_text("\n".join(lines))
+    run = driftsim("compare", trace, "--policies", f"fifo,{tmp_path}/lost.py:Lost", "--replications", 1)
+    assert run.returncode == 3
+    assert "lost.py failed at line 5, in key: FileNotFoundError" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("a,p,o\n", "holds no row"),
+        ("a,p,o\n1.0,5,5\nlater,5,5\n", "row 1: a is 'later', not a number"),
+    ],
+)
+def test_a_table_that_is_no_run_gets_one_line(tmp_path: Path, content: str, told: str) -> None:
+    (tmp_path / "runs.csv").write_text(content)
+    (tmp_path / "m.toml").write_text('[columns]\narrival_s = "a"\nprompt_tokens = "p"\noutput_tokens = "o"\n')
+    run = driftsim("import", "csv", tmp_path / "runs.csv", "--mapping", tmp_path / "m.toml", "--out", tmp_path / "t")
+    assert run.returncode == 2
+    assert told in run.stderr

@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,48 @@ def test_a_wrong_kind_of_argument_is_named() -> None:
     for wrong, message in cases:
         with pytest.raises(ds.InputError, match=message):
             wrong()
+
+
+def test_two_classes_of_one_name_are_two_policies() -> None:
+    def pressed(sign: int) -> type[ds.Keyed]:
+        class Pressed(ds.Keyed):
+            def key(self, job: ds.Job) -> float:
+                return sign * job.budget
+
+        return Pressed
+
+    made = ds.Workload.backlog(requests=30, prompt_tokens=9, output_tokens=ds.Lengths(kind="uniform", high=40))
+    slow = profile(engine(max_num_seqs=1))
+    table = {name: float(64 * place + 1) for place, name in enumerate(("short_qa", "summary", "technical", "report"))}
+    mixed = replace(made, table=made.table.assign(predicted_category=(["report", "short_qa"] * 15)))
+    rows = ds.compare(
+        mixed, policies=[pressed(1), pressed(-1)], estimators="static", profile=slow, replications=3, jobs=2,
+        admission=ds.Admission(base_table=table),
+    ).rows()  # fmt: skip
+    assert [row["policy"].rpartition(">.")[2] for row in rows] == ["Pressed", "Pressed#2"]
+    assert rows[0]["e2e_mean_s"] != rows[1]["e2e_mean_s"]
+
+
+def test_a_table_is_as_wide_as_its_longest_name(shipped: Path) -> None:
+    class WithANameThatIsMuchLongerThanAnyColumnOfATableOughtToBeInAnyTerminal(ds.Keyed):
+        def key(self, job: ds.Job) -> float:
+            return job.request.arrival
+
+    kind = WithANameThatIsMuchLongerThanAnyColumnOfATableOughtToBeInAnyTerminal
+    text = str(ds.compare(shipped, policies=["fifo", kind], estimators="static", replications=1, jobs=1))
+    assert "…" not in text
+    assert kind.__name__ in text
+
+
+def test_a_derived_profile_shows_its_coefficients() -> None:
+    made = ds.Profile.plain(intercept_s=0.01, context_token_s=1e-7)
+    assert list(made.frame()["coefficient"]) == ["intercept_s", "context_token_s"]
+    assert "intercept" in str(made)
+
+
+def test_a_base_is_fitted_whichever_verb_asks_for_it(shipped: Path) -> None:
+    admission = ds.Admission(base="fit")
+    run = ds.simulate(shipped, admission=admission)
+    result = ds.compare(shipped, policies="fifo", estimators="static", admission=admission, replications=1, jobs=1)
+    assert run.header.admission["base_table"] == result.plan.admission.model_dump()["base_table"]
+    assert list(run.requests["estimate"]) == list(result.traces[result.plan.settings[0]].requests["estimate"])

@@ -7,13 +7,14 @@ cross-validation, simplest first, and tell how sure they are by a bootstrap over
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 import numpy as np
 
 from driftsim.calibration.from_requests import fit_requests
 from driftsim.calibration.from_steps import fit_steps
 from driftsim.calibration.runs import FEWEST_STEPS, Run, check_runs, quietly
-from driftsim.errors import TraceError
+from driftsim.errors import InputError, TraceError
 from driftsim.latency.profile import Profile
 from driftsim.simulation.names import FitSource
 from driftsim.trace.trace import Trace
@@ -42,6 +43,8 @@ def calibrate(
     Only what had happened ``until`` that many seconds of each run is fitted.
     Raises ``TraceError`` if they are not, or are too short to fit.
     """
+    if source not in get_args(FitSource):
+        raise InputError(f"unknown source {source!r}; choose one of {', '.join(get_args(FitSource))}")
     if not runs:
         raise TraceError("no trace to calibrate with")
     warnings = check_runs(runs)

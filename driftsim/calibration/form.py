@@ -7,10 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from driftsim.latency.steptime import TERMS, term_values
+from driftsim.latency.steptime import GRAPH_SIZES, TERMS, term_values
 
-# vLLM's default sizes of CUDA graphs (vllm/config/vllm.py, _set_cudagraph_sizes)
-GRAPH_SIZES = (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16))
 HIDDEN = (64, 128, 192, 256, 384, 512)
 
 

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 
 from driftsim.calibration.coefficients import coefficient_intervals, identified_terms, region_of
-from driftsim.calibration.form import GRAPH_SIZES, Form
+from driftsim.calibration.form import Form
 from driftsim.calibration.least_squares import Rows, blocks, choose, quality, solve
 from driftsim.calibration.overheads import gap, lags
 from driftsim.calibration.runs import FEWEST_STEPS, MOST_ROWS, ONE_LOAD, Run, blank_profile, coverage_of
 from driftsim.errors import TraceError
 from driftsim.latency.noise import Noise
 from driftsim.latency.profile import Fit, Profile, Region
+from driftsim.latency.steptime import GRAPH_SIZES
 
 
 # -- from steps

@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import least_squares
 
-from driftsim.calibration.form import GRAPH_SIZES, Form
+from driftsim.calibration.form import Form
 from driftsim.calibration.least_squares import Rows, Solution, blocks, choose, solve
 from driftsim.calibration.overlap import Excerpt, beginning, from_overlap
 from driftsim.latency.profile import Profile
+from driftsim.latency.steptime import GRAPH_SIZES
 from driftsim.metrics import e2e, makespan, tpot, ttft
 from driftsim.simulation.as_measured import anchored, as_measured, received_at_arrival, simulate_as_measured
 from driftsim.simulation.run import simulate

@@ -26,7 +26,7 @@ class Run:
 
 
 def quietly(message: str) -> None:
-    """Tell nobody."""
+    """Report nothing."""
 
 
 def check_runs(runs: Sequence[Run]) -> list[str]:

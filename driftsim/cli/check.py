@@ -52,6 +52,8 @@ def check(
         raise InputError(f"{grid}: the runs come from the baseline; a grid is read only with --update")
     refuse(context, "only --update changes a baseline", "reason", "tolerance")
     known = load_baseline(baseline)
+    if captured and not known.captured:
+        raise InputError(f"{baseline}: holds no captured runs to compare with; make it anew with --update --captured")
     if not known.runs:
         refuse(context, "the baseline holds no simulated run", "store", "jobs")
         if not captured:

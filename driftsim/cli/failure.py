@@ -21,6 +21,8 @@ def line_of(error: Exception) -> str | None:
     """
     if isinstance(error, InputError):
         return " ".join(str(error).split())
+    if any(_is_foreign(frame.filename) for frame in traceback.extract_tb(error.__traceback__)):
+        return None  # whatever it is, a plug-in ran into it
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in LIVE:
         return f"{error}; `make live` installs what a capture needs"
     if isinstance(error, OSError) and error.strerror:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from driftsim.cli.options import AsJson, names, others, refuse
-from driftsim.cli.terminal import TABLE_WIDTH, print_table, wide_console
+from driftsim.cli.terminal import print_table, wide_console
 from driftsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Read what a sweep came to: a table, groups, a pivot, the best, paired differences, figures."""
+    from driftsim.files import write_file
     from driftsim.formatting import dumps, without_nan
     from driftsim.sweeps import results
     from driftsim.sweeps.store import Store
@@ -55,7 +56,7 @@ def show(
     if rows["failed"].all() and not any("failed" in condition for condition in conditions):
         raise InputError(f"{store}: all {len(rows)} runs failed; --where failed=True says why")
     if csv is not None:
-        rows.to_csv(csv, index=False)
+        write_file(csv, rows.to_csv(index=False))
     if any(condition.replace(" ", "") == "failed=True" for condition in conditions):
         _print_failures(rows, as_json)
         return
@@ -88,8 +89,7 @@ def _print_failures(rows: pd.DataFrame, as_json: bool) -> None:
 
 def _print(table: pd.DataFrame) -> None:
     lines = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
-    widths = [max(map(len, column)) + 1 for column in zip(map(str, table), *lines, strict=True)]
-    print_table(wide_console(max(TABLE_WIDTH, sum(widths))), "", [f"{name}\n" for name in map(str, table)], lines)
+    print_table(wide_console(), "", [f"{name}\n" for name in map(str, table)], lines)
 
 
 def _cell(value: Any) -> str:

@@ -31,9 +31,9 @@ def wide_console(width: int = TABLE_WIDTH) -> Console:
 
 def print_table(console: Console, title: str, headings: list[str], rows: list[list[str]]) -> None:
     """Print ``rows`` of text under ``headings``, each a name, a line break and a unit."""
-    from driftsim.formatting import rich_table
+    from driftsim.formatting import show_table
 
-    console.print(rich_table(title, headings, rows))
+    show_table(console, title, headings, rows)
 
 
 class Reporter:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from driftsim.errors import TraceError
-from driftsim.formatting import between, rich_table, shown_text, without_nan
+from driftsim.formatting import between, show_table, shown_text, without_nan
 from driftsim.metrics import FEWEST_FOR_P99, summary
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.policies import BASELINE
@@ -92,10 +92,10 @@ class CapturedComparison:
                 changes.append([*named, *(_change(row[metric]) for metric in SHOWN)])
         headings = ["policy\n", "estimator\n", "runs\n"]
         title = f"Measured, {self.requests} requests a run: mean ± standard deviation over the runs"
-        console.print(rich_table(title, [*headings, *(f"{metric}\ns" for metric in metrics)], values))
+        show_table(console, title, [*headings, *(f"{metric}\ns" for metric in metrics)], values)
         if changes:
             title = f"Measured change against {'/'.join(self.baseline)}, round by round, 95 % interval"
-            console.print(rich_table(title, [*headings, *(f"{metric}\n%" for metric in metrics)], changes))
+            show_table(console, title, [*headings, *(f"{metric}\n%" for metric in metrics)], changes)
         for warning in self.warnings:
             console.print(f"Note: {warning}.", markup=False)
 

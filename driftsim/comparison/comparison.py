@@ -67,6 +67,8 @@ class ComparisonPlan:
     def __post_init__(self) -> None:
         if self.replications < 1:
             raise InputError(f"replications must be at least 1, got {self.replications}")
+        if self.seed < 0:
+            raise InputError(f"seed must not be negative, got {self.seed}")
 
     @property
     def engine(self) -> str:
@@ -224,7 +226,8 @@ def compare(
             done.append(_replicate(_Inputs(workload, run, {}), number))
             progress(len(run.settings))
     else:
-        with shared(_Inputs(workload, run, given_classes())) as file:
+        classes = given_classes(name for setting in run.settings for name in setting)
+        with shared(_Inputs(workload, run, classes)) as file:
             for result in map_shared(_replicate, numbers, file, jobs, ordered=True):
                 done.append(result)
                 progress(len(run.settings))

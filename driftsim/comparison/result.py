@@ -12,7 +12,7 @@ import pandas as pd
 from driftsim.comparison import report, verdict
 from driftsim.comparison.comparison import Comparison
 from driftsim.files import whole_folder
-from driftsim.formatting import rich_table, shown_text
+from driftsim.formatting import show_table, shown_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,14 +64,14 @@ class ComparisonResult(Comparison):
         cells = [[MARKS[cell.mark].format(cell.text) for cell in row] for row in rows]
         about = self.provenance
         title = f"{about['trace']}, simulated; profile {about['profile']}; seed {about['seed']}"
-        console.print(rich_table(title, [f"{name}\n{unit}" for name, unit in headings], cells))
+        show_table(console, title, [f"{name}\n{unit}" for name, unit in headings], cells)
         for line in report.legend(self):
             console.print(line, style="dim")
         names, changes = report.effects(self)
         if changes:
             console.print()
             alone = "What calibration alone changes, against static (a policy that heeds no estimate: 0)"
-            console.print(rich_table(alone, names, changes))
+            show_table(console, alone, names, changes)
         console.print()
         for sentence in self.answer():
             console.print(sentence, markup=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -14,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from driftsim.errors import InputError
 from driftsim.files import write_file
-from driftsim.formatting import rich_table, shown_text, signed_percent
+from driftsim.formatting import show_table, shown_text, signed_percent
 from driftsim.latency.noise import Noise
 from driftsim.latency.steptime import TERMS, LinearStepTime, term_values, ticks
 from driftsim.records import Record, first_problem
@@ -186,14 +187,19 @@ class Profile(Record):
         )
 
     def frame(self) -> pd.DataFrame:
-        """The coefficients (s) that were fitted, a row each, with their intervals."""
+        """The coefficients (s), a row each, with their intervals; NaN where the profile was not fitted."""
         import pandas as pd
 
         rows = [
             {"coefficient": name, "value_s": getattr(self, name), "low_s": low, "high_s": high}
-            for name, (low, high) in self.intervals.items()
+            for name, (low, high) in self._coefficients().items()
         ]
         return pd.DataFrame(rows, columns=["coefficient", "value_s", "low_s", "high_s"])
+
+    def _coefficients(self) -> dict[str, tuple[float, float]]:
+        """The interval of each coefficient; of a profile that was not fitted, of each that is not 0, without ends."""
+        names = [f"{term}_s" for term in TERMS]
+        return self.intervals or {name: (math.nan, math.nan) for name in names if getattr(self, name)}
 
     def show(self, console: Console) -> None:
         """Print the coefficients with their intervals, how well they fit, and the warnings."""
@@ -202,11 +208,11 @@ class Profile(Record):
             [
                 name.removesuffix("_s").replace("_", " "),
                 f"{1e6 * getattr(self, name):.4g}",
-                f"{1e6 * low:.4g} to {1e6 * high:.4g}",
+                "" if math.isnan(low) else f"{1e6 * low:.4g} to {1e6 * high:.4g}",
             ]
-            for name, (low, high) in self.intervals.items()
+            for name, (low, high) in self._coefficients().items()
         ]
-        console.print(rich_table("", ["coefficient\n", "us\n", "95 % interval\nus"], cells))
+        show_table(console, "", ["coefficient\n", "us\n", "95 % interval\nus"], cells)
         if self.fit is not None:
             what = "steps" if self.fit.source == "steps" else "requests' decode times"
             console.print(f"Fitted to {self.fit.rows:,} {what}: {_quality(self.fit)}.", markup=False, soft_wrap=True)

@@ -145,6 +145,8 @@ class LinearStepTime:
         return n
 
 
+# vLLM's default sizes of CUDA graphs (vllm/config/vllm.py, _set_cudagraph_sizes)
+GRAPH_SIZES = (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16))
 TERMS = ("intercept", "prefill_token", "decode_request", "context_token", "prefill_attention", "prefill_step")
 
 

@@ -37,6 +37,10 @@ class EngineChoice:
     ``max_num_batched_tokens``, ``max_model_len``. load_format: ``dummy`` runs a model's config without its weights.
     arguments: any other of vLLM's engine arguments. tokenizer: a model folder to count prompts with, where the server
     cannot. timeout_s: the longest wait for one whole answer of a server.
+
+    >>> EngineChoice(kind="openai").open()
+    Traceback (most recent call last):
+    driftsim.errors.InputError: --engine openai needs --base-url, http://localhost:8000/v1 for instance
     """
 
     kind: EngineKind = "vllm"
@@ -97,6 +101,10 @@ class WorkloadChoice:
     stress_gap: their requests, and the ends of their uniform gaps (s). caps: the table of max_tokens. prompts: a file
     of JSON Lines. max_tokens: of prompts that set none. replay: a trace's folder. requests: only the first so many.
     arrivals: instead of the workload's own.
+
+    >>> make = WorkloadChoice(named="reference", learning=3, stress=2).prepare()
+    >>> len(make(lambda text: len(text.split())))
+    5
     """
 
     named: WorkloadName = "drift"

@@ -46,6 +46,10 @@ class Dispatching:
     max_in_flight: int | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"seed must not be negative, got {self.seed}")
+
     def limit_of(self, engine_slots: int) -> int | None:
         """Jobs allowed inside an engine of ``engine_slots``; None is no limit."""
         if self.policy == STOCK:

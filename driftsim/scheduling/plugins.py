@@ -25,8 +25,16 @@ _given: dict[str, type] = {}  # classes that were given as such, by the name tha
 
 
 def give_class(kind: type, name: str = "") -> str:
-    """Make the class ``kind`` known under ``name``, and return the name: ``module:Class`` unless another is given."""
-    name = name or f"{kind.__module__}:{kind.__qualname__}"
+    """Make the class ``kind`` known under ``name``, and return the name: ``module:Class`` unless another is given.
+
+    Another class of that name, as a function makes one at each call, gets a number behind the name.
+    """
+    if not name:
+        plain = name = f"{kind.__module__}:{kind.__qualname__}"
+        number = 1
+        while _given.get(name, kind) is not kind:
+            number += 1
+            name = f"{plain}#{number}"
     _given[name] = kind
     return name
 
@@ -41,9 +49,9 @@ def plugin_names(what: str | type | Iterable[str | type]) -> list[str]:
     return [plugin_name(what)] if isinstance(what, str | type) else [plugin_name(one) for one in what]
 
 
-def given_classes() -> dict[str, type]:
-    """The classes that were given, by name: what another process must be told."""
-    return dict(_given)
+def given_classes(names: Iterable[str]) -> dict[str, type]:
+    """Those of ``names`` that stand for a class that was given: what another process must be told."""
+    return {name: _given[name] for name in names if name in _given}
 
 
 def is_plugin(name: str) -> bool:

@@ -53,7 +53,7 @@ class Keyed:
 
     def key(self, job: Job) -> float:
         """Smaller goes first."""
-        raise NotImplementedError
+        raise InputError(f"the policy {type(self).__name__} has no key(job); give it one")
 
     def push(self, job: Job, now: float) -> None:
         """Take ``job`` into the queue, under its key of this moment."""

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from driftsim.errors import InputError
 from driftsim.latency.profile import Profile
 from driftsim.records import Record
-from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.admission import DRIFTSCHED_BASE, Admission
 from driftsim.scheduling.estimators import estimator_class
 from driftsim.scheduling.plugins import is_plugin, source_digest
 from driftsim.scheduling.policies import policy_class
@@ -85,7 +85,7 @@ class ScenarioSpec(Record):
         "same for every policy. Of a workload, each number is an independent draw, by seed + replication.",
     )
     phase: str = Field(default="all", description="Phase of the workload that the metrics are over.")
-    seed: int = Field(default=0, description="Seed of everything random in the run.")
+    seed: int = Field(default=0, ge=0, description="Seed of everything random in the run.")
     steps: bool = Field(default=False, description="Whether the run's steps are recorded.")
 
     @model_validator(mode="after")
@@ -185,6 +185,8 @@ def build_workload(spec: ScenarioSpec, find: Callable[[str], Trace] = read) -> W
 
 def build_scenario(spec: ScenarioSpec, profile: Profile) -> Scenario:
     """The scenario that ``spec`` asks for. Raises ``InputError`` for engine settings that cannot be."""
+    if spec.admission.base == "fit" and spec.admission.base_table == dict(DRIFTSCHED_BASE):
+        raise InputError("admission.base 'fit' needs the table that was fitted; give admission.base_table")
     if spec.engine:
         try:
             profile = profile.changed(engine=profile.engine.changed(**spec.engine))

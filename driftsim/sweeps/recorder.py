@@ -31,7 +31,7 @@ Watch = Callable[[Progress], None]
 
 
 def unwatched(progress: Progress) -> None:
-    """Report to nobody."""
+    """Report nothing."""
 
 
 class Recorder:

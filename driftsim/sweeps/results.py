@@ -66,7 +66,9 @@ def varying(table: pd.DataFrame) -> list[str]:
 def group_means(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
     """Mean of each metric, and how many runs, for each combination of ``by``."""
     for name in (*by, *metrics):
-        column(table, name)
+        values = column(table, name)
+        if name in metrics and not pd.api.types.is_numeric_dtype(values):
+            raise InputError(f"column {name!r} holds no numbers to average; name a metric, such as e2e_mean_s")
     groups = table.groupby(list(by), dropna=False, sort=True)
     return groups[list(metrics)].mean().assign(runs=groups.size()).reset_index()
 

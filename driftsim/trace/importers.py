@@ -70,12 +70,23 @@ def import_table(file: Path, mapping: Mapping) -> Trace:
             raise InputError(f"column {theirs!r} of the mapping is not in {file}; it has {', '.join(map(str, table))}")
     rows: dict[str, Any] = dict(mapping.values)
     for ours, theirs in mapping.columns.items():
-        rows[ours] = table[theirs] * _scale(mapping, ours, file) if ours in LIFE_TIMES else table[theirs]
+        timed = ours in LIFE_TIMES
+        rows[ours] = _numbers(table, theirs, file) * _scale(mapping, ours, file) if timed else table[theirs]
     for ours, theirs in mapping.durations.items():
-        rows[ours] = rows["arrival_s"] + table[theirs] * _scale(mapping, ours, file)
+        rows[ours] = rows["arrival_s"] + _numbers(table, theirs, file) * _scale(mapping, ours, file)
     unused = [name for name in map(str, table) if name not in {*mapping.columns.values(), *mapping.durations.values()}]
     notes = [f"columns of {file.name} that were not mapped: {', '.join(unused)}"] if unused else []
     return _trace(pd.DataFrame(rows, index=table.index), mapping, file, notes)
+
+
+def _numbers(table: pd.DataFrame, name: str, file: Path) -> pd.Series:
+    """The column ``name`` as numbers. Raises ``TraceError`` at the first that is none."""
+    numbers = pd.to_numeric(table[name], errors="coerce")
+    wrong = numbers.isna() & table[name].notna()
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise TraceError(f"{file}: row {row}: {name} is {table[name].iloc[row]!r}, not a number; convert the column")
+    return numbers
 
 
 def import_vllm_bench(file: Path, mapping: Mapping | None = None) -> Trace:
@@ -95,7 +106,11 @@ def import_vllm_bench(file: Path, mapping: Mapping | None = None) -> Trace:
         raise InputError(
             f"{file}: lacks {missing[0]!r}; save it with --save-result --save-detailed, by a vLLM that does"
         )
-    counts = {name: len(content[name]) for name in ("input_lens", "output_lens", "ttfts", "start_times")}
+    listed = ["input_lens", "output_lens", "ttfts", "start_times", "latencies" if "latencies" in content else "itls"]
+    wrong = [name for name in listed if not isinstance(content.get(name), list)]
+    if wrong:
+        raise InputError(f"{file}: {wrong[0]!r} is no list; save it with --save-result --save-detailed")
+    counts = {name: len(content[name]) for name in listed}
     if len(set(counts.values())) > 1:
         raise InputError(f"{file}: its lists differ in length ({counts}); the result was cut short, save it again")
     start = np.array(content["start_times"], dtype=float)
@@ -227,6 +242,8 @@ def _trace(rows: pd.DataFrame, mapping: Mapping, file: Path, notes: Sequence[str
             row = int(np.flatnonzero(wrong)[0])
             gloss = COLUMNS[name].gloss
             raise TraceError(f"{file}: row {row}: {name} is {rows[name].iloc[row]!r}, not a number ({gloss})")
+    if rows.empty:
+        raise TraceError(f"{file}: holds no row; a trace needs one request")
     rows = rows.copy()
     notes = list(notes)
     times = [name for name in LIFE_TIMES if name in rows]

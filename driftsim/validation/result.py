@@ -11,7 +11,7 @@ import pandas as pd
 
 from driftsim.calibration.coverage import extrapolation_warnings
 from driftsim.errors import InputError
-from driftsim.formatting import rich_table, shown_text, signed_percent, without_nan
+from driftsim.formatting import show_table, shown_text, signed_percent, without_nan
 from driftsim.latency.profile import Profile
 from driftsim.simulation.names import StepSource
 from driftsim.trace.trace import Trace
@@ -140,7 +140,7 @@ class ValidationResult:
         headings = ["trace\n", "metric\n", "measured\ns", "simulated\ns"]
         headings += [*(["95 % interval\ns"] if drawn else []), "error\n"]
         title = "Simulated on the recorded steps" if self.profile is None else f"Simulated with {self.profile}"
-        console.print(rich_table(title, headings, lines))
+        show_table(console, title, headings, lines)
 
     def _show_repeats(self, console: Console) -> None:
         headings = ["run\n", "metric\n", "repeats\n", "measured\ns", "simulated\ns", "error\n", "noise floor\n",
@@ -152,7 +152,7 @@ class ValidationResult:
             for one in self.repeats
         ]  # fmt: skip
         title = "Against repeats of the same run: is the simulated value consistent with one more repeat?"
-        console.print(rich_table(title, headings, lines))
+        show_table(console, title, headings, lines)
         inside = sum(one.within for one in self.repeats)
         console.print(
             f"{inside} of {len(self.repeats)} simulated values are consistent with one more repeat (95 %, Holm over "
