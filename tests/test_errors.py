@@ -89,6 +89,7 @@ def test_a_missing_file_of_ours_is_no_mistake_of_the_user(tmp_path: Path) -> Non
         (["compare", "{trace}", "--measured", "--policies", "nonsense"], "--policies"),
         (["compare", "{trace}", "--measured", "--out", "x"], "--out"),
         (["compare", "{trace}", "--measured", "--rate-scale", "9"], "--rate-scale"),
+        (["compare", "{trace}", "--engine", "barrier", "--no-refill-lag"], "refill lag"),
         (["compare", "{trace}", "--base-fit-n", "5"], "--base-fit-n"),
         (["capture", "--out", "x", "--think", "5"], "--think"),
         (["capture", "--out", "x", "--cv", "9"], "--cv"),

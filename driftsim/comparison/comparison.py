@@ -69,6 +69,8 @@ class ComparisonPlan:
             raise InputError(f"replications must be at least 1, got {self.replications}")
         if self.seed < 0:
             raise InputError(f"seed must not be negative, got {self.seed}")
+        if self.barrier is not None and not self.refill_lag:
+            raise InputError("the barrier's worker has no refill lag to switch off; leave refill_lag out")
 
     @property
     def engine(self) -> str:
