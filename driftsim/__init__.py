@@ -67,6 +67,8 @@ if TYPE_CHECKING:
     from driftsim.simulation.laws import Verdict
     from driftsim.simulation.scenario import Barrier, Scenario
     from driftsim.simulation.spec import ScenarioSpec, load_spec
+    from driftsim.sweeps.baseline import Baseline, make_baseline
+    from driftsim.sweeps.gate import GateResult, check_baseline
     from driftsim.sweeps.store import Store
     from driftsim.trace.header import EngineSettings, Phase
     from driftsim.trace.importers import import_trace
@@ -99,6 +101,8 @@ _HOMES = {
     "simulation.laws": ("Verdict",),
     "simulation.scenario": ("Barrier", "Scenario"),
     "simulation.spec": ("ScenarioSpec", "load_spec"),
+    "sweeps.baseline": ("Baseline", "make_baseline"),
+    "sweeps.gate": ("GateResult", "check_baseline"),
     "sweeps.store": ("Store",),
     "trace.header": ("EngineSettings", "Phase"),
     "trace.importers": ("import_trace",),
@@ -112,13 +116,13 @@ _HOMES = {
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
-    "Admission", "Barrier", "CapturedComparison", "ComparisonResult", "EngineChoice", "EngineSettings", "Estimate",
-    "Estimator", "InputError", "Job", "Keyed", "Lengths", "Phase", "Policy", "Process", "Profile",
-    "RecordedLengths", "Request", "RunError", "Scenario", "ScenarioSpec", "Store", "Tenant", "Tier", "Trace",
-    "TraceError", "ValidationResult", "Verdict", "Workload", "WorkloadChoice", "WorkloadSpec", "calibrate",
-    "capacity", "capture", "check_laws", "compare", "compare_captured", "derive_profile", "e2e", "import_trace",
-    "load_profile", "load_spec", "read", "replay", "resample", "sample", "simulate", "simulate_scenario", "summary",
-    "sweep", "tpot", "ttft", "validate",
+    "Admission", "Barrier", "Baseline", "CapturedComparison", "ComparisonResult", "EngineChoice", "EngineSettings",
+    "Estimate", "Estimator", "GateResult", "InputError", "Job", "Keyed", "Lengths", "Phase", "Policy", "Process",
+    "Profile", "RecordedLengths", "Request", "RunError", "Scenario", "ScenarioSpec", "Store", "Tenant", "Tier",
+    "Trace", "TraceError", "ValidationResult", "Verdict", "Workload", "WorkloadChoice", "WorkloadSpec", "calibrate",
+    "capacity", "capture", "check_baseline", "check_laws", "compare", "compare_captured", "derive_profile", "e2e",
+    "import_trace", "load_profile", "load_spec", "make_baseline", "read", "replay", "resample", "sample",
+    "simulate", "simulate_scenario", "summary", "sweep", "tpot", "ttft", "validate",
 ]  # fmt: skip
 
 

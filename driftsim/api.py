@@ -18,7 +18,14 @@ from driftsim.calibration.runs import Run
 from driftsim.comparison import report
 from driftsim.comparison.captured import CapturedComparison
 from driftsim.comparison.captured import compare_captured as compare_runs
-from driftsim.comparison.comparison import ComparisonPlan, check_plan, fit_base, measured_by_phase, runs_of, settings_of
+from driftsim.comparison.comparison import (
+    ComparisonPlan,
+    check_plan,
+    fitted_admission,
+    measured_by_phase,
+    runs_of,
+    settings_of,
+)
 from driftsim.comparison.comparison import compare as compare_settings
 from driftsim.comparison.result import ComparisonResult
 from driftsim.errors import InputError
@@ -47,11 +54,9 @@ from driftsim.simulation.names import EngineName, FitSource, StepSource
 from driftsim.simulation.run import simulate as run_scenario
 from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload, load_spec
-from driftsim.sweeps.grid import load_grid
 from driftsim.sweeps.recorder import Watch, unwatched
-from driftsim.sweeps.runner import sweep as run_sweep
+from driftsim.sweeps.runner import sweep_grid
 from driftsim.sweeps.store import Store
-from driftsim.sweeps.tasks import plan, spec_key
 from driftsim.trace.trace import Trace, read
 from driftsim.validation.result import ValidationResult, validate_runs
 from driftsim.workloads.workload import Workload
@@ -94,7 +99,7 @@ def compare(
     """
     workload, recorded = as_workload(what, rate_scale)
     with naming(recorded):
-        admission, excluded = _fitted(admission or Admission(), recorded)
+        admission, excluded = fitted_admission(admission, recorded)
         check_words(workload, admission)
     given = as_profile(profile, recorded)
     settings = settings_of(plugin_names(policies), plugin_names(estimators))
@@ -179,9 +184,11 @@ def simulate(
     >>> round(summary(run)["e2e_mean_s"], 2)
     59.76
     """
+    if policy == STOCK and max_in_flight is not None:
+        raise InputError("policy 'stock' has no limit in flight; leave max_in_flight out, or take 'fifo'")
     workload, recorded = as_workload(what, rate_scale)
     with naming(recorded):
-        admission, _ = _fitted(admission or Admission(), recorded)
+        admission, _ = fitted_admission(admission, recorded)
     scenario = Scenario(
         profile=as_profile(profile, recorded),
         policy=plugin_name(policy),
@@ -264,14 +271,14 @@ def validate(
     *traces: AnyTrace,
     profile: AnyProfile | None = None,
     steps: StepSource = "model",
-    seeds: int = 20,
+    seeds: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ValidationResult:
     """Simulate what was measured, and set the two side by side.
 
     profile: fitted to other runs than these. steps: ``model`` takes the profile's step times, ``noise`` draws around
-    them for an interval over ``seeds`` runs, ``measured`` takes the recorded steps, so that only scheduling can err.
-    progress: called with runs done and runs in all.
+    them for an interval over ``seeds`` runs (20), ``measured`` takes the recorded steps, so that only scheduling can
+    err. progress: called with runs done and runs in all.
 
     Raises ``InputError`` where profile and steps do not fit, ``TraceError`` for a run that cannot be simulated so.
 
@@ -307,13 +314,11 @@ def sweep(
     >>> bool(rows["failed"].any())
     False
     """
-    specs = load_grid(Path(grid))
-    tasks, inputs = plan(specs)
-    with Store.open(store, create=True) as opened:
-        opened.adopt()
-        run_sweep(tasks, inputs, opened, jobs=jobs, address=address, keep=keep_traces, retry=retry_failed, watch=watch)
+    _, keys = sweep_grid(
+        Path(grid), Path(store), jobs=jobs, address=address, keep=keep_traces, retry=retry_failed, watch=watch
+    )
     rows = Store.open(store).table()
-    return rows[rows["key"].isin({spec_key(spec, inputs) for spec in specs})].reset_index(drop=True)
+    return rows[rows["key"].isin(keys)].reset_index(drop=True)
 
 
 def check_laws(what: str | type) -> list[laws.Verdict]:
@@ -327,8 +332,8 @@ def check_laws(what: str | type) -> list[laws.Verdict]:
     return laws.verdicts(plugin_name(what))[1]
 
 
-def capacity(workload: Workload, profile: AnyProfile, *, max_in_flight: int | None = None) -> float:
-    """Requests a second that the engine of ``profile`` serves of ``workload`` when all of it is there at once.
+def capacity(what: AnyTrace | Workload, profile: AnyProfile, *, max_in_flight: int | None = None) -> float:
+    """Requests a second that the engine of ``profile`` serves of a trace or a workload when all of it is there at once.
 
     Raises ``InputError`` if the workload does not know its output lengths.
 
@@ -336,14 +341,6 @@ def capacity(workload: Workload, profile: AnyProfile, *, max_in_flight: int | No
     >>> round(capacity(workload, Profile.plain(intercept_s=0.01, max_num_seqs=4)), 2)
     8.0
     """
-    known = as_profile(profile, None)
+    workload, recorded = as_workload(what, 1.0)
+    known = as_profile(profile, recorded)
     return backlog_capacity(workload, Scenario(profile=known, max_in_flight=max_in_flight))
-
-
-def _fitted(admission: Admission, recorded: Trace | None) -> tuple[Admission, frozenset[int]]:
-    """``admission`` with its base table fitted where it asks for that, and the rows that the fit used up."""
-    if admission.base != "fit":
-        return admission, frozenset()
-    if recorded is None:
-        raise InputError("base 'fit' is fitted to a recorded trace; give base_table with another base")
-    return fit_base(recorded, admission)

@@ -10,6 +10,9 @@ check that did not end well: one line and exit 1. Any other exception is a mista
 
 from __future__ import annotations
 
+from numbers import Integral
+from typing import Any
+
 
 class InputError(ValueError):
     """What the user gave cannot be used; the message says what is wrong, where, and what to do about it.
@@ -30,6 +33,17 @@ class TraceError(InputError):
     Traceback (most recent call last):
     driftsim.errors.TraceError: nowhere: no such trace folder; a trace is a folder with header.json and requests.parquet
     """
+
+
+def check_whole(name: str, value: Any) -> None:
+    """Raise ``InputError`` unless ``value`` is a whole number, Python's or NumPy's.
+
+    >>> check_whole("seed", "2")
+    Traceback (most recent call last):
+    driftsim.errors.InputError: seed must be a whole number, got '2'
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InputError(f"{name} must be a whole number, got {value!r:.80}")
 
 
 class RunError(Exception):

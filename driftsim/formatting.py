@@ -60,12 +60,12 @@ def dumps(value: Any) -> str:
 
 
 def without_nan(value: Any) -> Any:
-    """``value`` with null wherever a number does not exist: JSON has no NaN."""
+    """``value`` with null wherever a number is not finite: JSON has neither NaN nor infinity."""
     if isinstance(value, dict):
         return {name: without_nan(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def shown_text(show: Callable[[Console], None], width: int) -> str:

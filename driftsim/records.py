@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,13 +19,24 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    if not TYPE_CHECKING:  # pydantic declares the parameters
+
+        def __init__(self, **values: Any) -> None:
+            """Raises ``InputError`` naming the key, its value and what is wrong."""
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                problem = error.errors()[0]
+                cause = problem.get("ctx", {}).get("error")
+                ours = isinstance(cause, InputError) and not problem["loc"]
+                raise InputError(str(cause) if ours else first_problem(error)) from None
+
+        __init__.__pydantic_base_init__ = True  # a record inside another is checked without it, as pydantic's RootModel
+
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """The record with these ``values``. Raises ``InputError`` naming the key, its value and what is wrong."""
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            raise InputError(first_problem(error)) from None
+        """The record with these ``values``. Raises ``InputError`` as the constructor does."""
+        return cls(**values)
 
     @classmethod
     def from_file(

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from driftsim.errors import InputError
+from driftsim.errors import InputError, check_whole
 
 _held: tuple[str, Any] | None = None  # what this worker process shares, and the file that it came from
 
@@ -24,7 +24,10 @@ class WorkerError(Exception):
 
 def processes(jobs: int | None) -> int:
     """How many worker processes ``jobs`` means: None and 0 are one a core."""
-    if jobs is not None and jobs < 0:
+    if jobs is None:
+        jobs = 0
+    check_whole("jobs", jobs)
+    if jobs < 0:
         raise InputError(f"jobs must not be negative, got {jobs}; 0 is one a core")
     return jobs or os.cpu_count() or 1
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
+from driftsim.errors import InputError
 from driftsim.request import Job, Request, Tier
 from driftsim.scheduling.accounting import Accounting, count_words, token_counter
 from driftsim.scheduling.admission import Admission
@@ -157,7 +157,7 @@ def test_only_an_oracle_is_given_the_truth() -> None:
     ],
 )
 def test_wrong_constants_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(InputError, match=next(iter(wrong))):
         Admission(**wrong)  # type: ignore[arg-type]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,11 +11,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from driftsim.formatting import dumps
 from driftsim.latency.profile import load_profile
 from driftsim.request import Request
 from driftsim.scheduling.estimators import ESTIMATORS, Ema, Estimate
-from driftsim.sweeps.baseline import load_baseline
-from driftsim.sweeps.gate import MetricChange
+from driftsim.sweeps.baseline import Baseline, Captured, load_baseline, make_baseline
+from driftsim.sweeps.gate import GateResult, MetricChange, captured_changes, check_baseline
 from driftsim.trace.trace import read
 from tests.commands import Run, driftsim
 from tests.test_sweep import place
@@ -44,6 +46,40 @@ def baseline(place: Path, tmp_path: Path) -> Path:
 
 def check(file: Path, *more: object) -> Run:
     return driftsim("check", "--baseline", file, "--jobs", 1, *more)
+
+
+def test_a_new_baseline_keeps_every_tolerance_of_the_old(baseline: Path) -> None:
+    old = load_baseline(baseline)
+    old.changed(tolerance=0.02, captured_tolerance=0.2, tolerances={"mae": 0.5}).save(baseline)
+    made = make_baseline(baseline, reason="another", jobs=1)
+    assert made == load_baseline(baseline)
+    assert (made.tolerance, made.captured_tolerance, made.tolerances) == (0.02, 0.2, {"mae": 0.5})
+    assert made.reason == "another"
+    assert made.runs == old.runs
+
+
+def test_the_gate_of_the_door_is_that_of_the_command(baseline: Path) -> None:
+    slower(baseline, 1.5)
+    result = check_baseline(baseline, jobs=1)
+    run = check(baseline, "--json")
+    assert run.returncode == 1
+    assert json.loads(run.stdout) == json.loads(dumps(result.document()))
+    assert len(result.frame()) == len(result.changes)
+    assert result.counts in str(result)
+    assert "regression" in result._repr_html_()
+
+
+def test_a_metric_that_was_zero_is_a_regression_that_json_can_hold() -> None:
+    appeared = MetricChange("run", "mae", 0.0, 3.0, 0.001, math.inf, math.inf)
+    document = json.loads(dumps(GateResult([appeared], "the first").document()))
+    assert document["regressions"] == 1
+    assert document["moves"][0]["change"] is None
+
+
+def test_a_captured_metric_that_is_gone_is_a_regression() -> None:
+    known = Baseline(reason="r", captured=[Captured(name="a", metrics={"mae": [1.0, 1.1], "rmse": [2.0, 2.1]})])
+    changes = captured_changes(known, {"a": {"mae": [1.0, 1.1]}})
+    assert {change.metric: change.verdict for change in changes} == {"mae": "same", "rmse": "regression"}
 
 
 def slower(file: Path, factor: float) -> None:

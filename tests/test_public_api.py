@@ -137,6 +137,31 @@ def test_a_wrong_kind_of_argument_is_named() -> None:
         (lambda: ds.validate(sample := ds.sample(), profile=sample), "a profile or the file of one"),  # type: ignore[arg-type]
         (lambda: ds.compare(ds.sample(), engine="batch"), "unknown engine 'batch'"),  # type: ignore[arg-type]
         (lambda: ds.compare(ds.sample(), policies=["lifo"]), "unknown policy 'lifo'"),
+        (lambda: ds.compare(ds.sample(), policies=None), "a name or a class, not None"),  # type: ignore[arg-type]
+        (lambda: ds.simulate(ds.sample(), policy=3), "a name or a class, not 3"),  # type: ignore[arg-type]
+        (lambda: ds.simulate(ds.sample(), seed="2"), "seed must be a whole number, got '2'"),  # type: ignore[arg-type]
+        (lambda: ds.simulate(ds.sample(), max_in_flight=2.5), "max_in_flight must be a whole"),  # type: ignore[arg-type]
+        (lambda: ds.simulate(ds.sample(), rate_scale="2"), "rate scale must be above 0"),  # type: ignore[arg-type]
+        (lambda: ds.simulate(ds.sample(), admission={}), "an Admission is needed"),  # type: ignore[arg-type]
+        (lambda: ds.compare(ds.sample(), replications=2.5), "replications must be a whole"),  # type: ignore[arg-type]
+        (lambda: ds.compare(ds.sample(), jobs="2"), "jobs must be a whole number"),  # type: ignore[arg-type]
+        (lambda: ds.read(3), "the folder of a trace is needed"),  # type: ignore[arg-type]
+        (lambda: ds.Scenario(profile="p.json"), "a Profile is needed"),  # type: ignore[arg-type]
+        (lambda: ds.Profile.plain(intercept_s=0.01, block_size=0), "engine: "),
+        (lambda: ds.Barrier(batch_size=0), "batch_size: "),
+        (lambda: ds.Admission(base="x"), "base: "),  # type: ignore[arg-type]
+    ]
+    for wrong, message in cases:
+        with pytest.raises(ds.InputError, match=message):
+            wrong()
+
+
+def test_an_argument_that_would_do_nothing_is_refused() -> None:
+    trace = ds.sample()
+    cases: list[tuple[Callable[[], object], str]] = [
+        (lambda: ds.validate(trace, steps="measured", seeds=3), "seeds does nothing"),
+        (lambda: ds.simulate(trace, policy="stock", max_in_flight=3), "no limit in flight"),
+        (lambda: ds.compare(trace, engine="barrier", refill_lag=False), "no refill lag"),
     ]
     for wrong, message in cases:
         with pytest.raises(ds.InputError, match=message):

@@ -42,7 +42,7 @@ ONLY_IN = {
     "matplotlib": {"figures", "comparison", "validation", "sweeps"},
     "jinja2": {"comparison"},
     "typer": {"cli"},
-    "rich": {"cli", "formatting", "comparison", "validation", "latency"},
+    "rich": {"cli", "formatting", "comparison", "validation", "latency", "sweeps"},
     "joblib": {"workers"},
     "distributed": {"sweeps"},
     "openai": {"live"},

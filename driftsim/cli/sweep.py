@@ -31,10 +31,7 @@ def sweep(
 ) -> None:
     """Run a grid of scenarios into a store; what is there already is not run again."""
     from driftsim.formatting import dumps
-    from driftsim.sweeps.grid import load_grid
-    from driftsim.sweeps.runner import sweep as run_sweep
-    from driftsim.sweeps.store import Store
-    from driftsim.sweeps.tasks import plan
+    from driftsim.sweeps.runner import sweep_grid
 
     if (backend == "dask") != (address is not None):
         raise InputError("--backend dask and --address tcp://HOST:PORT go together")
@@ -44,21 +41,17 @@ def sweep(
         refuse(context, "--dry-run writes nothing", "keep_traces", "retry_failed", "merge")
         _print_estimate(grid, store, jobs, as_json)
         return
-    tasks, inputs = plan(load_grid(grid))
-    with Store.open(store, create=True) as opened:
-        opened.adopt()
-        for other in merge or []:
-            opened.merge(Store.open(other))
-        with sweep_progress() as watch:
-            done = run_sweep(
-                tasks, inputs, opened, jobs=jobs, address=address, keep=keep_traces, retry=retry_failed, watch=watch
-            )
+    with sweep_progress() as watch:
+        done, _ = sweep_grid(
+            grid, store, merge=merge or (), jobs=jobs, address=address, keep=keep_traces, retry=retry_failed,
+            watch=watch,
+        )  # fmt: skip
     if as_json:
         typer.echo(dumps({"runs": done.total, "done": done.done, "failed": done.failed, "restarts": done.restarts}))
     else:
         typer.echo(f"{store}: {done.done} of {done.total} runs done, {done.failed} failed; driftsim show {store}")
-        if opened.torn:
-            typer.echo(f"Note: {opened.torn} torn rows were found and their runs done again.")
+        if done.torn:
+            typer.echo(f"Note: {done.torn} torn rows were found and their runs done again.")
     if done.failed:
         raise RunError(f"{done.failed} runs failed; driftsim show {store} --where failed=True says why")
 

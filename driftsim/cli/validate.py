@@ -24,7 +24,7 @@ def validate(
             "scheduling can err."
         ),
     ] = "model",
-    seeds: Annotated[int, typer.Option(min=2, help="Runs with noise, for --steps noise.")] = 20,
+    seeds: Annotated[int | None, typer.Option(min=2, help="Runs with noise, for --steps noise [20].")] = None,
     by_tenant: Annotated[bool, typer.Option("--by-tenant", help="Show each tenant's latencies.")] = False,
     max_error: Annotated[
         float | None, typer.Option(min=0, help="Exit 1 if an error is larger, relative: 0.05 is 5 %.")

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from driftsim.errors import InputError, TraceError
+from driftsim.errors import InputError, TraceError, check_whole
 from driftsim.latency.profile import Profile
 from driftsim.metrics import LATENCIES, PERCENTILES, summary
-from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.admission import Admission, check_admission
 from driftsim.scheduling.classify import known_category
 from driftsim.scheduling.estimators import make_estimator
 from driftsim.scheduling.plugins import give_class, given_classes
@@ -65,6 +65,8 @@ class ComparisonPlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("replications", "seed"):
+            check_whole(name, getattr(self, name))
         if self.replications < 1:
             raise InputError(f"replications must be at least 1, got {self.replications}")
         if self.seed < 0:
@@ -240,6 +242,21 @@ def compare(
 def runs_of(plan: ComparisonPlan) -> int:
     """How many simulations ``compare`` will run."""
     return plan.replications * (len(plan.settings) + (BASELINE not in plan.settings))
+
+
+def fitted_admission(admission: Admission | None, recorded: Trace | None) -> tuple[Admission, frozenset[int]]:
+    """``admission`` with its base table fitted where it asks for that, and the rows that the fit used up.
+
+    Raises ``InputError`` where there is no recorded run to fit it to, and as ``fit_base`` does.
+    """
+    if admission is None:
+        return Admission(), frozenset()
+    check_admission(admission)
+    if admission.base != "fit":
+        return admission, frozenset()
+    if recorded is None:
+        raise InputError("base 'fit' is fitted to a recorded trace; give base_table with another base")
+    return fit_base(recorded, admission)
 
 
 def fit_base(trace: Trace, admission: Admission) -> tuple[Admission, frozenset[int]]:

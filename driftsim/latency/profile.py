@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from driftsim.errors import InputError
 from driftsim.files import write_file
 from driftsim.formatting import show_table, shown_text, signed_percent
 from driftsim.latency.noise import Noise
 from driftsim.latency.steptime import TERMS, LinearStepTime, term_values, ticks
-from driftsim.records import Record, first_problem
+from driftsim.records import Record
 from driftsim.trace.header import EngineSettings
 
 if TYPE_CHECKING:
@@ -169,8 +169,8 @@ class Profile(Record):
         }
         try:
             settings = EngineSettings.guessed({"version": "unknown", **engine}, name="vllm")
-        except ValidationError as error:
-            raise InputError(f"engine: {first_problem(error)}") from None
+        except InputError as error:
+            raise InputError(f"engine: {error}") from None
         return cls.of({"engine": settings, **coefficients})
 
     def step_time(self) -> LinearStepTime:

@@ -161,6 +161,21 @@ class Assumptions(Record):
     version: str = "unknown"
 
 
+def _engine(gpu: Gpu, shape: Shape, assumed: Assumptions, kv_blocks: int) -> EngineSettings:
+    """The engine that vLLM would make; a step takes at least a token of every slot, unless that is told otherwise."""
+    return EngineSettings.guessed(
+        {
+            "version": assumed.version,
+            "max_num_seqs": assumed.max_num_seqs,
+            "max_num_batched_tokens": assumed.max_num_batched_tokens or max(gpu.batched_tokens, assumed.max_num_seqs),
+            "max_model_len": assumed.max_model_len or shape.positions,
+            "block_size": assumed.block_size,
+            "kv_blocks": kv_blocks,
+        },
+        name="vllm",
+    )
+
+
 def derive(gpu_name: str, shape: Shape, assumed: Assumptions) -> Profile:
     """The roofline profile of ``shape`` on a GPU. Raises ``InputError`` if the GPU is unknown or too small."""
     known = gpus()
@@ -183,22 +198,10 @@ def derive(gpu_name: str, shape: Shape, assumed: Assumptions) -> Profile:
             f"{shape.name} takes {stored / GIB:.1f} GiB in {assumed.dtype}, which leaves a {gpu_name} no room for a KV "
             "cache; try --dtype fp8 or a larger GPU"
         )
-    batched = assumed.max_num_batched_tokens or gpu.batched_tokens
-    engine = EngineSettings.guessed(
-        {
-            "version": assumed.version,
-            "max_num_seqs": assumed.max_num_seqs,
-            "max_num_batched_tokens": max(batched, assumed.max_num_seqs),
-            "max_model_len": assumed.max_model_len or shape.positions,
-            "block_size": assumed.block_size,
-            "kv_blocks": blocks,
-        },
-        name="vllm",
-    )
     return Profile(
         model=shape.name,
         hardware=gpu_name,
-        engine=engine,
+        engine=_engine(gpu, shape, assumed, blocks),
         intercept_s=assumed.step_overhead_s + weights_s,
         prefill_token_s=token_s,
         decode_request_s=0.0,

@@ -199,3 +199,9 @@ class Admission(Record):
         if total <= self.short:
             return "short"
         return "medium" if total <= self.medium else "long"
+
+
+def check_admission(value: Any) -> None:
+    """Raise ``InputError`` unless ``value`` is an ``Admission``: a dictionary of switches is none."""
+    if not isinstance(value, Admission):
+        raise InputError(f"an Admission is needed, not {value!r:.80}; make one with Admission(...)")

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from driftsim.errors import InputError
+from driftsim.errors import InputError, check_whole
 from driftsim.request import TIER_RANK, Job, Request
-from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.admission import Admission, check_admission
 from driftsim.scheduling.estimators import Estimator
 from driftsim.scheduling.policies import STOCK, Policy
 
@@ -47,6 +47,10 @@ class Dispatching:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_whole("seed", self.seed)
+        if self.max_in_flight is not None:
+            check_whole("max_in_flight", self.max_in_flight)
+        check_admission(self.admission)
         if self.seed < 0:
             raise InputError(f"seed must not be negative, got {self.seed}")
 

@@ -40,13 +40,19 @@ def give_class(kind: type, name: str = "") -> str:
 
 
 def plugin_name(what: str | type) -> str:
-    """The name of a policy or an estimator; a class becomes known under the name that is returned."""
+    """The name of a policy or an estimator; a class becomes known under the name that is returned.
+
+    Raises ``InputError`` for what is neither.
+    """
+    if not isinstance(what, str | type):
+        raise InputError(f"a policy or an estimator is a name or a class, not {what!r:.80}")
     return what if isinstance(what, str) else give_class(what)
 
 
 def plugin_names(what: str | type | Iterable[str | type]) -> list[str]:
     """The names of one policy or estimator, or of several."""
-    return [plugin_name(what)] if isinstance(what, str | type) else [plugin_name(one) for one in what]
+    several = isinstance(what, Iterable) and not isinstance(what, str | type)  # a class of enum members is one class
+    return [plugin_name(one) for one in what] if several else [plugin_name(what)]  # type: ignore[union-attr, arg-type]
 
 
 def given_classes(names: Iterable[str]) -> dict[str, type]:

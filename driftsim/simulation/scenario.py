@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
+from driftsim.errors import InputError
 from driftsim.latency.profile import SECONDS, Profile
 from driftsim.records import Record
 from driftsim.scheduling.dispatcher import Dispatching
@@ -29,6 +30,11 @@ class Scenario(Dispatching):
     refill_lag: bool = True
     noise: bool = False
     barrier: Barrier | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.profile, Profile):
+            raise InputError(f"a Profile is needed, not {self.profile!r:.80}; load one with load_profile(FILE)")
 
     @property
     def limit(self) -> int | None:

@@ -17,11 +17,12 @@ from driftsim.metrics import LATENCIES, PERCENTILES, summary
 from driftsim.records import Record, first_problem
 from driftsim.scheduling.admission import Admission
 from driftsim.simulation.spec import ScenarioSpec
+from driftsim.sweeps.grid import load_grid
 from driftsim.sweeps.recorder import Watch, unwatched
 from driftsim.sweeps.runner import sweep
 from driftsim.sweeps.store import Store
 from driftsim.sweeps.tasks import plan, spec_key
-from driftsim.trace.trace import Trace
+from driftsim.trace.trace import Trace, read
 from driftsim.version import __version__
 
 SIMULATED = 0.001  # relative tolerance of a deterministic value
@@ -53,7 +54,11 @@ class Captured(Record):
 
 
 class Baseline(Record):
-    """What results are held against."""
+    """What results are held against.
+
+    >>> Baseline(reason="the first").tolerance
+    0.001
+    """
 
     schema_version: Literal[1] = 1
     driftsim_version: str = __version__
@@ -129,6 +134,51 @@ def named_specs(specs: Sequence[ScenarioSpec]) -> dict[str, ScenarioSpec]:
         for one in flat
     ]
     return dict(zip(names, specs, strict=True))
+
+
+def make_baseline(
+    file: Path | str,
+    grid: Path | str | None = None,
+    *,
+    reason: str,
+    captured: Sequence[Path | str] = (),
+    store: Path | str | None = None,
+    tolerance: float | None = None,
+    jobs: int = 0,
+    watch: Watch = unwatched,
+) -> Baseline:
+    """Write the baseline in ``file`` anew; what is not given anew, runs, captured runs or tolerances, stays the old's.
+
+    grid: a TOML file of runs, simulated now or taken from ``store``. captured: folders of captured traces. reason: why
+    the baseline changes; kept in it. tolerance: relative, of what is simulated (0.001). jobs, watch: as ``sweep`` has
+    them. Raises ``InputError`` where there is nothing to hold on to, or a run failed.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = make_baseline(f"{folder}/b.json", "experiments/gate/grid.toml", reason="the first", jobs=1)
+    >>> len(made.runs)
+    33
+    """
+    file = Path(file)
+    if not reason.strip():
+        raise InputError("a baseline says why it is what it is; give a reason")
+    old = load_baseline(file) if file.exists() else None
+    if grid is None and old is None and not captured:
+        raise InputError(f"{file}: a new baseline holds the runs of a grid, or captured traces; give one of them")
+    specs = load_grid(Path(grid)) if grid else [spec_of(run, file.parent) for run in old.runs] if old else []
+    named = named_specs(specs) if specs else {}
+    rows = rows_by_name(named, None if store is None else Path(store), jobs, watch) if named else {}
+    metrics = captured_metrics([read(path) for path in captured])
+    groups = [Captured(name=name, metrics=values) for name, values in metrics.items()]
+    made = Baseline(
+        reason=reason,
+        tolerance=tolerance if tolerance is not None else old.tolerance if old else SIMULATED,
+        captured_tolerance=old.captured_tolerance if old else CAPTURED,
+        tolerances=old.tolerances if old else {},
+        runs=baseline_runs(named, rows, file.resolve().parent),
+        captured=groups or (old.captured if old else []),
+    )
+    made.save(file)
+    return made
 
 
 def captured_metrics(traces: Sequence[Trace]) -> dict[str, dict[str, list[float]]]:

@@ -7,16 +7,28 @@ the interval of their difference.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 
 from driftsim.errors import InputError
+from driftsim.formatting import show_table, shown_text, signed_percent, without_nan
 from driftsim.statistics import welch_half_width
-from driftsim.sweeps.baseline import BETTER, Baseline
+from driftsim.sweeps.baseline import BETTER, Baseline, captured_metrics, load_baseline, rows_by_name, spec_of
+from driftsim.sweeps.recorder import Watch, unwatched
+from driftsim.trace.trace import read
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MOST_ROWS = 40  # of the printed table
+WIDTH = 100  # columns of the printed text
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +93,7 @@ def captured_changes(baseline: Baseline, now: dict[str, dict[str, list[float]]])
         if group.name not in now:
             raise InputError(f"captured runs {group.name!r} of the baseline have no counterpart; give their traces")
         for metric, values in group.metrics.items():
-            then, new = np.log(values), np.log(now[group.name][metric])
+            then, new = np.log(values), np.log(now[group.name].get(metric, [math.nan]))
             middle, half = float(new.mean() - then.mean()), welch_half_width(then, new)
             tolerance = baseline.tolerances.get(metric, baseline.captured_tolerance)
             ends = math.expm1(middle - half), math.expm1(middle + half)
@@ -91,42 +103,130 @@ def captured_changes(baseline: Baseline, now: dict[str, dict[str, list[float]]])
     return sorted(changes, key=lambda move: -move.worse)
 
 
-def markdown(changes: Sequence[MetricChange], reason: str, most: int = 30) -> str:
-    """A summary for a pull request: the verdict, then what moved, worst first."""
-    counts = {name: sum(move.verdict == name for move in changes) for name in ("regression", "improvement", "same")}
-    title = "fails" if counts["regression"] else "passes"
-    lines = [
-        f"### driftsim check {title}",
-        "",
-        f"{counts['regression']} regressions, {counts['improvement']} improvements, {counts['same']} unchanged within "
-        f"their tolerance. Baseline: {reason}",
-    ]
-    moved = [move for move in changes if move.verdict != "same"]
-    if moved:
-        lines += [
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """Every gated metric of every run, then and now, worst first; ``reason`` is the baseline's.
+
+    >>> GateResult([], "the first").regressions
+    []
+    """
+
+    changes: list[MetricChange]
+    reason: str
+
+    @property
+    def regressions(self) -> list[MetricChange]:
+        """Those that moved for the worse beyond their tolerance, worst first."""
+        return [change for change in self.changes if change.verdict == "regression"]
+
+    @property
+    def moved(self) -> list[MetricChange]:
+        """Those that moved beyond their tolerance, either way."""
+        return [change for change in self.changes if change.verdict != "same"]
+
+    @property
+    def counts(self) -> str:
+        """How many of each verdict, in words."""
+        count = Counter(change.verdict for change in self.changes)
+        return f"{count['regression']} regressions, {count['improvement']} improvements, {count['same']} unchanged"
+
+    def __str__(self) -> str:
+        return shown_text(self.show, WIDTH)
+
+    def _repr_html_(self) -> str:
+        return str(self.frame().to_html(index=False))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One for each metric of each run."""
+        return [asdict(one) | {"change": one.change, "verdict": one.verdict} for one in self.changes]
+
+    def frame(self) -> pd.DataFrame:
+        """``rows`` as a data frame."""
+        return pd.DataFrame(self.rows())
+
+    def document(self) -> dict[str, Any]:
+        """The same for JSON."""
+        rows: list[dict[str, Any]] = without_nan(self.rows())
+        return {"moves": rows, "regressions": len(self.regressions), "reason": self.reason}
+
+    def show(self, console: Console) -> None:
+        """Print what moved, and how many of each verdict."""
+        lines = [
+            [one.run, one.metric, f"{one.then:.6g}", f"{one.now:.6g}", signed_percent(one.change, 2),
+             f"{100 * one.tolerance:g} %", one.verdict]
+            for one in self.moved[:MOST_ROWS]
+        ]  # fmt: skip
+        if lines:
+            headings = ["run\n", "metric\n", "baseline\n", "now\n", "change\n", "tolerance\n", "verdict\n"]
+            show_table(console, "What moved, worst first", headings, lines)
+        console.print(self.counts)
+
+    def markdown(self, most: int = 30) -> str:
+        """A summary for a pull request: the verdict, then what moved, worst first."""
+        lines = [
+            f"### driftsim check {'fails' if self.regressions else 'passes'}",
             "",
-            "| run | metric | baseline | now | change | tolerance | verdict |",
-            "|---|---|--:|--:|--:|--:|---|",
+            f"{self.counts} within their tolerance. Baseline: {self.reason}",
         ]
-    for move in moved[:most]:
-        lines.append(
-            f"| {move.run} | {move.metric} | {move.then:.6g} | {move.now:.6g} | {100 * move.change:+.2f} % | "
-            f"{100 * move.tolerance:g} % | {move.verdict} |"
-        )
-    if len(moved) > most:
-        lines.append(f"| and {len(moved) - most} more | | | | | | |")
-    return "\n".join(lines) + "\n"
+        moved = self.moved
+        if moved:
+            lines += [
+                "",
+                "| run | metric | baseline | now | change | tolerance | verdict |",
+                "|---|---|--:|--:|--:|--:|---|",
+            ]
+        for one in moved[:most]:
+            lines.append(
+                f"| {one.run} | {one.metric} | {one.then:.6g} | {one.now:.6g} | {signed_percent(one.change, 2)} | "
+                f"{100 * one.tolerance:g} % | {one.verdict} |"
+            )
+        if len(moved) > most:
+            lines.append(f"| and {len(moved) - most} more | | | | | | |")
+        return "\n".join(lines) + "\n"
+
+    def junit(self) -> str:
+        """JUnit XML: one test case for each metric of each run."""
+        tests, failures = str(len(self.changes)), str(len(self.regressions))
+        suite = ElementTree.Element("testsuite", name="driftsim check", tests=tests, failures=failures)
+        for one in self.changes:
+            case = ElementTree.SubElement(suite, "testcase", classname=one.run, name=one.metric)
+            if one.verdict == "regression":
+                beyond = f"{signed_percent(one.change, 2)}, tolerance {100 * one.tolerance:g} %"
+                message = f"{one.then:.6g} became {one.now:.6g} ({beyond})"
+                ElementTree.SubElement(case, "failure", message=message)
+        ElementTree.indent(suite)
+        return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def junit(changes: Sequence[MetricChange]) -> str:
-    """JUnit XML: one test case for each metric of each run."""
-    failures = sum(move.verdict == "regression" for move in changes)
-    suite = ElementTree.Element("testsuite", name="driftsim check", tests=str(len(changes)), failures=str(failures))
-    for move in changes:
-        case = ElementTree.SubElement(suite, "testcase", classname=move.run, name=move.metric)
-        if move.verdict == "regression":
-            beyond = f"{100 * move.change:+.2f} %, tolerance {100 * move.tolerance:g} %"
-            message = f"{move.then:.6g} became {move.now:.6g} ({beyond})"
-            ElementTree.SubElement(case, "failure", message=message)
-    ElementTree.indent(suite)
-    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+def check_baseline(
+    baseline: Path | str,
+    *,
+    captured: Sequence[Path | str] = (),
+    store: Path | str | None = None,
+    jobs: int = 0,
+    watch: Watch = unwatched,
+) -> GateResult:
+    """Hold results against the baseline in a file: its runs are simulated again, or their rows taken from ``store``.
+
+    captured: folders of captured traces, held against the baseline's captured runs. jobs, watch: as ``sweep`` has them.
+    Raises ``InputError`` for a baseline that cannot be held against what is given.
+
+    >>> check_baseline("experiments/gate/baseline.json", jobs=1).regressions
+    []
+    """
+    file = Path(baseline)
+    known = load_baseline(file)
+    if captured and not known.captured:
+        raise InputError(f"{file}: holds no captured runs to compare with; make it anew with --update --captured")
+    if not known.runs and not captured:
+        raise InputError(f"{file}: holds captured runs only; give their counterparts with --captured TRACE")
+    if not known.runs and store is not None:
+        raise InputError(f"{file}: holds no simulated run, so a store does nothing; drop it")
+    rows = {}
+    if known.runs:
+        specs = {run.name: spec_of(run, file.parent) for run in known.runs}
+        rows = rows_by_name(specs, None if store is None else Path(store), jobs, watch)
+    changes = metric_changes(known, rows)
+    if captured:
+        changes += captured_changes(known, captured_metrics([read(path) for path in captured]))
+    return GateResult(sorted(changes, key=lambda change: -change.worse), known.reason)

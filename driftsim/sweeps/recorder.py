@@ -25,6 +25,7 @@ class Progress:
     done: int = 0  # in the store before, or since
     failed: int = 0
     restarts: int = 0  # of the pool of workers
+    torn: int = 0  # rows found cut short, whose runs were done again
 
 
 Watch = Callable[[Progress], None]

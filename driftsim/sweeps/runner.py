@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from driftsim.simulation.spec import ScenarioSpec
+from driftsim.sweeps.grid import load_grid
 from driftsim.sweeps.local import run_locally
 from driftsim.sweeps.recorder import Progress, Recorder, Watch, unwatched
 from driftsim.sweeps.store import Store
@@ -54,6 +55,31 @@ def sweep(
     else:
         run_locally(recorder, inputs, kept, processes(jobs))
     return progress
+
+
+def sweep_grid(
+    grid: Path,
+    store: Path,
+    *,
+    merge: Sequence[Path] = (),
+    jobs: int = 0,
+    address: str | None = None,
+    keep: bool = False,
+    retry: bool = False,
+    watch: Watch = unwatched,
+) -> tuple[Progress, set[str]]:
+    """Run the grid in a TOML file into ``store``, after the rows of the stores ``merge``; the keys of its runs as well.
+
+    Raises ``InputError`` for a grid that cannot be run, ``OSError`` if the store cannot be written.
+    """
+    tasks, inputs = plan(load_grid(grid))
+    with Store.open(store, create=True) as opened:
+        opened.adopt()
+        for other in merge:
+            opened.merge(Store.open(other))
+        progress = sweep(tasks, inputs, opened, jobs=jobs, address=address, keep=keep, retry=retry, watch=watch)
+        progress.torn = opened.torn
+    return progress, {task.key for task in tasks}
 
 
 def estimate(specs: Sequence[ScenarioSpec], store: Path, jobs: int) -> dict[str, Any]:

@@ -90,12 +90,13 @@ class EngineSettings(Record):
         The model length is at least ``longest``, the tokens of the longest request.
 
         The defaults are those on a GPU of the L4's class (vllm/engine/arg_utils.py); the KV cache is then so large that
-        it never binds. Raises ``ValidationError`` for what is no setting.
+        it never binds. Raises ``InputError`` for what is no setting.
         """
         guesses = {"max_model_len": max(GUESSES["max_model_len"], longest), "async_scheduling": _is_async(told)}
         values: dict[str, Any] = GUESSES | guesses | told
-        blocks = values["max_num_seqs"] * -(-values["max_model_len"] // values["block_size"]) + 1
-        values.setdefault("kv_blocks", blocks)
+        slots, longest_context, size = (values[name] for name in ("max_num_seqs", "max_model_len", "block_size"))
+        if all(isinstance(value, int) and value > 0 for value in (slots, longest_context, size)):
+            values.setdefault("kv_blocks", slots * -(-longest_context // size) + 1)
         needed = (*GUESSES, "kv_blocks", "version", "enable_prefix_caching", "async_scheduling")
         assumed = tuple(setting for setting in needed if setting not in told)
         return cls(**{"name": name, "assumed": assumed} | values)

@@ -120,6 +120,8 @@ def read(folder: Path | str) -> Trace:
     >>> read("traces/smollm2-cpu-drift").header.max_in_flight
     16
     """
+    if not isinstance(folder, str | Path):
+        raise TraceError(f"the folder of a trace is needed, not {folder!r:.80}")
     folder = Path(folder)
     if not folder.is_dir():
         what = "is a file, not a trace folder" if folder.exists() else "no such trace folder"

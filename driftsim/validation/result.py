@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from driftsim.calibration.coverage import extrapolation_warnings
-from driftsim.errors import InputError
+from driftsim.errors import InputError, check_whole
 from driftsim.formatting import show_table, shown_text, signed_percent, without_nan
 from driftsim.latency.profile import Profile
 from driftsim.simulation.names import StepSource
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+SEEDS = 20  # runs with noise
 WIDTH = 100  # columns of the printed text
 
 
@@ -173,7 +174,7 @@ def validate_runs(
     profile: Profile | None,
     name: str | None = None,
     steps: StepSource = "model",
-    seeds: int = 20,
+    seeds: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ValidationResult:
     """Simulate each of ``traces`` as it was measured; ``name`` is the profile's, ``progress`` hears runs done and all.
@@ -188,6 +189,15 @@ def validate_runs(
             if steps == "measured"
             else f"--steps {steps} needs --profile, fitted to other runs than these (driftsim calibrate)"
         )
+    if seeds is None:
+        seeds = SEEDS
+    elif steps != "noise":
+        raise InputError(f"steps {steps!r} draws nothing, so seeds does nothing; drop it")
+    check_whole("seeds", seeds)
+    if seeds < 2:
+        raise InputError(f"an interval needs at least 2 seeds, got {seeds}")
+    if not traces:
+        raise InputError("no trace to validate with")
     validations, intervals, warnings = list[Validation](), list[dict[str, Any]](), list[str]()
     for number, (own, trace) in enumerate(zip(_names(traces), traces, strict=True), start=1):
         if profile is None:

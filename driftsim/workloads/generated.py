@@ -13,13 +13,14 @@ import pandas as pd
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from driftsim.errors import InputError
+from driftsim.records import Record
 from driftsim.request import Tier
 from driftsim.trace.header import Phase, WorkloadInfo
 from driftsim.trace.schema import LONGEST_S
 from driftsim.trace.trace import Trace
 from driftsim.workloads.kinds import ArrivalKind
 from driftsim.workloads.lengths import LONGEST, Length, Lengths, RecordedLengths, capped
-from driftsim.workloads.processes import Pace, Process, Value
+from driftsim.workloads.processes import Pace, Process
 from driftsim.workloads.table import stream, workload_table
 
 MOST_REQUESTS = 10**7  # a table of so many rows takes about 3 GB
@@ -42,7 +43,7 @@ Count: TypeAlias = Annotated[int, Field(gt=0, le=MOST_REQUESTS)]
 Cap: TypeAlias = Annotated[int, Field(gt=0, le=LONGEST)]
 
 
-class Offer(Value):
+class Offer(Record):
     """What requests are made of: lengths by law, or the requests of a recorded run, which ``trace`` names."""
 
     prompt_tokens: Length | None = Field(

@@ -11,10 +11,10 @@ import pandas as pd
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, WrapSerializer, model_validator
 
 from driftsim.errors import InputError
+from driftsim.records import Record
 from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
 from driftsim.workloads.kinds import LengthKind
-from driftsim.workloads.processes import Value
 
 LONGEST = 10**7  # tokens of a prompt or an output
 # The parameters of each law: those that it needs, and those that it may have.
@@ -27,7 +27,7 @@ PARAMETERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-class Lengths(Value):
+class Lengths(Record):
     """A law of lengths in tokens, whole numbers from 1: a request below ``low`` or above ``high`` has just that.
 
     ``constant``: ``value``. ``uniform``: each of ``low`` to ``high``. ``lognormal``: ``mean`` and coefficient of

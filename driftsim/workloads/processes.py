@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from driftsim.errors import InputError
-from driftsim.records import Record, first_problem
+from driftsim.records import Record
 from driftsim.trace.header import Phase
 from driftsim.workloads.kinds import ArrivalKind
 
@@ -23,23 +23,7 @@ USUAL: dict[str, dict[str, float]] = {  # what a kind of its own parameters has 
 }
 
 
-class Value(Record):
-    """A record that users also make in Python: what is wrong with it is one line there, too, an ``InputError``."""
-
-    if not TYPE_CHECKING:  # pydantic declares the parameters
-
-        def __init__(self, **values: Any) -> None:
-            try:
-                super().__init__(**values)
-            except ValidationError as error:
-                cause = error.errors()[0].get("ctx", {}).get("error")
-                told = isinstance(cause, InputError) and not error.errors()[0]["loc"]
-                raise InputError(str(cause) if told else first_problem(error)) from None
-
-        __init__.__pydantic_base_init__ = True  # a value inside another is checked without it, as pydantic's RootModel
-
-
-class Pace(Value):
+class Pace(Record):
     """The numbers of an arrival process; which of them mean something, its kind says: see ``Process``."""
 
     rate: float | None = Field(

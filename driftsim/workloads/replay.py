@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -39,8 +40,8 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
 
     Raises ``InputError`` for a rate scale on a workload that has no arrival rate (closed loop or backlog).
     """
-    if not 1e-6 <= rate_scale <= 1e6:
-        raise InputError(f"rate scale must be above 0 (1e-6 to 1e6), got {rate_scale}")
+    if not isinstance(rate_scale, Real) or not 1e-6 <= rate_scale <= 1e6:
+        raise InputError(f"rate scale must be above 0 (1e-6 to 1e6), got {rate_scale!r}")
     rateless = [phase for phase in trace.header.workload.phases if phase.kind in ("closed", "backlog")]
     if rate_scale != 1 and rateless:
         raise InputError(f"phase {rateless[0].name!r} is {rateless[0].kind} and has no arrival rate to scale")
