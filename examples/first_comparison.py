@@ -9,4 +9,4 @@ result = ds.compare(trace, policies=["fifo", "priority", "sjf"])
 columns = ["policy", "estimator", "e2e_mean_s", "e2e_p99_s", "mae"]
 print(result.frame()[columns].round(1).to_string(index=False))
 for sentence in result.answer()[:4]:
-    print(textwrap.fill(sentence, 80, initial_indent="* ", subsequent_indent="  "))
+    print(textwrap.fill(sentence, 100, initial_indent="* ", subsequent_indent="  "))

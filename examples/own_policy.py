@@ -13,6 +13,6 @@ class ShortPromptFirst(ds.Keyed):
 
 for verdict in ds.check_laws(ShortPromptFirst):
     print("holds" if verdict.holds else f"BROKEN: {verdict.counterexample}", "-", verdict.law)
-policies = ["fifo", "sjf", ShortPromptFirst]
-result = ds.compare("traces/smollm2-cpu-drift", policies=policies, estimators=["static"], replications=2)
+trace = ds.read("traces/smollm2-cpu-drift")
+result = ds.compare(trace, policies=["fifo", "sjf", ShortPromptFirst], estimators="static", replications=2)
 print(result.frame()[["policy", "e2e_mean_s", "e2e_p99_s"]].round(2).to_string(index=False))

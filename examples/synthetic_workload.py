@@ -6,9 +6,9 @@ profile = ds.Profile.plain(intercept_s=0.02, prefill_token_s=2e-5, max_num_seqs=
 chats = ds.Workload.poisson(rate=2.0, requests=500, prompt_tokens=500, output_tokens=200, seed=0)
 print(f"{chats}; the engine serves {ds.capacity(chats, profile):.1f} requests/s of them")
 
-chat = ds.Tenant(name="chat", tier="premium", rate=2.0, output_tokens=ds.Lengths(kind="geometric", mean=150))
+chat = ds.Tenant(name="chat", tier=ds.Tier.PREMIUM, rate=2.0, output_tokens=ds.Lengths(kind="geometric", mean=150))
 backlog = ds.Process(kind="backlog")
-jobs = ds.Tenant(name="jobs", tier="batch", category="report", arrivals=backlog, requests=100, output_tokens=600)
+jobs = ds.Tenant(name="jobs", tier=ds.Tier.BATCH, category="report", arrivals=backlog, requests=100, output_tokens=600)
 both = ds.Workload.mixed(tenants=[chat, jobs], requests=400, prompt_tokens=300, seed=0)
 for policy in ("fifo", "priority", "sjf"):
     run = ds.simulate(both, policy=policy, profile=profile)

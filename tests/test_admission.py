@@ -1,4 +1,4 @@
-"""The reference's admission, against numbers worked out by hand, and each of its traps as a switch."""
+"""DriftSched's admission, against numbers worked out by hand, and each of its traps as a switch."""
 
 from __future__ import annotations
 

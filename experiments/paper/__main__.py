@@ -9,7 +9,9 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from joblib import Parallel, delayed
 
@@ -39,9 +41,8 @@ def make(seeds: int, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with progress("the study", seeds) as reporter:
         rows = study.rows(seeds, reporter.advance)
-    drawn, traces, measured, effects = Parallel(n_jobs=-1)(
-        delayed(each)() for each in (study.drawn, estimators.on_traces, real.table, factorial.stored_tables)
-    )
+    sources: tuple[Callable[[], Any], ...] = (study.drawn, estimators.on_traces, real.table, factorial.stored_tables)
+    drawn, traces, measured, effects = Parallel(n_jobs=-1)(delayed(each)() for each in sources)
     tables = {"rows": rows, **drawn, "length_model": held_out(), "estimators_on_traces": traces, "real": measured}
     print(f"{len(rows)} rows of the study after {time.monotonic() - begin:.0f} s", file=sys.stderr)
     tables |= {

@@ -52,7 +52,7 @@ def engines_block() -> str:
         (row["effect"], *(between(row[kind], row[f"{kind}_low"], row[f"{kind}_high"]) for kind in ENGINES))
         for row in documents("engines")
     ]
-    return markdown(("effect, correction off where SJF is told of", "the study's worker", "continuous batching"), rows)
+    return markdown(("effect, correction off where SJF is told of", "DriftSched's worker", "continuous batching"), rows)
 
 
 def short_block() -> str:
@@ -112,7 +112,7 @@ def real_block() -> str:
 
 
 def estimators_block() -> str:
-    """The corrections side by side, on traces and in the study's workload."""
+    """The corrections side by side, on traces and in DriftSched's workload."""
     shown = [
         ("study, " + row["engine"] + f", {row['caps']} caps", row, "reference")
         for row in table("estimators_on_workload").to_dict("records")
@@ -177,8 +177,8 @@ def _barrier() -> str:
         f"Pressed alike (load {high} of what each can serve), SJF changes the mean E2E by "
         f"{found['barrier', 'e2e_mean_s']} before the barrier and by {found['continuous', 'e2e_mean_s']} on a "
         "continuous engine; the P99 by "
-        f"{found['barrier', 'e2e_p99_s']} and {found['continuous', 'e2e_p99_s']}. At the study's own rates the gain in "
-        f"P99 is the barrier's alone: {percent(p99['barrier'])} there, {percent(p99['continuous'])} without it. "
+        f"{found['barrier', 'e2e_p99_s']} and {found['continuous', 'e2e_p99_s']}. At DriftSched's own rates the gain "
+        f"in P99 is the barrier's alone: {percent(p99['barrier'])} there, {percent(p99['continuous'])} without it. "
         "Sorting makes batches of like lengths, and only a barrier makes anybody wait for the longest of a batch."
     )
 
@@ -212,7 +212,7 @@ def _mae() -> str:
     return (
         "Not reliably, and not by the error. In the factorial: "
         + "; ".join(parts)
-        + f". At the study's own rates the median under SJF changes by {bought[0]} before the barrier and by "
+        + f". At DriftSched's own rates the median under SJF changes by {bought[0]} before the barrier and by "
         f"{bought[1]} on a continuous engine, counting words. One factor a category cannot reorder within category and "
         f"tier, and what it learns late it applies unevenly: Kendall's tau changes by {tau['effect']:+.3f} "
         f"[{tau['low']:+.3f}, {tau['high']:+.3f}]."
@@ -286,7 +286,7 @@ def _pooled() -> str:
     ordered = int((workload["tau_pooled"] > workload["tau_ema"]).sum())
     worst_case = "in none of them" if clear.empty else f"in {len(clear)} of them"
     return (
-        f"`pooled` leaves {best['mae_pooled'] / best['mae_ema']:.2f} of DriftSched's correction's MAE in the study's "
+        f"`pooled` leaves {best['mae_pooled'] / best['mae_ema']:.2f} of DriftSched's correction's MAE in DriftSched's "
         f"workload on a continuous engine in tokens and {worst['mae_pooled'] / worst['mae_ema']:.2f} before the "
         f"barrier in words, where hindsight itself would leave {worst['irreducible'] / worst['mae_ema']:.2f}; it "
         f"orders better in {ordered} of {len(workload)} settings. On the shipped traces its MAE is lower in "

@@ -1,7 +1,7 @@
-"""Is there a better correction? ``pooled`` beside the study's, on every shipped trace and on the study's workload.
+"""Is there a better correction? ``pooled`` beside DriftSched's, on every shipped trace and on DriftSched's workload.
 
-On a trace, progressively: each request is estimated at its recorded arrival and learned from at its recorded finish. In
-the study's workload the engine is simulated. *Irreducible* is the MAE that is left if each category and tenant is given
+On a trace, progressively: each request is estimated at its recorded arrival and learned from at its recorded finish. On
+DriftSched's workload the engine is simulated. *Irreducible* is the MAE left if each category and tenant is given
 its median in hindsight: no estimate by category and tenant does better, but by luck.
 """
 
@@ -124,7 +124,7 @@ def _on_trace(name: str, trace: Trace, admission: Admission) -> dict[str, Any] |
 
 
 def on_workload(seeds: int, jobs: int = -1) -> pd.DataFrame:
-    """The study's workload under FIFO: scores by engine, caps, accounting and estimator, means over the seeds.
+    """DriftSched's workload under FIFO: scores by engine, caps, accounting and estimator, means over the seeds.
 
     ``change``, ``low``, ``high``: the MAE against ema's, paired by seed.
     """

@@ -2,7 +2,7 @@
 
     python -m experiments.paper.factorial --store out/factorial   # resumable; then rows and tables beside this file
 
-The runs are those of ``driftsim sweep``: kill it, and the same command goes on. Requests are six tenths of the study's,
+The runs are those of ``driftsim sweep``: kill it, and the same command goes on. Requests are 0.6 of DriftSched's,
 phases and all, so that thousands of runs take minutes. Load is the stress phase's arrival rate over what the engine can
 serve of that very workload, so that both engines are pressed alike.
 """
@@ -30,7 +30,7 @@ from experiments.paper.setup import profile, scenario, workload
 from experiments.paper.study import store as write
 
 HERE = Path(__file__).parent
-SCALE = 0.6  # of the study's 3,000 requests
+SCALE = 0.6  # of DriftSched's 3,000 requests
 SEEDS = 5
 STRESS_RATE = 1 / 0.0175  # requests / s: gaps are uniform from 5 to 30 ms
 FACTORS: dict[str, tuple[str, ...]] = {

@@ -1,4 +1,4 @@
-"""The study's twelve figures, ours, and three of taking it apart; each from the stored rows alone."""
+"""DriftSched's twelve figures, ours, and three of taking it apart; each from the stored rows alone."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def feedback_loop() -> Figure:
         ),
         "update": (35, 20, f"bias, by category\n{1 - admission.alpha:g} × old + {admission.alpha:g} × measured"),
     }
-    figure, axes = _boxes(1.9, boxes, 24)
+    figure, axes = _boxes(2.6, boxes, 24)
     _arrow(axes, (29, 70), (37, 70))
     _arrow(axes, (63, 70), (71, 70))
     _arrow(axes, (84, 59), (84, 31))
@@ -138,7 +138,7 @@ def feedback_loop() -> Figure:
     return figure
 
 
-# -- the study's figures
+# -- DriftSched's figures
 
 
 def misclassified(estimates: pd.DataFrame) -> dict[str, Any]:
@@ -259,7 +259,7 @@ def latency(rows: pd.DataFrame, metrics: Sequence[str], what: str) -> Figure:
             plain_log_axis(one.xaxis)
         one.set_title("all requests" if phase == "all" else "stress phase")
         one.set_xlabel(f"{what}, s")
-    figure.supxlabel(f"the study's worker, counting words; {SIMULATED}", fontsize=8)
+    figure.supxlabel(f"DriftSched's worker, counting words; {SIMULATED}", fontsize=8)
     labels = [metric.removesuffix("_s").split("_")[-1].replace("p", "P") for metric in metrics]
     keys = [key(mark, label) for mark, label in zip(marks.values(), labels, strict=True)]
     legend(figure, [*keys, key("-", "correction off", COLOURS[0]), key("-", "correction on", COLOURS[1])])

@@ -1,6 +1,6 @@
 """From which load on does order matter, and how much of it is the barrier's? Shortest first against first come.
 
-Three engines: the study's worker, a continuous engine with as many in flight, and one with all its slots. Poisson
+Three engines: DriftSched's worker, a continuous engine with as many in flight, and one with all its slots. Poisson
 arrivals at a multiple of what each engine can serve, so that all are pressed alike.
 """
 
@@ -34,7 +34,7 @@ def served_by(engine: str, policy: str) -> Scenario:
 
 
 def capacity(engine: str, seed: int) -> float:
-    """Requests a second that ``engine`` serves of the study's requests if all are there at time 0."""
+    """Requests a second that ``engine`` serves of DriftSched's requests if all are there at time 0."""
     return capacity_of(workload(seed), served_by(engine, "fifo"))
 
 

@@ -6,7 +6,7 @@ one, each round with a profile fitted to the other rounds.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,7 @@ def statistics(trace: Trace) -> dict[str, float]:
         "mean E2E of the longest tenth": seconds[tokens >= tokens.quantile(LONGEST)].mean(),
     }
     found |= {f"mean E2E of {tier.value}": seconds[rows["tier"] == tier.value].mean() for tier in Tier}
-    return {name: float(value) for name, value in found.items()}
+    return {name: float(cast(float, value)) for name, value in found.items()}
 
 
 def table() -> pd.DataFrame:

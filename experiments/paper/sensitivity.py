@@ -1,7 +1,7 @@
 """Which assumption moves a claim? The study again, with answers of other lengths, and with more words a token.
 
-Our length model is of a smaller model than the study's: how long the answers are, and how many words a token makes, are
-what it must assume.
+Our length model is of a smaller model than DriftSched's: how long the answers are and how many words a token
+makes is what it must assume.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from experiments.paper.setup import Assumed
 from experiments.paper.study import RUNS, rows_of
 
 NEVER_ENDING = 1000.0
-PUBLISHED_WORDS = 0.72  # a token, about, in the study's outputs
+PUBLISHED_WORDS = 0.72  # a token, about, in DriftSched's outputs
 AS_CAPTURED = "as captured"
 ASSUMPTIONS = {
     "half as long": Assumed(0.5),

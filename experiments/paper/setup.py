@@ -2,8 +2,8 @@
 
 Step times: a profile of an NVIDIA L4 with Qwen1.5-1.8B-Chat from first principles, its two efficiencies fitted to
 public measurements on an L4 (experiments/first_principles.py). Output lengths: drawn from what a real model answered to
-these very templates, in our captures under caps that let most answers end by themselves; then cut at the study's caps.
-That model is smaller than the study's, so ``Assumed`` can stretch its answers. Words per token come from them, too.
+these very templates, in our captures under caps that let most answers end by themselves; then cut at DriftSched's caps.
+That model is smaller than DriftSched's, so ``Assumed`` can stretch its answers. Words per token come from them, too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from driftsim.workloads.workload import stream
 
 ROOT = Path(__file__).resolve().parents[2]
 NATURAL = ("smollm2-cpu-drift", "smollm2-cpu-backlog", "smollm2-cpu-low-load")  # every answer is of another request
-HELD_OUT = "smollm2-cpu-reference"  # captured under the study's caps; the length model does not see it
+HELD_OUT = "smollm2-cpu-reference"  # captured under DriftSched's caps; the length model does not see it
 # https://huggingface.co/Qwen/Qwen1.5-1.8B-Chat/blob/main/config.json
 QWEN = Shape("Qwen1.5-1.8B-Chat", 24, 2048, 5504, 16, 16, 128, 151936, False, 32768)
 POLICIES = ("fifo", "priority", "weighted", "sjf", "aging")
@@ -38,7 +38,7 @@ Mix = Literal["reference", "even"]
 
 @cache
 def profile() -> Profile:
-    """The study's machine: NVIDIA L4, Qwen1.5-1.8B-Chat in fp16, 0.70 of the memory, contexts up to 2048 tokens."""
+    """DriftSched's machine: NVIDIA L4, Qwen1.5-1.8B-Chat in fp16, 0.70 of the memory, contexts up to 2048 tokens."""
     return derive("L4", QWEN, Assumptions(dtype="fp16", memory_fraction=0.7, max_model_len=2048, version="0.32.0"))
 
 
@@ -87,7 +87,7 @@ class Lengths:
 
 @cache
 def lengths() -> Lengths:
-    """The answers that were captured under natural caps, of the study's four categories."""
+    """The answers that were captured under natural caps, of DriftSched's four categories."""
     rows = pd.concat([read(ROOT / "traces" / name).requests for name in NATURAL], ignore_index=True)
     rows = rows[rows["finish_reason"].isin(FINISHED) & rows["category"].isin(CATEGORIES)]
     made = rows[["category", "output_tokens", "output_words"]].astype({"output_tokens": int, "output_words": int})
@@ -107,9 +107,9 @@ def prompt_tokens() -> tuple[float, float]:
 def workload(
     seed: int, caps: Caps = "reference", mix: Mix = "reference", scale: float = 1.0, assumed: Assumed = AS_CAPTURED
 ) -> Workload:
-    """The study's 3,000 requests, or ``scale`` of them, drawn by ``seed``; their true lengths are known to the engine.
+    """DriftSched's 3,000 requests, or ``scale`` of them, drawn by ``seed``; their true lengths are known to the engine.
 
-    ``caps``: the study's, which are its base table, or ours, at which most answers end by themselves. ``mix``: the
+    ``caps``: DriftSched's, which are its base table, or ours, at which most answers end by themselves. ``mix``: the
     study's shares of the categories by phase, or the same share of each throughout.
     """
     drawn = driftsched_phases(round(1000 * scale), round(2000 * scale))
@@ -126,7 +126,7 @@ def workload(
 
 
 def scenario(policy: str, estimator: str, accounting: str, seed: int = 0, barrier: bool = True) -> Scenario:
-    """The study's setting of every switch, before the barrier worker or a continuous engine."""
+    """DriftSched's setting of every switch, before the barrier worker or a continuous engine."""
     return Scenario(
         profile=profile(),
         policy=policy,
@@ -138,7 +138,7 @@ def scenario(policy: str, estimator: str, accounting: str, seed: int = 0, barrie
 
 
 def held_out() -> pd.DataFrame:
-    """Mean output by category under the study's caps, measured in a run that the length model has not seen, and drawn.
+    """Mean output by category under DriftSched's caps, measured in a run that the length model has not seen, and drawn.
 
     Columns category, requests, measured, drawn (tokens), measured_words_per_token, drawn_words_per_token.
     """

@@ -1,6 +1,6 @@
 """The published study's runs: five schedulers, correction off and on, both accountings; rows that everything rests on.
 
-Beside the study's worker, FIFO and SJF run before a continuous engine, too: what is left of each effect there.
+Beside DriftSched's worker, FIFO and SJF run before a continuous engine, too: what is left of each effect there.
 """
 
 from __future__ import annotations
