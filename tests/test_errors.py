@@ -52,6 +52,85 @@ def test_a_bug_in_a_plug_in_is_named_by_file_and_line_whoever_ran_it(trace: Path
     assert run.stdout == ""
 
 
+ANSWERS = """import driftsim as ds
+
+
+class NoKey(ds.Keyed):
+    def key(self, job):
+        return None
+
+
+class NanKey(ds.Keyed):
+    def key(self, job):
+        return float("nan")
+
+
+class NoJob(ds.Keyed):
+    def key(self, job):
+        return 0.0
+
+    def pop(self, now):
+        super().pop(now)
+
+
+class Nothing:
+    def __init__(self, admission):
+        pass
+
+    def estimate(self, request, category, now):
+        return None
+
+    def observe(self, job, output_length, censored, now):
+        pass
+
+
+class Fraction(Nothing):
+    def estimate(self, request, category, now):
+        return ds.Estimate(3.7, 1.0)
+
+
+class Negative(Nothing):
+    def estimate(self, request, category, now):
+        return ds.Estimate(-3, 1.0)
+
+
+class NanBias(Nothing):
+    def estimate(self, request, category, now):
+        return ds.Estimate(3, float("nan"))
+
+
+class NoAdmission(Nothing):
+    def __init__(self):
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "message"),
+    [
+        ("NoKey", 2, "the policy NoKey gave None as a key"),
+        ("NanKey", 2, "the policy NanKey gave nan as a key"),
+        ("NoJob", 3, "NoJob had returned; check that plug-in first"),
+        ("Nothing", 3, "Nothing had returned; check that plug-in first"),
+        ("Fraction", 3, "Fraction had returned; check that plug-in first"),
+        ("Negative", 2, "the estimator Negative gave Estimate(length=-3, bias=1.0)"),
+        ("NanBias", 2, "the estimator NanBias gave Estimate(length=3, bias=nan)"),
+        ("NoAdmission", 2, "NoAdmission: its constructor must take the admission alone"),
+    ],
+)
+def test_a_wrong_answer_of_a_plug_in_is_told_as_its_own(
+    trace: Path, tmp_path: Path, name: str, code: int, message: str
+) -> None:
+    (tmp_path / "answers.py").write_text(ANSWERS)
+    own = f"{tmp_path}/answers.py:{name}"
+    policies, estimators = (own, "static") if name.endswith(("Key", "Job")) else ("fifo", own)
+    run = driftsim("compare", trace, "--policies", policies, "--estimators", estimators, "--replications", 1)
+    assert run.returncode == code, run.stderr
+    assert message in run.stderr
+    assert "mistake in driftsim" not in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
 def test_a_mistake_of_ours_says_so_and_keeps_its_traceback(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("driftsim.inputs.load_profile", None)
     run = driftsim("compare", trace, "--profile", "p.json")

@@ -8,6 +8,7 @@ import traceback
 from pathlib import Path
 
 from driftsim.errors import InputError
+from driftsim.scheduling.plugins import PLUGIN_NOTE
 
 PACKAGE = Path(__file__).resolve().parent.parent
 FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)', re.MULTILINE)
@@ -46,6 +47,10 @@ def bug_report(error: Exception, debug: bool) -> str:
     if plugin:
         file, line, function = plugin[-1]
         message = f"the plug-in {file} failed at line {line}, in {function}: {what}"
+    elif suspects := [note.removeprefix(PLUGIN_NOTE) for note in _notes(error) if note.startswith(PLUGIN_NOTE)]:
+        file, line, function = ours[-1]
+        where = f"{Path(file).relative_to(PACKAGE.parent)}:{line}, in {function}"
+        message = f"{what} ({where}), where driftsim used what {suspects[0]} had returned; check that plug-in first"
     else:
         where = f" ({Path(ours[-1][0]).relative_to(PACKAGE.parent)}:{ours[-1][1]})" if ours else ""
         message = f"this is a mistake in driftsim, not in your input: {what}{where}; please report it"
@@ -54,6 +59,11 @@ def bug_report(error: Exception, debug: bool) -> str:
     with tempfile.NamedTemporaryFile("w", prefix="driftsim-error-", suffix=".txt", delete=False) as file_:
         file_.write(trace)
     return f"{message}. The traceback is in {file_.name}; driftsim --debug VERB ... prints it"
+
+
+def _notes(error: BaseException | None) -> list[str]:
+    """The notes on ``error`` and on what it came from."""
+    return [] if error is None else [*getattr(error, "__notes__", ()), *_notes(error.__cause__)]
 
 
 def _is_foreign(file: str) -> bool:

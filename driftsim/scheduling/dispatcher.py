@@ -143,6 +143,8 @@ class Dispatcher:
     def _estimate(self, job: Job, now: float) -> None:
         request, admission = job.request, self.admission
         estimate = self.estimator.estimate(request, job.predicted_category, now)
+        if estimate.length < 0 or not estimate.bias >= 0:
+            raise InputError(f"the estimator {type(self.estimator).__name__} gave {estimate}; neither may be below 0")
         job.estimate, job.bias = estimate.length, estimate.bias
         prompt = request.prompt_tokens if self._counts_tokens else admission.prompt_length(request)
         job.budget = budget = prompt + estimate.length

@@ -15,7 +15,7 @@ from typing import Protocol
 from driftsim.errors import InputError
 from driftsim.request import Job, Request
 from driftsim.scheduling.admission import Admission
-from driftsim.scheduling.plugins import declared, declared_names, is_plugin, plugin
+from driftsim.scheduling.plugins import declared, declared_names, instance, is_plugin, plugin
 
 
 @dataclass(slots=True)
@@ -252,4 +252,4 @@ def estimator_class(name: str) -> Callable[..., Estimator]:
 def make_estimator(name: str, admission: Admission, outputs: Mapping[str, int]) -> Estimator:
     """A fresh estimator; only the oracle is handed ``outputs``. Raises ``InputError`` if ``name`` is unknown."""
     kind = estimator_class(name)
-    return kind(outputs) if name == ORACLE else kind(admission)
+    return instance(name, kind, outputs if name == ORACLE else admission)

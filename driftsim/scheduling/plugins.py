@@ -10,14 +10,17 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 from driftsim.errors import InputError
 
+Made = TypeVar("Made")
+PLUGIN_NOTE = "the run used the plug-in "  # begins the note on an exception that a plug-in may have led to
 GROUPS = {"policy": "driftsim.policies", "estimator": "driftsim.estimators"}
 
 
@@ -110,6 +113,17 @@ def _from_path(place: str) -> ModuleType:
         return importlib.import_module(place)
     except Exception as error:
         raise InputError(f"{place}: does not import ({type(error).__name__}: {error})") from None
+
+
+def instance(name: str, kind: Callable[..., Made], *arguments: object) -> Made:
+    """``kind(*arguments)``. Raises ``InputError`` if the constructor of the plug-in ``name`` does not take these."""
+    try:
+        return kind(*arguments)
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+            raise  # from inside of the constructor
+        takes = "the admission alone" if arguments else "nothing"
+        raise InputError(f"{name}: its constructor must take {takes} ({error})") from None
 
 
 def declared(kind: str) -> dict[str, type]:

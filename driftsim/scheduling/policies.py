@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 from driftsim.errors import InputError
 from driftsim.request import TIERS, Job, Tier
-from driftsim.scheduling.plugins import declared, declared_names, is_plugin, plugin
+from driftsim.scheduling.plugins import declared, declared_names, instance, is_plugin, plugin
 
 
 @runtime_checkable
@@ -57,7 +57,10 @@ class Keyed:
 
     def push(self, job: Job, now: float) -> None:
         """Take ``job`` into the queue, under its key of this moment."""
-        heapq.heappush(self._heap, (self.key(job), job.request.arrival, self._pushed, job))
+        key = self.key(job)
+        if key is None or key != key:
+            raise InputError(f"the policy {type(self).__name__} gave {key} as a key; a key is a number")
+        heapq.heappush(self._heap, (key, job.request.arrival, self._pushed, job))
         self._pushed += 1
 
     def pop(self, now: float) -> Job:
@@ -175,7 +178,7 @@ def policy_class(name: str) -> type[Policy]:
 
 def make_policy(name: str) -> Policy:
     """A fresh policy. Raises ``InputError`` if ``name`` is unknown."""
-    return policy_class(name)()
+    return instance(name, policy_class(name))
 
 
 BASELINE = "fifo"

@@ -21,8 +21,9 @@ from driftsim.latency.steptime import TICKS_PER_SECOND, StepTime, ticks
 from driftsim.request import Job
 from driftsim.scheduling.accounting import Accounting
 from driftsim.scheduling.dispatcher import Departure, Dispatcher, Engine
-from driftsim.scheduling.estimators import ORACLE, make_estimator
-from driftsim.scheduling.policies import make_policy
+from driftsim.scheduling.estimators import ESTIMATORS, ORACLE, make_estimator
+from driftsim.scheduling.plugins import PLUGIN_NOTE
+from driftsim.scheduling.policies import POLICIES, STOCK, make_policy
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.builder import RequestRows
 from driftsim.trace.header import Header
@@ -33,15 +34,25 @@ from driftsim.version import __version__
 from driftsim.workloads.arrivals import Arrivals
 from driftsim.workloads.workload import Workload, stream
 
+OURS = {STOCK, ORACLE, *POLICIES, *ESTIMATORS}
 CLOCKS = "simulated seconds since the run began, exact to a picosecond"
 
 
 def simulate(scenario: Scenario, workload: Workload, *, record_steps: bool = False) -> Trace:
     """The trace of ``workload`` under ``scenario``: the same scenario and workload give the same trace, bit by bit.
 
-    Raises ``InputError`` if the workload does not know its output lengths, or not in the unit of the accounting.
+    Raises ``InputError`` if the workload does not know its output lengths, or not in the unit of the accounting. Any
+    other exception is a mistake, of driftsim or of a plug-in: a note on the exception names the plug-ins of the run.
     """
-    return Simulation(scenario, workload, record_steps).run()
+    try:
+        return Simulation(scenario, workload, record_steps).run()
+    except InputError:
+        raise
+    except Exception as error:
+        foreign = [name for name in (scenario.policy, scenario.estimator) if name not in OURS]
+        if foreign:
+            error.add_note(f"{PLUGIN_NOTE}{' and '.join(foreign)}")
+        raise
 
 
 @contextmanager

@@ -110,7 +110,8 @@ def run_task(task: Task, inputs: Inputs, keep: Path | None = None) -> dict[str, 
 
 def _in_one_line(error: BaseException) -> str:
     where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {' '.join(str(error).split())} ({Path(where.filename).name}:{where.lineno})"
+    place = "; ".join([f"{Path(where.filename).name}:{where.lineno}", *getattr(error, "__notes__", ())])
+    return f"{type(error).__name__}: {' '.join(str(error).split())} ({place})"
 
 
 def parameters(task: Task) -> dict[str, Any]:
