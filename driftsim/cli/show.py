@@ -10,7 +10,6 @@ import typer
 
 from driftsim.cli.options import AsJson, names, others, refuse
 from driftsim.cli.terminal import print_table, wide_console
-from driftsim.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +39,8 @@ def show(
     from driftsim.sweeps.store import Store
 
     conditions = where or []
-    if any(condition.replace(" ", "") == "failed=True" for condition in conditions):
+    asks_failures = results.asks_failures(conditions)
+    if asks_failures:
         kept = ("store", "where", "csv", "as_json")
         refuse(context, "--where failed=True lists the failed runs", *others(context, *kept))
     elif paired is not None:
@@ -50,14 +50,10 @@ def show(
     elif pivot is not None:
         refuse(context, "--pivot makes groups of its own", "group")
     table = Store.open(store).table()
-    rows = results.where(table, conditions)
-    if rows.empty:
-        raise InputError(f"{store}: no row {'fits ' + ' and '.join(conditions) if conditions else 'yet'}")
-    if rows["failed"].all() and not any("failed" in condition for condition in conditions):
-        raise InputError(f"{store}: all {len(rows)} runs failed; --where failed=True says why")
+    rows = results.select(table, conditions, str(store))
     if csv is not None:
         write_file(csv, rows.to_csv(index=False))
-    if any(condition.replace(" ", "") == "failed=True" for condition in conditions):
+    if asks_failures:
         _print_failures(rows, as_json)
         return
     done = rows[~rows["failed"].astype(bool)]

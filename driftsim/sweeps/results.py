@@ -39,6 +39,21 @@ def where(table: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
     return table
 
 
+def asks_failures(conditions: Sequence[str]) -> bool:
+    """Whether ``conditions`` ask for the runs that failed."""
+    return any(condition.replace(" ", "") == "failed=True" for condition in conditions)
+
+
+def select(table: pd.DataFrame, conditions: Sequence[str], store: str) -> pd.DataFrame:
+    """The rows of a ``store`` for which ``conditions`` hold; raises ``InputError`` if none does, or all have failed."""
+    rows = where(table, conditions)
+    if rows.empty:
+        raise InputError(f"{store}: no row {'fits ' + ' and '.join(conditions) if conditions else 'yet'}")
+    if rows["failed"].all() and not any("failed" in condition for condition in conditions):
+        raise InputError(f"{store}: all {len(rows)} runs failed; --where failed=True says why")
+    return rows
+
+
 def column(table: pd.DataFrame, name: str) -> pd.Series:
     """The column ``name``. Raises ``InputError`` that lists those that vary."""
     if name not in table:
