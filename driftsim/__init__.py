@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from driftsim.comparison.captured import CapturedComparison
     from driftsim.comparison.result import ComparisonResult
     from driftsim.errors import InputError, RunError, TraceError
+    from driftsim.formats.imports import import_trace
     from driftsim.inputs import sample
     from driftsim.latency.profile import Profile, load_profile
     from driftsim.live.capture import capture
@@ -71,7 +72,6 @@ if TYPE_CHECKING:
     from driftsim.sweeps.gate import GateResult, check_baseline
     from driftsim.sweeps.store import Store
     from driftsim.trace.header import EngineSettings, Phase
-    from driftsim.trace.importers import import_trace
     from driftsim.trace.trace import Trace, read
     from driftsim.validation.result import ValidationResult
     from driftsim.workloads.generated import Tenant, WorkloadSpec
@@ -105,7 +105,7 @@ _HOMES = {
     "sweeps.gate": ("GateResult", "check_baseline"),
     "sweeps.store": ("Store",),
     "trace.header": ("EngineSettings", "Phase"),
-    "trace.importers": ("import_trace",),
+    "formats.imports": ("import_trace",),
     "trace.trace": ("Trace", "read"),
     "validation.result": ("ValidationResult",),
     "workloads.generated": ("Tenant", "WorkloadSpec"),

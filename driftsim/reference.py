@@ -16,13 +16,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from driftsim.errors import InputError
+from driftsim.formats.mapping import Mapping
 from driftsim.glossary import METRICS, Metric
 from driftsim.latency.profile import Profile
 from driftsim.records import Record
 from driftsim.simulation.spec import ScenarioSpec
 from driftsim.sweeps.grid import Grid
 from driftsim.trace.header import Header
-from driftsim.trace.importers import Mapping
 from driftsim.trace.schema import REQUEST_COLUMNS, STEP_COLUMNS, TELEMETRY_COLUMNS, Column
 
 BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}

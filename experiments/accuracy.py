@@ -19,10 +19,10 @@ from typing import Any
 
 import pandas as pd
 
-from driftsim import Trace, read
+from driftsim import Trace, import_trace, read
 from driftsim.calibration.calibrate import calibrate
 from driftsim.calibration.runs import Run
-from driftsim.trace.importers import Mapping, import_table
+from driftsim.formats.mapping import Mapping
 from driftsim.validation.agreement import (
     MetricAgreement,
     PolicyEffect,
@@ -83,7 +83,8 @@ def public(file: Path) -> list[dict[str, Any]]:
         "first_token_s": "first_token_ts", "finish_s": "last_token_ts",
     }  # fmt: skip
     engine = {"version": "0.19.0", "max_num_seqs": 128, "max_num_batched_tokens": 2048}
-    trace = import_table(file, Mapping(columns=columns, engine=engine, model="Llama-3.1-8B", hardware="RTX PRO 6000"))
+    mapping = Mapping(columns=columns, engine=engine, model="Llama-3.1-8B", hardware="RTX PRO 6000")
+    trace = import_trace(file, mapping=mapping)
     profile = calibrate([Run(file.name, trace)], source="requests", until=UNTIL_S)
     return on_model_steps("public", trace, profile).rows()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import pandas as pd
 import pytest
 
 from driftsim.errors import TraceError
+from driftsim.formats.imports import import_trace
 from driftsim.metrics import e2e, ttft
-from driftsim.trace.importers import import_trace
-from driftsim.trace.trace import read
+from driftsim.trace.trace import Trace, read
 from driftsim.workloads.replay import replay
 from tests.commands import driftsim
 
@@ -44,6 +45,10 @@ kv_blocks = 4000
 """
 
 
+def import_trace_as(form: str, file: Path, mapping: Path | None = None, **choices: Any) -> Trace:
+    return import_trace(file, form, mapping=mapping, **choices)
+
+
 def table(folder: Path, **changes: Any) -> Path:
     rows = {
         "name": ["b", "a"], "in": [20, 10], "out": [5, 7], "at": [1001.5, 1000.0], "sched": [1001.6, 1000.1],
@@ -59,7 +64,7 @@ def mapping(folder: Path, text: str = MAPPING) -> Path:
 
 
 def test_a_table_is_read_as_its_mapping_says(tmp_path: Path) -> None:
-    trace = import_trace("csv", table(tmp_path), mapping(tmp_path))
+    trace = import_trace_as("csv", table(tmp_path), mapping(tmp_path))
     rows = trace.requests
     assert list(rows["request_id"]) == ["a", "b"]  # by arrival
     assert list(rows["arrival_s"]) == [0.0, 1.5]
@@ -72,7 +77,7 @@ def test_a_table_is_read_as_its_mapping_says(tmp_path: Path) -> None:
     assert (header.engine.max_num_seqs, header.engine.kv_blocks) == (128, 4000)
     assert "max_num_batched_tokens" in header.engine.assumed
     assert "kv_blocks" not in header.engine.assumed
-    said = " ".join(header.notes)
+    said = " ".join([*header.caveats, *header.notes])
     assert "not mapped: extra" in said
     assert "max_tokens was not told" in said
     assert "prompt_words" in said
@@ -87,7 +92,7 @@ def test_the_same_table_in_another_form_is_the_same_trace(kind: str, tmp_path: P
         rows.to_parquet(other)
     else:
         rows.to_json(other, orient="records", lines=kind == "jsonl")
-    one, same = (import_trace("csv", file, mapping(tmp_path)).requests for file in (source, other))
+    one, same = (import_trace_as("csv", file, mapping(tmp_path)).requests for file in (source, other))
     pd.testing.assert_frame_equal(one, same)
 
 
@@ -105,17 +110,33 @@ def test_the_same_table_in_another_form_is_the_same_trace(kind: str, tmp_path: P
 )
 def test_a_mapping_that_is_not_understood_is_refused(text: str, what: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=what):
-        import_trace("csv", table(tmp_path), mapping(tmp_path, text))
+        import_trace_as("csv", table(tmp_path), mapping(tmp_path, text))
 
 
-def test_a_clock_that_goes_backwards_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TraceError, match="finish_s is .* before its first_token_s"):
-        import_trace("csv", table(tmp_path, took=[100, 1000]), mapping(tmp_path))
+def test_a_clock_that_goes_far_backwards_costs_the_row(tmp_path: Path) -> None:
+    file = table(tmp_path, took=[100, 1000])
+    trace = import_trace_as("csv", file, mapping(tmp_path))
+    assert list(trace.requests["request_id"]) == ["a"]
+    what = r"line 2 \(row 0\): finish_s is 0.1 s before its first_token_s; the clocks do not agree \(column 'took'\)"
+    assert re.search(f"1 of 2 rows could not be read and were left out: {what}", trace.header.caveats[0])
+    with pytest.raises(TraceError, match=f"run.csv: {what}; correct the row or remove it"):
+        import_trace_as("csv", file, mapping(tmp_path), strict=True)
+
+
+def test_clocks_that_differ_a_little_are_set_equal_and_told(tmp_path: Path) -> None:
+    trace = import_trace_as("csv", table(tmp_path, sched=[1001.4999, 1000.1]), mapping(tmp_path))
+    assert trace.requests["scheduled_s"].tolist() == pytest.approx([0.1, 1.5])
+    assert "1 of 2 rows had times out of order by at most 0.1 ms, which were set equal" in " ".join(
+        trace.header.caveats
+    )
 
 
 def test_a_value_that_is_no_number_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TraceError, match="row 1: prompt_tokens is 'many', not a number"):
-        import_trace("csv", table(tmp_path, **{"in": [20, "many"]}), mapping(tmp_path))
+    file = table(tmp_path, **{"in": [20, "many"]})
+    what = r"line 3 \(row 1\): prompt_tokens is 'many', not a number \(column 'in'\)"
+    assert re.search(what, import_trace_as("csv", file, mapping(tmp_path)).header.caveats[0])
+    with pytest.raises(TraceError, match=what):
+        import_trace_as("csv", file, mapping(tmp_path), strict=True)
 
 
 def bench(folder: Path, **changes: Any) -> Path:
@@ -129,7 +150,7 @@ def bench(folder: Path, **changes: Any) -> Path:
 
 
 def test_the_result_of_vllm_bench_is_read(tmp_path: Path) -> None:
-    trace = import_trace("vllm-bench", bench(tmp_path), None)
+    trace = import_trace_as("vllm-bench", bench(tmp_path), None)
     rows = trace.requests
     assert list(rows["arrival_s"]) == [0.0, 0.5, 1.0]
     assert e2e(trace.finished).tolist() == pytest.approx([0.2, 0.5])
@@ -140,7 +161,7 @@ def test_the_result_of_vllm_bench_is_read(tmp_path: Path) -> None:
 
 def test_a_result_without_start_times_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="lacks 'start_times'"):
-        import_trace("vllm-bench", bench(tmp_path, start_times=None), None)
+        import_trace_as("vllm-bench", bench(tmp_path, start_times=None), None)
 
 
 def test_a_workload_without_timings_can_be_replayed(tmp_path: Path) -> None:
@@ -155,7 +176,7 @@ def test_a_workload_without_timings_can_be_replayed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the public traces are not at hand")
 def test_public_traces_are_read_as_they_are(tmp_path: Path) -> None:
-    azure = import_trace("azure", DATA / "azure_llm_2023_conv_first30min.csv", None)
+    azure = import_trace_as("azure", DATA / "azure_llm_2023_conv_first30min.csv", None)
     assert len(azure.requests) == 10_108
     text = """
 model = "Llama-3.1-8B"
@@ -174,19 +195,21 @@ version = "0.19.0"
 max_num_seqs = 128
 max_num_batched_tokens = 2048
 """
-    run = import_trace("csv", DATA / "vllm_rtxpro6000_llama3.1_8b" / "requests.jsonl", mapping(tmp_path, text))
+    run = import_trace_as("csv", DATA / "vllm_rtxpro6000_llama3.1_8b" / "requests.jsonl", mapping(tmp_path, text))
     assert len(run.finished) == 300
     assert np.all(ttft(run.finished) > 0)
 
 
 def test_results_that_were_cut_short_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="b.json: its lists differ in length"):
-        import_trace("vllm-bench", bench(tmp_path, ttfts=[0.1]).rename(tmp_path / "b.json"), None)
+        import_trace_as("vllm-bench", bench(tmp_path, ttfts=[0.1]).rename(tmp_path / "b.json"), None)
     (tmp_path / "a.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\nsoon,1,2\n")
-    with pytest.raises(ValueError, match="a.csv: row 0: TIMESTAMP is 'soon'"):
-        import_trace("azure", tmp_path / "a.csv", None)
+    with pytest.raises(
+        ValueError, match=r"a.csv: line 2 \(row 0\): arrival_s is 'soon', not a time.*column 'TIMESTAMP'"
+    ):
+        import_trace_as("azure", tmp_path / "a.csv", None)
 
 
 def test_an_unknown_format_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown format 'xml'; choose one of csv, vllm-bench, azure"):
-        import_trace("xml", tmp_path / "f", None)
+        import_trace_as("xml", tmp_path / "f", None)

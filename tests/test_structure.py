@@ -24,7 +24,7 @@ STOREYS = [
     {"request", "records", "files", "formatting", "figures", "workers"},
     {"trace", "scheduling"},
     {"workloads", "latency", "metrics"},
-    {"glossary"},
+    {"glossary", "formats"},
     {"engine", "live"},
     {"testing"},
     {"simulation"},

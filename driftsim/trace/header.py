@@ -121,12 +121,12 @@ class Phase(Record):
     """
 
     name: str = Field(description="Name of the phase, which the column `phase` of its requests holds.")
-    kind: Literal["open", "after-drain", "closed", "backlog"] = Field(
+    kind: Literal["open", "after-drain", "closed", "capped", "backlog"] = Field(
         default="open",
         description="How requests arrive. `open`: at recorded offsets from the phase's start, which is when the "
         "previous phase has sent its last request. `after-drain`: likewise, but the phase starts when every earlier "
         "request has left. `backlog`: all at the phase's start. `closed`: each user sends a request, waits for its "
-        "end, thinks and sends the next.",
+        "end, thinks and sends the next. `capped`: at offsets as `open`, but held back while `users` requests are out.",
     )
     requests: int = Field(gt=0, description="Number of requests of the phase.", json_schema_extra=REQUESTS)
     pause_s: float = Field(
@@ -138,7 +138,9 @@ class Phase(Record):
     start_s: float | None = Field(
         default=None, description="When the phase started, where that was recorded.", json_schema_extra=SECONDS
     )
-    users: int = Field(default=0, ge=0, description="Number of users of a closed phase.")
+    users: int = Field(
+        default=0, ge=0, description="Users of a closed phase; of a capped one, the most requests out at once."
+    )
     think_s: float = Field(
         default=0.0,
         ge=0,
@@ -148,8 +150,8 @@ class Phase(Record):
 
     @model_validator(mode="after")
     def _has_users(self) -> Self:
-        if self.kind == "closed" and self.users < 1:
-            raise InputError(f"the closed phase {self.name!r} needs at least 1 user")
+        if self.kind in ("closed", "capped") and self.users < 1:
+            raise InputError(f"the {self.kind} phase {self.name!r} needs at least 1 user")
         return self
 
 
@@ -216,3 +218,12 @@ class Header(Record):
     captured_at: str | None = Field(default=None, description="Date and time at which a captured run began.")
     load: MachineLoad | None = Field(default=None, description="How busy the machine was during a capture.")
     notes: tuple[str, ...] = Field(default=(), description="What a reader of the trace must know.")
+    caveats: tuple[str, ...] = Field(
+        default=(),
+        description="What an import dropped, changed or guessed; every verb that uses the trace says it. A trace that "
+        "has none has no such key.",
+    )
+
+    def as_json(self) -> str:
+        """The header as its file holds it: without caveats where there are none, as it was before it could have any."""
+        return self.model_dump_json(indent=1, exclude=set() if self.caveats else {"caveats"}) + "\n"

@@ -128,7 +128,7 @@ def replace_header(folder: Path, header: Header) -> None:
     new = folder / ".header.json"
     try:
         with new.open("w") as file:
-            file.write(header.model_dump_json(indent=1) + "\n")
+            file.write(header.as_json())
             file.flush()
             os.fsync(file.fileno())
         new.replace(folder / "header.json")

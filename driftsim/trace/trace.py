@@ -108,7 +108,7 @@ class Trace:
             header = header.changed(ended="interrupted", ended_why="killed while it was recorded")
         with whole_folder(folder, replaces=(*TRACE_FILES, *JOURNAL_FILES) if overwrite else ()) as building:
             write_tables(self.tables, building)
-            (building / "header.json").write_text(header.model_dump_json(indent=1) + "\n")
+            (building / "header.json").write_text(header.as_json())
         return Path(folder)
 
 

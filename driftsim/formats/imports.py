@@ -1,0 +1,116 @@
+"""Other people's runs become traces: each format has a reader, and a file is recognised by what is in it.
+
+Strict about what is not understood, tolerant of what is merely missing; what could not be read, or had to be guessed,
+travels in the trace's header, and every verb that uses the trace says it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from driftsim.errors import InputError
+from driftsim.formats import azure, vllm_bench
+from driftsim.formats.assemble import assemble
+from driftsim.formats.found import Found
+from driftsim.formats.head import Head, head_of
+from driftsim.formats.mapping import Mapping as TableMapping
+from driftsim.formats.mapping import load_mapping, read_mapped
+from driftsim.trace.trace import Trace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What a user may say of a file: which of several results, and what a format leaves open."""
+
+    mapping: TableMapping | None = None
+    result: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format: what it is called in a sentence, how it is read, how a file of it is known, which choices it takes."""
+
+    title: str
+    read: Callable[[Path, Choices], Found]
+    fits: Callable[[Head], bool]
+    takes: tuple[str, ...] = ()
+
+
+def _table(file: Path, choices: Choices) -> Found:
+    if choices.mapping is None:
+        raise InputError(
+            f"{file}: a table needs --mapping FILE.toml, which says what its columns are; "
+            "driftsim import FILE --suggest writes one to start from"
+        )
+    return read_mapped(file, choices.mapping)
+
+
+FORMATS: Mapping[str, Format] = {
+    "csv": Format(
+        "a table (CSV, JSON, JSON Lines or Parquet) with a mapping", _table, lambda head: False, ("mapping",)
+    ),
+    "vllm-bench": Format(
+        "the result of vllm bench serve --save-result --save-detailed",
+        lambda file, choices: vllm_bench.read(file, choices.result),
+        lambda head: head.document and head.has("input_lens", "output_lens", "ttfts"),
+        ("result",),
+    ),
+    "azure": Format(
+        "Azure's public traces of LLM inference",
+        lambda file, choices: azure.read(file),
+        lambda head: head.has("TIMESTAMP", "ContextTokens", "GeneratedTokens"),
+    ),
+}
+
+
+def import_trace(
+    file: Path | str,
+    form: str | None = None,
+    *,
+    mapping: TableMapping | Path | str | None = None,
+    strict: bool = False,
+    result: int | None = None,
+) -> Trace:
+    """The run in ``file``, a file of another tool, as a trace.
+
+    form: one of ``FORMATS``; without one, the file is recognised by what is in it. mapping: of a table, as an
+    object or a TOML file.
+    strict: refuse a file with a row that cannot be read, which else costs that row. result: which of several results in
+    the file, from 1.
+
+    Raises ``InputError`` naming file, row, column, value and remedy.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
+    ...     names, day = "TIMESTAMP,ContextTokens,GeneratedTokens", "2024-05-10"
+    ...     _ = file.write(f"{names}\\n{day} 00:00:00,374,44\\n{day} 00:00:02,396,109"), file.flush()
+    ...     trace = import_trace(file.name)
+    >>> trace.requests["arrival_s"].tolist()
+    [0.0, 2.0]
+    """
+    file = Path(file)
+    if form is not None and form not in FORMATS:
+        raise InputError(f"unknown format {form!r}; choose one of {', '.join(FORMATS)}")
+    given = load_mapping(Path(mapping)) if isinstance(mapping, Path | str) else mapping
+    choices = Choices(mapping=given, result=result)
+    form = form or ("csv" if mapping is not None else recognised(file))
+    for name in (field.name for field in fields(choices)):
+        if getattr(choices, name) is not None and name not in FORMATS[form].takes:
+            raise InputError(f"{file}: --{name.replace('_', '-')} says nothing about the format {form}; drop it")
+    trace = assemble(FORMATS[form].read(file, choices), strict=strict)
+    trace.check(str(file))
+    return trace
+
+
+def recognised(file: Path) -> str:
+    """The name of the format of ``file``. Raises ``InputError`` that says what was seen where no format fits."""
+    head = head_of(file)
+    fitting = [name for name, form in FORMATS.items() if form.fits(head)]
+    if fitting:
+        return fitting[0]
+    raise InputError(
+        f"{file}: is none of the formats {', '.join(FORMATS)}; it is {head}. Write a mapping for it: "
+        f"driftsim import {file} --suggest begins one"
+    )

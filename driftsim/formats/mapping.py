@@ -1,0 +1,149 @@
+"""A mapping says how somebody's table reads as a trace's requests; a table of any shape is read by one."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from driftsim.errors import InputError
+from driftsim.formats.found import Found
+from driftsim.formats.source import Source, read_source
+from driftsim.records import Record
+from driftsim.trace.loops import Told
+from driftsim.trace.schema import LIFE_TIMES, REQUEST_COLUMNS
+
+NAMES = tuple(column.name for column in REQUEST_COLUMNS)
+PREFIX_IDS = (
+    "hash_ids",
+    "cached_tokens",
+    "prefix_group",
+    "prefix_length",
+)  # what tells of prompts with equal beginnings
+
+
+class Mapping(Record):
+    """How a table of somebody else's reads as a trace's requests; written as TOML."""
+
+    columns: dict[str, str] = Field(
+        default={},
+        description="Our column = the column of the table that holds it, or the path to it in a record, such as "
+        "`metrics.ttft.value`.",
+    )
+    durations: dict[str, str] = Field(
+        default={}, description="Our time = the column of the table that holds the time passed since the arrival."
+    )
+    units: dict[str, Literal["s", "ms", "us", "ns"]] = Field(
+        default={}, description="Our time = the unit in which the table gives it; `all` stands for every time."
+    )
+    values: dict[str, str | int | float] = Field(default={}, description="Our column = one value for every row.")
+    maps: dict[str, dict[str, str]] = Field(
+        default={}, description="Our column = a table of the words that the file has for it, and ours for each."
+    )
+    records: str | None = Field(
+        default=None, description="Path to the list of requests in a JSON document, such as `benchmarks.0.requests`."
+    )
+    offset: float | Literal["first"] = Field(
+        default="first",
+        description="Time that becomes 0; `first` is the first arrival.",
+        json_schema_extra={"unit": "s"},
+    )
+    engine: dict[str, Any] = Field(
+        default={}, description="Engine settings, as the header names them; vLLM's defaults stand for the others."
+    )
+    model: str = Field(default="unknown", description="Model that served the requests.")
+    hardware: str = Field(default="unknown", description="Hardware that served the requests.")
+    max_in_flight: int | None = Field(
+        default=None,
+        gt=0,
+        description="Most requests that were inside the engine at once; none if nothing limited them.",
+        json_schema_extra={"unit": "requests"},
+    )
+    users: int | None = Field(
+        default=None,
+        gt=0,
+        description="Users who each waited for an answer before they sent again; none: the arrivals tell.",
+    )
+
+
+def load_mapping(file: Path) -> Mapping:
+    """The mapping in ``file``. Raises ``InputError`` naming file, key and what is wrong with it."""
+    mapping = Mapping.from_file(file, "mapping", form="toml")
+    keys = (*mapping.columns, *mapping.durations, *mapping.values, *mapping.maps, *mapping.units)
+    for ours in keys:
+        if ours not in NAMES and not (ours == "all" and ours in mapping.units):
+            near = get_close_matches(ours, NAMES, n=1)
+            meant = f" (the nearest is {near[0]})" if near else ""
+            raise InputError(f"{file}: {ours!r} is no column of a trace{meant}; choose among {', '.join(NAMES)}")
+    for ours in mapping.units:
+        if ours != "all" and ours not in LIFE_TIMES:
+            raise InputError(f"{file}: units.{ours}: {ours} is no time; times are {', '.join(LIFE_TIMES)}")
+    for ours in mapping.durations:
+        ends_alone = ours == "finish_s" and "finish_s" in mapping.columns and "arrival_s" not in mapping.columns
+        if ours not in LIFE_TIMES[1:] or ("arrival_s" not in mapping.columns and "finish_s" not in mapping.columns):
+            raise InputError(
+                f"{file}: durations are times since arrival_s, which must be mapped, or finish_s beside how long it "
+                f"took; {ours!r} cannot be one"
+            )
+        if ours in mapping.columns and not ends_alone:
+            raise InputError(f"{file}: {ours} is given twice, in columns and in durations; leave one out")
+    return mapping
+
+
+def read_mapped(file: Path, mapping: Mapping) -> Found:
+    """What is found in the table ``file`` by its ``mapping``. Raises ``InputError`` naming file and key."""
+    source = read_source(file, mapping.records)
+    cells = {ours: _cells(source, theirs) for ours, theirs in mapping.columns.items()}
+    durations = {ours: _cells(source, theirs) for ours, theirs in mapping.durations.items()}
+    if "arrival_s" not in cells and not ("finish_s" in cells and "finish_s" in durations):
+        raise InputError(
+            f"{file}: arrival_s is not mapped (s; when the request arrived at the dispatcher); a trace needs it, or "
+            "finish_s in columns and in durations"
+        )
+    used = {*mapping.columns.values(), *mapping.durations.values()}
+    unused = [name for name in source.names if name not in used]
+    left_out = [f"columns of {file.name} that were not mapped: {', '.join(unused)}"] if unused else []
+    return Found(
+        source=source,
+        cells=cells,
+        durations=durations,
+        names={**mapping.columns, **mapping.durations},
+        units=dict(mapping.units),
+        maps=mapping.maps,
+        values=mapping.values,
+        guessed=shared_prefixes(source),
+        left_out=left_out,
+        offset=mapping.offset,
+        engine=mapping.engine,
+        model=mapping.model,
+        hardware=mapping.hardware,
+        max_in_flight=mapping.max_in_flight,
+        told=Told(users=mapping.users),
+    )
+
+
+def _cells(source: Source, name: str) -> list[Any]:
+    cells = source.cells(name)
+    if cells is None:
+        near = get_close_matches(name, source.names, n=1)
+        meant = f" (the nearest is {near[0]})" if near else ""
+        raise InputError(
+            f"column {name!r} of the mapping is not in {source.file}{meant}; it has {source.listed() or 'none'}"
+        )
+    return cells
+
+
+def shared_prefixes(source: Source) -> list[str]:
+    """A caveat if the file tells which prompts begin alike: that is read by nobody yet."""
+    told = [name for name in source.names if name.rpartition(".")[2] in PREFIX_IDS]
+    if not told:
+        return []
+    cells = source.cells(told[0]) or []
+    if not any(cell not in (None, "", "[]", 0, "0") and cell != [] for cell in cells):
+        return []
+    return [
+        f"it tells of shared prefixes ({told[0]}), which are not simulated: every prompt is computed whole, so TTFT "
+        "is an upper bound where the engine cached them"
+    ]

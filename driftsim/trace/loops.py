@@ -1,0 +1,161 @@
+"""The loop of a recorded run: did its requests come by themselves, or did they wait for others to end?
+
+A closed loop sends a request when another has ended; a capped one sends at times of its own, but holds a request back
+while too many are out. Replayed as if they came by themselves, such requests press an engine as no client did.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+FEWEST = 20  # arrivals that must have waited for an end before a loop is found that nobody told
+SAME_S = 0.005  # an arrival so soon after an end may be its answer
+SAME_SHARE = 0.02  # of the median latency: likewise
+MOST = 0.9  # share of the arrivals that must fit a closed loop that nobody told
+MOST_TOLD = 0.5  # likewise, of one that the file tells: failures end at times that nobody knows
+BLOCKED = 0.8  # share of the arrivals at the cap that must follow an end at once
+
+LoopKind = Literal["open", "closed", "capped", "backlog"]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a file says of its loop: most requests out at once, and requests a second (infinite: as fast as may be)."""
+
+    users: int | None = None
+    rate: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """The loop of a run, and how that is known: ``why`` is a sentence for the reader of the trace."""
+
+    kind: LoopKind
+    users: int = 0
+    think_s: float = 0.0
+    why: str = ""
+
+
+def find_loop(arrival: np.ndarray, end: np.ndarray, told: Told) -> Loop:
+    """The loop of requests that arrived at ``arrival`` (s) and ended at ``end`` (s, NaN where not known), any order.
+
+    What a file tells is held against the times; where the two disagree the times count, and ``why`` says so.
+    """
+    order = np.argsort(arrival, kind="stable")
+    arrival, end = arrival[order], np.where(np.isnan(end), arrival, end)[order]
+    if np.array_equal(arrival, end):  # no ends are known
+        return Loop("open", why=_unchecked(told))
+    tolerance = max(SAME_S, SAME_SHARE * float(np.median(end - arrival)))
+    users = told.users
+    if users is None:
+        return _found(arrival, end, tolerance)
+    if told.rate is not None and math.isfinite(told.rate):
+        return _capped_as_told(arrival, end, users, tolerance)
+    if users >= len(arrival):
+        at_once = float(arrival[-1] - arrival[0]) <= tolerance
+        if at_once:
+            return Loop("backlog", why=f"the file tells of {users} users, more than its requests: all came at once")
+        return Loop("open", why=f"the file tells of up to {users} requests at once, which its arrivals never reached")
+    few = len(arrival) - users < FEWEST  # too few to speak against the file
+    think = _think(arrival, end, users, tolerance, 0.0 if few else MOST_TOLD)
+    if think is None:
+        return Loop(
+            "open",
+            why=f"the file tells of a closed loop of {users} users, but its arrivals do not follow its ends: they are "
+            "replayed as recorded",
+        )
+    sure = "" if few else " and its arrivals confirm"
+    return Loop("closed", users, think, f"a closed loop of {users} users, as the file tells{sure}")
+
+
+def _unchecked(told: Told) -> str:
+    if told.users is None:
+        return ""
+    return f"the file tells of at most {told.users} requests at once, but not when they ended: arrivals count as open"
+
+
+def _found(arrival: np.ndarray, end: np.ndarray, tolerance: float) -> Loop:
+    """A loop that nobody told, if the times leave little doubt."""
+    outstanding = _outstanding(arrival, end)
+    users = int(outstanding.max()) + 1
+    if users < 2 or len(arrival) < users + FEWEST:
+        return Loop("open")
+    think = _think(arrival, end, users, tolerance)
+    if think is not None:
+        return Loop(
+            "closed", users, think,
+            f"its arrivals follow its ends as those of {users} users do who wait for their answers: taken as a closed "
+            "loop",
+        )  # fmt: skip
+    at_cap = outstanding == users - 1
+    blocked = _blocked(arrival, end, users, SAME_S)
+    if at_cap.sum() >= FEWEST and blocked.sum() >= BLOCKED * at_cap.sum():
+        return Loop(
+            "capped", users,
+            why=f"it never had more than {users} requests out, and sent the next one as soon as one ended: taken as an "
+            "open loop with that cap",
+        )  # fmt: skip
+    return Loop("open")
+
+
+def _capped_as_told(arrival: np.ndarray, end: np.ndarray, users: int, tolerance: float) -> Loop:
+    most = int(_outstanding(arrival, end - tolerance).max()) + 1
+    if most > users:
+        return Loop(
+            "open",
+            why=f"the file tells of at most {users} requests at once, but {most} were out: arrivals are replayed as "
+            "recorded",
+        )
+    if not _blocked(arrival, end, users, tolerance).any():
+        return Loop("open", why=f"the file's cap of {users} requests at once never held one back")
+    return Loop("capped", users, why=f"an open loop with at most {users} requests out, as the file tells")
+
+
+def _outstanding(arrival: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """How many requests were out when each arrived, without it; an end at that very moment has made room."""
+    ended = np.searchsorted(np.sort(end), arrival, side="right")
+    return np.asarray(np.maximum(np.arange(len(arrival)) - ended, 0))
+
+
+def _think(arrival: np.ndarray, end: np.ndarray, users: int, tolerance: float, share: float = MOST) -> float | None:
+    """The time from an answer to the next request, if the n-th end brings on the n-th further arrival; else None.
+
+    At least ``share`` of the arrivals must come that long after the end.
+    """
+    waited = arrival[users:] - np.sort(end)[: len(arrival) - users]
+    think = float(np.median(waited))
+    fits = np.abs(waited - think) <= tolerance
+    return max(think, 0.0) if (think >= -tolerance or not share) and fits.mean() >= share else None
+
+
+def _blocked(arrival: np.ndarray, end: np.ndarray, users: int, tolerance: float) -> np.ndarray:
+    """Which arrivals were held back until one of ``users`` requests ended."""
+    ends = np.sort(end)
+    latest = np.searchsorted(ends, arrival, side="right") - 1
+    since = arrival - ends[np.maximum(latest, 0)]
+    return np.asarray((_outstanding(arrival, end) >= users - 1) & (latest >= 0) & (since <= tolerance))
+
+
+def due_times(arrival: np.ndarray, end: np.ndarray, users: int) -> np.ndarray:
+    """When each request of a capped loop would have been sent without the cap (s); ``arrival`` ascends.
+
+    A request that nothing held back was due when it came. Those held back were due since, at an even pace between
+    their neighbours: nobody recorded when.
+    """
+    end = np.where(np.isnan(end), arrival, end)
+    tolerance = max(SAME_S, SAME_SHARE * float(np.median(end - arrival)))
+    blocked = _blocked(arrival, end, users, tolerance)
+    free = np.flatnonzero(~blocked)
+    if not len(free):
+        return np.asarray(np.full(len(arrival), arrival[0]))
+    gaps = np.diff(arrival[: int(free[-1]) + 1])
+    pace = float(gaps.mean()) if len(gaps) else 0.0
+    rows = np.arange(len(arrival))
+    due = np.interp(rows, free, arrival[free])
+    late = rows > free[-1]
+    due[late] = arrival[free[-1]] + pace * (rows[late] - free[-1])
+    return np.asarray(np.minimum(due, arrival))
