@@ -76,6 +76,7 @@ def workload(count: int) -> Workload:
             "output_tokens": pd.NA,
             "output_words": pd.NA,
             "stops": pd.NA,
+            "patience_s": np.nan,
             "source": np.arange(count),
         }
     )

@@ -46,7 +46,8 @@ def closed(users: str, lengths: tuple[int, int]) -> Workload:
             "request_id": [f"r{row}" for row in range(count)], "tenant": "one", "tier": "standard", "phase": "closed",
             "category": None, "predicted_category": "short_qa", "predicted_category_unlabelled": "short_qa",
             "prompt_tokens": prompt, "prompt_words": pd.NA, "max_tokens": output, "offset_s": 0.0,
-            "output_tokens": output, "output_words": pd.NA, "stops": False, "source": np.arange(count),
+            "output_tokens": output, "output_words": pd.NA, "stops": False, "patience_s": np.nan,
+            "source": np.arange(count),
         }
     )  # fmt: skip
     phase = Phase(name="closed", kind="closed", requests=count, users=int(users))

@@ -70,7 +70,7 @@ def prepare(folder: Path) -> Path:
         category="summary", predicted_category=random.choice(["short_qa", "summary", "report"], REQUESTS),
         prompt_tokens=np.clip(random.normal(500, 200, REQUESTS), 1, None).astype(int), prompt_words=300,
         max_tokens=np.maximum(outputs, 512), offset_s=np.cumsum(random.exponential(1 / 9, REQUESTS)),
-        output_tokens=outputs, output_words=outputs, stops=True, source=np.arange(REQUESTS),
+        output_tokens=outputs, output_words=outputs, stops=True, patience_s=np.nan, source=np.arange(REQUESTS),
     )  # fmt: skip
     table["predicted_category_unlabelled"] = table["predicted_category"]
     phase = Phase(name="only", requests=REQUESTS)

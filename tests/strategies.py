@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -17,14 +18,18 @@ from driftsim.trace.schema import TIER_NAMES
 from driftsim.workloads.workload import Workload
 
 __all__ = ["admissions", "engine", "estimators", "policies", "profile", "profiles", "workload", "workloads"]
-KINDS: tuple[Literal["open", "after-drain", "closed", "backlog"], ...] = ("open", "after-drain", "closed", "backlog")
+Kind = Literal["open", "after-drain", "closed", "capped", "backlog"]
+KINDS: tuple[Kind, ...] = ("open", "after-drain", "closed", "capped", "backlog")
 policies = st.sampled_from([STOCK, *POLICIES])
 estimators = st.sampled_from(["static", "ema", "oracle"])
 
 
 @st.composite
-def workloads(draw: st.DrawFn, largest: int = 20) -> Workload:
-    """Random requests over one or two phases; arrivals come in bursts and often at the same instant."""
+def workloads(draw: st.DrawFn, largest: int = 20, patient: bool = True) -> Workload:
+    """Random requests over one or two phases; arrivals come in bursts and often at the same instant.
+
+    Unless all are ``patient``, some clients give up, in the queue or in the engine.
+    """
     count = draw(st.integers(1, largest))
 
     def column(values: st.SearchStrategy[Any]) -> list[Any]:
@@ -36,7 +41,7 @@ def workloads(draw: st.DrawFn, largest: int = 20) -> Workload:
     if count > 3 and draw(st.booleans()):
         first = draw(st.integers(1, count - 1))
         kind = draw(st.sampled_from(KINDS))
-        users = draw(st.integers(1, 4)) if kind == "closed" else 0
+        users = draw(st.integers(1, 4)) if kind in ("closed", "capped") else 0
         pause = draw(st.sampled_from([0.0, 0.05]))
         second = Phase(name="second", kind=kind, requests=count - first, pause_s=pause, users=users)
         phases = (Phase(name="first", requests=first), second)
@@ -51,6 +56,7 @@ def workloads(draw: st.DrawFn, largest: int = 20) -> Workload:
         phases,
         tier=column(st.sampled_from(TIER_NAMES)),
         tenant=column(st.sampled_from("abc")),
+        patience_s=math.nan if patient else column(st.sampled_from([math.nan] * 6 + [0.0, 0.013, 0.1, math.inf])),
         predicted_category=column(st.sampled_from(CATEGORIES)),
         prompt_tokens=column(st.integers(1, 90)),
         max_tokens=[output + more for output, more in zip(outputs, extra, strict=True)],

@@ -175,7 +175,8 @@ def test_runs_of_two_gpus_are_not_fitted_together_and_a_disturbed_one_is_said() 
         cpu_count=2, own_cpu_mean=1, foreign_cpu_mean=1, foreign_cpu_max=2, foreign_cpu_limit=0.05, disturbed=True
     )
     disturbed = Trace(trace.header.changed(load=load), trace.requests, trace.steps)
-    assert "the machine was disturbed while a was recorded" in calibrate([Run("a", disturbed)]).warnings
+    said = "a: the machine was disturbed while this trace was recorded: its step times are unreliable"
+    assert said in calibrate([Run("a", disturbed)]).warnings
 
 
 def test_going_beyond_what_was_seen_is_said() -> None:

@@ -230,8 +230,8 @@ def test_a_file_that_a_plug_in_lacks_is_the_plug_ins_mistake(trace: Path, tmp_pa
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("a,p,o\n", "holds no row"),
-        ("a,p,o\n1.0,5,5\nlater,5,5\n", "row 1: a is 'later', not a number"),
+        ("a,p,o\n", "no request in runs.csv"),
+        ("a,p,o\nlater,5,5\n", "line 2 (row 0): arrival_s is 'later', not a time"),
     ],
 )
 def test_a_table_that_is_no_run_gets_one_line(tmp_path: Path, content: str, told: str) -> None:

@@ -61,7 +61,12 @@ moments = st.builds(
 
 
 @settings(max_examples=MANY)
-@given(scenarios(), workloads(40), st.booleans(), st.lists(st.tuples(st.integers(0, 39), moments), max_size=8))
+@given(
+    scenarios(),
+    workloads(40, patient=False),
+    st.booleans(),
+    st.lists(st.tuples(st.integers(0, 39), moments), max_size=8),
+)
 def test_the_engine_that_jumps_equals_the_engine_that_steps(
     scenario: Scenario, workload: Workload, steps: bool, aborts: list[tuple[int, int]]
 ) -> None:

@@ -90,7 +90,7 @@ def test_requests_of_unknown_length_are_left_out_and_noted() -> None:
     )
     made = replay(trace)
     assert list(made.table["request_id"]) == ["r1"]
-    assert "1 requests" in made.notes[0]
+    assert "1 of 2 requests failed without a token and are not simulated" in made.notes[0]
 
 
 @given(workloads(), st.integers(0, 9), st.integers(1, 9))

@@ -9,6 +9,7 @@ from driftsim.calibration.coverage import extent
 from driftsim.errors import TraceError
 from driftsim.latency.profile import Coverage, Profile
 from driftsim.trace.trace import Trace
+from driftsim.workloads.unfinished import caveats
 
 FEWEST_STEPS = 30
 FEWEST_REQUESTS = 30
@@ -46,8 +47,7 @@ def check_runs(runs: Sequence[Run]) -> list[str]:
             )
         if header.engine != first.trace.header.engine:
             warnings.append(f"{run.name} ran with other engine settings than {first.name}, whose are in the profile")
-        if header.load is not None and header.load.disturbed:
-            warnings.append(f"the machine was disturbed while {run.name} was recorded")
+        warnings += [f"{run.name}: {caveat}" for caveat in caveats(run.trace)]
     return warnings
 
 

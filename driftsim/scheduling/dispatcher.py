@@ -87,6 +87,7 @@ class Dispatcher:
         self.max_in_flight = max_in_flight
         self.in_flight: dict[int, int] = {}  # id(job) -> order of dispatch
         self.dispatched = 0
+        self._withdrawn = set[int]()  # id(job) of those that still stand in the policy's queue, but wait no more
         self._counts_tokens = admission.accounting == "tokenizer"
         self._waiting: dict[int, Job] | None = None  # id(job) -> job, kept only to refresh estimates
         if admission.estimates == "refreshed":
@@ -102,6 +103,16 @@ class Dispatcher:
         if self._waiting is not None:
             self._waiting[id(job)] = job
         return job
+
+    def holds(self, job: Job) -> bool:
+        """Whether ``job`` is inside the engine."""
+        return id(job) in self.in_flight
+
+    def withdraw(self, job: Job) -> None:
+        """``job``, which waits here, waits no more: its client has given up."""
+        self._withdrawn.add(id(job))
+        if self._waiting is not None:
+            del self._waiting[id(job)]
 
     def finished(self, departures: Sequence[Departure], now: float) -> None:
         """Free the slots of ``departures`` and learn from them, in order of dispatch."""
@@ -120,18 +131,23 @@ class Dispatcher:
     @property
     def may_release(self) -> bool:
         """Whether somebody waits and the limit in flight has room."""
-        return len(self.policy) > 0 and (self.max_in_flight is None or len(self.in_flight) < self.max_in_flight)
+        waiting = len(self.policy) - len(self._withdrawn)
+        return waiting > 0 and (self.max_in_flight is None or len(self.in_flight) < self.max_in_flight)
 
     def release(self, room: int, now: float) -> list[Job]:
         """The jobs to hand to an engine that would take ``room`` more, in order; they count as in flight from now."""
         policy, in_flight, jobs = self.policy, self.in_flight, list[Job]()
-        count = len(policy)
+        withdrawn = self._withdrawn
+        count = len(policy) - len(withdrawn)
         if count > room:
             count = room
         if self.max_in_flight is not None and count > self.max_in_flight - len(in_flight):
             count = self.max_in_flight - len(in_flight)
         while count > 0:
             job = policy.pop(now)
+            if withdrawn and id(job) in withdrawn:
+                withdrawn.remove(id(job))
+                continue
             jobs.append(job)
             in_flight[id(job)] = self.dispatched
             self.dispatched += 1

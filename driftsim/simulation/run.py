@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -105,6 +106,9 @@ class Simulation:
         self.outputs = table["output_tokens"].astype(int).tolist()
         self.stops = table["stops"].fillna(False).astype(bool).tolist()
         self.observed = observed_lengths(workload, scenario.admission.unit)
+        patience = table.get("patience_s", pd.Series(dtype=float)).to_numpy(dtype=float)
+        self.patience = None if np.isnan(patience).all() else patience.tolist()
+        self.impatient = dict[int, Job]()  # by row, those that are there and may be given up
         self.env = Clock(initial_time=0)
         profile = scenario.profile
         lag = scenario.refill_lag and scenario.barrier is None  # the barrier's worker fetches its jobs itself
@@ -156,6 +160,9 @@ class Simulation:
             columns.estimate[row] = job.estimate
             columns.budget[row] = job.budget
             columns.scheduling_class[row] = job.scheduling_class
+            if self.patience is not None and math.isfinite(self.patience[row]):
+                self.impatient[row] = job
+                Moment(self.env, now + ticks(self.patience[row]), ARRIVE, lambda _, row=row: self._give_up(row))  # type: ignore[misc]
         self._await_arrival()
         self._release_soon()
 
@@ -191,6 +198,22 @@ class Simulation:
         if self._again:
             self._release_soon()
 
+    def _give_up(self, row: int) -> None:
+        """The client of ``row`` waits no longer, if its answer is not whole by now."""
+        job = self.impatient.pop(row, None)
+        if job is None:
+            return
+        if self.dispatcher.holds(job):
+            if self.scenario.barrier is None:  # the barrier's worker serves a batch to its end
+                Moment(self.env, self.env.now + self.submit_lag, ARRIVE, lambda _: self.engine.abort(job))
+            return
+        self.dispatcher.withdraw(job)
+        self.columns.finish_s[row] = self.env.now / TICKS_PER_SECOND
+        self.columns.output_tokens[row] = self.columns.preemptions[row] = 0
+        self.columns.finish_reason[row] = "abort"
+        if self.arrivals.left(row, self.env.now):
+            self._await_arrival()
+
     def _submit(self, job: Job) -> None:
         self.engine.submit(job, self.outputs[job.index])
 
@@ -201,6 +224,10 @@ class Simulation:
             # vLLM looks for the end of sequence before it looks at limits (check_stop): the last token may be both.
             if sequence.finish_reason == "length" and self.stops[row] and sequence.shown == self.outputs[row]:
                 sequence.finish_reason = "stop"
+            if self.patience is not None:
+                self.impatient.pop(row, None)
+                if math.isinf(self.patience[row]) and sequence.finish_reason in FINISHED:
+                    sequence.finish_reason = "abort"  # what was streamed is all that is known
             if sequence.queued is not None:
                 columns.queued_s[row] = sequence.queued / TICKS_PER_SECOND
             if sequence.scheduled is not None:

@@ -14,10 +14,11 @@ import numpy as np
 
 FEWEST = 20  # arrivals that must have waited for an end before a loop is found that nobody told
 SAME_S = 0.005  # an arrival so soon after an end may be its answer
+ROUNDED_S = 0.001  # an end this much after an arrival may be before it: files round their times, and add them up
 SAME_SHARE = 0.02  # of the median latency: likewise
 MOST = 0.9  # share of the arrivals that must fit a closed loop that nobody told
 MOST_TOLD = 0.5  # likewise, of one that the file tells: failures end at times that nobody knows
-BLOCKED = 0.8  # share of the arrivals at the cap that must follow an end at once
+BLOCKED = 0.5  # share of the arrivals at the cap that must follow an end at once; by chance, few do
 
 LoopKind = Literal["open", "closed", "capped", "backlog"]
 
@@ -93,7 +94,7 @@ def _found(arrival: np.ndarray, end: np.ndarray, tolerance: float) -> Loop:
         )  # fmt: skip
     at_cap = outstanding == users - 1
     blocked = _blocked(arrival, end, users, SAME_S)
-    if at_cap.sum() >= FEWEST and blocked.sum() >= BLOCKED * at_cap.sum():
+    if blocked.sum() >= max(FEWEST / 2, BLOCKED * at_cap.sum()):
         return Loop(
             "capped", users,
             why=f"it never had more than {users} requests out, and sent the next one as soon as one ended: taken as an "
@@ -117,7 +118,7 @@ def _capped_as_told(arrival: np.ndarray, end: np.ndarray, users: int, tolerance:
 
 def _outstanding(arrival: np.ndarray, end: np.ndarray) -> np.ndarray:
     """How many requests were out when each arrived, without it; an end at that very moment has made room."""
-    ended = np.searchsorted(np.sort(end), arrival, side="right")
+    ended = np.searchsorted(np.sort(end), arrival + ROUNDED_S, side="right")
     return np.asarray(np.maximum(np.arange(len(arrival)) - ended, 0))
 
 
@@ -135,7 +136,7 @@ def _think(arrival: np.ndarray, end: np.ndarray, users: int, tolerance: float, s
 def _blocked(arrival: np.ndarray, end: np.ndarray, users: int, tolerance: float) -> np.ndarray:
     """Which arrivals were held back until one of ``users`` requests ended."""
     ends = np.sort(end)
-    latest = np.searchsorted(ends, arrival, side="right") - 1
+    latest = np.searchsorted(ends, arrival + ROUNDED_S, side="right") - 1
     since = arrival - ends[np.maximum(latest, 0)]
     return np.asarray((_outstanding(arrival, end) >= users - 1) & (latest >= 0) & (since <= tolerance))
 

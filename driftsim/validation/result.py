@@ -17,6 +17,7 @@ from driftsim.simulation.names import StepSource
 from driftsim.trace.trace import Trace
 from driftsim.validation.agreement import MetricAgreement, metric_agreement
 from driftsim.validation.validation import TOLERANCE_S, Validation, on_measured_steps, on_model_steps, with_noise, worst
+from driftsim.workloads.unfinished import caveats
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -200,6 +201,7 @@ def validate_runs(
         raise InputError("no trace to validate with")
     validations, intervals, warnings = list[Validation](), list[dict[str, Any]](), list[str]()
     for number, (own, trace) in enumerate(zip(_names(traces), traces, strict=True), start=1):
+        warnings += [f"{own}: {caveat}" for caveat in caveats(trace)]
         if profile is None:
             validations.append(on_measured_steps(own, trace))
         else:

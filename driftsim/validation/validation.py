@@ -137,6 +137,9 @@ def on_model_steps(name: str, trace: Trace, profile: Profile, **switches: Any) -
     """``trace`` beside its simulation as it was measured; arguments and errors as ``simulate_as_measured`` has them."""
     simulated = simulate_as_measured(trace, profile, name, **switches)
     known = trace.requests["finish_reason"].isin(FINISHED)
+    if not known.all():  # those that did not finish are load, and no measure
+        paired = simulated.requests["request_id"].isin(trace.requests["request_id"][known])
+        simulated = replace(simulated, requests=simulated.requests[paired].reset_index(drop=True))
     return Validation(name, replace(trace, requests=trace.requests[known]), simulated)
 
 

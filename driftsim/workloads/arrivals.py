@@ -31,6 +31,8 @@ class Arrivals:
         self._inside = 0
         self._users: list[float] = []  # when each idle user of a closed phase sends next
         self._closed_rows: range = range(0)
+        self._capped_rows: range = range(0)
+        self._out = 0  # requests of a capped phase that are out
         self._due: float | None = None
         self._begin_phase(tick(0.0))
 
@@ -60,6 +62,9 @@ class Arrivals:
             if row == self._end:
                 self._users = []
                 self._begin_phase(due)
+            elif self._capped_rows and row in self._capped_rows:
+                self._out += 1
+                self._look_ahead(due)
             elif self._closed_rows:
                 self._look_ahead()
             else:
@@ -73,17 +78,24 @@ class Arrivals:
             heapq.heappush(self._users, now + self._tick(self._phases[len(self._starts) - 1].think_s))
             self._look_ahead()
             return True
+        if self._capped_rows and row in self._capped_rows and self._row < self._capped_rows.stop:
+            self._out -= 1
+            self._look_ahead(now)
+            return True
         if self._row == self._end and self._inside == 0:
             self._begin_phase(now)
             return True
         return False
 
-    def _look_ahead(self) -> None:
-        """Find when the next request is due."""
+    def _look_ahead(self, now: float = 0.0) -> None:
+        """Find when the next request is due; one that its client held back is due ``now`` at the earliest."""
         if self._row == self._end:
             self._due = None
         elif self._closed_rows and self._row in self._closed_rows:
             self._due = self._users[0] if self._users else None
+        elif self._capped_rows and self._row in self._capped_rows:
+            due = max(now, self._starts[-1] + self._offsets[self._row])
+            self._due = due if self._out < self._phases[len(self._starts) - 1].users else None
         else:
             self._due = self._starts[-1] + self._offsets[self._row]
 
@@ -100,6 +112,8 @@ class Arrivals:
         if phase.kind == "closed":
             self._users = [self._starts[-1]] * phase.users
             self._closed_rows = range(self._row, self._end)
+        elif phase.kind == "capped":
+            self._capped_rows, self._out = range(self._row, self._end), 0
         self._look_ahead()
 
 

@@ -50,6 +50,11 @@ class Pace(Record):
     think_s: float = Field(
         default=0.0, description="closed: time from an answer to the user's next request.", json_schema_extra=SECONDS
     )
+    max_outstanding: int | None = Field(
+        default=None,
+        description="Most requests that clients have out at once, at any rate; the others wait at the client, unseen.",
+        json_schema_extra={"unit": "requests"},
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -69,6 +74,7 @@ class Process(Pace):
     ``burst_s`` and ``calm_s`` in the mean. ``diurnal``: Poisson arrivals whose rate swings by ``amplitude`` around its
     mean, once in ``period_s``: ``rate * (1 + amplitude * sin(2 pi t / period_s))``.
     ``closed``: each of ``users`` waits for an answer and ``think_s`` before the next request. ``backlog``: all at once.
+    With ``max_outstanding``, arrivals at a rate are held back while so many requests are out.
 
     >>> Process(kind="mmpp", rate=2.0).burst_factor
     4.0
@@ -91,6 +97,9 @@ class Process(Pace):
             raise InputError(f"closed arrivals need at least 1 user (and at most {MOST_USERS:,}), got {self.users}")
         if kind != "closed" and self.users is not None:
             raise InputError(f"{kind} arrivals need no users, got {self.users}; leave them out")
+        if self.max_outstanding is not None and not (paced and 1 <= self.max_outstanding <= MOST_USERS):
+            what = "1 or more" if paced else f"for arrivals at a rate, not for {kind} ones"
+            raise InputError(f"max_outstanding must be {what}, got {self.max_outstanding}")
         if not self.cv > 0 or not self.think_s >= 0:
             raise InputError(f"cv must be above 0 and the think time not negative, got {self.cv} and {self.think_s}")
         for owner, names in USUAL.items():
@@ -134,10 +143,11 @@ class Process(Pace):
 
     def phase(self, requests: int) -> Phase:
         """The one phase of ``requests`` that arrive so."""
-        kind: Literal["open", "closed", "backlog"] = "open"
+        kind: Literal["open", "closed", "capped", "backlog"] = "open" if self.max_outstanding is None else "capped"
         if self.kind == "closed" or self.kind == "backlog":
             kind = self.kind
-        return Phase(name=self.kind, kind=kind, requests=requests, users=self.users or 0, think_s=self.think_s)
+        users = self.users or self.max_outstanding or 0
+        return Phase(name=self.kind, kind=kind, requests=requests, users=users, think_s=self.think_s)
 
     def offsets(self, count: int, random: np.random.Generator) -> np.ndarray:
         """Arrival times of ``count`` requests, seconds since the phase began; zeros where nothing paces them.

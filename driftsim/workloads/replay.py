@@ -10,8 +10,9 @@ import pandas as pd
 
 from driftsim.errors import InputError
 from driftsim.trace.header import Phase, WorkloadInfo
-from driftsim.trace.schema import FINISHED
+from driftsim.trace.loops import due_times
 from driftsim.trace.trace import Trace
+from driftsim.workloads.unfinished import as_far_as_known, caveats
 from driftsim.workloads.workload import COLUMNS, Workload, stream
 
 
@@ -33,7 +34,9 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
     """The workload that ``trace`` recorded: its arrivals, lengths, categories and tenants.
 
     ``rate_scale`` above 1 presses it harder: gaps between arrivals shrink by that factor, pauses between phases stay.
-    Requests whose true output length is unknown (aborted, failed, rejected, unfinished) are left out and noted.
+    Arrivals that waited for others to end do so again: a closed phase has its users, a capped one its cap. A request
+    that did not finish is replayed as far as it went, and then given up; one of which nothing is known, or that the
+    server turned away, is left out and noted.
     >>> from driftsim.trace.trace import read
     >>> len(replay(read("traces/smollm2-cpu-drift")))
     360
@@ -44,44 +47,48 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
         raise InputError(f"rate scale must be above 0 (1e-6 to 1e6), got {rate_scale!r}")
     rateless = [phase for phase in trace.header.workload.phases if phase.kind in ("closed", "backlog")]
     if rate_scale != 1 and rateless:
-        raise InputError(f"phase {rateless[0].name!r} is {rateless[0].kind} and has no arrival rate to scale")
-    whole = trace.requests.reset_index(names="source")
-    known = whole[whole["finish_reason"].isin(FINISHED)]
+        instead = "another number of users (--users N) or other arrivals (--arrivals poisson --rate R)"
+        raise InputError(
+            f"phase {rateless[0].name!r} is {rateless[0].kind} and has no arrival rate to scale; ask for {instead}"
+        )
+    known = as_far_as_known(trace)
     parts, phases = [], []
     previous = 0.0  # last arrival of the phase before
     for phase in trace.header.workload.phases:
         rows = known[known["phase"] == phase.name].sort_values("arrival_s", kind="stable")
         if rows.empty:
             continue
-        arrivals = rows["arrival_s"].to_numpy()
+        arrivals = rows["arrival_s"].to_numpy(dtype=float)
         start = _phase_start(phase, previous, float(arrivals[0]))
         scale = 0.0 if phase.kind in ("closed", "backlog") else 1 / rate_scale
+        due = (
+            due_times(arrivals, rows["finish_s"].to_numpy(dtype=float), phase.users)
+            if phase.kind == "capped"
+            else arrivals
+        )
         stops = rows["finish_reason"] == "stop"
-        parts.append(rows.assign(offset_s=np.maximum(arrivals - start, 0.0) * scale, stops=stops))
+        parts.append(rows.assign(offset_s=np.maximum(due - start, 0.0) * scale, stops=stops))
         phases.append(phase.changed(requests=len(rows), start_s=None))
         previous = float(arrivals[-1])
     if not parts:
         raise InputError("the trace has no finished request to replay")
-    notes = []
-    if len(whole) > len(known):
-        notes.append(f"{len(whole) - len(known)} requests without a known output length were left out of the replay")
-    if trace.header.load is not None and trace.header.load.disturbed:
-        notes.append("the machine was disturbed while this trace was recorded: its step times are unreliable")
-    if trace.header.ended != "complete":
-        notes.append(f"the recorded run did not end properly: {trace.header.ended} {trace.header.ended_why}".rstrip())
     return Workload(
         info=trace.header.workload.changed(phases=tuple(phases)),
         table=pd.concat(parts, ignore_index=True)[COLUMNS],
-        notes=tuple(notes),
+        notes=tuple(caveats(trace)),
     )
 
 
 def as_recorded(trace: Trace) -> Workload:
-    """The requests of ``trace``, each at the time at which it arrived, whatever rule that followed.
+    """The requests of ``trace``, each at the time at which it arrived; those that waited for others wait again.
 
-    Requests whose output length is unknown are left out, as ``replay`` does. Raises ``InputError`` if none is left.
+    The arrivals of a closed or a capped loop follow from its ends: a model that is 5 % slow must delay them, or the
+    simulated queue is not the one that the model would have had. Requests whose load is unknown are left out, as
+    ``replay`` does. Raises ``InputError`` if none is left.
     """
     made = replay(trace)
+    if any(phase.kind in ("closed", "capped") for phase in made.info.phases):
+        return made
     times = trace.requests["arrival_s"].to_numpy()[made.table["source"].to_numpy()]
     order = np.argsort(times, kind="stable")
     name = "recorded"

@@ -1,4 +1,4 @@
-"""The table of a workload: one row a request, fifteen columns, of which most have a plain value."""
+"""The table of a workload: one row a request, sixteen columns, of which most have a plain value."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from driftsim.scheduling.classify import predict_category, strip_label
 from driftsim.trace.header import Phase
 
 # Columns of a workload's table. output_* are the truth, NA where nobody knows it yet; offset_s counts from the
-# phase's start; ``stops`` tells that it ends by itself, not at a limit; ``source`` is the row of the recorded request
-# that this one is, was resampled from or drawn from, -1 where there is none.
+# phase's start; ``stops`` tells that it ends by itself, not at a limit; ``patience_s`` is the time after its arrival at
+# which its client gives it up (infinite: once its known output is there; NaN: never); ``source`` is the row of the
+# recorded request that this one is, was resampled from or drawn from, -1 where there is none.
 COLUMNS = [
     "request_id",
     "tenant",
@@ -30,6 +31,7 @@ COLUMNS = [
     "output_tokens",
     "output_words",
     "stops",
+    "patience_s",
     "source",
 ]
 
@@ -64,6 +66,7 @@ def workload_table(phases: Sequence[Phase], **columns: Any) -> pd.DataFrame:
         "offset_s": 0.0,
         "output_words": pd.NA,
         "stops": True,
+        "patience_s": np.nan,
         "source": np.arange(count),
     }
     return pd.DataFrame(plain | columns, index=pd.RangeIndex(count))[COLUMNS]
@@ -79,5 +82,6 @@ def described(table: pd.DataFrame, prompts: Sequence[str], count_tokens: Callabl
     table["prompt_tokens"] = [count_tokens(prompt) for prompt in prompts]
     table["prompt_words"] = [len(prompt.split()) for prompt in prompts]
     table[["output_tokens", "output_words", "stops"]] = pd.NA
+    table["patience_s"] = np.nan
     table["source"] = np.arange(len(table))
     return table[COLUMNS]

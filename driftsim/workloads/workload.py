@@ -45,9 +45,10 @@ class Offered(TypedDict, total=False):
 
 
 class Rows(Offered, total=False):
-    """The same, and the tenants who share its arrivals."""
+    """The same, the tenants who share its arrivals, and a cap on what they have out at once."""
 
     tenants: Sequence[Tenant]
+    max_outstanding: int
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -185,6 +185,7 @@ def workload(count: int, rate: float) -> Workload:
             "output_tokens": outputs,
             "output_words": pd.array([pd.NA] * count, dtype="Int64"),
             "stops": True,
+            "patience_s": np.nan,
             "source": np.arange(count),
         }
     )

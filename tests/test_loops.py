@@ -1,0 +1,215 @@
+"""Loops: requests that wait for others to end do so again, and a file's loop is told or found, never assumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from driftsim.calibration.calibrate import calibrate
+from driftsim.calibration.runs import Run
+from driftsim.errors import InputError
+from driftsim.formats.imports import import_trace
+from driftsim.latency.profile import Profile
+from driftsim.metrics import summary
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.trace.header import Phase
+from driftsim.trace.loops import Told, due_times, find_loop
+from driftsim.trace.trace import Trace
+from driftsim.validation.validation import on_model_steps
+from driftsim.workloads.lengths import Lengths
+from driftsim.workloads.processes import Process
+from driftsim.workloads.replay import as_recorded, replay
+from driftsim.workloads.workload import Workload
+from tests.commands import driftsim
+from tests.strategies import engine, profile, workload
+
+PLAIN: dict[str, Any] = {
+    "prompt_tokens": Lengths(kind="uniform", low=50, high=900),
+    "output_tokens": Lengths(kind="uniform", low=10, high=90),
+}
+
+
+def model(slower: float = 1.0) -> Profile:
+    times = {"intercept_s": 0.01, "prefill_token_s": 1e-4, "context_token_s": 1e-7}
+    return profile(
+        engine(max_num_seqs=64, max_num_batched_tokens=2048, max_model_len=8192, kv_blocks=9000, block_size=16),
+        **{name: slower * value for name, value in times.items()},
+    )
+
+
+def served(made: Workload, slower: float = 1.0, **changes: Any) -> Trace:
+    return simulate(Scenario(profile=model(slower), policy="stock", **changes), made)
+
+
+def outstanding(trace: Trace) -> int:
+    """The most requests that were out at once."""
+    rows = trace.requests
+    ends = np.sort(rows["finish_s"].to_numpy())
+    arrivals = np.sort(rows["arrival_s"].to_numpy())
+    return int((np.arange(1, len(rows) + 1) - np.searchsorted(ends, arrivals, side="right")).max())
+
+
+def bench(trace: Trace, file: Path, **told: Any) -> Path:
+    """``trace`` as vllm bench would have saved it."""
+    rows = trace.requests
+    gaps = (rows["finish_s"] - rows["first_token_s"]) / (rows["output_tokens"] - 1).clip(lower=1)
+    content = {
+        "model_id": "m", "input_lens": rows["prompt_tokens"].tolist(), "output_lens": rows["output_tokens"].tolist(),
+        "start_times": (rows["arrival_s"] + 1000).tolist(),
+        "ttfts": (rows["first_token_s"] - rows["arrival_s"]).tolist(),
+        "itls": [[gap] * (count - 1) for gap, count in zip(gaps, rows["output_tokens"], strict=True)],
+        "errors": [""] * len(rows), **told,
+    }  # fmt: skip
+    file.write_text(json.dumps(content))
+    return file
+
+
+# -- the capped phase
+@given(st.integers(1, 5), st.lists(st.sampled_from([0.0, 0.01, 0.1]), min_size=1, max_size=20))
+def test_a_capped_phase_never_has_more_out_and_sends_no_earlier_than_due(cap: int, gaps: list[float]) -> None:
+    due = np.cumsum(gaps)
+    phase = Phase(name="only", kind="capped", requests=len(gaps), users=cap)
+    trace = served(workload(due.tolist(), [7] * len(gaps), (phase,)))
+    assert outstanding(trace) <= cap
+    assert (trace.requests["arrival_s"].to_numpy() >= due - 1e-9).all()
+    ends = np.sort(trace.requests["finish_s"].to_numpy())
+    held = trace.requests["arrival_s"].to_numpy() > due + 1e-9
+    late = trace.requests["arrival_s"].to_numpy()[held]
+    assert all(np.isclose(ends, moment).any() for moment in late)  # held back only until somebody ended
+
+
+def test_a_cap_that_never_binds_changes_nothing() -> None:
+    made = Workload.poisson(rate=2.0, requests=60, **PLAIN)
+    capped = Workload.poisson(rate=2.0, requests=60, max_outstanding=60, **PLAIN)
+    assert capped.info.phases[0].kind == "capped"
+    assert served(capped).requests["finish_s"].tolist() == served(made).requests["finish_s"].tolist()
+
+
+def test_a_cap_of_one_serves_one_at_a_time() -> None:
+    trace = served(Workload.poisson(rate=50.0, requests=30, max_outstanding=1, **PLAIN))
+    rows = trace.requests
+    assert (rows["arrival_s"].to_numpy()[1:] >= rows["finish_s"].to_numpy()[:-1] - 1e-9).all()
+
+
+@pytest.mark.parametrize("changes", [{"max_outstanding": 0}, {"kind": "closed", "users": 3, "max_outstanding": 2}])
+def test_a_cap_that_makes_no_sense_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="max_outstanding must be"):
+        Process(**({"kind": "poisson", "rate": 1.0} | changes if "kind" not in changes else changes))
+
+
+# -- finding the loop
+@pytest.mark.parametrize("users", [4, 32])
+@pytest.mark.parametrize("think_s", [0.0, 0.3])
+def test_a_closed_loop_is_found_where_nobody_told(users: int, think_s: float, tmp_path: Path) -> None:
+    trace = served(Workload.closed(users=users, requests=200, think_s=think_s, **PLAIN))
+    found = import_trace(bench(trace, tmp_path / "b.json"))
+    phase = found.header.workload.phases[0]
+    assert (phase.kind, phase.users) == ("closed", users)
+    assert phase.think_s == pytest.approx(think_s, abs=1e-6)
+    assert any("taken as a closed loop" in caveat for caveat in found.header.caveats)
+
+
+def test_a_capped_loop_is_found_where_nobody_told(tmp_path: Path) -> None:
+    trace = served(Workload.poisson(rate=6.0, requests=300, max_outstanding=6, **PLAIN))
+    found = import_trace(bench(trace, tmp_path / "b.json"))
+    assert (found.header.workload.phases[0].kind, found.header.workload.phases[0].users) == ("capped", 6)
+    assert outstanding(served(replay(found), slower=2.0)) <= 6
+
+
+@pytest.mark.parametrize("rate", [0.5, 2.0, 4.0, 12.0])
+def test_an_open_loop_is_never_taken_for_another(rate: float, tmp_path: Path) -> None:
+    for seed in range(5):
+        trace = served(Workload.poisson(rate=rate, requests=250, seed=seed, **PLAIN))
+        found = import_trace(bench(trace, tmp_path / "b.json"))
+        assert found.header.workload.phases[0].kind == "open"
+
+
+def test_what_a_file_tells_of_its_loop_is_held_against_its_times(tmp_path: Path) -> None:
+    closed = served(Workload.closed(users=8, requests=120, **PLAIN))
+    opened = served(Workload.poisson(rate=3.0, requests=120, **PLAIN))
+
+    def kind(trace: Trace, **told: Any) -> tuple[str, int, str]:
+        header = import_trace(bench(trace, tmp_path / "b.json", **told)).header
+        return header.workload.phases[0].kind, header.workload.phases[0].users, " ".join(header.caveats)
+
+    assert kind(closed, max_concurrency=8, request_rate="inf")[:2] == ("closed", 8)
+    wrong = kind(opened, max_concurrency=8, request_rate="inf")
+    assert wrong[0] == "open"
+    assert "its arrivals do not follow its ends" in wrong[2]
+    assert kind(opened, max_concurrency=1000, request_rate="inf")[0] == "open"
+    assert kind(opened, max_concurrency=None, request_rate=3.0)[0] == "open"
+    more = kind(opened, max_concurrency=2, request_rate=3.0)
+    assert more[0] == "open"
+    assert "were out" in more[2]
+
+
+def test_requests_that_came_at_once_for_more_users_than_requests_are_a_backlog() -> None:
+    loop = find_loop(np.zeros(5), np.arange(1.0, 6.0), Told(users=10, rate=np.inf))
+    assert loop.kind == "backlog"
+
+
+def test_due_times_lie_between_those_of_requests_that_nothing_held_back() -> None:
+    made = Workload.poisson(rate=6.0, requests=300, max_outstanding=6, **PLAIN)
+    rows = served(made).requests
+    arrival, end = (rows[name].to_numpy() for name in ("arrival_s", "finish_s"))
+    due, truth = due_times(arrival, end, 6), made.table["offset_s"].to_numpy()
+    assert (due <= arrival + 1e-9).all()
+    assert (np.diff(due) >= -1e-9).all()
+    assert np.abs(due - truth).mean() < np.abs(arrival - truth).mean()  # nearer to the truth than the sends are
+
+
+# -- what is concluded from a loop
+@pytest.fixture(scope="module")
+def loops(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Trace]:
+    folder = tmp_path_factory.mktemp("loops")
+    traces = {}
+    for users in (8, 32):
+        trace = served(Workload.closed(users=users, requests=200, **PLAIN))
+        file = bench(trace, folder / f"c{users}.json", max_concurrency=users, request_rate="inf")
+        traces[users] = import_trace(file)
+    return traces
+
+
+def test_a_model_that_is_slower_delays_the_arrivals_of_a_closed_loop(loops: dict[int, Trace]) -> None:
+    for slower in (1.0, 1.05, 1.5):
+        for row in on_model_steps("t", loops[32], model(slower)).rows():
+            assert row["error"] == pytest.approx(slower - 1, abs=2e-3), row
+
+
+def test_a_closed_loop_gives_back_the_coefficients_of_its_engine(loops: dict[int, Trace]) -> None:
+    fitted = calibrate([Run(str(users), trace) for users, trace in loops.items()])
+    truth = model()
+    assert fitted.intercept_s == pytest.approx(truth.intercept_s, rel=0.05)
+    assert fitted.prefill_token_s == pytest.approx(truth.prefill_token_s, rel=0.05)
+    assert fitted.context_token_s == pytest.approx(truth.context_token_s, rel=0.05)
+
+
+def test_fewer_slots_make_a_closed_loop_slower(loops: dict[int, Trace]) -> None:
+    few = model().changed(engine=model().engine.changed(max_num_seqs=8))
+    made = replay(loops[32])
+    mean = {
+        slots: summary(simulate(Scenario(profile=known, policy="stock"), made))["e2e_mean_s"]
+        for slots, known in ((64, model()), (8, few))
+    }
+    assert mean[8] > 1.05 * mean[64]
+
+
+def test_a_closed_loop_has_no_rate_to_scale(loops: dict[int, Trace], tmp_path: Path) -> None:
+    place = loops[8].write(tmp_path / "t")
+    model().save(tmp_path / "p.json")
+    run = driftsim("compare", place, "--profile", tmp_path / "p.json", "--rate-scale", "2")
+    assert run.returncode == 2
+    assert "--users N" in run.stderr
+    assert "--arrivals poisson --rate R" in run.stderr
+
+
+def test_open_arrivals_are_repeated_as_they_were_recorded() -> None:
+    trace = served(Workload.poisson(rate=3.0, requests=50, **PLAIN))
+    assert as_recorded(trace).table["offset_s"].tolist() == trace.requests["arrival_s"].tolist()
