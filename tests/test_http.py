@@ -122,7 +122,7 @@ def url() -> Iterator[str]:
     Server.seen, Server.vllm = [], True
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}/v1"
     server.shutdown()
@@ -130,9 +130,9 @@ def url() -> Iterator[str]:
     thread.join()
 
 
-def run(url: str, folder: Path, *prompts: str, timeout_s: float = 1.0, **plan: Any) -> Trace:
+def run(url: str, folder: Path, *prompts: str, timeout_s: float = 1.0, max_tokens: int = 20, **plan: Any) -> Trace:
     engine = HttpEngine(url, timeout_s=timeout_s, known={"max_num_seqs": 4})
-    asked = [Prompt(prompt=text, max_tokens=20) for text in prompts]
+    asked = [Prompt(prompt=text, max_tokens=max_tokens) for text in prompts]
 
     def make(live: Any) -> Any:
         return prompt_workload(asked, None, 20, "asked", live.count_tokens)

@@ -33,8 +33,8 @@ from driftsim.workloads.prompts import synthetic
 KEY = "OPENAI_API_KEY"  # environment variable; never logged, never stored
 CLOCKS = (
     "seconds since the run began, CLOCK_MONOTONIC of the client; arrival_s: due at the dispatcher; dispatch_s: request "
-    "sent; first_token_s: first text received; finish_s: end of the answer received; queued_s and scheduled_s are not "
-    "known to a client"
+    "sent; first_token_s: first text, thinking or call received; finish_s: end of the answer received; queued_s and "
+    "scheduled_s are not known to a client"
 )
 CONNECT_S, ASK_S = 10.0, 10.0
 UNLIMITED = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=None)
