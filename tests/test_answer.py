@@ -1,4 +1,4 @@
-"""What a streamed answer tells: any text is a token when it comes, counts are the server's."""
+"""What a streamed answer tells: any text is a token when it comes, counts are the server's, so are some times."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 
 from driftsim.live import telemetry
 from driftsim.metrics import tpot, ttft
+from driftsim.simulation.as_measured import received_at_arrival
 from driftsim.trace.trace import Trace
 from tests.test_http import Server, run
 
@@ -140,3 +141,74 @@ def test_one_token_of_a_call_may_come_in_two_events(scripted: str, tmp_path: Pat
     name, arguments = delta(tool_calls=[call(name="look")]), delta(tool_calls=[call(arguments="{}")])
     row = answered(scripted, tmp_path / "t", name, arguments, delta("tool_calls"), usage(1))
     assert (row["finish_reason"], row["output_tokens"]) == ("stop", 1)
+
+
+# -- the server's own times
+
+TEXT = (0.1, delta(content="one"))
+
+
+def told(metrics: Any, text: Any = TEXT) -> tuple[Any, ...]:
+    """An answer of two tokens, with ``metrics`` beside its usage."""
+    return text, (0.1, delta("stop")), usage(2, metrics=metrics)
+
+
+def test_the_servers_own_times_count_back_from_the_first_token(scripted: str, tmp_path: Path) -> None:
+    metrics = {"time_to_first_token_ms": 30.0, "queue_time_ms": 20, "generation_time_ms": 100.0, "mean_itl_ms": None}
+    trace = capture(scripted, tmp_path / "t", *told(metrics), requests=2)
+    rows = trace.requests
+    trace.check("told")
+    assert (rows["first_token_s"] - rows["scheduled_s"]).tolist() == pytest.approx([0.03, 0.03])
+    assert (rows["scheduled_s"] - rows["queued_s"]).tolist() == pytest.approx([0.02, 0.02])
+    assert (rows["queued_s"] > rows["dispatch_s"]).all()
+    assert not received_at_arrival(trace)
+
+
+WRONG: tuple[Any, ...] = (None, "30", -1.0, True, [], {}, float("inf"), float("-inf"), float("nan"), 10**400)
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        None,
+        {},
+        [],
+        "fast",
+        {"queue_time_ms": 20.0},
+        *({"time_to_first_token_ms": wrong, "queue_time_ms": 20.0} for wrong in WRONG),
+    ],
+    ids=lambda metrics: str(metrics)[:50],
+)
+def test_times_that_the_server_does_not_tell_or_tells_wrong_stay_empty(
+    metrics: Any, scripted: str, tmp_path: Path
+) -> None:
+    row = answered(scripted, tmp_path / "t", *told(metrics))
+    assert (row["finish_reason"], row["output_tokens"]) == ("stop", 2)
+    assert pd.isna(row["scheduled_s"])
+    assert pd.isna(row["queued_s"])
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: str(wrong)[:50])
+def test_a_queue_time_that_is_none_leaves_the_schedule(wrong: Any, scripted: str, tmp_path: Path) -> None:
+    row = answered(scripted, tmp_path / "t", *told({"time_to_first_token_ms": 30.0, "queue_time_ms": wrong}))
+    assert row["first_token_s"] - row["scheduled_s"] == pytest.approx(0.03)
+    assert pd.isna(row["queued_s"])
+
+
+@pytest.mark.parametrize(("prefill", "queue"), [(30.0, 60_000.0), (60_000.0, 20.0)])
+def test_no_time_that_a_server_tells_is_before_the_request_was_sent(
+    prefill: float, queue: float, scripted: str, tmp_path: Path
+) -> None:
+    trace = capture(scripted, tmp_path / "t", *told({"time_to_first_token_ms": prefill, "queue_time_ms": queue}))
+    trace.check("clipped")
+    row = trace.requests.iloc[0]
+    assert row["arrival_s"] < row["dispatch_s"] <= row["queued_s"] <= row["scheduled_s"] < row["first_token_s"]
+    assert row["queued_s"] - row["dispatch_s"] < 0.05
+    assert not received_at_arrival(trace)
+
+
+def test_an_answer_whose_text_nobody_saw_has_no_first_token_to_count_back_from(scripted: str, tmp_path: Path) -> None:
+    row = answered(scripted, tmp_path / "t", *told({"time_to_first_token_ms": 5.0, "queue_time_ms": 5.0}, delta()))
+    assert row["first_token_s"] == row["finish_s"]
+    assert pd.isna(row["scheduled_s"])
+    assert pd.isna(row["queued_s"])

@@ -1,4 +1,4 @@
-"""An answer is what a server streams back: events of text, then its usage."""
+"""An answer is what a server streams back: events of text, then its usage and, where it tells them, its own times."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import Any
 from driftsim.live.engine import Outcome
 from driftsim.request import Job
 from driftsim.scheduling.accounting import count_words
-from driftsim.trace.schema import FINISHED
+from driftsim.trace.schema import FINISHED, LONGEST_S
 
 CALLS = ("tool_calls", "function_call")  # finish reasons of an answer that ended by itself, as a call
 
 
 class Answer:
-    """The answer to ``job`` as it comes in.
+    """The answer to ``job`` as it comes in; ``sent`` is when the job was sent (monotonic, s).
 
     An event that carries only a role, or empty text, is no token.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, sent: float) -> None:
         self.job = job
+        self.sent = sent
         self.chunks = 0  # with anything in them
         self.fewest = 0  # tokens there must be; a server may tell one token of a call in several events
         self.texts: list[str] = []
@@ -27,10 +28,12 @@ class Answer:
         self.last: float | None = None
         self.reason: str | None = None
         self.usage: Any = None
+        self.metrics: Any = None
 
     def take(self, chunk: Any, now: float) -> None:
         """One event of the stream, received at ``now``."""
         self.usage = _of(chunk, "usage") or self.usage
+        self.metrics = _of(chunk, "metrics") or self.metrics
         for choice in chunk.choices or ():
             text, call = _text(choice), _call(choice)
             if text or call:
@@ -62,9 +65,12 @@ class Answer:
                 f"wrong usage: {tokens} completion and {prompt} prompt tokens, for {self.chunks} chunks of text and "
                 f"max_tokens {cap}"
             )
+        queued, scheduled = self._server_times()
         return Outcome(
             self.job,
             reason,
+            queued=queued,
+            scheduled=scheduled,
             first_token=self.first,
             finish=self.last,
             output_tokens=tokens,
@@ -75,6 +81,19 @@ class Answer:
     def failed(self, why: str) -> Outcome:
         """The request as an error."""
         return Outcome(self.job, "error", first_token=self.first, error=why)
+
+    def _server_times(self) -> tuple[float | None, float | None]:
+        """When the engine took the request and when it scheduled it, counted back from the first token received.
+
+        vLLM with ``--enable-per-request-metrics`` sends ``metrics`` beside the usage; its ``time_to_first_token_ms``
+        counts from the schedule (vllm/entrypoints/generate/base/serving.py, ``build_per_request_timing_metrics``).
+        Neither time is before the request was sent. None where the server does not tell, or no text was received.
+        """
+        prefill, waited = (_seconds(self.metrics, name) for name in ("time_to_first_token_ms", "queue_time_ms"))
+        if self.first is None or prefill is None or not self.chunks:
+            return None, None
+        scheduled = max(self.sent, self.first - prefill)
+        return None if waited is None else max(self.sent, scheduled - waited), scheduled
 
 
 def _text(choice: Any) -> str:
@@ -106,3 +125,11 @@ def _joined(text: Any) -> str:
 def _of(thing: Any, name: str) -> Any:
     """The value that ``thing`` has under ``name``, an object of JSON or of the client; None where it has none."""
     return thing.get(name) if isinstance(thing, dict) else getattr(thing, name, None)
+
+
+def _seconds(metrics: Any, name: str) -> float | None:
+    """The duration ``name`` of a server's metrics, told in milliseconds; None for anything that is no duration."""
+    value = _of(metrics, name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1000 * LONGEST_S:
+        return None
+    return value / 1000

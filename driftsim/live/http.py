@@ -33,8 +33,9 @@ from driftsim.workloads.prompts import synthetic
 KEY = "OPENAI_API_KEY"  # environment variable; never logged, never stored
 CLOCKS = (
     "seconds since the run began, CLOCK_MONOTONIC of the client; arrival_s: due at the dispatcher; dispatch_s: request "
-    "sent; first_token_s: first text, thinking or call received; finish_s: end of the answer received; queued_s and "
-    "scheduled_s are not known to a client"
+    "sent; first_token_s: first text, thinking or call received; finish_s: end of the answer received; scheduled_s, "
+    "queued_s: first_token_s less the times that the server tells of itself (vLLM's --enable-per-request-metrics), so "
+    "late by the way of the first token to the client; empty where it tells none"
 )
 CONNECT_S, ASK_S = 10.0, 10.0
 UNLIMITED = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=None)
@@ -158,7 +159,7 @@ class HttpEngine:
 
     def submit(self, job: Job, true_length: int | None) -> None:
         """Send ``job``; ``true_length``, if given, is forced (``ignore_eos``, an extension of vLLM)."""
-        self._go(self._serve(job, true_length))
+        self._go(self._serve(Answer(job, time.monotonic()), true_length))
 
     def abort(self, job: Job) -> None:
         """Drop the connection; the outcome follows."""
@@ -182,13 +183,12 @@ class HttpEngine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, job: Job, true_length: int | None) -> None:
-        answer = Answer(job)
+    async def _serve(self, answer: Answer, true_length: int | None) -> None:
         if (task := asyncio.current_task()) is not None:
-            task.set_name(job.request.id)
+            task.set_name(answer.job.request.id)
         try:
             async with asyncio.timeout(self.timeout_s):
-                await self._receive(job, true_length, answer)
+                await self._receive(answer, true_length)
             outcome = answer.outcome()
         except asyncio.CancelledError as stop:
             if stop.args != ("abort",):
@@ -200,8 +200,8 @@ class HttpEngine:
             outcome = answer.failed(self._said(error))
         self.on_outcome(outcome)
 
-    async def _receive(self, job: Job, true_length: int | None, answer: Answer) -> None:
-        request = job.request
+    async def _receive(self, answer: Answer, true_length: int | None) -> None:
+        request = answer.job.request
         shared: dict[str, Any] = {
             "model": self.model,
             "max_tokens": true_length or request.max_tokens,
