@@ -228,14 +228,16 @@ def calibrate(
     *traces: AnyTrace,
     source: FitSource = "auto",
     until: float | None = None,
+    force: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Profile:
     """Fit one latency profile to recorded runs of one model, GPU and engine, jointly.
 
     source: the ``steps``, or the timings of ``requests``; ``auto`` takes steps where there are some. until: fit only
-    the first so many seconds of each run. progress: called with a line about what is being done.
+    the first so many seconds of each run. force: return a profile that does not describe its timings, with a warning.
+    progress: called with a line about what is being done.
 
-    Raises ``TraceError`` if the runs do not belong together or are too short.
+    Raises ``TraceError`` if the runs do not belong together or are too short, and for such a profile.
 
     >>> profile = calibrate("traces/smollm2-cpu-backlog", "traces/smollm2-cpu-low-load")
     >>> profile.fit.source
@@ -244,7 +246,7 @@ def calibrate(
     runs = [as_trace(trace) for trace in traces]
     named = [Run(str(run.source or run.name), run, run.digest) for run in runs]
     limit = np.inf if until is None else until
-    return fit_runs(named, source=source, until=limit, report=progress or (lambda message: None))
+    return fit_runs(named, source=source, until=limit, report=progress or (lambda message: None), force=force)
 
 
 def derive_profile(gpu: str, model: Path | str, **assumptions: Any) -> Profile:

@@ -37,8 +37,11 @@ def calibrate(
     source: FitSource = "auto",
     until: float = np.inf,
     report: Callable[[str], None] = quietly,
+    force: bool = False,
 ) -> Profile:
     """One profile for all ``runs``, which are of one model, GPU and engine; ``report`` hears of the progress.
+
+    A profile that does not describe its timings is refused, or, with ``force``, marked by a warning.
 
     Only what had happened ``until`` that many seconds of each run is fitted.
     Raises ``TraceError`` if they are not, or are too short to fit.
@@ -53,11 +56,11 @@ def calibrate(
         lacking = next(run for run in runs if run not in with_steps)
         raise TraceError(f"{lacking.name}: has fewer than {FEWEST_STEPS} steps; fit it with --from requests")
     if source == "requests" or not with_steps:
-        fitted = fit_requests(runs, until, report, warnings)
+        fitted = fit_requests(runs, until, report, warnings, force)
     else:
         for run in runs:
             if run not in with_steps:
                 warnings.append(f"{run.name} has no steps and was left out of the fit, since others have some")
-        fitted = fit_steps(with_steps, until, report, warnings)
+        fitted = fit_steps(with_steps, until, report, warnings, force)
     digests = tuple(dict.fromkeys(run.digest for run in runs if run.digest))
     return fitted.changed(fitted_on=digests, warnings=tuple(warnings))

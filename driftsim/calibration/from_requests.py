@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from driftsim.calibration.coefficients import coefficient_intervals, identified_terms, region_of
+from driftsim.calibration.guards import check_timings, describes, refuse_fit
 from driftsim.calibration.least_squares import quality
 from driftsim.calibration.request_fit import RequestFit, RequestFitter, percentile_error
 from driftsim.calibration.runs import FEWEST_REQUESTS, Run, blank_profile, coverage_of
@@ -22,14 +23,18 @@ CLEARLY_BETTER = 0.8  # an alternative must bring the error below this share of 
 
 
 # -- from the timings of requests
-def fit_requests(runs: Sequence[Run], until: float, report: Callable[[str], None], warnings: list[str]) -> Profile:
+def fit_requests(
+    runs: Sequence[Run], until: float, report: Callable[[str], None], warnings: list[str], force: bool = False
+) -> Profile:
     for run in runs:
         _usable(run, until, warnings)
+        if not force:
+            check_timings(run)
     if len(runs) == 1:
         warnings.append("one run only: a profile from timings is better fitted to several loads, jointly")
     base = blank_profile(runs)
     traces = [run.trace for run in runs]
-    timed, base = _best(traces, base, until, report, warnings)
+    timed, base, error = _best(traces, base, until, report, warnings)
     lost_form, rows = identified_terms(timed.form, timed.rows, warnings)
     kept = [place for place, term in enumerate(timed.form.terms) if term in lost_form.terms]
     values = timed.values.copy()
@@ -44,7 +49,7 @@ def fit_requests(runs: Sequence[Run], until: float, report: Callable[[str], None
     spread = float(np.sqrt(np.median(residual[decode] ** 2 * tokens[decode]) / 0.455)) if decode.any() else 0.0
     warnings.append("the noise of single steps cannot be seen in timings: it is taken as independent")
     profile = replace(timed, values=values).profile(base)
-    return profile.changed(
+    fitted_profile = profile.changed(
         intervals=intervals,
         noise=Noise(spread=min(3.0, spread)),
         seen=coverage_of(traces, base.engine.max_num_batched_tokens),
@@ -59,16 +64,23 @@ def fit_requests(runs: Sequence[Run], until: float, report: Callable[[str], None
             considered=timed.considered,
         ),
     )
+    if problem := describes(fitted_profile, error, timed.moved):
+        refuse_fit(problem, runs, force, warnings)
+    return fitted_profile
 
 
 def _best(
     traces: Sequence[Trace], base: Profile, until: float, report: Callable[[str], None], warnings: list[str]
-) -> tuple[RequestFit, Profile]:
-    """The fit; where the runs do not tell whether scheduling was asynchronous, the default of the engine's version,
-    unless the other fits clearly better."""
+) -> tuple[RequestFit, Profile, float]:
+    """The fit, its profile's base, and the error of its percentiles.
+
+    Where the runs do not tell whether scheduling was asynchronous, the default of the engine's version stands, unless
+    the other fits clearly better.
+    """
     if "async_scheduling" not in base.engine.assumed:
         timings = RequestFitter(traces, base, report, until)
-        return timings.refine(timings.fit()), base
+        refined = timings.with_all_time(timings.refine(timings.fit()), warnings)
+        return refined, base, percentile_error(timings.parts, refined.profile(base))
     fits = []
     for other in (False, True):
         asynchronous = base.engine.async_scheduling != other
@@ -83,7 +95,8 @@ def _best(
         f"async_scheduling was not told and is taken as {str(chosen.engine.async_scheduling).lower()}: percentiles are "
         f"off by {100 * min(usual, unusual):.1f} % with that, by {100 * max(usual, unusual):.1f} % without"
     )
-    return timings.refine(timed), chosen
+    refined = timings.with_all_time(timings.refine(timed), warnings)
+    return refined, chosen, percentile_error(timings.parts, refined.profile(chosen))
 
 
 def _usable(run: Run, until: float, warnings: list[str]) -> None:

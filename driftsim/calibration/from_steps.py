@@ -10,7 +10,8 @@ import pandas as pd
 
 from driftsim.calibration.coefficients import coefficient_intervals, identified_terms, region_of
 from driftsim.calibration.form import Form
-from driftsim.calibration.least_squares import Rows, blocks, choose, quality, solve
+from driftsim.calibration.guards import describes, refuse_fit
+from driftsim.calibration.least_squares import Rows, blocks, choose, quality, solve, with_all_time
 from driftsim.calibration.overheads import gap, lags
 from driftsim.calibration.runs import FEWEST_STEPS, MOST_ROWS, ONE_LOAD, Run, blank_profile, coverage_of
 from driftsim.errors import TraceError
@@ -20,7 +21,9 @@ from driftsim.latency.steptime import GRAPH_SIZES
 
 
 # -- from steps
-def fit_steps(runs: Sequence[Run], until: float, report: Callable[[str], None], warnings: list[str]) -> Profile:
+def fit_steps(
+    runs: Sequence[Run], until: float, report: Callable[[str], None], warnings: list[str], force: bool = False
+) -> Profile:
     tables = [run.trace.steps[run.trace.steps["start_s"] <= until] for run in runs if run.trace.steps is not None]
     for run, steps in zip(runs, tables, strict=True):
         if len(steps) < FEWEST_STEPS:
@@ -44,9 +47,10 @@ def fit_steps(runs: Sequence[Run], until: float, report: Callable[[str], None], 
     form, considered = choose(rows_of, Form())
     rows = Rows(form.columns(steps), duration, block, np.ones(len(steps)))
     form, rows = identified_terms(form, rows, warnings)
-    solution = solve(rows)
+    robust = solve(rows)
+    solution = with_all_time(robust, duration, warnings)
     report(f"form: {form}; bootstrap over {len(np.unique(block))} blocks of time")
-    intervals = coefficient_intervals(form, rows, solution, solution.coefficients, warnings)
+    intervals = coefficient_intervals(form, rows, robust, solution.coefficients, warnings)
     low, high = np.percentile(steps["decode_requests"], [5, 95])
     if high < ONE_LOAD * max(low, 1):
         warnings.append(
@@ -58,7 +62,7 @@ def fit_steps(runs: Sequence[Run], until: float, report: Callable[[str], None], 
     gaps = [gap(table) for table in tables]
     # A step is never free; a fit through the origin would be, and starves the engine of time (see the design).
     times = {f"{term}_s": float(value) for term, value in zip(form.terms, solution.coefficients, strict=True)}
-    return blank_profile(runs).changed(
+    profile = blank_profile(runs).changed(
         **times | {"intercept_s": max(times["intercept_s"], 1e-6)},
         hidden_tokens=form.hidden_tokens,
         graph_sizes=GRAPH_SIZES if form.graphs else (),
@@ -76,6 +80,9 @@ def fit_steps(runs: Sequence[Run], until: float, report: Callable[[str], None], 
             considered=considered,
         ),
     )
+    if problem := describes(profile, None, None):
+        refuse_fit(problem, runs, force, warnings)
+    return profile
 
 
 def _numbered(tables: Sequence[pd.DataFrame]) -> np.ndarray:

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.optimize import least_squares
 
 from driftsim.calibration.form import Form
-from driftsim.calibration.least_squares import Rows, Solution, blocks, choose, solve
+from driftsim.calibration.least_squares import LEFT_OUT, Rows, Solution, blocks, choose, solve, time_put_back
 from driftsim.calibration.overlap import Excerpt, beginning, from_overlap
 from driftsim.latency.profile import Profile
 from driftsim.latency.steptime import GRAPH_SIZES
@@ -120,6 +120,7 @@ class RequestFit:
     solution: Solution  # of the rows, before a refinement
     received: bool  # whether the arrivals were the core's receipts
     considered: dict[str, float]
+    moved: float = 0.0  # by how much the last round moved a term, as a share of the mean duration
 
     def profile(self, base: Profile) -> Profile:
         """``base`` with these step times."""
@@ -156,19 +157,19 @@ class RequestFitter:
         considered: dict[str, float] = {}
         values = np.append(from_overlap(self.parts), 0.0)
         for turn, rounds in enumerate(ROUNDS):
-            values, rows, solution, lives = self._settle(form, values, rounds)
+            values, rows, solution, lives, moved = self._settle(form, values, rounds)
             self.precision = (_precision(rows, solution), 1.0)
             if turn < len(ROUNDS) - 1:
                 chosen, considered = choose(partial(rows_of, lives, precision=self.precision), Form())
                 known = dict(zip(form.terms, values[:-1], strict=True))
                 values = np.array([*(known.get(term, 0.0) for term in chosen.terms), values[-1]])
                 form = chosen
-        return RequestFit(form, values, rows, solution, self.received, considered)
+        return RequestFit(form, values, rows, solution, self.received, considered, moved)
 
     def _settle(
         self, form: Form, values: np.ndarray, rounds: int
-    ) -> tuple[np.ndarray, Rows, Solution, list[PairedRun]]:
-        """Simulate, fit the rows of the simulated lives, and again, until the fit stays as it is."""
+    ) -> tuple[np.ndarray, Rows, Solution, list[PairedRun], float]:
+        """Simulate, fit the rows of the simulated lives, and again, until the fit stays as it is; and the last move."""
         for turn in range(1, rounds + 1):
             profile = with_values(self.base, form, values, self.received)
             lives = [resimulate(part, profile) for part in self.parts]
@@ -179,7 +180,7 @@ class RequestFitter:
             values = solution.coefficients
             if moved.max() < SETTLED:
                 break
-        return values, rows, solution, lives
+        return values, rows, solution, lives, float(moved.max())
 
     def refine(self, timed: RequestFit) -> RequestFit:
         """Lower the error of the simulated percentiles of TTFT, TPOT and E2E, starting from the fit of the rows."""
@@ -207,6 +208,26 @@ class RequestFitter:
         refined = values.copy()
         refined[free] *= np.exp(solution.x)
         return replace(timed, values=refined) if end < start else timed
+
+    def with_all_time(self, timed: RequestFit, warnings: list[str]) -> RequestFit:
+        """``timed`` with steps so much longer that simulated decoding lasts as long in all as what was measured.
+
+        The robust fit sets outliers aside; without their time, the engine and its queue would be too fast.
+        """
+        profile = timed.profile(self.base)
+        measured = simulated = 0.0
+        for part in self.parts:
+            life = resimulate(part, profile)
+            done = (life.recorded["finish_s"] <= part.until).to_numpy()
+            measured += float((life.recorded["finish_s"] - life.recorded["first_token_s"])[done].sum())
+            simulated += float((life.simulated["finish_s"] - life.simulated["first_token_s"])[done].sum())
+        left_out = measured / simulated - 1 if simulated > 0 else 0.0
+        if abs(left_out) <= LEFT_OUT:
+            return timed
+        warnings.append(time_put_back(left_out))
+        values = timed.values.copy()
+        values[:-1] *= 1 + left_out
+        return replace(timed, values=values)
 
 
 def percentile_error(parts: Sequence[Excerpt], profile: Profile) -> float:

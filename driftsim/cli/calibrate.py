@@ -19,6 +19,9 @@ def calibrate(
         FitSource, typer.Option("--from", help="Fit the steps, or the timings of requests; auto: steps where known.")
     ] = "auto",
     until: Annotated[float | None, typer.Option(min=0, help="Fit only the first so many seconds of each run.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write a profile that does not describe its timings, marked by a warning.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Fit a latency profile of your GPU, model and engine to recorded runs, jointly."""
@@ -28,7 +31,11 @@ def calibrate(
     check_file(out)
     with progress("calibrating") as reporter:
         profile = api.calibrate(
-            *traces, source=source, until=until, progress=lambda message: reporter.update(0, note=message)
+            *traces,
+            source=source,
+            until=until,
+            force=force,
+            progress=lambda message: reporter.update(0, note=message),
         )
     profile.save(out)
     if as_json:
