@@ -29,6 +29,7 @@ MOST_STEPS = 60_000  # of all traces, simulated to fit, so that a fit of any siz
 ROUNDS = (4, 4, 8)  # before a form is chosen, before it is chosen again, and at last
 SETTLED = 0.003  # of the mean duration: the change of every term, below which the rounds end
 PERCENTS = (10, 25, 50, 75, 90, 95, 99)
+PUT_BACK = 6  # rounds that put time back
 LOOSE = 0.5  # how far, in logs, the last refinement may move a coefficient
 PULL = 0.02  # penalty for changing a coefficient by a factor of e, in relative percentile error
 
@@ -214,20 +215,28 @@ class RequestFitter:
 
         The robust fit sets outliers aside; without their time, the engine and its queue would be too fast.
         """
-        profile = timed.profile(self.base)
+        whole, first = timed, 0.0
+        for turn in range(PUT_BACK):  # longer steps run more requests at once, which makes steps longer still
+            left_out = self._left_out(whole.profile(self.base))
+            first = left_out if turn == 0 else first
+            if abs(left_out) <= LEFT_OUT:
+                break
+            values = whole.values.copy()
+            values[:-1] *= 1 + left_out * (1.0 if turn == 0 else 0.5)
+            whole = replace(whole, values=values)
+        if whole is not timed:
+            warnings.append(time_put_back(first))
+        return whole
+
+    def _left_out(self, profile: Profile) -> float:
+        """By how much decoding lasted longer in all than it does with ``profile``, relative."""
         measured = simulated = 0.0
         for part in self.parts:
             life = resimulate(part, profile)
             done = (life.recorded["finish_s"] <= part.until).to_numpy()
             measured += float((life.recorded["finish_s"] - life.recorded["first_token_s"])[done].sum())
             simulated += float((life.simulated["finish_s"] - life.simulated["first_token_s"])[done].sum())
-        left_out = measured / simulated - 1 if simulated > 0 else 0.0
-        if abs(left_out) <= LEFT_OUT:
-            return timed
-        warnings.append(time_put_back(left_out))
-        values = timed.values.copy()
-        values[:-1] *= 1 + left_out
-        return replace(timed, values=values)
+        return measured / simulated - 1 if simulated > 0 else 0.0
 
 
 def percentile_error(parts: Sequence[Excerpt], profile: Profile) -> float:
