@@ -5,7 +5,7 @@ Wherever a verb takes a trace, a profile or a workload, it takes the object or t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,17 @@ import numpy as np
 import pandas as pd
 
 from driftsim.calibration.calibrate import calibrate as fit_runs
-from driftsim.calibration.coverage import extrapolation_warnings
+from driftsim.calibration.coverage import extrapolation_warnings, mismatch_warnings
 from driftsim.calibration.runs import Run
 from driftsim.comparison import report
 from driftsim.comparison.captured import CapturedComparison
 from driftsim.comparison.captured import compare_captured as compare_runs
+from driftsim.comparison.checks import checks_of
 from driftsim.comparison.comparison import (
     ComparisonPlan,
     check_plan,
     fitted_admission,
     measured_by_phase,
-    runs_of,
     settings_of,
 )
 from driftsim.comparison.comparison import compare as compare_settings
@@ -59,6 +59,7 @@ from driftsim.sweeps.runner import sweep_grid
 from driftsim.sweeps.store import Store
 from driftsim.trace.trace import Trace, read
 from driftsim.validation.result import ValidationResult, validate_runs
+from driftsim.workloads.processes import Process
 from driftsim.workloads.workload import Workload
 
 ALL_POLICIES = (STOCK, *POLICIES)
@@ -74,9 +75,11 @@ def compare(
     phase: str = "all",
     replications: int = 20,
     rate_scale: float = 1.0,
+    arrivals: Process | None = None,
     max_in_flight: int | None = None,
     engine: EngineName | Barrier = "continuous",
     kv_blocks: int | None = None,
+    settings: Mapping[str, Any] | None = None,
     refill_lag: bool = True,
     seed: int = 0,
     jobs: int | None = None,
@@ -84,12 +87,15 @@ def compare(
 ) -> ComparisonResult:
     """Replay a trace, or run a workload, under each policy with each estimator, and set the results side by side.
 
-    policies, estimators: names, ``file.py:Class``, or classes. profile: the latency profile; without one, the profile
-    is fitted to the trace's own steps. admission: how requests are estimated. phase: measure one phase only.
-    replications: the trace as recorded and resamples of it, for the intervals. rate_scale: above 1 presses harder.
-    max_in_flight: requests inside the engine at most (default: its slots). engine: continuous batching, or the
-    DriftSched worker's barrier. kv_blocks: another size of the KV cache. refill_lag: a freed slot misses the next step,
-    as recorded. jobs: processes (default: one a core). progress: called with runs done and runs in all.
+    what: a trace, its folder, a file of another tool that ``import_trace`` recognises, or a workload. policies,
+    estimators: names, ``file.py:Class``, or classes. profile: the latency profile; without one, the profile is fitted
+    to the trace's own steps, or, where it has none, to the timings of its requests. admission: how requests are
+    estimated. phase: measure one phase only. replications: the trace as recorded and resamples of it, for the
+    intervals. rate_scale: above 1 presses harder. arrivals: other arrivals than the recorded ones, such as
+    ``Process(kind="closed", users=16)``. max_in_flight: requests inside the engine at most (default: its slots).
+    engine: continuous batching, or the DriftSched worker's barrier. kv_blocks: another size of the KV cache. settings:
+    other engine settings, such as ``{"max_num_seqs": 16}``. refill_lag: a freed slot misses the next step, as recorded.
+    jobs: processes (default: one a core). progress: called with runs done and runs in all.
 
     Raises ``InputError`` for what no run could accept, ``TraceError`` for a trace that cannot be replayed so.
 
@@ -102,42 +108,35 @@ def compare(
         admission, excluded = fitted_admission(admission, recorded)
         check_words(workload, admission)
     given = as_profile(profile, recorded)
-    settings = settings_of(plugin_names(policies), plugin_names(estimators))
-    if not settings:
+    compared = settings_of(plugin_names(policies), plugin_names(estimators))
+    if not compared:
         raise InputError("there is nothing to compare; name a policy and an estimator")
+    if arrivals is not None and rate_scale != 1:
+        raise InputError("rate_scale presses the recorded arrivals, which others replace; leave one of the two out")
+    changes = {**(settings or {}), **({} if kv_blocks is None else {"kv_blocks": kv_blocks})}
     choice = ComparisonPlan(
-        profile=with_engine(given, {} if kv_blocks is None else {"kv_blocks": kv_blocks}),
+        profile=with_engine(given, changes),
         admission=admission,
-        settings=settings,
+        settings=compared,
         excluded=excluded,
         phase=phase,
         replications=replications,
         max_in_flight=max_in_flight,
         refill_lag=refill_lag,
         barrier=as_barrier(engine),
+        arrivals=arrivals,
         seed=seed,
     )
     check_plan(choice, workload)
-    as_recorded = rate_scale == 1 and kv_blocks is None and profile is None
+    as_recorded = rate_scale == 1 and not changes and profile is None and arrivals is None
     measured = measured_by_phase(recorded, choice) if as_recorded and recorded is not None else None
-    done, total = 0, runs_of(choice)
-
-    def advance(runs: int) -> None:
-        nonlocal done
-        done += runs
-        if progress is not None:
-            progress(done, total)
-
-    result = compare_settings(workload, choice, jobs, advance, measured)
-    provenance = {
-        "trace": workload.info.name if recorded is None else recorded.name,
-        "trace_digest": "" if recorded is None else recorded.digest,
-        "kind": "generated" if recorded is None else recorded.header.kind,
-        "profile": described(choice.profile, profile),
-        "rate_scale": rate_scale,
-        **report.provenance(choice),
-    }
-    return ComparisonResult(result.plan, result.workload, result.summaries, result.traces, result.measured, provenance)
+    checks = () if measured or recorded is None else checks_of(recorded, given, own=profile is None)
+    result = compare_settings(workload, choice, jobs, progress or (lambda done, total: None), measured)
+    mismatches = () if recorded is None or profile is None else tuple(mismatch_warnings(given, recorded))
+    about = {"profile": described(choice.profile, profile), "rate_scale": rate_scale}
+    provenance = {**report.source(workload, recorded), **about, **report.provenance(choice)}
+    parts = (result.plan, result.workload, result.summaries, result.traces)
+    return ComparisonResult(*parts, measured, checks, mismatches, provenance)
 
 
 def compare_captured(*traces: AnyTrace) -> CapturedComparison:
@@ -221,7 +220,8 @@ def simulate_scenario(file: Path | str) -> tuple[Trace, ScenarioSpec, list[str]]
     known = load_profile(here.profile) if here.profile else as_profile(None, recorded[here.traces[0]])
     workload = build_workload(here, recorded.__getitem__)
     trace = run_scenario(build_scenario(spec, known), workload, record_steps=spec.steps)
-    return trace, spec, [*known.warnings, *extrapolation_warnings(known, trace)]
+    found = [warning for other in recorded.values() for warning in mismatch_warnings(known, other)]
+    return trace, spec, [*dict.fromkeys(found), *known.warnings, *extrapolation_warnings(known, trace)]
 
 
 def calibrate(

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from driftsim.calibration.calibrate import fit_profile
+from driftsim.calibration.calibrate import fit_own_profile
 from driftsim.errors import InputError
+from driftsim.formats.imports import import_trace
 from driftsim.latency.profile import Profile, load_profile
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import Estimator
@@ -36,11 +37,14 @@ def sample() -> Trace:
 
 
 def as_trace(trace: AnyTrace) -> Trace:
-    """``trace`` itself, or the trace that is stored there. Raises ``InputError`` for anything else."""
+    """``trace`` itself, the trace in that folder, or the run in that file of another tool, whose format is recognised.
+
+    Raises ``InputError`` for anything else.
+    """
     if isinstance(trace, Trace):
         return trace
     if isinstance(trace, str | Path):
-        return read(trace)
+        return import_trace(trace) if Path(trace).is_file() else read(trace)
     raise InputError(f"a trace or the folder of one is needed, not {_kind(trace)}")
 
 
@@ -56,7 +60,7 @@ def as_workload(what: AnyTrace | Workload, rate_scale: float) -> tuple[Workload,
 
 
 def as_profile(profile: AnyProfile | None, recorded: Trace | None) -> Profile:
-    """``profile`` itself, the one stored there, or without either the one fitted to the steps of ``recorded``."""
+    """``profile`` itself, the one stored there, or without either the one fitted to ``recorded`` itself."""
     if isinstance(profile, Profile):
         return profile
     if isinstance(profile, str | Path):
@@ -66,7 +70,7 @@ def as_profile(profile: AnyProfile | None, recorded: Trace | None) -> Profile:
     if recorded is None:
         raise InputError("a workload has no steps to fit a profile to; give one: profile=calibrate(...)")
     with naming(recorded):
-        return fit_profile(recorded, recorded.digest)
+        return fit_own_profile(recorded)
 
 
 def _kind(value: object) -> str:
@@ -88,7 +92,8 @@ def naming(trace: Trace | None) -> Iterator[None]:
 def described(profile: Profile, given: AnyProfile | None) -> str:
     """Where a latency model comes from, and how well it fits what it was fitted to."""
     if given is None:
-        where = "fitted to the steps of this trace"
+        source = "steps" if profile.fit is None or profile.fit.source == "steps" else "timings"
+        where = f"fitted to the {source} of this trace"
     else:
         where = Path(given).name if isinstance(given, Path | str) else f"of {profile.model} on {profile.hardware}"
     if profile.fit is None:
@@ -99,7 +104,11 @@ def described(profile: Profile, given: AnyProfile | None) -> str:
 
 def with_engine(profile: Profile, settings: dict[str, Any]) -> Profile:
     """``profile`` of an engine with other ``settings``. Raises ``InputError`` for what no engine takes."""
-    return profile.changed(engine=profile.engine.changed(**settings)) if settings else profile
+    if not settings:
+        return profile
+    engine = profile.engine.changed(**settings)
+    engine.check_starts()
+    return profile.changed(engine=engine)
 
 
 def as_barrier(engine: EngineName | Barrier) -> Barrier | None:

@@ -102,7 +102,9 @@ def test_the_first_token_is_the_first_piece_of_any_kind_and_not_the_role(
     row = answered(scripted, tmp_path / "t", *nothing, (PAUSE_S, delta(**piece)), (PAUSE_S, later), end, usage(2))
     assert row["finish_reason"] == "stop"
     assert row["first_token_s"] - row["dispatch_s"] >= PAUSE_S
-    assert row["finish_s"] - row["first_token_s"] > 0.9 * PAUSE_S
+    assert (
+        row["finish_s"] - row["first_token_s"] > 0.25 * PAUSE_S
+    )  # the first event was read late, if the machine is busy
     assert (row["output_tokens"], row["output_words"]) == (2, 3)
 
 
@@ -110,7 +112,9 @@ def test_the_first_token_of_a_completion_is_its_first_text(scripted: str, tmp_pa
     empty, text = ({"choices": [{"index": 0, "text": text, "finish_reason": None}]} for text in ("", "one two"))
     row = answered(scripted, tmp_path / "t", empty, (PAUSE_S, text), (PAUSE_S, delta("stop")), usage(2))
     assert row["first_token_s"] - row["dispatch_s"] >= PAUSE_S
-    assert row["finish_s"] - row["first_token_s"] > 0.9 * PAUSE_S
+    assert (
+        row["finish_s"] - row["first_token_s"] > 0.25 * PAUSE_S
+    )  # the first event was read late, if the machine is busy
     assert row["output_words"] == 2
 
 

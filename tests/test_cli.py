@@ -18,6 +18,7 @@ from driftsim.errors import InputError
 from driftsim.live import model
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
+from driftsim.trace.trace import Trace, read
 from tests.commands import driftsim
 from tests.strategies import engine, profile, workload
 
@@ -92,11 +93,16 @@ def test_options_select_and_press(trace: Path) -> None:
 
 
 def test_a_request_that_cannot_fit_is_counted(trace: Path) -> None:
-    run = driftsim("compare", trace, "--json", "--replications", 1, "--kv-blocks", 2, "--policies", "fifo")
+    options = ("--replications", 1, "--policies", "fifo", "--kv-blocks", 2)
+    refused = driftsim("compare", trace, *options)
+    assert refused.returncode == 2
+    assert "vLLM would not start this engine" in refused.stderr
+    run = driftsim("compare", trace, "--json", *options, "--max-model-len", 6)
+    assert run.returncode == 1
+    assert "none of 80 requests finished: 80 rejected (the first: request r0 has 8 prompt tokens" in run.stderr
     row = json.loads(run.stdout)["rows"][0]
     assert row["requests"] == 80
-    assert row["finished"] + row["rejected"] + row["errors"] == 80
-    assert row["errors"] > 0
+    assert (row["finished"], row["rejected"], row["errors"]) == (0, 80, 0)
 
 
 MISTAKES: list[tuple[tuple[str, ...], str]] = [
@@ -181,9 +187,15 @@ def test_a_profile_can_be_fitted_to_one_trace_and_used_for_another(trace: Path, 
     bare = tmp_path / "bare"
     shutil.copytree(trace, bare)
     (bare / "steps.parquet").unlink()
-    refused = driftsim("compare", bare, "--replications", 1)
+    timed = driftsim("compare", bare, "--replications", 1, "--json")
+    assert "fitted to the timings of this trace" in json.loads(timed.stdout)["profile"]
+    rows = read(bare)
+    rows.requests[["scheduled_s", "first_token_s", "finish_s"]] = float("nan")
+    header = rows.header.changed(kind="imported")
+    untimed = Trace(header, rows.requests).write(tmp_path / "untimed")
+    refused = driftsim("compare", untimed, "--replications", 1)
     assert refused.returncode == 2
-    assert f"{bare}: the trace has no steps table" in refused.stderr
+    assert f"{untimed}: the trace has no steps table" in refused.stderr
     used = driftsim("compare", bare, "--replications", 1, "--json", "--profile", file)
     assert "profile.json" in json.loads(used.stdout)["profile"]
     assert driftsim("calibrate", trace, "--out", "/proc/x/p.json").returncode == 2

@@ -18,6 +18,9 @@ from driftsim.errors import InputError, TraceError
 from driftsim.latency.profile import Profile
 from driftsim.simulation.names import FitSource
 from driftsim.trace.trace import Trace
+from driftsim.workloads.unfinished import caveats
+
+OWN = "the trace"  # what messages call a trace that is fitted for itself
 
 
 def fit_profile(trace: Trace, digest: str = "") -> Profile:
@@ -28,7 +31,25 @@ def fit_profile(trace: Trace, digest: str = "") -> Profile:
             f"the trace has {have}, a profile needs {FEWEST_STEPS}; fit one to another trace "
             "(driftsim calibrate) and give it with --profile"
         )
-    return calibrate([Run("the trace", trace, digest)], source="steps")
+    return calibrate([Run(OWN, trace, digest)], source="steps")
+
+
+def fit_own_profile(trace: Trace) -> Profile:
+    """A profile of ``trace``'s own steps, or, where it has none, of the timings of its requests.
+
+    Raises ``TraceError`` if it has neither, or too few.
+    """
+    fitted = _fit_own(trace)
+    # Whoever is given the trace is told its caveats already.
+    twice = {f"{name}: {caveat}" for name in (OWN, trace.name) for caveat in caveats(trace)}
+    return fitted.changed(warnings=tuple(warning for warning in fitted.warnings if warning not in twice))
+
+
+def _fit_own(trace: Trace) -> Profile:
+    has_steps = trace.steps is not None and len(trace.steps) >= FEWEST_STEPS
+    if has_steps or trace.requests["first_token_s"].isna().all():
+        return fit_profile(trace, trace.digest)
+    return calibrate([Run(trace.name, trace, trace.digest)], source="requests")
 
 
 def calibrate(

@@ -23,6 +23,27 @@ def extent(trace: Trace) -> tuple[int, int]:
     return int(running.max(initial=0)), int(context.max(initial=0))
 
 
+def mismatch_warnings(profile: Profile, trace: Trace) -> list[str]:
+    """Warnings where ``profile`` is of another model, GPU or engine version than ``trace`` was recorded with."""
+    header = trace.header
+    pairs = [
+        ("model", profile.model, header.model),
+        ("hardware", profile.hardware, header.hardware),
+        ("engine version", profile.engine.version, header.engine.version),
+    ]
+    said = [
+        f"the profile is of another {what} than the trace: {ours}, not {theirs}"
+        for what, ours, theirs in pairs
+        if ours != theirs and "unknown" not in (ours, theirs)
+    ]
+    silent = {what: ours for what, ours, theirs in pairs if theirs == "unknown" != ours}
+    if silent:
+        said.append(
+            f"the trace does not tell its {' and '.join(silent)}; the profile is of {' and '.join(silent.values())}"
+        )
+    return said
+
+
 def extrapolation_warnings(profile: Profile, trace: Trace) -> list[str]:
     """Warnings where ``trace``, simulated with ``profile``, went where no calibrating run has been."""
     if profile.seen is None:

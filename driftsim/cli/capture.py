@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from driftsim.cli.options import names, refuse
+from driftsim.cli.arrivals import Arrivals, ArrivalSetting, Cv, MaxOutstanding, Rate, Think, Users, process_of
+from driftsim.cli.options import argument, names, refuse
 from driftsim.cli.terminal import progress
 from driftsim.errors import InputError, RunError
 from driftsim.live.kinds import CapTable, EngineKind, WorkloadName
 from driftsim.scheduling.names import Unit
-from driftsim.workloads.kinds import ArrivalKind
 
 
 def capture(
@@ -56,17 +55,13 @@ def capture(
         bool, typer.Option("--force-lengths", help="With --replay: outputs exactly as long as recorded.")
     ] = False,
     requests: Annotated[int | None, typer.Option(min=1, help="Only the first N; prompts are taken in turn.")] = None,
-    arrivals: Annotated[
-        ArrivalKind | None, typer.Option(help="Instead of the workload's own [prompts: backlog].")
-    ] = None,
-    rate: Annotated[float | None, typer.Option(help="Of all but closed and backlog: requests / s.")] = None,
-    cv: Annotated[float, typer.Option(help="gamma: coefficient of variation of the gaps; above 1 is bursty.")] = 3.0,
-    users: Annotated[int | None, typer.Option(min=1, help="closed: how many send, wait, think, send again.")] = None,
-    think: Annotated[float, typer.Option(min=0, help="closed: between an answer and the next request, s.")] = 0.0,
-    arrival_setting: Annotated[
-        list[str] | None,
-        typer.Option(help="mmpp: burst_factor, burst_s, calm_s; diurnal: amplitude, period_s. NAME=VALUE; repeat it."),
-    ] = None,
+    arrivals: Arrivals = None,
+    rate: Rate = None,
+    cv: Cv = 3.0,
+    users: Users = None,
+    think: Think = 0.0,
+    max_outstanding: MaxOutstanding = None,
+    arrival_setting: ArrivalSetting = None,
     policies: Annotated[
         str, typer.Option("--policies", "--policy", help="Comma-separated; several run in turn, interleaved.")
     ] = "fifo",
@@ -95,9 +90,8 @@ def capture(
     from driftsim.live.capture import capture as run_capture
     from driftsim.live.choices import EngineChoice, WorkloadChoice
     from driftsim.scheduling.admission import Admission
-    from driftsim.workloads.arrivals import Process
 
-    _refuse_idle(context, engine, prompts, replay, arrivals)
+    _refuse_idle(context, engine, prompts, replay)
     if force_lengths and replay is None:
         raise InputError("--force-lengths needs --replay TRACE: only a trace knows the lengths")
     limits = {
@@ -112,14 +106,13 @@ def capture(
         settings={name: value for name, value in limits.items() if value is not None},
         kv_blocks=kv_blocks,
         load_format=load_format,
-        arguments=dict(_argument("--engine-arg", text, "block_size=32") for text in engine_arg or []),
+        arguments=dict(argument("--engine-arg", text, "block_size=32") for text in engine_arg or []),
         tokenizer=tokenizer,
         temperature=temperature,
         timeout_s=timeout,
         seed=seed,
     )
-    pace: dict[str, Any] = {"rate": rate, "cv": cv, "users": users, "think_s": think}
-    pace |= dict(_argument("--arrival-setting", text, "burst_s=5") for text in arrival_setting or [])
+    process = process_of(context)
     chosen = WorkloadChoice(
         named=workload,
         learning=learning,
@@ -131,7 +124,7 @@ def capture(
         max_tokens=max_tokens,
         replay=replay,
         requests=requests,
-        arrivals=None if arrivals is None else Process(kind=arrivals, **pace),
+        arrivals=process,
         seed=seed,
     )
     with progress("starting the engine") as reporter:
@@ -162,9 +155,7 @@ def capture(
     _report(out, runs)
 
 
-def _refuse_idle(
-    context: typer.Context, engine: EngineKind, prompts: Path | None, replay: Path | None, arrivals: ArrivalKind | None
-) -> None:
+def _refuse_idle(context: typer.Context, engine: EngineKind, prompts: Path | None, replay: Path | None) -> None:
     """Refuse options that do nothing in this call."""
     if engine == "vllm":
         refuse(context, "only --engine openai waits for a server", "timeout")
@@ -174,28 +165,6 @@ def _refuse_idle(
         refuse(context, "--prompts is another workload", "workload")
     if replay is not None:
         refuse(context, "--replay is another workload", "workload")
-    if arrivals is None:
-        for name in ("rate", "users", "cv", "think"):
-            if context.get_parameter_source(name).name != "DEFAULT":  # type: ignore[union-attr]
-                raise InputError(f"--{name} belongs to --arrivals; say which, --arrivals poisson for instance")
-    if arrivals not in ("mmpp", "diurnal"):
-        refuse(context, f"{arrivals} arrivals have no other settings", "arrival_setting")
-    if arrivals != "gamma":
-        refuse(context, f"{arrivals} arrivals have no coefficient of variation to set", "cv")
-    if arrivals != "closed":
-        refuse(context, f"nobody thinks under {arrivals} arrivals", "think")
-
-
-def _argument(option: str, text: str, example: str) -> tuple[str, Any]:
-    """Name and value of ``text``, NAME=VALUE; the value is JSON where it reads as such, else text."""
-    name, sign, value = text.partition("=")
-    if not sign or not name.strip("-"):
-        raise InputError(f"{option} {text!r}: expected NAME=VALUE, {example} for instance")
-    try:
-        parsed = json.loads(value)
-    except ValueError:
-        parsed = {"true": True, "false": False}.get(value.lower(), value)
-    return name.strip("-").replace("-", "_"), parsed
 
 
 def _report(out: Path, runs: list[tuple[Path, Any]]) -> None:

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from driftsim.cli.arrivals import Arrivals, ArrivalSetting, Cv, MaxOutstanding, Rate, Think, Users, process_of
 from driftsim.cli.effects import print_effects
 from driftsim.cli.options import AsJson, names, others, refuse
 from driftsim.cli.terminal import progress, wide_console
-from driftsim.errors import InputError
+from driftsim.errors import InputError, RunError
 from driftsim.scheduling.names import Base, Estimates, Feedback, Label, Unit
 from driftsim.scheduling.policies import POLICIES, STOCK
 from driftsim.simulation.names import EngineName
@@ -20,7 +21,12 @@ ALL_POLICIES = ",".join([STOCK, *POLICIES])
 
 def compare(
     context: typer.Context,
-    traces: Annotated[list[Path], typer.Argument(help="Folder of a recorded trace.")],
+    traces: Annotated[
+        list[Path], typer.Argument(help="Folder of a recorded trace, or a file that `import` recognises.")
+    ],
+    mapping: Annotated[
+        Path | None, typer.Option(help="TOML: what the columns of a table are, as for `import`.")
+    ] = None,
     measured: Annotated[
         bool, typer.Option("--measured", help="Old name of the verb `effects`; it goes in the next release.")
     ] = False,
@@ -41,6 +47,13 @@ def compare(
     clamp: Annotated[bool, typer.Option(help="No estimate above max_tokens.")] = False,
     phase: Annotated[str, typer.Option(help="Measure this phase only.")] = "all",
     replications: Annotated[int, typer.Option(min=1, help="The trace, and resamples of it for the intervals.")] = 20,
+    arrivals: Arrivals = None,
+    rate: Rate = None,
+    cv: Cv = 3.0,
+    users: Users = None,
+    think: Think = 0.0,
+    max_outstanding: MaxOutstanding = None,
+    arrival_setting: ArrivalSetting = None,
     rate_scale: Annotated[float, typer.Option(help="Press harder: gaps between arrivals shrink by this.")] = 1.0,
     max_in_flight: Annotated[
         int | None, typer.Option(min=1, help="Jobs inside the engine [default: its slots].")
@@ -51,9 +64,14 @@ def compare(
     kv_blocks: Annotated[
         int | None, typer.Option(min=2, help="KV blocks of the engine [default: the profile's].")
     ] = None,
+    max_num_seqs: Annotated[int | None, typer.Option(min=1, help="Slots of the engine [default: likewise].")] = None,
+    max_num_batched_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Token budget of a step [default: likewise].")
+    ] = None,
+    max_model_len: Annotated[int | None, typer.Option(min=2, help="Longest context [default: likewise].")] = None,
     refill_lag: Annotated[bool, typer.Option(help="A freed slot misses the next step, as recorded.")] = True,
     profile: Annotated[
-        Path | None, typer.Option(help="Latency profile [default: fitted to the trace's steps].")
+        Path | None, typer.Option(help="Latency profile [default: fitted to the trace's steps, or timings].")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the resampling.")] = 0,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes [default: one a core].")] = None,
@@ -87,15 +105,26 @@ def compare(
     )
 
     from driftsim import api
+    from driftsim.comparison.comparison import BASELINE
     from driftsim.comparison.report import FILES
     from driftsim.files import check_place
+    from driftsim.formats.imports import import_trace
     from driftsim.formatting import dumps
+    from driftsim.metrics import nobody_finished
+
+    process = process_of(context)
+    settings = {
+        "kv_blocks": kv_blocks,
+        "max_num_seqs": max_num_seqs,
+        "max_num_batched_tokens": max_num_batched_tokens,
+        "max_model_len": max_model_len,
+    }
 
     if out is not None:
         check_place(out, FILES)  # before the runs, not after them
     with progress("replaying") as reporter:
         result = api.compare(
-            traces[0],
+            traces[0] if mapping is None else import_trace(traces[0], mapping=mapping),
             policies=names(policies),
             estimators=names(estimators),
             profile=profile,
@@ -103,9 +132,10 @@ def compare(
             phase=phase,
             replications=replications,
             rate_scale=rate_scale,
+            arrivals=process,
             max_in_flight=max_in_flight,
             engine=engine,
-            kv_blocks=kv_blocks,
+            settings={name: value for name, value in settings.items() if value is not None},
             refill_lag=refill_lag,
             seed=seed,
             jobs=jobs,
@@ -117,5 +147,7 @@ def compare(
         typer.echo(dumps(result.document()))
     else:
         result.show(wide_console())
+    if not result.recorded["finished"]:
+        raise RunError(nobody_finished(result.traces[BASELINE]))
     if out is not None:
         typer.echo(f"written: {out / 'report.html'}, rows.csv, comparison.json and 4 figures (svg, png)", err=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,3 +39,15 @@ def names(listed: str) -> list[str]:
     ['fifo', 'sjf']
     """
     return [name.strip() for name in listed.split(",")]
+
+
+def argument(option: str, text: str, example: str) -> tuple[str, Any]:
+    """Name and value of ``text``, NAME=VALUE; the value is JSON where it reads as such, else text."""
+    name, sign, value = text.partition("=")
+    if not sign or not name.strip("-"):
+        raise InputError(f"{option} {text!r}: expected NAME=VALUE, {example} for instance")
+    try:
+        parsed = json.loads(value)
+    except ValueError:
+        parsed = {"true": True, "false": False}.get(value.lower(), value)
+    return name.strip("-").replace("-", "_"), parsed

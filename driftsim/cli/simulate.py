@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from driftsim.cli.options import AsJson
+from driftsim.errors import RunError
 
 
 def simulate(
@@ -20,17 +21,20 @@ def simulate(
     from driftsim import api
     from driftsim.files import check_place
     from driftsim.formatting import dumps, without_nan
-    from driftsim.metrics import summary
+    from driftsim.metrics import nobody_finished, summary
     from driftsim.trace.schema import JOURNAL_FILES, TRACE_FILES
 
     check_place(out, (*TRACE_FILES, *JOURNAL_FILES) if overwrite else ())
     trace, spec, warnings = api.simulate_scenario(scenario)
     values = summary(trace, spec.admission, phase=spec.phase)
     trace.write(out, overwrite=overwrite)
-    for warning in warnings:
+    for warning in (*trace.header.notes, *warnings):
         typer.echo(f"Warning: {warning}.", err=True)
     if as_json:
         typer.echo(dumps(without_nan(values)))
+    if not values["finished"]:
+        raise RunError(f"{out}: {nobody_finished(trace)}")
+    if as_json:
         return
     latencies = ", ".join(f"{name} {values[f'e2e_{name}_s']:.3f} s" for name in ("mean", "p50", "p99"))
     typer.echo(f"{out}: {values['finished']} of {values['requests']} requests finished; E2E {latencies}")

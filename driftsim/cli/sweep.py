@@ -46,6 +46,8 @@ def sweep(
             grid, store, merge=merge or (), jobs=jobs, address=address, keep=keep_traces, retry=retry_failed,
             watch=watch,
         )  # fmt: skip
+    for warning in done.warnings:
+        typer.echo(f"Note: {warning}.", err=True)
     if as_json:
         typer.echo(dumps({"runs": done.total, "done": done.done, "failed": done.failed, "restarts": done.restarts}))
     else:

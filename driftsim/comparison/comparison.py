@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from driftsim.comparison.checks import Check
 from driftsim.errors import InputError, TraceError, check_whole
 from driftsim.latency.profile import Profile
 from driftsim.metrics import LATENCIES, PERCENTILES, summary
@@ -29,6 +30,8 @@ from driftsim.statistics import Interval, replicated
 from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
 from driftsim.workers import map_shared, processes, shared
+from driftsim.workloads.arrivals import arriving
+from driftsim.workloads.processes import Process
 from driftsim.workloads.replay import resample
 from driftsim.workloads.workload import Workload
 
@@ -62,6 +65,7 @@ class ComparisonPlan:
     max_in_flight: int | None = None
     refill_lag: bool = True
     barrier: Barrier | None = None
+    arrivals: Process | None = None  # other arrivals than the workload's
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -114,9 +118,10 @@ class Comparison:
     workload: Workload
     summaries: dict[Setting, list[dict[str, Any]]]
     traces: dict[Setting, Trace]
-    measured: dict[str, dict[str, Any]] | None = (
-        None  # by phase, what the recorded run measured, see ``measured_by_phase``
-    )
+    # by phase, what the recorded run measured, see ``measured_by_phase``
+    measured: dict[str, dict[str, Any]] | None = None
+    checks: tuple[Check, ...] = ()  # others: on a part that was held out, or with a profile of other runs
+    mismatches: tuple[str, ...] = ()  # why the profile may not be of this trace
 
     @property
     def recorded(self) -> dict[str, Any]:
@@ -212,29 +217,29 @@ def compare(
     workload: Workload,
     plan: ComparisonPlan,
     jobs: int | None = None,
-    progress: Callable[[int], None] = lambda runs: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
     measured: dict[str, dict[str, Any]] | None = None,
 ) -> Comparison:
     """Run every setting of ``plan``, and FIFO/static to compare with, on every replication of ``workload``.
 
     ``jobs`` processes work at it (default: one a core); the result does not depend on how many. ``progress`` hears of
-    the runs done. Raises ``InputError`` for what no run could accept: an unknown policy, estimator or phase.
+    the runs done, and of all. Raises ``InputError`` for what no run could accept.
     """
     run = plan if BASELINE in plan.settings else replace(plan, settings=(BASELINE, *plan.settings))
     check_plan(run, workload)
-    done = list[_Replication]()
+    done, total = list[_Replication](), runs_of(run)
     numbers = range(run.replications)
     jobs = min(processes(jobs), len(numbers))
     if jobs == 1:
         for number in numbers:
             done.append(_replicate(_Inputs(workload, run, {}), number))
-            progress(len(run.settings))
+            progress(len(done) * len(run.settings), total)
     else:
         classes = given_classes(name for setting in run.settings for name in setting)
         with shared(_Inputs(workload, run, classes)) as file:
             for result in map_shared(_replicate, numbers, file, jobs, ordered=True):
                 done.append(result)
-                progress(len(run.settings))
+                progress(len(done) * len(run.settings), total)
     summaries = {setting: [result.summaries[setting] for result in done] for setting in run.settings}
     return Comparison(plan, workload, summaries, done[0].traces, measured)
 
@@ -293,7 +298,7 @@ def check_plan(plan: ComparisonPlan, workload: Workload) -> None:
     for setting in plan.settings:
         make_policy(setting.policy)
         make_estimator(setting.estimator, plan.admission, {})
-    phases = [phase.name for phase in workload.info.phases]
+    phases = [phase.name for phase in workload.info.phases] if plan.arrivals is None else [plan.arrivals.kind]
     if plan.phase not in ("all", *phases):
         raise InputError(f"unknown phase {plan.phase!r}; choose one of all, {', '.join(phases)}")
 
@@ -311,6 +316,8 @@ def _replicate(inputs: _Inputs, number: int) -> _Replication:
     for name, kind in inputs.classes.items():
         give_class(kind, name)
     drawn = resample(workload, plan.seed, number)
+    if plan.arrivals is not None:
+        drawn = arriving(drawn, plan.arrivals, plan.seed + number)
     scored = ~drawn.table["source"].isin(plan.excluded).to_numpy()
     summaries, traces = {}, {}
     for setting in plan.settings:

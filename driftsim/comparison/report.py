@@ -12,7 +12,9 @@ from typing import Any
 from driftsim.comparison.comparison import BASELINE, Comparison, ComparisonPlan, Setting
 from driftsim.comparison.verdict import answer, warnings
 from driftsim.formatting import dumps, give_or_take, without_nan
+from driftsim.trace.trace import Trace
 from driftsim.version import __version__
+from driftsim.workloads.workload import Workload
 
 FIGURES = {
     "e2e_by_scheduler": "End-to-end latency by scheduler",
@@ -129,6 +131,13 @@ def document(comparison: Comparison, provenance: dict[str, Any]) -> dict[str, An
 BATCHING = {"continuous": "continuous batching", "barrier": "batches of DriftSched's worker, one at a time"}
 
 
+def source(workload: Workload, recorded: Trace | None) -> dict[str, Any]:
+    """Where the requests of a comparison came from: its name, the digest of the trace, and its kind."""
+    if recorded is None:
+        return {"trace": workload.info.name, "trace_digest": "", "kind": "generated"}
+    return {"trace": recorded.name, "trace_digest": recorded.digest, "kind": recorded.header.kind}
+
+
 def provenance(plan: ComparisonPlan) -> dict[str, Any]:
     """What of ``plan`` a reader must know to run the comparison again."""
     engine = plan.profile.engine
@@ -144,6 +153,7 @@ def provenance(plan: ComparisonPlan) -> dict[str, Any]:
         "max_num_seqs": engine.max_num_seqs,
         "kv_blocks": engine.kv_blocks,
         "refill_lag": plan.refill_lag,
+        **({} if plan.arrivals is None else {"arrivals": plan.arrivals.model_dump(exclude_defaults=True)}),
     }
 
 

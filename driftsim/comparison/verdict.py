@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from driftsim.calibration.coverage import extrapolation_warnings
 from driftsim.comparison.comparison import BASELINE, Comparison, Setting
@@ -27,7 +28,7 @@ def answer(comparison: Comparison) -> list[str]:
 def warnings(comparison: Comparison) -> list[str]:
     """What a reader must know before trusting the numbers."""
     plan, recorded = comparison.plan, comparison.recorded
-    sentences = list(comparison.workload.notes)
+    sentences = [*comparison.workload.notes, *comparison.mismatches]
     if recorded["p99_flagged"]:
         sentences.append(f"P99 rests on {recorded['finished']} finished, fewer than {FEWEST_FOR_P99}")
     version = plan.profile.engine.version
@@ -120,13 +121,20 @@ def _check(comparison: Comparison) -> list[str]:
     said = []
     for phase, measured in (comparison.measured or {}).items():
         simulated = summary(comparison.traces[BASELINE], comparison.plan.admission, phase=phase)
-        parts = []
-        for metric, name in CHECKED:
-            real, ours = measured[metric], simulated[metric]
-            parts.append(f"{name} {real:.2f} s measured, {ours:.2f} s simulated ({100 * (ours / real - 1):+.1f} %)")
         where = "the recorded run" if phase == "all" else f"its phase {phase}"
-        said.append(f"Check, {where} against its own simulation: {'; '.join(parts)}.")
+        said.append(f"Check, {where} against its own simulation: {_errors(measured, simulated)}.")
+    for check in comparison.checks:
+        said.append(f"Check, {check.what}: {check.failed or _errors(check.measured, check.simulated)}.")
     return said
+
+
+def _errors(measured: dict[str, Any], simulated: dict[str, Any]) -> str:
+    parts = []
+    for metric, name in CHECKED:
+        real, ours = measured[metric], simulated[metric]
+        if not math.isnan(real):
+            parts.append(f"{name} {real:.2f} s measured, {ours:.2f} s simulated ({100 * (ours / real - 1):+.1f} %)")
+    return "; ".join(parts)
 
 
 def _shifted(comparison: Comparison) -> list[str]:

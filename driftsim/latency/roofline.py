@@ -198,10 +198,12 @@ def derive(gpu_name: str, shape: Shape, assumed: Assumptions) -> Profile:
             f"{shape.name} takes {stored / GIB:.1f} GiB in {assumed.dtype}, which leaves a {gpu_name} no room for a KV "
             "cache; try --dtype fp8 or a larger GPU"
         )
+    engine = _engine(gpu, shape, assumed, blocks)
+    engine.check_starts()
     return Profile(
         model=shape.name,
         hardware=gpu_name,
-        engine=_engine(gpu, shape, assumed, blocks),
+        engine=engine,
         intercept_s=assumed.step_overhead_s + weights_s,
         prefill_token_s=token_s,
         decode_request_s=0.0,

@@ -189,7 +189,9 @@ def build_scenario(spec: ScenarioSpec, profile: Profile) -> Scenario:
         raise InputError("admission.base 'fit' needs the table that was fitted; give admission.base_table")
     if spec.engine:
         try:
-            profile = profile.changed(engine=profile.engine.changed(**spec.engine))
+            settings = profile.engine.changed(**spec.engine)
+            settings.check_starts()
+            profile = profile.changed(engine=settings)
         except (InputError, TypeError) as error:
             raise InputError(f"engine: {error}") from None
     return Scenario(

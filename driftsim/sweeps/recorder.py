@@ -26,6 +26,7 @@ class Progress:
     failed: int = 0
     restarts: int = 0  # of the pool of workers
     torn: int = 0  # rows found cut short, whose runs were done again
+    warnings: Sequence[str] = ()  # what a reader must know of the traces and profiles
 
 
 Watch = Callable[[Progress], None]

@@ -78,7 +78,7 @@ def sweep_grid(
         for other in merge:
             opened.merge(Store.open(other))
         progress = sweep(tasks, inputs, opened, jobs=jobs, address=address, keep=keep, retry=retry, watch=watch)
-        progress.torn = opened.torn
+        progress.torn, progress.warnings = opened.torn, inputs.warnings
     return progress, {task.key for task in tasks}
 
 

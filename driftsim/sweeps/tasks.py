@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from driftsim.calibration.calibrate import fit_profile
+from driftsim.calibration.calibrate import fit_own_profile
+from driftsim.calibration.coverage import mismatch_warnings
 from driftsim.latency.profile import Profile, load_profile
 from driftsim.metrics import summary
 from driftsim.scheduling.estimators import estimator_class
@@ -18,6 +19,7 @@ from driftsim.simulation.run import simulate
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload
 from driftsim.trace.trace import Trace, digest, read
 from driftsim.version import __version__
+from driftsim.workloads.unfinished import caveats
 from driftsim.workloads.workload import Workload
 
 
@@ -39,7 +41,15 @@ class Inputs:
     profiles: dict[str, Profile] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)  # of the traces, by path
     fits: dict[tuple[str | None, str | None], str] = field(default_factory=dict)  # (trace, profile) -> profile's digest
+    warnings: list[str] = field(default_factory=list)  # of the traces and profiles
     _workloads: dict[Any, Workload] = field(default_factory=dict)
+
+    def warn(self, paths: Sequence[str], profile: Profile) -> None:
+        """Note what a reader must know of the traces at ``paths``, and why ``profile`` may not be theirs."""
+        for path in paths:
+            trace = self.traces[self.digests[path]]
+            found = [*caveats(trace), *mismatch_warnings(profile, trace)]
+            self.warnings += [text for text in (f"{path}: {what}" for what in found) if text not in self.warnings]
 
     def workload(self, task: Task) -> Workload:
         """The workload of ``task``; the last few are kept, since runs come in order of them."""
@@ -67,9 +77,10 @@ def plan(specs: Sequence[ScenarioSpec]) -> tuple[list[Task], Inputs]:
                 profile = load_profile(spec.profile)
             else:
                 trace = inputs.digests[str(spec.trace)]
-                profile = fit_profile(inputs.traces[trace], trace)
+                profile = fit_own_profile(inputs.traces[trace])
             inputs.fits[place] = profile.digest
             inputs.profiles[profile.digest] = profile
+            inputs.warn(spec.traces, profile)
         policy_class(spec.policy)
         estimator_class(spec.estimator)
         key = spec_key(spec, inputs)

@@ -101,6 +101,18 @@ class EngineSettings(Record):
         assumed = tuple(setting for setting in needed if setting not in told)
         return cls(**{"name": name, "assumed": assumed} | values)
 
+    def check_starts(self) -> None:
+        """Raise ``InputError`` if vLLM would not start this engine: its longest context must fit its KV cache.
+
+        vllm/v1/core/kv_cache_utils.py, check_enough_kv_cache_memory; the remedy is vLLM's.
+        """
+        room = self.usable_kv_blocks * self.block_size
+        if self.max_model_len > room:
+            raise InputError(
+                f"vLLM would not start this engine: a context of max_model_len {self.max_model_len:,} tokens does not "
+                f"fit its KV cache of {room:,}; lower max_model_len to at most {room:,}, or raise the KV blocks"
+            )
+
     @property
     def usable_kv_blocks(self) -> int:
         """Blocks that can hold tokens: all but vLLM's null block (vllm/v1/core/block_pool.py)."""

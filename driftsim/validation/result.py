@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from driftsim.calibration.coverage import extrapolation_warnings
+from driftsim.calibration.coverage import extrapolation_warnings, mismatch_warnings
 from driftsim.errors import InputError, check_whole
 from driftsim.formatting import show_table, shown_text, signed_percent, without_nan
 from driftsim.latency.profile import Profile
@@ -212,7 +212,10 @@ def validate_runs(
         if progress is not None:
             progress(number, len(traces))
     if profile is not None:
-        warnings += _mismatches(traces, profile)
+        found = [warning for trace in traces for warning in mismatch_warnings(profile, trace)]
+        warnings += list(dict.fromkeys(found))
+        if set(profile.fitted_on) & {trace.digest for trace in traces}:
+            warnings.append("the profile was fitted to some of these very runs: the errors flatter it")
     shown = None if profile is None else name or f"a profile of {profile.model} on {profile.hardware}"
     return ValidationResult(validations, shown, profile, intervals, warnings)
 
@@ -223,15 +226,3 @@ def _names(traces: Sequence[Trace]) -> list[str]:
     if len(set(names)) < len(names):
         names = [str(trace.source or trace.name).strip("/").replace("/", "-") for trace in traces]
     return names
-
-
-def _mismatches(traces: Sequence[Trace], profile: Profile) -> list[str]:
-    """Why ``profile`` may not be the one for ``traces``."""
-    warnings = []
-    for what in ("model", "hardware"):
-        others = sorted({getattr(trace.header, what) for trace in traces} - {getattr(profile, what)})
-        if others:
-            warnings.append(f"the profile is of {getattr(profile, what)!r}, but runs are of {', '.join(others)}")
-    if set(profile.fitted_on) & {trace.digest for trace in traces}:
-        warnings.append("the profile was fitted to some of these very runs: the errors flatter it")
-    return warnings

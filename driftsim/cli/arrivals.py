@@ -1,0 +1,55 @@
+"""The options that say how requests arrive, which several verbs share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from driftsim.cli.options import argument, refuse
+from driftsim.errors import InputError
+from driftsim.workloads.kinds import ArrivalKind
+
+if TYPE_CHECKING:
+    from driftsim.workloads.processes import Process
+
+Arrivals = Annotated[ArrivalKind | None, typer.Option(help="Instead of the workload's own [prompts: backlog].")]
+Rate = Annotated[float | None, typer.Option(help="Of all but closed and backlog: requests / s.")]
+Cv = Annotated[float, typer.Option(help="gamma: coefficient of variation of the gaps; above 1 is bursty.")]
+Users = Annotated[int | None, typer.Option(min=1, help="closed: how many send, wait, think, send again.")]
+Think = Annotated[float, typer.Option(min=0, help="closed: between an answer and the next request, s.")]
+MaxOutstanding = Annotated[
+    int | None, typer.Option(min=1, help="At a rate: most requests that clients have out; the others wait there.")
+]
+ArrivalSetting = Annotated[
+    list[str] | None,
+    typer.Option(help="mmpp: burst_factor, burst_s, calm_s; diurnal: amplitude, period_s. NAME=VALUE; repeat it."),
+]
+
+
+def process_of(context: typer.Context) -> Process | None:
+    """The arrivals that the verb's options ask for, None for the workload's own.
+
+    Raises ``InputError`` for what cannot be, and for an option that does nothing beside the others.
+    """
+    from driftsim.workloads.processes import Process
+
+    options = context.params
+    kind: ArrivalKind | None = options["arrivals"]
+    if kind is None:
+        for name in ("rate", "users", "cv", "think", "max_outstanding"):
+            source = context.get_parameter_source(name)
+            if source is not None and source.name != "DEFAULT":
+                said = name.replace("_", "-")
+                raise InputError(f"--{said} belongs to --arrivals; say which, --arrivals poisson for instance")
+    if kind not in ("mmpp", "diurnal"):
+        refuse(context, f"{kind} arrivals have no other settings", "arrival_setting")
+    if kind != "gamma":
+        refuse(context, f"{kind} arrivals have no coefficient of variation to set", "cv")
+    if kind != "closed":
+        refuse(context, f"nobody thinks under {kind} arrivals", "think")
+    if kind is None:
+        return None
+    pace = {name: options[name] for name in ("rate", "cv", "users", "max_outstanding")}
+    more = dict(argument("--arrival-setting", text, "burst_s=5") for text in options["arrival_setting"] or [])
+    return Process(kind=kind, think_s=options["think"], **{**pace, **more})
