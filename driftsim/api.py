@@ -6,6 +6,7 @@ Wherever a verb takes a trace, a profile or a workload, it takes the object or t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from driftsim.comparison.captured import compare_captured as compare_runs
 from driftsim.comparison.comparison import (
     ComparisonPlan,
     check_plan,
-    fitted_admission,
+    default_policies,
     measured_by_phase,
     runs_of,
     settings_of,
@@ -39,6 +40,7 @@ from driftsim.inputs import (
     as_trace,
     as_workload,
     check_words,
+    counting,
     described,
     naming,
     with_engine,
@@ -47,8 +49,9 @@ from driftsim.latency.profile import Profile, load_profile
 from driftsim.latency.roofline import Assumptions, derive, shape_of
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.plugins import plugin_name, plugin_names
-from driftsim.scheduling.policies import POLICIES, STOCK
+from driftsim.scheduling.policies import STOCK
 from driftsim.simulation import laws
+from driftsim.simulation.bases import with_bases, with_own_bases
 from driftsim.simulation.capacity import capacity as backlog_capacity
 from driftsim.simulation.names import EngineName, FitSource, StepSource
 from driftsim.simulation.run import simulate as run_scenario
@@ -57,17 +60,16 @@ from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workloa
 from driftsim.sweeps.recorder import Watch, unwatched
 from driftsim.sweeps.runner import sweep_grid
 from driftsim.sweeps.store import Store
+from driftsim.tiers import AnyTiers, tier_rules
 from driftsim.trace.trace import Trace, read
 from driftsim.validation.result import ValidationResult, validate_runs
 from driftsim.workloads.workload import Workload
-
-ALL_POLICIES = (STOCK, *POLICIES)
 
 
 def compare(
     what: AnyTrace | Workload,
     *,
-    policies: AnyPolicy | Iterable[AnyPolicy] = ALL_POLICIES,
+    policies: AnyPolicy | Iterable[AnyPolicy] | None = None,
     estimators: AnyEstimator | Iterable[AnyEstimator] = ("static", "ema"),
     profile: AnyProfile | None = None,
     admission: Admission | None = None,
@@ -75,6 +77,7 @@ def compare(
     replications: int = 20,
     rate_scale: float = 1.0,
     max_in_flight: int | None = None,
+    tiers: AnyTiers = (),
     engine: EngineName | Barrier = "continuous",
     kv_blocks: int | None = None,
     refill_lag: bool = True,
@@ -84,12 +87,14 @@ def compare(
 ) -> ComparisonResult:
     """Replay a trace, or run a workload, under each policy with each estimator, and set the results side by side.
 
-    policies, estimators: names, ``file.py:Class``, or classes. profile: the latency profile; without one, the profile
-    is fitted to the trace's own steps. admission: how requests are estimated. phase: measure one phase only.
-    replications: the trace as recorded and resamples of it, for the intervals. rate_scale: above 1 presses harder.
-    max_in_flight: requests inside the engine at most (default: its slots). engine: continuous batching, or the
-    DriftSched worker's barrier. kv_blocks: another size of the KV cache. refill_lag: a freed slot misses the next step,
-    as recorded. jobs: processes (default: one a core). progress: called with runs done and runs in all.
+    policies, estimators: names, ``file.py:Class``, or classes (default: stock and all of ours). profile: the latency
+    profile; without one, it is fitted to the trace's own steps. admission: how requests are estimated. phase: measure
+    one phase only. replications: the trace as recorded and resamples of it, for the intervals. rate_scale: above 1
+    presses harder. max_in_flight: requests inside the engine at most (default: its slots). tiers: their order, weights
+    and limits, most urgent first: rules, names or ``gold:5,silver:3`` (default: the trace's, else the published).
+    engine: continuous batching, or the DriftSched worker's barrier. kv_blocks: another size of the KV cache.
+    refill_lag: a freed slot misses the next step, as recorded. jobs: processes (default: one a core). progress: called
+    with runs done and runs in all.
 
     Raises ``InputError`` for what no run could accept, ``TraceError`` for a trace that cannot be replayed so.
 
@@ -98,37 +103,32 @@ def compare(
     [('fifo', 'static', 87.93), ('fifo', 'ema', 87.93), ('sjf', 'static', 59.76), ('sjf', 'ema', 59.21)]
     """
     workload, recorded = as_workload(what, rate_scale)
+    rules = tier_rules(tiers) or workload.tiers
     with naming(recorded):
-        admission, excluded = fitted_admission(admission, recorded)
+        admission, excluded, workload = with_bases(admission, workload, recorded)
         check_words(workload, admission)
     given = as_profile(profile, recorded)
-    settings = settings_of(plugin_names(policies), plugin_names(estimators))
-    if not settings:
+    asked, left_out = default_policies(workload, rules, given) if policies is None else (plugin_names(policies), [])
+    if not (settings := settings_of(asked, plugin_names(estimators))):
         raise InputError("there is nothing to compare; name a policy and an estimator")
     choice = ComparisonPlan(
         profile=with_engine(given, {} if kv_blocks is None else {"kv_blocks": kv_blocks}),
-        admission=admission,
+        admission=admission.with_safety(rules),
         settings=settings,
         excluded=excluded,
         phase=phase,
         replications=replications,
         max_in_flight=max_in_flight,
+        tiers=rules,
         refill_lag=refill_lag,
         barrier=as_barrier(engine),
         seed=seed,
+        left_out=tuple(left_out),
     )
     check_plan(choice, workload)
     as_recorded = rate_scale == 1 and kv_blocks is None and profile is None
     measured = measured_by_phase(recorded, choice) if as_recorded and recorded is not None else None
-    done, total = 0, runs_of(choice)
-
-    def advance(runs: int) -> None:
-        nonlocal done
-        done += runs
-        if progress is not None:
-            progress(done, total)
-
-    result = compare_settings(workload, choice, jobs, advance, measured)
+    result = compare_settings(workload, choice, jobs, counting(progress, runs_of(choice)), measured)
     provenance = {
         "trace": workload.info.name if recorded is None else recorded.name,
         "trace_digest": "" if recorded is None else recorded.digest,
@@ -137,7 +137,7 @@ def compare(
         "rate_scale": rate_scale,
         **report.provenance(choice),
     }
-    return ComparisonResult(result.plan, result.workload, result.summaries, result.traces, result.measured, provenance)
+    return ComparisonResult(**vars(result), provenance=provenance)
 
 
 def compare_captured(*traces: AnyTrace) -> CapturedComparison:
@@ -165,6 +165,7 @@ def simulate(
     admission: Admission | None = None,
     rate_scale: float = 1.0,
     max_in_flight: int | None = None,
+    tiers: AnyTiers = (),
     engine: EngineName | Barrier = "continuous",
     refill_lag: bool = True,
     noise: bool = False,
@@ -188,13 +189,14 @@ def simulate(
         raise InputError("policy 'stock' has no limit in flight; leave max_in_flight out, or take 'fifo'")
     workload, recorded = as_workload(what, rate_scale)
     with naming(recorded):
-        admission, _ = fitted_admission(admission, recorded)
+        admission, _, workload = with_bases(admission, workload, recorded)
     scenario = Scenario(
         profile=as_profile(profile, recorded),
         policy=plugin_name(policy),
         estimator=plugin_name(estimator),
         admission=admission,
         max_in_flight=max_in_flight,
+        tiers=tier_rules(tiers),
         refill_lag=refill_lag,
         noise=noise,
         barrier=as_barrier(engine),
@@ -219,9 +221,11 @@ def simulate_scenario(file: Path | str) -> tuple[Trace, ScenarioSpec, list[str]]
     here = spec.placed(lambda path: str(Path(file).parent / path))
     recorded = {path: read(path) for path in here.traces}
     known = load_profile(here.profile) if here.profile else as_profile(None, recorded[here.traces[0]])
-    workload = build_workload(here, recorded.__getitem__)
-    trace = run_scenario(build_scenario(spec, known), workload, record_steps=spec.steps)
-    return trace, spec, [*known.warnings, *extrapolation_warnings(known, trace)]
+    drawn = build_workload(here, recorded.__getitem__)
+    scenario = build_scenario(spec, known)
+    admission, _, workload = with_own_bases(spec.admission, drawn, recorded.get(here.trace or ""))
+    trace = run_scenario(replace(scenario, admission=admission), workload, record_steps=spec.steps)
+    return trace, spec, [*workload.notes, *known.warnings, *extrapolation_warnings(known, trace)]
 
 
 def calibrate(

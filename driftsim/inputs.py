@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -116,3 +116,23 @@ def check_words(workload: Workload, admission: Admission) -> None:
     recorded = workload.table[["prompt_words", "output_words"]].notna().all(axis=None)
     if admission.words_per_token is not None and recorded:
         raise InputError("its words are recorded, so they need not be derived; drop --words-per-token")
+
+
+def counting(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
+    """A function to call with the number of runs that were done just now; ``progress`` hears of all so far.
+
+    >>> advance = counting(print, 4)
+    >>> advance(1), advance(3)
+    1 4
+    4 4
+    (None, None)
+    """
+    done = 0
+
+    def advance(runs: int) -> None:
+        nonlocal done
+        done += runs
+        if progress is not None:
+            progress(done, total)
+
+    return advance

@@ -22,6 +22,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "driftsim"
 STOREYS = [
     {"errors", "statistics", "version"},
     {"request", "records", "files", "formatting", "figures", "workers"},
+    {"tiers"},
     {"trace", "scheduling"},
     {"workloads", "latency", "metrics"},
     {"glossary"},

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from driftsim.cli.effects import print_effects
-from driftsim.cli.options import AsJson, names, others, refuse
+from driftsim.cli.options import AsJson, names, others, refuse, was_given
 from driftsim.cli.terminal import progress, wide_console
 from driftsim.errors import InputError
 from driftsim.scheduling.names import Base, Estimates, Feedback, Label, Unit
@@ -45,6 +45,10 @@ def compare(
     max_in_flight: Annotated[
         int | None, typer.Option(min=1, help="Jobs inside the engine [default: its slots].")
     ] = None,
+    tiers: Annotated[
+        str | None,
+        typer.Option(help="Most urgent first: name[:weight[:safety]],... [default: the trace's own, else published]."),
+    ] = None,
     engine: Annotated[
         EngineName, typer.Option(help="Continuous batching, or DriftSched's worker: one batch of 32 at a time.")
     ] = "continuous",
@@ -62,6 +66,7 @@ def compare(
 ) -> None:
     """Replay a trace under each scheduler, with and without bias correction, and show what each does."""
     from driftsim.scheduling.admission import DRIFTSCHED_SAFETY, Admission
+    from driftsim.tiers import tier_rules
 
     if measured:
         kept = ("traces", "measured", "as_json")
@@ -72,6 +77,9 @@ def compare(
         raise InputError(f"one trace is replayed at a time, got {len(traces)}; driftsim effects compares captured runs")
     if base != "fit":
         refuse(context, f"--base is {base}; only --base fit is fitted", "base_fit_n")
+    rules = tier_rules(tiers or ())
+    if not safety and any(rule.safety is not None for rule in rules):
+        raise InputError("--no-safety switches every factor off, and --tiers gives some; drop one of the two")
     admission = Admission.of(
         {
             "accounting": accounting,
@@ -96,7 +104,7 @@ def compare(
     with progress("replaying") as reporter:
         result = api.compare(
             traces[0],
-            policies=names(policies),
+            policies=names(policies) if was_given(context, "policies") else None,
             estimators=names(estimators),
             profile=profile,
             admission=admission,
@@ -104,6 +112,7 @@ def compare(
             replications=replications,
             rate_scale=rate_scale,
             max_in_flight=max_in_flight,
+            tiers=rules,
             engine=engine,
             kv_blocks=kv_blocks,
             refill_lag=refill_lag,

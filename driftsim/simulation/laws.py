@@ -14,7 +14,7 @@ import numpy as np
 from driftsim.errors import InputError
 from driftsim.latency.noise import Noise
 from driftsim.latency.profile import Profile
-from driftsim.request import Job, Request, Tier
+from driftsim.request import TIERS, Job, Request
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.classify import CATEGORIES
 from driftsim.scheduling.estimators import ESTIMATORS, estimator_class, make_estimator
@@ -158,10 +158,9 @@ def _causal(scenario: Scenario, workload: Workload) -> str:
 
 def _jobs(count: int) -> list[Job]:
     random = np.random.default_rng(2)
-    tiers = list(Tier)
     made = []
     for row in range(count):
-        tier = tiers[int(random.integers(0, len(tiers)))]
+        tier = TIERS[int(random.integers(0, len(TIERS)))]
         tokens = int(random.integers(1, 500))
         request = Request(f"r{row}", "abc"[row % 3], tier, "", row * 0.01, tokens, tokens, 512)
         category, estimate = str(random.choice(CATEGORIES)), int(random.integers(1, 500))

@@ -23,8 +23,9 @@ from driftsim.scheduling.accounting import Accounting
 from driftsim.scheduling.dispatcher import Departure, Dispatcher, Engine
 from driftsim.scheduling.estimators import ESTIMATORS, ORACLE, make_estimator
 from driftsim.scheduling.plugins import PLUGIN_NOTE
-from driftsim.scheduling.policies import POLICIES, STOCK, make_policy
+from driftsim.scheduling.policies import POLICIES, STOCK, check_order, make_policy
 from driftsim.simulation.scenario import Scenario
+from driftsim.tiers import rules_in_force
 from driftsim.trace.builder import RequestRows
 from driftsim.trace.header import Header
 from driftsim.trace.schema import CENSORED, FINISHED, STEP_COLUMNS
@@ -105,6 +106,9 @@ class Simulation:
         self.outputs = table["output_tokens"].astype(int).tolist()
         self.stops = table["stops"].fillna(False).astype(bool).tolist()
         self.observed = observed_lengths(workload, scenario.admission.unit)
+        rules = rules_in_force(scenario.tiers or workload.tiers, workload.tier_names)
+        check_order(scenario.policy, rules, workload.tier_names, scenario.profile.engine.scheduling_policy)
+        self.admission = scenario.admission.with_safety(rules)
         self.env = Clock(initial_time=0)
         profile = scenario.profile
         lag = scenario.refill_lag and scenario.barrier is None  # the barrier's worker fetches its jobs itself
@@ -113,10 +117,11 @@ class Simulation:
         self.output_lag = ticks(profile.output_lag_s)
         truth = dict(zip(table["request_id"], self.observed, strict=True)) if scenario.estimator == ORACLE else {}
         self.dispatcher = Dispatcher(
-            make_policy(scenario.policy),
-            make_estimator(scenario.estimator, scenario.admission, truth),
-            scenario.admission,
+            make_policy(scenario.policy, rules),
+            make_estimator(scenario.estimator, self.admission, truth),
+            self.admission,
             scenario.limit,
+            scenario.tier_limits(rules),
         )
         self.record_steps = record_steps
         self.steps: list[tuple[float, ...]] = []
@@ -125,8 +130,8 @@ class Simulation:
             self.steps.append if record_steps else None,
         )  # fmt: skip
         self.arrivals = Arrivals(workload, ticks)
-        self.build = workload.requests()
-        self.categories = workload.categories(scenario.admission.category_column)
+        self.build = workload.requests(rules)
+        self.categories = workload.categories(self.admission)
         self.rows = RequestRows(len(workload))
         self.columns = _Columns(self.rows)
         self._awaited: float | None = None  # the arrival for which a timeout is under way
@@ -262,7 +267,7 @@ class Simulation:
         switches = {
             "refill_lag": scenario.refill_lag,
             "noise": scenario.noise,
-            **scenario.admission.model_dump(mode="json"),
+            **self.admission.model_dump(mode="json"),
         }
         starts = [start / TICKS_PER_SECOND for start in self.arrivals.starts()]
         phases = tuple(
@@ -277,6 +282,7 @@ class Simulation:
             workload=self.workload.info.changed(phases=phases),
             admission={"policy": scenario.policy, "estimator": scenario.estimator, **switches},
             max_in_flight=scenario.limit,
+            tiers=scenario.tiers or self.workload.tiers,
             seed=scenario.seed,
             profile_digest=profile.digest,
             clocks=CLOCKS,

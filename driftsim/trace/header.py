@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from driftsim.errors import InputError
 from driftsim.records import Record
+from driftsim.tiers import TierRules
 
 GUESSES: dict[str, Any] = {
     "max_num_seqs": 256,
@@ -210,9 +211,22 @@ class Header(Record):
         "order.",
         json_schema_extra=REQUESTS,
     )
+    tiers: TierRules = Field(
+        default=(),
+        description="Rules of the tiers, the most urgent first; none where nobody gave any, and then the header lacks "
+        "the key.",
+    )
     seed: int | None = Field(default=None, description="Seed of everything random in the run.")
     profile_digest: str | None = Field(default=None, description="SHA-256 of the profile of a simulated run.")
     clocks: str = Field(default="", description="What the times count from, and whose clock they are.")
     captured_at: str | None = Field(default=None, description="Date and time at which a captured run began.")
     load: MachineLoad | None = Field(default=None, description="How busy the machine was during a capture.")
     notes: tuple[str, ...] = Field(default=(), description="What a reader of the trace must know.")
+
+    @model_serializer(mode="wrap")
+    def _without_idle_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A header that says nothing of tiers is written as it was before there was a key for them."""
+        written: dict[str, Any] = plain(self)
+        if not self.tiers:
+            written.pop("tiers", None)
+        return written

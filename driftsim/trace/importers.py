@@ -17,6 +17,7 @@ from pydantic import Field
 
 from driftsim.errors import InputError, TraceError
 from driftsim.records import Record
+from driftsim.tiers import TierRules
 from driftsim.trace.header import EngineSettings, Header, Phase, WorkloadInfo
 from driftsim.trace.schema import LIFE_TIMES, REQUEST_COLUMNS
 from driftsim.trace.tables import typed
@@ -56,6 +57,9 @@ class Mapping(Record):
         gt=0,
         description="Most requests that were inside the engine at once; none if nothing limited them.",
         json_schema_extra={"unit": "requests"},
+    )
+    tiers: TierRules = Field(
+        default=(), description="Tables of the tiers, the most urgent first, or their names alone."
     )
 
 
@@ -277,6 +281,7 @@ def _trace(rows: pd.DataFrame, mapping: Mapping, file: Path, notes: Sequence[str
         hardware=mapping.hardware,
         workload=WorkloadInfo(name=file.name, phases=phases),
         max_in_flight=mapping.max_in_flight,
+        tiers=mapping.tiers,
         clocks=f"seconds since the first arrival, as {file.name} tells them",
         notes=tuple(notes),
     )

@@ -12,6 +12,7 @@ from driftsim.errors import InputError
 from driftsim.trace.header import Phase, WorkloadInfo
 from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
+from driftsim.workloads.table import as_admission_sees
 from driftsim.workloads.workload import COLUMNS, Workload, stream
 
 
@@ -45,7 +46,8 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
     rateless = [phase for phase in trace.header.workload.phases if phase.kind in ("closed", "backlog")]
     if rate_scale != 1 and rateless:
         raise InputError(f"phase {rateless[0].name!r} is {rateless[0].kind} and has no arrival rate to scale")
-    whole = trace.requests.reset_index(names="source")
+    labelled, said = as_admission_sees(trace.requests)
+    whole = labelled.reset_index(names="source")
     known = whole[whole["finish_reason"].isin(FINISHED)]
     parts, phases = [], []
     previous = 0.0  # last arrival of the phase before
@@ -62,7 +64,7 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
         previous = float(arrivals[-1])
     if not parts:
         raise InputError("the trace has no finished request to replay")
-    notes = []
+    notes = list(said)
     if len(whole) > len(known):
         notes.append(f"{len(whole) - len(known)} requests without a known output length were left out of the replay")
     if trace.header.load is not None and trace.header.load.disturbed:
@@ -73,6 +75,7 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
         info=trace.header.workload.changed(phases=tuple(phases)),
         table=pd.concat(parts, ignore_index=True)[COLUMNS],
         notes=tuple(notes),
+        tiers=trace.header.tiers,
     )
 
 
