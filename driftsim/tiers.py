@@ -157,8 +157,9 @@ def by_urgency(names: Iterable[str], rules: Sequence[TierRule] = ()) -> list[str
 def no_order(present: Iterable[str], who: str) -> str:
     """The line that says that ``who`` goes by tiers, but nobody said the order of those ``present``."""
     names = sorted(present)
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    some = names[:5]
+    more = f" and {len(names) - 5} more" if names[5:] else ""
     return (
-        f"{who} by tier, and the order of the tiers {shown} is not known; name them, the most urgent first: "
-        f"--tiers {','.join(names[:5])}{',...' if len(names) > 5 else ''}, or tiers = [...]"
+        f"{who} by tier, and nobody said the order of the tiers {', '.join(some)}{more}; give them, the most urgent "
+        f"first, with --tiers {some[-1]},{some[0]},... or tiers = [...]"
     )
