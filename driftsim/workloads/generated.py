@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias, TypeVar
@@ -23,7 +23,7 @@ from driftsim.trace.trace import Trace
 from driftsim.workloads.kinds import ArrivalKind
 from driftsim.workloads.lengths import LONGEST, Length, Lengths, RecordedLengths, capped
 from driftsim.workloads.processes import Pace, Process
-from driftsim.workloads.table import stream, workload_table
+from driftsim.workloads.table import as_admission_sees, stream, workload_table
 
 MOST_REQUESTS = 10**7  # a table of so many rows takes about 3 GB
 MOST_TENANTS = 1000
@@ -248,6 +248,7 @@ class Generated(NamedTuple):
     info: WorkloadInfo
     table: pd.DataFrame
     tiers: tuple[TierRule, ...]  # of the recorded runs that requests were drawn from, where these agree
+    notes: tuple[str, ...]
 
 
 def generate(spec: WorkloadSpec, seed: int, find: Callable[[str], Trace]) -> Generated:
@@ -275,10 +276,16 @@ def generate(spec: WorkloadSpec, seed: int, find: Callable[[str], Trace]) -> Gen
     columns = {str(name): column for name, column in rows.sort_index().items()}
     table = workload_table([phase], **columns, offset_s=offsets)
     loop: Literal["open", "closed"] = "closed" if phase.kind == "closed" else "open"
-    rules = {find(place).header.tiers for place in spec.traces}
+    info = WorkloadInfo(name=phase.name, loop=loop, phases=(phase,))
+    return Generated(info, table, *_brought([find(place) for place in spec.traces], set(table["tier"])))
+
+
+def _brought(traces: Sequence[Trace], present: Collection[str]) -> tuple[tuple[TierRule, ...], tuple[str, ...]]:
+    """What recorded runs bring besides requests: the rules of the tiers ``present``, where they agree, and notes."""
+    rules = {trace.header.tiers for trace in traces}
     tiers = rules.pop() if len(rules) == 1 else ()
-    known = {rule.name for rule in tiers}.issuperset(table["tier"].unique())
-    return Generated(WorkloadInfo(name=phase.name, loop=loop, phases=(phase,)), table, tiers if known else ())
+    notes = [note for trace in traces for note in as_admission_sees(trace.requests)[1]]
+    return tiers if {rule.name for rule in tiers}.issuperset(present) else (), tuple(dict.fromkeys(notes))
 
 
 def _chosen(tenants: tuple[Tenant, ...], requests: int, seed: int) -> np.ndarray:

@@ -82,7 +82,7 @@ class Workload:
     def generated(cls, spec: WorkloadSpec, seed: int = 0, find: Callable[[str], Trace] = read) -> Self:
         """The workload that ``spec`` describes; ``find`` reads the runs that it draws from. Raises ``InputError``."""
         made = generate(spec, seed, find)
-        return cls(made.info, made.table, tiers=made.tiers)
+        return cls(made.info, made.table, notes=made.notes, tiers=made.tiers)
 
     @classmethod
     def poisson(cls, *, rate: float, requests: int, seed: int = 0, **rows: Unpack[Rows]) -> Self:
