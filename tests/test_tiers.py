@@ -437,6 +437,29 @@ def test_a_drawn_workload_has_the_tiers_of_the_run_that_it_is_drawn_from() -> No
     assert Workload.from_trace(told, requests=50, arrivals=arrivals, tenants=own).tiers == ()
 
 
+def test_imported_requests_and_prompts_have_tiers_of_any_name(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("at,in,out,plan\n0,9,5,pro\n1,9,5,free\n")
+    (tmp_path / "m.toml").write_text(
+        'tiers = ["pro", { name = "free", max_in_flight = 3 }]\n[columns]\narrival_s = "at"\n'
+        'prompt_tokens = "in"\noutput_tokens = "out"\ntier = "plan"\n'
+    )
+    imported = ds.import_trace("csv", tmp_path / "r.csv", tmp_path / "m.toml")
+    assert imported.header.tiers == (TierRule(name="pro"), TierRule(name="free", max_in_flight=3))
+    assert list(imported.requests["tier"]) == ["pro", "free"]
+    (tmp_path / "p.jsonl").write_text('{"prompt": "What?", "tier": "pro"}\n')
+    made = ds.WorkloadChoice(prompts=tmp_path / "p.jsonl").prepare()(len)
+    assert list(made.table["tier"]) == ["pro"]
+
+
+def test_a_captured_run_is_held_against_its_simulation_under_its_own_limits_alone() -> None:
+    limited = [TierRule(name="gold", max_in_flight=1), *tier_rules("silver,bronze")]
+    run = ds.simulate(busy(), profile=known(), tiers=limited, steps=True)
+    captured = replace(run, header=run.header.changed(kind="captured"))
+    for tiers, held in (((), True), (limited, True), (METALS, False)):
+        result = ds.compare(captured, policies="fifo", tiers=tiers, replications=1, jobs=1)
+        assert (result.measured is not None) == held
+
+
 def test_a_tier_that_the_header_does_not_know_is_named(tmp_path: Path) -> None:
     told = ds.simulate(busy(), profile=known(), tiers=METALS)
     wrong = replace(told, header=told.header.changed(tiers=("gold", "silver")))

@@ -208,10 +208,12 @@ class Comparison:
 def measured_by_phase(trace: Trace, plan: ComparisonPlan) -> dict[str, dict[str, Any]] | None:
     """What ``trace`` itself measured, overall and by phase; None unless FIFO/static of ``plan`` simulates that run.
 
-    That takes a captured FIFO run with the same limit in flight, the refill lag on and no barrier.
+    That takes a captured FIFO run with the same limits in flight, the refill lag on and no barrier.
     """
     header = trace.header
-    same_limit = header.max_in_flight == plan.scenario(BASELINE).limit
+    simulated = plan.scenario(BASELINE)
+    same_limit = header.max_in_flight == simulated.limit
+    same_limit &= simulated.tier_limits(plan.tiers) == simulated.tier_limits(header.tiers)
     if (
         plan.barrier is not None
         or header.kind != "captured"

@@ -149,6 +149,7 @@ def provenance(plan: ComparisonPlan) -> dict[str, Any]:
         "max_num_seqs": engine.max_num_seqs,
         "kv_blocks": engine.kv_blocks,
         "refill_lag": plan.refill_lag,
+        **({"tiers": [rule.model_dump(exclude_defaults=True) for rule in plan.tiers]} if plan.tiers else {}),
     }
 
 

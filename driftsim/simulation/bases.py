@@ -58,7 +58,7 @@ def with_own_bases(admission: Admission, workload: Workload, recorded: Trace | N
 
 
 def _listed(categories: Collection[str]) -> str:
-    return f"the categor{'y' if len(categories) == 1 else 'ies'} {', '.join(sorted(categories))}"
+    return f"the {'category' if len(categories) == 1 else 'categories'} {', '.join(sorted(categories))}"
 
 
 def fit_base(trace: Trace, admission: Admission) -> tuple[Admission, frozenset[int]]:
