@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from driftsim.sweeps.baseline import Baseline, make_baseline
     from driftsim.sweeps.gate import GateResult, check_baseline
     from driftsim.sweeps.store import Store
+    from driftsim.tiers import TierRule
     from driftsim.trace.header import EngineSettings, Phase
     from driftsim.trace.trace import Trace, read
     from driftsim.validation.result import ValidationResult
@@ -104,6 +105,7 @@ _HOMES = {
     "sweeps.baseline": ("Baseline", "make_baseline"),
     "sweeps.gate": ("GateResult", "check_baseline"),
     "sweeps.store": ("Store",),
+    "tiers": ("TierRule",),
     "trace.header": ("EngineSettings", "Phase"),
     "formats.imports": ("import_trace",),
     "trace.trace": ("Trace", "read"),
@@ -119,9 +121,9 @@ __all__ = [
     "Admission", "Barrier", "Baseline", "CapturedComparison", "ComparisonResult", "EngineChoice", "EngineSettings",
     "Estimate", "Estimator", "GateResult", "InputError", "Job", "Keyed", "Lengths", "Phase", "Policy", "Process",
     "Profile", "RecordedLengths", "Request", "RunError", "Scenario", "ScenarioSpec", "Store", "Tenant", "Tier",
-    "Trace", "TraceError", "ValidationResult", "Verdict", "Workload", "WorkloadChoice", "WorkloadSpec", "calibrate",
-    "capacity", "capture", "check_baseline", "check_laws", "compare", "compare_captured", "derive_profile", "e2e",
-    "import_trace", "load_profile", "load_spec", "make_baseline", "read", "replay", "resample", "sample",
+    "TierRule", "Trace", "TraceError", "ValidationResult", "Verdict", "Workload", "WorkloadChoice", "WorkloadSpec",
+    "calibrate", "capacity", "capture", "check_baseline", "check_laws", "compare", "compare_captured", "derive_profile",
+    "e2e", "import_trace", "load_profile", "load_spec", "make_baseline", "read", "replay", "resample", "sample",
     "simulate", "simulate_scenario", "summary", "sweep", "tpot", "ttft", "validate",
 ]  # fmt: skip
 

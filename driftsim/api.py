@@ -6,15 +6,13 @@ Wherever a verb takes a trace, a profile or a workload, it takes the object or t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from driftsim.calibration.calibrate import calibrate as fit_runs
 from driftsim.calibration.coverage import extrapolation_warnings, mismatch_warnings
-from driftsim.calibration.runs import Run
 from driftsim.comparison import report
 from driftsim.comparison.captured import CapturedComparison
 from driftsim.comparison.captured import compare_captured as compare_runs
@@ -22,7 +20,7 @@ from driftsim.comparison.checks import checks_of
 from driftsim.comparison.comparison import (
     ComparisonPlan,
     check_plan,
-    fitted_admission,
+    default_policies,
     measured_by_phase,
     settings_of,
 )
@@ -43,32 +41,37 @@ from driftsim.inputs import (
     naming,
     with_engine,
 )
-from driftsim.latency.profile import Profile, load_profile
-from driftsim.latency.roofline import Assumptions, derive, shape_of
+from driftsim.latency.profile import load_profile
+from driftsim.profiles import calibrate, derive_profile
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.plugins import plugin_name, plugin_names
-from driftsim.scheduling.policies import POLICIES, STOCK
+from driftsim.scheduling.policies import STOCK
 from driftsim.simulation import laws
+from driftsim.simulation.bases import with_bases, with_own_bases
 from driftsim.simulation.capacity import capacity as backlog_capacity
-from driftsim.simulation.names import EngineName, FitSource, StepSource
+from driftsim.simulation.names import EngineName, StepSource
 from driftsim.simulation.run import simulate as run_scenario
 from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload, load_spec
 from driftsim.sweeps.recorder import Watch, unwatched
 from driftsim.sweeps.runner import sweep_grid
 from driftsim.sweeps.store import Store
+from driftsim.tiers import AnyTiers, tier_rules
 from driftsim.trace.trace import Trace, read
 from driftsim.validation.result import ValidationResult, validate_runs
 from driftsim.workloads.processes import Process
 from driftsim.workloads.workload import Workload
 
-ALL_POLICIES = (STOCK, *POLICIES)
+__all__ = [
+    "calibrate", "capacity", "check_laws", "compare", "compare_captured", "derive_profile", "simulate",
+    "simulate_scenario", "sweep", "validate",
+]  # fmt: skip
 
 
 def compare(
     what: AnyTrace | Workload,
     *,
-    policies: AnyPolicy | Iterable[AnyPolicy] = ALL_POLICIES,
+    policies: AnyPolicy | Iterable[AnyPolicy] | None = None,
     estimators: AnyEstimator | Iterable[AnyEstimator] = ("static", "ema"),
     profile: AnyProfile | None = None,
     admission: Admission | None = None,
@@ -77,6 +80,7 @@ def compare(
     rate_scale: float = 1.0,
     arrivals: Process | None = None,
     max_in_flight: int | None = None,
+    tiers: AnyTiers = (),
     engine: EngineName | Barrier = "continuous",
     kv_blocks: int | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -88,14 +92,16 @@ def compare(
     """Replay a trace, or run a workload, under each policy with each estimator, and set the results side by side.
 
     what: a trace, its folder, a file of another tool that ``import_trace`` recognises, or a workload. policies,
-    estimators: names, ``file.py:Class``, or classes. profile: the latency profile; without one, the profile is fitted
-    to the trace's own steps, or, where it has none, to the timings of its requests. admission: how requests are
-    estimated. phase: measure one phase only. replications: the trace as recorded and resamples of it, for the
-    intervals. rate_scale: above 1 presses harder. arrivals: other arrivals than the recorded ones, such as
-    ``Process(kind="closed", users=16)``. max_in_flight: requests inside the engine at most (default: its slots).
-    engine: continuous batching, or the DriftSched worker's barrier. kv_blocks: another size of the KV cache. settings:
-    other engine settings, such as ``{"max_num_seqs": 16}``. refill_lag: a freed slot misses the next step, as recorded.
-    jobs: processes (default: one a core). progress: called with runs done and runs in all.
+    estimators: names, ``file.py:Class``, or classes (default: stock and all of ours). profile: the latency profile;
+    without one, the profile is fitted to the trace's own steps, or, where it has none, to the timings of its requests.
+    admission: how requests are estimated. phase: measure one phase only. replications: the trace as recorded and
+    resamples of it, for the intervals. rate_scale: above 1 presses harder. arrivals: other arrivals than the recorded
+    ones, such as ``Process(kind="closed", users=16)``. max_in_flight: requests inside the engine at most (default: its
+    slots). tiers: their order, weights and limits, most urgent first: rules, names or ``gold:5,silver:3`` (default: the
+    trace's, else the published). engine: continuous batching, or the DriftSched worker's barrier. kv_blocks: another
+    size of the KV cache. settings: other engine settings, such as ``{"max_num_seqs": 16}``. refill_lag: a freed slot
+    misses the next step, as recorded. jobs: processes (default: one a core). progress: called with runs done and runs
+    in all.
 
     Raises ``InputError`` for what no run could accept, ``TraceError`` for a trace that cannot be replayed so.
 
@@ -104,28 +110,31 @@ def compare(
     [('fifo', 'static', 87.93), ('fifo', 'ema', 87.93), ('sjf', 'static', 59.76), ('sjf', 'ema', 59.21)]
     """
     workload, recorded = as_workload(what, rate_scale)
+    rules = tier_rules(tiers) or workload.tiers
     with naming(recorded):
-        admission, excluded = fitted_admission(admission, recorded)
+        admission, excluded, workload = with_bases(admission, workload, recorded)
         check_words(workload, admission)
     given = as_profile(profile, recorded)
-    compared = settings_of(plugin_names(policies), plugin_names(estimators))
-    if not compared:
+    asked, left_out = default_policies(workload, rules, given) if policies is None else (plugin_names(policies), [])
+    if not (compared := settings_of(asked, plugin_names(estimators))):
         raise InputError("there is nothing to compare; name a policy and an estimator")
     if arrivals is not None and rate_scale != 1:
         raise InputError("rate_scale presses the recorded arrivals, which others replace; leave one of the two out")
     changes = {**(settings or {}), **({} if kv_blocks is None else {"kv_blocks": kv_blocks})}
     choice = ComparisonPlan(
         profile=with_engine(given, changes),
-        admission=admission,
+        admission=admission.with_safety(rules),
         settings=compared,
         excluded=excluded,
         phase=phase,
         replications=replications,
         max_in_flight=max_in_flight,
+        tiers=rules,
         refill_lag=refill_lag,
         barrier=as_barrier(engine),
         arrivals=arrivals,
         seed=seed,
+        left_out=tuple(left_out),
     )
     check_plan(choice, workload)
     as_recorded = rate_scale == 1 and not changes and profile is None and arrivals is None
@@ -135,8 +144,8 @@ def compare(
     mismatches = () if recorded is None or profile is None else tuple(mismatch_warnings(given, recorded))
     about = {"profile": described(choice.profile, profile), "rate_scale": rate_scale}
     provenance = {**report.source(workload, recorded), **about, **report.provenance(choice)}
-    parts = (result.plan, result.workload, result.summaries, result.traces)
-    return ComparisonResult(*parts, measured, checks, mismatches, provenance)
+    parts = {**vars(result), "checks": checks, "mismatches": mismatches}
+    return ComparisonResult(**parts, provenance=provenance)
 
 
 def compare_captured(*traces: AnyTrace) -> CapturedComparison:
@@ -164,6 +173,7 @@ def simulate(
     admission: Admission | None = None,
     rate_scale: float = 1.0,
     max_in_flight: int | None = None,
+    tiers: AnyTiers = (),
     engine: EngineName | Barrier = "continuous",
     refill_lag: bool = True,
     noise: bool = False,
@@ -187,13 +197,14 @@ def simulate(
         raise InputError("policy 'stock' has no limit in flight; leave max_in_flight out, or take 'fifo'")
     workload, recorded = as_workload(what, rate_scale)
     with naming(recorded):
-        admission, _ = fitted_admission(admission, recorded)
+        admission, _, workload = with_bases(admission, workload, recorded)
     scenario = Scenario(
         profile=as_profile(profile, recorded),
         policy=plugin_name(policy),
         estimator=plugin_name(estimator),
         admission=admission,
         max_in_flight=max_in_flight,
+        tiers=tier_rules(tiers),
         refill_lag=refill_lag,
         noise=noise,
         barrier=as_barrier(engine),
@@ -218,55 +229,12 @@ def simulate_scenario(file: Path | str) -> tuple[Trace, ScenarioSpec, list[str]]
     here = spec.placed(lambda path: str(Path(file).parent / path))
     recorded = {path: read(path) for path in here.traces}
     known = load_profile(here.profile) if here.profile else as_profile(None, recorded[here.traces[0]])
-    workload = build_workload(here, recorded.__getitem__)
-    trace = run_scenario(build_scenario(spec, known), workload, record_steps=spec.steps)
+    drawn = build_workload(here, recorded.__getitem__)
+    scenario = build_scenario(spec, known)
+    admission, _, workload = with_own_bases(spec.admission, drawn, recorded.get(here.trace or ""))
+    trace = run_scenario(replace(scenario, admission=admission), workload, record_steps=spec.steps)
     found = [warning for other in recorded.values() for warning in mismatch_warnings(known, other)]
-    return trace, spec, [*dict.fromkeys(found), *known.warnings, *extrapolation_warnings(known, trace)]
-
-
-def calibrate(
-    *traces: AnyTrace,
-    source: FitSource = "auto",
-    until: float | None = None,
-    force: bool = False,
-    progress: Callable[[str], None] | None = None,
-) -> Profile:
-    """Fit one latency profile to recorded runs of one model, GPU and engine, jointly.
-
-    source: the ``steps``, or the timings of ``requests``; ``auto`` takes steps where there are some. until: fit only
-    the first so many seconds of each run. force: return a profile that does not describe its timings, with a warning.
-    progress: called with a line about what is being done.
-
-    Raises ``TraceError`` if the runs do not belong together or are too short, and for such a profile.
-
-    >>> profile = calibrate("traces/smollm2-cpu-backlog", "traces/smollm2-cpu-low-load")
-    >>> profile.fit.source
-    'steps'
-    """
-    runs = [as_trace(trace) for trace in traces]
-    named = [Run(str(run.source or run.name), run, run.digest) for run in runs]
-    limit = np.inf if until is None else until
-    return fit_runs(named, source=source, until=limit, report=progress or (lambda message: None), force=force)
-
-
-def derive_profile(gpu: str, model: Path | str, **assumptions: Any) -> Profile:
-    """A profile of a GPU that nobody has measured, from its datasheet and the model's Hugging Face configuration.
-
-    gpu: T4, L4, A10G, L40S, A100, H100, H200 or RTX 4090. model: a config.json, a model folder, or a name in the local
-    cache; nothing is fetched. assumptions: fields of ``driftsim.latency.roofline.Assumptions``.
-
-    Raises ``InputError`` for an unknown GPU, a model that is no dense decoder, or one that leaves no KV cache.
-
-    >>> config = '{"num_hidden_layers": 28, "hidden_size": 3584, "intermediate_size": 18944, "vocab_size": 152064, \
-"num_attention_heads": 28, "num_key_value_heads": 4, "max_position_embeddings": 32768}'
-    >>> import tempfile
-    >>> with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-    ...     _ = file.write(config), file.flush()
-    ...     profile = derive_profile("L4", file.name, max_model_len=8192)
-    >>> 0.03 < profile.intercept_s < 0.1
-    True
-    """
-    return derive(gpu, shape_of(str(model)), Assumptions.of(assumptions))
+    return trace, spec, [*workload.notes, *dict.fromkeys(found), *known.warnings, *extrapolation_warnings(known, trace)]
 
 
 def validate(
@@ -339,6 +307,7 @@ def capacity(what: AnyTrace | Workload, profile: AnyProfile, *, max_in_flight: i
 
     Raises ``InputError`` if the workload does not know its output lengths.
 
+    >>> from driftsim.latency.profile import Profile
     >>> workload = Workload.backlog(requests=100, prompt_tokens=16, output_tokens=50)
     >>> round(capacity(workload, Profile.plain(intercept_s=0.01, max_num_seqs=4)), 2)
     8.0

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal
 
+from driftsim.errors import InputError
 from driftsim.metrics import FEWEST_FOR_P99, LATENCIES, PERCENTILES
 from driftsim.trace.schema import LENGTH, TIER_NAMES
 
@@ -144,6 +146,7 @@ COMPARISON: tuple[Metric, ...] = (  # of a comparison's rows, besides those of a
     Metric("engine", "", "What served the requests: continuous batching, or a barrier.", kind="str"),
     Metric("phase", "", "Phase of the workload that the metrics are over, or all.", kind="str"),
     Metric("seed", "", "Seed of the resampled workloads and of the estimators.", kind="int"),
+    Metric("same_as_fifo", "", "Why the row cannot differ from fifo on this trace; only in such rows.", kind="str"),
     *_compared(),
 )
 SWEEP: tuple[Metric, ...] = (  # of a sweep's rows, besides those of a summary and the scenario's keys
@@ -157,15 +160,37 @@ SWEEP: tuple[Metric, ...] = (  # of a sweep's rows, besides those of a summary a
     Metric("offered", "requests", "Requests that were offered: what a summary calls `requests`.", kind="int"),
     Metric("duration_s", "s", "Time that the simulation took."),
 )
-TIERS: tuple[Metric, ...] = tuple(  # of rows that are flat, as those of a sweep and of rows.csv are
-    Metric(
-        f"{tier}_{metric.name}",
-        metric.unit,
-        f"`{metric.name}` of the {tier} requests alone.",
-        metric.better,
-        metric.kind,
+
+
+def of_tier(tier: str) -> tuple[Metric, ...]:
+    """The metrics of one ``tier`` in rows that are flat, as those of a sweep and of rows.csv are."""
+    return tuple(
+        Metric(
+            f"{tier}_{metric.name}",
+            metric.unit,
+            f"`{metric.name}` of the {tier} requests alone.",
+            metric.better,
+            metric.kind,
+        )
+        for metric in PER_TIER
     )
-    for tier in TIER_NAMES
-    for metric in PER_TIER
-)
+
+
+TIERS: tuple[Metric, ...] = tuple(metric for tier in TIER_NAMES for metric in of_tier(tier))
 METRICS: dict[str, Metric] = {metric.name: metric for metric in (*SUMMARY, *COMPARISON, *SWEEP, *TIERS)}
+
+
+def metric(name: str) -> Metric:
+    """The metric ``name``, that of a tier of any name included. Raises ``InputError`` that names the nearest.
+
+    >>> metric("gold_e2e_mean_s").meaning
+    '`e2e_mean_s` of the gold requests alone.'
+    """
+    if name in METRICS:
+        return METRICS[name]
+    for own in PER_TIER:
+        tier = name.removesuffix(f"_{own.name}")
+        if tier not in ("", name):
+            return next(one for one in of_tier(tier) if one.name == name)
+    near = get_close_matches(name, METRICS, n=1)
+    raise InputError(f"unknown metric {name!r}; {f'did you mean {near[0]!r}? ' if near else ''}see driftsim columns")

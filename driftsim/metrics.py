@@ -16,7 +16,8 @@ from scipy.stats import kendalltau
 from driftsim.errors import TraceError
 from driftsim.scheduling.accounting import Accounting
 from driftsim.scheduling.admission import Admission
-from driftsim.trace.schema import FINISHED, TIER_NAMES
+from driftsim.tiers import by_urgency
+from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
 
 FEWEST_FOR_P99 = 300
@@ -281,7 +282,8 @@ def jain_index(rows: Rows) -> float:
 def summary(
     trace: Trace, admission: Admission | None = None, *, phase: str = "all", scored: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """All metrics of ``trace``, or of its requests in one ``phase``, as one flat row plus ``per_tier``.
+    """All metrics of ``trace``, or of its requests in one ``phase``, as one flat row plus ``per_tier``,
+    whose tiers stand in their order of urgency.
 
     ``admission`` says how estimates are scored; by default the one that the trace's header describes. ``scored`` masks
     the requests whose estimates count. Raises ``TraceError`` if the trace has no such phase.
@@ -322,12 +324,11 @@ def summary(
         "preemptions": int(np.nansum(offered["preemptions"])),
     }
     tiers, seconds = offered["tier"], e2e(rows)
-    own = {tier: tiers == tier for tier in TIER_NAMES}
+    own = {tier: tiers == tier for tier in by_urgency(set(tiers), trace.header.tiers)}
     row["per_tier"] = {
         tier: {"requests": int(mine.sum()), **_latencies("e2e", seconds[mine[done]]), "finished": int(mine[done].sum()),
                "p99_flagged": int(mine[done].sum()) < FEWEST_FOR_P99}
         for tier, mine in own.items()
-        if mine.any()
     }  # fmt: skip
     return row
 
@@ -336,9 +337,8 @@ def nobody_finished(trace: Trace) -> str:
     """Why nobody in ``trace`` finished, as a sentence: what became of the requests, and what the engine said of one.
 
     >>> from driftsim.trace.trace import read
-    >>> rows = read("traces/smollm2-cpu-drift")
-    >>> lost = rows.requests.head(2).assign(finish_reason="rejected", error="has no room")
-    >>> nobody_finished(Trace(rows.header, lost))
+    >>> run = read("traces/smollm2-cpu-drift")
+    >>> nobody_finished(Trace(run.header, run.requests.head(2).assign(finish_reason="rejected", error="has no room")))
     'none of 2 requests finished: 2 rejected (the first: has no room)'
     """
     rows = trace.requests

@@ -10,7 +10,6 @@ import types
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
-from enum import StrEnum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -117,8 +116,8 @@ def kind_of(annotation: Any) -> str:
         return "list of tables" if below == "table" else f"list of {below}"
     if origin is dict or (isinstance(annotation, type) and issubclass(annotation, Record)):
         return "table"
-    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
-        return " or ".join(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, str):
+        return "text"
     return PLAIN.get(annotation, getattr(annotation, "__name__", "any"))
 
 

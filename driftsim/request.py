@@ -3,28 +3,90 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from driftsim.errors import InputError
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
+
+_MADE: dict[tuple[str, int | None], Tier] = {}
 
 
-class Tier(StrEnum):
-    """Service tier of a request, most urgent first.
+class Tier(str):
+    """Service tier of a request: its name, which may be any, and its ``rank`` in the order of urgency, from 1.
 
-    >>> [(tier.value, tier.rank) for tier in Tier]
-    [('premium', 1), ('standard', 2), ('batch', 3)]
+    The three published tiers have their published ranks. Any other has the rank that it is given; without one, reading
+    ``rank`` raises ``InputError``. ``priority`` is the rank, or 0 where there is none: the number that an engine gets.
+    Two tiers are equal if their names are; equal names and ranks are one object.
+
+    >>> [(tier, tier.rank) for tier in (Tier.PREMIUM, Tier("standard"), Tier("batch"), Tier("gold", 1))]
+    [('premium', 1), ('standard', 2), ('batch', 3), ('gold', 1)]
+    >>> Tier("gold").rank
+    Traceback (most recent call last):
+    driftsim.errors.InputError: the tier 'gold' has no place in an order; name all tiers, the most urgent first: \
+--tiers gold,..., or tiers = [...]
     """
 
-    PREMIUM = "premium"
-    STANDARD = "standard"
-    BATCH = "batch"
+    __slots__ = ("priority", "rank")
+    PREMIUM: ClassVar[Tier]
+    STANDARD: ClassVar[Tier]
+    BATCH: ClassVar[Tier]
+    priority: int
+    rank: int
+
+    def __new__(cls, name: str, rank: int | None = None) -> Tier:
+        """The tier ``name``. Raises ``InputError`` for an empty or unprintable one."""
+        name = str(name)
+        rank = _PUBLISHED.get(name) if rank is None else rank
+        if (name, rank) not in _MADE:
+            if not is_tier_name(name):
+                raise InputError(f"a tier's name must be printable and not empty, got {name!r:.80}")
+            made = super().__new__(cls, name)
+            made.priority = rank or 0
+            if rank is not None:
+                made.rank = rank
+            _MADE[name, rank] = made
+        return _MADE[name, rank]
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "rank":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise InputError(
+            f"the tier {str(self)!r} has no place in an order; name all tiers, the most urgent first: "
+            f"--tiers {self},..., or tiers = [...]"
+        )
 
     @property
-    def rank(self) -> int:
-        """1 for premium, 2 for standard, 3 for batch: DriftSched's priority bases."""
-        return TIER_RANK[self]
+    def value(self) -> str:
+        """The name as a plain string."""
+        return str(self)
+
+    def __reduce__(self) -> tuple[type[Tier], tuple[str, int | None]]:
+        return Tier, (str(self), self.priority or None)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(
+            cls, core_schema.str_schema(), serialization=core_schema.plain_serializer_function_ser_schema(str)
+        )
 
 
-TIERS: tuple[Tier, ...] = tuple(Tier)
-TIER_RANK: dict[Tier, int] = {tier: rank for rank, tier in enumerate(TIERS, start=1)}
+def is_tier_name(name: str) -> bool:
+    """Whether a tier may be called so: any text that is printable and not empty.
+
+    >>> is_tier_name("Großkunden, Wien"), is_tier_name(""), is_tier_name("a\\nb")
+    (True, False, False)
+    """
+    return name != "" and name.isprintable()
+
+
+_PUBLISHED = {"premium": 1, "standard": 2, "batch": 3}  # DriftSched's priority bases
+TIERS: tuple[Tier, ...] = tuple(map(Tier, _PUBLISHED))  # the published three, most urgent first
+Tier.PREMIUM, Tier.STANDARD, Tier.BATCH = TIERS
 
 
 # Not frozen: a run builds one for each request, and a frozen one takes several times as long. Treat it as if it were.

@@ -89,7 +89,7 @@ def dispatcher_us(policy: str, count: int = 20_000) -> float:
     admission = Admission()
     dispatcher = Dispatcher(make_policy(policy), make_estimator("ema", admission, {}), admission, IN_FLIGHT)
     made = workload(count)
-    build, categories = made.requests(), made.categories("predicted_category")
+    build, categories = made.requests(), made.categories(admission)
     inside: deque[Job] = deque()
     began = time.process_time()
     for row in range(count):

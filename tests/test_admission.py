@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from driftsim.errors import InputError
-from driftsim.request import Job, Request, Tier
+from driftsim.request import TIERS, Job, Request, Tier
 from driftsim.scheduling.accounting import Accounting, count_words, token_counter
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.classify import label, predict_category, strip_label
@@ -76,7 +76,7 @@ def test_each_trap_is_a_switch() -> None:
     premium = request(tier=Tier.PREMIUM, max_tokens=70, prompt_tokens=0)
     assert Admission().estimate(premium, "short_qa", 1.0) == 76  # 64 x 1.2 = 76.8, above what any output can be
     assert Admission(clamp_at_max_tokens=True).estimate(premium, "short_qa", 1.0) == 70
-    assert Admission(safety=dict.fromkeys(Tier, 1.0)).estimate(premium, "short_qa", 1.0) == 64
+    assert Admission(safety=dict.fromkeys(TIERS, 1.0)).estimate(premium, "short_qa", 1.0) == 64
     assert Admission(base="caps").estimate(premium, "report", 1.0) == 84  # 70 x 1.2
 
 
@@ -150,7 +150,7 @@ def test_only_an_oracle_is_given_the_truth() -> None:
         {"clip_low": 4.0},
         {"base_table": {"summary": 3.0}},
         {"base_table": {"short_qa": -1.0}},
-        {"safety": {"premium": 1.0}},
+        {"safety": {"premium": 0.0}},
         {"words_per_token": 0.7},
         {"accounting": "bytes"},
         {"typo": 1},

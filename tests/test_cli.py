@@ -139,9 +139,9 @@ def test_a_missing_or_broken_trace_gets_one_line_and_exit_2(trace: Path, tmp_pat
     copy = tmp_path / "copy"
     shutil.copytree(trace, copy)
     table = pd.read_parquet(copy / "requests.parquet")
-    table.loc[3, "tier"] = "gold"
+    table.loc[3, "tier"] = "go\nld"
     table.to_parquet(copy / "requests.parquet")
-    for folder, message in ((tmp_path / "absent", "no such trace folder"), (copy, "tier is 'gold'")):
+    for folder, message in ((tmp_path / "absent", "no such trace folder"), (copy, r"tier is 'go\nld'")):
         run = driftsim("compare", folder)
         assert run.returncode == 2
         assert message in run.stderr

@@ -15,7 +15,6 @@ from driftsim.comparison.comparison import (
     ComparisonPlan,
     Setting,
     compare,
-    fit_base,
     measured_by_phase,
     runs_of,
     settings_of,
@@ -25,6 +24,7 @@ from driftsim.errors import TraceError
 from driftsim.latency.profile import Profile
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.policies import POLICIES
+from driftsim.simulation.bases import fit_base
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.trace import Trace

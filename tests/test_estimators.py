@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftsim.request import Job, Request, Tier
+from driftsim.request import TIERS, Job, Request, Tier
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.classify import CATEGORIES
 from driftsim.scheduling.estimators import Ema, Pooled, Ratios, Recent
@@ -30,7 +30,7 @@ def taught(lengths: list[int], *, cap: int = 512, censored: bool = False, tenant
 
 def test_ratios_begin_with_the_base_and_the_prompt_but_without_a_margin() -> None:
     # 256 x (1 + 100 / 1000) = 281.6, whatever the tier
-    for tier in Tier:
+    for tier in TIERS:
         assert Ratios(Admission()).length(request(tier=tier), "summary") == pytest.approx(281.6)
 
 
@@ -127,9 +127,7 @@ def test_without_cuts_the_median_is_the_lower_one_of_the_latest(values: list[flo
     assert seen.median(1.0) == pytest.approx(np.quantile(kept, 0.5, method="inverted_cdf"))
 
 
-@given(
-    st.integers(1, 2000), st.integers(1, 2000), st.floats(0.25, 3.0), st.floats(0.25, 3.0), st.sampled_from(list(Tier))
-)
+@given(st.integers(1, 2000), st.integers(1, 2000), st.floats(0.25, 3.0), st.floats(0.25, 3.0), st.sampled_from(TIERS))
 def test_one_bias_cannot_reorder_within_category_and_tier(
     one: int, other: int, bias: float, later: float, tier: Tier
 ) -> None:

@@ -355,7 +355,7 @@ def test_capacity_is_slots_over_service() -> None:
         ({"tenants": [{"name": "a"}, {"name": "a"}]}, "tenant 'a' is there twice"),
         ({"tenants": [{"name": "a", "rate": 1.0}]}, "tenant 'a' and the workload both have arrivals"),
         ({"kind": None, "rate": None, "tenants": [{"name": "a", "rate": 1.0}, {"name": "b"}]}, "no arrivals"),
-        ({"tenants": [{"name": "a", "tier": "gold"}]}, "tenants.0.tier: Input should be 'premium'"),
+        ({"tenants": [{"name": "a", "tier": ""}]}, "tenants.0.tier: a tier's name must be printable and not empty"),
     ],
 )
 def test_a_workload_that_makes_no_sense_is_refused(changes: dict[str, Any], what: str) -> None:

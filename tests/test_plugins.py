@@ -61,6 +61,13 @@ class Scans:
         return len(self.jobs)
 
 
+class Overfull(Longest):
+    """Planted: gives jobs of tiers that are full."""
+
+    def pop_below(self, now, full):
+        return self.pop(now)
+
+
 class Shared(Fifty):
     """Planted: what one instance learns, all know."""
 
@@ -175,6 +182,7 @@ def test_our_estimators_keep_the_laws(name: str) -> None:
         ("Scans", {"every request leaves exactly once", "pop gives each job once, IndexError when empty",
                    "a decision costs no scan of the queue"}),
         ("Random", {"the same run gives the same trace", "the future cannot change the past"}),
+        ("Overfull", {"pop gives each job once, IndexError when empty"}),
         ("Shared", {"the same run gives the same trace", "two estimators share no state"}),
         ("Longest", set()),
         ("Fifty", set()),

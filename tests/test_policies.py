@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -104,6 +105,23 @@ def test_a_decision_costs_no_scan_of_the_queue(name: str) -> None:
         start = time.process_time()
         for _ in range(1000):
             queue.push(queue.pop(1.0), 1.0)
+        return time.process_time() - start
+
+    small, large = (min(seconds_per_pop(count) for _ in range(3)) for count in (1_000, 64_000))
+    assert large < 8 * small  # a scan would cost 64 times as much
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_passing_over_a_full_tier_costs_no_scan_of_the_queue(name: str) -> None:
+    def seconds_per_pop(count: int) -> float:
+        queue: Any = make_policy(name)
+        for row in range(count):
+            queue.push(job(str(row), (P, P, P, B)[row % 4], float(row), (row * 7919) % 997), float(row))
+        for full in ({P}, {B}):  # whoever is in front steps aside, once
+            queue.push(queue.pop_below(1.0, full), 1.0)
+        start = time.process_time()
+        for row in range(1000):
+            queue.push(queue.pop_below(1.0, {P} if row % 2 else {B}), 1.0)
         return time.process_time() - start
 
     small, large = (min(seconds_per_pop(count) for _ in range(3)) for count in (1_000, 64_000))

@@ -64,7 +64,7 @@ def test_keys_that_mean_nothing_are_named(tmp_path: Path) -> None:
         ("{", "line 2 is not JSON"),
         ({"text": "a"}, "line 2: prompt"),
         ({"prompt": ""}, "line 2: prompt"),
-        ({"prompt": "a", "tier": "gold"}, "line 2: tier"),
+        ({"prompt": "a", "tier": ""}, "line 2: tier"),
         ({"prompt": "a", "max_tokens": 0}, "line 2: max_tokens"),
         ({"turns": []}, "line 2: turns"),
         ([1], "line 2"),

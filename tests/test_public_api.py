@@ -137,7 +137,7 @@ def test_a_wrong_kind_of_argument_is_named() -> None:
         (lambda: ds.validate(sample := ds.sample(), profile=sample), "a profile or the file of one"),  # type: ignore[arg-type]
         (lambda: ds.compare(ds.sample(), engine="batch"), "unknown engine 'batch'"),  # type: ignore[arg-type]
         (lambda: ds.compare(ds.sample(), policies=["lifo"]), "unknown policy 'lifo'"),
-        (lambda: ds.compare(ds.sample(), policies=None), "a name or a class, not None"),  # type: ignore[arg-type]
+        (lambda: ds.compare(ds.sample(), policies=[None]), "a name or a class, not None"),  # type: ignore[list-item]
         (lambda: ds.simulate(ds.sample(), policy=3), "a name or a class, not 3"),  # type: ignore[arg-type]
         (lambda: ds.simulate(ds.sample(), seed="2"), "seed must be a whole number, got '2'"),  # type: ignore[arg-type]
         (lambda: ds.simulate(ds.sample(), max_in_flight=2.5), "max_in_flight must be a whole"),  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "driftsim"
 STOREYS = [
     {"errors", "statistics", "version"},
     {"request", "records", "files", "formatting", "figures", "workers"},
+    {"tiers"},
     {"trace", "scheduling"},
     {"workloads", "latency", "metrics"},
     {"glossary", "formats"},
@@ -31,6 +32,7 @@ STOREYS = [
     {"calibration"},
     {"comparison", "validation", "sweeps"},
     {"inputs", "reference"},
+    {"profiles"},
     {"api"},
     {"cli"},
 ]

@@ -108,7 +108,8 @@ def test_a_block_that_raises_leaves_the_old_folder(tmp_path: Path) -> None:
 WRONG_ROWS: list[tuple[dict[str, Any], str]] = [
     ({"request_id": ["r0", "r0", "r2"]}, "row 1, request 'r0': request_id is 'r0': a duplicate id"),
     ({"request_id": ["r0", None, "r2"]}, "row 1: request_id is empty"),
-    ({"tier": ["standard", "gold", "batch"]}, "tier is 'gold': an unknown tier, not one of premium, standard, batch"),
+    ({"tier": ["standard", "", "batch"]}, "row 1, request 'r1': tier is '': no tier, whose name can be printed"),
+    ({"tier": ["gold", "standard", "a\nb"]}, r"row 2, request 'r2': tier is 'a\nb': no tier"),
     ({"arrival_s": [0.0, np.nan, 0.2]}, "row 1: arrival_s is empty"),
     ({"arrival_s": [-1.0, 0.1, 0.2]}, "row 0, request 'r0': arrival_s is -1.0: times are finite and not negative"),
     ({"finish_s": [0.05, np.inf, 0.29]}, "finish_s is inf"),

@@ -71,6 +71,9 @@ def capture(
     max_in_flight: Annotated[
         int | None, typer.Option(min=1, help="Requests inside the engine [default: its slots].")
     ] = None,
+    tiers: Annotated[
+        str | None, typer.Option(help="Most urgent first: name[:weight[:safety]],... [default: those published].")
+    ] = None,
     temperature: Annotated[float, typer.Option(min=0, help="Of sampling.")] = 0.7,
     seed: Annotated[int, typer.Option(min=0, help="Of arrivals, prompts, tiers and the engine.")] = 0,
     max_num_seqs: Annotated[int | None, typer.Option(min=1, help="Requests in one batch.")] = None,
@@ -147,6 +150,7 @@ def capture(
             admission=Admission(accounting=accounting),
             repeats=repeats,
             max_in_flight=max_in_flight,
+            tiers=tiers or (),
             force_lengths=force_lengths,
             seed=seed,
             begun=begun,

@@ -9,7 +9,7 @@ import typer
 
 from driftsim.cli.arrivals import Arrivals, ArrivalSetting, Cv, MaxOutstanding, Rate, Think, Users, process_of
 from driftsim.cli.effects import print_effects
-from driftsim.cli.options import AsJson, names, others, refuse
+from driftsim.cli.options import AsJson, names, others, refuse, was_given
 from driftsim.cli.terminal import progress, wide_console
 from driftsim.errors import InputError, RunError
 from driftsim.scheduling.names import Base, Estimates, Feedback, Label, Unit
@@ -58,6 +58,10 @@ def compare(
     max_in_flight: Annotated[
         int | None, typer.Option(min=1, help="Jobs inside the engine [default: its slots].")
     ] = None,
+    tiers: Annotated[
+        str | None,
+        typer.Option(help="Most urgent first: name[:weight[:safety]],... [default: the trace's own, else published]."),
+    ] = None,
     engine: Annotated[
         EngineName, typer.Option(help="Continuous batching, or DriftSched's worker: one batch of 32 at a time.")
     ] = "continuous",
@@ -80,6 +84,7 @@ def compare(
 ) -> None:
     """Replay a trace under each scheduler, with and without bias correction, and show what each does."""
     from driftsim.scheduling.admission import DRIFTSCHED_SAFETY, Admission
+    from driftsim.tiers import tier_rules
 
     if measured:
         kept = ("traces", "measured", "as_json")
@@ -90,6 +95,9 @@ def compare(
         raise InputError(f"one trace is replayed at a time, got {len(traces)}; driftsim effects compares captured runs")
     if base != "fit":
         refuse(context, f"--base is {base}; only --base fit is fitted", "base_fit_n")
+    rules = tier_rules(tiers or ())
+    if not safety and any(rule.safety is not None for rule in rules):
+        raise InputError("--no-safety switches every factor off, and --tiers gives some; drop one of the two")
     admission = Admission.of(
         {
             "accounting": accounting,
@@ -125,7 +133,7 @@ def compare(
     with progress("replaying") as reporter:
         result = api.compare(
             traces[0] if mapping is None else import_trace(traces[0], mapping=mapping),
-            policies=names(policies),
+            policies=names(policies) if was_given(context, "policies") else None,
             estimators=names(estimators),
             profile=profile,
             admission=admission,
@@ -134,6 +142,7 @@ def compare(
             rate_scale=rate_scale,
             arrivals=process,
             max_in_flight=max_in_flight,
+            tiers=rules,
             engine=engine,
             settings={name: value for name, value in settings.items() if value is not None},
             refill_lag=refill_lag,

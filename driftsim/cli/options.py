@@ -21,10 +21,15 @@ def refuse(context: typer.Context, why: str, *parameters: str) -> None:
     ``why`` says what makes it do nothing.
     """
     for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if parameter.name in parameters and source is not None and source.name != "DEFAULT":
+        if parameter.name in parameters and was_given(context, parameter.name or ""):
             name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.opts[0].upper()
             raise InputError(f"{name} does nothing here: {why}; drop it")
+
+
+def was_given(context: typer.Context, parameter: str) -> bool:
+    """Whether the user gave ``parameter``, be it with the value that is its default."""
+    source = context.get_parameter_source(parameter)
+    return source is not None and source.name != "DEFAULT"
 
 
 def others(context: typer.Context, *kept: str) -> list[str]:

@@ -28,7 +28,7 @@ def simulate(
     trace, spec, warnings = api.simulate_scenario(scenario)
     values = summary(trace, spec.admission, phase=spec.phase)
     trace.write(out, overwrite=overwrite)
-    for warning in (*trace.header.notes, *warnings):
+    for warning in warnings:
         typer.echo(f"Warning: {warning}.", err=True)
     if as_json:
         typer.echo(dumps(without_nan(values)))

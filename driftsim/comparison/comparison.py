@@ -13,21 +13,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
+from driftsim.comparison import sameness
 from driftsim.comparison.checks import Check
-from driftsim.errors import InputError, TraceError, check_whole
+from driftsim.errors import InputError, check_whole
 from driftsim.latency.profile import Profile
 from driftsim.metrics import LATENCIES, PERCENTILES, summary
-from driftsim.scheduling.admission import Admission, check_admission
-from driftsim.scheduling.classify import known_category
+from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import make_estimator
 from driftsim.scheduling.plugins import give_class, given_classes
-from driftsim.scheduling.policies import POLICIES, STOCK, make_policy
-from driftsim.simulation.run import observed_lengths, simulate
+from driftsim.scheduling.policies import POLICIES, STOCK, check_order, goes_by_tier, make_policy
+from driftsim.simulation.observed import observed_lengths
+from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.statistics import Interval, replicated
-from driftsim.trace.schema import FINISHED
+from driftsim.tiers import TierRule, no_order, rules_in_force, tier_rules
 from driftsim.trace.trace import Trace
 from driftsim.workers import map_shared, processes, shared
 from driftsim.workloads.arrivals import arriving
@@ -54,7 +54,7 @@ BASELINE = Setting("fifo", "static")
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonPlan:
-    """What to compare, and how often."""
+    """What to compare, and how often. ``left_out``: sentences about what was not asked for by name and cannot run."""
 
     profile: Profile
     admission: Admission = field(default_factory=Admission)
@@ -63,14 +63,17 @@ class ComparisonPlan:
     phase: str = "all"
     replications: int = 20
     max_in_flight: int | None = None
+    tiers: tuple[TierRule, ...] = ()
     refill_lag: bool = True
     barrier: Barrier | None = None
     arrivals: Process | None = None  # other arrivals than the workload's
     seed: int = 0
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("replications", "seed"):
             check_whole(name, getattr(self, name))
+        object.__setattr__(self, "tiers", tier_rules(self.tiers))  # frozen for everybody else
         if self.replications < 1:
             raise InputError(f"replications must be at least 1, got {self.replications}")
         if self.seed < 0:
@@ -91,6 +94,7 @@ class ComparisonPlan:
             estimator=setting.estimator,
             admission=self.admission,
             max_in_flight=self.max_in_flight,
+            tiers=self.tiers,
             refill_lag=self.refill_lag,
             barrier=self.barrier,
             seed=self.seed,
@@ -105,6 +109,16 @@ def settings_of(policies: Iterable[str], estimators: Iterable[str]) -> tuple[Set
         for policy in dict.fromkeys(policies)
         for estimator in (estimators[:1] if policy == STOCK else estimators)
     )
+
+
+def default_policies(workload: Workload, tiers: Iterable[TierRule], profile: Profile) -> tuple[list[str], list[str]]:
+    """Stock and all of our policies that can run ``workload``, and a sentence about those that cannot."""
+    present = workload.tier_names
+    rules = rules_in_force(tuple(tiers) or workload.tiers, present)
+    by_tier = [] if rules or profile.engine.scheduling_policy == "priority" else list(filter(goes_by_tier, POLICIES))
+    kept = [policy for policy in (STOCK, *POLICIES) if policy not in by_tier]
+    who = f"{', '.join(by_tier[:-1])} and {by_tier[-1]} are left out: they order" if by_tier else ""
+    return kept, [no_order(present, who)] if by_tier else []
 
 
 DEFAULT_SETTINGS = settings_of((STOCK, *POLICIES), ("static", "ema"))
@@ -122,6 +136,7 @@ class Comparison:
     measured: dict[str, dict[str, Any]] | None = None
     checks: tuple[Check, ...] = ()  # others: on a part that was held out, or with a profile of other runs
     mismatches: tuple[str, ...] = ()  # why the profile may not be of this trace
+    same: dict[Setting, str] = field(default_factory=dict)  # why a setting cannot differ from FIFO, see ``sameness``
 
     @property
     def recorded(self) -> dict[str, Any]:
@@ -167,6 +182,8 @@ class Comparison:
             "phase": self.plan.phase,
             "seed": self.plan.seed,
         }
+        if self.same.get(setting):
+            row["same_as_fifo"] = sameness.explained(self.same[setting])
         per_tier = recorded.pop("per_tier")
         for name, value in recorded.items():
             row[name] = value
@@ -197,10 +214,12 @@ class Comparison:
 def measured_by_phase(trace: Trace, plan: ComparisonPlan) -> dict[str, dict[str, Any]] | None:
     """What ``trace`` itself measured, overall and by phase; None unless FIFO/static of ``plan`` simulates that run.
 
-    That takes a captured FIFO run with the same limit in flight, the refill lag on and no barrier.
+    That takes a captured FIFO run with the same limits in flight, the refill lag on and no barrier.
     """
     header = trace.header
-    same_limit = header.max_in_flight == plan.scenario(BASELINE).limit
+    simulated = plan.scenario(BASELINE)
+    same_limit = header.max_in_flight == simulated.limit
+    same_limit &= simulated.tier_limits(plan.tiers) == simulated.tier_limits(header.tiers)
     if (
         plan.barrier is not None
         or header.kind != "captured"
@@ -241,7 +260,8 @@ def compare(
                 done.append(result)
                 progress(len(done) * len(run.settings), total)
     summaries = {setting: [result.summaries[setting] for result in done] for setting in run.settings}
-    return Comparison(plan, workload, summaries, done[0].traces, measured)
+    same = {setting: sameness.lasting([result.same[setting] for result in done]) for setting in run.settings}
+    return Comparison(plan, workload, summaries, done[0].traces, measured, same=same)
 
 
 def runs_of(plan: ComparisonPlan) -> int:
@@ -249,54 +269,19 @@ def runs_of(plan: ComparisonPlan) -> int:
     return plan.replications * (len(plan.settings) + (BASELINE not in plan.settings))
 
 
-def fitted_admission(admission: Admission | None, recorded: Trace | None) -> tuple[Admission, frozenset[int]]:
-    """``admission`` with its base table fitted where it asks for that, and the rows that the fit used up.
-
-    Raises ``InputError`` where there is no recorded run to fit it to, and as ``fit_base`` does.
-    """
-    if admission is None:
-        return Admission(), frozenset()
-    check_admission(admission)
-    if admission.base != "fit":
-        return admission, frozenset()
-    if recorded is None:
-        raise InputError("base 'fit' is fitted to a recorded trace; give base_table with another base")
-    return fit_base(recorded, admission)
-
-
-def fit_base(trace: Trace, admission: Admission) -> tuple[Admission, frozenset[int]]:
-    """``admission`` with the base table fitted to ``trace``, and the rows that the fit used up.
-
-    Per predicted category, the mean observed length of the first ``base_fit_n`` to finish as recorded. A category that
-    never occurs keeps DriftSched's value. Raises ``TraceError`` where a category has fewer.
-    """
-    rows = trace.requests[trace.requests["finish_reason"].isin(FINISHED)].sort_values("finish_s", kind="stable")
-    lengths = pd.Series(admission.unit.lengths(rows["output_tokens"], rows["output_words"]), index=rows.index)
-    if lengths.isna().any():
-        raise TraceError("whitespace accounting needs output_words, which some rows lack; give --words-per-token")
-    table, used = dict(admission.base_table), list[int]()
-    for category, indices in rows.groupby(rows[admission.category_column].map(known_category)).groups.items():
-        first = indices[: admission.base_fit_n]
-        if len(first) < admission.base_fit_n:
-            raise TraceError(
-                f"base 'fit' needs {admission.base_fit_n} finished requests per category, {category!r} has "
-                f"{len(first)}; lower --base-fit-n or choose another --base"
-            )
-        table[str(category)] = float(lengths[first].mean())
-        used.extend(int(row) for row in first)
-    return admission.changed(base_table=table), frozenset(used)
-
-
 class _Replication(NamedTuple):
     summaries: dict[Setting, dict[str, Any]]
     traces: dict[Setting, Trace]  # of replication 0 alone
+    same: dict[Setting, list[str]]
 
 
 def check_plan(plan: ComparisonPlan, workload: Workload) -> None:
     """Raise ``InputError`` for what no run could accept: an unknown policy, estimator or phase, words it lacks."""
     observed_lengths(workload, plan.admission.unit)
+    rules = rules_in_force(plan.tiers or workload.tiers, workload.tier_names)
     for setting in plan.settings:
-        make_policy(setting.policy)
+        check_order(setting.policy, rules, workload.tier_names, plan.profile.engine.scheduling_policy)
+        make_policy(setting.policy, rules)
         make_estimator(setting.estimator, plan.admission, {})
     phases = [phase.name for phase in workload.info.phases] if plan.arrivals is None else [plan.arrivals.kind]
     if plan.phase not in ("all", *phases):
@@ -319,10 +304,12 @@ def _replicate(inputs: _Inputs, number: int) -> _Replication:
     if plan.arrivals is not None:
         drawn = arriving(drawn, plan.arrivals, plan.seed + number)
     scored = ~drawn.table["source"].isin(plan.excluded).to_numpy()
-    summaries, traces = {}, {}
+    summaries, traces, same = {}, {}, {}
+    fifo = simulate(plan.scenario(BASELINE), drawn)
     for setting in plan.settings:
-        trace = simulate(plan.scenario(setting), drawn)
+        trace = fifo if setting == BASELINE else simulate(plan.scenario(setting), drawn)
         summaries[setting] = summary(trace, plan.admission, phase=plan.phase, scored=scored)
+        same[setting] = sameness.reasons(*setting, plan.admission, trace, fifo)
         if number == 0:
             traces[setting] = trace
-    return _Replication(summaries, traces)
+    return _Replication(summaries, traces, same)

@@ -16,9 +16,11 @@ from driftsim.comparison.comparison import Comparison, Setting
 from driftsim.figures import COLOURS, LINES, STYLE, key, legend, panels, plain_log_axis
 from driftsim.metrics import queue_depth
 from driftsim.scheduling.classify import CATEGORIES
-from driftsim.trace.schema import FINISHED, TIER_NAMES
+from driftsim.tiers import by_urgency
+from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
 
+SHAPES = "osD^vPX"  # of points, by category
 MARKS = {"p50": ("o", "median"), "mean": ("s", "mean"), "p99": (">", "P99")}
 
 
@@ -64,7 +66,7 @@ def e2e_by_scheduler(comparison: Comparison) -> Figure:
 def bias_over_requests(comparison: Comparison) -> Figure:
     """The bias that each request was admitted with, by predicted category and policy, in order of arrival."""
     learning = [s for s in comparison.plan.settings if s.estimator not in ("static", "oracle")]
-    categories = [name for name in CATEGORIES if (_admitted(comparison) == name).any()]
+    categories = _categories(comparison)
     figure, axes = panels(1, max(1, len(categories)), height=2.3, sharey=True)
     for panel, category in zip(axes, categories, strict=False):
         for setting in learning:
@@ -97,7 +99,7 @@ def estimated_against_observed(comparison: Comparison) -> Figure:
     figure, axes = panels(1, len(estimators), height=3.2, sharey=True, sharex=True)
     unit = comparison.plan.admission.unit
     word = "tokens" if unit.unit == "tokenizer" else "words"
-    shown = [name for name in CATEGORIES if (_admitted(comparison) == name).any()]
+    shown = _categories(comparison)
     for panel, estimator in zip(axes, estimators, strict=True):
         trace = comparison.traces[first[estimator]]
         done = trace.requests["finish_reason"].isin(FINISHED).to_numpy() & _scored(comparison)
@@ -106,7 +108,7 @@ def estimated_against_observed(comparison: Comparison) -> Figure:
         for place, category in enumerate(shown):
             own = (categories == category).to_numpy()
             panel.plot(
-                observed[own], rows["estimate"].to_numpy(dtype=float)[own], "osD^v"[place],
+                observed[own], rows["estimate"].to_numpy(dtype=float)[own], SHAPES[place],
                 color=COLOURS[place], markersize=3, alpha=0.55, markeredgewidth=0,
             )  # fmt: skip
         panel.set_xscale("log")
@@ -118,7 +120,7 @@ def estimated_against_observed(comparison: Comparison) -> Figure:
         panel.set_title(f"{first[estimator]}: MAE {error:.0f} {word}")
         panel.set_xlabel(f"observed output ({word})")
     axes[0].set_ylabel(f"estimated output ({word})")
-    legend(figure, [key("osD^v"[place], name, COLOURS[place]) for place, name in enumerate(shown)])
+    legend(figure, [key(SHAPES[place], name, COLOURS[place]) for place, name in enumerate(shown)])
     return figure
 
 
@@ -151,20 +153,26 @@ def queue_depth_by_tenant(comparison: Comparison) -> Figure:
 
 
 def _tenants(trace: Trace, most: int = 7) -> list[str]:
-    """The tenants with most requests, premium first where tenants are tiers."""
+    """The tenants with most requests, those of the most urgent tier first."""
     counts = trace.requests["tenant"].value_counts(sort=False)
     tiers = trace.requests.groupby("tenant")["tier"].first()
-    order = {tier: place for place, tier in enumerate(TIER_NAMES)}
+    order = {tier: place for place, tier in enumerate(by_urgency(set(tiers), trace.header.tiers))}
     largest = sorted(counts.index, key=lambda name: (-counts[name], name))[:most]
     return sorted(largest, key=lambda name: (order[tiers[name]], name))
 
 
 def _admitted(comparison: Comparison) -> pd.Series:
-    """The category that admission saw, of each request of the recorded workload; others count as short_qa."""
-    seen = comparison.plan.admission.label == "seen"
-    column = "predicted_category" if seen else "predicted_category_unlabelled"
-    requests = comparison.traces[comparison.plan.settings[0]].requests
-    return requests[column].where(requests[column].isin(CATEGORIES), CATEGORIES[0])
+    """The category that admission saw, of each request of the recorded workload."""
+    seen = comparison.workload.categories(comparison.plan.admission)
+    return pd.Series(seen, index=comparison.traces[comparison.plan.settings[0]].requests.index, dtype=object)
+
+
+def _categories(comparison: Comparison) -> list[str]:
+    """The categories with most requests, the classifier's four first."""
+    counts = _admitted(comparison).value_counts(sort=False)
+    order = {name: place for place, name in enumerate(CATEGORIES)}
+    largest = sorted(counts.index, key=lambda name: (-counts[name], name))[: len(SHAPES)]
+    return sorted(largest, key=lambda name: (order.get(name, len(order)), -counts[name], name))
 
 
 def _scored(comparison: Comparison) -> np.ndarray:

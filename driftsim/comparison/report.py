@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from driftsim.comparison.comparison import BASELINE, Comparison, ComparisonPlan, Setting
+from driftsim.comparison.sameness import MEANINGS, explained
 from driftsim.comparison.verdict import answer, warnings
 from driftsim.formatting import dumps, give_or_take, without_nan
 from driftsim.trace.trace import Trace
@@ -84,7 +85,8 @@ def table(comparison: Comparison, brief: bool = False) -> tuple[list[tuple[str, 
             cells.append(_cell(comparison, setting, column, best[column.metric]))
             if column.metric == "e2e_mean_s":
                 versus = comparison.change(setting, BASELINE, "e2e_mean_s")
-                cells.append(Cell("" if setting == BASELINE else give_or_take(versus)))
+                same = comparison.same.get(setting) or give_or_take(versus)
+                cells.append(Cell("" if setting == BASELINE else same))
         rows.append(cells)
     headings = [("policy", ""), ("estimator", "")]
     for column in shown:
@@ -107,13 +109,16 @@ def _cell(
 
 
 def legend(comparison: Comparison) -> list[str]:
-    """What marks and intervals mean."""
+    """What marks, intervals and words in place of a change mean."""
+    found = {comparison.same.get(setting, "") for setting in comparison.plan.settings}
+    same = [f"instead of a change, {explained(reason)}" for reason in MEANINGS if reason in found]
     count = comparison.plan.replications
     if count < 3:
-        return ["* best of its column; no intervals, which need 3 replications or more"]
+        return ["* best of its column; no intervals, which need 3 replications or more", *same]
     return [
         "* best of its column; ~ cannot be told from it (95 % interval of the paired difference includes 0)",
         f"± 95 % over {count} replications of the workload; it does not cover the error of the latency model",
+        *same,
     ]
 
 
@@ -154,6 +159,7 @@ def provenance(plan: ComparisonPlan) -> dict[str, Any]:
         "kv_blocks": engine.kv_blocks,
         "refill_lag": plan.refill_lag,
         **({} if plan.arrivals is None else {"arrivals": plan.arrivals.model_dump(exclude_defaults=True)}),
+        **({"tiers": [rule.model_dump(exclude_defaults=True) for rule in plan.tiers]} if plan.tiers else {}),
     }
 
 

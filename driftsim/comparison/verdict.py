@@ -28,7 +28,7 @@ def answer(comparison: Comparison) -> list[str]:
 def warnings(comparison: Comparison) -> list[str]:
     """What a reader must know before trusting the numbers."""
     plan, recorded = comparison.plan, comparison.recorded
-    sentences = [*comparison.workload.notes, *comparison.mismatches]
+    sentences = [*plan.left_out, *comparison.workload.notes, *comparison.mismatches]
     if recorded["p99_flagged"]:
         sentences.append(f"P99 rests on {recorded['finished']} finished, fewer than {FEWEST_FOR_P99}")
     version = plan.profile.engine.version
@@ -44,7 +44,7 @@ def warnings(comparison: Comparison) -> list[str]:
         most = max(comparison.summaries[setting][0][count] for setting in plan.settings)
         if most:
             sentences.append(f"{most} of {recorded['requests']} requests {what}; latencies are of the others")
-    unknown = comparison.workload.unknown_categories(plan.admission.category_column)
+    unknown = comparison.workload.unknown_categories(plan.admission)
     if unknown:
         sentences.append(f"{unknown} requests have none of the classifier's categories and count as short_qa")
     if plan.admission.base == "fit":

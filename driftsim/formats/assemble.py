@@ -307,6 +307,7 @@ class _Assembly:
                 name=self.file.name, loop="closed" if loop.kind == "closed" else "open", phases=phases
             ),
             max_in_flight=found.max_in_flight,
+            tiers=found.tiers,
             clocks=f"seconds since the first arrival, as {self.file.name} tells them",
             caveats=tuple(self.caveats),
             notes=(*found.left_out, f"not told, and left empty: {', '.join(empty)}"),

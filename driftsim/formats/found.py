@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from driftsim.errors import InputError
 from driftsim.formats.source import Source
+from driftsim.tiers import TierRules
 from driftsim.trace.loops import Told
 
 
@@ -33,6 +34,7 @@ class Found:
     model: str = "unknown"
     hardware: str = "unknown"
     max_in_flight: int | None = None
+    tiers: TierRules = ()
     told: Told = field(default_factory=Told)
     guessed: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)

@@ -12,6 +12,7 @@ from driftsim.errors import InputError
 from driftsim.formats.found import Found
 from driftsim.formats.source import Source, read_source
 from driftsim.records import Record
+from driftsim.tiers import TierRules
 from driftsim.trace.loops import Told
 from driftsim.trace.schema import LIFE_TIMES, REQUEST_COLUMNS
 
@@ -60,6 +61,9 @@ class Mapping(Record):
         gt=0,
         description="Most requests that were inside the engine at once; none if nothing limited them.",
         json_schema_extra={"unit": "requests"},
+    )
+    tiers: TierRules = Field(
+        default=(), description="Tables of the tiers, the most urgent first, or their names alone."
     )
     users: int | None = Field(
         default=None,
@@ -120,6 +124,7 @@ def read_mapped(file: Path, mapping: Mapping) -> Found:
         model=mapping.model,
         hardware=mapping.hardware,
         max_in_flight=mapping.max_in_flight,
+        tiers=mapping.tiers,
         told=Told(users=mapping.users),
     )
 

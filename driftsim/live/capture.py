@@ -14,6 +14,7 @@ from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import ORACLE, estimator_class
 from driftsim.scheduling.plugins import plugin_name, plugin_names
 from driftsim.scheduling.policies import policy_class
+from driftsim.tiers import AnyTiers, tier_rules
 from driftsim.trace.trace import Trace
 
 
@@ -27,6 +28,7 @@ def capture(
     admission: Admission | None = None,
     repeats: int = 1,
     max_in_flight: int | None = None,
+    tiers: AnyTiers = (),
     force_lengths: bool = False,
     seed: int = 0,
     begun: Callable[[int, CaptureRun, int], None] = lambda number, run, requests: None,
@@ -35,9 +37,10 @@ def capture(
     """Run a workload through a real engine and record it: a folder and a trace for each policy and repeat, in turn.
 
     out: the folder of the trace; of several runs, of their folders ``POLICY-REPEAT``. engine, workload: what to run
-    (default: vLLM in this process, the drift workload). force_lengths: outputs exactly as long as recorded, of a
-    workload that is a replay. begun: called with a run's number, the run and its requests. progress: called as
-    requests end. Runs that are there already are kept; the list ends with the first run that ends badly.
+    (default: vLLM in this process, the drift workload). tiers: as ``compare`` has them. force_lengths: outputs exactly
+    as long as recorded, of a workload that is a replay. begun: called with a run's number, the run and its requests.
+    progress: called as requests end. Runs that are there already are kept; the list ends with the first run that ends
+    badly.
 
     Raises ``InputError`` for what cannot be run, before anything is started, and ``RunError`` if nothing was recorded.
 
@@ -58,6 +61,7 @@ def capture(
             estimator=estimator_name,
             admission=admission or Admission(),
             max_in_flight=max_in_flight,
+            tiers=tier_rules(tiers),
             force_lengths=force_lengths,
             seed=seed,
         )

@@ -22,7 +22,8 @@ from driftsim.live.telemetry import Monitor
 from driftsim.request import Job
 from driftsim.scheduling.dispatcher import Departure, Dispatcher, Dispatching
 from driftsim.scheduling.estimators import make_estimator
-from driftsim.scheduling.policies import make_policy
+from driftsim.scheduling.policies import check_order, make_policy
+from driftsim.tiers import rules_in_force
 from driftsim.trace.builder import RequestRows
 from driftsim.trace.header import Header, Phase, WorkloadInfo
 from driftsim.trace.journal import Journal
@@ -70,15 +71,22 @@ async def record(
     if plan.force_lengths and workload.table["output_tokens"].isna().any():
         raise InputError("lengths can be forced only where they are known: replay a trace")
     limit = plan.limit_of(engine.settings.max_num_seqs)
+    rules = rules_in_force(plan.tiers or workload.tiers, workload.tier_names)
+    check_order(plan.policy, rules, workload.tier_names, engine.settings.scheduling_policy)
+    plan = replace(plan, tiers=plan.tiers or workload.tiers, admission=plan.admission.with_safety(rules))
     dispatcher = Dispatcher(
-        make_policy(plan.policy), make_estimator(plan.estimator, plan.admission, {}), plan.admission, limit
+        make_policy(plan.policy, rules),
+        make_estimator(plan.estimator, plan.admission, {}),
+        plan.admission,
+        limit,
+        plan.tier_limits(rules),
     )
     header = _header(workload, engine, plan, limit)
     journal = Journal(folder, header.changed(ended="recording"), workload.offered)
     has_steps = engine.trace_steps(journal.steps_file)
     monitor = Monitor(engine.own_processes, journal.sample)
     with monitor:
-        run = _Run(workload, engine, dispatcher, plan.force_lengths, journal, progress)
+        run = _Run(workload, engine, dispatcher, plan, journal, progress)
         ended, why = await run.drive_to_an_end()
         if ended == "complete":
             await asyncio.sleep(monitor.interval_s)
@@ -108,7 +116,7 @@ class _Run:
         workload: Workload,
         engine: LiveEngine,
         dispatcher: Dispatcher,
-        force_lengths: bool,
+        plan: CapturePlan,
         journal: Journal,
         progress: Callable[[Progress], None],
     ) -> None:
@@ -118,17 +126,17 @@ class _Run:
         self.journal = journal
         self.progress = progress
         table = workload.table
-        self.lengths = table["output_tokens"].astype(int).tolist() if force_lengths else None
+        self.lengths = table["output_tokens"].astype(int).tolist() if plan.force_lengths else None
         words = table["output_words"].astype("Int64")
         known = zip(words, words.notna(), strict=True)
-        self.words = [int(count) if told else None for count, told in known] if force_lengths else None
+        self.words = [int(count) if told else None for count, told in known] if plan.force_lengths else None
         self.stops = (table["stops"] == True).tolist()  # noqa: E712  # NA is not True
         self.lives = RequestRows(len(workload))
         self.arrived = self.done = self.output_tokens = 0
         self.outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
         engine.on_outcome = self.outcomes.put_nowait
-        self.categories = workload.categories(dispatcher.admission.category_column)
-        self.build = workload.requests()
+        self.categories = workload.categories(dispatcher.admission)
+        self.build = workload.requests(rules_in_force(plan.tiers, workload.tier_names))
         self.arrivals = Arrivals(workload, float)
         self.start = time.monotonic()
         journal.begin(self.start)
@@ -290,6 +298,7 @@ def _header(workload: Workload, engine: LiveEngine, plan: CapturePlan, limit: in
         workload=workload.info,
         admission={"policy": plan.policy, "estimator": plan.estimator, **plan.admission.model_dump(mode="json")},
         max_in_flight=limit,
+        tiers=plan.tiers,
         seed=plan.seed,
         clocks=engine.clocks,
         captured_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -100,6 +100,8 @@ def _kept(run: CaptureRun, workload: Workload) -> Trace:
     ]  # a server may count them its own way
     same = trace.requests[columns].astype(str).equals(workload.offered[columns].astype(str))
     admission = {"policy": run.plan.policy, "estimator": run.plan.estimator}
-    if not same or not admission.items() <= trace.header.admission.items() or trace.header.seed != run.plan.seed:
+    header, tiers = trace.header, run.plan.tiers or workload.tiers
+    same = same and header.tiers == tiers and header.seed == run.plan.seed
+    if not same or not admission.items() <= header.admission.items():
         raise TraceError(f"{run.folder}: holds another trace; choose another folder or remove it")
     return trace

@@ -6,7 +6,7 @@ lives here is a switch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Self
@@ -20,6 +20,7 @@ from driftsim.request import Job, Request, Tier
 from driftsim.scheduling.accounting import Accounting
 from driftsim.scheduling.classify import FALLBACK
 from driftsim.scheduling.names import Base, Estimates, Feedback, Label, Unit
+from driftsim.tiers import TierRule
 
 DRIFTSCHED_BASE: Mapping[str, float] = MappingProxyType(
     {"short_qa": 64.0, "summary": 256.0, "technical": 384.0, "report": 512.0}
@@ -60,12 +61,14 @@ class Admission(Record):
     )
     base_table: dict[str, float] = Field(
         default=dict(DRIFTSCHED_BASE),
-        description="Category = base of its estimate; a category that is not in the table counts as short_qa.",
+        description="Category = base of its estimate, for categories of any name. Those that the trace has and the "
+        "table lacks are fitted to it; where no trace is recorded, they count as short_qa.",
         json_schema_extra=LENGTH,
     )
     safety: dict[Tier, float] = Field(
         default=dict(DRIFTSCHED_SAFETY),
-        description="Tier = factor of its estimates (trap 5); 1 for every tier switches the factor off.",
+        description="Tier = factor of its estimates (trap 5), 1 for a tier that is not there; a `safety` among `tiers` "
+        "replaces it. 1 for every tier switches the factor off.",
     )
     input_scale: float = Field(
         default=1000.0,
@@ -103,8 +106,8 @@ class Admission(Record):
             raise InputError(f"clip_low {self.clip_low} is above clip_high {self.clip_high}")
         if FALLBACK not in self.base_table or min(self.base_table.values()) <= 0:
             raise InputError(f"base_table needs values above 0 and an entry {FALLBACK!r}, got {self.base_table}")
-        if set(self.safety) != set(Tier) or min(self.safety.values()) <= 0:
-            raise InputError(f"safety needs a factor above 0 for every tier, got {self.safety}")
+        if any(factor <= 0 for factor in self.safety.values()):
+            raise InputError(f"safety needs factors above 0, got {self.safety}")
         if self.words_per_token is not None and self.accounting != "whitespace":
             raise InputError("words_per_token is for the accounting 'whitespace' only")
         return self
@@ -137,8 +140,28 @@ class Admission(Record):
         """The trace column that holds the category that admission sees."""
         return "predicted_category" if self.label == "seen" else "predicted_category_unlabelled"
 
+    def with_safety(self, rules: Sequence[TierRule]) -> Self:
+        """This one with the safety factors that ``rules`` give to their tiers.
+
+        >>> from driftsim.tiers import tier_rules
+        >>> Admission().with_safety(tier_rules("gold:1:1.5,batch")).safety
+        {'premium': 1.2, 'standard': 1.0, 'batch': 0.8, 'gold': 1.5}
+        """
+        given = {Tier(rule.name): rule.safety for rule in rules if rule.safety is not None}
+        return self.changed(safety={**self.safety, **given}) if given else self
+
+    def category_seen(self, category: str | None) -> str:
+        """What ``category`` counts as: itself if it has a base of its own, else ``short_qa``.
+
+        >>> Admission().category_seen("poetry"), Admission(base="caps").category_seen("poetry")
+        ('short_qa', 'poetry')
+        """
+        own = category if isinstance(category, str) else ""
+        known = own in self.base_table if self._table is not None else own != ""
+        return own if known else FALLBACK
+
     def base_of(self, request: Request, category: str) -> float:
-        """The base budget; a category that the table lacks counts as ``short_qa``."""
+        """The base of the estimate; a category that the table lacks counts as ``short_qa``."""
         table = self._table
         if table is None:
             return float(request.max_tokens)
@@ -146,7 +169,7 @@ class Admission(Record):
 
     def factors(self, request: Request) -> float:
         """Safety factor of the tier times the input factor of the prompt."""
-        return self.safety[request.tier] * self.input_factor(request)
+        return self.safety.get(request.tier, 1.0) * self.input_factor(request)
 
     def input_factor(self, request: Request) -> float:
         """The factor of the prompt's length, from 1 to ``input_cap``."""

@@ -33,15 +33,6 @@ def strip_label(prompt: str) -> str:
     return _LABEL.sub("", prompt)
 
 
-def known_category(category: str | None) -> str:
-    """``category`` if it is one of the classifier's four, else ``short_qa``.
-
-    >>> known_category("report"), known_category("poetry"), known_category(None)
-    ('report', 'short_qa', 'short_qa')
-    """
-    return category if category in CATEGORIES else FALLBACK
-
-
 def predict_category(prompt: str) -> str:
     """The category whose keywords occur most often in the lower-cased prompt.
 

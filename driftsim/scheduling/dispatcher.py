@@ -6,15 +6,16 @@ in seconds since the run began.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from driftsim.errors import InputError, check_whole
-from driftsim.request import TIER_RANK, Job, Request
+from driftsim.request import Job, Request, Tier
 from driftsim.scheduling.admission import Admission, check_admission
 from driftsim.scheduling.estimators import Estimator
-from driftsim.scheduling.policies import STOCK, Policy
+from driftsim.scheduling.policies import STOCK, Policy, passes_over
+from driftsim.tiers import TierRule, tier_rules
 
 
 class Engine(Protocol):
@@ -35,15 +36,17 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Dispatching:
-    """What stands before an engine: policy, estimator, admission, the limit in flight, and the seed of what is random.
+    """What stands before an engine: policy, estimator, admission, limits, tiers, and the seed of what is random.
 
-    ``max_in_flight`` None means the engine's slots; the policy ``stock`` is FIFO with no limit at all.
+    ``max_in_flight`` None means the engine's slots; the policy ``stock`` is FIFO with no limit at all. ``tiers``, the
+    most urgent first, may be given as rules, names, or ``gold:5,silver:3``; none: those that the requests bring.
     """
 
     policy: str = "fifo"
     estimator: str = "static"
     admission: Admission = field(default_factory=Admission)
     max_in_flight: int | None = None
+    tiers: tuple[TierRule, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -51,6 +54,7 @@ class Dispatching:
         if self.max_in_flight is not None:
             check_whole("max_in_flight", self.max_in_flight)
         check_admission(self.admission)
+        object.__setattr__(self, "tiers", tier_rules(self.tiers))  # frozen for everybody else
         if self.seed < 0:
             raise InputError(f"seed must not be negative, got {self.seed}")
 
@@ -59,6 +63,12 @@ class Dispatching:
         if self.policy == STOCK:
             return None
         return engine_slots if self.max_in_flight is None else self.max_in_flight
+
+    def tier_limits(self, rules: Sequence[TierRule]) -> dict[str, int]:
+        """Jobs of each tier allowed inside the engine, by the ``rules`` in force, where there is a limit."""
+        if self.policy == STOCK:
+            return {}
+        return {rule.name: rule.max_in_flight for rule in rules if rule.max_in_flight is not None}
 
 
 class Departure(NamedTuple):
@@ -72,12 +82,20 @@ class Departure(NamedTuple):
 class Dispatcher:
     """Admit, queue, release, learn. At most ``max_in_flight`` jobs are inside the engine; None means no limit.
 
+    ``tier_limits`` says how many of a tier may be inside: a tier that is full is passed over, the others go on, and the
+    order of those who go stays the policy's.
+
     At one instant, tell it of all departures and all arrivals before asking it for jobs: then simultaneous events
     have one outcome, whatever their order.
     """
 
     def __init__(
-        self, policy: Policy, estimator: Estimator, admission: Admission, max_in_flight: int | None = None
+        self,
+        policy: Policy,
+        estimator: Estimator,
+        admission: Admission,
+        max_in_flight: int | None = None,
+        tier_limits: Mapping[str, int] | None = None,
     ) -> None:
         if max_in_flight is not None and max_in_flight < 1:
             raise InputError(f"max_in_flight must be at least 1, got {max_in_flight}")
@@ -94,10 +112,18 @@ class Dispatcher:
             if not hasattr(policy, "rekey"):
                 raise InputError(f"policy {type(policy).__name__} has no rekey(), so estimates cannot be refreshed")
             self._waiting = {}
+        self._limits = {Tier(tier): limit for tier, limit in (tier_limits or {}).items()}
+        self._inside: dict[Tier, int] = dict.fromkeys(self._limits, 0)  # jobs in flight of each tier with a limit
+        self._full: set[Tier] = set()
+        if self._limits and not passes_over(policy):
+            raise InputError(
+                f"policy {type(policy).__name__} has no pop_below(now, full) beside its pop(), so tiers cannot have "
+                "limits; give it one, or leave max_in_flight out of the tiers"
+            )
 
     def arrive(self, request: Request, category: str, now: float, index: int = -1) -> Job:
         """Admit ``request``, of predicted ``category``, and queue it; ``index`` is its row in the workload."""
-        job = Job(request, category, 0, 0, 1.0, "", index, TIER_RANK[request.tier])
+        job = Job(request, category, 0, 0, 1.0, "", index, request.tier.priority)
         self._estimate(job, now)
         self.policy.push(job, now)
         if self._waiting is not None:
@@ -121,6 +147,8 @@ class Dispatcher:
             ordered = sorted(departures, key=lambda gone: in_flight[id(gone.job)])
         for departure in ordered:
             del in_flight[id(departure.job)]
+            if self._limits:
+                self._count(departure.job, -1)
             if departure.output_length is not None:
                 self.estimator.observe(departure.job, departure.output_length, departure.censored, now)
         if self._waiting is not None and departures:
@@ -143,11 +171,20 @@ class Dispatcher:
             count = room
         if self.max_in_flight is not None and count > self.max_in_flight - len(in_flight):
             count = self.max_in_flight - len(in_flight)
+        limits = bool(self._limits)
         while count > 0:
-            job = policy.pop(now)
+            if limits:
+                try:
+                    job = policy.pop_below(now, self._full)  # type: ignore[attr-defined]  # checked in the constructor
+                except IndexError:
+                    break  # everybody who waits is of a tier that is full
+            else:
+                job = policy.pop(now)
             if withdrawn and id(job) in withdrawn:
                 withdrawn.remove(id(job))
                 continue
+            if limits:
+                self._count(job, 1)
             jobs.append(job)
             in_flight[id(job)] = self.dispatched
             self.dispatched += 1
@@ -155,6 +192,13 @@ class Dispatcher:
                 del self._waiting[id(job)]
             count -= 1
         return jobs
+
+    def _count(self, job: Job, more: int) -> None:
+        """Note that ``job`` went into the engine (1), or left it (-1)."""
+        tier = job.request.tier
+        if tier in self._limits:
+            self._inside[tier] += more
+            (self._full.add if self._inside[tier] >= self._limits[tier] else self._full.discard)(tier)
 
     def _estimate(self, job: Job, now: float) -> None:
         request, admission = job.request, self.admission

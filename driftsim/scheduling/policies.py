@@ -1,18 +1,25 @@
 """A policy is an order of the waiting jobs.
 
 Adding one: a class with its source and a ``key``, and its line in ``POLICIES``. The smallest key goes first, ties by
-arrival. ``now`` and ``arrival`` are seconds since the run began.
+arrival. ``now`` and ``arrival`` are seconds since the run began. ``heeds`` says what, besides the arrival, alone makes
+the order: tier or budget.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
-from typing import Protocol, runtime_checkable
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 from driftsim.errors import InputError
-from driftsim.request import TIERS, Job, Tier
+from driftsim.request import Job, Tier
 from driftsim.scheduling.plugins import declared, declared_names, instance, is_plugin, plugin
+
+if TYPE_CHECKING:
+    from driftsim.tiers import TierRule
+
+Heeds: TypeAlias = Literal["", "tier", "budget"]
 
 
 @runtime_checkable
@@ -47,9 +54,12 @@ class Keyed:
     'short'
     """
 
+    heeds: Heeds = ""
+
     def __init__(self) -> None:
         self._heap: list[tuple[float, float, int, Job]] = []
-        self._pushed = 0
+        self._aside: dict[Tier, list[tuple[float, float, int, Job]]] = {}  # passed over when their tiers were full
+        self._pushed = self._put_aside = 0
 
     def key(self, job: Job) -> float:
         """Smaller goes first."""
@@ -65,15 +75,32 @@ class Keyed:
 
     def pop(self, now: float) -> Job:
         """Remove and return the job with the smallest key, ties by arrival."""
-        return heapq.heappop(self._heap)[3]
+        return self.pop_below(now, ()) if self._put_aside else heapq.heappop(self._heap)[3]
+
+    def pop_below(self, now: float, full: Collection[Tier]) -> Job:
+        """The same among the jobs whose tier is not ``full``. Raises ``IndexError`` when none of these waits.
+
+        Each job steps aside at most once, into a heap of its tier: O(log n) amortised, and O(tiers).
+        """
+        heap, aside = self._heap, self._aside
+        while heap and (tier := heap[0][3].request.tier) in full:
+            heapq.heappush(aside.setdefault(tier, []), heapq.heappop(heap))
+            self._put_aside += 1
+        smallest = heap
+        for tier, own in aside.items():
+            if own and tier not in full and not (smallest and smallest[0] < own[0]):
+                smallest = own
+        self._put_aside -= smallest is not heap
+        return heapq.heappop(smallest)[3]
 
     def rekey(self) -> None:
         """Order the waiting jobs by what their keys are now, since their estimates were refreshed."""
-        self._heap = [(self.key(job), arrival, pushed, job) for _, arrival, pushed, job in self._heap]
-        heapq.heapify(self._heap)
+        for heap in (self._heap, *self._aside.values()):
+            heap[:] = [(self.key(job), arrival, pushed, job) for _, arrival, pushed, job in heap]
+            heapq.heapify(heap)
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self._heap) + self._put_aside
 
 
 class Fifo(Keyed):
@@ -85,7 +112,9 @@ class Fifo(Keyed):
 
 
 class Priority(Keyed):
-    """Strict priority: premium, then standard, then batch, each in order of arrival (arXiv 2606.02982)."""
+    """Strict priority: the most urgent tier first, each in order of arrival (arXiv 2606.02982)."""
+
+    heeds = "tier"
 
     def key(self, job: Job) -> float:
         """The tier's rank."""
@@ -94,6 +123,8 @@ class Priority(Keyed):
 
 class Sjf(Keyed):
     """Shortest job first by total budget, prompt plus estimate, over all tiers (Smith 1956; arXiv 2606.02982)."""
+
+    heeds = "budget"
 
     def key(self, job: Job) -> float:
         """The total budget."""
@@ -106,6 +137,7 @@ class Aging(Keyed):
     All ages grow alike, so the order never changes: the key is stored as arrival + rank / rate, here 100 s a rank.
     """
 
+    heeds = "tier"
     rate = 0.01  # ranks / s
 
     def key(self, job: Job) -> float:
@@ -113,17 +145,36 @@ class Aging(Keyed):
         return job.request.arrival + job.request.tier.rank / self.rate
 
 
-class Weighted:
-    """A fixed cycle of ten slots over the tiers, PPPPPSSSBB; empty tiers are skipped (arXiv 2606.02982).
+PUBLISHED_CYCLE = (Tier.PREMIUM,) * 5 + (Tier.STANDARD,) * 3 + (Tier.BATCH,) * 2
 
-    The pointer moves past the slot just served, so an empty tier's slots are lost. Counts requests, not tokens.
+
+class Weighted:
+    """A fixed cycle of slots over the tiers, PPPPPSSSBB as published; empty tiers are skipped (arXiv 2606.02982).
+
+    Each tier has as many slots in a row as its weight, the most urgent first. The pointer moves past the slot just
+    served, so an empty tier's slots are lost. Counts requests, not tokens.
     """
 
-    cycle: tuple[Tier, ...] = (Tier.PREMIUM,) * 5 + (Tier.STANDARD,) * 3 + (Tier.BATCH,) * 2
+    heeds: Heeds = "tier"
+    cycle: tuple[Tier, ...] = PUBLISHED_CYCLE
 
-    def __init__(self) -> None:
-        self._queues: dict[Tier, deque[Job]] = {tier: deque() for tier in TIERS}
+    def __init__(self, cycle: tuple[Tier, ...] = ()) -> None:
+        self.cycle = cycle = cycle or self.cycle
+        self._queues: dict[Tier, deque[Job]] = {tier: deque() for tier in cycle}
         self._pointer = 0
+        self._row = [1] * len(cycle)  # slots of the same tier from each slot on
+        for slot in reversed(range(len(cycle) - 1)):
+            self._row[slot] = self._row[slot + 1] + 1 if cycle[slot] == cycle[slot + 1] else 1
+
+    @classmethod
+    def of_tiers(cls, rules: Sequence[TierRule]) -> Self:
+        """One whose cycle follows ``rules``, unless the class has a cycle of its own."""
+        from driftsim.tiers import ranked
+
+        if cls.cycle is not PUBLISHED_CYCLE:
+            return cls()
+        tiers = ranked(rules, [rule.name for rule in rules])
+        return cls(tuple(tiers[rule.name] for rule in rules for _ in range(rule.slots)))
 
     def push(self, job: Job, now: float) -> None:
         """Take ``job`` into the queue of its tier."""
@@ -131,12 +182,18 @@ class Weighted:
 
     def pop(self, now: float) -> Job:
         """Remove and return the oldest job of the first slot, from the pointer on, whose tier has one."""
-        for step in range(len(self.cycle)):
-            slot = (self._pointer + step) % len(self.cycle)
-            queue = self._queues[self.cycle[slot]]
-            if queue:
-                self._pointer = (slot + 1) % len(self.cycle)
-                return queue.popleft()
+        return self.pop_below(now, ())
+
+    def pop_below(self, now: float, full: Collection[Tier]) -> Job:
+        """The same with the tiers that are ``full`` as if nobody of them waited."""
+        cycle, queues, passed = self.cycle, self._queues, 0
+        while passed < len(cycle):
+            slot = (self._pointer + passed) % len(cycle)
+            tier = cycle[slot]
+            if queues[tier] and tier not in full:
+                self._pointer = (slot + 1) % len(cycle)
+                return queues[tier].popleft()
+            passed += self._row[slot]
         raise IndexError("pop from an empty policy")
 
     def rekey(self) -> None:
@@ -176,9 +233,45 @@ def policy_class(name: str) -> type[Policy]:
     return kind
 
 
-def make_policy(name: str) -> Policy:
-    """A fresh policy. Raises ``InputError`` if ``name`` is unknown."""
-    return instance(name, policy_class(name))
+def make_policy(name: str, rules: Sequence[TierRule] = ()) -> Policy:
+    """A fresh policy for tiers that go by ``rules``. Raises ``InputError`` if ``name`` is unknown.
+
+    A policy that wants more of the tiers than the rank in each request has a class method ``of_tiers(rules)``.
+    """
+    kind = policy_class(name)
+    if rules and hasattr(kind, "of_tiers"):
+        made: Policy = kind.of_tiers(rules)
+        return made
+    return instance(name, kind)
+
+
+def goes_by_tier(name: str) -> bool:
+    """Whether the policy ``name`` says that it goes by tier; one of the user's own may do so and not say it."""
+    return getattr(policy_class(name), "heeds", "") == "tier"
+
+
+def alone_by(name: str) -> Heeds:
+    """What, besides the arrival, alone decides the order of the policy ``name``; "" if that is not known."""
+    found: Heeds = vars(policy_class(name)).get("heeds", "")  # what a class inherits says nothing of its own key
+    return found
+
+
+def check_order(name: str, rules: Sequence[TierRule], present: Iterable[str], engine_policy: str = "fcfs") -> None:
+    """Raise ``InputError`` if the policy ``name``, or the engine's own, goes by tiers whose order nobody said."""
+    if not rules and (engine_policy == "priority" or goes_by_tier(name)):
+        from driftsim.tiers import no_order
+
+        who = "the engine's scheduling policy 'priority' orders" if engine_policy == "priority" else f"{name} orders"
+        raise InputError(no_order(present, who))
+
+
+def passes_over(policy: Policy) -> bool:
+    """Whether ``policy`` can leave out the tiers that are full: ``pop_below``, from the class that has its ``pop``."""
+    for kind in type(policy).__mro__:
+        own = vars(kind).keys() & {"push", "pop", "pop_below"}
+        if own:
+            return "pop_below" in own
+    return False
 
 
 BASELINE = "fifo"

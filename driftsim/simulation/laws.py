@@ -8,18 +8,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from driftsim.errors import InputError
 from driftsim.latency.noise import Noise
 from driftsim.latency.profile import Profile
-from driftsim.request import Job, Request, Tier
+from driftsim.request import TIERS, Job, Request, Tier
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.classify import CATEGORIES
 from driftsim.scheduling.estimators import ESTIMATORS, estimator_class, make_estimator
 from driftsim.scheduling.plugins import is_plugin
-from driftsim.scheduling.policies import POLICIES, STOCK, make_policy, policy_class
+from driftsim.scheduling.policies import POLICIES, STOCK, make_policy, passes_over, policy_class
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.header import EngineSettings, Phase, WorkloadInfo
@@ -158,10 +159,9 @@ def _causal(scenario: Scenario, workload: Workload) -> str:
 
 def _jobs(count: int) -> list[Job]:
     random = np.random.default_rng(2)
-    tiers = list(Tier)
     made = []
     for row in range(count):
-        tier = tiers[int(random.integers(0, len(tiers)))]
+        tier = TIERS[int(random.integers(0, len(TIERS)))]
         tokens = int(random.integers(1, 500))
         request = Request(f"r{row}", "abc"[row % 3], tier, "", row * 0.01, tokens, tokens, 512)
         category, estimate = str(random.choice(CATEGORIES)), int(random.integers(1, 500))
@@ -193,8 +193,30 @@ def _queue(name: str) -> str:
     try:
         policy.pop(11.0)
     except IndexError:
-        return ""
+        return _passing_over(name) if passes_over(policy) else ""
     return "pop() of an empty policy gave something; it must raise IndexError"
+
+
+def _passing_over(name: str) -> str:
+    """The same of ``pop_below``, while one tier after the other is full."""
+    policy: Any = make_policy(name)
+    jobs = _jobs(300)
+    left = {id(job): job for job in jobs}
+    for job in jobs:
+        policy.push(job, job.request.arrival)
+    for full in [*({tier} for tier in TIERS), set(TIERS), set[Tier]()] * len(jobs):
+        may_go = any(job.request.tier not in full for job in left.values())
+        try:
+            job = policy.pop_below(4.0, full)
+        except IndexError:
+            if may_go:
+                return f"pop_below() gave nobody while only {', '.join(sorted(full)) or 'no tier'} was full"
+            continue
+        if job.request.tier in full or left.pop(id(job), None) is None:
+            return "pop_below() gave a job of a tier that was full, or one that had gone already"
+        if len(policy) != len(left):
+            return f"len() is {len(policy)} with {len(left)} jobs waiting, after pop_below()"
+    return f"{len(left)} jobs never came out of pop_below()" if left else ""
 
 
 def _no_scan(name: str) -> str:

@@ -20,12 +20,13 @@ from driftsim.errors import InputError
 from driftsim.latency.noise import NoisyStepTime
 from driftsim.latency.steptime import TICKS_PER_SECOND, StepTime, ticks
 from driftsim.request import Job
-from driftsim.scheduling.accounting import Accounting
 from driftsim.scheduling.dispatcher import Departure, Dispatcher, Engine
 from driftsim.scheduling.estimators import ESTIMATORS, ORACLE, make_estimator
 from driftsim.scheduling.plugins import PLUGIN_NOTE
-from driftsim.scheduling.policies import POLICIES, STOCK, make_policy
+from driftsim.scheduling.policies import POLICIES, STOCK, check_order, make_policy
+from driftsim.simulation.observed import observed_lengths
 from driftsim.simulation.scenario import Scenario
+from driftsim.tiers import rules_in_force
 from driftsim.trace.builder import RequestRows
 from driftsim.trace.header import Header
 from driftsim.trace.schema import CENSORED, FINISHED, STEP_COLUMNS
@@ -109,6 +110,9 @@ class Simulation:
         patience = table.get("patience_s", pd.Series(dtype=float)).to_numpy(dtype=float)
         self.patience = None if np.isnan(patience).all() else patience.tolist()
         self.impatient = dict[int, Job]()  # by row, those that are there and may be given up
+        rules = rules_in_force(scenario.tiers or workload.tiers, workload.tier_names)
+        check_order(scenario.policy, rules, workload.tier_names, scenario.profile.engine.scheduling_policy)
+        self.admission = scenario.admission.with_safety(rules)
         self.env = Clock(initial_time=0)
         profile = scenario.profile
         lag = scenario.refill_lag and scenario.barrier is None  # the barrier's worker fetches its jobs itself
@@ -117,10 +121,11 @@ class Simulation:
         self.output_lag = ticks(profile.output_lag_s)
         truth = dict(zip(table["request_id"], self.observed, strict=True)) if scenario.estimator == ORACLE else {}
         self.dispatcher = Dispatcher(
-            make_policy(scenario.policy),
-            make_estimator(scenario.estimator, scenario.admission, truth),
-            scenario.admission,
+            make_policy(scenario.policy, rules),
+            make_estimator(scenario.estimator, self.admission, truth),
+            self.admission,
             scenario.limit,
+            scenario.tier_limits(rules),
         )
         self.record_steps = record_steps
         self.steps: list[tuple[float, ...]] = []
@@ -129,8 +134,8 @@ class Simulation:
             self.steps.append if record_steps else None,
         )  # fmt: skip
         self.arrivals = Arrivals(workload, ticks)
-        self.build = workload.requests()
-        self.categories = workload.categories(scenario.admission.category_column)
+        self.build = workload.requests(rules)
+        self.categories = workload.categories(self.admission)
         self.rows = RequestRows(len(workload))
         self.columns = _Columns(self.rows)
         self._awaited: float | None = None  # the arrival for which a timeout is under way
@@ -289,7 +294,7 @@ class Simulation:
         switches = {
             "refill_lag": scenario.refill_lag,
             "noise": scenario.noise,
-            **scenario.admission.model_dump(mode="json"),
+            **self.admission.model_dump(mode="json"),
         }
         starts = [start / TICKS_PER_SECOND for start in self.arrivals.starts()]
         phases = tuple(
@@ -304,6 +309,7 @@ class Simulation:
             workload=self.workload.info.changed(phases=phases),
             admission={"policy": scenario.policy, "estimator": scenario.estimator, **switches},
             max_in_flight=scenario.limit,
+            tiers=scenario.tiers or self.workload.tiers,
             seed=scenario.seed,
             profile_digest=profile.digest,
             clocks=CLOCKS,
@@ -332,17 +338,3 @@ def step_times(scenario: Scenario) -> StepTime:
     if profile.noise is None:
         raise InputError("the profile has no noise to draw step times from; fit it again with driftsim calibrate")
     return NoisyStepTime(model, profile.noise, stream(scenario.seed, "noise"))
-
-
-def observed_lengths(workload: Workload, unit: Accounting) -> list[int]:
-    """True output lengths in the accounting's unit. Raises ``InputError`` where words are missing."""
-    table = workload.table
-    prompts = unit.lengths(table["prompt_tokens"], table["prompt_words"])
-    outputs = unit.lengths(table["output_tokens"], table["output_words"])
-    for name, lengths in (("prompt_words", prompts), ("output_words", outputs)):
-        if np.isnan(lengths).any():
-            raise InputError(
-                f"whitespace accounting needs {name}, which is empty for request "
-                f"{table['request_id'].iloc[int(np.isnan(lengths).argmax())]!r}; give --words-per-token"
-            )
-    return [int(length) for length in outputs]

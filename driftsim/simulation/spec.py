@@ -23,6 +23,7 @@ from driftsim.scheduling.estimators import estimator_class
 from driftsim.scheduling.plugins import is_plugin, source_digest
 from driftsim.scheduling.policies import policy_class
 from driftsim.simulation.scenario import Barrier, Scenario
+from driftsim.tiers import TierRules
 from driftsim.trace.trace import Trace, read
 from driftsim.workloads.arrivals import arriving
 from driftsim.workloads.generated import WorkloadSpec
@@ -60,6 +61,11 @@ class ScenarioSpec(Record):
         gt=0,
         description="Most requests that the dispatcher lets into the engine at once; none: the engine's slots.",
         json_schema_extra={"unit": "requests"},
+    )
+    tiers: TierRules = Field(
+        default=(),
+        description="Tables of the tiers, the most urgent first, or their names alone. None: the trace's own, else the "
+        "published three; a trace with other tiers then has no order that a policy could go by.",
     )
     refill_lag: bool = Field(
         default=True, description="Whether a freed slot is refilled with the profile's lags, as on a real engine."
@@ -200,6 +206,7 @@ def build_scenario(spec: ScenarioSpec, profile: Profile) -> Scenario:
         estimator=spec.estimator,
         admission=spec.admission,
         max_in_flight=spec.max_in_flight,
+        tiers=spec.tiers,
         refill_lag=spec.refill_lag,
         noise=spec.noise,
         barrier=spec.barrier,

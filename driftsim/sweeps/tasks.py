@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from driftsim.latency.profile import Profile, load_profile
 from driftsim.metrics import summary
 from driftsim.scheduling.estimators import estimator_class
 from driftsim.scheduling.policies import policy_class
+from driftsim.simulation.bases import Fitted, with_own_bases
 from driftsim.simulation.run import simulate
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload
 from driftsim.trace.trace import Trace, digest, read
@@ -105,12 +106,11 @@ def run_task(task: Task, inputs: Inputs, keep: Path | None = None) -> dict[str, 
     begin = time.perf_counter()
     row: dict[str, Any] = {"key": task.key, "failed": False, **parameters(task)}
     try:
-        trace = simulate(
-            build_scenario(task.spec, inputs.profiles[task.profile]),
-            inputs.workload(task),
-            record_steps=task.spec.steps,
-        )
-        row |= _metrics(trace, task.spec)
+        recorded = None if task.spec.trace is None else inputs.traces[task.trace]
+        fitted = with_own_bases(task.spec.admission, inputs.workload(task), recorded)
+        scenario = replace(build_scenario(task.spec, inputs.profiles[task.profile]), admission=fitted.admission)
+        trace = simulate(scenario, fitted.workload, record_steps=task.spec.steps)
+        row |= _metrics(trace, task.spec, fitted)
         if keep is not None:
             trace.write(keep / task.key, overwrite=True)
     except Exception as error:
@@ -144,6 +144,8 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     """The plain values below ``value``, by dotted name; tenants by theirs. Other lists are left out."""
     if name == "workload.tenants":
         value = _by_label(value)
+    elif name == "tiers":
+        value = {rule["name"]: {"rank": rank, **rule} for rank, rule in enumerate(value, start=1)}
     if isinstance(value, dict):
         for below, inner in value.items():
             yield from _flat(f"{name}.{below}", inner)
@@ -159,8 +161,9 @@ def _by_label(tenants: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _metrics(trace: Trace, spec: ScenarioSpec) -> dict[str, Any]:
-    row = summary(trace, spec.admission, phase=spec.phase)
+def _metrics(trace: Trace, spec: ScenarioSpec, fitted: Fitted) -> dict[str, Any]:
+    scored = ~fitted.workload.table["source"].isin(fitted.used).to_numpy() if fitted.used else None
+    row = summary(trace, fitted.admission, phase=spec.phase, scored=scored)
     per_tier = row.pop("per_tier")
     for tier, values in per_tier.items():
         row |= {f"{tier}_{name}": value for name, value in values.items() if name != "p99_flagged"}

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from driftsim.errors import TraceError
+from driftsim.request import is_tier_name
 from driftsim.trace.header import EngineSettings, Header
 from driftsim.trace.schema import (
     FINISH_REASONS,
@@ -18,7 +19,6 @@ from driftsim.trace.schema import (
     LONGEST_S,
     REQUEST_COLUMNS,
     STEP_COLUMNS,
-    TIER_NAMES,
 )
 
 COLUMNS = {column.name: column for column in REQUEST_COLUMNS}
@@ -81,7 +81,12 @@ def _request_problems(table: pd.DataFrame, header: Header) -> Iterator[_Problem]
     own = "give every request its own id"
     yield _Problem("request_id", table["request_id"].duplicated(), "a duplicate id", own)
     yield _Problem("request_id", ~table["request_id"].map(str.isprintable) | (table["request_id"] == ""), "no id", own)
-    yield _Problem("tier", ~table["tier"].isin(TIER_NAMES), f"an unknown tier, not one of {', '.join(TIER_NAMES)}")
+    tiers = set(table["tier"])
+    yield _Problem("tier", ~table["tier"].isin(set(filter(is_tier_name, tiers))), "no tier, whose name can be printed")
+    if header.tiers:
+        ordered = [rule.name for rule in header.tiers]
+        what = f"not among the header's tiers {', '.join(ordered)}"
+        yield _Problem("tier", ~table["tier"].isin(ordered), what, "add it to the header, or correct the row")
     reasons = table["finish_reason"]
     known = reasons.isna() if header.ended != "complete" else pd.Series(False, index=table.index)
     yield _Problem("finish_reason", ~(reasons.isin(FINISH_REASONS) | known), f"not one of {', '.join(FINISH_REASONS)}")

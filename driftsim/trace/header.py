@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from driftsim.errors import InputError
 from driftsim.records import Record
+from driftsim.tiers import TierRules
 
 GUESSES: dict[str, Any] = {
     "max_num_seqs": 256,
@@ -224,6 +225,11 @@ class Header(Record):
         "order.",
         json_schema_extra=REQUESTS,
     )
+    tiers: TierRules = Field(
+        default=(),
+        description="Rules of the tiers, the most urgent first; none where nobody gave any, and then the header lacks "
+        "the key.",
+    )
     seed: int | None = Field(default=None, description="Seed of everything random in the run.")
     profile_digest: str | None = Field(default=None, description="SHA-256 of the profile of a simulated run.")
     clocks: str = Field(default="", description="What the times count from, and whose clock they are.")
@@ -231,11 +237,15 @@ class Header(Record):
     load: MachineLoad | None = Field(default=None, description="How busy the machine was during a capture.")
     notes: tuple[str, ...] = Field(default=(), description="What a reader of the trace must know.")
     caveats: tuple[str, ...] = Field(
-        default=(),
-        description="What an import dropped, changed or guessed; every verb that uses the trace says it. A trace that "
-        "has none has no such key.",
+        default=(), description="What an import dropped, changed or guessed; every verb that uses the trace says it."
     )
 
+    @model_serializer(mode="wrap")
+    def _without_idle_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A header that has no tiers, or no caveats, is written as it was before there were keys for them."""
+        written: dict[str, Any] = plain(self)
+        return {key: value for key, value in written.items() if value or key not in ("tiers", "caveats")}
+
     def as_json(self) -> str:
-        """The header as its file holds it: without caveats where there are none, as it was before it could have any."""
-        return self.model_dump_json(indent=1, exclude=set() if self.caveats else {"caveats"}) + "\n"
+        """The header as its file holds it."""
+        return self.model_dump_json(indent=1) + "\n"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from driftsim.request import Tier
+from driftsim.request import TIERS
 
 SCHEMA_VERSION = 1
 FINISHED = ("stop", "length")
 FINISH_REASONS = (*FINISHED, "abort", "error", "rejected")
 CENSORED = ("length", "abort")
-TIER_NAMES = tuple(tier.value for tier in Tier)
+TIER_NAMES = tuple(tier.value for tier in TIERS)  # the published three
 LONGEST_S = 1e9  # a run of thirty years
 LARGEST_COUNT = 10**9  # sanity limit of every integer column
 
@@ -51,7 +51,7 @@ LENGTH = "tokens or words"  # of a length in the accounting's unit
 REQUEST_COLUMNS: tuple[Column, ...] = (
     Column("request_id", "str", REQUIRED, "", "Name of the request, unique in its trace."),
     Column("tenant", "str", REQUIRED, "", "Customer that sent the request."),
-    Column("tier", "str", REQUIRED, "", "Service tier of the request: premium, standard or batch."),
+    Column("tier", "str", REQUIRED, "", "Service tier of the request, of any name."),
     Column("phase", "str", REQUIRED, "", "Phase of the workload, as the header names it, that the request belongs to."),
     Column("category", "str", MAY_BE_EMPTY, "", "Kind of request, as its author labelled it."),
     Column("predicted_category", "str", MAY_BE_EMPTY, "", "Answer of the classifier to the prompt as it was sent."),

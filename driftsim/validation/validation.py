@@ -16,6 +16,7 @@ from driftsim.latency.steptime import TICKS_PER_SECOND, ticks
 from driftsim.metrics import LATENCIES, PERCENTILES, e2e, makespan, tpot, ttft
 from driftsim.request import Job, Request, Tier
 from driftsim.simulation.as_measured import simulate_as_measured
+from driftsim.tiers import ranked, rules_in_force
 from driftsim.trace.schema import FINISHED, STEP_COLUMNS
 from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace
@@ -91,7 +92,9 @@ def on_measured_steps(name: str, trace: Trace) -> Validation:
         first = rows["request_id"][missing].iloc[0]
         raise TraceError(f"{name}: request {first!r} did not finish, or the core's time of receipt is not known")
     order = rows.sort_values(["queued_s", "dispatch_index"], kind="stable")
-    sent = [_sent(row) for row in order.itertuples()]
+    present = frozenset(rows["tier"])
+    tiers = ranked(rules_in_force(trace.header.tiers, present), present)
+    sent = [_sent(row, tiers[str(row.tier)]) for row in order.itertuples()]
     steps = trace.steps
     starts = [ticks(start) for start in steps["start_s"].tolist()]
     durations = [ticks(duration) for duration in steps["duration_s"].tolist()]
@@ -109,11 +112,9 @@ def on_measured_steps(name: str, trace: Trace) -> Validation:
     return Validation(name, trace, both, _exceptions(rows, simulated), _alike(steps, table))
 
 
-def _sent(row: Any) -> ReceivedJob:
-    request = Request(
-        row.request_id, row.tenant, Tier(row.tier), "", row.arrival_s, row.prompt_tokens, None, row.max_tokens
-    )
-    job = Job(request, "", 0, 0, priority=request.tier.rank)
+def _sent(row: Any, tier: Tier) -> ReceivedJob:
+    request = Request(row.request_id, row.tenant, tier, "", row.arrival_s, row.prompt_tokens, None, row.max_tokens)
+    job = Job(request, "", 0, 0, priority=tier.priority)
     return ReceivedJob(job, int(row.output_tokens), ticks(row.queued_s))
 
 

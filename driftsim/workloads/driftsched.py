@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from driftsim.errors import InputError
-from driftsim.request import Tier
+from driftsim.request import TIERS
 from driftsim.scheduling.classify import label
 from driftsim.trace.header import Phase, WorkloadInfo
 from driftsim.workloads.workload import Workload, described, stream
@@ -170,7 +170,7 @@ def _draw(drawn: PhaseTemplate, random: np.random.Generator) -> Iterator[dict[st
     for _ in range(drawn.phase.requests):
         offset += random.uniform(drawn.gap_low, drawn.gap_high)
         category = str(random.choice(categories, p=weights / weights.sum()))
-        tier = list(Tier)[random.integers(3)].value
+        tier = TIERS[random.integers(3)].value
         template = TEMPLATES[category][random.integers(len(TEMPLATES[category]))]
         yield {
             "tenant": tier,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
@@ -15,13 +16,14 @@ from pydantic import BeforeValidator, Field, JsonValue, model_validator
 from driftsim.errors import InputError
 from driftsim.records import Record
 from driftsim.request import Tier
+from driftsim.tiers import TierRule
 from driftsim.trace.header import Phase, WorkloadInfo
 from driftsim.trace.schema import LONGEST_S
 from driftsim.trace.trace import Trace
 from driftsim.workloads.kinds import ArrivalKind
 from driftsim.workloads.lengths import LONGEST, Length, Lengths, RecordedLengths, capped
 from driftsim.workloads.processes import Pace, Process
-from driftsim.workloads.table import stream, workload_table
+from driftsim.workloads.table import as_admission_sees, stream, workload_table
 
 MOST_REQUESTS = 10**7  # a table of so many rows takes about 3 GB
 MOST_TENANTS = 1000
@@ -245,6 +247,8 @@ class Generated(NamedTuple):
 
     info: WorkloadInfo
     table: pd.DataFrame
+    tiers: tuple[TierRule, ...]  # of the recorded runs that requests were drawn from, where these agree
+    notes: tuple[str, ...]
 
 
 def generate(spec: WorkloadSpec, seed: int, find: Callable[[str], Trace]) -> Generated:
@@ -253,6 +257,7 @@ def generate(spec: WorkloadSpec, seed: int, find: Callable[[str], Trace]) -> Gen
     Arrivals, the choice among tenants, and each tenant's prompts and outputs are random streams of their own. Tenants
     with own arrivals are merged by time, and the first ``requests`` of all are taken.
     """
+    find = cache(find)
     if seed < 0:
         raise InputError(f"a seed is a whole number from 0, got {seed}")
     process = spec.process
@@ -271,7 +276,16 @@ def generate(spec: WorkloadSpec, seed: int, find: Callable[[str], Trace]) -> Gen
     columns = {str(name): column for name, column in rows.sort_index().items()}
     table = workload_table([phase], **columns, offset_s=offsets)
     loop: Literal["open", "closed"] = "closed" if phase.kind == "closed" else "open"
-    return Generated(WorkloadInfo(name=phase.name, loop=loop, phases=(phase,)), table)
+    info = WorkloadInfo(name=phase.name, loop=loop, phases=(phase,))
+    return Generated(info, table, *_brought([find(place) for place in spec.traces], set(table["tier"])))
+
+
+def _brought(traces: Sequence[Trace], present: Collection[str]) -> tuple[tuple[TierRule, ...], tuple[str, ...]]:
+    """What recorded runs bring besides requests: the rules of the tiers ``present``, where they agree, and notes."""
+    rules = {trace.header.tiers for trace in traces}
+    tiers = rules.pop() if len(rules) == 1 else ()
+    notes = [note for trace in traces for note in as_admission_sees(trace.requests)[1]]
+    return tiers if {rule.name for rule in tiers}.issuperset(present) else (), tuple(dict.fromkeys(notes))
 
 
 def _chosen(tenants: tuple[Tenant, ...], requests: int, seed: int) -> np.ndarray:
@@ -295,7 +309,7 @@ def _merged(tenants: tuple[Tenant, ...], requests: int | None, seed: int) -> tup
 def _rows(spec: WorkloadSpec, tenant: Tenant, count: int, seed: int, find: Callable[[str], Trace]) -> pd.DataFrame:
     """``count`` requests of ``tenant``, all but when they arrive."""
     offer = tenant.over(spec)
-    labels: dict[str, Any] = {"tenant": tenant.name, "tier": tenant.tier.value}
+    labels: dict[str, Any] = {"tenant": tenant.name, "tier": str(tenant.tier)}
     if offer.trace is not None:
         recorded = RecordedLengths.from_trace(find(offer.trace))
         recorded = recorded if tenant.category is None else recorded.of_category(tenant.category)

@@ -15,6 +15,7 @@ from driftsim.records import Record
 from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
 from driftsim.workloads.kinds import LengthKind
+from driftsim.workloads.table import as_admission_sees
 
 LONGEST = 10**7  # tokens of a prompt or an output
 # The parameters of each law: those that it needs, and those that it may have.
@@ -140,7 +141,8 @@ class RecordedLengths:
         >>> len(RecordedLengths.from_trace(read("traces/smollm2-cpu-drift")).table)
         360
         """
-        rows = trace.requests.reset_index(names="source")
+        labelled, _ = as_admission_sees(trace.requests)
+        rows = labelled.reset_index(names="source")
         rows = rows[rows["finish_reason"].isin(FINISHED)]
         if rows.empty:
             raise InputError(f"{trace.name}: no request finished, so there are no lengths to draw; take another trace")

@@ -77,7 +77,7 @@ def prompt_workload(
         {
             "request_id": [_id(prompt, number, number // len(prompts)) for number, prompt in enumerate(chosen)],
             "tenant": [prompt.tenant for prompt in chosen],
-            "tier": [prompt.tier.value for prompt in chosen],
+            "tier": [str(prompt.tier) for prompt in chosen],
             "phase": "backlog",
             "category": pd.Series([prompt.category for prompt in chosen], dtype=object),
             "max_tokens": [prompt.max_tokens or max_tokens for prompt in chosen],

@@ -12,6 +12,7 @@ from driftsim.errors import InputError
 from driftsim.trace.header import Phase, WorkloadInfo
 from driftsim.trace.loops import due_times
 from driftsim.trace.trace import Trace
+from driftsim.workloads.table import as_admission_sees
 from driftsim.workloads.unfinished import as_far_as_known, caveats
 from driftsim.workloads.workload import COLUMNS, Workload, stream
 
@@ -51,7 +52,7 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
         raise InputError(
             f"phase {rateless[0].name!r} is {rateless[0].kind} and has no arrival rate to scale; ask for {instead}"
         )
-    known = as_far_as_known(trace)
+    known, said = as_admission_sees(as_far_as_known(trace))
     parts, phases = [], []
     previous = 0.0  # last arrival of the phase before
     for phase in trace.header.workload.phases:
@@ -75,7 +76,8 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
     return Workload(
         info=trace.header.workload.changed(phases=tuple(phases)),
         table=pd.concat(parts, ignore_index=True)[COLUMNS],
-        notes=tuple(caveats(trace)),
+        notes=(*caveats(trace), *said),
+        tiers=trace.header.tiers,
     )
 
 

@@ -41,6 +41,21 @@ def stream(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
+def as_admission_sees(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """``table`` with its authors' categories for predictions, where it has none but they gave some, and a note of it.
+
+    >>> table, notes = as_admission_sees(pd.DataFrame({"category": ["poem"], "predicted_category": [None]}))
+    >>> list(table["predicted_category"]), notes
+    (['poem'], ['no category is predicted in this trace, so admission sees the ones that its authors gave'])
+    """
+    guessed = ("predicted_category", "predicted_category_unlabelled")
+    empty = [name for name in guessed if name in table and table[name].isna().all()]
+    if not empty or table["category"].isna().all():
+        return table, []
+    note = "no category is predicted in this trace, so admission sees the ones that its authors gave"
+    return table.assign(**dict.fromkeys(empty, table["category"])), [note] if guessed[0] in empty else []
+
+
 def workload_table(phases: Sequence[Phase], **columns: Any) -> pd.DataFrame:
     """The table of a workload whose ``phases`` count the rows; ``columns`` are values by row, or one for all.
 

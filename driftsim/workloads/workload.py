@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 
 from driftsim.errors import InputError
-from driftsim.request import Request, Tier
-from driftsim.scheduling.classify import CATEGORIES, known_category
+from driftsim.request import Request
+from driftsim.scheduling.admission import Admission
+from driftsim.tiers import TierRule, ranked
 from driftsim.trace.header import WorkloadInfo
 from driftsim.trace.schema import OFFERED
 from driftsim.trace.tables import typed
@@ -55,6 +56,8 @@ class Rows(Offered, total=False):
 class Workload:
     """Requests in order of arrival, phase by phase; ``table`` has ``COLUMNS``, ``prompts`` the texts where known.
 
+    ``tiers`` are the rules that the recorded run brings for its tiers, the most urgent first; none: nobody said any.
+
     A trace gives one by ``replay``. Without a trace, a workload is drawn: lengths are whole numbers or ``Lengths``, the
     same ``seed`` gives the same one, and arrivals and lengths are random streams of their own. ``max_tokens`` is, if
     not given, the longest output of the tenant, so that it tells nothing about a single request. Words are unknown.
@@ -67,6 +70,7 @@ class Workload:
     table: pd.DataFrame
     prompts: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    tiers: tuple[TierRule, ...] = ()
 
     def __post_init__(self) -> None:
         counted = [phase.requests for phase in self.info.phases]
@@ -78,7 +82,8 @@ class Workload:
     @classmethod
     def generated(cls, spec: WorkloadSpec, seed: int = 0, find: Callable[[str], Trace] = read) -> Self:
         """The workload that ``spec`` describes; ``find`` reads the runs that it draws from. Raises ``InputError``."""
-        return cls(*generate(spec, seed, find))
+        made = generate(spec, seed, find)
+        return cls(made.info, made.table, notes=made.notes, tiers=made.tiers)
 
     @classmethod
     def poisson(cls, *, rate: float, requests: int, seed: int = 0, **rows: Unpack[Rows]) -> Self:
@@ -217,20 +222,27 @@ class Workload:
         )
         return tuple(array("q", column.to_numpy(dtype=np.int64)) for column in numbers)
 
-    def categories(self, column: str) -> list[str]:
-        """The category of each request in ``column``, one of the classifier's four; any other counts as short_qa."""
-        names = self.offered[column].tolist()
-        known = {name: known_category(name) for name in set(names)}
-        return [known[name] for name in names]
+    def categories(self, admission: Admission) -> list[str]:
+        """The category of each request that ``admission`` sees; one without a base of its own counts as short_qa."""
+        names = self.offered[admission.category_column].tolist()
+        seen = {name: admission.category_seen(name) for name in set(names)}
+        return [seen[name] for name in names]
 
-    def unknown_categories(self, column: str) -> int:
-        """How many requests have none of the classifier's categories in ``column``."""
-        return int((~self.table[column].isin(CATEGORIES)).sum())
+    def unknown_categories(self, admission: Admission) -> int:
+        """How many requests have no category that has a base of its own."""
+        names = self.offered[admission.category_column].tolist()
+        known = {name for name in set(names) if admission.category_seen(name) == name}
+        return sum(name not in known for name in names)
 
-    def requests(self) -> Callable[[int, float], Request]:
-        """A function from row and arrival time (s) to the request."""
+    @cached_property
+    def tier_names(self) -> frozenset[str]:
+        """The tiers that the requests have."""
+        return frozenset(self.offered["tier"])
+
+    def requests(self, rules: Sequence[TierRule] = ()) -> Callable[[int, float], Request]:
+        """A function from row and arrival time (s) to the request, whose tier has the rank that ``rules`` give it."""
         ids, tenants, categories = (self.offered[name].tolist() for name in ("request_id", "tenant", "category"))
-        known = {tier.value: tier for tier in Tier}
+        known = ranked(rules, self.tier_names)
         tiers = [known[tier] for tier in self.offered["tier"].tolist()]
         prompts, caps, words = self._prompt_numbers
         texts = self.prompts

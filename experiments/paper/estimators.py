@@ -17,8 +17,8 @@ from joblib import Parallel, delayed
 from scipy.stats import kendalltau
 
 from driftsim import Admission, Job, Trace, TraceError, read, replay
-from driftsim.comparison.comparison import fit_base
 from driftsim.scheduling.estimators import make_estimator
+from driftsim.simulation.bases import fit_base
 from driftsim.simulation.run import simulate
 from driftsim.statistics import mean_interval
 from driftsim.trace.schema import CENSORED
@@ -49,7 +49,7 @@ def progressive(trace: Trace, estimator: str, admission: Admission) -> pd.DataFr
     """
     made = replay(trace)
     rows = trace.requests.loc[made.table["source"]].reset_index(drop=True)
-    build, categories = made.requests(), made.categories(admission.category_column)
+    build, categories = made.requests(), made.categories(admission)
     observed = admission.unit.lengths(rows["output_tokens"], rows["output_words"]).astype(int)
     censored = rows["finish_reason"].isin(CENSORED).to_numpy()
     arrivals = [(time, 1, row) for row, time in enumerate(rows["arrival_s"])]

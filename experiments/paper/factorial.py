@@ -18,8 +18,9 @@ from typing import Any
 
 import pandas as pd
 
-from driftsim import Admission, Barrier, ScenarioSpec, Store, Tier
+from driftsim import Admission, Barrier, ScenarioSpec, Store
 from driftsim.cli.terminal import sweep_progress
+from driftsim.request import TIERS
 from driftsim.simulation.capacity import capacity as capacity_of
 from driftsim.simulation.run import simulate
 from driftsim.sweeps.effects import Design, Scale
@@ -74,7 +75,7 @@ def spec(cell: dict[str, str], seed: int, folder: Path) -> ScenarioSpec:
         admission=Admission(
             accounting=cell["accounting"],  # type: ignore[arg-type]
             label=cell["label"],  # type: ignore[arg-type]
-            safety=Admission().safety if cell["safety"] == "on" else dict.fromkeys(Tier, 1.0),
+            safety=Admission().safety if cell["safety"] == "on" else dict.fromkeys(TIERS, 1.0),
             feedback="estimate" if cell["correction"] == "estimate" else "base",
         ),
         barrier=Barrier() if cell["engine"] == "barrier" else None,
@@ -117,7 +118,7 @@ def run(folder: Path, seeds: int, jobs: int = 0) -> pd.DataFrame:
         raise SystemExit(f"{done.failed} runs failed; driftsim show {folder / 'rows'} --where failed=True says why")
     rows = Store.open(folder / "rows").table().set_index("key")
     keys = [spec_key(asked, inputs) for asked in specs]
-    metrics = [*LATENCIES, *ERRORS, "choice_fraction", *(f"{tier}_e2e_mean_s" for tier in Tier)]
+    metrics = [*LATENCIES, *ERRORS, "choice_fraction", *(f"{tier}_e2e_mean_s" for tier in TIERS)]
     found = rows.loc[keys, [name for name in metrics if name in rows]].reset_index(drop=True)
     return pd.concat([pd.DataFrame([cell | {"seed": seed} for cell, seed in design]), found], axis=1)
 
@@ -216,7 +217,7 @@ def payers(rows: pd.DataFrame) -> pd.DataFrame:
     asked = rows[(rows["load"] == FACTORS["load"][-1]) & (rows["correction"] == "off")]
     found = []
     for (engine, safety), part in asked.groupby(["engine", "safety"]):
-        for tier in Tier:
+        for tier in TIERS:
             made = effect(part, "policy", "fifo", "sjf", f"{tier}_e2e_mean_s")
             found.append({"engine": engine, "safety": safety, "tier": tier.value, **made})
     return pd.DataFrame(found).drop(columns="metric")

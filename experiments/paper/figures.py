@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from driftsim import Admission, Tier
 from driftsim.figures import COLOURS, GREY, LINES, STYLE, key, legend, panels, plain_log_axis, save
+from driftsim.request import TIERS
 from driftsim.scheduling.admission import CLASSES, DRIFTSCHED_BASE, DRIFTSCHED_SAFETY
 from driftsim.scheduling.classify import CATEGORIES
 from driftsim.statistics import mean_interval
@@ -222,7 +223,7 @@ def convergence(bias: pd.DataFrame, accounting: str) -> Figure:
 def depth(table: pd.DataFrame) -> Figure:
     """Requests waiting over time by tenant, one panel a scheduler."""
     figure, axes = panels(2, 3, 3.6, sharex=True, sharey=True)
-    styles = list(zip(Tier, (COLOURS[0], COLOURS[1], COLOURS[2]), LINES, strict=False))
+    styles = list(zip(TIERS, (COLOURS[0], COLOURS[1], COLOURS[2]), LINES, strict=False))
     for one, policy in zip(axes, POLICIES, strict=False):
         for tier, colour, line in styles:
             part = table[(table["policy"] == policy) & (table["tenant"] == tier.value)]

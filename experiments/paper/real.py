@@ -11,9 +11,10 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from driftsim import Tier, Trace, e2e, read
+from driftsim import Trace, e2e, read
 from driftsim.calibration.calibrate import calibrate
 from driftsim.calibration.runs import Run
+from driftsim.request import TIERS
 from driftsim.statistics import mean_interval
 from driftsim.validation.validation import on_model_steps
 from experiments.accuracy import ROUNDS, TRACES
@@ -32,7 +33,7 @@ def statistics(trace: Trace) -> dict[str, float]:
         "P99 E2E": seconds.quantile(0.99),
         "mean E2E of the longest tenth": seconds[tokens >= tokens.quantile(LONGEST)].mean(),
     }
-    found |= {f"mean E2E of {tier.value}": seconds[rows["tier"] == tier.value].mean() for tier in Tier}
+    found |= {f"mean E2E of {tier.value}": seconds[rows["tier"] == tier.value].mean() for tier in TIERS}
     return {name: float(cast(float, value)) for name, value in found.items()}
 
 
