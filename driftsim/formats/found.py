@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from driftsim.errors import InputError
 from driftsim.formats.source import Source
-from driftsim.trace.loops import Told
+from driftsim.trace.loops import Loop, Told
 
 
 @dataclass(kw_only=True, eq=False)
@@ -34,6 +34,7 @@ class Found:
     hardware: str = "unknown"
     max_in_flight: int | None = None
     told: Told = field(default_factory=Told)
+    loop: Loop | None = None  # where the reader knows it, so that the times need not tell
     guessed: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
