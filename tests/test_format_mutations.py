@@ -19,6 +19,7 @@ from driftsim.trace.trace import read
 from tests.format_files import EXAMPLES, TABLE, Example
 
 MUTATIONS = 30  # of each example
+pytestmark = pytest.mark.filterwarnings("error")  # which would be a second line, from NumPy
 WHOLE = {**EXAMPLES, "table": TABLE}
 
 

@@ -89,7 +89,7 @@ def _block(source: Source) -> int | None:
     ids = source.either("hash_ids")
     lengths, _ = counts(source.either("input_length"))
     rows = [(len(one), length) for one, length in zip(ids, lengths, strict=True) if isinstance(one, list) and len(one)]
-    rows = [(count, length) for count, length in rows if length >= 1]
+    rows = [(count, length) for count, length in rows if 1 <= length < np.inf]
     for block in BLOCKS:
         agree = sum(count in (-(-length // block), max(length // block, 1)) for count, length in rows)
         if rows and agree >= 0.9 * len(rows) and any(count > 1 for count, _ in rows):

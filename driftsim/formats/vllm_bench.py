@@ -141,7 +141,7 @@ def latencies(file: Path, ttft: np.ndarray, itls: list[Any], lengths: list[Any])
             mean, problems = times([gaps])
             if problems:
                 raise InputError(f"{file}: request {row}: itls {problems[0]}")
-            took.append(float(ttft[row] + mean[0] * max(np.nan_to_num(outputs[row]) - 1, 0)))
+            took.append(float(ttft[row]) + float(mean[0]) * max(float(np.nan_to_num(outputs[row])) - 1, 0.0))
         else:
             raise InputError(f"{file}: request {row}: itls is {shown_kind(gaps)}, not a list of gaps; {SAVE}")
     return took
