@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from driftsim.comparison.captured import CapturedComparison
     from driftsim.comparison.result import ComparisonResult
     from driftsim.errors import InputError, RunError, TraceError
+    from driftsim.formats.exports import export_trace
     from driftsim.formats.imports import import_trace
     from driftsim.inputs import sample
     from driftsim.latency.profile import Profile, load_profile
@@ -107,6 +108,7 @@ _HOMES = {
     "sweeps.store": ("Store",),
     "tiers": ("TierRule",),
     "trace.header": ("EngineSettings", "Phase"),
+    "formats.exports": ("export_trace",),
     "formats.imports": ("import_trace",),
     "trace.trace": ("Trace", "read"),
     "validation.result": ("ValidationResult",),
@@ -123,8 +125,8 @@ __all__ = [
     "Profile", "RecordedLengths", "Request", "RunError", "Scenario", "ScenarioSpec", "Store", "Tenant", "Tier",
     "TierRule", "Trace", "TraceError", "ValidationResult", "Verdict", "Workload", "WorkloadChoice", "WorkloadSpec",
     "calibrate", "capacity", "capture", "check_baseline", "check_laws", "compare", "compare_captured", "derive_profile",
-    "e2e", "import_trace", "load_profile", "load_spec", "make_baseline", "read", "replay", "resample", "sample",
-    "simulate", "simulate_scenario", "summary", "sweep", "tpot", "ttft", "validate",
+    "e2e", "export_trace", "import_trace", "load_profile", "load_spec", "make_baseline", "read", "replay", "resample",
+    "sample", "simulate", "simulate_scenario", "summary", "sweep", "tpot", "ttft", "validate",
 ]  # fmt: skip
 
 

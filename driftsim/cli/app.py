@@ -21,6 +21,7 @@ from driftsim.cli.compare import compare
 from driftsim.cli.conformance import conformance
 from driftsim.cli.demo import demo
 from driftsim.cli.effects import effects
+from driftsim.cli.export import export
 from driftsim.cli.failure import bug_report, line_of
 from driftsim.cli.import_ import import_
 from driftsim.cli.profile import profile
@@ -43,6 +44,7 @@ for verb in (demo, compare, effects, simulate, capture, calibrate, profile, vali
     app.command()(verb)
 app.command()(columns)
 app.command("import")(import_)
+app.command()(export)
 _debug = False  # whether --debug was given
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftsim.errors import TraceError
+from driftsim.errors import InputError, TraceError
 from driftsim.formats.endings import DONE, ending
 from driftsim.formats.found import Found
 from driftsim.formats.values import NOTHING, Problems, counts, shown, texts, times, without_zone
@@ -228,6 +228,7 @@ class _Assembly:
             self.caveats.append(f"{self._of(int(rows.sum()))} {what} ({self._some(rows)})")
 
     # -- times in the order of a life
+    @np.errstate(invalid="ignore")  # of rows that are refused anyway
     def _order(self) -> None:
         columns = self.columns
         good = ~np.isin(np.arange(self.count), list(self.bad))
@@ -284,6 +285,8 @@ class _Assembly:
         told = self.found.told
         if rows["phase"].nunique() > 1:
             return rows, Loop("open")
+        if self.found.loop is not None:
+            return rows, self.found.loop
         ends = rows["finish_s"].to_numpy(dtype=float)
         return rows, find_loop(rows["arrival_s"].to_numpy(dtype=float), ends, told)
 
@@ -300,18 +303,24 @@ class _Assembly:
         return Header(
             kind="imported",
             driftsim_version=__version__,
-            engine=EngineSettings.guessed(found.engine, longest=longest),
-            model=found.model,
-            hardware=found.hardware,
+            engine=self._engine(longest),
+            model=_printable(found.model),
+            hardware=_printable(found.hardware),
             workload=WorkloadInfo(
                 name=self.file.name, loop="closed" if loop.kind == "closed" else "open", phases=phases
             ),
             max_in_flight=found.max_in_flight,
             tiers=found.tiers,
             clocks=f"seconds since the first arrival, as {self.file.name} tells them",
-            caveats=tuple(self.caveats),
-            notes=(*found.left_out, f"not told, and left empty: {', '.join(empty)}"),
+            caveats=tuple(map(_printable, self.caveats)),
+            notes=tuple(map(_printable, (*found.left_out, f"not told, and left empty: {', '.join(empty)}"))),
         )
+
+    def _engine(self, longest: int) -> EngineSettings:
+        try:
+            return EngineSettings.guessed(self.found.engine, longest=longest)
+        except InputError as error:
+            raise TraceError(f"{self.file}: engine: {error}") from None
 
 
 def _printable(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from driftsim.errors import InputError
 from driftsim.formats.source import Source
 from driftsim.tiers import TierRules
-from driftsim.trace.loops import Told
+from driftsim.trace.loops import Loop, Told
 
 
 @dataclass(kw_only=True, eq=False)
@@ -36,6 +36,7 @@ class Found:
     max_in_flight: int | None = None
     tiers: TierRules = ()
     told: Told = field(default_factory=Told)
+    loop: Loop | None = None  # where the reader knows it, so that the times need not tell
     guessed: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 

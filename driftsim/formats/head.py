@@ -25,7 +25,7 @@ class Head:
 
     def __str__(self) -> str:
         names = list(self.record)
-        listed = ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
+        listed = ", ".join(" ".join(name.split())[:40] for name in names[:8]) + (" ..." if len(names) > 8 else "")
         return f"{'a JSON document' if self.document else 'a table'} with {listed or 'nothing'}"
 
 

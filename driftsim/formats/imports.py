@@ -8,15 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from numbers import Real
 from pathlib import Path
+from typing import get_args
 
-from driftsim.errors import InputError
-from driftsim.formats import azure, vllm_bench
+from driftsim.errors import InputError, check_whole
+from driftsim.formats import (
+    aiperf,
+    azure,
+    bailian,
+    blis,
+    burstgpt,
+    guidellm,
+    inference_perf,
+    llmperf,
+    servegen,
+    sglang,
+    timed_trace,
+    vllm_bench,
+)
 from driftsim.formats.assemble import assemble
 from driftsim.formats.found import Found
 from driftsim.formats.head import Head, head_of
 from driftsim.formats.mapping import Mapping as TableMapping
 from driftsim.formats.mapping import load_mapping, read_mapped
+from driftsim.formats.rebuilt import Asked
+from driftsim.formats.timed_trace import Unit
 from driftsim.trace.trace import Trace
 
 
@@ -26,6 +43,27 @@ class Choices:
 
     mapping: TableMapping | None = None
     result: int | None = None
+    rate: float | None = None
+    users: int | None = None
+    unit: Unit | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("users", self.users), ("result", self.result)):
+            if value is not None:
+                check_whole(name, value)
+                if value < 1:
+                    raise InputError(f"{name} must be at least 1, got {value}")
+        if self.rate is not None and not (
+            isinstance(self.rate, Real) and not isinstance(self.rate, bool) and 1e-9 <= self.rate <= 1e9
+        ):
+            raise InputError(f"rate must be a number above 0 (requests a second), got {self.rate!r:.80}")
+        if self.unit is not None and self.unit not in get_args(Unit):
+            raise InputError(f"unknown unit {self.unit!r:.80}; choose one of {', '.join(get_args(Unit))}")
+
+    @property
+    def arrivals(self) -> Asked:
+        """What is said of the arrivals."""
+        return Asked(rate=self.rate, users=self.users)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +92,7 @@ FORMATS: Mapping[str, Format] = {
     "vllm-bench": Format(
         "the result of vllm bench serve --save-result --save-detailed",
         lambda file, choices: vllm_bench.read(file, choices.result),
-        lambda head: head.document and head.has("input_lens", "output_lens", "ttfts"),
+        lambda head: head.document and head.has("input_lens", "output_lens", "ttfts") and not sglang.fits(head),
         ("result",),
     ),
     "azure": Format(
@@ -62,7 +100,57 @@ FORMATS: Mapping[str, Format] = {
         lambda file, choices: azure.read(file),
         lambda head: head.has("TIMESTAMP", "ContextTokens", "GeneratedTokens"),
     ),
-}
+    "sglang": Format(
+        "the result of sglang.bench_serving --output-details",
+        lambda file, choices: sglang.read(file, choices.result, choices.arrivals),
+        sglang.fits,
+        ("result", "rate", "users"),
+    ),
+    "guidellm": Format(
+        "the JSON report of guidellm benchmark",
+        lambda file, choices: guidellm.read(file, choices.result),
+        guidellm.fits,
+        ("result",),
+    ),
+    "inference-perf": Format(
+        "per_request_lifecycle_metrics.json of inference-perf",
+        lambda file, choices: inference_perf.read(file),
+        inference_perf.fits,
+    ),
+    "aiperf": Format("profile_export.jsonl of AIPerf", lambda file, choices: aiperf.read(file), aiperf.fits),
+    "llmperf": Format(
+        "*_individual_responses.json of LLMPerf",
+        lambda file, choices: llmperf.read(file, choices.arrivals),
+        llmperf.fits,
+        ("rate", "users"),
+    ),
+    "blis": Format("a trace of BLIS (TraceV2)", lambda file, choices: blis.read(file), blis.fits),
+    "burstgpt": Format(
+        "BurstGPT's traces",
+        lambda file, choices: burstgpt.read(file),
+        lambda head: head.has(*burstgpt.COLUMNS.values()),
+    ),
+    "bailian": Format(
+        "Alibaba's traces of Qwen on Bailian",
+        lambda file, choices: bailian.read(file, choices.unit),
+        bailian.fits,
+        ("unit",),
+    ),
+    "mooncake": Format(
+        "Mooncake's traces",
+        lambda file, choices: timed_trace.read(file, choices.unit or "ms"),
+        lambda head: False,  # its keys are those of timed-trace, which tells the two apart
+        ("unit",),
+    ),
+    "timed-trace": Format(
+        "what vLLM's timed_trace dataset reads",
+        lambda file, choices: timed_trace.read(file, choices.unit),
+        lambda head: timed_trace.fits(head) and not bailian.fits(head),
+        ("unit",),
+    ),
+    "servegen": Format("ServeGen's data, which hold no requests", lambda file, choices: servegen.read(file),
+                       lambda head: servegen.is_chunk(head.file)),
+}  # fmt: skip
 
 
 def import_trace(
@@ -72,13 +160,17 @@ def import_trace(
     mapping: TableMapping | Path | str | None = None,
     strict: bool = False,
     result: int | None = None,
+    rate: float | None = None,
+    users: int | None = None,
+    unit: Unit | None = None,
 ) -> Trace:
     """The run in ``file``, a file of another tool, as a trace.
 
     form: one of ``FORMATS``; without one, the file is recognised by what is in it. mapping: of a table, as an
     object or a TOML file.
     strict: refuse a file with a row that cannot be read, which else costs that row. result: which of several results in
-    the file, from 1.
+    the file, from 1. rate, users: how requests arrived whose start times the file lost, drawn at ``rate`` requests a
+    second or sent by so many ``users``. unit: of the times in a trace that leaves it open, ``s`` or ``ms``.
 
     Raises ``InputError`` naming file, row, column, value and remedy.
 
@@ -94,7 +186,7 @@ def import_trace(
     if form is not None and form not in FORMATS:
         raise InputError(f"unknown format {form!r}; choose one of {', '.join(FORMATS)}")
     given = load_mapping(Path(mapping)) if isinstance(mapping, Path | str) else mapping
-    choices = Choices(mapping=given, result=result)
+    choices = Choices(mapping=given, result=result, rate=rate, users=users, unit=unit)
     form = form or ("csv" if mapping is not None else recognised(file))
     for name in (field.name for field in fields(choices)):
         if getattr(choices, name) is not None and name not in FORMATS[form].takes:
@@ -106,6 +198,8 @@ def import_trace(
 
 def recognised(file: Path) -> str:
     """The name of the format of ``file``. Raises ``InputError`` that says what was seen where no format fits."""
+    if servegen.is_chunk(file) and file.is_file():  # its table has no header, so it has no head
+        return "servegen"
     head = head_of(file)
     fitting = [name for name, form in FORMATS.items() if form.fits(head)]
     if fitting:

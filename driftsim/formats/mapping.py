@@ -146,6 +146,12 @@ def shared_prefixes(source: Source) -> list[str]:
     if not told:
         return []
     cells = source.cells(told[0]) or []
+    if cells and all(
+        cell is None or isinstance(cell, list) for cell in cells
+    ):  # of hashes: two prompts share one, or none does
+        firsts = [str(cell[0]) for cell in cells if cell]
+        if len(set(firsts)) == len(firsts):
+            return []
     if not any(cell not in (None, "", "[]", 0, "0") and cell != [] for cell in cells):
         return []
     return [

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from driftsim.errors import InputError
+from driftsim.formats.values import is_nothing
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 SEPARATORS = ",;\t|"
@@ -49,6 +51,22 @@ class Source:
             return None
         return [None if cell is MISSING else cell for cell in cells]
 
+    def either(self, *names: str) -> list[Any]:
+        """In each row the cell of the first of ``names`` that has a value, None where none has."""
+        found = [cells for name in names if (cells := self.cells(name)) is not None]
+        return (
+            [next((cell for cell in row if not is_nothing(cell)), None) for row in zip(*found, strict=True)]
+            if (found)
+            else [None] * self.count
+        )
+
+    def only(self, rows: Sequence[int]) -> Source:
+        """A source of those ``rows`` alone, each at the place that it has in the file."""
+        kept = list(rows)
+        columns = {name: [cells[row] for row in kept] for name, cells in self.columns.items()}
+        records = [self.records[row] for row in kept] if self.records else ()
+        return replace(self, count=len(kept), place=lambda row: self.place(kept[row]), columns=columns, records=records)
+
     def listed(self) -> str:
         """The names, as a message lists them."""
         names = self.names
@@ -70,7 +88,7 @@ def follow(record: Any, path: str) -> Any:
         return follow(record[head], rest) if dot and head in record else MISSING
     if isinstance(record, list):
         head, dot, rest = path.partition(".")
-        if head.isdigit() and int(head) < len(record):
+        if head.isdecimal() and len(head) < 10 and int(head) < len(record):
             return follow(record[int(head)], rest) if dot else record[int(head)]
     return MISSING
 
@@ -175,7 +193,10 @@ def _parquet(file: Path) -> Source:
         table = pd.read_parquet(file)
     except Exception as error:  # whatever Arrow raises of a file that is none of its own
         raise InputError(f"{file}: not readable as parquet ({str(error).splitlines()[0]})") from None
-    columns = {str(name): table[name].astype(object).tolist() for name in table.columns}
+    columns = {
+        str(name): [cell.tolist() if isinstance(cell, np.ndarray) else cell for cell in table[name].astype(object)]
+        for name in table.columns
+    }
     return Source(file, len(table), lambda row: f"row {row}", columns)
 
 

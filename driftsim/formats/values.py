@@ -23,6 +23,7 @@ from driftsim.trace.schema import LARGEST_COUNT
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 SPELLED = {"µs": "us", "μs": "us", "sec": "s", "secs": "s", "second": "s", "seconds": "s", "msec": "ms"}
 MINUTES = {"m": 60.0, "min": 60.0, "h": 3600.0}
+LARGEST_PLAIN = 2**63  # pandas reads no larger number
 NOTHING = {"", "nan", "none", "null", "n/a", "na", "nat", "-", "<na>"}  # what an empty number is written as
 MEASURE = re.compile(r"([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([a-zA-Zµμ]+)")
 
@@ -60,7 +61,7 @@ def texts(cells: Sequence[Any]) -> tuple[list[str | None], Problems]:
         if type(cell) is str:
             stripped = known.get(cell)
             if stripped is None:
-                stripped = known[cell] = cell.strip()
+                stripped = known[cell] = _storable(cell.strip())
             found.append(stripped or None)
         else:
             found.append(_text(cell))
@@ -82,7 +83,12 @@ def _text(cell: Any) -> str | None:
         return cell.isoformat()
     if isinstance(cell, list | dict):
         return json.dumps(cell, default=str)
-    return str(cell).strip() or None
+    return _storable(str(cell).strip()) or None
+
+
+def _storable(text: str) -> str:
+    """``text`` without halves of characters, which JSON may hold and no file can."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def counts(cells: Sequence[Any]) -> tuple[np.ndarray, Problems]:
@@ -140,7 +146,9 @@ def _numbers(cells: Sequence[Any], read: Callable[[Any], float], scale: float = 
 
 
 def _may_be_plain(cell: Any) -> bool:
-    return isinstance(cell, str | int | float | np.integer | np.floating)
+    if isinstance(cell, int):
+        return -LARGEST_PLAIN < cell < LARGEST_PLAIN
+    return isinstance(cell, str | float | np.integer | np.floating)
 
 
 def _number(cell: Any) -> float:
@@ -150,7 +158,7 @@ def _number(cell: Any) -> float:
         raise ValueError(f"is {shown(cell)}, not a number")
     try:
         return float(cell)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(f"is {shown(cell)}, not a number") from None
 
 
@@ -162,7 +170,7 @@ def _moment(cell: Any, scale: float) -> float:
     if isinstance(cell, timedelta | np.timedelta64):
         return float(pd.Timedelta(cell).total_seconds())
     if isinstance(cell, Real | Decimal) and not isinstance(cell, bool | np.bool_):
-        return float(cell) * scale
+        return _number(cell) * scale
     moment = _date_of(cell)
     if moment is not None:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,22 @@
+"""The verb ``export``: a trace becomes a file of another tool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    trace: Annotated[Path, typer.Argument(help="Folder of the trace.")],
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help="timed-trace, mooncake or blis.")],
+    out: Annotated[Path, typer.Option(help="File to write: .jsonl, or for blis .csv, with its header beside it.")],
+) -> None:
+    """Write a trace for another tool to replay: arrivals and lengths, and whatever else its format can hold."""
+    from driftsim.formats.exports import export_trace
+
+    lost = export_trace(trace, form, out)
+    typer.echo(f"{out}: written as {form}", err=True)
+    for sentence in lost:
+        typer.echo(f"Note: {sentence}.", err=True)

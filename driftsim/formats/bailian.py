@@ -1,0 +1,33 @@
+"""Alibaba's traces of Qwen on Bailian: sessions of chats with hashes of their prompts' blocks, in seconds.
+
+alibaba-edu/qwen-bailian-usagetraces-anon, README.md: ``chat_id``, ``parent_chat_id`` (-1 in a first turn),
+``timestamp`` in seconds, ``input_length``, ``output_length``, ``type``, ``turn``, ``hash_ids`` of 16 tokens each.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from driftsim.formats.found import Found
+from driftsim.formats.head import Head
+from driftsim.formats.said import turns
+from driftsim.formats.source import read_source
+from driftsim.formats.timed_trace import COLUMNS, Unit, check_columns, found_in
+from driftsim.formats.values import texts
+
+FIRST = {None, "-1"}  # the parent of a first turn
+
+
+def fits(head: Head) -> bool:
+    """Whether ``head`` is that of such a trace."""
+    return head.has("chat_id", *COLUMNS.values())
+
+
+def read(file: Path, unit: Unit | None = None) -> Found:
+    """What is found in ``file``: ``type`` is the category. Raises ``InputError`` if a key is missing."""
+    source = read_source(file)
+    check_columns(source)
+    follows = [parent not in FIRST for parent in texts(source.either("parent_chat_id"))[0]]
+    found = found_in(source, unit or "s", turns(follows))
+    found.cells = {**found.cells, "request_id": source.either("chat_id"), "category": source.either("type")}
+    return found
