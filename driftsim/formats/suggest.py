@@ -30,7 +30,7 @@ def suggestion(file: Path) -> str:
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
     ...     _ = file.write("created_at,in_tokens,out_tokens\\n0.5,20,7\\n1.5,30,9\\n"), file.flush()
-    ...     print(suggestion(Path(file.name)).split("[columns]")[1].splitlines()[1])
+    ...     print(*(line for line in suggestion(Path(file.name)).splitlines() if line.startswith("arrival_s")))
     arrival_s = "created_at"  # by its name
     """
     records = _records_path(file)
