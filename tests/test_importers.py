@@ -213,3 +213,16 @@ def test_results_that_were_cut_short_are_refused(tmp_path: Path) -> None:
 def test_an_unknown_format_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown format 'xml'; choose one of csv, vllm-bench, azure"):
         import_trace_as("xml", tmp_path / "f", None)
+
+
+def test_a_mapping_completes_what_a_known_format_leaves_out(tmp_path: Path) -> None:
+    text = (
+        'hardware = "L4"\ntiers = ["gold"]\n[engine]\nversion = "0.19.0"\nmax_num_seqs = 32\n[values]\ntier = "gold"\n'
+    )
+    trace = import_trace(bench(tmp_path), mapping=mapping(tmp_path, text))
+    header = trace.header
+    assert (header.model, header.hardware, header.engine.max_num_seqs) == ("qwen", "L4", 32)
+    assert "max_num_seqs" not in header.engine.assumed
+    assert set(trace.requests["tier"]) == {"gold"}
+    with pytest.raises(ValueError, match="the format vllm-bench has columns of its own"):
+        import_trace(bench(tmp_path), "vllm-bench", mapping=mapping(tmp_path))

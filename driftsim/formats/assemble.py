@@ -107,7 +107,7 @@ class _Assembly:
         ]
 
     def _refuse_empty(self, name: str, rows: np.ndarray) -> None:
-        self._refuse(name, dict.fromkeys(np.flatnonzero(rows).tolist(), f"is empty; {COLUMNS[name].gloss}"))
+        self._refuse(name, dict.fromkeys(np.flatnonzero(rows).tolist(), f"is empty ({COLUMNS[name].gloss})"))
 
     def _refuse(self, name: str, problems: Problems) -> None:
         """Note the rows whose ``name`` has ``problems``."""

@@ -31,7 +31,7 @@ from driftsim.formats.assemble import assemble
 from driftsim.formats.found import Found
 from driftsim.formats.head import Head, head_of
 from driftsim.formats.mapping import Mapping as TableMapping
-from driftsim.formats.mapping import load_mapping, read_mapped
+from driftsim.formats.mapping import completed, load_mapping, read_mapped
 from driftsim.formats.rebuilt import Asked
 from driftsim.formats.timed_trace import Unit
 from driftsim.trace.trace import Trace
@@ -166,11 +166,11 @@ def import_trace(
 ) -> Trace:
     """The run in ``file``, a file of another tool, as a trace.
 
-    form: one of ``FORMATS``; without one, the file is recognised by what is in it. mapping: of a table, as an
-    object or a TOML file.
-    strict: refuse a file with a row that cannot be read, which else costs that row. result: which of several results in
-    the file, from 1. rate, users: how requests arrived whose start times the file lost, drawn at ``rate`` requests a
-    second or sent by so many ``users``. unit: of the times in a trace that leaves it open, ``s`` or ``ms``.
+    form: one of ``FORMATS``; without one, the file is recognised by what is in it. mapping: an object or a TOML file:
+    what the columns of a table are; of a known format, what it leaves out: engine, model, hardware, tiers. strict:
+    refuse a file with a row that cannot be read, which else costs that row. result: which of several results in the
+    file, from 1. rate, users: how requests arrived whose start times the file lost, drawn at ``rate`` requests a second
+    or sent by so many ``users``. unit: of the times in a trace that leaves it open, ``s`` or ``ms``.
 
     Raises ``InputError`` naming file, row, column, value and remedy.
 
@@ -187,11 +187,16 @@ def import_trace(
         raise InputError(f"unknown format {form!r}; choose one of {', '.join(FORMATS)}")
     given = load_mapping(Path(mapping)) if isinstance(mapping, Path | str) else mapping
     choices = Choices(mapping=given, result=result, rate=rate, users=users, unit=unit)
-    form = form or ("csv" if mapping is not None else recognised(file))
-    for name in (field.name for field in fields(choices)):
+    form = form or ("csv" if given is not None and given.names_columns else recognised(file))
+    for name in (field.name for field in fields(choices) if field.name != "mapping"):
         if getattr(choices, name) is not None and name not in FORMATS[form].takes:
             raise InputError(f"{file}: --{name.replace('_', '-')} says nothing about the format {form}; drop it")
-    trace = assemble(FORMATS[form].read(file, choices), strict=strict)
+    found = FORMATS[form].read(file, choices)
+    if given is not None and form != "csv":
+        if given.names_columns:
+            raise InputError(f"{file}: the format {form} has columns of its own; the mapping must not name any")
+        found = completed(found, given)
+    trace = assemble(found, strict=strict)
     trace.check(str(file))
     return trace
 

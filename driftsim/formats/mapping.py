@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -69,6 +70,27 @@ class Mapping(Record):
         default=None,
         gt=0,
         description="Users who each waited for an answer before they sent again; none: the arrivals tell.",
+    )
+
+    @property
+    def names_columns(self) -> bool:
+        """Whether the mapping says what the columns of a table are, rather than what a known format leaves out."""
+        return bool(self.columns or self.durations or self.records)
+
+
+def completed(found: Found, mapping: Mapping) -> Found:
+    """``found`` in a file of a known format, with what ``mapping`` says besides of the run and its engine."""
+    own = {name: getattr(mapping, name) for name in ("model", "hardware") if getattr(mapping, name) != "unknown"}
+    told = found.told if mapping.users is None else Told(users=mapping.users)
+    return replace(
+        found,
+        engine={**found.engine, **mapping.engine},
+        values={**found.values, **mapping.values},
+        maps={**found.maps, **mapping.maps},
+        tiers=mapping.tiers or found.tiers,
+        max_in_flight=mapping.max_in_flight or found.max_in_flight,
+        told=told,
+        **own,
     )
 
 

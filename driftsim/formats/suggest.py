@@ -30,8 +30,8 @@ def suggestion(file: Path) -> str:
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
     ...     _ = file.write("created_at,in_tokens,out_tokens\\n0.5,20,7\\n1.5,30,9\\n"), file.flush()
-    ...     print(*(line for line in suggestion(Path(file.name)).splitlines() if line.startswith("arrival_s")))
-    arrival_s = "created_at"  # by its name
+    ...     print(*(line for line in suggestion(Path(file.name)).splitlines() if line.startswith('arrival_s = "c')))
+    arrival_s = "created_at"  # by its name; s, a guess: requests would come every 1 s
     """
     records = _records_path(file)
     source = read_source(file, records)
