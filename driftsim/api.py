@@ -213,8 +213,12 @@ def simulate(
     return run_scenario(scenario, workload, record_steps=steps)
 
 
-def simulate_scenario(file: Path | str) -> tuple[Trace, ScenarioSpec, list[str]]:
+def simulate_scenario(
+    file: Path | str, changes: Mapping[str, Any] | None = None
+) -> tuple[Trace, ScenarioSpec, list[str]]:
     """Run the scenario in ``file`` (TOML or JSON): its trace, what it says, and warnings about the profile.
+
+    changes: what replaces the file's, by dotted key, such as ``{"engine.kv_blocks": 900}``.
 
     Paths in the file count from its folder. Raises ``InputError`` naming file, key, value and remedy.
 
@@ -225,12 +229,15 @@ def simulate_scenario(file: Path | str) -> tuple[Trace, ScenarioSpec, list[str]]
     >>> spec.policy, len(trace.finished)
     ('sjf', 360)
     """
-    spec = load_spec(Path(file))
+    spec = load_spec(Path(file), changes or {})
     here = spec.placed(lambda path: str(Path(file).parent / path))
     recorded = {path: read(path) for path in here.traces}
     known = load_profile(here.profile) if here.profile else as_profile(None, recorded[here.traces[0]])
     drawn = build_workload(here, recorded.__getitem__)
-    scenario = build_scenario(spec, known)
+    try:
+        scenario = build_scenario(spec, known)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
     admission, _, workload = with_own_bases(spec.admission, drawn, recorded.get(here.trace or ""))
     trace = run_scenario(replace(scenario, admission=admission), workload, record_steps=spec.steps)
     found = [warning for other in recorded.values() for warning in mismatch_warnings(known, other)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -29,7 +31,7 @@ class Record(BaseModel):
                 problem = error.errors()[0]
                 cause = problem.get("ctx", {}).get("error")
                 ours = isinstance(cause, InputError) and not problem["loc"]
-                raise InputError(str(cause) if ours else first_problem(error)) from None
+                raise InputError(str(cause) if ours else first_problem(error, type(self))) from None
 
         __init__.__pydantic_base_init__ = True  # a record inside another is checked without it, as pydantic's RootModel
 
@@ -40,34 +42,74 @@ class Record(BaseModel):
 
     @classmethod
     def from_file(
-        cls, file: Path, noun: str, *, form: Form | None = None, missing: str = "", correct: str = ""
+        cls,
+        file: Path,
+        noun: str,
+        *,
+        form: Form | None = None,
+        missing: str = "",
+        correct: str = "",
+        prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     ) -> Self:
         """The record that is written in ``file``, JSON or TOML (default: by the file's suffix, else TOML).
 
         ``noun`` says what the file should be, ``missing`` what to do where there is none, ``correct`` what to do where
-        the file is wrong (default: correct the ``noun``). Raises ``InputError`` naming file, key, value and remedy.
+        the file is wrong (default: correct the ``noun``). ``prepare`` changes what was read before it is checked.
+
+        Raises ``InputError`` naming file, key, value and remedy.
         """
         form = form or ("json" if file.suffix == ".json" else "toml")
         try:
             text = file.read_text()
-            return cls.model_validate_json(text) if form == "json" else cls.model_validate(tomllib.loads(text))
+            if form == "json" and prepare is None:
+                return cls.model_validate_json(text)
+            content = json.loads(text) if form == "json" else tomllib.loads(text)
+            return cls.model_validate(prepare(content) if prepare and isinstance(content, dict) else content)
         except FileNotFoundError:
             raise InputError(f"{file}: no such {noun}{missing}") from None
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
             raise InputError(f"{file}: not readable as {form.upper()} ({error})") from None
         except ValidationError as error:
-            raise InputError(f"{file}: {first_problem(error)}; {correct or f'correct the {noun}'}") from None
+            raise InputError(f"{file}: {first_problem(error, cls)}; {correct or f'correct the {noun}'}") from None
 
     def changed(self, **values: Any) -> Self:
         """A copy with other ``values``, validated, and with nothing cached from this one. Raises as ``of`` does."""
         return self.of({name: getattr(self, name) for name in type(self).model_fields} | values)
 
 
-def first_problem(error: ValidationError) -> str:
-    """The first complaint of a pydantic validation, as ``key: what is wrong (got value)``."""
+def first_problem(error: ValidationError, record: type[BaseModel] | None = None) -> str:
+    """The first complaint of a pydantic validation, as ``key: what is wrong (got value)``.
+
+    Of a key that ``record`` does not know, the nearest that it knows is named.
+    """
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"]) or "document"
+    if problem["type"] == "extra_forbidden":
+        *path, last = problem["loc"]
+        known = [] if record is None else _keys(record, path)
+        near = get_close_matches(str(last), known, n=1)
+        meant = f"the nearest is {near[0]}" if near else f"known are {', '.join(known)}" if known else "leave it out"
+        return f"{key}: unknown key; {meant} (got {problem['input']!r:.80})"
     extra = f"; {error.error_count() - 1} more" if error.error_count() > 1 else ""
     got = "" if problem["type"] == "missing" else f" (got {problem['input']!r:.80})"
     message = problem["msg"].removeprefix("Value error, ")  # what one of our own validators said
     return f"{key}: {message}{got}{extra}"
+
+
+def _keys(record: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    """The keys of the record that lies at ``path`` below ``record``; none where no record lies there."""
+    for part in path:
+        field = record.model_fields.get(str(part))
+        inner = None if field is None else _record_in(field.annotation)
+        if inner is None:
+            if isinstance(part, int):  # a place in a list of records
+                continue
+            return []
+        record = inner
+    return list(record.model_fields)
+
+
+def _record_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _record_in(inner))), None)

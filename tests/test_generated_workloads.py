@@ -158,7 +158,7 @@ def test_lengths_end_at_their_clips() -> None:
         ({"kind": "constant", "value": 0}, "value: Input should be greater than or equal to 1"),
         ({"kind": "empirical", "values": []}, "values: Tuple should have at least 1 item"),
         ({"kind": "normal"}, "kind: Input should be 'constant'"),
-        ({"kind": "constant", "value": 5, "sigma": 1}, "sigma: Extra inputs"),
+        ({"kind": "constant", "value": 5, "sigma": 1}, "sigma: unknown key"),
     ],
 )
 def test_lengths_that_make_no_sense_are_refused(law: dict[str, Any], what: str) -> None:
@@ -351,7 +351,7 @@ def test_capacity_is_slots_over_service() -> None:
         ({"output_tokens": None}, "the workload has no output_tokens"),
         ({"output_tokens": 0}, "output_tokens.value: Input should be greater"),
         ({"trace": "t"}, "prompt_tokens and trace are two sources"),
-        ({"burst": 2}, "burst: Extra inputs are not permitted"),
+        ({"burst": 2}, "burst: unknown key"),
         ({"tenants": [{"name": "a"}, {"name": "a"}]}, "tenant 'a' is there twice"),
         ({"tenants": [{"name": "a", "rate": 1.0}]}, "tenant 'a' and the workload both have arrivals"),
         ({"kind": None, "rate": None, "tenants": [{"name": "a", "rate": 1.0}, {"name": "b"}]}, "no arrivals"),
@@ -480,7 +480,7 @@ def test_the_command_runs_a_workload_that_is_written_down(folder: Path) -> None:
     ("old", "new", "what"),
     [
         ("rate = 5.0", "rate = 0", "poisson"),
-        ("requests = 80", "request = 80", "request: Extra inputs are not permitted"),
+        ("requests = 80", "request = 80", "request: unknown key"),
         ('profile = "p.json"', "", "give profile = FILE"),
         ('profile = "p.json"', 'profile = "p.json"\ntrace = "run"', "one of the two"),
         ('trace = "run"', 'trace = "nowhere"', "no such trace folder"),
@@ -549,7 +549,7 @@ def test_a_key_of_one_run_does_not_reach_the_next(tmp_path: Path) -> None:
             '"workload.rate" = [0]',
             "run 0 (workload.rate = 0, replication = 0): workload: poisson arrivals need a rate",
         ),
-        ('"workload.speed" = [1]', "workload.speed: Extra inputs are not permitted"),
+        ('"workload.speed" = [1]', "workload.speed: unknown key"),
         (
             '"workload.tenants.ghost.share" = [1]',
             "workload.tenants.ghost.share: none is named 'ghost' there, of chat, jobs",

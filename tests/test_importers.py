@@ -102,7 +102,7 @@ def test_the_same_table_in_another_form_is_the_same_trace(kind: str, tmp_path: P
         (MAPPING.replace('prompt_tokens = "in"', 'prompt_tokens = "inn"'), "column 'inn' of the mapping is not in"),
         (MAPPING.replace("prompt_tokens", "promt_tokens"), "'promt_tokens' is no column of a trace"),
         (MAPPING.replace('all = "ms"', 'all = "hours"'), "units.all"),
-        (MAPPING + "[more]\n", "more: Extra inputs"),
+        (MAPPING + "[more]\n", "more: unknown key"),
         (MAPPING.replace("kv_blocks = 4000", "blocks = 4000"), "blocks"),
         (MAPPING.replace('output_tokens = "out"', ""), "output_tokens is not mapped"),
         ("[columns", "not readable as TOML"),

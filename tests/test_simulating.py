@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload, dump_spec, load_spec
-from driftsim.trace.trace import read
+from driftsim.trace.trace import digest, read
 from tests.commands import driftsim
 from tests.strategies import profile
 
@@ -61,7 +61,7 @@ def test_numbers_that_are_equal_give_one_key() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('trace = "t"\npolcy = "fifo"', "polcy: Extra inputs are not permitted"),
+        ('trace = "t"\npolcy = "fifo"', "polcy: unknown key"),
         ('trace = "t"\nrate_scale = 0', "rate_scale: Input should be greater than 0"),
         ("trace = ", "not readable as TOML"),
         ("", "give trace = FOLDER to replay or a table workload to draw"),
@@ -101,3 +101,31 @@ def test_switches_reach_the_run(shipped: Path) -> None:
         build_scenario(spec.changed(engine={"kv_block": 5}), profile())
     other = build_workload(spec.changed(arrivals=None, requests=None, replication=2), lambda _: recorded)
     assert list(other.table["request_id"]) != list(recorded.requests["request_id"])
+
+
+def test_a_scenario_is_changed_by_dotted_keys_in_its_file_and_at_the_command(tmp_path: Path) -> None:
+    trace = Path("traces/smollm2-cpu-drift").resolve()
+    (tmp_path / "s.toml").write_text(f'trace = "{trace}"\n"engine.max_num_seqs" = 4\n')
+    one = driftsim("simulate", tmp_path / "s.toml", "--out", tmp_path / "a", "--set", "policy=sjf")
+    (tmp_path / "t.toml").write_text(f'trace = "{trace}"\npolicy = "sjf"\n[engine]\nmax_num_seqs = 4\n')
+    other = driftsim("simulate", tmp_path / "t.toml", "--out", tmp_path / "b")
+    assert (one.returncode, other.returncode) == (0, 0)
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    for text, what in (("polcy=sjf", "polcy: unknown key; the nearest is policy"), ("policy", "expected NAME=VALUE")):
+        wrong = driftsim("simulate", tmp_path / "s.toml", "--out", tmp_path / "c", "--set", text)
+        assert wrong.returncode == 2
+        assert what in wrong.stderr
+    deep = driftsim("simulate", tmp_path / "s.toml", "--out", tmp_path / "c", "--set", "engine.kv_bloks=9")
+    assert "s.toml: engine: kv_bloks: unknown key; the nearest is kv_blocks" in deep.stderr
+    assert not (tmp_path / "c").exists()
+
+
+def test_the_keys_of_a_scenario_are_listed_and_a_file_of_one_is_checked(tmp_path: Path) -> None:
+    listed = json.loads(driftsim("scenario", "--keys", "--json").stdout)
+    meanings = {entry["name"]: entry["meaning"] for entry in listed}
+    assert {"policy", "admission.alpha", "workload.rate", "arrivals", "max_in_flight"} <= meanings.keys()
+    assert all(meanings.values())
+    (tmp_path / "s.toml").write_text('trace = "t"\npolicy = "sjf"\n')
+    assert json.loads(driftsim("scenario", tmp_path / "s.toml").stdout)["policy"] == "sjf"
+    for arguments in ((), ("--keys", tmp_path / "s.toml"), (tmp_path / "absent.toml",)):
+        assert driftsim("scenario", *arguments).returncode == 2

@@ -25,6 +25,7 @@ from driftsim.cli.export import export
 from driftsim.cli.failure import bug_report, line_of
 from driftsim.cli.import_ import import_
 from driftsim.cli.profile import profile
+from driftsim.cli.scenario import scenario
 from driftsim.cli.show import show
 from driftsim.cli.simulate import simulate
 from driftsim.cli.sweep import sweep
@@ -43,6 +44,7 @@ app = typer.Typer(
 for verb in (demo, compare, effects, simulate, capture, calibrate, profile, validate, sweep, show, check, conformance):
     app.command()(verb)
 app.command()(columns)
+app.command()(scenario)
 app.command("import")(import_)
 app.command()(export)
 _debug = False  # whether --debug was given

@@ -29,10 +29,11 @@ def columns(
         typer.echo(dumps({name: [entry.filled() for entry in entries] for name, entries in tables.items()}))
         return
     for name, entries in tables.items():
-        _print(name, entries)
+        print_entries(name, entries)
 
 
-def _print(name: str, entries: list[Entry]) -> None:
+def print_entries(name: str, entries: list[Entry]) -> None:
+    """Print the table ``name`` of what things mean."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table

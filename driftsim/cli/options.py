@@ -47,6 +47,12 @@ def names(listed: str) -> list[str]:
 
 
 def argument(option: str, text: str, example: str) -> tuple[str, Any]:
+    """Name, in Python's spelling, and value of ``text``, NAME=VALUE, as ``setting`` reads it."""
+    name, value = setting(option, text, example)
+    return name.strip("-").replace("-", "_"), value
+
+
+def setting(option: str, text: str, example: str) -> tuple[str, Any]:
     """Name and value of ``text``, NAME=VALUE; the value is JSON where it reads as such, else text."""
     name, sign, value = text.partition("=")
     if not sign or not name.strip("-"):
@@ -55,4 +61,4 @@ def argument(option: str, text: str, example: str) -> tuple[str, Any]:
         parsed = json.loads(value)
     except ValueError:
         parsed = {"true": True, "false": False}.get(value.lower(), value)
-    return name.strip("-").replace("-", "_"), parsed
+    return name, parsed

@@ -7,13 +7,17 @@ from typing import Annotated
 
 import typer
 
-from driftsim.cli.options import AsJson
+from driftsim.cli.options import AsJson, setting
 from driftsim.errors import RunError
 
 
 def simulate(
     scenario: Annotated[Path, typer.Argument(help="TOML: trace, profile, policy, estimator, admission, seed ...")],
     out: Annotated[Path, typer.Option(help="Folder of the trace to write.")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="In place of what the file says: engine.kv_blocks=900."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a trace that is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -25,7 +29,9 @@ def simulate(
     from driftsim.trace.schema import JOURNAL_FILES, TRACE_FILES
 
     check_place(out, (*TRACE_FILES, *JOURNAL_FILES) if overwrite else ())
-    trace, spec, warnings = api.simulate_scenario(scenario)
+    trace, spec, warnings = api.simulate_scenario(
+        scenario, dict(setting("--set", text, "policy=sjf") for text in changes or [])
+    )
     values = summary(trace, spec.admission, phase=spec.phase)
     trace.write(out, overwrite=overwrite)
     for warning in warnings:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -22,6 +23,7 @@ from driftsim.scheduling.admission import DRIFTSCHED_BASE, Admission
 from driftsim.scheduling.estimators import estimator_class
 from driftsim.scheduling.plugins import is_plugin, source_digest
 from driftsim.scheduling.policies import policy_class
+from driftsim.simulation.dotted import nested
 from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.tiers import TierRules
 from driftsim.trace.trace import Trace, read
@@ -156,8 +158,10 @@ def _source(name: str) -> str:
         return source_digest(estimator_class(name))  # type: ignore[arg-type]
 
 
-def load_spec(file: Path) -> ScenarioSpec:
-    """Read a run from TOML or JSON. Raises ``InputError`` naming file, key, value and remedy.
+def load_spec(file: Path, changes: Mapping[str, Any] = MappingProxyType({})) -> ScenarioSpec:
+    """Read a run from TOML or JSON; ``changes`` replace what it says, by dotted key, such as ``engine.kv_blocks``.
+
+    Raises ``InputError`` naming file, key, value and remedy.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
@@ -165,7 +169,14 @@ def load_spec(file: Path) -> ScenarioSpec:
     ...     load_spec(Path(file.name)).policy
     'sjf'
     """
-    return ScenarioSpec.from_file(file, "scenario")
+
+    def prepared(content: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return nested({**content, **changes})
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
+
+    return ScenarioSpec.from_file(file, "scenario", prepare=prepared)
 
 
 def dump_spec(spec: ScenarioSpec) -> str:
