@@ -48,7 +48,10 @@ class _Assembly:
 
     def trace(self) -> Trace:
         found = self.found
-        missing = [name for name in NEEDED if name not in {*found.cells, *found.durations, *found.values}]
+        known = {*found.cells, *found.durations, *found.values}
+        if "finish_s" in found.cells and "finish_s" in found.durations:
+            known.add("arrival_s")
+        missing = [name for name in NEEDED if name not in known]
         if missing:
             gloss = COLUMNS[missing[0]].gloss
             raise TraceError(f"{self.file}: {missing[0]} is not mapped ({gloss}); a trace needs {', '.join(NEEDED)}")
