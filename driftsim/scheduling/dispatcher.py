@@ -159,32 +159,29 @@ class Dispatcher:
     @property
     def may_release(self) -> bool:
         """Whether somebody waits and the limit in flight has room."""
-        waiting = len(self.policy) - len(self._withdrawn)
-        return waiting > 0 and (self.max_in_flight is None or len(self.in_flight) < self.max_in_flight)
+        if self.max_in_flight is not None and len(self.in_flight) >= self.max_in_flight:
+            return False
+        return len(self.policy) > (len(self._withdrawn) if self._withdrawn else 0)
 
     def release(self, room: int, now: float) -> list[Job]:
         """The jobs to hand to an engine that would take ``room`` more, in order; they count as in flight from now."""
         policy, in_flight, jobs = self.policy, self.in_flight, list[Job]()
-        withdrawn = self._withdrawn
-        count = len(policy) - len(withdrawn)
+        count = len(policy)
+        choosy = bool(self._limits or self._withdrawn)
+        if choosy:
+            count -= len(self._withdrawn)
         if count > room:
             count = room
         if self.max_in_flight is not None and count > self.max_in_flight - len(in_flight):
             count = self.max_in_flight - len(in_flight)
-        limits = bool(self._limits)
         while count > 0:
-            if limits:
-                try:
-                    job = policy.pop_below(now, self._full)  # type: ignore[attr-defined]  # checked in the constructor
-                except IndexError:
-                    break  # everybody who waits is of a tier that is full
+            if choosy:
+                chosen = self._choose(now)
+                if chosen is None:
+                    break
+                job = chosen
             else:
                 job = policy.pop(now)
-            if withdrawn and id(job) in withdrawn:
-                withdrawn.remove(id(job))
-                continue
-            if limits:
-                self._count(job, 1)
             jobs.append(job)
             in_flight[id(job)] = self.dispatched
             self.dispatched += 1
@@ -192,6 +189,21 @@ class Dispatcher:
                 del self._waiting[id(job)]
             count -= 1
         return jobs
+
+    def _choose(self, now: float) -> Job | None:
+        """The next job that still waits and whose tier has room; None if there is none."""
+        while True:
+            try:
+                if self._limits:
+                    job = self.policy.pop_below(now, self._full)  # type: ignore[attr-defined]  # see the constructor
+                else:
+                    job = self.policy.pop(now)
+            except IndexError:
+                return None
+            if id(job) not in self._withdrawn:
+                self._count(job, 1)
+                return job  # type: ignore[no-any-return]
+            self._withdrawn.remove(id(job))
 
     def _count(self, job: Job, more: int) -> None:
         """Note that ``job`` went into the engine (1), or left it (-1)."""

@@ -157,7 +157,7 @@ class Simulation:
     def _arrive(self, _: object) -> None:
         now = self.env.now
         self._awaited = None
-        seconds, columns = now / TICKS_PER_SECOND, self.columns
+        seconds, columns, patience = now / TICKS_PER_SECOND, self.columns, self.patience
         for row, _ in self.arrivals.take(now):
             job = self.dispatcher.arrive(self.build(row, seconds), self.categories[row], seconds, row)
             columns.arrival_s[row] = seconds
@@ -165,9 +165,9 @@ class Simulation:
             columns.estimate[row] = job.estimate
             columns.budget[row] = job.budget
             columns.scheduling_class[row] = job.scheduling_class
-            if self.patience is not None and math.isfinite(self.patience[row]):
+            if patience is not None and math.isfinite(patience[row]):
                 self.impatient[row] = job
-                Moment(self.env, now + ticks(self.patience[row]), ARRIVE, lambda _, row=row: self._give_up(row))  # type: ignore[misc]
+                Moment(self.env, now + ticks(patience[row]), ARRIVE, lambda _, row=row: self._give_up(row))  # type: ignore[misc]
         self._await_arrival()
         self._release_soon()
 
@@ -223,15 +223,15 @@ class Simulation:
         self.engine.submit(job, self.outputs[job.index])
 
     def _left(self, sequences: list[Sequence]) -> None:
-        columns, lag = self.columns, self.output_lag
+        columns, lag, patience = self.columns, self.output_lag, self.patience
         for sequence in sequences:
             row = sequence.job.index
             # vLLM looks for the end of sequence before it looks at limits (check_stop): the last token may be both.
             if sequence.finish_reason == "length" and self.stops[row] and sequence.shown == self.outputs[row]:
                 sequence.finish_reason = "stop"
-            if self.patience is not None:
+            if patience is not None:
                 self.impatient.pop(row, None)
-                if math.isinf(self.patience[row]) and sequence.finish_reason in FINISHED:
+                if math.isinf(patience[row]) and sequence.finish_reason in FINISHED:
                     sequence.finish_reason = "abort"  # what was streamed is all that is known
             if sequence.queued is not None:
                 columns.queued_s[row] = sequence.queued / TICKS_PER_SECOND
