@@ -213,3 +213,16 @@ def test_a_closed_loop_has_no_rate_to_scale(loops: dict[int, Trace], tmp_path: P
 def test_open_arrivals_are_repeated_as_they_were_recorded() -> None:
     trace = served(Workload.poisson(rate=3.0, requests=50, **PLAIN))
     assert as_recorded(trace).table["offset_s"].tolist() == trace.requests["arrival_s"].tolist()
+
+
+def test_a_closed_loop_without_a_queue_is_pressed_by_more_users(loops: dict[int, Trace], tmp_path: Path) -> None:
+    place = loops[8].write(tmp_path / "t")
+    run = driftsim("compare", place, "--policies", "fifo,sjf", "--replications", "1", "--estimators", "static")
+    said = " ".join(run.stdout.split())
+    assert "press harder with more users (--arrivals closed --users N)" in said
+    assert "held out: fitted to its first" in said
+    pressed = driftsim("compare", place, "--policies", "fifo,sjf", "--replications", "1", "--json",
+                       "--arrivals", "closed", "--users", "64", "--max-num-seqs", "4")  # fmt: skip
+    rows = json.loads(pressed.stdout)
+    assert rows["arrivals"] == {"kind": "closed", "users": 64}
+    assert rows["rows"][0]["choice_fraction"] > 0.5

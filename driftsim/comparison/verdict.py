@@ -57,7 +57,9 @@ def _waiting(comparison: Comparison) -> str:
     share, choice = comparison.recorded["waiting_fraction"], comparison.recorded["choice_fraction"]
     said = f"Under FIFO somebody waited {100 * share:.0f} % of the time, two or more at once {100 * choice:.0f} %."
     if choice < NO_CHOICE:
-        said += " No queue formed, so order could not matter: press harder with --rate-scale, or look elsewhere."
+        kinds = {phase.kind for phase in comparison.workload.info.phases}
+        harder = "more users (--arrivals closed --users N)" if kinds & {"closed", "backlog"} else "--rate-scale"
+        said += f" No queue formed, so order could not matter: press harder with {harder}, or look elsewhere."
     return said
 
 

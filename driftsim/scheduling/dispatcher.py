@@ -6,8 +6,9 @@ in seconds since the run began.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from driftsim.errors import InputError, check_whole
@@ -192,17 +193,17 @@ class Dispatcher:
 
     def _choose(self, now: float) -> Job | None:
         """The next job that still waits and whose tier has room; None if there is none."""
+        pop: Callable[[float], Job] = self.policy.pop
+        if self._limits:
+            pop = partial(self.policy.pop_below, full=self._full)  # type: ignore[attr-defined]  # see the constructor
         while True:
             try:
-                if self._limits:
-                    job = self.policy.pop_below(now, self._full)  # type: ignore[attr-defined]  # see the constructor
-                else:
-                    job = self.policy.pop(now)
+                job = pop(now)
             except IndexError:
                 return None
             if id(job) not in self._withdrawn:
                 self._count(job, 1)
-                return job  # type: ignore[no-any-return]
+                return job
             self._withdrawn.remove(id(job))
 
     def _count(self, job: Job, more: int) -> None:
