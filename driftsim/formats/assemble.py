@@ -169,12 +169,20 @@ class _Assembly:
         columns["finish_reason"] = reasons
         failed = ~np.isin(reasons, FINISHED)
         columns["output_tokens"] = np.where(failed & ~(output >= 1), np.nan, output)
+        self._forget_times(sudden, none)
+        self._count_prompts(failed)
+
+    def _forget_times(self, sudden: np.ndarray, none: np.ndarray) -> None:
+        """A request that counts as failed has no times at which it was not served: zeros stood for them."""
+        arrival = self.columns["arrival_s"]
         for name in ("first_token_s", "finish_s"):
-            if name in columns:
-                columns[name] = np.where(
-                    sudden | (none & (columns[name] <= columns["arrival_s"])), np.nan, columns[name]
-                )
-        prompt = columns["prompt_tokens"]
+            if name in self.columns:
+                times = self.columns[name]
+                self.columns[name] = np.where(sudden | (none & (times <= arrival)), np.nan, times)
+
+    def _count_prompts(self, failed: np.ndarray) -> None:
+        """Every request has a prompt of 1 token or more; of one that ``failed``, it may not have been told."""
+        columns, prompt = self.columns, self.columns["prompt_tokens"]
         self._refuse_empty("prompt_tokens", np.isnan(prompt) & ~failed)
         unknown = np.isnan(prompt) & failed
         self._say(unknown, "failed and tell no prompt_tokens: each counts as a prompt of 1")
