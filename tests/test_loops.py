@@ -145,9 +145,27 @@ def test_what_a_file_tells_of_its_loop_is_held_against_its_times(tmp_path: Path)
     assert "its arrivals do not follow its ends" in wrong[2]
     assert kind(opened, max_concurrency=1000, request_rate="inf")[0] == "open"
     assert kind(opened, max_concurrency=None, request_rate=3.0)[0] == "open"
+    for users in ("8", 8.0, "x", None, 0, -1, True, [8], 10**9):  # told oddly, or wrongly: the times tell
+        for rate in ("inf", None, 0, -1, "x"):
+            assert kind(closed, max_concurrency=users, request_rate=rate)[:2] == ("closed", 8), (users, rate)
     more = kind(opened, max_concurrency=2, request_rate=3.0)
     assert more[0] == "open"
     assert "were out" in more[2]
+
+
+def test_failures_of_which_nobody_knows_the_end_do_not_hide_a_loop_that_the_file_tells(tmp_path: Path) -> None:
+    file = bench(served(Workload.closed(users=16, requests=200, **PLAIN)), tmp_path / "b.json", max_concurrency=16)
+    content = json.loads(file.read_text())
+    for row in range(5, 200, 10):
+        content["output_lens"][row], content["ttfts"][row], content["itls"][row] = 0, 0.0, []
+        content["errors"][row] = "Timeout"
+    file.write_text(json.dumps(content))
+    trace = import_trace(file)
+    assert trace.header.workload.phases[0].kind == "closed"
+    assert any("when its failures ended is not known" in caveat for caveat in trace.header.caveats)
+    errors = {(row["metric"], row["stat"]): row["error"] for row in on_model_steps("t", trace, model()).rows()}
+    assert abs(errors["e2e", "mean"]) < 0.05
+    assert abs(errors["tpot", "mean"]) < 0.02
 
 
 def test_requests_that_came_at_once_for_more_users_than_requests_are_a_backlog() -> None:

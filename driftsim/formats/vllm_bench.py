@@ -106,14 +106,17 @@ def _held(content: dict[str, Any], lists: dict[str, list[Any]]) -> list[str]:
 
 def told_loop(content: dict[str, Any]) -> Told:
     """The loop that a benchmark's options tell: ``max_concurrency`` users, ``request_rate`` (``inf``: at once)."""
-    users = content.get("max_concurrency")
-    rate = content.get("request_rate")
+    users, rate = _told(content.get("max_concurrency")), _told(content.get("request_rate"))
+    return Told(int(users) if 1 <= users < math.inf else None, rate if rate > 0 else math.inf)
+
+
+def _told(value: Any) -> float:
+    """``value`` as a number; infinite where nothing is told, or what is told is no number."""
     try:
-        pace = float(rate) if rate is not None else math.inf
+        number = math.nan if value is None or isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
-        pace = math.inf
-    whole = isinstance(users, int) and not isinstance(users, bool) and users > 0
-    return Told(users if whole else None, pace)
+        return math.inf
+    return math.inf if math.isnan(number) else number
 
 
 def lists_of(file: Path, content: dict[str, Any], names: Sequence[str], save: str = SAVE) -> dict[str, list[Any]]:

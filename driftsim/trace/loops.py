@@ -7,7 +7,7 @@ while too many are out. Replayed as if they came by themselves, such requests pr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -47,30 +47,58 @@ def find_loop(arrival: np.ndarray, end: np.ndarray, told: Told) -> Loop:
     What a file tells is held against the times; where the two disagree the times count, and ``why`` says so.
     """
     order = np.argsort(arrival, kind="stable")
-    arrival, end = arrival[order], np.where(np.isnan(end), arrival, end)[order]
-    if np.array_equal(arrival, end):  # no ends are known
+    arrival, end = arrival[order], end[order]
+    lost = np.isnan(end)
+    if lost.all():
         return Loop("open", why=_unchecked(told))
-    tolerance = max(SAME_S, SAME_SHARE * float(np.median(end - arrival)))
-    users = told.users
-    if users is None:
+    end = np.where(lost, arrival, end)
+    tolerance = max(SAME_S, SAME_SHARE * float(np.median((end - arrival)[~lost])))
+    if told.users is None:
         return _found(arrival, end, tolerance)
-    if told.rate is not None and math.isfinite(told.rate):
-        return _capped_as_told(arrival, end, users, tolerance)
-    if users >= len(arrival):
-        at_once = float(arrival[-1] - arrival[0]) <= tolerance
-        if at_once:
-            return Loop("backlog", why=f"the file tells of {users} users, more than its requests: all came at once")
-        return Loop("open", why=f"the file tells of up to {users} requests at once, which its arrivals never reached")
+    if told.rate is not None and 0 < told.rate < math.inf:
+        return _capped_as_told(arrival, end, told.users, tolerance)
+    if told.users >= len(arrival):
+        if float(arrival[-1] - arrival[0]) <= tolerance:
+            return Loop(
+                "backlog", why=f"the file tells of {told.users} users, more than its requests: all came at once"
+            )
+        return _instead(
+            arrival,
+            end,
+            tolerance,
+            f"the file tells of up to {told.users} requests at once, which its arrivals never reached",
+        )
+    return _closed_as_told(arrival, end, told.users, tolerance, bool(lost.any()))
+
+
+def _closed_as_told(arrival: np.ndarray, end: np.ndarray, users: int, tolerance: float, lost: bool) -> Loop:
+    """A closed loop, unless its times speak against it; where some ends are ``lost``, they can say less."""
     few = len(arrival) - users < FEWEST  # too few to speak against the file
     think = _think(arrival, end, users, tolerance, 0.0 if few else MOST_TOLD)
-    if think is None:
+    if think is not None:
         return Loop(
-            "open",
-            why=f"the file tells of a closed loop of {users} users, but its arrivals do not follow its ends: they are "
-            "replayed as recorded",
+            "closed",
+            users,
+            think,
+            f"a closed loop of {users} users, as the file tells{'' if few else ' and its arrivals confirm'}",
         )
-    sure = "" if few else " and its arrivals confirm"
-    return Loop("closed", users, think, f"a closed loop of {users} users, as the file tells{sure}")
+    if lost and int(_outstanding(arrival, end - tolerance).max()) < users:
+        said = "as the file tells; when its failures ended is not known, so its arrivals cannot confirm it"
+        return Loop("closed", users, 0.0, f"a closed loop of {users} users, {said}")
+    return _instead(
+        arrival,
+        end,
+        tolerance,
+        f"the file tells of a closed loop of {users} users, but its arrivals do not follow its ends",
+    )
+
+
+def _instead(arrival: np.ndarray, end: np.ndarray, tolerance: float, against: str) -> Loop:
+    """What the times show where they speak ``against`` the file."""
+    found = _found(arrival, end, tolerance)
+    if found.kind == "open":
+        return replace(found, why=f"{against}: they are replayed as recorded")
+    return replace(found, why=f"{against}; {found.why}")
 
 
 def _unchecked(told: Told) -> str:
