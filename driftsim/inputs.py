@@ -83,7 +83,7 @@ def naming(trace: Trace | None) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        place, message = None if trace is None else trace.source, str(error)
+        place, message = None if trace is None else trace.source or Path(trace.name), str(error)
         if place is None or message.startswith((str(place), f"{place.name}:")):
             raise
         raise type(error)(f"{place}: {message}") from None

@@ -13,6 +13,7 @@ import numpy as np
 
 from driftsim.calibration.from_requests import fit_requests
 from driftsim.calibration.from_steps import fit_steps
+from driftsim.calibration.guards import FORCE
 from driftsim.calibration.runs import FEWEST_STEPS, Run, check_runs, quietly
 from driftsim.errors import InputError, TraceError
 from driftsim.latency.profile import Profile
@@ -20,6 +21,7 @@ from driftsim.simulation.names import FitSource
 from driftsim.trace.trace import Trace
 from driftsim.workloads.unfinished import caveats
 
+ANOTHER = "give a profile with --profile: fitted to other runs (driftsim calibrate), or derived (driftsim profile)"
 OWN = "the trace"  # what messages call a trace that is fitted for itself
 
 
@@ -27,10 +29,8 @@ def fit_profile(trace: Trace, digest: str = "") -> Profile:
     """A profile of ``trace``'s own steps. Raises ``TraceError`` if it has too few of them."""
     if trace.steps is None or len(trace.steps) < FEWEST_STEPS:
         have = "no steps table" if trace.steps is None else f"{len(trace.steps)} steps"
-        raise TraceError(
-            f"the trace has {have}, a profile needs {FEWEST_STEPS}; fit one to another trace "
-            "(driftsim calibrate) and give it with --profile"
-        )
+        untimed = " and no times of answers" if trace.requests["first_token_s"].isna().all() else ""
+        raise TraceError(f"the trace has {have}{untimed}, a fit needs {FEWEST_STEPS} steps; {ANOTHER}")
     return calibrate([Run(OWN, trace, digest)], source="steps")
 
 
@@ -49,7 +49,10 @@ def _fit_own(trace: Trace) -> Profile:
     has_steps = trace.steps is not None and len(trace.steps) >= FEWEST_STEPS
     if has_steps or trace.requests["first_token_s"].isna().all():
         return fit_profile(trace, trace.digest)
-    return calibrate([Run(trace.name, trace, trace.digest)], source="requests")
+    try:
+        return calibrate([Run(trace.name, trace, trace.digest)], source="requests")
+    except TraceError as error:
+        raise TraceError(f"{str(error).removesuffix(FORCE)}; {ANOTHER}") from None
 
 
 def calibrate(

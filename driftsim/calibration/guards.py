@@ -25,6 +25,7 @@ UNSETTLED = 0.1  # of the mean duration: what the last round may still move a te
 UNLIKE = 0.3  # median difference of log TPOT between requests that ran at the same time
 FASTEST_S, SLOWEST_S = 2e-5, 5.0  # per output token: no engine is faster, none is used that is slower
 MISSING = 0.05  # share of the requests whose load may be unknown before it is the likeliest reason
+FORCE = "; driftsim calibrate --force writes it all the same"
 FEWEST = 20  # requests that tell whether neighbours are alike
 
 
@@ -66,7 +67,7 @@ def refuse_fit(problem: str, runs: Sequence[Run], force: bool, warnings: list[st
     """Raise ``TraceError`` with ``problem`` and its likeliest reason; warn of it where ``force`` is set."""
     said = f"the profile does not describe these timings: {problem}; likely, {likeliest_reason(runs)}"
     if not force:
-        raise TraceError(f"{said}; driftsim calibrate --force writes it all the same")
+        raise TraceError(f"{said}{FORCE}")
     warnings.append(f"forced: {said}")
 
 
