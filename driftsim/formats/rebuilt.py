@@ -70,8 +70,8 @@ def _remedy(told: Told) -> str:
     rate = f"{told.rate:g}" if told.rate is not None else "R"
     users = str(told.users) if told.users is not None else "N"
     return (
-        f"import it with --rate {rate} to draw arrivals at that many requests a second, or --users {users} if so many clients "
-        "each waited for their answer"
+        f"import it with --rate {rate} to draw arrivals at that many requests a second, or --users {users} if so many "
+        "clients each waited for their answer"
     )
 
 
