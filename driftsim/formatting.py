@@ -13,6 +13,7 @@ from driftsim.statistics import Interval
 if TYPE_CHECKING:  # rich is imported when something is shown
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 WIDEST = 10_000  # columns
 NO_BREAK = "\u00a0"  # a space at which no line ends
@@ -77,8 +78,11 @@ def shown_text(show: Callable[[Console], None], width: int) -> str:
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
-def show_table(console: Any, title: str, headings: list[str], rows: list[list[str]]) -> None:
-    """Print a table on a rich ``console``, which is made as wide as the table needs: no number is cut."""
+def show_table(console: Any, title: str, headings: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
+    """Print a table on a rich ``console``, which is made as wide as the table needs: no number is cut.
+
+    Cells and headings are shown as they are, whatever brackets a name may have; a ``Text`` brings a style.
+    """
     from rich.measure import Measurement
 
     table = rich_table(title, headings, rows)
@@ -87,7 +91,7 @@ def show_table(console: Any, title: str, headings: list[str], rows: list[list[st
     console.print(table)
 
 
-def rich_table(title: str, headings: list[str], rows: list[list[str]]) -> Table:
+def rich_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
     """A table for a rich console; headings are a name, a line break and a unit, the first two columns stand left."""
     from rich.markup import escape
     from rich.table import Table
@@ -101,7 +105,7 @@ def rich_table(title: str, headings: list[str], rows: list[list[str]]) -> Table:
         padding=(0, 1, 0, 0),
     )
     for place, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
+        table.add_column(escape(heading), justify="left" if place < 2 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(escape(cell) if isinstance(cell, str) else cell for cell in row))
     return table

@@ -16,6 +16,19 @@ from driftsim.errors import InputError
 Form = Literal["json", "toml"]
 
 
+def parsed_json(text: str) -> Any:
+    """What the JSON in ``text`` says. Raises ``ValueError`` if it is none, or is nested deeper than Python reads.
+
+    >>> parsed_json("[" * 100_000)
+    Traceback (most recent call last):
+    ValueError: nested too deep
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
 class Record(BaseModel):
     """A value that crosses a file boundary: validated, frozen, and strict about keys it does not know."""
 
@@ -63,14 +76,16 @@ class Record(BaseModel):
             text = file.read_text()
             if form == "json" and prepare is None:
                 return cls.model_validate_json(text)
-            content = json.loads(text) if form == "json" else tomllib.loads(text)
+            content = parsed_json(text) if form == "json" else tomllib.loads(text)
             return cls.model_validate(prepare(content) if prepare and isinstance(content, dict) else content)
         except FileNotFoundError:
             raise InputError(f"{file}: no such {noun}{missing}") from None
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-            raise InputError(f"{file}: not readable as {form.upper()} ({error})") from None
         except ValidationError as error:
             raise InputError(f"{file}: {first_problem(error, cls)}; {correct or f'correct the {noun}'}") from None
+        except InputError:
+            raise
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{file}: not readable as {form.upper()} ({error})") from None
 
     def changed(self, **values: Any) -> Self:
         """A copy with other ``values``, validated, and with nothing cached from this one. Raises as ``of`` does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import stat
 from pathlib import Path
 
@@ -240,3 +241,41 @@ def test_a_table_that_is_no_run_gets_one_line(tmp_path: Path, content: str, told
     run = driftsim("import", "csv", tmp_path / "runs.csv", "--mapping", tmp_path / "m.toml", "--out", tmp_path / "t")
     assert run.returncode == 2
     assert told in run.stderr
+
+
+@pytest.mark.parametrize("name", ["[/b]", "[prod]", "[red]x", "a[0]", "\\[b]"])
+def test_a_name_is_shown_as_it_is_whatever_brackets_it_has(name: str, trace: Path, tmp_path: Path) -> None:
+    recorded = ds.read(trace)
+    table = recorded.requests.assign(tenant=name, tier=name)
+    place = ds.Trace(recorded.header, table, recorded.steps).write(tmp_path / "t")
+    profile = tmp_path / "p.json"
+    assert driftsim("calibrate", place, "--out", profile).returncode == 0
+    by_tenant = driftsim("validate", place, "--profile", profile, "--by-tenant")
+    assert by_tenant.returncode == 0, by_tenant.stderr
+    assert name in by_tenant.stdout
+    options = ("--replications", 1, "--policies", "fifo,priority", "--out", tmp_path / "r")
+    compared = driftsim("compare", place, "--tiers", name, *options)
+    assert compared.returncode == 0, compared.stderr
+
+
+@pytest.mark.parametrize("file", ["s.json", "s.toml", "map.toml", "p.jsonl"])
+def test_a_file_that_is_nested_without_end_gets_one_line(file: str, trace: Path, tmp_path: Path) -> None:
+    deep = "[" * 100_000
+    (tmp_path / file).write_text(f"a = {deep}" if file.endswith("toml") else deep)
+    (tmp_path / "r.csv").write_text("a,b\n1,2\n")
+    calls = {
+        "s.json": ("simulate", tmp_path / file, "--out", tmp_path / "o"),
+        "s.toml": ("simulate", tmp_path / file, "--out", tmp_path / "o"),
+        "map.toml": ("import", tmp_path / "r.csv", "--mapping", tmp_path / file, "--out", tmp_path / "o"),
+        "p.jsonl": ("import", tmp_path / file, "--out", tmp_path / "o"),
+    }
+    run = driftsim(*calls[file])
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1
+    assert file in run.stderr
+    model = driftsim("profile", "--gpu", "L4", "--model", tmp_path / "s.json", "--out", tmp_path / "q.json")
+    assert model.returncode == 2
+    broken = tmp_path / "broken"
+    shutil.copytree(trace, broken)
+    (broken / "header.json").write_text(deep)
+    assert "nested too deep" in driftsim("compare", broken).stderr

@@ -64,6 +64,9 @@ def test_pairs_cancel_what_both_share(table: pd.DataFrame) -> None:
     assert found["pairs"] == 18
     assert (found["change"], found["low"], found["high"]) == pytest.approx((-0.2, -0.2, -0.2))
     noisy = table.assign(e2e_mean_s=table["e2e_mean_s"] * (1 + 0.01 * (table.index % 5)))
+    for odd in ("replication", "policy"):
+        with pytest.raises(ValueError, match=f"column '{odd}' is no result whose change can be told"):
+            paired_change(table, ["policy=fifo"], ["policy=sjf"], odd)
     spread = paired_change(noisy, ["policy=fifo"], ["policy=sjf"], "e2e_mean_s")
     assert spread["low"] < -0.2 < spread["high"]
     with pytest.raises(ValueError, match="no runs of policy=fifo and policy=lifo"):

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 WIDTH = 100  # columns of the printed text
-MARKS = {"best": "[bold]{} *[/bold]", "tie": "{} ~", "": "{}  "}
+SIGNS = {"best": " *", "tie": " ~", "": "  "}
+STYLES = {"best": "bold"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +61,10 @@ class ComparisonResult(Comparison):
 
     def show(self, console: Console) -> None:
         """Print the table, what calibration alone changes, the answer and the warnings."""
+        from rich.text import Text
+
         headings, rows = report.table(self, brief=True)
-        cells = [[MARKS[cell.mark].format(cell.text) for cell in row] for row in rows]
+        cells = [[Text(cell.text + SIGNS[cell.mark], STYLES.get(cell.mark, "")) for cell in row] for row in rows]
         about = self.provenance
         title = f"{about['trace']}, simulated; profile {about['profile']}; seed {about['seed']}"
         show_table(console, title, [f"{name}\n{unit}" for name, unit in headings], cells)

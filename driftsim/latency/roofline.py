@@ -7,7 +7,6 @@ reached are two efficiencies, which can be fitted; everything else is counted.
 
 from __future__ import annotations
 
-import json
 import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
@@ -19,7 +18,7 @@ from pydantic import Field
 from driftsim.errors import InputError
 from driftsim.latency.profile import Profile
 from driftsim.latency.weights import WeightType
-from driftsim.records import Record
+from driftsim.records import Record, parsed_json
 from driftsim.trace.header import EngineSettings
 
 GIB = 2**30
@@ -93,7 +92,7 @@ def shape_of(config: str) -> Shape:
     content: dict[str, Any]
     if path.is_file():
         try:
-            content = json.loads(path.read_text())
+            content = parsed_json(path.read_text())
         except ValueError as error:
             raise InputError(f"{config}: is not JSON ({error})") from None
     else:

@@ -143,6 +143,8 @@ def paired_change(table: pd.DataFrame, one: Sequence[str], other: Sequence[str],
     left, right = where(table, one), where(table, other)
     fixed = {condition.partition("=")[0].strip() for condition in (*one, *other)}
     names = [name for name in varying(table) if name not in fixed] or ["trace_digest"]
+    if metric in names or not pd.api.types.is_numeric_dtype(table[metric]):
+        raise InputError(f"column {metric!r} is no result whose change can be told; name a metric, such as e2e_mean_s")
     pairs = left.merge(right, on=names, suffixes=("_one", "_other"))
     if pairs.empty:
         raise InputError(f"no runs of {', '.join(one)} and {', '.join(other)} that are alike otherwise")

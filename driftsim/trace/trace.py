@@ -7,7 +7,6 @@ Times are seconds since the start of the run. A trace on disk is a folder; it ap
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +18,7 @@ from pydantic import ValidationError
 
 from driftsim.errors import TraceError
 from driftsim.files import whole_folder
-from driftsim.records import first_problem
+from driftsim.records import first_problem, parsed_json
 from driftsim.trace.checks import check
 from driftsim.trace.header import Header
 from driftsim.trace.journal import read_journal
@@ -171,7 +170,7 @@ def digest(folder: Path | str) -> str:
 
 def _read_header(file: Path) -> Header:
     try:
-        content = json.loads(file.read_text())
+        content = parsed_json(file.read_text())
     except FileNotFoundError:
         raise TraceError(f"{file}: no such file; a trace is a folder with header.json and requests.parquet") from None
     except (OSError, ValueError) as error:

@@ -6,7 +6,6 @@ Keys: ``prompt`` (or ``turns``, of which the first is taken), ``id`` (``request_
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ import pandas as pd
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from driftsim.errors import InputError
-from driftsim.records import first_problem
+from driftsim.records import first_problem, parsed_json
 from driftsim.request import Tier
 from driftsim.trace.header import Phase, WorkloadInfo
 from driftsim.trace.schema import LARGEST_COUNT
@@ -51,7 +50,7 @@ def read_prompts(file: Path) -> list[Prompt]:
         if not line.strip():
             continue
         try:
-            content = json.loads(line)
+            content = parsed_json(line)
         except ValueError as error:
             raise InputError(f"{file}: line {number} is not JSON ({error}); one object a line is expected") from None
         try:
