@@ -241,6 +241,7 @@ def simulate_scenario(
     admission, _, workload = with_own_bases(spec.admission, drawn, recorded.get(here.trace or ""))
     trace = run_scenario(replace(scenario, admission=admission), workload, record_steps=spec.steps)
     found = [warning for other in recorded.values() for warning in mismatch_warnings(known, other)]
+    found += [known.engine.why_not_started] if known.engine.why_not_started else []
     return trace, spec, [*workload.notes, *dict.fromkeys(found), *known.warnings, *extrapolation_warnings(known, trace)]
 
 

@@ -160,7 +160,7 @@ def test_drawn_arrivals_are_told_and_the_same_every_time(tmp_path: Path) -> None
     ("changes", "says"),
     [
         ({"request_rate": 4.0, "max_concurrency": 8}, "it says: 4 requests a second, at most 8 at once"),
-        ({"request_rate": "trace", "max_concurrency": None}, "tells no start times; give --rate R"),
+        ({"request_rate": "trace", "max_concurrency": None}, "tells no start times; import it with --rate R"),
         ({"request_rate": ..., "max_concurrency": 8}, "it says: at most 8 at once"),
     ],
 )
@@ -194,7 +194,7 @@ def test_a_result_without_details_says_which_option_saves_them(tmp_path: Path) -
 def test_llmperf_takes_its_users_from_the_summary_beside_it(tmp_path: Path) -> None:
     file = tmp_path / "m_550_150_individual_responses.json"
     file.write_text(json.dumps(files.llmperf()))
-    with pytest.raises(InputError, match="tells no start times; give --rate R .* or --users N"):
+    with pytest.raises(InputError, match="tells no start times; import it with --rate R .* or --users N"):
         import_trace(file)
     (tmp_path / "m_550_150_summary.json").write_text(json.dumps({"num_concurrent_requests": 2, "model": "yi"}))
     trace = import_trace(file)

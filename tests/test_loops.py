@@ -168,6 +168,17 @@ def test_failures_of_which_nobody_knows_the_end_do_not_hide_a_loop_that_the_file
     assert abs(errors["tpot", "mean"]) < 0.02
 
 
+def test_users_that_are_told_make_a_loop_even_where_nobody_knows_the_ends(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("t,p,o\n" + "".join(f"{at},50,20\n" for at in range(40)))
+    (tmp_path / "m.toml").write_text(
+        'users = 8\n[columns]\narrival_s = "t"\nprompt_tokens = "p"\noutput_tokens = "o"\n'
+    )
+    trace = import_trace(tmp_path / "r.csv", mapping=tmp_path / "m.toml")
+    assert (trace.header.workload.phases[0].kind, trace.header.workload.phases[0].users) == ("closed", 8)
+    assert any("as is told; when requests ended is not" in caveat for caveat in trace.header.caveats)
+    assert outstanding(served(replay(trace))) == 8
+
+
 def test_requests_that_came_at_once_for_more_users_than_requests_are_a_backlog() -> None:
     loop = find_loop(np.zeros(5), np.arange(1.0, 6.0), Told(users=10, rate=np.inf))
     assert loop.kind == "backlog"

@@ -31,6 +31,8 @@ def warnings(comparison: Comparison) -> list[str]:
     sentences = [*plan.left_out, *comparison.workload.notes, *comparison.mismatches]
     if recorded["p99_flagged"]:
         sentences.append(f"P99 rests on {recorded['finished']} finished, fewer than {FEWEST_FOR_P99}")
+    if plan.profile.engine.why_not_started:
+        sentences.append(plan.profile.engine.why_not_started)
     version = plan.profile.engine.version
     if version != MIRRORED_VLLM:
         sentences.append(

@@ -89,8 +89,8 @@ def _write(file: Path, texts: Mapping[str, str]) -> None:
 
 
 def _lost(header: Header, rows: pd.DataFrame, written: pd.DataFrame, export: Export) -> list[str]:
-    """What ``rows`` hold and the format cannot, a sentence each."""
-    said = []
+    """What ``rows`` hold and the format cannot, a sentence each, after what an import had changed already."""
+    said = list(header.caveats)
     if len(written) < len(rows):
         said.append(f"{len(rows) - len(written)} of {len(rows)} requests have no output and were left out")
     cut = int((~written["finish_reason"].isin(FINISHED)).sum())

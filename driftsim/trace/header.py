@@ -102,17 +102,24 @@ class EngineSettings(Record):
         assumed = tuple(setting for setting in needed if setting not in told)
         return cls(**{"name": name, "assumed": assumed} | values)
 
-    def check_starts(self) -> None:
-        """Raise ``InputError`` if vLLM would not start this engine: its longest context must fit its KV cache.
+    @property
+    def why_not_started(self) -> str:
+        """Why vLLM would not start this engine, with its remedy; empty if it would.
 
-        vllm/v1/core/kv_cache_utils.py, check_enough_kv_cache_memory; the remedy is vLLM's.
+        The longest context must fit the KV cache (vllm/v1/core/kv_cache_utils.py, check_enough_kv_cache_memory).
         """
         room = self.usable_kv_blocks * self.block_size
         if self.max_model_len > room:
-            raise InputError(
+            return (
                 f"vLLM would not start this engine: a context of max_model_len {self.max_model_len:,} tokens does not "
                 f"fit its KV cache of {room:,}; lower max_model_len to at most {room:,}, or raise the KV blocks"
             )
+        return ""
+
+    def check_starts(self) -> None:
+        """Raise ``InputError`` if vLLM would not start this engine."""
+        if self.why_not_started:
+            raise InputError(self.why_not_started)
 
     @property
     def usable_kv_blocks(self) -> int:

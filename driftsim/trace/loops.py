@@ -50,7 +50,7 @@ def find_loop(arrival: np.ndarray, end: np.ndarray, told: Told) -> Loop:
     arrival, end = arrival[order], end[order]
     lost = np.isnan(end)
     if lost.all():
-        return Loop("open", why=_unchecked(told))
+        return _unchecked(told, len(arrival))
     end = np.where(lost, arrival, end)
     tolerance = max(SAME_S, SAME_SHARE * float(np.median((end - arrival)[~lost])))
     if told.users is None:
@@ -101,10 +101,18 @@ def _instead(arrival: np.ndarray, end: np.ndarray, tolerance: float, against: st
     return replace(found, why=f"{against}; {found.why}")
 
 
-def _unchecked(told: Told) -> str:
-    if told.users is None:
-        return ""
-    return f"the file tells of at most {told.users} requests at once, but not when they ended: arrivals count as open"
+def _unchecked(told: Told, count: int) -> Loop:
+    """The loop where nobody knows when a request ended: what is told, if it needs no ends."""
+    users = told.users
+    if users is None:
+        return Loop("open")
+    if told.rate is not None and 0 < told.rate < math.inf:
+        return Loop("open", why=f"when requests ended is not told, so a cap of {users} at once cannot be replayed")
+    if users >= count:
+        return Loop(
+            "open", why=f"{users} users are told, more than there are requests: arrivals are replayed as recorded"
+        )
+    return Loop("closed", users, 0.0, f"a closed loop of {users} users, as is told; when requests ended is not")
 
 
 def _found(arrival: np.ndarray, end: np.ndarray, tolerance: float) -> Loop:
