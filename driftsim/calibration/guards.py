@@ -24,6 +24,7 @@ PERCENTILE_ERROR = 0.3  # of simulated percentiles of TTFT, TPOT and E2E
 UNSETTLED = 0.1  # of the mean duration: what the last round may still move a term by
 UNLIKE = 0.3  # median difference of log TPOT between requests that ran at the same time
 FASTEST_S, SLOWEST_S = 2e-5, 5.0  # per output token: no engine is faster, none is used that is slower
+GOOD = 0.05  # errors below which it does not matter that two terms may still trade places
 MISSING = 0.05  # share of the requests whose load may be unknown before it is the likeliest reason
 FORCE = "; driftsim calibrate --force writes it all the same"
 FEWEST = 20  # requests that tell whether neighbours are alike
@@ -58,7 +59,7 @@ def describes(profile: Profile, percentiles: float | None, moved: float | None) 
         return f"a request's decode time is off by {100 * error:,.0f} % in the mean"
     if percentiles is not None and percentiles > PERCENTILE_ERROR:
         return f"simulated percentiles of TTFT, TPOT and E2E are off by {100 * percentiles:.0f} % in the mean"
-    if moved is not None and moved > UNSETTLED:
+    if moved is not None and moved > UNSETTLED and max(error, percentiles or 0.0) > GOOD:
         return f"the fit does not settle: its last round still moved a term by {100 * moved:.0f} %"
     return ""
 

@@ -44,13 +44,16 @@ def as_measured_check(trace: Trace, profile: Profile, name: str) -> Check:
 
 
 def held_out_check(trace: Trace) -> Check:
-    """Held out in time: a profile fitted to the first half of ``trace`` simulates the second half."""
-    arrivals = np.sort(trace.requests["arrival_s"].to_numpy(dtype=float))
-    cut = float(arrivals[len(arrivals) // 2])
-    later = trace.requests["request_id"][trace.requests["arrival_s"] >= cut]
-    what = f"held out: fitted to its first {cut:.3g} s, the {len(later)} requests after that"
-    if (trace.finished["finish_s"] <= cut).sum() < FEWEST_REQUESTS:
-        return Check(what, {}, {}, f"fewer than {FEWEST_REQUESTS} requests finished before that, too few for a fit")
+    """Held out in time: a profile fitted to what finished in the first half of ``trace`` simulates what finished later.
+
+    The halves are equal in requests: an overload that came in a moment has nothing finished at half of its arrivals.
+    """
+    rows = trace.finished
+    cut = float(np.median(rows["finish_s"]))
+    later = rows["request_id"][rows["finish_s"] > cut]
+    what = f"held out: fitted to what finished in its first {cut:.3g} s, the {len(later)} requests that finished later"
+    if len(rows) - len(later) < FEWEST_REQUESTS:
+        return Check(what, {}, {}, f"fewer than {FEWEST_REQUESTS} requests finished by then, too few for a fit")
     try:
         profile = calibrate([Run("its first half", trace)], source="requests", until=cut)
         return _check(what, trace, simulate_as_measured(trace, profile), later)
