@@ -29,7 +29,7 @@ MOST_STEPS = 60_000  # of all traces, simulated to fit, so that a fit of any siz
 ROUNDS = (4, 4, 8)  # before a form is chosen, before it is chosen again, and at last
 SETTLED = 0.003  # of the mean duration: the change of every term, below which the rounds end
 PERCENTS = (10, 25, 50, 75, 90, 95, 99)
-PUT_BACK = 6  # rounds that put time back
+PUT_BACK = 10  # rounds that put time back
 LOOSE = 0.5  # how far, in logs, the last refinement may move a coefficient
 PULL = 0.02  # penalty for changing a coefficient by a factor of e, in relative percentile error
 
@@ -211,31 +211,31 @@ class RequestFitter:
         return replace(timed, values=refined) if end < start else timed
 
     def with_all_time(self, timed: RequestFit, warnings: list[str]) -> RequestFit:
-        """``timed`` with steps so much longer that simulated decoding lasts as long in all as what was measured.
+        """``timed`` with steps so much longer that all requests together last as long as they did.
 
         The robust fit sets outliers aside; without their time, the engine and its queue would be too fast.
         """
-        whole, first = timed, 0.0
-        for turn in range(PUT_BACK):  # longer steps run more requests at once, which makes steps longer still
+        whole = timed
+        for _ in range(PUT_BACK):  # longer steps lengthen the queue as well: so half of what lacks at a time
             left_out = self._left_out(whole.profile(self.base))
-            first = left_out if turn == 0 else first
             if abs(left_out) <= LEFT_OUT:
                 break
             values = whole.values.copy()
-            values[:-1] *= 1 + left_out * (1.0 if turn == 0 else 0.5)
+            values[:-1] *= 1 + left_out / 2
             whole = replace(whole, values=values)
-        if whole is not timed:
-            warnings.append(time_put_back(first))
+        longer = float(whole.values[:-1].sum() / timed.values[:-1].sum()) - 1
+        if abs(longer) > LEFT_OUT:
+            warnings.append(time_put_back(longer))
         return whole
 
     def _left_out(self, profile: Profile) -> float:
-        """By how much decoding lasted longer in all than it does with ``profile``, relative."""
+        """By how much the requests lasted longer in all than they do with ``profile``, relative."""
         measured = simulated = 0.0
         for part in self.parts:
             life = resimulate(part, profile)
             done = (life.recorded["finish_s"] <= part.until).to_numpy()
-            measured += float((life.recorded["finish_s"] - life.recorded["first_token_s"])[done].sum())
-            simulated += float((life.simulated["finish_s"] - life.simulated["first_token_s"])[done].sum())
+            measured += float(e2e(life.recorded)[done].sum())
+            simulated += float(e2e(life.simulated)[done].sum())
         return measured / simulated - 1 if simulated > 0 else 0.0
 
 
