@@ -235,7 +235,7 @@ def test_a_closed_loop_has_no_rate_to_scale(loops: dict[int, Trace], tmp_path: P
     model().save(tmp_path / "p.json")
     run = driftsim("compare", place, "--profile", tmp_path / "p.json", "--rate-scale", "2")
     assert run.returncode == 2
-    assert "--users N" in run.stderr
+    assert "--arrivals closed --users N" in run.stderr
     assert "--arrivals poisson --rate R" in run.stderr
 
 

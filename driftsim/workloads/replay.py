@@ -48,7 +48,7 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
         raise InputError(f"rate scale must be above 0 (1e-6 to 1e6), got {rate_scale!r}")
     rateless = [phase for phase in trace.header.workload.phases if phase.kind in ("closed", "backlog")]
     if rate_scale != 1 and rateless:
-        instead = "another number of users (--users N) or other arrivals (--arrivals poisson --rate R)"
+        instead = "other users (--arrivals closed --users N) or another process (--arrivals poisson --rate R)"
         raise InputError(
             f"phase {rateless[0].name!r} is {rateless[0].kind} and has no arrival rate to scale; ask for {instead}"
         )
