@@ -17,7 +17,7 @@ from driftsim.formats.endings import DONE, ending
 from driftsim.formats.found import Found
 from driftsim.formats.values import NOTHING, Problems, counts, shown, texts, times, without_zone
 from driftsim.trace.header import EngineSettings, Header, Phase, WorkloadInfo
-from driftsim.trace.loops import Loop, find_loop
+from driftsim.trace.loops import find_loop
 from driftsim.trace.schema import FINISH_REASONS, FINISHED, LIFE_TIMES, LONGEST_S, REQUEST_COLUMNS
 from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace
@@ -61,8 +61,8 @@ class _Assembly:
         self._name()
         self._end()
         self._order()
-        rows, loop = self._kept()
-        return Trace(self._header(rows, loop), typed(rows, REQUEST_COLUMNS, str(self.file)))
+        rows = self._kept()
+        return Trace(self._header(rows), typed(rows, REQUEST_COLUMNS, str(self.file)))
 
     # -- cells to values
     def _read(self) -> None:
@@ -277,8 +277,8 @@ class _Assembly:
             self._say(clamped, f"had times out of order by at most {1000 * most:.3g} ms, which were set equal")
 
     # -- the trace
-    def _kept(self) -> tuple[pd.DataFrame, Loop]:
-        """The readable rows by arrival, and the loop that they came in."""
+    def _kept(self) -> pd.DataFrame:
+        """The readable rows by arrival."""
         unreadable = {**self.found.source.unreadable}
         unreadable |= {self.found.source.place(row): why for row, why in sorted(self.bad.items())}
         total = self.count + len(self.found.source.unreadable)
@@ -292,23 +292,33 @@ class _Assembly:
                                    + ("; ..." if len(unreadable) > NAMED else ""))  # fmt: skip
         rows = pd.DataFrame({name: pd.Series(values) for name, values in self.columns.items()})
         rows = rows.drop(index=list(self.bad)).sort_values("arrival_s", kind="stable").reset_index(drop=True)
-        rows = rows.reindex(columns=list(COLUMNS))
-        told = self.found.told
-        if rows["phase"].nunique() > 1:
-            return rows, Loop("open")
-        if self.found.loop is not None:
-            return rows, self.found.loop
-        ends = rows["finish_s"].to_numpy(dtype=float)
-        return rows, find_loop(rows["arrival_s"].to_numpy(dtype=float), ends, told)
+        return rows.reindex(columns=list(COLUMNS))
 
-    def _header(self, rows: pd.DataFrame, loop: Loop) -> Header:
+    def _phases(self, rows: pd.DataFrame) -> tuple[Phase, ...]:
+        """The phases of ``rows``, each with the loop that its requests came in."""
+        parts = [(str(name), part) for name, part in rows.groupby("phase", sort=False)]
+        lasts = [float(part["arrival_s"].iloc[-1]) for _, part in parts]
+        if any(part["arrival_s"].iloc[0] < last for (_, part), last in zip(parts[1:], lasts, strict=False)):
+            unused = "" if self.found.told.users is None else f", and the {self.found.told.users} users do nothing"
+            self.caveats.append(f"its phases overlap, so that nobody can tell a loop in them{unused}: taken as open")
+            return tuple(Phase(name=name, requests=len(part)) for name, part in parts)
+        phases = list[Phase]()
+        for (name, part), before in zip(parts, [0.0, *lasts], strict=False):
+            arrival, end = (part[column].to_numpy(dtype=float) for column in ("arrival_s", "finish_s"))
+            loop = self.found.loop or find_loop(arrival, end, self.found.told)
+            if loop.why:
+                self.caveats.append(loop.why if len(parts) == 1 else f"phase {name}: {loop.why}")
+            pause = float(part["arrival_s"].iloc[0]) - before if phases and loop.kind != "open" else 0.0
+            phases.append(
+                Phase(
+                    name=name, kind=loop.kind, requests=len(part), users=loop.users, think_s=loop.think_s, pause_s=pause
+                )
+            )
+        return tuple(phases)
+
+    def _header(self, rows: pd.DataFrame) -> Header:
         found = self.found
-        numbers = rows["phase"].value_counts(sort=False)
-        phases = tuple(Phase(name=str(name), requests=int(count)) for name, count in numbers.items())
-        if loop.kind != "open":
-            phases = (phases[0].changed(kind=loop.kind, users=loop.users, think_s=loop.think_s),)
-        if loop.why:
-            self.caveats.append(loop.why)
+        phases = self._phases(rows)
         longest = int((rows["prompt_tokens"] + rows["output_tokens"].fillna(1)).max())
         empty = [name for name in COLUMNS if name not in self.columns or rows[name].isna().all()]
         return Header(
@@ -318,7 +328,9 @@ class _Assembly:
             model=_printable(found.model),
             hardware=_printable(found.hardware),
             workload=WorkloadInfo(
-                name=self.file.name, loop="closed" if loop.kind == "closed" else "open", phases=phases
+                name=self.file.name,
+                loop="closed" if any(phase.kind == "closed" for phase in phases) else "open",
+                phases=phases,
             ),
             max_in_flight=found.max_in_flight,
             tiers=found.tiers,

@@ -81,7 +81,7 @@ class Mapping(Record):
 def completed(found: Found, mapping: Mapping) -> Found:
     """``found`` in a file of a known format, with what ``mapping`` says besides of the run and its engine."""
     own = {name: getattr(mapping, name) for name in ("model", "hardware") if getattr(mapping, name) != "unknown"}
-    told = found.told if mapping.users is None else Told(users=mapping.users)
+    told = found.told if mapping.users is None else Told(users=mapping.users, by_user=True)
     return replace(
         found,
         engine={**found.engine, **mapping.engine},
@@ -147,7 +147,7 @@ def read_mapped(file: Path, mapping: Mapping) -> Found:
         hardware=mapping.hardware,
         max_in_flight=mapping.max_in_flight,
         tiers=mapping.tiers,
-        told=Told(users=mapping.users),
+        told=Told(users=mapping.users, by_user=True),
     )
 
 

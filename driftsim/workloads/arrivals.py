@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Literal
 
@@ -30,6 +30,7 @@ class Arrivals:
         self._row, self._end = 0, 0  # next row to arrive, end of the current phase
         self._inside = 0
         self._users: list[float] = []  # when each idle user of a closed phase sends next
+        self._waits: Iterator[float] = iter(())  # beyond the think time, from each end to the request that it brings on
         self._closed_rows: range = range(0)
         self._capped_rows: range = range(0)
         self._out = 0  # requests of a capped phase that are out
@@ -75,7 +76,10 @@ class Arrivals:
         """Request ``row`` has left the system; whether that decides when the next one arrives."""
         self._inside -= 1
         if self._closed_rows and row in self._closed_rows and self._row < self._closed_rows.stop:
-            heapq.heappush(self._users, now + self._tick(self._phases[len(self._starts) - 1].think_s))
+            wait = next(self._waits, None)
+            if wait is not None:  # else those who wait already send all that is left
+                think = self._tick(self._phases[len(self._starts) - 1].think_s)
+                heapq.heappush(self._users, now + max(think + wait, 0))
             self._look_ahead()
             return True
         if self._capped_rows and row in self._capped_rows and self._row < self._capped_rows.stop:
@@ -110,8 +114,11 @@ class Arrivals:
         self._starts.append(now + self._tick(phase.pause_s))
         self._end = self._row + phase.requests
         if phase.kind == "closed":
-            self._users = [self._starts[-1]] * phase.users
             self._closed_rows = range(self._row, self._end)
+            begins = self._closed_rows[: phase.users]
+            self._users = [self._starts[-1] + self._offsets[row] for row in begins]
+            heapq.heapify(self._users)
+            self._waits = iter(self._offsets[begins.stop : self._end])
         elif phase.kind == "capped":
             self._capped_rows, self._out = range(self._row, self._end), 0
         self._look_ahead()

@@ -10,11 +10,13 @@ import pandas as pd
 
 from driftsim.errors import InputError
 from driftsim.trace.header import Phase, WorkloadInfo
-from driftsim.trace.loops import due_times
+from driftsim.trace.loops import due_times, sends
 from driftsim.trace.trace import Trace
 from driftsim.workloads.table import as_admission_sees
 from driftsim.workloads.unfinished import as_far_as_known, caveats
 from driftsim.workloads.workload import COLUMNS, Workload, stream
+
+ROUNDED_PLACES = 9  # of a second: sums of recorded times carry no more
 
 
 def first(workload: Workload, count: int) -> Workload:
@@ -61,15 +63,10 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
             continue
         arrivals = rows["arrival_s"].to_numpy(dtype=float)
         start = _phase_start(phase, previous, float(arrivals[0]))
-        scale = 0.0 if phase.kind in ("closed", "backlog") else 1 / rate_scale
-        due = (
-            due_times(arrivals, rows["finish_s"].to_numpy(dtype=float), phase.users)
-            if phase.kind == "capped"
-            else arrivals
-        )
+        users, offsets = _offsets(phase, arrivals, rows["finish_s"].to_numpy(dtype=float), start)
         stops = rows["finish_reason"] == "stop"
-        parts.append(rows.assign(offset_s=np.maximum(due - start, 0.0) * scale, stops=stops))
-        phases.append(phase.changed(requests=len(rows), start_s=None))
+        parts.append(rows.assign(offset_s=offsets / rate_scale, stops=stops))
+        phases.append(phase.changed(requests=len(rows), start_s=None, users=users))
         previous = float(arrivals[-1])
     if not parts:
         raise InputError("the trace has no finished request to replay")
@@ -79,6 +76,18 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
         notes=(*caveats(trace), *said),
         tiers=trace.header.tiers,
     )
+
+
+def _offsets(phase: Phase, arrival: np.ndarray, end: np.ndarray, start: float) -> tuple[int, np.ndarray]:
+    """The users of a recorded ``phase`` that began at ``start`` (s), and its offsets, as a workload has them."""
+    if phase.kind == "backlog":
+        return phase.users, np.zeros(len(arrival))
+    if phase.kind == "closed":
+        begins, waits = sends(arrival, end, phase.users, phase.think_s)
+        offsets = np.concatenate([begins - start, waits - phase.think_s])
+        return len(begins), np.round(offsets, ROUNDED_PLACES)
+    due = due_times(arrival, end, phase.users) if phase.kind == "capped" else arrival
+    return phase.users, np.maximum(due - start, 0.0)
 
 
 def as_recorded(trace: Trace) -> Workload:
@@ -128,9 +137,12 @@ def resample(workload: Workload, seed: int, replication: int) -> Workload:
         length = max(1, round(count**0.5))
         starts = random.integers(0, count, size=-(-count // length))
         picks = ((starts[:, None] + np.arange(length)) % count).ravel()[:count]
-        gaps = np.diff(table["offset_s"].to_numpy()[first : first + count], prepend=0.0)
+        offsets = table["offset_s"].to_numpy()[first : first + count]
         part = table.iloc[first + picks].copy()
-        part["offset_s"] = np.cumsum(gaps[picks])
+        if phase.kind == "closed":  # users begin and wait as they did
+            part["offset_s"] = offsets
+        else:
+            part["offset_s"] = np.cumsum(np.diff(offsets, prepend=0.0)[picks])
         parts.append(part)
         first += count
     drawn = pd.concat(parts, ignore_index=True)

@@ -12,10 +12,11 @@ import pandas as pd
 from driftsim.scheduling.classify import predict_category, strip_label
 from driftsim.trace.header import Phase
 
-# Columns of a workload's table. output_* are the truth, NA where nobody knows it yet; offset_s counts from the
-# phase's start; ``stops`` tells that it ends by itself, not at a limit; ``patience_s`` is the time after its arrival at
-# which its client gives it up (infinite: once its known output is there; NaN: never); ``source`` is the row of the
-# recorded request that this one is, was resampled from or drawn from, -1 where there is none.
+# Columns of a workload's table. output_* are the truth, NA where nobody knows it yet. offset_s counts from the phase's
+# start; but in a closed phase, the first rows, one a user, tell when a user begins, and each other row how long beyond
+# the think time a user waits after an end. ``stops``: a request ends by itself, not at a limit. ``patience_s``: the
+# time after its arrival at which its client gives it up (infinite: once its known output is there; NaN: never).
+# ``source``: the row of the recorded request that this one is, or was drawn from, -1 where there is none.
 COLUMNS = [
     "request_id",
     "tenant",
