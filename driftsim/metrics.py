@@ -331,20 +331,3 @@ def summary(
         for tier, mine in own.items()
     }  # fmt: skip
     return row
-
-
-def nobody_finished(trace: Trace) -> str:
-    """Why nobody in ``trace`` finished, as a sentence: what became of the requests, and what the engine said of one.
-
-    >>> from driftsim.trace.trace import read
-    >>> run = read("traces/smollm2-cpu-drift")
-    >>> nobody_finished(Trace(run.header, run.requests.head(2).assign(finish_reason="rejected", error="has no room")))
-    'none of 2 requests finished: 2 rejected (the first: has no room)'
-    """
-    rows = trace.requests
-    counts = rows["finish_reason"].fillna("unfinished").value_counts()
-    said = rows["error"].dropna()
-    why = f" (the first: {said.iloc[0]})" if len(said) else ""
-    return (
-        f"none of {len(rows)} requests finished: {', '.join(f'{count} {name}' for name, count in counts.items())}{why}"
-    )

@@ -98,7 +98,7 @@ def test_a_load_that_the_trace_lacks_is_the_reason_that_is_named(good: Trace) ->
 )
 def test_what_speaks_against_a_fit_is_named(error: float, percentiles: float, moved: float, what: str) -> None:
     quality = Fit(source="requests", rows=99, mean_absolute_percentage_error=error, r_squared=0.5, bias=0.0)
-    said = describes(model().changed(fit=quality), percentiles, moved)
+    said = describes(model().changed(fit=quality), [], percentiles, moved)
     assert (what in said) if what else said == ""
 
 

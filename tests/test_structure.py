@@ -25,7 +25,7 @@ STOREYS = [
     {"tiers"},
     {"trace", "scheduling"},
     {"workloads", "latency", "metrics"},
-    {"glossary", "formats"},
+    {"glossary", "formats", "outcomes"},
     {"engine", "live"},
     {"testing"},
     {"simulation"},

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from operator import itemgetter
 
 import numpy as np
 
 from driftsim.calibration.coefficients import coefficient_intervals, identified_terms, region_of
 from driftsim.calibration.guards import check_timings, describes, refuse_fit
 from driftsim.calibration.least_squares import quality
-from driftsim.calibration.request_fit import RequestFit, RequestFitter, percentile_error
+from driftsim.calibration.request_fit import RequestFit, RequestFitter
 from driftsim.calibration.runs import FEWEST_REQUESTS, Run, blank_profile, coverage_of
 from driftsim.errors import TraceError
 from driftsim.latency.noise import Noise
@@ -64,9 +65,26 @@ def fit_requests(
             considered=timed.considered,
         ),
     )
-    if problem := describes(fitted_profile, error, timed.moved):
+    if fitted_profile.seen is not None and fitted_profile.seen.running == 1:
+        fitted_profile = _one_at_a_time(fitted_profile, warnings)
+    if problem := describes(fitted_profile, runs, error, timed.moved):
         refuse_fit(problem, runs, force, warnings)
     return fitted_profile
+
+
+def _one_at_a_time(profile: Profile, warnings: list[str]) -> Profile:
+    """``profile`` of a run of one request at a time, which cannot tell what is a step's and what a request's."""
+    warnings.append(
+        "one request ran at a time, so decode_request_s cannot be told from intercept_s and is taken as 0: capture a "
+        "run with several users"
+    )
+    ends = [profile.intervals.get(name, (0.0, 0.0)) for name in ("intercept_s", "decode_request_s")]
+    others = {name: ends for name, ends in profile.intervals.items() if name != "decode_request_s"}
+    return profile.changed(
+        intercept_s=profile.intercept_s + profile.decode_request_s,
+        decode_request_s=0.0,
+        intervals=others | {"intercept_s": (ends[0][0] + ends[1][0], ends[0][1] + ends[1][1])},
+    )
 
 
 def _best(
@@ -74,29 +92,34 @@ def _best(
 ) -> tuple[RequestFit, Profile, float]:
     """The fit, its profile's base, and the error of its percentiles.
 
+    A loop is fitted with its recorded arrivals and with those that follow the simulated ends; the better fit stands.
     Where the runs do not tell whether scheduling was asynchronous, the default of the engine's version stands, unless
     the other fits clearly better.
     """
-    if "async_scheduling" not in base.engine.assumed:
-        timings = RequestFitter(traces, base, report, until)
-        refined = timings.with_all_time(timings.refine(timings.fit()), warnings)
-        return refined, base, percentile_error(timings.parts, refined.profile(base))
-    fits = []
-    for other in (False, True):
-        asynchronous = base.engine.async_scheduling != other
-        report(f"async_scheduling not told: trying {asynchronous}")
-        tried = base.changed(engine=base.engine.changed(async_scheduling=asynchronous))
-        timings = RequestFitter(traces, tried, report, until)
-        timed = timings.fit()
-        fits.append((percentile_error(timings.parts, timed.profile(tried)), timings, timed, tried))
-    (usual, *_), (unusual, *_) = fits
-    _, timings, timed, chosen = fits[int(unusual < CLEARLY_BETTER * usual)]
-    warnings.append(
-        f"async_scheduling was not told and is taken as {str(chosen.engine.async_scheduling).lower()}: percentiles are "
-        f"off by {100 * min(usual, unusual):.1f} % with that, by {100 * max(usual, unusual):.1f} % without"
+
+    def fitted(tried: Profile, loops: bool) -> tuple[float, RequestFitter, RequestFit]:
+        fitter = RequestFitter(traces, tried, report, until, loops)
+        fit = fitter.fit()
+        return fitter.error(fit), fitter, fit
+
+    looped = any(phase.kind in ("closed", "capped") for trace in traces for phase in trace.header.workload.phases)
+    error, fitter, fit = min(
+        (fitted(base, loops) for loops in ((True, False) if looped else (True,))), key=itemgetter(0)
     )
-    refined = timings.with_all_time(timings.refine(timed), warnings)
-    return refined, chosen, percentile_error(timings.parts, refined.profile(chosen))
+    if "async_scheduling" in base.engine.assumed:
+        usual = base.engine.async_scheduling
+        report(f"async_scheduling not told: trying {not usual}")
+        other = fitted(base.changed(engine=base.engine.changed(async_scheduling=not usual)), fitter.loops)
+        unusual = other[0] < CLEARLY_BETTER * error
+        taken, rest = (other[0], error) if unusual else (error, other[0])
+        warnings.append(
+            f"async_scheduling was not told and is taken as {str(usual != unusual).lower()}: simulated percentiles are "
+            f"{100 * taken:.1f} % off so, {100 * rest:.1f} % otherwise"
+        )
+        if unusual:
+            error, fitter, fit = other
+    whole = fitter.with_all_time(fitter.refine(fit), warnings)
+    return whole, fitter.base, fitter.error(whole)
 
 
 def _usable(run: Run, until: float, warnings: list[str]) -> None:

@@ -80,7 +80,7 @@ def fit_steps(
             considered=considered,
         ),
     )
-    if problem := describes(profile, None, None):
+    if problem := describes(profile, runs, None, None):
         refuse_fit(problem, runs, force, warnings)
     return profile
 

@@ -9,21 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 
 from driftsim.calibration.runs import Run
 from driftsim.errors import TraceError
 from driftsim.latency.profile import Profile
 from driftsim.metrics import tpot
-from driftsim.trace.schema import FINISHED
+from driftsim.trace.schema import FASTEST_S, SLOWEST_S
 from driftsim.workloads.unfinished import as_far_as_known
 
 STEP_ERROR = 0.6  # mean relative error of a step's time, above which the model describes nothing
 DECODE_ERROR = 0.25  # of a request's decode time, in which the noise of many steps averages out
 PERCENTILE_ERROR = 0.3  # of simulated percentiles of TTFT, TPOT and E2E
 UNSETTLED = 0.1  # of the mean duration: what the last round may still move a term by
-UNLIKE = 0.3  # median difference of log TPOT between requests that ran at the same time
-FASTEST_S, SLOWEST_S = 2e-5, 5.0  # per output token: no engine is faster, none is used that is slower
+UNLIKE = 0.3  # median difference of log TPOT between requests that ran at the same time; on real engines up to 0.1
 GOOD = 0.05  # errors below which it does not matter that two terms may still trade places
 MISSING = 0.05  # share of the requests whose load may be unknown before it is the likeliest reason
 FORCE = "; driftsim calibrate --force writes it all the same"
@@ -41,12 +39,13 @@ def check_timings(run: Run) -> None:
     if 0 < pace < FASTEST_S:
         raise TraceError(
             f"{run.name}: an output token takes {1e6 * pace:,.3g} us in the median; the times look like seconds that "
-            "were taken for another unit, or output_tokens is no count of tokens; --force fits them as they are"
+            "were taken for another unit, the answers were not streamed, or output_tokens is no count of tokens; "
+            "--force fits them as they are"
         )
 
 
-def describes(profile: Profile, percentiles: float | None, moved: float | None) -> str:
-    """What shows that ``profile`` does not describe what it was fitted to; empty if it does.
+def describes(profile: Profile, runs: Sequence[Run], percentiles: float | None, moved: float | None) -> str:
+    """What shows that ``profile`` does not describe the ``runs`` that it was fitted to; empty if it does.
 
     ``percentiles``: the mean error of the simulated ones, relative. ``moved``: by how much the last round of a fit to
     requests moved a term, as a share of the mean duration.
@@ -57,6 +56,11 @@ def describes(profile: Profile, percentiles: float | None, moved: float | None) 
         return f"a step's time is off by {100 * error:.0f} % in the mean" if error > STEP_ERROR else ""
     if error > DECODE_ERROR:
         return f"a request's decode time is off by {100 * error:,.0f} % in the mean"
+    if error > DECODE_ERROR / 2 and any(_unlike(run) > UNLIKE for run in runs):
+        return (
+            f"a request's decode time is off by {100 * error:,.0f} % in the mean, though requests that ran at the same "
+            "time share their steps"
+        )
     if percentiles is not None and percentiles > PERCENTILE_ERROR:
         return f"simulated percentiles of TTFT, TPOT and E2E are off by {100 * percentiles:.0f} % in the mean"
     if moved is not None and moved > UNSETTLED and max(error, percentiles or 0.0) > GOOD:
@@ -81,7 +85,7 @@ def likeliest_reason(runs: Sequence[Run]) -> str:
             return (
                 f"{100 * lost:.0f} % of the requests of {run.name} have no known output, so that their load is missing"
             )
-        unlike = _unlike(rows[rows["finish_reason"].isin(FINISHED)])
+        unlike = _unlike(run)
         if unlike > UNLIKE:
             return (
                 f"in {run.name}, requests that ran at the same time differ {np.exp(unlike):.1f}-fold in their time per "
@@ -96,8 +100,9 @@ def likeliest_reason(runs: Sequence[Run]) -> str:
     return "other load than this was on the engine, or its settings are others (give [engine] in the mapping)"
 
 
-def _unlike(rows: pd.DataFrame) -> float:
+def _unlike(run: Run) -> float:
     """The median difference of log TPOT between each request and the next one by the middle of its decode time."""
+    rows = run.trace.finished
     rows = rows[rows["output_tokens"] >= 8]
     paces = tpot(rows).to_numpy(dtype=float)
     middle = (rows["first_token_s"] + rows["finish_s"]).to_numpy(dtype=float)

@@ -22,13 +22,13 @@ class Excerpt:
 
 def beginning(trace: Trace, steps: float, until: float = np.inf) -> Excerpt:
     """The part of ``trace`` that took some number of ``steps``, and no longer than ``until`` (s)."""
-    rows = trace.finished.sort_values("arrival_s", kind="stable")
-    start, end = float(rows["arrival_s"].iloc[0]), float(rows["finish_s"].max())
-    cut = min(until, start + steps * float(tpot(rows).median()))
+    rows = trace.requests.sort_values("arrival_s", kind="stable")
+    start, end = float(rows["arrival_s"].iloc[0]), float(trace.finished["finish_s"].max())
+    cut = min(until, start + steps * float(tpot(trace.finished).median()))
     if cut >= end:
         cut = np.inf
-    known = rows[rows["arrival_s"] <= cut].reset_index(drop=True)
-    return Excerpt(replace(trace, requests=known, steps=None), cut)
+    offered = rows[rows["arrival_s"] <= cut].reset_index(drop=True)  # those that never finished are load, too
+    return Excerpt(replace(trace, requests=offered, steps=None), cut)
 
 
 def from_overlap(parts: Sequence[Excerpt]) -> np.ndarray:

@@ -21,14 +21,17 @@ from driftsim.calibration.overlap import Excerpt, beginning, from_overlap
 from driftsim.latency.profile import Profile
 from driftsim.latency.steptime import GRAPH_SIZES
 from driftsim.metrics import e2e, makespan, tpot, ttft
-from driftsim.simulation.as_measured import anchored, as_measured, received_at_arrival, simulate_as_measured
+from driftsim.simulation.as_measured import anchored, as_measured, received_at_arrival
 from driftsim.simulation.run import simulate
+from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
 
 MOST_STEPS = 60_000  # of all traces, simulated to fit, so that a fit of any size ends within a minute
 ROUNDS = (4, 4, 8)  # before a form is chosen, before it is chosen again, and at last
 SETTLED = 0.003  # of the mean duration: the change of every term, below which the rounds end
 PERCENTS = (10, 25, 50, 75, 90, 95, 99)
+HALVINGS = 5  # of a step that leads to worse percentiles
+WORSE = 1.3  # times the error before, above which a step is worse
 PUT_BACK = 10  # rounds that put time back
 LOOSE = 0.5  # how far, in logs, the last refinement may move a coefficient
 PULL = 0.02  # penalty for changing a coefficient by a factor of e, in relative percentile error
@@ -38,23 +41,37 @@ PULL = 0.02  # penalty for changing a coefficient by a factor of e, in relative 
 class PairedRun:
     """A recorded run beside its simulation, whose requests are in the recorded order and whose steps are known."""
 
+    part: Excerpt
     recorded: pd.DataFrame
-    simulated: pd.DataFrame
-    steps: pd.DataFrame
+    trace: Trace
     submit_lag: float
     output_lag: float
-    until: float
+
+    @property
+    def simulated(self) -> pd.DataFrame:
+        """The simulated requests."""
+        return self.trace.requests
+
+    @property
+    def steps(self) -> pd.DataFrame:
+        """The simulated steps."""
+        assert self.trace.steps is not None
+        return self.trace.steps
+
+    @property
+    def finished(self) -> np.ndarray:
+        """Which requests finished on both sides: those that were given up are load, and no measure."""
+        sides = (rows["finish_reason"].isin(FINISHED).to_numpy() for rows in (self.recorded, self.simulated))
+        return np.asarray(np.logical_and(*sides))
 
 
-def resimulate(part: Excerpt, profile: Profile) -> PairedRun:
-    """Simulate ``part`` as it was measured."""
+def resimulate(part: Excerpt, profile: Profile, loops: bool) -> PairedRun:
+    """Simulate ``part`` as it was measured; ``loops``: arrivals that waited for ends wait for the simulated ones."""
     trace = part.trace
-    scenario, workload = as_measured(trace, profile)
+    scenario, workload = as_measured(trace, profile, loops=loops)
     run = anchored(trace, simulate(scenario, workload, record_steps=True))
-    assert run.steps is not None
-    simulated = run.requests
-    recorded = trace.requests.set_index("request_id").loc[simulated["request_id"]].reset_index()
-    return PairedRun(recorded, simulated, run.steps, scenario.profile.submit_lag_s, profile.output_lag_s, part.until)
+    recorded = trace.requests.set_index("request_id").loc[run.requests["request_id"]].reset_index()
+    return PairedRun(part, recorded, run, scenario.profile.submit_lag_s, profile.output_lag_s)
 
 
 def rows_of(lives: Sequence[PairedRun], form: Form, *, precision: tuple[float, float]) -> Rows:
@@ -97,7 +114,7 @@ def rows_of(lives: Sequence[PairedRun], form: Form, *, precision: tuple[float, f
             (to_first, waits, 1.0, precision[0], recorded["first_token_s"].to_numpy()),
             (passed[4] - passed[3], decode, 0.0, precision[1], recorded["finish_s"].to_numpy()),
         ):
-            known = (time > 0) & (own[:, 0] > 0) & (end <= life.until)
+            known = life.finished & (time > 0) & (own[:, 0] > 0) & (end <= life.part.until)
             columns.append(np.column_stack([own, np.full(len(time), one)])[known])
             durations.append(time[known])
             block.append(place[known])
@@ -139,18 +156,36 @@ def with_values(base: Profile, form: Form, values: np.ndarray, received: bool) -
 class RequestFitter:
     """The fit of ``base``'s step times to the timings of several traces, jointly; ``report`` hears of its progress.
 
+    ``loops``: whether arrivals that waited for ends wait for the simulated ones. If they do not, each request meets the
+    others that it met, however far the loop would have drifted; but a time that was rounded past the beginning of a
+    step misses that step.
+
     The constant overhead of a request (HTTP, tokenisation) is paid before the engine gets it, or, where the recorded
     arrivals are the core's receipts, with every output.
     """
 
     def __init__(
-        self, traces: Sequence[Trace], base: Profile, report: Callable[[str], None], until: float = np.inf
+        self,
+        traces: Sequence[Trace],
+        base: Profile,
+        report: Callable[[str], None],
+        until: float = np.inf,
+        loops: bool = True,
     ) -> None:
+        self.loops = loops
         self.base = base
         self.report = report
         self.received = all(received_at_arrival(trace) for trace in traces)
         self.parts = [beginning(trace, MOST_STEPS / len(traces), until) for trace in traces]
         self.precision = (0.1, 1.0)  # of waits for the first token, and of decode times
+
+    def lives(self, profile: Profile) -> list[PairedRun]:
+        """The runs beside their simulations with ``profile``."""
+        return [resimulate(part, profile, self.loops) for part in self.parts]
+
+    def error(self, fit: RequestFit) -> float:
+        """The mean relative error of the percentiles that are simulated with ``fit``."""
+        return error_of(self.lives(fit.profile(self.base)))
 
     def fit(self) -> RequestFit:
         """Settle on a linear form, choose the form in the lives that it leads to, twice, and settle again."""
@@ -170,10 +205,19 @@ class RequestFitter:
     def _settle(
         self, form: Form, values: np.ndarray, rounds: int
     ) -> tuple[np.ndarray, Rows, Solution, list[PairedRun], float]:
-        """Simulate, fit the rows of the simulated lives, and again, until the fit stays as it is; and the last move."""
+        """Simulate, fit the rows of the simulated lives, and again, until the fit stays as it is; and the last move.
+
+        A step to worse percentiles is halved: near saturation, a whole one swings between two queues for ever.
+        """
+        before, reached = values, np.inf
         for turn in range(1, rounds + 1):
-            profile = with_values(self.base, form, values, self.received)
-            lives = [resimulate(part, profile) for part in self.parts]
+            for _ in range(HALVINGS):
+                profile = with_values(self.base, form, values, self.received)
+                lives = self.lives(profile)
+                if error_of(lives) <= WORSE * reached:
+                    break
+                values = (values + before) / 2
+            before, reached = values, error_of(lives)
             rows = rows_of(lives, form, precision=self.precision)
             solution = solve(rows)
             moved = np.abs(solution.coefficients - values) * np.abs(rows.columns).mean(axis=0) / rows.duration.mean()
@@ -195,7 +239,7 @@ class RequestFitter:
             profile = with_values(self.base, form, tried, self.received)
             logs_off = []
             for part, want in zip(self.parts, wanted, strict=True):
-                logs_off.append(np.log(_percentiles(simulate_as_measured(part.trace, profile), part) / want))
+                logs_off.append(np.log(_percentiles(resimulate(part, profile, self.loops).trace, part) / want))
             return np.concatenate([*logs_off, PULL * logs])
 
         count = int(free.sum())
@@ -231,21 +275,17 @@ class RequestFitter:
     def _left_out(self, profile: Profile) -> float:
         """By how much the requests lasted longer in all than they do with ``profile``, relative."""
         measured = simulated = 0.0
-        for part in self.parts:
-            life = resimulate(part, profile)
-            done = (life.recorded["finish_s"] <= part.until).to_numpy()
+        for life in self.lives(profile):
+            done = life.finished & (life.recorded["finish_s"] <= life.part.until).to_numpy()
             measured += float(e2e(life.recorded)[done].sum())
             simulated += float(e2e(life.simulated)[done].sum())
         return measured / simulated - 1 if simulated > 0 else 0.0
 
 
-def percentile_error(parts: Sequence[Excerpt], profile: Profile) -> float:
-    """The mean relative error of the simulated percentiles of ``parts``."""
-    errors = []
-    for part in parts:
-        simulated = simulate_as_measured(part.trace, profile)
-        errors.append(np.abs(np.log(_percentiles(simulated, part) / _percentiles(part.trace, part))))
-    return float(np.concatenate(errors).mean())
+def error_of(lives: Sequence[PairedRun]) -> float:
+    """The mean relative error of the simulated percentiles of ``lives``."""
+    pairs = [(_percentiles(life.trace, life.part), _percentiles(life.part.trace, life.part)) for life in lives]
+    return float(np.concatenate([np.abs(np.log(ours / theirs)) for ours, theirs in pairs]).mean())
 
 
 def _precision(rows: Rows, solution: Solution) -> float:
@@ -265,7 +305,8 @@ def _percentiles(trace: Trace, part: Excerpt) -> np.ndarray:
     recorded = part.trace.requests.set_index("request_id")
     rows = trace.finished
     same = recorded.loc[rows["request_id"]]
-    begun, done = ((same[name] <= part.until).to_numpy() for name in ("first_token_s", "finish_s"))
+    finished = same["finish_reason"].isin(FINISHED).to_numpy()
+    begun, done = (finished & (same[name] <= part.until).to_numpy() for name in ("first_token_s", "finish_s"))
     percentiles: list[float] = []
     for values, known in ((ttft(rows), begun), (tpot(rows), done), (e2e(rows), done)):
         numbers = values[known].dropna().to_numpy(dtype=float)

@@ -118,7 +118,7 @@ def compare(
     from driftsim.files import check_place
     from driftsim.formats.imports import import_trace
     from driftsim.formatting import dumps
-    from driftsim.metrics import nobody_finished
+    from driftsim.outcomes import nobody_finished
 
     process = process_of(context)
     settings = {

@@ -25,7 +25,8 @@ def simulate(
     from driftsim import api
     from driftsim.files import check_place
     from driftsim.formatting import dumps, without_nan
-    from driftsim.metrics import nobody_finished, summary
+    from driftsim.metrics import summary
+    from driftsim.outcomes import nobody_finished, turned_away
     from driftsim.trace.schema import JOURNAL_FILES, TRACE_FILES
 
     check_place(out, (*TRACE_FILES, *JOURNAL_FILES) if overwrite else ())
@@ -34,7 +35,7 @@ def simulate(
     )
     values = summary(trace, spec.admission, phase=spec.phase)
     trace.write(out, overwrite=overwrite)
-    for warning in warnings:
+    for warning in [*warnings, *turned_away(values)]:
         typer.echo(f"Warning: {warning}.", err=True)
     if as_json:
         typer.echo(dumps(without_nan(values)))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from driftsim.calibration.coverage import extrapolation_warnings
+from driftsim.comparison.checks import Check
 from driftsim.comparison.comparison import BASELINE, Comparison, Setting
 from driftsim.engine.scheduler import MIRRORED_VLLM
 from driftsim.formatting import give_or_take
 from driftsim.metrics import FEWEST_FOR_P99, summary
+from driftsim.outcomes import turned_away
 from driftsim.statistics import Interval
 
 WORTH_SAYING = 0.01  # a shift of a relative change, below which it is not mentioned
 NO_CHOICE = 0.001  # share of the time with two or more waiting, below which order could not matter
+BELIEVED = 0.5  # error of the mean E2E of a check, above which nothing is concluded
 CHECKED = (("e2e_mean_s", "mean E2E"), ("e2e_p99_s", "P99"), ("ttft_mean_s", "mean TTFT"))
 
 
@@ -22,7 +24,15 @@ def answer(comparison: Comparison) -> list[str]:
     if not comparison.recorded["finished"]:
         recorded = comparison.recorded
         return [f"No request finished: {recorded['rejected']} rejected, {recorded['errors']} ended with an error."]
-    return [_waiting(comparison), *_policies(comparison), *_calibration(comparison), *_check(comparison)]
+    checks = _checks(comparison)
+    said = [_errors(check) for check in checks]
+    if off := [check.what for check in checks if _off(check) > BELIEVED]:
+        return [
+            f"No conclusion: {off[0]} is more than {100 * BELIEVED:.0f} % off in its mean E2E. Look for another unit "
+            "of its times, another profile than this engine's, or load that the trace does not hold.",
+            *said,
+        ]
+    return [_waiting(comparison), *_policies(comparison), *_calibration(comparison), *said]
 
 
 def warnings(comparison: Comparison) -> list[str]:
@@ -42,10 +52,13 @@ def warnings(comparison: Comparison) -> list[str]:
         sentences.append(f"the engine did not tell, and these are assumed: {', '.join(plan.profile.engine.assumed)}")
     sentences += [warning.removesuffix(".") for warning in plan.profile.warnings]
     sentences += extrapolation_warnings(plan.profile, comparison.traces[BASELINE])
-    for count, what in (("rejected", "never fit this engine and were rejected"), ("errors", "outgrew its KV cache")):
-        most = max(comparison.summaries[setting][0][count] for setting in plan.settings)
-        if most:
-            sentences.append(f"{most} of {recorded['requests']} requests {what}; latencies are of the others")
+    worst = max((comparison.summaries[setting][0] for setting in plan.settings), key=lambda row: row["rejected"])
+    sentences += turned_away(worst)
+    outgrew = max(comparison.summaries[setting][0]["errors"] for setting in plan.settings)
+    if outgrew:
+        sentences.append(
+            f"{outgrew} of {recorded['requests']} requests outgrew its KV cache; latencies are of the others"
+        )
     unknown = comparison.workload.unknown_categories(plan.admission)
     if unknown:
         sentences.append(f"{unknown} requests have none of the classifier's categories and count as short_qa")
@@ -121,24 +134,35 @@ def _told(change: Interval) -> str:
     return " (cannot be told from no effect)" if change.spans_zero else ""
 
 
-def _check(comparison: Comparison) -> list[str]:
-    said = []
-    for phase, measured in (comparison.measured or {}).items():
-        simulated = summary(comparison.traces[BASELINE], comparison.plan.admission, phase=phase)
-        where = "the recorded run" if phase == "all" else f"its phase {phase}"
-        said.append(f"Check, {where} against its own simulation: {_errors(measured, simulated)}.")
-    for check in comparison.checks:
-        said.append(f"Check, {check.what}: {check.failed or _errors(check.measured, check.simulated)}.")
-    return said
+def _checks(comparison: Comparison) -> list[Check]:
+    """The checks of the comparison, and the recorded run, or each of its phases, beside its own simulation."""
+    own = [
+        Check(
+            f"{'the recorded run' if phase == 'all' else f'its phase {phase}'} against its own simulation",
+            measured,
+            summary(comparison.traces[BASELINE], comparison.plan.admission, phase=phase),
+        )
+        for phase, measured in (comparison.measured or {}).items()
+    ]
+    return [*own, *comparison.checks]
 
 
-def _errors(measured: dict[str, Any], simulated: dict[str, Any]) -> str:
+def _errors(check: Check) -> str:
+    """A sentence with the errors of ``check``, or with why there are none."""
     parts = []
-    for metric, name in CHECKED:
-        real, ours = measured[metric], simulated[metric]
+    for metric, name in () if check.failed else CHECKED:
+        real, ours = check.measured[metric], check.simulated[metric]
         if not math.isnan(real):
             parts.append(f"{name} {real:.2f} s measured, {ours:.2f} s simulated ({100 * (ours / real - 1):+.1f} %)")
-    return "; ".join(parts)
+    return f"Check, {check.what}: {check.failed or '; '.join(parts)}."
+
+
+def _off(check: Check) -> float:
+    """The error of the mean E2E of ``check``, relative to the smaller side; 0 if it failed."""
+    if check.failed:
+        return 0.0
+    sides = sorted((check.measured["e2e_mean_s"], check.simulated["e2e_mean_s"]))
+    return float(sides[1] / sides[0] - 1) if sides[0] > 0 else 0.0
 
 
 def _shifted(comparison: Comparison) -> list[str]:

@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftsim.errors import InputError, TraceError
+from driftsim.errors import TraceError
+from driftsim.formats.clocks import doubtful_times, refuse_unit
 from driftsim.formats.endings import DONE, ending
 from driftsim.formats.found import Found
+from driftsim.formats.heading import header_of, printable
 from driftsim.formats.values import NOTHING, Problems, counts, shown, texts, times, without_zone
-from driftsim.trace.header import EngineSettings, Header, Phase, WorkloadInfo
-from driftsim.trace.loops import find_loop
 from driftsim.trace.schema import FINISH_REASONS, FINISHED, LIFE_TIMES, LONGEST_S, REQUEST_COLUMNS
 from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace
-from driftsim.version import __version__
 
 COLUMNS = {column.name: column for column in REQUEST_COLUMNS}
 NEEDED = ("prompt_tokens", "output_tokens", "arrival_s")
@@ -59,10 +58,13 @@ class _Assembly:
             raise TraceError(f"{self.file}: no request in {self.file.name}; a trace needs one request")
         self._read()
         self._name()
-        self._end()
+        reasons, told = self._reasons()
+        self._forget_placeholders(~np.isin(reasons, (*FINISHED, DONE)))
+        self._end(reasons, told)
         self._order()
         rows = self._kept()
-        return Trace(self._header(rows), typed(rows, REQUEST_COLUMNS, str(self.file)))
+        self.caveats += doubtful_times(rows)
+        return Trace(header_of(self.found, rows, self.caveats), typed(rows, REQUEST_COLUMNS, str(self.file)))
 
     # -- cells to values
     def _read(self) -> None:
@@ -123,9 +125,9 @@ class _Assembly:
     def _name(self) -> None:
         for name, value in DEFAULTS.items():
             cells = self.columns.get(name, [None] * self.count)
-            self.columns[name] = [value if cell is None else _printable(cell) for cell in cells]
+            self.columns[name] = [value if cell is None else printable(cell) for cell in cells]
         given = self.columns.get("request_id") or [None] * self.count
-        names = [f"i{row:06d}" if name is None else _printable(name) for row, name in enumerate(given)]
+        names = [f"i{row:06d}" if name is None else printable(name) for row, name in enumerate(given)]
         seen: dict[str, int] = {}
         twice = 0
         for row, name in enumerate(names):
@@ -146,11 +148,26 @@ class _Assembly:
         return ", ".join(places[:NAMED]) + (" ..." if len(places) > NAMED else "")
 
     # -- how each request ended
-    def _end(self) -> None:
+    def _forget_placeholders(self, failed: np.ndarray) -> None:
+        """Numbers that cannot be, such as 0 and -1, stand for nothing in a row of a request that ``failed``."""
+        columns, arrival = self.columns, self.columns["arrival_s"]
+        nothing = np.full(self.count, False)
+        for name in LIFE_TIMES[1:]:
+            if name in columns:
+                before = failed & (columns[name] < arrival - CLOCKS_S)
+                columns[name] = np.where(before, np.nan, columns[name])
+                nothing |= before
+        negative = failed & (columns["output_tokens"] < 0)
+        columns["output_tokens"] = np.where(negative, np.nan, columns["output_tokens"])
+        for row in np.flatnonzero(negative).tolist():
+            if self.bad[row].startswith("output_tokens "):
+                del self.bad[row]
+        self._say(nothing | negative, "failed and have numbers that stand for nothing, which are left empty")
+
+    def _end(self, reasons: np.ndarray, told: np.ndarray) -> None:
         columns = self.columns
         output = columns["output_tokens"]
         finish = np.asarray(columns.get("finish_s", np.full(self.count, np.nan)), dtype=float)
-        reasons, told = self._reasons()
         timed = bool(np.isfinite(finish).any())
         columns["max_tokens"] = self._limits(output)
         limited = output >= columns["max_tokens"] if "max_tokens" in self.found.cells else np.full(self.count, True)
@@ -247,6 +264,7 @@ class _Assembly:
             return
         arrival = columns["arrival_s"]
         middle = float(np.median(arrival[good]))
+        refuse_unit(middle, self.found.unit("arrival_s"), str(self.file))
         far = {row: f"is {abs(arrival[row] - middle):.3g} s away from the others; give its unit"
                for row in np.flatnonzero(good & (np.abs(arrival - middle) > LONGEST_S)).tolist()}  # fmt: skip
         self._refuse("arrival_s", far)
@@ -293,59 +311,3 @@ class _Assembly:
         rows = pd.DataFrame({name: pd.Series(values) for name, values in self.columns.items()})
         rows = rows.drop(index=list(self.bad)).sort_values("arrival_s", kind="stable").reset_index(drop=True)
         return rows.reindex(columns=list(COLUMNS))
-
-    def _phases(self, rows: pd.DataFrame) -> tuple[Phase, ...]:
-        """The phases of ``rows``, each with the loop that its requests came in."""
-        parts = [(str(name), part) for name, part in rows.groupby("phase", sort=False)]
-        lasts = [float(part["arrival_s"].iloc[-1]) for _, part in parts]
-        if any(part["arrival_s"].iloc[0] < last for (_, part), last in zip(parts[1:], lasts, strict=False)):
-            unused = "" if self.found.told.users is None else f", and the {self.found.told.users} users do nothing"
-            self.caveats.append(f"its phases overlap, so that nobody can tell a loop in them{unused}: taken as open")
-            return tuple(Phase(name=name, requests=len(part)) for name, part in parts)
-        phases = list[Phase]()
-        for (name, part), before in zip(parts, [0.0, *lasts], strict=False):
-            arrival, end = (part[column].to_numpy(dtype=float) for column in ("arrival_s", "finish_s"))
-            loop = self.found.loop or find_loop(arrival, end, self.found.told)
-            if loop.why:
-                self.caveats.append(loop.why if len(parts) == 1 else f"phase {name}: {loop.why}")
-            pause = float(part["arrival_s"].iloc[0]) - before if phases and loop.kind != "open" else 0.0
-            phases.append(
-                Phase(
-                    name=name, kind=loop.kind, requests=len(part), users=loop.users, think_s=loop.think_s, pause_s=pause
-                )
-            )
-        return tuple(phases)
-
-    def _header(self, rows: pd.DataFrame) -> Header:
-        found = self.found
-        phases = self._phases(rows)
-        longest = int((rows["prompt_tokens"] + rows["output_tokens"].fillna(1)).max())
-        empty = [name for name in COLUMNS if name not in self.columns or rows[name].isna().all()]
-        return Header(
-            kind="imported",
-            driftsim_version=__version__,
-            engine=self._engine(longest),
-            model=_printable(found.model),
-            hardware=_printable(found.hardware),
-            workload=WorkloadInfo(
-                name=self.file.name,
-                loop="closed" if any(phase.kind == "closed" for phase in phases) else "open",
-                phases=phases,
-            ),
-            max_in_flight=found.max_in_flight,
-            tiers=found.tiers,
-            clocks=f"seconds since the first arrival, as {self.file.name} tells them",
-            caveats=tuple(map(_printable, self.caveats)),
-            notes=tuple(map(_printable, (*found.left_out, f"not told, and left empty: {', '.join(empty)}"))),
-        )
-
-    def _engine(self, longest: int) -> EngineSettings:
-        try:
-            return EngineSettings.guessed(self.found.engine, longest=longest)
-        except InputError as error:
-            raise TraceError(f"{self.file}: engine: {error}") from None
-
-
-def _printable(text: str) -> str:
-    """``text`` without what a terminal could not show."""
-    return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)

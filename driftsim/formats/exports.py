@@ -63,6 +63,8 @@ def export_trace(trace: Trace | Path | str, form: str, file: Path | str) -> list
     if form not in EXPORTS:
         raise InputError(f"unknown format {form!r:.80}; choose one of {', '.join(EXPORTS)}")
     export = EXPORTS[form]
+    if not file.name:
+        raise InputError(f"{str(file)!r} is no file to write to; name one that ends in {export.suffix}")
     if file.suffix.lower() != export.suffix:
         raise InputError(
             f"{file}: {form} is written as {export.suffix}; name it {file.with_suffix(export.suffix).name}"
@@ -149,7 +151,7 @@ def _blis_row(number: int, row: Mapping[Any, Any], model: str) -> dict[str, Any]
              "deadline_us", "server_input_tokens")  # fmt: skip
     return dict.fromkeys(zeros, 0) | {
         "request_id": number, "client_id": row["tenant"], "tenant_id": row["tenant"],
-        "slo_class": CLASSES.get(row["tier"], ""), "streaming": "true", "input_tokens": row["prompt_tokens"],
+        "slo_class": CLASSES.get(row["tier"], row["tier"]), "streaming": "true", "input_tokens": row["prompt_tokens"],
         "output_tokens": output, "text_tokens": row["prompt_tokens"], "model": "" if model == "unknown" else model,
         "arrival_time_us": arrival, "send_time_us": arrival, "first_chunk_time_us": first, "last_chunk_time_us": last,
         "num_chunks": output if last else 0, "status": "ok" if ended else STATUSES.get(row["finish_reason"], "error"),

@@ -227,7 +227,8 @@ def _by_pace(guess: Guess, arrival: Guess | None, outputs: np.ndarray) -> tuple[
             return None
         passed = guess.moments - arrival.moments
     with np.errstate(invalid="ignore", divide="ignore"):
-        pace = passed / (np.maximum(outputs, 1.0) if len(outputs) == len(passed) else 1.0)
+        known = len(outputs) == len(passed)
+        pace = passed / (np.maximum(outputs, 1.0) if known else 1.0)
     if plain(guess.theirs)[0].startswith(("ttft", "time_to_first", "first_")):
         pace = passed / 10  # a first token takes as long as some others
     pace = pace[np.isfinite(pace) & (pace > 0)]
@@ -235,7 +236,10 @@ def _by_pace(guess: Guess, arrival: Guess | None, outputs: np.ndarray) -> tuple[
         return None
     middle = float(np.median(pace))
     unit = next((unit for unit, scale in UNIT_S.items() if 5e-4 <= middle * scale < 0.5), None)
-    return None if unit is None else (unit, f"{unit}: a token would take {1000 * middle * UNIT_S[unit]:.3g} ms")
+    if unit is None:
+        return None
+    of = "a token" if known else "an answer, whose length nothing tells,"
+    return unit, f"{unit}{'' if known else ', a guess'}: {of} would take {1000 * middle * UNIT_S[unit]:.3g} ms"
 
 
 def _by_gaps(guess: Guess) -> tuple[str, str]:

@@ -31,7 +31,7 @@ from driftsim.formats.assemble import assemble
 from driftsim.formats.found import Found
 from driftsim.formats.head import Head, head_of
 from driftsim.formats.mapping import Mapping as TableMapping
-from driftsim.formats.mapping import completed, load_mapping, read_mapped
+from driftsim.formats.mapping import check_mapping, completed, load_mapping, read_mapped
 from driftsim.formats.rebuilt import Asked
 from driftsim.formats.timed_trace import Unit
 from driftsim.trace.trace import Trace
@@ -185,7 +185,10 @@ def import_trace(
     file = Path(file)
     if form is not None and form not in FORMATS:
         raise InputError(f"unknown format {form!r}; choose one of {', '.join(FORMATS)}")
-    given = load_mapping(Path(mapping)) if isinstance(mapping, Path | str) else mapping
+    if isinstance(mapping, Path | str):
+        given: TableMapping | None = load_mapping(Path(mapping))
+    elif (given := mapping) is not None:
+        check_mapping(given, "the mapping")
     choices = Choices(mapping=given, result=result, rate=rate, users=users, unit=unit)
     form = form or ("csv" if given is not None and given.names_columns else recognised(file))
     for name in (field.name for field in fields(choices) if field.name != "mapping"):

@@ -97,25 +97,30 @@ def completed(found: Found, mapping: Mapping) -> Found:
 def load_mapping(file: Path) -> Mapping:
     """The mapping in ``file``. Raises ``InputError`` naming file, key and what is wrong with it."""
     mapping = Mapping.from_file(file, "mapping", form="toml")
+    check_mapping(mapping, str(file))
+    return mapping
+
+
+def check_mapping(mapping: Mapping, where: str) -> None:
+    """Raise ``InputError`` at the first key of ``mapping`` that no trace has; ``where`` names the mapping."""
     keys = (*mapping.columns, *mapping.durations, *mapping.values, *mapping.maps, *mapping.units)
     for ours in keys:
         if ours not in NAMES and not (ours == "all" and ours in mapping.units):
             near = get_close_matches(ours, NAMES, n=1)
             meant = f" (the nearest is {near[0]})" if near else ""
-            raise InputError(f"{file}: {ours!r} is no column of a trace{meant}; choose among {', '.join(NAMES)}")
+            raise InputError(f"{where}: {ours!r} is no column of a trace{meant}; choose among {', '.join(NAMES)}")
     for ours in mapping.units:
         if ours != "all" and ours not in LIFE_TIMES:
-            raise InputError(f"{file}: units.{ours}: {ours} is no time; times are {', '.join(LIFE_TIMES)}")
+            raise InputError(f"{where}: units.{ours}: {ours} is no time; times are {', '.join(LIFE_TIMES)}")
     for ours in mapping.durations:
         ends_alone = ours == "finish_s" and "finish_s" in mapping.columns and "arrival_s" not in mapping.columns
         if ours not in LIFE_TIMES[1:] or ("arrival_s" not in mapping.columns and "finish_s" not in mapping.columns):
             raise InputError(
-                f"{file}: durations are times since arrival_s, which must be mapped, or finish_s beside how long it "
+                f"{where}: durations are times since arrival_s, which must be mapped, or finish_s beside how long it "
                 f"took; {ours!r} cannot be one"
             )
         if ours in mapping.columns and not ends_alone:
-            raise InputError(f"{file}: {ours} is given twice, in columns and in durations; leave one out")
-    return mapping
+            raise InputError(f"{where}: {ours} is given twice, in columns and in durations; leave one out")
 
 
 def read_mapped(file: Path, mapping: Mapping) -> Found:

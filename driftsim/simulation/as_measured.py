@@ -17,10 +17,13 @@ from driftsim.workloads.replay import as_recorded
 from driftsim.workloads.workload import Workload
 
 
-def as_measured(trace: Trace, profile: Profile, name: str = "trace", **switches: Any) -> tuple[Scenario, Workload]:
+def as_measured(
+    trace: Trace, profile: Profile, name: str = "trace", *, loops: bool = True, **switches: Any
+) -> tuple[Scenario, Workload]:
     """The scenario and the workload that repeat ``trace`` as it was measured, with ``profile``'s step times.
 
     Arrivals, lengths, policy, estimator and limit in flight are the recorded ones; ``switches`` are the scenario's.
+    ``loops``: whether arrivals that waited for ends wait for the simulated ones, see ``as_recorded``.
     Raises ``TraceError`` if the trace names a policy that is not known, or nothing in it finished.
     """
     header = trace.header
@@ -41,7 +44,7 @@ def as_measured(trace: Trace, profile: Profile, name: str = "trace", **switches:
         max_in_flight=header.max_in_flight,
         **settings,
     )
-    return scenario, as_recorded(trace)
+    return scenario, as_recorded(trace, loops=loops)
 
 
 def settings_as_told(recorded: EngineSettings, known: EngineSettings) -> EngineSettings:

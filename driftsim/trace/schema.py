@@ -13,6 +13,7 @@ FINISH_REASONS = (*FINISHED, "abort", "error", "rejected")
 CENSORED = ("length", "abort")
 TIER_NAMES = tuple(tier.value for tier in TIERS)  # the published three
 LONGEST_S = 1e9  # a run of thirty years
+FASTEST_S, SLOWEST_S = 1e-4, 5.0  # per output token: no engine is faster, none is used that is slower
 LARGEST_COUNT = 10**9  # sanity limit of every integer column
 
 

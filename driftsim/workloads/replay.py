@@ -90,15 +90,16 @@ def _offsets(phase: Phase, arrival: np.ndarray, end: np.ndarray, start: float) -
     return phase.users, np.maximum(due - start, 0.0)
 
 
-def as_recorded(trace: Trace) -> Workload:
+def as_recorded(trace: Trace, *, loops: bool = True) -> Workload:
     """The requests of ``trace``, each at the time at which it arrived; those that waited for others wait again.
 
     The arrivals of a closed or a capped loop follow from its ends: a model that is 5 % slow must delay them, or the
-    simulated queue is not the one that the model would have had. Requests whose load is unknown are left out, as
-    ``replay`` does. Raises ``InputError`` if none is left.
+    simulated queue is not the one that the model would have had. Without ``loops`` they come when they came: what
+    happened is then explained, request by request. Requests whose load is unknown are left out, as ``replay`` does.
+    Raises ``InputError`` if none is left.
     """
     made = replay(trace)
-    if any(phase.kind in ("closed", "capped") for phase in made.info.phases):
+    if loops and any(phase.kind in ("closed", "capped") for phase in made.info.phases):
         return made
     times = trace.requests["arrival_s"].to_numpy()[made.table["source"].to_numpy()]
     order = np.argsort(times, kind="stable")
