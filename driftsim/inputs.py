@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from driftsim.calibration.calibrate import fit_own_profile
-from driftsim.errors import InputError
+from driftsim.errors import InputError, TraceError
 from driftsim.formats.imports import import_trace
+from driftsim.formats.source import SUFFIXES
 from driftsim.latency.profile import Profile, load_profile
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import Estimator
@@ -44,7 +45,10 @@ def as_trace(trace: AnyTrace) -> Trace:
     if isinstance(trace, Trace):
         return trace
     if isinstance(trace, str | Path):
-        return import_trace(trace) if Path(trace).is_file() else read(trace)
+        path = Path(trace)
+        if not path.exists() and path.suffix.lower() in SUFFIXES:
+            raise TraceError(f"{path}: no such file; give a trace's folder, or a file that another tool wrote")
+        return import_trace(path) if path.is_file() else read(path)
     raise InputError(f"a trace or the folder of one is needed, not {_kind(trace)}")
 
 

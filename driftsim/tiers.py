@@ -111,7 +111,9 @@ def _written(text: str) -> dict[str, Any]:
     except ValueError:
         name = ""
     if not name or len(numbers) > 2:
-        raise InputError(f"tier {text!r}: is no name[:weight[:safety]]; write gold:5:1.2, gold:5 or gold")
+        raise InputError(
+            f"tier {text!r}: is no name[:weight[:safety]], with a whole weight; write gold:5:1.2, gold:5 or gold"
+        )
     return values
 
 

@@ -41,7 +41,8 @@ def process_of(context: typer.Context) -> Process | None:
             source = context.get_parameter_source(name)
             if source is not None and source.name != "DEFAULT":
                 said = name.replace("_", "-")
-                raise InputError(f"--{said} belongs to --arrivals; say which, --arrivals poisson for instance")
+                kind_of = "closed" if name in ("users", "think") else "gamma" if name == "cv" else "poisson"
+                raise InputError(f"--{said} belongs to --arrivals; say which, --arrivals {kind_of} for instance")
     if kind not in ("mmpp", "diurnal"):
         refuse(context, f"{kind} arrivals have no other settings", "arrival_setting")
     if kind != "gamma":
