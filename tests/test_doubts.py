@@ -117,6 +117,14 @@ def test_placeholders_of_a_failed_request_cost_nobody_its_row(nothing: dict[str,
     assert not any("could not be read" in caveat for caveat in trace.header.caveats)
 
 
+def test_a_run_whose_time_outs_are_blank_is_no_ground_for_a_fit(tmp_path: Path) -> None:
+    run = table(overloaded(4.0))
+    run.loc[run["st"] == "abort", ["o", "ft", "end"]] = 0
+    trace = imported(run, tmp_path)
+    with pytest.raises(TraceError, match=r"likely, \d+ % of the requests of t have no known output"):
+        calibrate([Run("t", trace)], source="requests")
+
+
 def test_a_request_that_ended_well_has_no_placeholders(rows: pd.DataFrame, tmp_path: Path) -> None:
     rows = rows.assign(o=[-1, *rows["o"][1:]])
     trace = imported(rows, tmp_path)

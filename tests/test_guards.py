@@ -91,6 +91,7 @@ def test_a_load_that_the_trace_lacks_is_the_reason_that_is_named(good: Trace) ->
     [
         (0.02, 0.08, 0.001, ""),
         (0.5, 0.05, 0.001, "a request's decode time is off by 50 %"),
+        (0.02, 0.27, 0.001, "percentiles of TTFT, TPOT and E2E are off by 27 %"),  # of a run whose load was missing
         (0.02, 0.5, 0.001, "percentiles of TTFT, TPOT and E2E are off by 50 %"),
         (0.02, 0.08, 0.32, "does not settle: its last round still moved a term by 32 %"),
         (0.02, 0.04, 0.32, ""),  # two terms that the run cannot tell apart may trade places for ever
