@@ -85,9 +85,9 @@ class Monitor:
         )
 
     def _run(self) -> None:
-        then, (busy, steal), own = time.monotonic(), _busy(), self._family.cpu_s()
+        then, busy, steal, own = self._reading()
         while not self._stop.wait(self.interval_s):
-            now, (busy_now, steal_now), own_now = time.monotonic(), _busy(), self._family.cpu_s()
+            now, busy_now, steal_now, own_now = self._reading()
             span = now - then
             used, ours = (busy_now - busy) / span, (own_now - own) / span
             sample: tuple[float, ...] = (now, used, ours, max(0.0, used - ours), (steal_now - steal) / span)
@@ -101,6 +101,17 @@ class Monitor:
                 self.notes = (f"telemetry could not be written while recording: {error.strerror}",)
             then, busy, steal, own = now, busy_now, steal_now, own_now
 
+    def _reading(self) -> tuple[float, float, float, float]:
+        """The time (s), and the CPU seconds of everybody, those stolen, and ours, all of the same moment.
+
+        Ours are read before and after the others: what we use in between, and looking us up is dear, would else count
+        as foreign on a machine that lets us wait.
+        """
+        self._family.look_up()
+        before = self._family.cpu_s()
+        now, (busy, steal) = time.monotonic(), _busy()
+        return now, busy, steal, (before + self._family.cpu_s()) / 2
+
 
 class _Family:
     """The CPU seconds of processes and all their descendants, those that have ended included."""
@@ -111,8 +122,8 @@ class _Family:
         self._used: dict[int, float] = {}
         self._looked_up = -FAMILY_S
 
-    def cpu_s(self) -> float:
-        """What they used so far."""
+    def look_up(self) -> None:
+        """Find the members anew, where the last time was a while ago."""
         now = time.monotonic()
         if now - self._looked_up >= FAMILY_S or len(self._members) == len(self._roots):
             self._looked_up = now
@@ -121,6 +132,9 @@ class _Family:
                     process = psutil.Process(root)
                     for member in [process, *process.children(recursive=True)]:
                         self._members.setdefault(member.pid, member)
+
+    def cpu_s(self) -> float:
+        """What they used so far."""
         for pid, member in list(self._members.items()):
             try:
                 times = member.cpu_times()
