@@ -189,7 +189,7 @@ def test_missing_and_foreign_files_are_named(made: Trace, tmp_path: Path) -> Non
     with pytest.raises(TraceError, match="no such trace folder"):
         traces.read(tmp_path / "absent")
     (tmp_path / "file").write_text("hello")
-    with pytest.raises(TraceError, match="is a file, not a trace folder"):
+    with pytest.raises(TraceError, match="is a file, not a trace folder; driftsim import .* makes one"):
         traces.read(tmp_path / "file")
     (tmp_path / "empty").mkdir()
     with pytest.raises(TraceError, match="header.json: no such file"):

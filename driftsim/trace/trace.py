@@ -123,8 +123,11 @@ def read(folder: Path | str) -> Trace:
         raise TraceError(f"the folder of a trace is needed, not {folder!r:.80}")
     folder = Path(folder)
     if not folder.is_dir():
-        what = "is a file, not a trace folder" if folder.exists() else "no such trace folder"
-        raise TraceError(f"{folder}: {what}; a trace is a folder with header.json and requests.parquet")
+        if folder.exists():
+            raise TraceError(
+                f"{folder}: is a file, not a trace folder; driftsim import {folder} --out FOLDER makes one"
+            )
+        raise TraceError(f"{folder}: no such trace folder; a trace is a folder with header.json and requests.parquet")
     header = _read_header(folder / "header.json")
     if header.ended == "recording":
         try:
