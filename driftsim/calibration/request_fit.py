@@ -214,10 +214,11 @@ class RequestFitter:
             for _ in range(HALVINGS):
                 profile = with_values(self.base, form, values, self.received)
                 lives = self.lives(profile)
-                if error_of(lives) <= WORSE * reached:
+                error = error_of(lives)
+                if error <= WORSE * reached:
                     break
                 values = (values + before) / 2
-            before, reached = values, error_of(lives)
+            before, reached = values, error
             rows = rows_of(lives, form, precision=self.precision)
             solution = solve(rows)
             moved = np.abs(solution.coefficients - values) * np.abs(rows.columns).mean(axis=0) / rows.duration.mean()

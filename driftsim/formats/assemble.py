@@ -154,7 +154,8 @@ class _Assembly:
         nothing = np.full(self.count, False)
         for name in LIFE_TIMES[1:]:
             if name in columns:
-                before = failed & (columns[name] < arrival - CLOCKS_S)
+                clocks_s = 0.0 if name in self.found.durations else CLOCKS_S  # what has one clock is never below 0
+                before = failed & (columns[name] < arrival - clocks_s)
                 columns[name] = np.where(before, np.nan, columns[name])
                 nothing |= before
         negative = failed & (columns["output_tokens"] < 0)
