@@ -231,7 +231,7 @@ def test_a_replay_sends_synthetic_prompts_of_the_recorded_length(url: str, tmp_p
         run_session(engine, lambda live: made, [CaptureRun(tmp_path / "t", CapturePlan(force_lengths=True))])
     )[0]
     sent = [body for body in Server.seen if body["path"].endswith("/completions") and "prompt" in body]
-    assert [len(body["prompt"]) for body in sent] == [11, 17]
+    assert sorted(len(body["prompt"]) for body in sent) == [11, 17]  # 10 ms apart, a busy server may swap them
     assert all(body["ignore_eos"] and body["max_tokens"] == 3 for body in sent)
     assert list(trace.requests["output_tokens"]) == [3, 3]
 
