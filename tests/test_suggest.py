@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from driftsim.formats.imports import import_trace
+from driftsim.errors import InputError
+from driftsim.formats.imports import import_trace, recognised
 from driftsim.formats.mapping import load_mapping
 from driftsim.formats.suggest import suggestion
 from tests.commands import driftsim
@@ -71,8 +72,20 @@ def test_a_name_that_its_values_belie_is_no_guess(tmp_path: Path) -> None:
 
 
 def test_a_known_format_needs_no_mapping(tmp_path: Path) -> None:
-    text = suggestion(EXAMPLES["burstgpt"].write(tmp_path))
-    assert "# This looks like the format burstgpt, which needs no mapping" in text
+    known = 0
+    for number, (name, example) in enumerate(EXAMPLES.items()):
+        (folder := tmp_path / str(number)).mkdir()
+        file = example.write(folder)
+        try:
+            form = recognised(file)
+        except InputError:  # told with --form alone
+            continue
+        known += 1
+        said = f"looks like the format {form}, which needs no mapping: driftsim import {file.name} --out FOLDER"
+        run = driftsim("import", file, "--suggest")
+        assert said in run.stdout + run.stderr, name
+        assert run.returncode == (0 if run.stdout else 2)
+    assert known >= 10
 
 
 def test_suggest_refuses_what_would_do_nothing(tmp_path: Path) -> None:

@@ -54,13 +54,8 @@ def describes(profile: Profile, runs: Sequence[Run], percentiles: float | None, 
     error = profile.fit.mean_absolute_percentage_error
     if profile.fit.source == "steps":
         return f"a step's time is off by {100 * error:.0f} % in the mean" if error > STEP_ERROR else ""
-    if error > DECODE_ERROR:
+    if error > DECODE_ERROR or (error > DECODE_ERROR / 2 and any(_unlike(run) > UNLIKE for run in runs)):
         return f"a request's decode time is off by {100 * error:,.0f} % in the mean"
-    if error > DECODE_ERROR / 2 and any(_unlike(run) > UNLIKE for run in runs):
-        return (
-            f"a request's decode time is off by {100 * error:,.0f} % in the mean, though requests that ran at the same "
-            "time share their steps"
-        )
     if percentiles is not None and percentiles > PERCENTILE_ERROR:
         return f"simulated percentiles of TTFT, TPOT and E2E are off by {100 * percentiles:.0f} % in the mean"
     if moved is not None and moved > UNSETTLED and max(error, percentiles or 0.0) > GOOD:

@@ -33,8 +33,12 @@ def suggestion(file: Path) -> str:
     ...     print(*(line for line in suggestion(Path(file.name)).splitlines() if line.startswith('arrival_s = "c')))
     arrival_s = "created_at"  # by its name; s, a guess: requests would come every 1 s
     """
+    known = _known(file)
     records = _records_path(file)
-    source = read_source(file, records)
+    try:
+        source = read_source(file, records)
+    except InputError as error:
+        raise InputError(known or str(error)) from None
     found = {ours: guess for ours, guess in guesses(source).items() if _writable(guess.theirs)}
     if not found:
         raise InputError(
@@ -44,7 +48,7 @@ def suggestion(file: Path) -> str:
     parts = [
         f"# A mapping for {_shown(file.name)}, guessed: read it, correct it, and then",
         f"# driftsim import {_shown(file.name)} --mapping THIS.toml --out FOLDER",
-        *_known(file),
+        *([f"# {known}"] if known else []),
         *([f"records = {_quoted(records)}  # where the requests are: {source.count} of them"] if records else []),
         *_model(source),
         *_tables(found),
@@ -54,15 +58,14 @@ def suggestion(file: Path) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _known(file: Path) -> list[str]:
-    """A line if driftsim knows the file's format, whose reader takes more from it than a mapping can."""
+def _known(file: Path) -> str:
+    """A sentence if driftsim knows the file's format, whose reader takes more from it than a mapping can."""
     try:
         form = recognised(file)
     except InputError:
-        return []
-    return [
-        f"# This looks like the format {form}, which needs no mapping: driftsim import {_shown(file.name)} --out FOLDER"
-    ]
+        return ""
+    name = _shown(file.name)
+    return f"{name} looks like the format {form}, which needs no mapping: driftsim import {name} --out FOLDER"
 
 
 def _records_path(file: Path) -> str | None:
