@@ -79,7 +79,8 @@ if TYPE_CHECKING:
     from driftsim.workloads.generated import Tenant, WorkloadSpec
     from driftsim.workloads.lengths import Lengths, RecordedLengths
     from driftsim.workloads.processes import Process
-    from driftsim.workloads.replay import replay, resample
+    from driftsim.workloads.replay import replay
+    from driftsim.workloads.resampling import resample
     from driftsim.workloads.workload import Workload
 
 
@@ -115,7 +116,8 @@ _HOMES = {
     "workloads.generated": ("Tenant", "WorkloadSpec"),
     "workloads.lengths": ("Lengths", "RecordedLengths"),
     "workloads.processes": ("Process",),
-    "workloads.replay": ("replay", "resample"),
+    "workloads.replay": ("replay",),
+    "workloads.resampling": ("resample",),
     "workloads.workload": ("Workload",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

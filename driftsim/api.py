@@ -5,7 +5,7 @@ Wherever a verb takes a trace, a profile or a workload, it takes the object or t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,10 @@ from driftsim.comparison import report
 from driftsim.comparison.captured import CapturedComparison
 from driftsim.comparison.captured import compare_captured as compare_runs
 from driftsim.comparison.checks import checks_of
-from driftsim.comparison.comparison import (
-    ComparisonPlan,
-    check_plan,
-    default_policies,
-    measured_by_phase,
-    settings_of,
-)
-from driftsim.comparison.comparison import compare as compare_settings
+from driftsim.comparison.plan import PRACTICAL, ComparisonPlan, check_plan, default_policies, settings_of
 from driftsim.comparison.result import ComparisonResult
+from driftsim.comparison.runs import compare as compare_settings
+from driftsim.comparison.runs import measured_by_phase
 from driftsim.errors import InputError
 from driftsim.inputs import (
     AnyEstimator,
@@ -33,11 +28,13 @@ from driftsim.inputs import (
     AnyProfile,
     AnyTrace,
     as_barrier,
+    as_days,
     as_profile,
     as_trace,
     as_workload,
     check_words,
     described,
+    fitted_to_days,
     naming,
     with_engine,
 )
@@ -69,7 +66,7 @@ __all__ = [
 
 
 def compare(
-    what: AnyTrace | Workload,
+    what: AnyTrace | Workload | Sequence[AnyTrace | Workload],
     *,
     policies: AnyPolicy | Iterable[AnyPolicy] | None = None,
     estimators: AnyEstimator | Iterable[AnyEstimator] = ("static", "ema"),
@@ -85,23 +82,25 @@ def compare(
     kv_blocks: int | None = None,
     settings: Mapping[str, Any] | None = None,
     refill_lag: bool = True,
+    practical: float = PRACTICAL,
     seed: int = 0,
     jobs: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ComparisonResult:
     """Replay a trace, or run a workload, under each policy with each estimator, and set the results side by side.
 
-    what: a trace, its folder, a file of another tool that ``import_trace`` recognises, or a workload. policies,
-    estimators: names, ``file.py:Class``, or classes (default: stock and all of ours). profile: the latency profile;
-    without one, the profile is fitted to the trace's own steps, or, where it has none, to the timings of its requests.
-    admission: how requests are estimated. phase: measure one phase only. replications: the trace as recorded and
-    resamples of it, for the intervals. rate_scale: above 1 presses harder. arrivals: other arrivals than the recorded
+    what: a trace, its folder, a file of another tool that ``import_trace`` recognises, or a workload; or a list of
+    them, which are days of one engine and serve as the replications. policies, estimators: names, ``file.py:Class``,
+    or classes (default: stock and all of ours). profile: the latency profile; without one, the profile is fitted to
+    the trace's own steps, or, where it has none, to the timings of its requests. admission: how requests are
+    estimated. phase: measure one phase only. replications: the trace as recorded and one less resamples of it, of
+    either kind, for the intervals. rate_scale: above 1 presses harder. arrivals: other arrivals than the recorded
     ones, such as ``Process(kind="closed", users=16)``. max_in_flight: requests inside the engine at most (default: its
     slots). tiers: their order, weights and limits, most urgent first: rules, names or ``gold:5,silver:3`` (default: the
     trace's, else the published). engine: continuous batching, or the DriftSched worker's barrier. kv_blocks: another
     size of the KV cache. settings: other engine settings, such as ``{"max_num_seqs": 16}``. refill_lag: a freed slot
-    misses the next step, as recorded. jobs: processes (default: one a core). progress: called with runs done and runs
-    in all.
+    misses the next step, as recorded. practical: the relative difference below which nothing counts as one. jobs:
+    processes (default: one a core). progress: called with runs done and runs in all.
 
     Raises ``InputError`` for what no run could accept, ``TraceError`` for a trace that cannot be replayed so.
 
@@ -109,12 +108,16 @@ def compare(
     >>> [(row["policy"], row["estimator"], round(row["e2e_mean_s"], 2)) for row in result.rows()]
     [('fifo', 'static', 87.93), ('fifo', 'ema', 87.93), ('sjf', 'static', 59.76), ('sjf', 'ema', 59.21)]
     """
-    workload, recorded = as_workload(what, rate_scale)
+    days = as_days(what, rate_scale)
+    (workload, recorded), others = days[0], days[1:]
     rules = tier_rules(tiers) or workload.tiers
+    if others and admission is not None and admission.base == "fit":
+        raise InputError("base 'fit' uses up requests of one day; give base_table, or compare one day")
     with naming(recorded):
         admission, excluded, workload = with_bases(admission, workload, recorded)
         check_words(workload, admission)
-    given = as_profile(profile, recorded)
+    workloads = [workload, *(other for other, _ in others)]
+    given = fitted_to_days([trace for _, trace in days]) if profile is None else as_profile(profile, recorded)
     asked, left_out = default_policies(workload, rules, given) if policies is None else (plugin_names(policies), [])
     if not (compared := settings_of(asked, plugin_names(estimators))):
         raise InputError("there is nothing to compare; name a policy and an estimator")
@@ -133,18 +136,23 @@ def compare(
         refill_lag=refill_lag,
         barrier=as_barrier(engine),
         arrivals=arrivals,
+        practical=practical,
         seed=seed,
         left_out=tuple(left_out),
     )
-    check_plan(choice, workload)
-    as_recorded = rate_scale == 1 and not changes and profile is None and arrivals is None
+    for each in workloads:
+        check_plan(choice, each)
+    as_recorded = rate_scale == 1 and not changes and profile is None and arrivals is None and not others
     measured = measured_by_phase(recorded, choice) if as_recorded and recorded is not None else None
-    checks = () if measured or recorded is None else checks_of(recorded, given, own=profile is None)
-    result = compare_settings(workload, choice, jobs, progress or (lambda done, total: None), measured)
-    mismatches = () if recorded is None or profile is None else tuple(mismatch_warnings(given, recorded))
+    known = [trace for _, trace in days if trace is not None]
+    checks = [] if measured else [one for trace in known for one in checks_of(trace, given, own=profile is None)]
+    result = compare_settings(workloads, choice, jobs, progress or (lambda done, total: None), measured)
+    mismatches = [text for trace in known if profile is not None for text in mismatch_warnings(given, trace)]
     about = {"profile": described(choice.profile, profile), "rate_scale": rate_scale}
     provenance = {**report.source(workload, recorded), **about, **report.provenance(choice)}
-    parts = {**vars(result), "checks": checks, "mismatches": mismatches}
+    if others:
+        provenance["days"] = [report.source(other, trace) for other, trace in days]
+    parts = {**vars(result), "checks": tuple(checks), "mismatches": tuple(dict.fromkeys(mismatches))}
     return ComparisonResult(**parts, provenance=provenance)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from driftsim.calibration.calibrate import fit_own_profile
+from driftsim.calibration.calibrate import calibrate, fit_own_profile
+from driftsim.calibration.runs import Run
 from driftsim.errors import InputError, TraceError
 from driftsim.formats.imports import import_trace
 from driftsim.formats.source import SUFFIXES
@@ -75,6 +76,36 @@ def as_profile(profile: AnyProfile | None, recorded: Trace | None) -> Profile:
         raise InputError("a workload has no steps to fit a profile to; give one: profile=calibrate(...)")
     with naming(recorded):
         return fit_own_profile(recorded)
+
+
+def as_days(
+    what: AnyTrace | Workload | Sequence[AnyTrace | Workload], rate_scale: float
+) -> list[tuple[Workload, Trace | None]]:
+    """One day, or several of one engine: each as ``as_workload`` has it. Raises ``InputError``."""
+    if isinstance(what, Workload | Trace | Path | str):
+        return [as_workload(what, rate_scale)]
+    if not isinstance(what, Sequence) or not what:
+        raise InputError(f"a trace, a workload, or a list of them is needed, not {_kind(what)}")
+    days = [as_workload(one, rate_scale) for one in what]
+    first = [phase.name for phase in days[0][0].info.phases]
+    digests: dict[str, str] = {}
+    for workload, recorded in days:
+        name = workload.info.name if recorded is None else str(recorded.source or recorded.name)
+        if [phase.name for phase in workload.info.phases] != first:
+            raise InputError(f"{name}: has other phases than the first day; compare days of one kind")
+        digest = "" if recorded is None else recorded.digest
+        if digest and digest in digests:
+            raise InputError(f"{name}: is the same run as {digests[digest]}; give each day once")
+        digests[digest] = name
+    return days
+
+
+def fitted_to_days(recorded: Sequence[Trace | None]) -> Profile:
+    """One profile fitted to all recorded days, which are of one engine. Raises ``InputError``."""
+    known = [trace for trace in recorded if trace is not None]
+    if len(known) < 2 or len(known) < len(recorded):
+        return as_profile(None, recorded[0])
+    return calibrate([Run(str(trace.source or trace.name), trace, trace.digest) for trace in known])
 
 
 def _kind(value: object) -> str:

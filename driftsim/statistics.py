@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -60,16 +61,86 @@ def mean_interval(values: ArrayLike) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def replicated(values: np.ndarray) -> Interval:
-    """The first of ``values``, give or take what the others, its resamples, vary by (t times their deviation).
+@dataclass(frozen=True)
+class DayEstimate:
+    """What is known of a number's mean over days like those that were recorded.
 
-    No interval with fewer than two resamples.
+    centre: the estimate of that mean. error: its standard error. freedom: degrees of freedom of the error. this_run:
+    the number of the first recorded day itself. moved: the two kinds of resamples disagree, since the load changes
+    within a phase; a single day cannot tell how much of that is its own.
     """
-    others = values[1:]
-    if len(others) < 2:
-        return Interval(float(values[0]), math.nan, math.nan)
-    half = float(student_quantile(len(others) - 1) * others.std(ddof=1))
-    return Interval(float(values[0]), float(values[0] - half), float(values[0] + half))
+
+    centre: float
+    error: float
+    freedom: int
+    this_run: float
+    moved: bool = False
+
+    @property
+    def interval(self) -> Interval:
+        """The centre, give or take Student's t times the error; without ends where there are too few resamples."""
+        if math.isnan(self.error):
+            return Interval(self.centre, math.nan, math.nan)
+        half = student_quantile(self.freedom) * self.error
+        return Interval(self.centre, self.centre - half, self.centre + half)
+
+    @property
+    def p(self) -> float:
+        """How likely a mean of 0 would show as much; 1 where nothing is known."""
+        if math.isnan(self.error) or math.isnan(self.centre):
+            return 1.0
+        if self.error == 0:
+            return float(self.centre == 0)
+        return two_sided_p(self.centre / self.error, self.freedom)
+
+
+class Day(NamedTuple):
+    """A number on a recorded day, and on its two kinds of resamples (see ``driftsim.workloads.resampling``)."""
+
+    recorded: float
+    local: np.ndarray
+    circular: np.ndarray
+
+
+def over_days(days: Sequence[Day]) -> DayEstimate:
+    """The mean over days like ``days``, from these and from resamples within each.
+
+    A day's centre is the mean of its local resamples, its spread the larger standard deviation of the two kinds. One
+    day: the error is that spread, since the day itself is one draw of it. Several days are the replications: the error
+    is the larger of what they differ by and what each varies by, over the root of their number. The coverage of these
+    intervals is measured in ``tests/test_coverage.py``.
+
+    >>> estimate = over_days([Day(2.1, np.array([1.9, 2.0, 2.1]), np.array([1.8, 2.0, 2.2]))])
+    >>> [round(number, 2) for number in estimate.interval]
+    [2.0, 1.14, 2.86]
+    """
+    known = [day for day in days if min(len(day.local), len(day.circular)) > 1]
+    if len(known) < len(days) or not days:
+        values = [day.recorded for day in days]
+        return DayEstimate(float(np.mean(values)), math.nan, 0, values[0])
+    centres = np.array([day.local.mean() for day in days])
+    spreads = np.array([max(day.local.std(ddof=1), day.circular.std(ddof=1)) for day in days])
+    count, centre = len(days), float(centres.mean())
+    within = float(np.sqrt((spreads**2).mean() / count))
+    freedom = min(len(days[0].local), len(days[0].circular)) - 1
+    if count == 1:
+        only = days[0]
+        moved = abs(only.local.mean() - only.circular.mean()) > only.local.std(ddof=1)
+        return DayEstimate(centre, within, freedom, only.recorded, bool(moved))
+    between = float(centres.std(ddof=1) / math.sqrt(count))
+    if student_quantile(count - 1) * between >= student_quantile(freedom) * within:
+        return DayEstimate(centre, between, count - 1, days[0].recorded)
+    return DayEstimate(centre, within, freedom, days[0].recorded)
+
+
+def widened(interval: Interval, spread: float, freedom: int) -> Interval:
+    """``interval`` with a further, independent source of error, of standard deviation ``spread``.
+
+    >>> [round(number, 2) for number in widened(Interval(0.0, -3.0, 3.0), 2.0, 9)]
+    [0.0, -5.43, 5.43]
+    """
+    half = math.hypot((interval.high - interval.low) / 2, student_quantile(freedom) * spread)
+    return Interval(interval.value, interval.value - half, interval.value + half)
 
 
 def ratio_interval(logs: np.ndarray, half: float) -> Interval:

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from driftsim.calibration.calibrate import fit_profile
-from driftsim.comparison.comparison import DEFAULT_SETTINGS, ComparisonPlan, compare
+from driftsim.comparison.plan import DEFAULT_SETTINGS, ComparisonPlan
+from driftsim.comparison.runs import compare
 from driftsim.trace.trace import digest, read
 from driftsim.workloads.replay import replay
 from experiments import accuracy, estimation_error, measured_policies, remake, sweep_cost

@@ -76,8 +76,11 @@ def test_a_comparison_whose_check_is_far_off_concludes_nothing(rows: pd.DataFram
     slow = imported(rows.assign(**{name: rows[name] * 1e3 for name in ("at", "ft", "end")}), tmp_path)
     options: dict[str, Any] = {"profile": model(), "policies": ["fifo", "sjf"], "estimators": ["static"], "jobs": 1}
     said = ds.compare(slow, replications=1, **options).answer()
-    assert said[0].startswith("No conclusion: the recorded run against its own simulation with the given profile is")
-    assert all(sentence.startswith("Check, ") for sentence in said[1:])
+    assert said[0].startswith("What to do: No conclusion: the simulation is more than 50 % off")
+    assert said[1].startswith(
+        "Trust: The recorded run against its own simulation with the given profile: mean latency -"
+    )
+    assert [line.partition(":")[0] for line in said] == ["What to do", "Trust", "Next"]
     fine = ds.compare(imported(rows, tmp_path), replications=1, **options).answer()
     assert not any("No conclusion" in sentence for sentence in fine)
 

@@ -18,7 +18,11 @@ def grid(tmp_path: Path, text: str) -> list[tuple[str, str, float, int]]:
 
 
 def test_axes_are_crossed_with_each_other_and_with_replications(tmp_path: Path) -> None:
-    text = "replications = 2\n" + BASE + '[grid]\npolicy = ["fifo", "sjf"]\nrate_scale = [1.0, 2.0]\n'
+    text = (
+        "replications = 2\nresamples = 'circular'\n"
+        + BASE
+        + '[grid]\npolicy = ["fifo", "sjf"]\nrate_scale = [1.0, 2.0]\n'
+    )
     found = grid(tmp_path, text)
     assert len(found) == len(set(found)) == 8
     assert found[:2] == [("fifo", "static", 1.0, 0), ("fifo", "static", 1.0, 1)]
@@ -72,3 +76,11 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None
     (tmp_path / "g.toml").write_text(text)
     with pytest.raises(ValueError, match=message):
         load_grid(tmp_path / "g.toml")
+
+
+def test_resamples_of_a_trace_are_of_both_kinds_and_draws_of_a_workload_are_plain(tmp_path: Path) -> None:
+    (tmp_path / "g.toml").write_text("replications = 3\n" + BASE)
+    drawn = [(spec.replication, spec.resampling) for spec in load_grid(tmp_path / "g.toml")]
+    assert drawn == [(0, "circular"), (1, "circular"), (2, "circular"), (1, "local"), (2, "local")]
+    (tmp_path / "g.toml").write_text("replications = 3\nresamples = 'local'\n" + BASE)
+    assert [spec.resampling for spec in load_grid(tmp_path / "g.toml")] == ["circular", "local", "local"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -149,7 +150,7 @@ def test_one_command_leads_from_a_file_to_a_checked_answer(form: str, run: Trace
     assert answer.returncode == 0, answer.stderr
     said = " ".join(answer.stdout.split())
     assert "profile fitted to the timings of this trace" in said
-    _, check = said.split("Check, held out: ")
-    off = [float(part.split(" %)")[0]) for part in check.split("Note:")[0].split("simulated (")[1:]]
-    assert len(off) == 3
+    _, check = said.split("Trust: Held out: ")
+    off = [float(number) for number in re.findall(r"([+-][0-9.]+) % \([0-9.]+ s measured", check)]
+    assert len(off) == 2
     assert max(map(abs, off)) < 5.0, check

@@ -132,7 +132,7 @@ def test_schedulers_are_compared_on_a_workload_that_nobody_recorded() -> None:
 
 def test_a_wrong_kind_of_argument_is_named() -> None:
     cases: list[tuple[Callable[[], object], str]] = [
-        (lambda: ds.compare(3), "a trace or the folder of one is needed, not int"),  # type: ignore[arg-type]
+        (lambda: ds.compare(3), "a trace, a workload, or a list of them is needed, not int"),  # type: ignore[arg-type]
         (lambda: ds.simulate("traces/x", policy="fifo"), "no such trace folder"),
         (lambda: ds.validate(sample := ds.sample(), profile=sample), "a profile or the file of one"),  # type: ignore[arg-type]
         (lambda: ds.compare(ds.sample(), engine="batch"), "unknown engine 'batch'"),  # type: ignore[arg-type]
@@ -191,7 +191,7 @@ def test_two_classes_of_one_name_are_two_policies() -> None:
 def test_a_table_is_as_wide_as_its_longest_name(shipped: Path) -> None:
     class WithANameThatIsMuchLongerThanAnyColumnOfATableOughtToBeInAnyTerminal(ds.Keyed):
         def key(self, job: ds.Job) -> float:
-            return job.request.arrival
+            return -job.request.arrival
 
     kind = WithANameThatIsMuchLongerThanAnyColumnOfATableOughtToBeInAnyTerminal
     text = str(ds.compare(shipped, policies=["fifo", kind], estimators="static", replications=1, jobs=1))

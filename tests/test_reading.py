@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+import driftsim as ds
+from driftsim.comparison.plan import BASELINE, Setting
 from driftsim.sweeps.figures import save_figures
 from driftsim.sweeps.results import best_settings, group_means, paired_change, varying, where
 from driftsim.sweeps.store import Store
+from driftsim.workloads.replay import first, replay
 from tests.commands import driftsim
 
 
@@ -23,7 +27,8 @@ def table() -> pd.DataFrame:
                 mean = load * (10 + replication) * factor
                 rows.append({
                     "key": f"{policy}{load}{replication}", "failed": False, "trace": "t", "policy": policy,
-                    "rate_scale": load, "max_in_flight": 8.0, "replication": replication, "offered": 10,
+                    "rate_scale": load, "max_in_flight": 8.0, "replication": replication,
+                    "resampling": "local" if replication > 2 else "circular", "offered": 10,
                     "e2e_mean_s": mean, "e2e_p50_s": mean / 2, "e2e_p99_s": 3 * mean / factor, "ttft_mean_s": mean / 5,
                     "mae": 100.0,
                 })  # fmt: skip
@@ -38,7 +43,7 @@ def store(table: pd.DataFrame, tmp_path: Path) -> Path:
 
 
 def test_what_varies_is_found_and_filtered(table: pd.DataFrame) -> None:
-    assert varying(table) == ["policy", "rate_scale", "replication"]
+    assert varying(table) == ["policy", "rate_scale", "replication", "resampling"]
     assert len(where(table, ["policy=sjf", "rate_scale>=1", "replication!=0"])) == 10
     for condition, message in (
         ("policy", "is none"),
@@ -68,7 +73,11 @@ def test_pairs_cancel_what_both_share(table: pd.DataFrame) -> None:
         with pytest.raises(ValueError, match=f"column '{odd}' is no result whose change can be told"):
             paired_change(table, ["policy=fifo"], ["policy=sjf"], odd)
     spread = paired_change(noisy, ["policy=fifo"], ["policy=sjf"], "e2e_mean_s")
-    assert spread["low"] < -0.2 < spread["high"]
+    assert spread["low"] < spread["change"] < spread["high"]
+    assert spread["basis"] == "2 x 2 resamples of 1 recorded day"
+    alone = paired_change(table[table["resampling"] == "circular"], ["policy=fifo"], ["policy=sjf"], "e2e_mean_s")
+    assert math.isnan(alone["low"])
+    assert alone["basis"].startswith("no interval: it needs both kinds of resamples")
     with pytest.raises(ValueError, match="no runs of policy=fifo and policy=lifo"):
         paired_change(table, ["policy=fifo"], ["policy=lifo"], "e2e_mean_s")
 
@@ -104,3 +113,18 @@ def test_what_cannot_be_shown_is_said(store: Path, tmp_path: Path) -> None:
         assert run.returncode == 2
         assert message in run.stderr
     assert "is no store" in driftsim("show", tmp_path / "absent").stderr
+
+
+def test_the_paired_change_of_a_sweep_is_that_of_a_comparison(tmp_path: Path) -> None:
+    grid = tmp_path / "g.toml"
+    trace = Path(__file__).parent.parent / "traces" / "smollm2-cpu-drift"
+    grid.write_text(f"replications = 4\n[base]\ntrace = '{trace}'\nrequests = 120\n[grid]\npolicy = ['fifo', 'sjf']\n")
+    ds.sweep(grid, tmp_path / "s", jobs=1)
+    rows = Store.open(tmp_path / "s").table()
+    found = paired_change(rows, ["policy=fifo"], ["policy=sjf"], "e2e_mean_s")
+    day = first(replay(ds.read(trace)), 120)
+    compared = ds.compare(
+        day, policies=["fifo", "sjf"], estimators="static", profile=ds.calibrate(trace), replications=4, jobs=1
+    )
+    change = compared.change(Setting("sjf", "static"), BASELINE, "e2e_mean_s")
+    assert (found["change"], found["low"], found["high"]) == pytest.approx(tuple(change), rel=1e-9)

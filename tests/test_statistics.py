@@ -41,11 +41,43 @@ def test_welchs_interval_covers_a_difference_of_unequal_spreads() -> None:
     assert statistics.welch_half_width(np.ones(3), np.ones(4)) == 0.0
 
 
-def test_replications_give_the_first_value_and_the_others_their_spread() -> None:
-    value, low, high = statistics.replicated(np.array([7.0, 1.0, 2.0, 3.0]))
-    reach = float(stats.t.ppf(0.975, 2))
-    assert (value, low, high) == pytest.approx((7.0, 7 - reach, 7 + reach))
-    assert np.isnan(statistics.replicated(np.array([7.0, 1.0])).low)
+def test_a_day_is_estimated_by_its_local_resamples_and_as_wide_as_the_wider_kind() -> None:
+    day = statistics.Day(7.0, np.array([1.0, 2.0, 3.0]), np.array([0.0, 2.0, 4.0]))
+    found = statistics.over_days([day])
+    reach = 2 * float(stats.t.ppf(0.975, 2))
+    assert found.interval == pytest.approx((2.0, 2 - reach, 2 + reach))
+    assert (found.this_run, found.moved) == (7.0, False)
+    assert statistics.over_days([day._replace(circular=np.array([3.4, 3.5, 3.6]))]).moved
+    alone = statistics.over_days([statistics.Day(7.0, np.array([1.0]), np.array([2.0]))])
+    assert math.isnan(alone.interval.low)
+    assert alone.p == 1
+
+
+@pytest.mark.parametrize("days", [2, 3, 8])
+@pytest.mark.parametrize("between", [0.0, 1.0, 4.0])
+def test_the_interval_over_several_days_holds_their_mean(days: int, between: float) -> None:
+    random = np.random.default_rng(4)
+    held = []
+    for _ in range(400):
+        centres = random.normal(10, between, days)
+        drawn = [
+            statistics.Day(random.normal(centre, 1), *(random.normal(random.normal(centre, 1), 1, (2, 19))))
+            for centre in centres
+        ]
+        _, low, high = statistics.over_days(drawn).interval
+        held.append(low <= 10 <= high)
+    assert np.mean(held) >= 0.92
+
+
+def test_more_resamples_of_one_day_do_not_narrow_its_interval() -> None:
+    random = np.random.default_rng(1)
+    widths = []
+    for count in (20, 2000):
+        day = statistics.Day(0.0, random.normal(size=count), random.normal(size=count))
+        _, low, high = statistics.over_days([day]).interval
+        widths.append(high - low)
+    assert widths[1] == pytest.approx(2 * 1.96, rel=0.06)
+    assert widths[0] > 0.7 * widths[1]
 
 
 def test_a_ratio_is_averaged_in_logarithms() -> None:

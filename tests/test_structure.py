@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from driftsim.comparison.comparison import ComparisonPlan, Setting, compare, settings_of
+from driftsim.comparison.plan import ComparisonPlan, Setting, settings_of
+from driftsim.comparison.runs import compare
 from driftsim.request import Job
 from driftsim.scheduling.policies import POLICIES, Keyed
 from driftsim.simulation.run import simulate

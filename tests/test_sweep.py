@@ -28,6 +28,7 @@ from tests.strategies import engine, profile, workload
 
 GRID = """
 replications = 4
+resamples = "circular"
 [base]
 trace = "t"
 profile = "p.json"

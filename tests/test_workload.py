@@ -22,7 +22,8 @@ from driftsim.workloads.driftsched import (
     drift_phases,
     driftsched_workload,
 )
-from driftsim.workloads.replay import replay, resample
+from driftsim.workloads.replay import replay
+from driftsim.workloads.resampling import resample
 from driftsim.workloads.workload import Workload
 from tests.strategies import engine, profile, profiles, workload, workloads
 

@@ -22,7 +22,10 @@ ALL_POLICIES = ",".join([STOCK, *POLICIES])
 def compare(
     context: typer.Context,
     traces: Annotated[
-        list[Path], typer.Argument(help="Folder of a recorded trace, or a file that `import` recognises.")
+        list[Path],
+        typer.Argument(
+            help="Folder of a recorded trace, or a file that `import` recognises; several: days of one engine."
+        ),
     ],
     mapping: Annotated[
         Path | None, typer.Option(help="TOML: what the columns of a table are, as for `import`.")
@@ -46,7 +49,7 @@ def compare(
     safety: Annotated[bool, typer.Option(help="DriftSched's safety factor by tier.")] = True,
     clamp: Annotated[bool, typer.Option(help="No estimate above max_tokens.")] = False,
     phase: Annotated[str, typer.Option(help="Measure this phase only.")] = "all",
-    replications: Annotated[int, typer.Option(min=1, help="The trace, and resamples of it for the intervals.")] = 20,
+    replications: Annotated[int, typer.Option(min=1, help="The day, and one less resamples of each kind.")] = 20,
     arrivals: Arrivals = None,
     rate: Rate = None,
     cv: Cv = 3.0,
@@ -77,6 +80,9 @@ def compare(
     profile: Annotated[
         Path | None, typer.Option(help="Latency profile [default: fitted to the trace's steps, or timings].")
     ] = None,
+    practical: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Relative difference below which nothing counts as one.")
+    ] = 0.01,
     seed: Annotated[int, typer.Option(min=0, help="Of the resampling.")] = 0,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes [default: one a core].")] = None,
     as_json: AsJson = False,
@@ -91,8 +97,6 @@ def compare(
         refuse(context, "--measured compares captured runs as they are", *others(context, *kept))
         print_effects(traces, as_json)
         return
-    if len(traces) > 1:
-        raise InputError(f"one trace is replayed at a time, got {len(traces)}; driftsim effects compares captured runs")
     if base != "fit":
         refuse(context, f"--base is {base}; only --base fit is fitted", "base_fit_n")
     rules = tier_rules(tiers or ())
@@ -113,7 +117,7 @@ def compare(
     )
 
     from driftsim import api
-    from driftsim.comparison.comparison import BASELINE
+    from driftsim.comparison.plan import BASELINE
     from driftsim.comparison.report import FILES
     from driftsim.files import check_place
     from driftsim.formats.imports import import_trace
@@ -132,7 +136,7 @@ def compare(
         check_place(out, FILES)  # before the runs, not after them
     with progress("replaying") as reporter:
         result = api.compare(
-            traces[0] if mapping is None else import_trace(traces[0], mapping=mapping),
+            traces if mapping is None else [import_trace(trace, mapping=mapping) for trace in traces],
             policies=names(policies) if was_given(context, "policies") else None,
             estimators=names(estimators),
             profile=profile,
@@ -146,6 +150,7 @@ def compare(
             engine=engine,
             settings={name: value for name, value in settings.items() if value is not None},
             refill_lag=refill_lag,
+            practical=practical,
             seed=seed,
             jobs=jobs,
             progress=reporter.update,
@@ -159,4 +164,4 @@ def compare(
     if not result.recorded["finished"]:
         raise RunError(nobody_finished(result.traces[BASELINE]))
     if out is not None:
-        typer.echo(f"written: {out / 'report.html'}, rows.csv, comparison.json and 4 figures (svg, png)", err=True)
+        typer.echo(f"written: {out / 'report.html'}, rows.csv, comparison.json and 5 figures (svg, png)", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,18 +11,26 @@ import matplotlib.lines
 import matplotlib.ticker
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from driftsim.comparison.comparison import Comparison, Setting
+from driftsim.comparison.comparison import Comparison
+from driftsim.comparison.plan import BASELINE, Setting
 from driftsim.figures import COLOURS, LINES, STYLE, key, legend, panels, plain_log_axis
 from driftsim.metrics import queue_depth
 from driftsim.scheduling.classify import CATEGORIES
+from driftsim.scheduling.estimators import is_deployable
+from driftsim.statistics import Interval
 from driftsim.tiers import by_urgency
 from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
 
 SHAPES = "osD^vPX"  # of points, by category
-MARKS = {"p50": ("o", "median"), "mean": ("s", "mean"), "p99": (">", "P99")}
+STATISTICS = {"mean": "Mean", "p50": "Median", "p99": "P99"}
+_CHANGE_KEYS = [
+    key("o", "simulated change over days like this one, 95 %; filled: excludes 0", COLOURS[0]),
+    key("x", "this run", COLOURS[1]),
+]
 
 
 def draw(comparison: Comparison) -> dict[str, Figure]:
@@ -29,6 +38,7 @@ def draw(comparison: Comparison) -> dict[str, Figure]:
     with matplotlib.rc_context(STYLE):
         return {
             "e2e_by_scheduler": e2e_by_scheduler(comparison),
+            "e2e_by_tenant": e2e_by_tenant(comparison),
             "bias_over_requests": bias_over_requests(comparison),
             "estimated_against_observed": estimated_against_observed(comparison),
             "queue_depth_by_tenant": queue_depth_by_tenant(comparison),
@@ -36,31 +46,51 @@ def draw(comparison: Comparison) -> dict[str, Figure]:
 
 
 def e2e_by_scheduler(comparison: Comparison) -> Figure:
-    """End-to-end latency of each setting: median, mean and P99, with 95 % intervals, on a logarithmic axis."""
-    settings = comparison.plan.settings
-    estimators = list(dict.fromkeys(setting.estimator for setting in settings))
-    policies = list(dict.fromkeys(setting.policy for setting in settings))
-    figure, axes = panels(1, 1, height=0.6 + 0.5 * len(policies))
-    panel = axes[0]
-    spread = np.linspace(0.16, -0.16, len(estimators)) if len(estimators) > 1 else [0.0]
-    for setting in settings:
-        middle = len(policies) - 1 - policies.index(setting.policy) + spread[estimators.index(setting.estimator)]
-        colour = COLOURS[estimators.index(setting.estimator)]
-        for (stat, (marker, _)), nudge in zip(MARKS.items(), (0.05, 0.0, -0.05), strict=True):
-            value, low, high = comparison.value(setting, f"e2e_{stat}_s")
-            place = middle + nudge  # so that the intervals of one setting do not hide each other
-            if not np.isnan(low):
-                panel.plot([max(low, value / 20), high], [place, place], color=colour, linewidth=1.2, alpha=0.6)
-            panel.plot(value, place, marker, color=colour, markersize=5, markerfacecolor="white", markeredgewidth=1.4)
-    panel.set_yticks(range(len(policies)), reversed(policies))
-    panel.set_xscale("log")
-    plain_log_axis(panel.xaxis)
-    bars = "; bars: 95 % over resampled workloads" if comparison.plan.replications > 2 else ""
-    panel.set_xlabel(f"end-to-end latency (s), simulated{bars}")
-    marks = [key(marker, label) for marker, label in MARKS.values()]
-    colours = [key("-", name, COLOURS[place]) for place, name in enumerate(estimators)]
-    legend(figure, [*marks, *colours])
+    """Paired change of the median, the mean and the P99 of E2E against FIFO, a row for each setting, 95 % intervals."""
+    settings = [group[0] for group in comparison.groups if BASELINE not in group] or list(comparison.plan.settings)
+    figure, axes = panels(1, 3, height=0.6 + 0.3 * len(settings), sharey=True)
+    for panel, (stat, label) in zip(axes, STATISTICS.items(), strict=True):
+        changes = [comparison.change(setting, BASELINE, f"e2e_{stat}_s") for setting in settings]
+        runs = [comparison.change_of(setting, BASELINE, f"e2e_{stat}_s").this_run for setting in settings]
+        _changes(panel, changes, runs)
+        panel.set_title(f"{label} of the end-to-end latency")
+    names = [str(setting) + ("" if is_deployable(setting.estimator) else " (bound)") for setting in settings]
+    axes[0].set_yticks(range(len(settings)), names)
+    axes[0].invert_yaxis()
+    legend(figure, _CHANGE_KEYS)
     return figure
+
+
+def e2e_by_tenant(comparison: Comparison) -> Figure:
+    """Paired change of each tenant's mean E2E against FIFO, one panel a setting, 95 % intervals."""
+    settings = [group[0] for group in comparison.groups if BASELINE not in group] or list(comparison.plan.settings)
+    tenants = list(comparison.recorded["per_tenant"])
+    rows = -(-len(settings) // 3)
+    height = rows * (0.5 + 0.22 * len(tenants))
+    figure, axes = panels(rows, min(3, len(settings)), height=height, sharey=True, sharex=True)
+    for panel, setting in zip(axes, settings, strict=False):
+        changes = [comparison.change_of(setting, BASELINE, "e2e_mean_s", tenant) for tenant in tenants]
+        _changes(panel, [change.interval for change in changes], [change.this_run for change in changes])
+        panel.set_title(str(setting))
+    axes[0].set_yticks(range(len(tenants)), tenants)
+    axes[0].invert_yaxis()
+    for place, panel in enumerate(axes[len(settings) :], len(settings)):
+        panel.set_visible(False)
+        axes[place - 3].tick_params(labelbottom=True)
+    legend(figure, _CHANGE_KEYS)
+    return figure
+
+
+def _changes(panel: Axes, changes: Sequence[Interval], runs: Sequence[float]) -> None:
+    """Changes as points with their intervals, filled where the interval excludes 0; the recorded run as a cross."""
+    panel.axvline(0, color="#888888", linewidth=0.8, linestyle=":")
+    for place, (change, run) in enumerate(zip(changes, runs, strict=True)):
+        if not math.isnan(change.low):
+            panel.plot([100 * change.low, 100 * change.high], [place, place], color=COLOURS[0], linewidth=1.4)
+        face = "white" if change.spans_zero else COLOURS[0]
+        panel.plot(100 * change.value, place, "o", color=COLOURS[0], markersize=5, markerfacecolor=face)
+        panel.plot(100 * run, place, "x", color=COLOURS[1], markersize=5)
+    panel.set_xlabel("change against FIFO (%)")
 
 
 def bias_over_requests(comparison: Comparison) -> Figure:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import base64
 import csv
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from driftsim.comparison.comparison import BASELINE, Comparison, ComparisonPlan, Setting
+from driftsim.comparison.comparison import Comparison
+from driftsim.comparison.notes import warnings
+from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting
 from driftsim.comparison.sameness import MEANINGS, explained
-from driftsim.comparison.verdict import answer, warnings
+from driftsim.comparison.verdict import all_checks, answer, findings
 from driftsim.formatting import dumps, give_or_take, without_nan
+from driftsim.scheduling.estimators import is_deployable
 from driftsim.trace.trace import Trace
 from driftsim.version import __version__
 from driftsim.workloads.workload import Workload
 
 FIGURES = {
-    "e2e_by_scheduler": "End-to-end latency by scheduler",
+    "e2e_by_scheduler": "Change of the end-to-end latency against first come, first served",
+    "e2e_by_tenant": "Change of each tenant's mean end-to-end latency",
     "bias_over_requests": "Bias over requests, by predicted category",
     "estimated_against_observed": "Estimated against observed output length",
     "queue_depth_by_tenant": "Requests waiting over time, by tenant",
@@ -29,13 +33,14 @@ PICTURES = tuple(f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png")
 FILES = ("rows.csv", "comparison.json", "report.html", *PICTURES)
 TERMS = {
     "E2E": "end to end: from arrival to the last token; TTFT: to the first token; TPOT: time per token after the first",
-    "vs fifo/static": "relative change of the mean E2E against first in, first out with uncorrected estimates",
-    "estimator": "static leaves the estimates alone, ema is DriftSched's bias correction, oracle knows every length",
+    "vs fifo/static": "change of the mean E2E against first come, first served with uncorrected estimates",
+    "estimator": "static leaves the estimates alone, ema is DriftSched's correction, pooled ours, oracle knows all",
     "MAE, RMSE": "mean absolute and root mean square error of the estimated output length",
     "tau": "Kendall's rank correlation of budget and truth: all that an order by budget can use",
     "Jain": "fairness over tenants, of their mean tokens per second: 1 is equal",
     "stock": "vLLM's own order: first in, first out, with no limit in flight",
 }
+BOUND = "(bound)"
 
 
 @dataclass(frozen=True)
@@ -55,10 +60,12 @@ def columns(comparison: Comparison) -> list[TableColumn]:
     word = "tokens" if comparison.plan.admission.unit.unit == "tokenizer" else "words"
     return [
         TableColumn("E2E mean", "s", "e2e_mean_s", 2),
-        TableColumn("E2E P50", "s", "e2e_p50_s", 2),
+        TableColumn("E2E P50", "s", "e2e_p50_s", 2, brief=False),
         TableColumn("E2E P99", "s", "e2e_p99_s", 2),
-        TableColumn("TTFT mean", "s", "ttft_mean_s", 2),
+        TableColumn("TTFT mean", "s", "ttft_mean_s", 2, brief=False),
+        TableColumn("TTFT P99", "s", "ttft_p99_s", 2),
         TableColumn("TPOT mean", "ms", "tpot_mean_s", 1, brief=False),
+        TableColumn("TPOT P99", "ms", "tpot_p99_s", 1),
         TableColumn("MAE", word, "mae", 1),
         TableColumn("RMSE", word, "rmse", 1, brief=False),
         TableColumn("tau", "", "kendall_tau", 3, largest=True),
@@ -68,58 +75,95 @@ def columns(comparison: Comparison) -> list[TableColumn]:
 
 @dataclass(frozen=True)
 class Cell:
-    """A value as text, and whether it is the best of its column (``best``) or cannot be told from it (``tie``)."""
+    """A value as text and as a number, and whether it is the best of its column (``best``) or a tie with that."""
 
     text: str
     mark: str = ""
+    number: float | None = None
 
 
 def table(comparison: Comparison, brief: bool = False) -> tuple[list[tuple[str, str]], list[list[Cell]]]:
-    """Headings (name, unit) and rows of the table; the change of the mean against FIFO/static stands beside it."""
+    """Headings (name, unit) and rows of the table; the change of the mean against FIFO/static stands beside it.
+
+    Settings that differ in nothing are one row, see ``folded``.
+    """
     shown = [column for column in columns(comparison) if column.brief or not brief]
-    best = {column.metric: comparison.best(column.metric, column.largest) for column in shown}
-    rows = []
-    for setting in comparison.plan.settings:
-        cells = [Cell(setting.policy), Cell(setting.estimator)]
-        for column in shown:
-            cells.append(_cell(comparison, setting, column, best[column.metric]))
-            if column.metric == "e2e_mean_s":
-                versus = comparison.change(setting, BASELINE, "e2e_mean_s")
-                same = comparison.same.get(setting) or give_or_take(versus)
-                cells.append(Cell("" if setting == BASELINE else same))
-        rows.append(cells)
+    marks = {column.metric: _marks(comparison, column) for column in shown}
+    real = comparison.told(list(comparison.plan.settings), "e2e_mean_s")
     headings = [("policy", ""), ("estimator", "")]
     for column in shown:
         headings.append((column.heading, column.unit))
         if column.metric == "e2e_mean_s":
             headings.append(("vs fifo/static", ""))
+    rows = []
+    for setting, *others in comparison.groups:
+        bound = "" if is_deployable(setting.estimator) else f" {BOUND}"
+        cells = [Cell(setting.policy + ("=" if others else "")), Cell(setting.estimator + bound)]
+        for column in shown:
+            cells.append(_cell(comparison, setting, column, marks[column.metric].get(setting, "")))
+            if column.metric == "e2e_mean_s":
+                cells.append(_versus(comparison, setting, setting in real))
+        rows.append(cells)
     return headings, rows
 
 
-def _cell(
-    comparison: Comparison, setting: Setting, column: TableColumn, best: tuple[Setting | None, set[Setting]]
-) -> Cell:
+def _marks(comparison: Comparison, column: TableColumn) -> dict[Setting, str]:
+    """The marks of a column; none where no two settings can be told apart."""
+    ranking = comparison.ranking(column.metric, column.largest)
+    candidates = [group[0] for group in comparison.groups if is_deployable(group[0].estimator)]
+    if ranking is None or len(ranking.ties) + 1 >= len(candidates):
+        return {}
+    return {ranking.best: "best"} | dict.fromkeys(ranking.ties, "tie")
+
+
+def _cell(comparison: Comparison, setting: Setting, column: TableColumn, mark: str) -> Cell:
     value = comparison.values(setting, column.metric)[0]
     if math.isnan(value):
         return Cell("-")
     if column.unit == "ms":
         value *= 1000
-    mark = "best" if setting == best[0] else "tie" if setting in best[1] else ""
-    return Cell(f"{value:.{column.digits}f}", mark)
+    return Cell(f"{value:.{column.digits}f}", mark, float(value))
+
+
+def _versus(comparison: Comparison, setting: Setting, real: bool) -> Cell:
+    """The change of the mean E2E; in brackets where it may be an accident, or is too small to matter."""
+    if setting == BASELINE:
+        return Cell("")
+    versus = comparison.change(setting, BASELINE, "e2e_mean_s")
+    if reason := comparison.same.get(setting):
+        return Cell(reason, "", 0.0)
+    text = give_or_take(versus)
+    return Cell(text if real or math.isnan(versus.low) else f"({text})", "", versus.value)
+
+
+def folded(comparison: Comparison) -> list[str]:
+    """Which settings share a row, since they differ in nothing."""
+    return [
+        f"one row, for they differ in nothing: {', '.join(map(str, group))}" for group in comparison.groups if group[1:]
+    ]
 
 
 def legend(comparison: Comparison) -> list[str]:
-    """What marks, intervals and words in place of a change mean."""
+    """What marks, intervals and words in place of a change mean, and what is estimated."""
     found = {comparison.same.get(setting, "") for setting in comparison.plan.settings}
     same = [f"instead of a change, {explained(reason)}" for reason in MEANINGS if reason in found]
-    count = comparison.plan.replications
-    if count < 3:
-        return ["* best of its column; no intervals, which need 3 replications or more", *same]
+    days, resamples = len(comparison.days), comparison.plan.replications - 1
+    if comparison.recorded_only:
+        return ["* best of its column; no intervals, which need 3 replications or more", *folded(comparison), *same]
+    what = "this run" if days == 1 else f"the first of {days} days"
     return [
-        "* best of its column; ~ cannot be told from it (95 % interval of the paired difference includes 0)",
-        f"± 95 % over {count} replications of the workload; it does not cover the error of the latency model",
+        f"seconds: {what}; changes: the mean over days like {'it' if days == 1 else 'these'}, ± 95 % "
+        f"(from 2 x {resamples} resamples{'' if days == 1 else ' of each'}; without the error of the latency model)",
+        "* best of its column, ~ cannot be told from it, ( ) no change that can be told from none or that matters: "
+        f"adjusted for the number of rows, and at least {100 * comparison.plan.practical:g} %",
+        *([f"{BOUND}: knows what nobody can know; never recommended"] if _has_bound(comparison) else []),
+        *folded(comparison),
         *same,
     ]
+
+
+def _has_bound(comparison: Comparison) -> bool:
+    return any(not is_deployable(setting.estimator) for setting in comparison.plan.settings)
 
 
 def document(comparison: Comparison, provenance: dict[str, Any]) -> dict[str, Any]:
@@ -128,6 +172,8 @@ def document(comparison: Comparison, provenance: dict[str, Any]) -> dict[str, An
         "rows": without_nan(comparison.rows()),
         "calibration": without_nan(comparison.calibration()),
         "answer": answer(comparison),
+        "verdict": findings(comparison),
+        "checks": without_nan([asdict(check) for check in all_checks(comparison)]),
         "warnings": warnings(comparison),
         **provenance,
     }
@@ -153,6 +199,7 @@ def provenance(plan: ComparisonPlan) -> dict[str, Any]:
         "profile_digest": plan.profile.digest,
         "seed": plan.seed,
         "replications": plan.replications,
+        "practical": plan.practical,
         "phase": plan.phase,
         "max_in_flight": plan.scenario(BASELINE).limit,
         "max_num_seqs": engine.max_num_seqs,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from driftsim.comparison import report, verdict
+from driftsim.comparison import notes, report, verdict
 from driftsim.comparison.comparison import Comparison
 from driftsim.files import whole_folder
 from driftsim.formatting import show_table, shown_text
@@ -40,7 +40,7 @@ class ComparisonResult(Comparison):
 
     def warnings(self) -> list[str]:
         """What a reader must know before trusting the numbers."""
-        return verdict.warnings(self)
+        return notes.warnings(self)
 
     def frame(self) -> pd.DataFrame:
         """One row for each setting, with the columns that ``driftsim columns`` lists; NaN where there is no number."""
@@ -60,25 +60,28 @@ class ComparisonResult(Comparison):
         return Path(folder)
 
     def show(self, console: Console) -> None:
-        """Print the table, what calibration alone changes, the answer and the warnings."""
+        """Print the verdict, the table, what calibration alone changes, and what must be known besides."""
         from rich.text import Text
 
+        for line in self.answer():
+            label, _, text = line.partition(": ")
+            console.print(Text.assemble((f"{label}: ", "bold"), text))
+        console.print()
         headings, rows = report.table(self, brief=True)
         cells = [[Text(cell.text + SIGNS[cell.mark], STYLES.get(cell.mark, "")) for cell in row] for row in rows]
         about = self.provenance
         title = f"{about['trace']}, simulated; profile {about['profile']}; seed {about['seed']}"
         show_table(console, title, [f"{name}\n{unit}" for name, unit in headings], cells)
         for line in report.legend(self):
-            console.print(line, style="dim")
+            console.print(line, style="dim", markup=False)
         names, changes = report.effects(self)
         if changes:
             console.print()
             alone = "What calibration alone changes, against static (a policy that heeds no estimate: 0)"
             show_table(console, alone, names, changes)
-        console.print()
-        for sentence in self.answer():
-            console.print(sentence, markup=False)
-        for warning in self.warnings():
+        if sentences := self.warnings():
+            console.print()
+        for warning in sentences:
             console.print(f"Note: {warning}.", markup=False)
 
     def __str__(self) -> str:

@@ -69,3 +69,18 @@ def explained(reason: str) -> str:
     'one tier: all requests have one tier, so an order by tier is that of their arrival'
     """
     return f"{reason}: {MEANINGS[reason]}"
+
+
+SIMPLE_POLICIES = ("stock", "fifo", "priority", "sjf", "weighted", "aging")  # the simplest to run first
+SIMPLE_ESTIMATORS = ("static", "ema", "pooled")
+
+
+def complexity(setting: tuple[str, str]) -> tuple[int, int]:
+    """How much there is to run and to explain: the estimator counts first; what is not ours counts most.
+
+    >>> sorted([("sjf", "ema"), ("aging", "static"), ("fifo", "static")], key=complexity)
+    [('fifo', 'static'), ('aging', 'static'), ('sjf', 'ema')]
+    """
+    orders = zip((SIMPLE_ESTIMATORS, SIMPLE_POLICIES), reversed(setting), strict=True)
+    estimator, policy = (order.index(name) if name in order else len(order) for order, name in orders)
+    return estimator, policy

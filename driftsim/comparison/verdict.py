@@ -1,140 +1,242 @@
-"""The answer: what a comparison says, in sentences, and what a reader must know before trusting it."""
+"""The verdict: what a comparison says, in five lines that a reader understands who knows no short name of ours."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import astuple, dataclass
+from typing import Any
 
-from driftsim.calibration.coverage import extrapolation_warnings
 from driftsim.comparison.checks import Check
-from driftsim.comparison.comparison import BASELINE, Comparison, Setting
-from driftsim.engine.scheduler import MIRRORED_VLLM
-from driftsim.formatting import give_or_take
+from driftsim.comparison.comparison import Comparison, Ranking
+from driftsim.comparison.notes import UNSTEADY, unsteady
+from driftsim.comparison.plan import BASELINE, Setting
+from driftsim.comparison.sameness import complexity
+from driftsim.comparison.wording import listed, moved, policy_words, sentence, setting_words
 from driftsim.metrics import FEWEST_FOR_P99, summary
-from driftsim.outcomes import turned_away
-from driftsim.statistics import Interval
+from driftsim.scheduling.estimators import is_deployable
+from driftsim.statistics import Interval, student_quantile
 
-WORTH_SAYING = 0.01  # a shift of a relative change, below which it is not mentioned
 NO_CHOICE = 0.001  # share of the time with two or more waiting, below which order could not matter
 BELIEVED = 0.5  # error of the mean E2E of a check, above which nothing is concluded
-CHECKED = (("e2e_mean_s", "mean E2E"), ("e2e_p99_s", "P99"), ("ttft_mean_s", "mean TTFT"))
+CHECKED = (("e2e_mean_s", "mean latency"), ("e2e_p99_s", "slowest 1 %"))  # what the verdict quotes of a check
+CLOSE = 0.1  # error of the mean E2E of a check, above which the model is the first thing to mend
+MOST_DAYS = 30
+LABELS = ("What to do", "Gain and cost", "How sure", "Trust", "Next")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The five lines, without their labels; "" where there is nothing to say. ``recommended``: the setting, if any."""
+
+    do: str
+    gain: str = ""
+    sure: str = ""
+    trust: str = ""
+    next: str = ""
+
+    def lines(self) -> list[str]:
+        """The lines that say something, each after its label."""
+        return [f"{label}: {text}" for label, text in zip(LABELS, astuple(self), strict=True) if text]
 
 
 def answer(comparison: Comparison) -> list[str]:
-    """Did order matter, which policy, is correcting worth it, and how well is the recorded run itself simulated."""
-    if not comparison.recorded["finished"]:
-        recorded = comparison.recorded
-        return [f"No request finished: {recorded['rejected']} rejected, {recorded['errors']} ended with an error."]
-    checks = _checks(comparison)
-    said = [_errors(check) for check in checks]
-    if off := [check.what for check in checks if _off(check) > BELIEVED]:
-        return [
-            f"No conclusion: {off[0]} is more than {100 * BELIEVED:.0f} % off in its mean E2E. Look for another unit "
-            "of its times, another profile than this engine's, or load that the trace does not hold.",
-            *said,
-        ]
-    return [_waiting(comparison), *_policies(comparison), *_calibration(comparison), *said]
+    """The lines of the verdict, each after its label."""
+    return verdict(comparison).lines()
 
 
-def warnings(comparison: Comparison) -> list[str]:
-    """What a reader must know before trusting the numbers."""
-    plan, recorded = comparison.plan, comparison.recorded
-    sentences = [*plan.left_out, *comparison.workload.notes, *comparison.mismatches]
-    if recorded["p99_flagged"]:
-        sentences.append(f"P99 rests on {recorded['finished']} finished, fewer than {FEWEST_FOR_P99}")
-    if plan.profile.engine.why_not_started:
-        sentences.append(plan.profile.engine.why_not_started)
-    version = plan.profile.engine.version
-    if version != MIRRORED_VLLM:
-        sentences.append(
-            f"the engine mirrors vLLM {MIRRORED_VLLM}; this trace is from {version}, not checked against it"
+def verdict(comparison: Comparison) -> Verdict:
+    """What to do, what it gains and who pays, how sure that is, how far to trust it, what to record next."""
+    recorded = comparison.recorded
+    if not recorded["finished"]:
+        why = f"{recorded['rejected']} rejected, {recorded['errors']} ended with an error"
+        return Verdict(f"No conclusion: no request finished ({why}).")
+    trust, checks = _trust(comparison), all_checks(comparison)
+    if max([_off(check) for check in checks], default=0.0) > BELIEVED:
+        return Verdict(
+            f"No conclusion: the simulation is more than {100 * BELIEVED:.0f} % off in its mean latency.",
+            trust=trust,
+            next="Look for another unit of the recorded times, for a profile of another engine, or for load that the "
+            "trace does not hold.",
         )
-    if plan.profile.engine.assumed:
-        sentences.append(f"the engine did not tell, and these are assumed: {', '.join(plan.profile.engine.assumed)}")
-    sentences += [warning.removesuffix(".") for warning in plan.profile.warnings]
-    sentences += extrapolation_warnings(plan.profile, comparison.traces[BASELINE])
-    worst = max((comparison.summaries[setting][0] for setting in plan.settings), key=lambda row: row["rejected"])
-    sentences += turned_away(worst)
-    outgrew = max(comparison.summaries[setting][0]["errors"] for setting in plan.settings)
-    if outgrew:
-        sentences.append(
-            f"{outgrew} of {recorded['requests']} requests outgrew its KV cache; latencies are of the others"
+    if recorded["choice_fraction"] < NO_CHOICE:
+        return Verdict(
+            "Nothing: no queue formed, so order could not matter. "
+            f"Somebody waited {100 * recorded['waiting_fraction']:.0f} % of the time, two or more at once "
+            f"{100 * recorded['choice_fraction']:.0f} %.",
+            gain=_correction(comparison, BASELINE),
+            trust=trust,
+            next=_press(comparison),
         )
-    unknown = comparison.workload.unknown_categories(plan.admission)
-    if unknown:
-        sentences.append(f"{unknown} requests have none of the classifier's categories and count as short_qa")
-    if plan.admission.base == "fit":
-        table = {name: round(value, 1) for name, value in sorted(plan.admission.base_table.items())}
-        sentences.append(f"base table fitted on {len(plan.excluded)} requests, which are not scored: {table}")
-    return sentences + _shifted(comparison)
+    ranking, chosen = comparison.ranking("e2e_mean_s"), recommended(comparison)
+    if ranking is None:
+        return Verdict(
+            "No advice: everything compared knows what nobody can know.", gain=_bound(comparison), trust=trust
+        )
+    return Verdict(
+        do=f"{_advice(comparison, chosen, ranking)} {_correction(comparison, chosen)}".strip(),
+        gain=f"{_gain(comparison, chosen)} {_bound(comparison)}".strip(),
+        sure=_sure(comparison, ranking, chosen),
+        trust=trust,
+        next=_next(comparison, chosen, _off(checks[0]) if checks else 0.0),
+    )
 
 
-def _waiting(comparison: Comparison) -> str:
-    share, choice = comparison.recorded["waiting_fraction"], comparison.recorded["choice_fraction"]
-    said = f"Under FIFO somebody waited {100 * share:.0f} % of the time, two or more at once {100 * choice:.0f} %."
-    if choice < NO_CHOICE:
-        kinds = {phase.kind for phase in comparison.workload.info.phases}
-        harder = "more users (--arrivals closed --users N)" if kinds & {"closed", "backlog"} else "--rate-scale"
-        said += f" No queue formed, so order could not matter: press harder with {harder}, or look elsewhere."
-    return said
+def recommended(comparison: Comparison) -> Setting:
+    """The simplest setting that cannot be told from the best, if that lowers the mean E2E beyond doubt; else FIFO.
+
+    Without intervals, for want of replications, the best itself.
+    """
+    ranking = comparison.ranking("e2e_mean_s")
+    if ranking is None:
+        return BASELINE
+    changes = {one: comparison.change_of(one, BASELINE, "e2e_mean_s") for one in [ranking.best, *ranking.ties]}
+    if math.isnan(changes[ranking.best].error):
+        lowers = changes[ranking.best].centre <= -comparison.plan.practical
+        return ranking.best if lowers else BASELINE
+    told = comparison.told(list(comparison.plan.settings), "e2e_mean_s")
+    better = [one for one, change in changes.items() if one in told and change.centre < 0]
+    return min(better, key=complexity) if better else BASELINE
 
 
-def _policies(comparison: Comparison) -> list[str]:
-    settings = comparison.plan.settings
-    if len({setting.policy for setting in settings}) == 1:
-        return []
-    best, _ = comparison.best("e2e_mean_s")
-    assert best is not None  # somebody finished
-    mean, tail = (comparison.change(best, BASELINE, metric) for metric in ("e2e_mean_s", "e2e_p99_s"))
-    if mean.value < 0 and not mean.spans_zero:
-        return [
-            f"Policy: {best} has the lowest mean E2E, {give_or_take(mean)} against fifo/static; its P99 "
-            f"{give_or_take(tail)}.",
-            _tiers(comparison, best),
-        ]
-    others = [setting for setting in settings if setting.policy != "fifo"]
-    nearest = min(others, key=lambda setting: comparison.values(setting, "e2e_mean_s")[0])
-    change = give_or_take(comparison.change(nearest, BASELINE, "e2e_mean_s"))
-    return [f"Policy: none lowers the mean E2E of fifo/static measurably; the nearest is {nearest}, {change}."]
+def findings(comparison: Comparison) -> dict[str, Any]:
+    """What the verdict rests on, for a program: the advice, the best, and what cannot be told from the best."""
+    ranking = comparison.ranking("e2e_mean_s")
+    if ranking is None:
+        return {}
+    return {
+        "recommended": str(recommended(comparison)),
+        "best": str(ranking.best),
+        "not_told_from_best": [str(setting) for setting in ranking.ties],
+        "best_on_resampled_days": [ranking.wins, ranking.draws],
+        "load_changes_within_a_phase": unsteady(comparison),
+    }
 
 
-def _tiers(comparison: Comparison, best: Setting) -> str:
-    """Who gains and who pays."""
-    before, after = (comparison.summaries[setting][0]["per_tier"] for setting in (BASELINE, best))
-    changes = [f"{tier} {before[tier]['e2e_mean_s']:.1f} to {after[tier]['e2e_mean_s']:.1f} s" for tier in before]
-    return f"By tier, mean E2E from fifo/static to {best}: {', '.join(changes)}."
+def _nearest(comparison: Comparison) -> Setting:
+    """The deployable setting, other than FIFO, with the lowest mean E2E."""
+    ranking = comparison.ranking("e2e_mean_s")
+    assert ranking is not None
+    others = [one for one in [ranking.best, *ranking.ties] if one.policy != BASELINE.policy]
+    return min(others, key=lambda one: comparison.value(one, "e2e_mean_s").value) if others else BASELINE
 
 
-def _calibration(comparison: Comparison) -> list[str]:
-    said = []
-    settings = comparison.plan.settings
-    for estimator in dict.fromkeys(setting.estimator for setting in settings if setting.estimator != "static"):
-        pairs = {setting: Setting(setting.policy, "static") for setting in settings if setting.estimator == estimator}
-        pairs = {setting: static for setting, static in pairs.items() if static in comparison.summaries}
-        if pairs:
-            said.append(_effect(comparison, estimator, pairs))
-    return said
+def _advice(comparison: Comparison, chosen: Setting, ranking: Ranking) -> str:
+    if len({setting.policy for setting in comparison.plan.settings}) == 1:
+        return ""
+    if chosen != BASELINE:
+        return sentence(setting_words(chosen, estimator=chosen.estimator != "static"))
+    before = "Stay with first come, first served: no other order lowers the mean latency"
+    return f"{before} measurably." if ranking.draws else f"{before}."
 
 
-def _effect(comparison: Comparison, estimator: str, pairs: dict[Setting, Setting]) -> str:
-    """What ``estimator`` changes, under the policy whose latency it moves most; most policies heed no estimate."""
-    effects = {setting: abs(comparison.change(setting, pairs[setting], "e2e_mean_s").value) for setting in pairs}
-    setting = max(effects, key=effects.__getitem__)
-    error, mean = (comparison.change(setting, pairs[setting], metric) for metric in ("mae", "e2e_mean_s"))
-    said = f"Calibration: {estimator} changes the MAE by {give_or_take(error)}{_told(error)}"
-    if not effects[setting]:
-        return f"{said}; no policy compared lets an estimate change its order, so it cannot change latency."
-    if mean.spans_zero or math.isnan(mean.low):
-        verdict = "buys no measurable latency"
+def _correction(comparison: Comparison, chosen: Setting) -> str:
+    """Is correcting worth it: under the chosen policy, or under the one whose latency it moves most."""
+    pairs = {one: static for one, static in comparison.calibrated.items() if one.estimator != "oracle"}
+    if not pairs:
+        return ""
+    own = [one for one in pairs if one.policy == chosen.policy]
+    effects = {one: comparison.change_of(one, pairs[one], "e2e_mean_s") for one in pairs}
+    heeded = [one for one in (own or list(pairs)) if effects[one].centre] or list(pairs)
+    moves = max(heeded, key=lambda one: abs(effects[one].centre))
+    error, mean = comparison.change(moves, pairs[moves], "mae"), effects[moves].interval
+    said = f"the error of the estimates {moved(error)}"
+    if not mean.value and not effects[moves].this_run:
+        return f"Correcting the estimates buys nothing: no order compared heeds them ({said})."
+    under = "" if moves.policy == chosen.policy else f" if you {policy_words(moves.policy)}"
+    if moves not in comparison.told_of_calibration("e2e_mean_s"):
+        latency = f"the mean latency {moved(mean)}, which {_doubt(mean, comparison)}"
+        return f"Correcting the estimates is not worth it{under}: {said}, {latency}."
+    worth = "is worth it" if mean.value < 0 else "does harm"
+    return f"Correcting the estimates {worth}{under}: {said}, the mean latency {moved(mean)}."
+
+
+def _doubt(change: Interval, comparison: Comparison) -> str:
+    if math.isnan(change.low):
+        return "one run alone cannot prove"
+    return "cannot be told from no change" if abs(change.value) >= comparison.plan.practical else "is too little"
+
+
+def _gain(comparison: Comparison, chosen: Setting) -> str:
+    """What ``chosen`` changes against FIFO: the mean, the tail, and who pays, tenants by name."""
+    whom = "The" if chosen != BASELINE else f"If you {policy_words(_nearest(comparison).policy)}, the"
+    chosen = chosen if chosen != BASELINE else _nearest(comparison)
+    if chosen == BASELINE:
+        return ""
+    mean, tail = (comparison.change(chosen, BASELINE, metric) for metric in ("e2e_mean_s", "e2e_p99_s"))
+    before, after = (comparison.summaries[one][0]["e2e_mean_s"] for one in (BASELINE, chosen))
+    return (
+        f"{whom} mean latency {moved(mean)} against first come, first served ({before:.3g} s to {after:.3g} s in this "
+        f"run); what the slowest 1 % exceed {moved(tail)}. {_tenants(comparison, chosen)}"
+    )
+
+
+def _bound(comparison: Comparison) -> str:
+    """How much perfect estimates would gain, where an estimator that knows all was among those compared."""
+    bounds = [group[0] for group in comparison.groups if not is_deployable(group[0].estimator)]
+    bounds = [setting for setting in bounds if setting.policy not in ("fifo", "stock")]
+    if not bounds:
+        return ""
+    least = min(bounds, key=lambda setting: comparison.value(setting, "e2e_mean_s").value)
+    change = comparison.change(least, BASELINE, "e2e_mean_s")
+    return f"If every length were known, which nobody can, it {moved(change)}: a bound."
+
+
+def _tenants(comparison: Comparison, chosen: Setting) -> str:
+    """Who gains and who pays, beyond doubt, by name and mean E2E."""
+    names = [name for name, row in comparison.recorded["per_tenant"].items() if row["finished"]]
+    changes = {name: comparison.change_of(chosen, BASELINE, "e2e_mean_s", name) for name in names}
+    if len(names) == 1:
+        return f"There is one tenant, {names[0]}."
+    real = comparison.real(list(changes.values()), [abs(change.centre) for change in changes.values()])
+    known = {name: change.centre for (name, change), told in zip(changes.items(), real, strict=True) if told}
+    if not comparison.recorded_only and not known:
+        return "No tenant gains or pays measurably."
+    if comparison.recorded_only:
+        known = {name: change.centre for name, change in changes.items() if change.centre}
+    order = sorted(known, key=known.__getitem__)
+    gains = [f"{name} ({100 * known[name]:+.0f} %)" for name in order if known[name] < 0]
+    pays = [f"{name} ({100 * known[name]:+.0f} %)" for name in reversed(order) if known[name] > 0]
+    parts = [f"{listed(gains)} {'gain' if len(gains) > 1 else 'gains'}"] if gains else []
+    parts += [f"{listed(pays)} {'pay' if len(pays) > 1 else 'pays'}"] if pays else ["no tenant pays measurably"]
+    return f"By tenant, mean latency: {'; '.join(parts)}."
+
+
+def _sure(comparison: Comparison, ranking: Ranking, chosen: Setting) -> str:
+    """In how many resampled days the best is the best, and what cannot be told from it."""
+    if not ranking.draws:
+        return "Not at all: one run has no interval; ask for 3 replications or more."
+    days = f"on {ranking.wins} of {ranking.draws} resampled days"
+    best = setting_words(ranking.best)
+    if chosen not in (ranking.best, BASELINE):
+        return (
+            f"The lowest mean latency {days} had another way: {best}. It cannot be told from the advice, which is "
+            "simpler."
+        )
+    if chosen == BASELINE:
+        return f"{sentence(best)[:-1]} had the lowest mean latency {days}; that may be an accident."
+    ties = [setting_words(one) for one in ranking.ties]
+    rest = f"Cannot be told from it: {listed(ties)}" if ties else "Every other way is worse beyond doubt"
+    return f"It had the lowest mean latency {days}. {rest}."
+
+
+def _trust(comparison: Comparison) -> str:
+    """How far the simulation can be trusted here."""
+    checks = all_checks(comparison)
+    if not checks:
+        said = ["Nothing measured could be held against the simulation: believe the changes, not the seconds."]
     else:
-        verdict = "lowers latency" if mean.value < 0 else "costs latency"
-    return f"{said}; under {setting.policy} it {verdict}: mean E2E {give_or_take(mean)}{_told(mean)}."
+        said = [sentence(errors(checks[0]))]
+    if len(checks) > 1:
+        worst = max(checks[1:], key=_off)
+        said.append(f"The worst of its parts is {worst.what.partition(' against')[0]}: {100 * _off(worst):.1f} % off.")
+    chosen = recommended(comparison)
+    wide = None if chosen == BASELINE else comparison.change_with_model(chosen, BASELINE, "e2e_mean_s")
+    if wide is not None:
+        said.append(f"With the error of the latency model in it, the mean latency {moved(wide)}.")
+    return " ".join(said)
 
 
-def _told(change: Interval) -> str:
-    return " (cannot be told from no effect)" if change.spans_zero else ""
-
-
-def _checks(comparison: Comparison) -> list[Check]:
+def all_checks(comparison: Comparison) -> list[Check]:
     """The checks of the comparison, and the recorded run, or each of its phases, beside its own simulation."""
     own = [
         Check(
@@ -147,14 +249,16 @@ def _checks(comparison: Comparison) -> list[Check]:
     return [*own, *comparison.checks]
 
 
-def _errors(check: Check) -> str:
-    """A sentence with the errors of ``check``, or with why there are none."""
+def errors(check: Check) -> str:
+    """How far the simulated latencies of ``check`` are from the measured ones, or why nothing could be compared."""
+    if check.failed:
+        return f"no check, {check.what}: {check.failed}"
     parts = []
-    for metric, name in () if check.failed else CHECKED:
+    for metric, name in CHECKED:
         real, ours = check.measured[metric], check.simulated[metric]
         if not math.isnan(real):
-            parts.append(f"{name} {real:.2f} s measured, {ours:.2f} s simulated ({100 * (ours / real - 1):+.1f} %)")
-    return f"Check, {check.what}: {check.failed or '; '.join(parts)}."
+            parts.append(f"{name} {100 * (ours / real - 1):+.1f} % ({real:.3g} s measured, {ours:.3g} s simulated)")
+    return f"{check.what}: {', '.join(parts)}"
 
 
 def _off(check: Check) -> float:
@@ -165,21 +269,37 @@ def _off(check: Check) -> float:
     return float(sides[1] / sides[0] - 1) if sides[0] > 0 else 0.0
 
 
-def _shifted(comparison: Comparison) -> list[str]:
-    """Where the resampled workloads lie to one side of the recorded one, an interval around that one misleads."""
-    shifts = []
-    for setting in comparison.plan.settings:
-        pairs = [(BASELINE, "e2e_mean_s"), (BASELINE, "e2e_p99_s")]
-        if setting.estimator != "static":
-            pairs.append((Setting(setting.policy, "static"), "mae"))
-        for against, metric in pairs:
-            if against not in comparison.summaries or comparison.plan.replications < 3:
-                continue
-            changes = comparison.values(setting, metric) / comparison.values(against, metric) - 1
-            mean = changes[1:].mean()
-            if abs(mean - changes[0]) > max(changes[1:].std(ddof=1), WORTH_SAYING):
-                name = metric.removesuffix("_s")
-                shifts.append(f"{setting} {name} {100 * mean:+.1f} % instead of {100 * changes[0]:+.1f} %")
-    if not shifts:
-        return []
-    return [f"resampled runs lie, on average, more than their spread from the recorded one in {'; '.join(shifts)}"]
+def _press(comparison: Comparison) -> str:
+    kinds = {phase.kind for phase in comparison.workload.info.phases}
+    if kinds & {"closed", "backlog"}:
+        return "Record more users, or press this run harder with more of them (--arrivals closed --users N)."
+    return "Record a busier hour, or press this one harder (--rate-scale 2)."
+
+
+def _next(comparison: Comparison, chosen: Setting, off: float) -> str:
+    """The one thing to record that would make the answer surer."""
+    if str(chosen) in unsteady(comparison):
+        return f"{sentence(UNSTEADY)[:-1]} (compare takes several)."
+    if off > CLOSE:
+        return "The simulation is more than 10 % off: calibrate on a run at this load, then compare again."
+    if comparison.recorded_only:
+        return "Nothing to record yet: ask for intervals (3 replications or more)."
+    if chosen == BASELINE and (days := _days_needed(comparison, _nearest(comparison))):
+        return days
+    if comparison.recorded["finished"] < FEWEST_FOR_P99:
+        return f"For the slowest 1 %, record at least {FEWEST_FOR_P99} requests a day."
+    if not comparison.checks and not comparison.measured:
+        return "Record a run on the engine itself, so that the seconds can be checked."
+    return "Nothing more for this question. Another day would tell how much of it is this day's own."
+
+
+def _days_needed(comparison: Comparison, nearest: Setting) -> str:
+    """How many days like this one would tell the nearest setting from FIFO."""
+    change = comparison.change_of(nearest, BASELINE, "e2e_mean_s")
+    if abs(change.centre) < comparison.plan.practical or not change.error > 0:
+        return ""
+    for count in range(2, MOST_DAYS + 1):
+        error = change.error * math.sqrt(len(comparison.days) / count)
+        if student_quantile(count - 1) * error < abs(change.centre):
+            return f"To tell whether another order is better, record about {count} days like this one."
+    return f"Not even {MOST_DAYS} days like this one would tell the orders apart."

@@ -210,6 +210,8 @@ class Pooled:
 class Oracle:
     """Was given every true output length, by request id: what a perfect estimate would buy."""
 
+    deployable = False
+
     def __init__(self, outputs: Mapping[str, int]) -> None:
         self.outputs = outputs
 
@@ -247,6 +249,17 @@ def estimator_class(name: str) -> Callable[..., Estimator]:
     if missing:
         raise InputError(f"{name}: is no estimator, it has no {missing[0]}(); see driftsim.Estimator")
     return kind
+
+
+def is_deployable(name: str) -> bool:
+    """Whether the estimator ``name`` could run in front of a server; if not, its results are a bound.
+
+    An estimator that knows what nobody can know says ``deployable = False``.
+
+    >>> is_deployable("ema"), is_deployable("oracle")
+    (True, False)
+    """
+    return bool(getattr(estimator_class(name), "deployable", True))
 
 
 def make_estimator(name: str, admission: Admission, outputs: Mapping[str, int]) -> Estimator:

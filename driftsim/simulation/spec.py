@@ -30,7 +30,8 @@ from driftsim.trace.trace import Trace, read
 from driftsim.workloads.arrivals import arriving
 from driftsim.workloads.generated import WorkloadSpec
 from driftsim.workloads.processes import Process
-from driftsim.workloads.replay import first, replay, resample
+from driftsim.workloads.replay import first, replay
+from driftsim.workloads.resampling import Resampling, resample
 from driftsim.workloads.workload import Workload
 
 PLACES = {"trace", "workload", "profile", "steps"}  # fields that enter the key by digest, or not at all
@@ -91,6 +92,11 @@ class ScenarioSpec(Record):
         ge=0,
         description="0 is the trace as recorded; any other number is a block resample of it, drawn by the seed, the "
         "same for every policy. Of a workload, each number is an independent draw, by seed + replication.",
+    )
+    resampling: Resampling = Field(
+        default="circular",
+        description="How a resample draws its blocks: `circular`, from anywhere in the phase, or `local`, from around "
+        "the block's own place, so that a peak inside a phase stays where it was.",
     )
     phase: str = Field(default="all", description="Phase of the workload that the metrics are over.")
     seed: int = Field(default=0, ge=0, description="Seed of everything random in the run.")
@@ -194,7 +200,7 @@ def build_workload(spec: ScenarioSpec, find: Callable[[str], Trace] = read) -> W
     made = replay(find(str(spec.trace)), spec.rate_scale)
     if spec.requests is not None:
         made = first(made, spec.requests)
-    made = resample(made, spec.seed, spec.replication)
+    made = resample(made, spec.seed, spec.replication, spec.resampling)
     if spec.arrivals is not None:
         made = arriving(made, spec.arrivals, spec.seed + spec.replication)
     return made

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from driftsim.figures import COLOURS, LINES, STYLE, key, legend, panels, plain_log_axis, save
-from driftsim.sweeps.results import varying
+from driftsim.sweeps.results import REPEATS, varying
 
 LOADS = ("rate_scale", "arrivals.rate", "arrivals.users", "max_in_flight")
 SMALL = 5  # policies on one panel that are told apart by colour and line
@@ -19,7 +19,7 @@ SMALL = 5  # policies on one panel that are told apart by colour and line
 def save_figures(table: pd.DataFrame, folder: Path) -> list[Path]:
     """Write every figure that ``table`` can show, as SVG and PNG. Raises ``OSError``."""
     folder.mkdir(parents=True, exist_ok=True)
-    axes = [name for name in varying(table) if name not in ("replication", "seed")]
+    axes = [name for name in varying(table) if name not in REPEATS]
     with matplotlib.rc_context(STYLE):
         figures = {"pareto": pareto(table, axes)}
         loads = [name for name in LOADS if name in axes]

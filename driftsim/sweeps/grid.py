@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -35,8 +35,12 @@ class Grid(Record):
         default=1,
         ge=1,
         le=1_000_000,
-        description="Runs of each setting: on the trace as recorded and on resamples of it, or on independent draws of "
-        "the workload, the same for every setting (common random numbers).",
+        description="Runs of each setting: on the trace as recorded and on one less resamples of it, of either kind, "
+        "or on independent draws of the workload, the same for every setting (common random numbers).",
+    )
+    resamples: Literal["both", "circular", "local"] = Field(
+        default="both",
+        description="Which kinds of resamples of a trace are run; intervals of a change need both. See `resampling`.",
     )
 
 
@@ -85,8 +89,24 @@ def grid_settings(grid: Grid, file: Path) -> Iterator[dict[str, Any]]:
         whole = grid.base | settings
         if any(all(whole.get(name) == value for name, value in rule.items()) for rule in grid.exclude):
             continue
-        for replication in range(grid.replications):
-            yield settings | ({"replication": replication} if grid.replications > 1 else {})
+        yield from (settings | draw for draw in _draws(grid, whole))
+
+
+def _draws(grid: Grid, whole: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What tells the replications of one setting, ``whole``, apart."""
+    numbers = range(grid.replications)
+    if grid.replications == 1:
+        yield {}
+    elif "workload" in whole or any(name.startswith("workload.") for name in whole) or "resampling" in whole:
+        yield from ({"replication": number} for number in numbers)
+    else:
+        if grid.resamples != "local":
+            yield from ({"replication": number} for number in numbers)
+        if grid.resamples != "circular":
+            first = 1 if grid.resamples == "both" else 0
+            yield from (
+                {"replication": number} | ({"resampling": "local"} if number else {}) for number in numbers[first:]
+            )
 
 
 def _joined(parts: tuple[dict[str, Any], ...]) -> dict[str, Any]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from driftsim.errors import InputError
-from driftsim.statistics import LEVEL
+from driftsim.statistics import Day, Interval, mean_interval, over_days
 
-BOOTSTRAPS = 2000
+DRAW = ("trace_digest", "seed", "replication", "resampling")  # what a run was drawn from
+REPEATS = ("replication", "resampling", "seed")  # what makes a run another draw of the same setting
+WORKLOAD = ("workload.kind",)
 
 
 def where(table: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
@@ -91,7 +95,7 @@ def group_means(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) 
 def best_settings(table: pd.DataFrame, by: Sequence[str], metric: str) -> pd.DataFrame:
     """The setting with the smallest mean of ``metric`` in each group of ``by``."""
     column(table, metric)
-    others = [name for name in varying(table) if name not in by and name not in ("replication", "seed")]
+    others = [name for name in varying(table) if name not in by and name not in REPEATS]
     means = group_means(table, [*by, *others], [metric])
     if not by:
         return means.nsmallest(1, metric)
@@ -129,32 +133,67 @@ def view(
         for name in (down, across, metrics[0]):
             column(rows, name)
         return rows.pivot_table(index=down, columns=across, values=metrics[0], aggfunc="mean").reset_index()
-    axes = [name for name in varying(rows) if name not in ("replication", "seed")]
+    axes = [name for name in varying(rows) if name not in REPEATS]
     return group_means(rows, list(by) or axes or ["policy"], metrics)
 
 
-def paired_change(table: pd.DataFrame, one: Sequence[str], other: Sequence[str], metric: str) -> dict[str, float]:
-    """The relative change of ``metric`` from the runs of ``one`` to those of ``other``, with a bootstrap interval.
+def paired_change(table: pd.DataFrame, one: Sequence[str], other: Sequence[str], metric: str) -> dict[str, Any]:
+    """The relative change of ``metric`` from the runs of ``one`` to those of ``other``, with its interval.
 
     ``one`` and ``other`` are conditions. Runs are paired by everything else that varies, the draw of the workload
-    above all. Raises ``InputError`` if no pair is left.
+    above all; pairs of one draw under several other settings count as one, their mean. Of a recorded trace the
+    interval is that of ``compare`` (``statistics.over_days``), which does not shrink with the number of resamples;
+    independent draws of a workload are independent. ``basis`` says what it rests on. Raises ``InputError`` if no pair
+    is left.
     """
     column(table, metric)
     left, right = where(table, one), where(table, other)
     fixed = {condition.partition("=")[0].strip() for condition in (*one, *other)}
-    names = [name for name in varying(table) if name not in fixed] or ["trace_digest"]
+    names = [name for name in varying(table) if name not in fixed]
+    names = list(dict.fromkeys([*names, *(name for name in (*DRAW, *WORKLOAD) if name in table)]))
     if metric in names or not pd.api.types.is_numeric_dtype(table[metric]):
         raise InputError(f"column {metric!r} is no result whose change can be told; name a metric, such as e2e_mean_s")
     pairs = left.merge(right, on=names, suffixes=("_one", "_other"))
     if pairs.empty:
         raise InputError(f"no runs of {', '.join(one)} and {', '.join(other)} that are alike otherwise")
-    ratios = np.log((pairs[f"{metric}_other"] / pairs[f"{metric}_one"]).to_numpy(dtype=float))
-    random = np.random.default_rng(0)
-    drawn = ratios[random.integers(0, len(ratios), (BOOTSTRAPS, len(ratios)))].mean(axis=1)
-    low, high = np.percentile(drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    pairs["ratio"] = pairs[f"{metric}_other"].astype(float) / pairs[f"{metric}_one"].astype(float) - 1
+    drawn = [name for name in (*DRAW, *WORKLOAD) if name in pairs]
+    ratios = pairs.groupby(drawn, dropna=False)["ratio"].mean().reset_index()
+    interval, basis = _interval(ratios)
     return {
         "pairs": len(pairs),
-        "change": float(np.expm1(ratios.mean())),
-        "low": float(np.expm1(low)) if len(ratios) > 1 else float("nan"),
-        "high": float(np.expm1(high)) if len(ratios) > 1 else float("nan"),
+        "change": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+        "basis": basis,
     }
+
+
+def _interval(ratios: pd.DataFrame) -> tuple[Interval, str]:
+    """The mean over days of ``ratios``, one a draw, and what its interval rests on."""
+    kinds = ratios["resampling"] if "resampling" in ratios else pd.Series("circular", index=ratios.index)
+    number = ratios["replication"] if "replication" in ratios else pd.Series(0, index=ratios.index)
+    drawn = ratios["workload.kind"].notna() if "workload.kind" in ratios else pd.Series(False, index=ratios.index)
+    values = ratios["ratio"].to_numpy()
+    if drawn.all():
+        return mean_interval(values), f"{len(values)} independent draws"
+    if drawn.any():
+        return Interval(float(values.mean()), math.nan, math.nan), "no interval: traces and drawn workloads in one"
+    days = []
+    day = ratios["trace_digest"] if "trace_digest" in ratios else pd.Series("", index=ratios.index)
+    for _, own in ratios.groupby(day, sort=False):
+        of = {
+            kind: values[own.index[(number[own.index] > 0) & (kinds[own.index].fillna("circular") == kind)]]
+            for kind in ("local", "circular")
+        }
+        recorded = values[own.index[number[own.index] == 0]]
+        days.append(Day(float(recorded.mean()) if len(recorded) else math.nan, of["local"], of["circular"]))
+    if min(min(len(day.local), len(day.circular)) for day in days) < 2:
+        middle = [
+            day.recorded if not math.isnan(day.recorded) else np.mean([*day.local, *day.circular]) for day in days
+        ]
+        why = "no interval: it needs both kinds of resamples, replications = 3 or more in the grid"
+        return Interval(float(np.mean(middle)), math.nan, math.nan), why
+    each = min(min(len(day.local), len(day.circular)) for day in days)
+    counted = f"2 x {each} resamples of {len(days)} recorded day{'s' * (len(days) > 1)}"
+    return over_days(days).interval, counted

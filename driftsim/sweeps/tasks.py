@@ -98,7 +98,7 @@ def workload_name(task: Task) -> tuple[Any, ...]:
     """What determines the workload of ``task``."""
     spec = task.spec
     arrivals = "" if spec.arrivals is None else spec.arrivals.model_dump_json()
-    return task.trace, arrivals, spec.rate_scale, spec.requests or 0, spec.seed, spec.replication
+    return task.trace, arrivals, spec.rate_scale, spec.requests or 0, spec.seed, spec.replication, spec.resampling
 
 
 def run_task(task: Task, inputs: Inputs, keep: Path | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Replay turns a recorded trace into a workload; resampling draws another day like it."""
+"""Replay turns a recorded trace into a workload."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from driftsim.trace.loops import due_times, sends
 from driftsim.trace.trace import Trace
 from driftsim.workloads.table import as_admission_sees
 from driftsim.workloads.unfinished import as_far_as_known, caveats
-from driftsim.workloads.workload import COLUMNS, Workload, stream
+from driftsim.workloads.workload import COLUMNS, Workload
 
 ROUNDED_PLACES = 9  # of a second: sums of recorded times carry no more
 
@@ -114,38 +114,3 @@ def _phase_start(phase: Phase, previous: float, first: float) -> float:
     if phase.kind == "open":
         return min(previous + phase.pause_s, first)
     return first if phase.start_s is None else phase.start_s
-
-
-def resample(workload: Workload, seed: int, replication: int) -> Workload:
-    """A block bootstrap of ``workload`` within its phases; replication 0 is the workload itself.
-
-    Blocks of consecutive requests (of the square root of the phase's length, wrapping around) are drawn with
-    replacement, each request with the gap before it, so that bursts and their mix survive (Politis and Romano 1992,
-    circular block bootstrap).
-
-    >>> from driftsim.trace.trace import read
-    >>> workload = replay(read("traces/smollm2-cpu-drift"))
-    >>> len(resample(workload, seed=0, replication=1))
-    360
-    """
-    if replication == 0:
-        return workload
-    random = stream(seed, f"resample-{replication}")
-    table = workload.table
-    parts, first = [], 0
-    for phase in workload.info.phases:
-        count = phase.requests
-        length = max(1, round(count**0.5))
-        starts = random.integers(0, count, size=-(-count // length))
-        picks = ((starts[:, None] + np.arange(length)) % count).ravel()[:count]
-        offsets = table["offset_s"].to_numpy()[first : first + count]
-        part = table.iloc[first + picks].copy()
-        if phase.kind == "closed":  # users begin and wait as they did
-            part["offset_s"] = offsets
-        else:
-            part["offset_s"] = np.cumsum(np.diff(offsets, prepend=0.0)[picks])
-        parts.append(part)
-        first += count
-    drawn = pd.concat(parts, ignore_index=True)
-    drawn["request_id"] = [f"{name}~{row}" for row, name in enumerate(drawn["request_id"])]
-    return replace(workload, table=drawn)

@@ -1,0 +1,125 @@
+"""What a comparison compares: policies, each with an estimator, on one workload, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from driftsim.errors import InputError, check_whole
+from driftsim.latency.profile import Profile
+from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.estimators import make_estimator
+from driftsim.scheduling.policies import POLICIES, STOCK, check_order, goes_by_tier, make_policy
+from driftsim.simulation.observed import observed_lengths
+from driftsim.simulation.scenario import Barrier, Scenario
+from driftsim.tiers import TierRule, no_order, rules_in_force, tier_rules
+from driftsim.workloads.processes import Process
+from driftsim.workloads.workload import Workload
+
+PRACTICAL = 0.01  # relative: a difference below it is nobody's reason to change a scheduler
+
+
+class Setting(NamedTuple):
+    """What is compared: a policy and the estimator it is fed by."""
+
+    policy: str
+    estimator: str
+
+    def __str__(self) -> str:
+        return f"{self.policy}/{self.estimator}"
+
+
+BASELINE = Setting("fifo", "static")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonPlan:
+    """What to compare, and how often.
+
+    replications: the day as recorded and one less resamples of it, of either kind. practical: the relative difference
+    below which nobody would care. left_out: sentences about what was not asked for by name and cannot run.
+    """
+
+    profile: Profile
+    admission: Admission = field(default_factory=Admission)
+    settings: tuple[Setting, ...] = ()
+    excluded: frozenset[int] = frozenset()  # recorded rows whose estimates do not count
+    phase: str = "all"
+    replications: int = 20
+    max_in_flight: int | None = None
+    tiers: tuple[TierRule, ...] = ()
+    refill_lag: bool = True
+    barrier: Barrier | None = None
+    arrivals: Process | None = None  # other arrivals than the workload's
+    practical: float = PRACTICAL
+    seed: int = 0
+    left_out: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("replications", "seed"):
+            check_whole(name, getattr(self, name))
+        object.__setattr__(self, "tiers", tier_rules(self.tiers))  # frozen for everybody else
+        if self.replications < 1:
+            raise InputError(f"replications must be at least 1, got {self.replications}")
+        if not 0 <= self.practical < 1:
+            raise InputError(f"practical must be a share from 0 to below 1, such as 0.01, got {self.practical}")
+        if self.seed < 0:
+            raise InputError(f"seed must not be negative, got {self.seed}")
+        if self.barrier is not None and not self.refill_lag:
+            raise InputError("the barrier's worker has no refill lag to switch off; leave refill_lag out")
+
+    @property
+    def engine(self) -> str:
+        """The name of what serves the requests."""
+        return "continuous" if self.barrier is None else "barrier"
+
+    def scenario(self, setting: Setting) -> Scenario:
+        """The scenario that runs ``setting``."""
+        return Scenario(
+            profile=self.profile,
+            policy=setting.policy,
+            estimator=setting.estimator,
+            admission=self.admission,
+            max_in_flight=self.max_in_flight,
+            tiers=self.tiers,
+            refill_lag=self.refill_lag,
+            barrier=self.barrier,
+            seed=self.seed,
+        )
+
+
+def settings_of(policies: Iterable[str], estimators: Iterable[str]) -> tuple[Setting, ...]:
+    """Every policy with every estimator; ``stock`` heeds no estimate and comes once, with the first."""
+    estimators = list(dict.fromkeys(estimators))
+    return tuple(
+        Setting(policy, estimator)
+        for policy in dict.fromkeys(policies)
+        for estimator in (estimators[:1] if policy == STOCK else estimators)
+    )
+
+
+def default_policies(workload: Workload, tiers: Iterable[TierRule], profile: Profile) -> tuple[list[str], list[str]]:
+    """Stock and all of our policies that can run ``workload``, and a sentence about those that cannot."""
+    present = workload.tier_names
+    rules = rules_in_force(tuple(tiers) or workload.tiers, present)
+    by_tier = [] if rules or profile.engine.scheduling_policy == "priority" else list(filter(goes_by_tier, POLICIES))
+    kept = [policy for policy in (STOCK, *POLICIES) if policy not in by_tier]
+    who = f"{', '.join(by_tier[:-1])} and {by_tier[-1]} are left out: they order" if by_tier else ""
+    return kept, [no_order(present, who)] if by_tier else []
+
+
+DEFAULT_SETTINGS = settings_of((STOCK, *POLICIES), ("static", "ema"))
+
+
+def check_plan(plan: ComparisonPlan, workload: Workload) -> None:
+    """Raise ``InputError`` for what no run could accept: an unknown policy, estimator or phase, words it lacks."""
+    observed_lengths(workload, plan.admission.unit)
+    rules = rules_in_force(plan.tiers or workload.tiers, workload.tier_names)
+    for setting in plan.settings:
+        check_order(setting.policy, rules, workload.tier_names, plan.profile.engine.scheduling_policy)
+        make_policy(setting.policy, rules)
+        make_estimator(setting.estimator, plan.admission, {})
+    phases = [phase.name for phase in workload.info.phases] if plan.arrivals is None else [plan.arrivals.kind]
+    if plan.phase not in ("all", *phases):
+        raise InputError(f"unknown phase {plan.phase!r}; choose one of all, {', '.join(phases)}")

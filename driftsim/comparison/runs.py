@@ -1,0 +1,135 @@
+"""Running a comparison: every setting on every day and on its resamples, the same for all, on all cores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from driftsim.comparison import sameness
+from driftsim.comparison.comparison import Comparison, Draw
+from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting, check_plan
+from driftsim.comparison.tenants import largest_tenants, tenant_latencies
+from driftsim.errors import InputError
+from driftsim.metrics import summary
+from driftsim.scheduling.plugins import give_class, given_classes
+from driftsim.simulation.run import simulate
+from driftsim.trace.trace import Trace
+from driftsim.workers import map_shared, processes, shared
+from driftsim.workloads.arrivals import arriving
+from driftsim.workloads.resampling import resample
+from driftsim.workloads.workload import Workload
+
+
+def measured_by_phase(trace: Trace, plan: ComparisonPlan) -> dict[str, dict[str, Any]] | None:
+    """What ``trace`` itself measured, overall and by phase; None unless FIFO/static of ``plan`` simulates that run.
+
+    That takes a captured FIFO run with the same limits in flight, the refill lag on and no barrier.
+    """
+    header = trace.header
+    simulated = plan.scenario(BASELINE)
+    same_limit = header.max_in_flight == simulated.limit
+    same_limit &= simulated.tier_limits(plan.tiers) == simulated.tier_limits(header.tiers)
+    if (
+        plan.barrier is not None
+        or header.kind != "captured"
+        or header.admission.get("policy") != "fifo"
+        or not (same_limit and plan.refill_lag)
+    ):
+        return None
+    phases = [phase.name for phase in header.workload.phases]
+    asked = [plan.phase] if plan.phase != "all" else ["all", *(phases if len(phases) > 1 else [])]
+    return {phase: summary(trace, plan.admission, phase=phase) for phase in asked}
+
+
+def compare(
+    days: Workload | Sequence[Workload],
+    plan: ComparisonPlan,
+    jobs: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    measured: dict[str, dict[str, Any]] | None = None,
+) -> Comparison:
+    """Run every setting of ``plan``, and FIFO/static to compare with, on every one of ``days`` and its resamples.
+
+    ``jobs`` processes work at it (default: one a core); the result does not depend on how many. ``progress`` hears of
+    the runs done, and of all. Raises ``InputError`` for what no run could accept.
+    """
+    workloads = (days,) if isinstance(days, Workload) else tuple(days)
+    if not workloads:
+        raise InputError("there is nothing to compare; give a workload")
+    run = plan if BASELINE in plan.settings else replace(plan, settings=(BASELINE, *plan.settings))
+    for workload in workloads:
+        check_plan(run, workload)
+    done, draws = list[_Drawn](), draws_of(run, len(workloads))
+    total = len(draws) * len(run.settings)
+    jobs = min(processes(jobs), len(draws))
+    if jobs == 1:
+        inputs = _Inputs(workloads, run, {})
+        for draw in draws:
+            done.append(_run(inputs, draw))
+            progress(len(done) * len(run.settings), total)
+    else:
+        classes = given_classes(name for setting in run.settings for name in setting)
+        with shared(_Inputs(workloads, run, classes)) as file:
+            for result in map_shared(_run, draws, file, jobs, ordered=True):
+                done.append(result)
+                progress(len(done) * len(run.settings), total)
+    summaries = {setting: [result.summaries[setting] for result in done] for setting in run.settings}
+    same = {setting: sameness.lasting([result.same[setting] for result in done]) for setting in run.settings}
+    return Comparison(plan, workloads, tuple(draws), summaries, done[0].traces, measured, same=same)
+
+
+def draws_of(plan: ComparisonPlan, days: int) -> list[Draw]:
+    """What every setting of ``plan`` runs on: the days as recorded first, then the resamples of each."""
+    kinds: tuple[Any, ...] = ("circular", "local")
+    recorded = [Draw(day, "recorded", 0) for day in range(days)]
+    numbers = range(1, plan.replications)
+    return recorded + [Draw(day, kind, number) for kind in kinds for number in numbers for day in range(days)]
+
+
+def runs_of(plan: ComparisonPlan, days: int = 1) -> int:
+    """How many simulations ``compare`` will run."""
+    return len(draws_of(plan, days)) * (len(plan.settings) + (BASELINE not in plan.settings))
+
+
+class _Drawn(NamedTuple):
+    """What came of one draw."""
+
+    summaries: dict[Setting, dict[str, Any]]
+    traces: dict[Setting, Trace]  # of the first day as recorded alone
+    same: dict[Setting, list[str]]
+
+
+class _Inputs(NamedTuple):
+    """What every worker of a comparison shares."""
+
+    workloads: tuple[Workload, ...]
+    plan: ComparisonPlan
+    classes: dict[str, type]  # policies and estimators that were given as classes
+
+
+def _run(inputs: _Inputs, draw: Draw) -> _Drawn:
+    plan, workload = inputs.plan, inputs.workloads[draw.day]
+    for name, kind in inputs.classes.items():
+        give_class(kind, name)
+    drawn = workload
+    if draw.kind in ("circular", "local"):
+        drawn = resample(workload, plan.seed, draw.number, draw.kind)
+    if plan.arrivals is not None:
+        drawn = arriving(drawn, plan.arrivals, plan.seed + draw.number)
+    scored = np.ones(len(drawn), dtype=bool)
+    if plan.excluded:
+        scored = ~drawn.table["source"].isin(plan.excluded).to_numpy()
+    summaries, traces, same = {}, {}, {}
+    named = largest_tenants(inputs.workloads[0])
+    fifo = simulate(plan.scenario(BASELINE), drawn)
+    for setting in plan.settings:
+        trace = fifo if setting == BASELINE else simulate(plan.scenario(setting), drawn)
+        row = summary(trace, plan.admission, phase=plan.phase, scored=scored)
+        summaries[setting] = row | {"per_tenant": tenant_latencies(trace, named, plan.phase)}
+        same[setting] = sameness.reasons(*setting, plan.admission, trace, fifo)
+        if (draw.day, draw.kind) == (0, "recorded"):
+            traces[setting] = trace
+    return _Drawn(summaries, traces, same)
