@@ -13,7 +13,7 @@ import numpy as np
 
 from driftsim.api import capacity
 from driftsim.comparison.comparison import Comparison
-from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting, settings_of
+from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting
 from driftsim.comparison.runs import compare
 from driftsim.metrics import summary
 from driftsim.scheduling.admission import Admission
@@ -54,13 +54,15 @@ def gamma(count: int, random: np.random.Generator) -> np.ndarray:
 def mmpp(count: int, random: np.random.Generator) -> np.ndarray:
     """Bursts and calms at 1.7 and 0.3 of the mean rate, each of 30 requests on average."""
     fast = np.repeat(np.arange(count) % 2 == 0, 1 + random.geometric(1 / 30, count))[:count]
-    return random.exponential(size=count) / np.where(fast, 1.7, 0.3) * 0.51
+    gaps: np.ndarray = random.exponential(size=count) / np.where(fast, 1.7, 0.3) * 0.51
+    return gaps
 
 
 def hump(count: int, random: np.random.Generator) -> np.ndarray:
     """One peak in the middle: the rate goes from 0.5 of the mean to 1.5 and back."""
     rate = 1 - 0.5 * np.cos(2 * np.pi * np.arange(count) / count)
-    return random.exponential(size=count) / rate * np.sqrt(0.75)
+    gaps: np.ndarray = random.exponential(size=count) / rate * np.sqrt(0.75)
+    return gaps
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,3 @@ def debiased(result: Comparison, question: str) -> Interval:
     _, low, high = scattered(result, question)
     centre = 2 * ratios[0] - circular.mean()
     return Interval(float(centre), float(centre - (high - low) / 2), float(centre + (high - low) / 2))
-
-
-__all__ = ["BASELINE", "CELLS", "QUESTIONS", "SETTINGS", "Cell", "compared", "settings_of", "truth"]

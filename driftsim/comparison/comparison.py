@@ -147,6 +147,17 @@ class Comparison:
                 groups.append(seen[told])
         return groups
 
+    @cached_property
+    def alike_in_latency(self) -> list[list[Setting]]:
+        """The compared settings, those together whose latencies are equal on every draw, whatever they estimate."""
+        found: dict[str, list[Setting]] = {}
+        names = [f"{metric}_s" for metric in LATENCY_METRICS]
+        for setting in self.plan.settings:
+            rows = self.summaries[setting]
+            told = repr([[row[name] for name in names] + [row["per_tenant"], row["per_tier"]] for row in rows])
+            found.setdefault(told, []).append(setting)
+        return list(found.values())
+
     def ranking(self, metric: str, largest: bool = False) -> Ranking | None:
         """Which setting is best by ``metric``, among those that can be deployed; None where none has a number."""
         candidates = [group[0] for group in self.groups if is_deployable(group[0].estimator)]

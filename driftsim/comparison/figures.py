@@ -47,7 +47,7 @@ def draw(comparison: Comparison) -> dict[str, Figure]:
 
 def e2e_by_scheduler(comparison: Comparison) -> Figure:
     """Paired change of the median, the mean and the P99 of E2E against FIFO, a row for each setting, 95 % intervals."""
-    settings = [group[0] for group in comparison.groups if BASELINE not in group] or list(comparison.plan.settings)
+    settings = _shown(comparison)
     figure, axes = panels(1, 3, height=0.6 + 0.3 * len(settings), sharey=True)
     for panel, (stat, label) in zip(axes, STATISTICS.items(), strict=True):
         changes = [comparison.change(setting, BASELINE, f"e2e_{stat}_s") for setting in settings]
@@ -63,7 +63,7 @@ def e2e_by_scheduler(comparison: Comparison) -> Figure:
 
 def e2e_by_tenant(comparison: Comparison) -> Figure:
     """Paired change of each tenant's mean E2E against FIFO, one panel a setting, 95 % intervals."""
-    settings = [group[0] for group in comparison.groups if BASELINE not in group] or list(comparison.plan.settings)
+    settings = _shown(comparison)
     tenants = list(comparison.recorded["per_tenant"])
     rows = -(-len(settings) // 3)
     height = rows * (0.5 + 0.22 * len(tenants))
@@ -79,6 +79,12 @@ def e2e_by_tenant(comparison: Comparison) -> Figure:
         axes[place - 3].tick_params(labelbottom=True)
     legend(figure, _CHANGE_KEYS)
     return figure
+
+
+def _shown(comparison: Comparison) -> list[Setting]:
+    """The settings that differ from FIFO in a latency, one of those that are alike in all."""
+    groups = [group for group in comparison.alike_in_latency if BASELINE not in group]
+    return [group[0] for group in groups or comparison.alike_in_latency]
 
 
 def _changes(panel: Axes, changes: Sequence[Interval], runs: Sequence[float]) -> None:

@@ -1,12 +1,9 @@
-"""The report: a comparison as a table for the terminal, as rows and figures in a folder, and as one HTML page."""
+"""The report: a comparison as a table, as rows and as a document; the terminal, the page and the folder show these."""
 
 from __future__ import annotations
 
-import base64
-import csv
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from driftsim.comparison.comparison import Comparison
@@ -14,10 +11,9 @@ from driftsim.comparison.notes import warnings
 from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting
 from driftsim.comparison.sameness import MEANINGS, explained
 from driftsim.comparison.verdict import all_checks, answer, findings
-from driftsim.formatting import dumps, give_or_take, without_nan
+from driftsim.formatting import give_or_take, without_nan
 from driftsim.scheduling.estimators import is_deployable
 from driftsim.trace.trace import Trace
-from driftsim.version import __version__
 from driftsim.workloads.workload import Workload
 
 FIGURES = {
@@ -132,6 +128,8 @@ def _versus(comparison: Comparison, setting: Setting, real: bool) -> Cell:
     versus = comparison.change(setting, BASELINE, "e2e_mean_s")
     if reason := comparison.same.get(setting):
         return Cell(reason, "", 0.0)
+    if versus == (0.0, 0.0, 0.0):
+        return Cell("the same", "", 0.0)
     text = give_or_take(versus)
     return Cell(text if real or math.isnan(versus.low) else f"({text})", "", versus.value)
 
@@ -210,46 +208,6 @@ def provenance(plan: ComparisonPlan) -> dict[str, Any]:
     }
 
 
-def write(comparison: Comparison, provenance: dict[str, Any], folder: Path) -> None:
-    """Fill ``folder`` with rows.csv, comparison.json, the figures and report.html."""
-    from driftsim.comparison.figures import draw
-    from driftsim.figures import save
-
-    rows = [{name: _cell_text(value) for name, value in row.items()} for row in flat_rows(comparison)]
-    with (folder / "rows.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
-        writer.writeheader()
-        writer.writerows(rows)
-    (folder / "comparison.json").write_text(dumps(document(comparison, provenance)) + "\n")
-    pictures = {name: save(figure, folder, name) for name, figure in draw(comparison).items()}
-    (folder / "report.html").write_text(html(comparison, provenance, pictures))
-
-
-def html(comparison: Comparison, provenance: dict[str, Any], pictures: dict[str, Path]) -> str:
-    """One self-contained page: it opens from disk and needs no network."""
-    from jinja2 import Environment, PackageLoader
-
-    environment = Environment(
-        loader=PackageLoader("driftsim.comparison", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    headings, rows = table(comparison)
-    figures = [(title, base64.b64encode(pictures[name].read_bytes()).decode()) for name, title in FIGURES.items()]
-    return environment.get_template("report.html.j2").render(
-        answer=answer(comparison),
-        warnings=warnings(comparison),
-        headings=headings,
-        rows=rows,
-        legend=legend(comparison),
-        tiers=tiers(comparison),
-        effects=effects(comparison),
-        terms=TERMS,
-        figures=figures,
-        provenance=provenance,
-        admission=comparison.plan.admission.model_dump(mode="json"),
-        version=__version__,
-    )
-
-
 def tiers(comparison: Comparison) -> list[list[str]]:
     """Per setting and tier: requests, finished, mean, P50 and P99 end-to-end latency, as text."""
     rows = []
@@ -280,12 +238,8 @@ def flat_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """The rows of ``comparison`` with plain columns: those of a tier begin with its name."""
     rows = []
     for row in comparison.rows():
-        flat = {name: value for name, value in row.items() if name != "per_tier"}
+        flat = {name: value for name, value in row.items() if name not in ("per_tier", "per_tenant")}
         for tier, values in row["per_tier"].items():
             flat |= {f"{tier}_{name}": value for name, value in values.items()}
         rows.append(flat)
     return rows
-
-
-def _cell_text(value: Any) -> Any:
-    return "" if isinstance(value, float) and math.isnan(value) else value

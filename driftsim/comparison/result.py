@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from driftsim.comparison import folder as folder_of
 from driftsim.comparison import notes, report, verdict
 from driftsim.comparison.comparison import Comparison
 from driftsim.files import whole_folder
@@ -56,7 +57,7 @@ class ComparisonResult(Comparison):
         An earlier result there is replaced. Raises ``InputError`` if the folder holds anything else, and ``OSError``.
         """
         with whole_folder(folder, replaces=report.FILES) as building:
-            report.write(self, self.provenance, building)
+            folder_of.write(self, self.provenance, building)
         return Path(folder)
 
     def show(self, console: Console) -> None:

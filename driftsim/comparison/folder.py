@@ -1,0 +1,33 @@
+"""The folder of a comparison: its rows, its document, its figures and its page."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+from driftsim.comparison.comparison import Comparison
+from driftsim.comparison.page import page
+from driftsim.comparison.report import document, flat_rows
+from driftsim.formatting import dumps
+
+
+def write(comparison: Comparison, provenance: dict[str, Any], folder: Path) -> None:
+    """Fill ``folder`` with rows.csv, comparison.json, the figures and report.html."""
+    from driftsim.comparison.figures import draw
+    from driftsim.figures import save
+
+    rows = [{name: _cell_text(value) for name, value in row.items()} for row in flat_rows(comparison)]
+    with (folder / "rows.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    (folder / "comparison.json").write_text(dumps(document(comparison, provenance)) + "\n")
+    for name, figure in draw(comparison).items():
+        save(figure, folder, name)
+    (folder / "report.html").write_text(page(comparison, provenance))
+
+
+def _cell_text(value: Any) -> Any:
+    return "" if isinstance(value, float) and math.isnan(value) else value
