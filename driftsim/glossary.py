@@ -121,6 +121,13 @@ def _compared() -> Iterator[Metric]:
     names = {f"{name}_{stat}": "s" for name in LATENCIES for stat in ("mean", *PERCENTILES)}
     for name, unit in (names | dict.fromkeys(ERROR_NAMES, LENGTH)).items():
         suffix = "_s" if unit == "s" else ""
+        yield Metric(
+            f"{name}_expected{suffix}",
+            unit,
+            f"Mean of `{name}{suffix}` over days like those recorded, the centre of its interval; `{name}{suffix}` "
+            "itself is of the recorded run.",
+            "lower",
+        )
         for end, word in (("low", "Lower"), ("high", "Upper")):
             yield Metric(
                 f"{name}_{end}{suffix}",
@@ -132,9 +139,11 @@ def _compared() -> Iterator[Metric]:
         yield Metric(
             f"{name}_vs_fifo",
             "",
-            f"Relative change of `{name}{suffix}` against fifo/static on the same workload: -0.1 is 10 % less.",
+            f"Relative change of `{name}{suffix}` against fifo/static on the same workload, the mean over days like those "
+            "recorded: -0.1 is 10 % less.",
             "lower",
         )
+        yield Metric(f"{name}_vs_fifo_this_run", "", "The same change in the recorded run alone.", "lower")
         for end, word in (("low", "Lower"), ("high", "Upper")):
             yield Metric(f"{name}_vs_fifo_{end}", "", f"{word} end of the 95 % interval of that change.", "lower")
 
@@ -146,6 +155,8 @@ COMPARISON: tuple[Metric, ...] = (  # of a comparison's rows, besides those of a
     Metric("engine", "", "What served the requests: continuous batching, or a barrier.", kind="str"),
     Metric("phase", "", "Phase of the workload that the metrics are over, or all.", kind="str"),
     Metric("seed", "", "Seed of the resampled workloads and of the estimators.", kind="int"),
+    Metric("deployable", "", "Whether the estimator could run in front of a server; if not, a bound.", kind="bool"),
+    Metric("per_tenant", "", "Counts and end-to-end latencies of each of the largest tenants, by name.", kind="table"),
     Metric("same_as_fifo", "", "Why the row cannot differ from fifo on this trace; only in such rows.", kind="str"),
     *_compared(),
 )

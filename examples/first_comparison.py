@@ -8,5 +8,5 @@ trace = ds.read("traces/smollm2-cpu-drift")
 result = ds.compare(trace, policies=["fifo", "priority", "sjf"])
 columns = ["policy", "estimator", "e2e_mean_s", "e2e_p99_s", "mae"]
 print(result.frame()[columns].round(1).to_string(index=False))
-for sentence in result.answer()[:4]:
+for sentence in result.answer():
     print(textwrap.fill(sentence, 100, initial_indent="* ", subsequent_indent="  "))

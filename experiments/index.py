@@ -50,8 +50,9 @@ def _json(name: str) -> Any:
 
 
 def _demo() -> str:
-    found: str = next(line for line in _json("which_scheduler/comparison.json")["answer"] if line.startswith("Policy"))
-    return found.removeprefix("Policy: ")
+    said: list[str] = _json("which_scheduler/comparison.json")["answer"][:2]
+    parts = [line.partition(": ")[2] for line in said]
+    return f"{parts[0].split('. ')[0]}. {parts[1].split('; ')[0]}."
 
 
 def _errors() -> str:

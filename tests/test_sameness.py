@@ -146,8 +146,8 @@ def test_the_reason_stands_in_the_table_the_legend_the_report_and_the_rows(tmp_p
     headings, rows = table(result, brief=True)
     place = [name for name, _ in headings].index("vs fifo/static")
     assert [row[place].text for row in rows] == [""]
-    assert legend(result)[-2] == "one row, for they differ in nothing: fifo/static, priority/static"
-    assert legend(result)[-1] == f"instead of a change, {explained(ONE_TIER)}"
+    assert legend(result)[-3] == "one row, for they differ in nothing: fifo/static, priority/static"
+    assert legend(result)[-2] == f"instead of a change, {explained(ONE_TIER)}"
     assert result.document()["rows"][1]["same_as_fifo"] == explained(ONE_TIER)
     page = (result.write(tmp_path / "out") / "report.html").read_text()
     assert MEANINGS[ONE_TIER] in page

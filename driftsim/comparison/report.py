@@ -148,6 +148,7 @@ def legend(comparison: Comparison) -> list[str]:
     days, resamples = len(comparison.days), comparison.plan.replications - 1
     if comparison.recorded_only:
         return ["* best of its column; no intervals, which need 3 replications or more", *folded(comparison), *same]
+    waited, chose = (100 * comparison.recorded[name] for name in ("waiting_fraction", "choice_fraction"))
     what = "this run" if days == 1 else f"the first of {days} days"
     return [
         f"seconds: {what}; changes: the mean over days like {'it' if days == 1 else 'these'}, ± 95 % "
@@ -157,6 +158,7 @@ def legend(comparison: Comparison) -> list[str]:
         *([f"{BOUND}: knows what nobody can know; never recommended"] if _has_bound(comparison) else []),
         *folded(comparison),
         *same,
+        f"under FIFO somebody waited {waited:.0f} % of the time, two or more at once {chose:.0f} %",
     ]
 
 
