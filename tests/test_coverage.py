@@ -25,11 +25,12 @@ def mean_wait(gaps: np.ndarray, services: np.ndarray) -> np.ndarray:
     for place in range(1, gaps.shape[-1]):
         wait = np.maximum(0.0, wait + services[..., place - 1] - gaps[..., place])
         total += wait
-    return total / gaps.shape[-1]
+    mean: np.ndarray = total / gaps.shape[-1]
+    return mean
 
 
 def speed_up(gaps: np.ndarray, services: np.ndarray) -> np.ndarray:
-    """Relative change of the mean wait where every service is 10 % faster: a paired change, as those of policies are."""
+    """Relative change of the mean wait where every service is 10 % faster: paired, as the changes of policies are."""
     change: np.ndarray = mean_wait(gaps, 0.9 * services) / mean_wait(gaps, services) - 1
     return change
 
@@ -50,7 +51,8 @@ def coverage(process: study.Gaps, load: float, statistic: Statistic = speed_up) 
         picks = np.array([[draw(COUNT, random) for _ in range(RESAMPLES)] for _ in range(DAYS)])
         day = np.arange(DAYS)[:, None, None]
         drawn[name] = statistic(gaps[day, picks], services[day, picks])
-    printed = [over_days([Day(*one)]).interval for one in zip(recorded, drawn["local"], drawn["circular"], strict=True)]
+    each = zip(recorded, drawn["local"], drawn["circular"], strict=True)
+    printed = [over_days([Day(float(own), local, circular)]).interval for own, local, circular in each]
     half = student_quantile(RESAMPLES - 1) * drawn["circular"].std(axis=1, ddof=1)
     scattered = np.abs(recorded - truth) <= half
     return float(np.mean([one.low <= truth <= one.high for one in printed])), float(scattered.mean())
@@ -72,8 +74,8 @@ def test_the_study_would_see_intervals_that_are_too_narrow() -> None:
     random = np.random.default_rng(0)
     hits = Counter[str]()
     for _ in range(400):
-        day = Day(*(random.normal(size=size) for size in (1, 19, 19)))
-        _, low, high = over_days([day._replace(recorded=0.0)]).interval
+        day = Day(0.0, random.normal(size=19), random.normal(size=19))
+        _, low, high = over_days([day]).interval
         middle, half = (low + high) / 2, (high - low) / 4
         truth = random.normal()
         hits["whole"] += low <= truth <= high

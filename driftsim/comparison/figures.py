@@ -26,6 +26,7 @@ from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
 
 SHAPES = "osD^vPX"  # of points, by category
+MOST_POINTS = 2_000  # of one category, as shapes of an SVG; more are a picture in it
 STATISTICS = {"mean": "Mean", "p50": "Median", "p99": "P99"}
 _CHANGE_KEYS = [
     key("o", "simulated change over days like this one, 95 %; filled: excludes 0", COLOURS[0]),
@@ -145,7 +146,7 @@ def estimated_against_observed(comparison: Comparison) -> Figure:
             own = (categories == category).to_numpy()
             panel.plot(
                 observed[own], rows["estimate"].to_numpy(dtype=float)[own], SHAPES[place],
-                color=COLOURS[place], markersize=3, alpha=0.55, markeredgewidth=0,
+                color=COLOURS[place], markersize=3, alpha=0.55, markeredgewidth=0, rasterized=int(own.sum()) > MOST_POINTS,
             )  # fmt: skip
         panel.set_xscale("log")
         panel.set_yscale("log")

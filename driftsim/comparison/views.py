@@ -18,6 +18,7 @@ from driftsim.metrics import Columns, e2e, is_finished, service_start, tpot, ttf
 from driftsim.scheduling.accounting import Accounting
 
 MOST_ROWS = 48_000  # over all settings
+MOST_OF_ONE = 4_000
 BINS = 240  # of the queues over time
 SHARES = (50, 90, 95, 99)  # percentiles
 
@@ -58,7 +59,7 @@ def view_data(comparison: Comparison, shown: set[Setting]) -> dict[str, Any]:
 
 
 def _picked(count: int, settings: int) -> np.ndarray:
-    most = max(200, MOST_ROWS // settings)
+    most = min(MOST_OF_ONE, max(200, MOST_ROWS // settings))
     places: np.ndarray = np.arange(count) if count <= most else np.linspace(0, count - 1, most).astype(int)
     return places
 

@@ -145,7 +145,8 @@
         }),
       });
     }
-    const pairs = (place) => kept.get(place).map((i) => [rows[place].observed[i], rows[place].estimate[i]]).filter(([a, b]) => a > 0 && b > 0);
+    const thin = (list) => list.filter((_, i) => i % Math.ceil(list.length / 1500) === 0);
+    const pairs = (place) => thin(kept.get(place)).map((i) => [rows[place].observed[i], rows[place].estimate[i]]).filter(([a, b]) => a > 0 && b > 0);
     const clouds = [...new Map(places.map((place) => [data.settings[place].estimator, place])).values()];
     draw("estimates", {
       tooltip: { trigger: "item", confine: true, backgroundColor: style("--ground"), textStyle: { color: style("--ink") }, formatter: (point) => `${point.seriesName}<br>observed ${number(point.value[0])}, estimated ${number(point.value[1])}` },
