@@ -139,8 +139,8 @@ def _compared() -> Iterator[Metric]:
         yield Metric(
             f"{name}_vs_fifo",
             "",
-            f"Relative change of `{name}{suffix}` against fifo/static on the same workload, the mean over days like those "
-            "recorded: -0.1 is 10 % less.",
+            f"Relative change of `{name}{suffix}` against fifo/static on the same workload, the mean over days like "
+            "those recorded: -0.1 is 10 % less.",
             "lower",
         )
         yield Metric(f"{name}_vs_fifo_this_run", "", "The same change in the recorded run alone.", "lower")

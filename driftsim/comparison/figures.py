@@ -146,7 +146,8 @@ def estimated_against_observed(comparison: Comparison) -> Figure:
             own = (categories == category).to_numpy()
             panel.plot(
                 observed[own], rows["estimate"].to_numpy(dtype=float)[own], SHAPES[place],
-                color=COLOURS[place], markersize=3, alpha=0.55, markeredgewidth=0, rasterized=int(own.sum()) > MOST_POINTS,
+                color=COLOURS[place], markersize=3, alpha=0.55, markeredgewidth=0,
+                rasterized=int(own.sum()) > MOST_POINTS,
             )  # fmt: skip
         panel.set_xscale("log")
         panel.set_yscale("log")
