@@ -22,7 +22,7 @@ class Column:
     """One column of a table: its name, its kind, whether a row may leave it empty, its unit and what it means."""
 
     name: str
-    kind: Literal["str", "int", "float"]
+    kind: Literal["str", "int", "float", "list of str", "list of int"]
     nullable: bool
     unit: str
     meaning: str
@@ -116,6 +116,20 @@ STEP_COLUMNS: tuple[Column, ...] = (
     Column("waiting", "int", REQUIRED, "requests", "Requests that waited inside the engine at that moment."),
     Column("kv_blocks_used", "int", REQUIRED, "blocks", "KV blocks that held tokens at that moment."),
     Column("preempted", "int", REQUIRED, "requests", "Requests that the engine preempted while it scheduled the step."),
+)  # fmt: skip
+STEP_REQUEST_COLUMNS: tuple[Column, ...] = (  # all of them stand in a steps table, or none
+    Column(
+        "request_ids", "list of str", REQUIRED, "",
+        "Requests that the step computed; only where the run recorded them (`step_requests`).",
+    ),
+    Column(
+        "request_tokens", "list of int", REQUIRED, "tokens",
+        "Tokens that the step computed of each, in the same order.",
+    ),
+    Column(
+        "preempted_ids", "list of str", REQUIRED, "",
+        "Requests that the engine preempted while it scheduled the step.",
+    ),
 )  # fmt: skip
 TELEMETRY_COLUMNS: tuple[Column, ...] = (  # those of the GPU stand only in the runs of a machine that has one
     Column("time_s", "float", REQUIRED, "s", "When the sample was taken; loads are means since the previous one."),
