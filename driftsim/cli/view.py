@@ -15,10 +15,10 @@ def view(
     traces: Annotated[list[Path], typer.Argument(help="Folders of traces, or files that other tools wrote.")],
     out: Annotated[Path, typer.Option(help="File to write: .json, or .json.gz, which is smaller.")],
     since: Annotated[float, typer.Option("--from", help="Draw from here on, in seconds since the run began.")] = 0.0,
-    until: Annotated[float, typer.Option("--to", help="Draw until here, in seconds since the run began.")] = math.inf,
+    until: Annotated[float | None, typer.Option("--to", help="Draw until here, likewise; else to the end.")] = None,
     limit: Annotated[
         int,
-        typer.Option(help="Most requests of a trace to draw, and ten times as many steps; first come, first drawn."),
+        typer.Option(help="Most requests of a trace to draw, and ten times as many steps."),
     ] = 10_000,
 ) -> None:
     """Draw runs step by step, for Perfetto: requests in lanes, engine steps, KV cache and queue, side by side."""
@@ -26,7 +26,7 @@ def view(
     from driftsim.formats.window import View
     from driftsim.inputs import as_trace
 
-    chosen = View(since_s=since, until_s=until, limit=limit)
+    chosen = View(since_s=since, until_s=math.inf if until is None else until, limit=limit)
     check_suffix(out)
     check_file(out)
     with progress("events") as reporter:
