@@ -46,7 +46,8 @@ def completions(steps: pd.DataFrame) -> list[float]:
 
 def begins(steps: pd.DataFrame, ends: list[float]) -> list[float]:
     """When each of ``steps`` began to be computed: as it was scheduled, or as the one before it was complete."""
-    return [max(start, end) for start, end in zip(steps["start_s"].tolist(), [-math.inf, *ends[:-1]], strict=True)]
+    before = [-math.inf, *ends][: len(ends)]
+    return [max(start, end) for start, end in zip(steps["start_s"].tolist(), before, strict=True)]
 
 
 def pauses(steps: pd.DataFrame | None, requests: pd.DataFrame) -> dict[str, list[Pause]]:

@@ -225,7 +225,7 @@ class _Drawing:
     def _life(self, life: Life, place: int, args: Mapping[str, Any], spilled: bool) -> Iterator[Event]:
         for stage in life.stages[1:] if spilled else life.stages:
             yield self._slice(stage.name, "request", place, stage.begin, stage.end, args)
-        if life.ended not in FINISHED:
+        if life.ended not in FINISHED or not life.stages:
             yield {
                 "ph": "i", "s": "t", "name": life.ended, "cat": "request", "pid": self.pid, "tid": self._tid(place),
                 "ts": _micros(life.end), "args": args,

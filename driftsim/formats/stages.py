@@ -37,7 +37,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """The stages of one request; ``ended`` is how it ended: its finish reason, or ``unfinished``."""
+    """The stages of one request; ``ended`` is its finish reason, ``unfinished``, or ``end not recorded``."""
 
     stages: tuple[Stage, ...]
     begin: float
@@ -75,7 +75,8 @@ def lives(
     for name, arrival, dispatch, _, scheduled, first, finish, reason, end in zip(*columns, ends, strict=True):
         times = (arrival, dispatch, scheduled, first, finish)
         marks = _paused(_marks(times, reason, tells_start), pauses.get(name, ()))
-        yield Life(_stages(marks, end), arrival, end, str(reason or "unfinished"))
+        ended = "end not recorded" if reason in FINISHED and math.isnan(finish) else reason
+        yield Life(_stages(marks, end), arrival, end, ended if isinstance(ended, str) else "unfinished")
 
 
 def _marks(times: tuple[float, ...], reason: str | None, tells_start: bool) -> list[tuple[float, str]]:

@@ -79,8 +79,8 @@ def choose(trace: Trace, view: View, moments: np.ndarray) -> Chosen:
     )
     if not len(there) and steps.start == steps.stop:
         raise InputError(
-            f"{trace.name}: nothing happened from {view.since_s:g} to {view.until_s:g} s; "
-            f"the run lasts until {end:.3f} s"
+            f"{trace.name}: nothing happened from {view.since_s:g} s "
+            f"{f'to {view.until_s:g} s' if math.isfinite(view.until_s) else 'on'}; the run ends at {end:.3f} s"
         )
     return Chosen(there, steps, queue, until, _left_out(trace, len(there), int(inside.sum()), view, until))
 

@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Mapping
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +160,7 @@ def _lists_from_arrow(values: Any, column: Column, where: str) -> pd.Series:
 def _parts(items: np.ndarray, lengths: np.ndarray) -> pd.Series:
     """``items`` cut into an array for each row, of these ``lengths``."""
     parts = np.empty(len(lengths), dtype=object)
-    ends = np.cumsum(lengths).tolist()
-    for row, (begin, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+    for row, (begin, end) in enumerate(pairwise([0, *np.cumsum(lengths).tolist()])):
         parts[row] = items[begin:end]
     return pd.Series(parts, dtype=object)
 
