@@ -39,8 +39,12 @@ TOLD = (
     "tenant", "tier", "phase", "category", "prompt_tokens", "max_tokens", "output_tokens", "estimate", "budget",
     "finish_reason", "preemptions", "batch_id", "error",
 )  # fmt: skip  # columns that the slices of a request show, where they say something
-COUNTERS = {"kv_blocks_used": "KV blocks used", "running": "running", "waiting": "waiting in the engine"}
-QUEUE, TOKENS = "waiting, dispatcher and engine", "tokens a step"
+COUNTERS = {  # name and series, which Perfetto shows as one name
+    "kv_blocks_used": ("KV blocks", "used"),
+    "running": ("running", "requests"),
+    "waiting": ("waiting in the engine", "requests"),
+}
+QUEUE, TOKENS = ("waiting in all", "requests"), ("tokens a step", "computed")
 ALL_OF_IT = View()
 WRITE_EVERY = 2_000  # events between two calls of the watcher
 
@@ -131,7 +135,7 @@ class _Drawing:
         if trace.steps is None:
             self.notes.append(
                 f"{trace.name}: has no steps, so they and the KV cache are not drawn; driftsim simulate --steps, or "
-                "steps = true in the scenario, records them"
+                "steps = true in the scenario, records them, and so does driftsim capture --engine vllm"
             )
         steps = self.chosen.steps
         self.size = (
@@ -140,8 +144,8 @@ class _Drawing:
 
     def events(self) -> Iterator[Event]:
         """All of the process, names first."""
-        yield self._named("process_name", 0, name=process_name(self.trace))
-        yield self._named("process_sort_index", 0, sort_index=self.pid)
+        yield self._named("process_name", self.pid, name=process_name(self.trace))
+        yield self._named("process_sort_index", self.pid, sort_index=self.pid)
         yield from self._steps()
         yield from self._queue()
         yield from self._requests()
@@ -165,8 +169,9 @@ class _Drawing:
             "dur": _micros(end) - start, "args": args,
         }  # fmt: skip
 
-    def _count(self, name: str, moment: float, value: int) -> Event:
-        return {"ph": "C", "name": name, "pid": self.pid, "ts": _micros(moment), "args": {"value": value}}
+    def _count(self, counter: tuple[str, str], moment: float, value: int) -> Event:
+        name, series = counter
+        return {"ph": "C", "name": name, "pid": self.pid, "ts": _micros(moment), "args": {series: value}}
 
     # -- steps and counters
 
@@ -189,20 +194,20 @@ class _Drawing:
                 args |= {"requests": dict(zip(ids, tokens, strict=True)), "preempted_requests": preempted}
             yield self._slice("step", "step", 0, begin, end, args)
         starts = shown["start_s"].tolist()
-        for column, name in COUNTERS.items():
-            yield from self._counted(name, starts, shown[column].tolist())
+        for column, counter in COUNTERS.items():
+            yield from self._counted(counter, starts, shown[column].tolist())
         yield from self._counted(TOKENS, starts, (shown["prefill_tokens"] + shown["decode_requests"]).tolist())
 
     def _queue(self) -> Iterator[Event]:
         moments, depth = (column[self.chosen.queue].tolist() for column in self.queue)
         yield from self._counted(QUEUE, moments, depth)
 
-    def _counted(self, name: str, moments: list[float], values: list[int]) -> Iterator[Event]:
+    def _counted(self, counter: tuple[str, str], moments: list[float], values: list[int]) -> Iterator[Event]:
         """A counter, which is told as it changes."""
         before = None
         for moment, value in zip(moments, values, strict=True):
             if value != before:
-                yield self._count(name, moment, value)
+                yield self._count(counter, moment, value)
             before = value
 
     # -- requests
@@ -237,17 +242,17 @@ class _Drawing:
         hidden = 0 if names_requests(steps) else int(table["preemptions"].fillna(0).sum())
         if hidden:
             yield (
-                f"{name}: {hidden:,} preemptions are counted but not drawn, since nothing says when they were; "
-                "driftsim simulate --step-requests, or step_requests = true in the scenario, records it"
+                f"{name}: {hidden:,} preemptions are counted but not drawn, since nothing says when they were; of a "
+                "simulated run, driftsim simulate --step-requests, or step_requests = true in the scenario, records it"
             )
         waits = sum(lane is not None and lane[0] == SPILLED for lane in lanes)
         lost = Counter(life.ended for life, lane in zip(found, lanes, strict=True) if lane is None)
         if waits or lost:
             ways = ", ".join(f"{count:,} {reason}" for reason, count in sorted(lost.items()))
+            also = f", and {lost.total():,} requests are not drawn at all ({ways})" if lost else ""
             yield (
-                f"{name}: more than {LANES} requests were there at once; the wait of {waits:,} is not drawn, and "
-                f"{lost.total():,} requests are not drawn at all{f' ({ways})' if ways else ''}; lower --limit, or "
-                "choose another window with --from and --to"
+                f"{name}: more than {LANES} requests were there at once; the wait of {waits:,} is not drawn{also}; "
+                "lower --limit, or choose another window with --from and --to"
             )
 
     def _args(self, table: pd.DataFrame) -> Iterator[dict[str, Any]]:

@@ -86,7 +86,7 @@ def _marks(times: tuple[float, ...], reason: str | None, tells_start: bool) -> l
     marks = [(arrival, WAITING)]
     if not math.isnan(scheduled):
         marks.append((scheduled, PREFILL if shows_token or not served else SERVED))
-    elif not tells_start:
+    elif shows_token or served or not tells_start:
         known = not math.isnan(dispatch)
         name = TO_FIRST_TOKEN if shows_token or not served else ALL
         marks = [*marks, (dispatch, name)] if known else [(arrival, name)]
