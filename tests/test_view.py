@@ -146,8 +146,8 @@ def check_steps(found: list[Event], trace: Trace) -> None:
         assert [one["args"][name] for one in steps] == trace.steps[name].tolist()
     np.testing.assert_allclose([one["dur"] for one in steps], 1e6 * trace.steps["duration_s"], atol=1.001)
     starts = trace.steps["start_s"]
-    for column, name in COUNTERS.items():
-        check_counter(found, name, starts, trace.steps[column])
+    for column, counter in COUNTERS.items():
+        check_counter(found, counter, starts, trace.steps[column])
     check_counter(found, TOKENS, starts, trace.steps["prefill_tokens"] + trace.steps["decode_requests"])
     check_counter(found, QUEUE, *queue_depth(trace.requests))
 
@@ -202,7 +202,8 @@ def test_requests_that_did_not_finish_are_marked_as_such() -> None:
         trace,
         header=trace.header.changed(ended="interrupted"),
         requests=trace.requests.assign(
-            finish_reason=["abort", "rejected", None], finish_s=[trace.requests["finish_s"][0], np.nan, np.nan]
+            finish_reason=pd.Series(["abort", "rejected", None]),
+            finish_s=[trace.requests["finish_s"][0], np.nan, np.nan],
         ),
     )
     marks = {one["args"]["request"]: one["name"] for one in events(perfetto([open_ended])) if one["ph"] == "i"}
@@ -236,6 +237,7 @@ def test_stages_that_nobody_told_apart_are_one() -> None:
     known = replace(run, requests=told)
     stages = [[one["name"] for one in own] for own in strips(events(perfetto([known]))).values()]
     assert stages == [["waiting, prefill and decode"]] * 2
+    assert not [one for one in events(perfetto([known])) if one["ph"] == "C"]  # who waits until when is not known
     barrier = ds.simulate(workload([0.0, 0.1], [5, 5]), profile=profile(), engine="barrier")
     stages = [[one["name"] for one in own] for own in strips(events(perfetto([barrier]))).values()]
     assert stages == [["waiting", "prefill and decode"]] * 2
@@ -251,8 +253,8 @@ def test_a_lane_is_the_first_that_is_free_and_belongs_to_a_tenant() -> None:
     assert list(named.values())[1:] == sorted(list(named.values())[1:])
     table = trace.requests
     for tenant in "abc":
-        own = table[table["tenant"] == tenant]
-        together = max(int(((own["arrival_s"] <= at) & (own["finish_s"] > at)).sum()) for at in own["arrival_s"])
+        rows = table[table["tenant"] == tenant]
+        together = max(int(((rows["arrival_s"] <= at) & (rows["finish_s"] > at)).sum()) for at in rows["arrival_s"])
         assert sum(name.startswith(tenant) for name in named.values()) == together
 
 

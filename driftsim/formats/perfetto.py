@@ -24,7 +24,7 @@ from driftsim.formats.lanes import packed
 from driftsim.formats.pauses import begins, completions, names_requests, pauses
 from driftsim.formats.stages import Life, last_known, lives, recorded_until
 from driftsim.formats.window import Chosen, View, choose
-from driftsim.metrics import queue_depth, service_start
+from driftsim.metrics import is_finished, queue_depth, service_start
 from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
 from driftsim.version import __version__
@@ -128,7 +128,9 @@ class _Drawing:
         trace, table = self.trace, self.trace.requests
         self.until = recorded_until(trace)
         waited = service_start(table)
-        self.queue = queue_depth(table, np.where(np.isnan(waited), last_known(table, self.until), waited))
+        served = table["first_token_s"].notna() | is_finished(table)  # though nobody tells since when
+        never = np.isnan(waited) & ~served.to_numpy()
+        self.queue = queue_depth(table, np.where(never, last_known(table, self.until), waited))
         self.chosen: Chosen = choose(trace, self.view, self.queue[0])
         if self.chosen.left_out:
             self.notes.append(self.chosen.left_out)
