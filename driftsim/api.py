@@ -187,12 +187,14 @@ def simulate(
     noise: bool = False,
     seed: int = 0,
     steps: bool = False,
+    step_requests: bool = False,
 ) -> Trace:
     """Simulate one run and return its trace: the same arguments give the same trace, bit by bit.
 
     what: a trace to replay, or a workload. profile: the latency profile; without one, the profile is fitted to the
-    trace's own steps. noise: draw step times around the profile's. steps: record the steps as well. The other
-    arguments are those of ``compare``. A written scenario is run by ``simulate_scenario``.
+    trace's own steps. noise: draw step times around the profile's. steps: record the steps as well. step_requests:
+    likewise, and each step names the requests that it computed. The other arguments are those of ``compare``. A written
+    scenario is run by ``simulate_scenario``.
 
     Raises ``InputError`` for a workload without a profile or without output lengths.
 
@@ -218,7 +220,7 @@ def simulate(
         barrier=as_barrier(engine),
         seed=seed,
     )
-    return run_scenario(scenario, workload, record_steps=steps)
+    return run_scenario(scenario, workload, record_steps=steps, step_requests=step_requests)
 
 
 def simulate_scenario(
@@ -247,7 +249,8 @@ def simulate_scenario(
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
     admission, _, workload = with_own_bases(spec.admission, drawn, recorded.get(here.trace or ""))
-    trace = run_scenario(replace(scenario, admission=admission), workload, record_steps=spec.steps)
+    scenario = replace(scenario, admission=admission)
+    trace = run_scenario(scenario, workload, record_steps=spec.steps, step_requests=spec.step_requests)
     found = [warning for other in recorded.values() for warning in mismatch_warnings(known, other)]
     found += [known.engine.why_not_started] if known.engine.why_not_started else []
     return trace, spec, [*workload.notes, *dict.fromkeys(found), *known.warnings, *extrapolation_warnings(known, trace)]

@@ -33,14 +33,18 @@ def whole_folder(folder: Path | str, replaces: Collection[str] = ()) -> Iterator
         raise
 
 
-def write_file(file: Path, text: str) -> None:
-    """Write ``text`` as ``file``, in UTF-8, whole or not at all: a reader never sees half of it. Raises ``OSError``."""
+def write_file(file: Path, content: str | bytes) -> None:
+    """Write ``content`` as ``file``, whole or not at all: a reader never sees half of it. Text is written in UTF-8.
+
+    Raises ``OSError``.
+    """
+    data = content.encode() if isinstance(content, str) else content
     if file.exists() and not file.is_file():  # a device or a pipe is written to, not replaced
-        file.write_text(text, encoding="utf-8")
+        file.write_bytes(data)
         return
     aside = file.with_name(f".{file.name}.new")
     try:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_bytes(data)
         aside.replace(file)
     except OSError as error:
         aside.unlink(missing_ok=True)

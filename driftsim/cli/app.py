@@ -30,6 +30,7 @@ from driftsim.cli.show import show
 from driftsim.cli.simulate import simulate
 from driftsim.cli.sweep import sweep
 from driftsim.cli.validate import validate
+from driftsim.cli.view import view
 from driftsim.errors import RunError
 from driftsim.version import __version__
 
@@ -47,6 +48,7 @@ app.command()(columns)
 app.command()(scenario)
 app.command("import")(import_)
 app.command()(export)
+app.command()(view)
 _debug = False  # whether --debug was given
 
 

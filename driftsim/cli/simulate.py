@@ -18,6 +18,10 @@ def simulate(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="In place of what the file says: engine.kv_blocks=900."),
     ] = None,
+    steps: Annotated[bool, typer.Option("--steps", help="Record the engine's steps.")] = False,
+    step_requests: Annotated[
+        bool, typer.Option("--step-requests", help="Record the engine's steps, and the requests of each.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a trace that is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -30,9 +34,10 @@ def simulate(
     from driftsim.trace.schema import JOURNAL_FILES, TRACE_FILES
 
     check_place(out, (*TRACE_FILES, *JOURNAL_FILES) if overwrite else ())
-    trace, spec, warnings = api.simulate_scenario(
-        scenario, dict(setting("--set", text, "policy=sjf") for text in changes or [])
-    )
+    recorded = {"steps": steps, "step_requests": step_requests}
+    asked = {name: True for name, wanted in recorded.items() if wanted}
+    changed = dict(setting("--set", text, "policy=sjf") for text in changes or [])
+    trace, spec, warnings = api.simulate_scenario(scenario, {**changed, **asked})
     values = summary(trace, spec.admission, phase=spec.phase)
     trace.write(out, overwrite=overwrite)
     for warning in [*warnings, *turned_away(values)]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from driftsim.engine.clock import STEP, Clock, Moment
 from driftsim.engine.continuous import ContinuousEngine
+from driftsim.engine.itemized import itemized_engine_for
 from driftsim.engine.pipelined import engine_for
 from driftsim.engine.sequence import Sequence
 from driftsim.latency.steptime import StepTime
@@ -22,7 +23,7 @@ class BarrierEngine:
     """One batch at a time; ``room`` is 0 while it runs and while the worker sleeps: the policy keeps the order.
 
     ``batch_size``: requests in a batch at most. ``fill``: ticks that a batch waits for more. ``idle``: ticks that a
-    worker sleeps that finds nothing.
+    worker sleeps that finds nothing. ``itemized``: whether a step names its requests.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class BarrierEngine:
         batch_size: int,
         fill: int,
         idle: int,
+        itemized: bool = False,
     ) -> None:
         self.env = env
         self.on_leave = on_leave
@@ -44,7 +46,8 @@ class BarrierEngine:
         self.batch_size = batch_size
         self.fill = fill
         self.idle = idle
-        self.inner: ContinuousEngine = engine_for(settings)(env, settings, step_time, gap, self._served, on_step)
+        inner = itemized_engine_for(settings) if itemized else engine_for(settings)
+        self.inner: ContinuousEngine = inner(env, settings, step_time, gap, self._served, on_step)
         self.batches = 0
         self._batch: list[tuple[Job, int | None]] = []
         self._done: list[Sequence] = []

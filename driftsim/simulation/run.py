@@ -14,6 +14,7 @@ import pandas as pd
 
 from driftsim.engine.barrier import BarrierEngine
 from driftsim.engine.clock import ARRIVE, RELEASE, Clock, Moment
+from driftsim.engine.itemized import itemized_engine_for
 from driftsim.engine.pipelined import engine_for
 from driftsim.engine.sequence import Sequence
 from driftsim.errors import InputError
@@ -29,7 +30,7 @@ from driftsim.simulation.scenario import Scenario
 from driftsim.tiers import rules_in_force
 from driftsim.trace.builder import RequestRows
 from driftsim.trace.header import Header
-from driftsim.trace.schema import CENSORED, FINISHED, STEP_COLUMNS
+from driftsim.trace.schema import CENSORED, FINISHED, STEP_COLUMNS, STEP_REQUEST_COLUMNS
 from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace
 from driftsim.version import __version__
@@ -40,14 +41,18 @@ OURS = {STOCK, ORACLE, *POLICIES, *ESTIMATORS}
 CLOCKS = "simulated seconds since the run began, exact to a picosecond"
 
 
-def simulate(scenario: Scenario, workload: Workload, *, record_steps: bool = False) -> Trace:
+def simulate(
+    scenario: Scenario, workload: Workload, *, record_steps: bool = False, step_requests: bool = False
+) -> Trace:
     """The trace of ``workload`` under ``scenario``: the same scenario and workload give the same trace, bit by bit.
+
+    ``record_steps``: with its steps. ``step_requests``: with its steps, each of which names its requests.
 
     Raises ``InputError`` if the workload does not know its output lengths, or not in the unit of the accounting. Any
     other exception is a mistake, of driftsim or of a plug-in: a note on the exception names the plug-ins of the run.
     """
     try:
-        return Simulation(scenario, workload, record_steps).run()
+        return Simulation(scenario, workload, record_steps, step_requests=step_requests).run()
     except InputError:
         raise
     except Exception as error:
@@ -98,6 +103,8 @@ class Simulation:
         workload: Workload,
         record_steps: bool = False,
         engine: Callable[..., Engine] | None = None,
+        *,
+        step_requests: bool = False,
     ) -> None:
         self.scenario = scenario
         self.workload = workload
@@ -127,11 +134,12 @@ class Simulation:
             scenario.limit,
             scenario.tier_limits(rules),
         )
-        self.record_steps = record_steps
-        self.steps: list[tuple[float, ...]] = []
-        self.engine: Engine = (engine or _engine(scenario))(
+        self.step_columns = (*STEP_COLUMNS, *(STEP_REQUEST_COLUMNS if step_requests else ()))
+        self.record_steps = record_steps or step_requests
+        self.steps: list[tuple[Any, ...]] = []
+        self.engine: Engine = (engine or _engine(scenario, step_requests))(
             self.env, profile.engine, step_times(scenario), ticks(profile.gap_s), self._left,
-            self.steps.append if record_steps else None,
+            self.steps.append if self.record_steps else None,
         )  # fmt: skip
         self.arrivals = Arrivals(workload, ticks)
         self.build = workload.requests(rules)
@@ -284,10 +292,10 @@ class Simulation:
         return words.array.copy()  # nothing of the workload's own, which other runs share
 
     def _steps(self) -> pd.DataFrame:
-        table = pd.DataFrame(self.steps, columns=[column.name for column in STEP_COLUMNS])
+        table = pd.DataFrame(self.steps, columns=[column.name for column in self.step_columns])
         for name in ("start_s", "duration_s"):
             table[name] = table[name] / TICKS_PER_SECOND
-        return typed(table, STEP_COLUMNS, "simulated steps")
+        return typed(table, self.step_columns, "simulated steps")
 
     def _header(self) -> Header:
         scenario, profile = self.scenario, self.scenario.profile
@@ -317,13 +325,13 @@ class Simulation:
         )
 
 
-def _engine(scenario: Scenario) -> Callable[..., Engine]:
-    """What serves the jobs of ``scenario``: batch after batch, or continuously."""
+def _engine(scenario: Scenario, itemized: bool) -> Callable[..., Engine]:
+    """What serves the jobs of ``scenario``: batch after batch, or continuously. ``itemized``: steps name requests."""
     if scenario.barrier is not None:
         barrier = scenario.barrier
         fill, idle = ticks(barrier.fill_s), ticks(barrier.idle_s)
-        return partial(BarrierEngine, batch_size=barrier.batch_size, fill=fill, idle=idle)
-    return engine_for(scenario.profile.engine)
+        return partial(BarrierEngine, batch_size=barrier.batch_size, fill=fill, idle=idle, itemized=itemized)
+    return (itemized_engine_for if itemized else engine_for)(scenario.profile.engine)
 
 
 def step_times(scenario: Scenario) -> StepTime:

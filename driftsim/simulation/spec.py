@@ -34,7 +34,13 @@ from driftsim.workloads.replay import first, replay
 from driftsim.workloads.resampling import Resampling, resample
 from driftsim.workloads.workload import Workload
 
-PLACES = {"trace", "workload", "profile", "steps"}  # fields that enter the key by digest, or not at all
+PLACES = {
+    "trace",
+    "workload",
+    "profile",
+    "steps",
+    "step_requests",
+}  # fields that enter the key by digest, or not at all
 
 
 class ScenarioSpec(Record):
@@ -101,6 +107,9 @@ class ScenarioSpec(Record):
     phase: str = Field(default="all", description="Phase of the workload that the metrics are over.")
     seed: int = Field(default=0, ge=0, description="Seed of everything random in the run.")
     steps: bool = Field(default=False, description="Whether the run's steps are recorded.")
+    step_requests: bool = Field(
+        default=False, description="Whether they are recorded, and each names the requests that it computed."
+    )
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Self:

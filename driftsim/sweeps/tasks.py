@@ -109,7 +109,8 @@ def run_task(task: Task, inputs: Inputs, keep: Path | None = None) -> dict[str, 
         recorded = None if task.spec.trace is None else inputs.traces[task.trace]
         fitted = with_own_bases(task.spec.admission, inputs.workload(task), recorded)
         scenario = replace(build_scenario(task.spec, inputs.profiles[task.profile]), admission=fitted.admission)
-        trace = simulate(scenario, fitted.workload, record_steps=task.spec.steps)
+        recorded_steps = {"record_steps": task.spec.steps, "step_requests": task.spec.step_requests}
+        trace = simulate(scenario, fitted.workload, **recorded_steps)
         row |= _metrics(trace, task.spec, fitted)
         if keep is not None:
             trace.write(keep / task.key, overwrite=True)

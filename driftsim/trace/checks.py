@@ -19,6 +19,7 @@ from driftsim.trace.schema import (
     LONGEST_S,
     REQUEST_COLUMNS,
     STEP_COLUMNS,
+    STEP_REQUEST_COLUMNS,
 )
 
 COLUMNS = {column.name: column for column in REQUEST_COLUMNS}
@@ -66,6 +67,8 @@ def check(header: Header, tables: Mapping[str, pd.DataFrame], where: str) -> Non
             )
     if "steps" in tables:
         _check_steps(tables["steps"], where)
+        if set(tables["steps"]) & {column.name for column in STEP_REQUEST_COLUMNS}:
+            _check_step_requests(tables["steps"], table["request_id"], where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,38 @@ def _check_steps(steps: pd.DataFrame, where: str) -> None:
     back = np.flatnonzero(np.diff(steps["start_s"].to_numpy()) < 0)
     if len(back):
         raise TraceError(f"{where}/steps.parquet: row {int(back[0]) + 1}: start_s goes backwards; sort the steps")
+
+
+def _check_step_requests(steps: pd.DataFrame, known: pd.Series, where: str) -> None:
+    """Hold the requests that the steps name against the counts of the steps and the ids ``known``."""
+    lacking = [column for column in STEP_REQUEST_COLUMNS if column.name not in steps]
+    if lacking:
+        raise TraceError(
+            f"{where}/steps.parquet: column {lacking[0].name!r} is missing ({lacking[0].gloss}); give all of "
+            f"{', '.join(column.name for column in STEP_REQUEST_COLUMNS)}, or none"
+        )
+    ids, tokens, preempted = (steps[column.name] for column in STEP_REQUEST_COLUMNS)
+    names = set(known)
+    computed = steps["prefill_requests"] + steps["decode_requests"]
+    sums = np.array([part.sum() for part in tokens], dtype=float)
+    unknown = [any(name not in names for part in parts for name in part) for parts in zip(ids, preempted, strict=True)]
+    laws = {
+        "request_ids": (ids.map(len) != computed, "not as many as prefill_requests and decode_requests"),
+        "request_tokens": (ids.map(len) != tokens.map(len), "not one for each of request_ids"),
+        "request_tokens, summed,": (
+            sums != steps["prefill_tokens"] + steps["decode_requests"],
+            "not the step's tokens",
+        ),
+        "preempted_ids": (preempted.map(len) != steps["preempted"], "not as many as preempted"),
+        "request_ids or preempted_ids": (np.array(unknown, dtype=bool), "not all in requests.parquet"),
+    }
+    for name, (bad, what) in laws.items():
+        rows = np.flatnonzero(bad)
+        if len(rows):
+            raise TraceError(
+                f"{where}/steps.parquet: row {int(rows[0])}: {name} are {what}; correct the row, or remove the columns "
+                + ", ".join(column.name for column in STEP_REQUEST_COLUMNS)
+            )
 
 
 def _shown(value: object) -> str:

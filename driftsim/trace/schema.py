@@ -22,7 +22,7 @@ class Column:
     """One column of a table: its name, its kind, whether a row may leave it empty, its unit and what it means."""
 
     name: str
-    kind: Literal["str", "int", "float"]
+    kind: Literal["str", "int", "float", "list of str", "list of int"]
     nullable: bool
     unit: str
     meaning: str
@@ -117,6 +117,20 @@ STEP_COLUMNS: tuple[Column, ...] = (
     Column("kv_blocks_used", "int", REQUIRED, "blocks", "KV blocks that held tokens at that moment."),
     Column("preempted", "int", REQUIRED, "requests", "Requests that the engine preempted while it scheduled the step."),
 )  # fmt: skip
+STEP_REQUEST_COLUMNS: tuple[Column, ...] = (  # all of them stand in a steps table, or none
+    Column(
+        "request_ids", "list of str", REQUIRED, "",
+        "Requests that the step computed, in order of admission; only where the run was asked for them.",
+    ),
+    Column(
+        "request_tokens", "list of int", REQUIRED, "tokens",
+        "Tokens that the step computed of each of them; only where the run was asked for them.",
+    ),
+    Column(
+        "preempted_ids", "list of str", REQUIRED, "",
+        "Requests that the engine preempted while it scheduled the step; only where the run was asked for them.",
+    ),
+)  # fmt: skip
 TELEMETRY_COLUMNS: tuple[Column, ...] = (  # those of the GPU stand only in the runs of a machine that has one
     Column("time_s", "float", REQUIRED, "s", "When the sample was taken; loads are means since the previous one."),
     Column("busy_cpu", "float", REQUIRED, "cores", "CPU that all processes of the machine used."),
@@ -135,3 +149,4 @@ LIFE_TIMES = ("arrival_s", "dispatch_s", "queued_s", "scheduled_s", "first_token
 TRACE_FILES = ("header.json", "requests.parquet", "steps.parquet", "telemetry.parquet")
 JOURNAL_FILES = ("offered.parquet", "requests.jsonl", "steps.csv", "telemetry.csv")  # while a run is recorded
 TABLES = {"requests": REQUEST_COLUMNS, "steps": STEP_COLUMNS}  # telemetry is written as it was sampled
+OPTIONAL = {"steps": STEP_REQUEST_COLUMNS}  # columns that a table has all of, or none

@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Mapping
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from driftsim.errors import TraceError
-from driftsim.trace.schema import LARGEST_COUNT, SCHEMA_VERSION, TABLES, Column
+from driftsim.trace.schema import LARGEST_COUNT, OPTIONAL, SCHEMA_VERSION, TABLES, Column
 
 ROWS_AT_ONCE = 100_000  # rows converted per write, so that a large table is never held in memory twice
 
@@ -25,9 +26,15 @@ def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
     """
     for name, table in tables.items():
         file = folder / f"{name}.parquet"
-        write_table(table, file, TABLES.get(name))
+        write_table(table, file, _columns(name, table))
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
+
+
+def _columns(name: str, table: pd.DataFrame) -> tuple[Column, ...] | None:
+    """The columns that the ``table`` of that ``name`` is written with; None where the schema says nothing of it."""
+    optional = OPTIONAL.get(name, ())
+    return (*TABLES[name], *(column for column in optional if column.name in table)) if name in TABLES else None
 
 
 def read_lines(file: Path, start: float) -> pd.DataFrame | None:
@@ -46,14 +53,21 @@ def read_lines(file: Path, start: float) -> pd.DataFrame | None:
     return table[table.iloc[:, 0] >= 0].reset_index(drop=True)
 
 
+LISTS = {"list of str": "object", "list of int": "int64"}  # kinds whose values are arrays, of this dtype
 KINDS: dict[str, Any] = {  # what Arrow calls a column that can hold each kind; an empty one has type null
     "int": lambda types, kind: types.is_integer(kind) or types.is_floating(kind),
     "float": lambda types, kind: types.is_integer(kind) or types.is_floating(kind),
     "str": lambda types, kind: types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind),
+    "list of str": lambda types, kind: types.is_list(kind) and (types.is_string(kind.value_type)),
+    "list of int": lambda types, kind: types.is_list(kind) and types.is_integer(kind.value_type),
 }
 
 
-def read_table(file: Path, columns: tuple[Column, ...]) -> pd.DataFrame:
+def read_table(file: Path, columns: tuple[Column, ...], optional: tuple[Column, ...] = ()) -> pd.DataFrame:
+    """The table in ``file``, with exactly ``columns``, and all or none of the ``optional`` ones behind them.
+
+    Raises ``TraceError`` for any other, naming file, column and remedy.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -65,6 +79,8 @@ def read_table(file: Path, columns: tuple[Column, ...]) -> pd.DataFrame:
         raise TraceError(f"{file}: not readable as Parquet ({str(error).splitlines()[0]})") from None
     if rows is None:
         raise TraceError(f"{file}: no such file; the trace is incomplete, copy the whole folder")
+    if {column.name for column in optional} & {*rows.schema.names}:
+        columns = (*columns, *optional)
     for column in columns:
         kind = rows.schema.field(column.name).type if column.name in rows.schema.names else pa.null()
         if not (pa.types.is_null(kind) or KINDS[column.kind](pa.types, kind)):
@@ -78,7 +94,7 @@ def read_table(file: Path, columns: tuple[Column, ...]) -> pd.DataFrame:
             f"{file}: column {missing[0].name!r} is missing ({missing[0].gloss}); "
             "every column of the schema must be there"
         )
-    known = {column.name: column for column in columns}
+    known = {column.name: column for column in (*columns, *optional)}
     foreign = [name for name in rows.schema.names if name not in known]
     if foreign:
         near = [known[name] for name in get_close_matches(foreign[0], known, n=1)]
@@ -93,6 +109,8 @@ def _from_arrow(values: Any, column: Column, where: str) -> pd.Series:
     import pyarrow as pa
 
     empty = values.null_count > 0
+    if column.kind in LISTS:
+        return _lists_from_arrow(values.combine_chunks(), column, where)
     plain = {"int": pa.int64(), "float": pa.float64(), "str": pa.string()}[column.kind]
     if values.type != plain or (empty and not column.nullable):
         return _typed_column(values.to_pandas(integer_object_nulls=True), column, where)
@@ -125,10 +143,36 @@ def _shared(codes: np.ndarray, texts: np.ndarray) -> pd.Series:
     return pd.Series(table[codes], dtype=object)
 
 
+def _lists_from_arrow(values: Any, column: Column, where: str) -> pd.Series:
+    """A column of lists in a Parquet file, as ``_parts``."""
+    import pyarrow.compute as pc
+
+    items = values.flatten()
+    if values.null_count or items.null_count:
+        raise TraceError(f"{where}: {column.name} has an empty value ({column.gloss}); every row needs a list")
+    if column.kind == "list of str":
+        coded = items.dictionary_encode()
+        texts, codes = (part.to_numpy(zero_copy_only=False) for part in (coded.dictionary, coded.indices))
+        return _parts(texts[codes], pc.list_value_length(values).to_numpy())
+    return _parts(items.to_numpy().astype(LISTS[column.kind]), pc.list_value_length(values).to_numpy())
+
+
+def _parts(items: np.ndarray, lengths: np.ndarray) -> pd.Series:
+    """``items`` cut into an array for each row, of these ``lengths``."""
+    parts = np.empty(len(lengths), dtype=object)
+    for row, (begin, end) in enumerate(pairwise([0, *np.cumsum(lengths).tolist()])):
+        parts[row] = items[begin:end]
+    return pd.Series(parts, dtype=object)
+
+
 def _typed_column(values: pd.Series, column: Column, where: str) -> pd.Series:
     if not column.nullable and values.isna().any():
         row = int(np.flatnonzero(values.isna())[0])
         raise TraceError(f"{where}: row {row}: {column.name} is empty (NaN), {column.gloss}; every row needs a value")
+    if column.kind in LISTS:
+        dtype = LISTS[column.kind]
+        items = np.concatenate([np.empty(0, dtype=dtype), *values]).astype(dtype)
+        return _parts(items, values.map(len).to_numpy(dtype=int))
     if column.kind == "str":
         codes, texts = pd.factorize(values, use_na_sentinel=True)
         return _shared(codes, np.asarray(texts, dtype=object))
@@ -155,6 +199,7 @@ def write_table(table: pd.DataFrame, file: Path, columns: tuple[Column, ...] | N
     schema = None
     if columns is not None:
         kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+        kinds |= {"list of str": pa.list_(pa.string()), "list of int": pa.list_(pa.int64())}
         schema = pa.schema([pa.field(column.name, kinds[column.kind], column.nullable) for column in columns])
     first = pa.Table.from_pandas(table.head(ROWS_AT_ONCE), schema=schema, preserve_index=False)
     plain = first.schema.remove_metadata()

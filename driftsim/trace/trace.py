@@ -28,6 +28,7 @@ from driftsim.trace.schema import (
     REQUEST_COLUMNS,
     SCHEMA_VERSION,
     STEP_COLUMNS,
+    STEP_REQUEST_COLUMNS,
     TRACE_FILES,
 )
 from driftsim.trace.tables import read_table, write_tables
@@ -142,7 +143,7 @@ def read(folder: Path | str) -> Trace:
     trace = Trace(
         header=header,
         requests=requests,
-        steps=read_table(steps, STEP_COLUMNS) if steps.exists() else None,
+        steps=read_table(steps, STEP_COLUMNS, STEP_REQUEST_COLUMNS) if steps.exists() else None,
         telemetry=_read_telemetry(telemetry) if telemetry.exists() else None,
     )
     return _checked(trace, folder)
