@@ -137,7 +137,8 @@ class ScenarioChange:
 
     @property
     def _doubtful(self) -> bool:
-        return self.foreign and self.verdict == "regression"
+        timed = UNITS[self.worst.metric] == "s" and not math.isnan(self.worst.now)
+        return self.foreign and timed and self.verdict == "regression"
 
     def _in_how_many(self) -> str:
         """In how many of the replications it went the same way; nothing of captured runs."""
