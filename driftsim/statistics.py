@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import optimize, special, stats
 
 LEVEL = 0.95
 
@@ -151,13 +151,8 @@ def ratio_interval(logs: np.ndarray, half: float) -> Interval:
 
 def welch_half_width(one: np.ndarray, other: np.ndarray) -> float:
     """Half of the interval of a difference of means (Welch 1947); infinite with a single value on a side."""
-    if min(len(one), len(other)) < 2:
-        return math.inf
-    parts = [values.var(ddof=1) / len(values) for values in (one, other)]
-    if not sum(parts):
-        return 0.0
-    freedom = sum(parts) ** 2 / sum(part**2 / (len(v) - 1) for part, v in zip(parts, (one, other), strict=True))
-    return student_quantile(freedom) * math.sqrt(sum(parts))
+    error, freedom = welch_error(one, other)
+    return student_quantile(freedom) * error if freedom > 0 else math.inf
 
 
 def two_sided_p(distance: float, freedom: int) -> float:
@@ -177,3 +172,55 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
         adjusted[place] = highest
     return adjusted
+
+
+def mean_error(values: np.ndarray) -> tuple[float, float]:
+    """Standard error of the mean of independent ``values`` and its degrees of freedom: (infinity, 0) below two values.
+
+    >>> mean_error(np.array([1.0, 3.0]))
+    (1.0, 1.0)
+    """
+    count = len(values)
+    if count < 2:
+        return math.inf, 0.0
+    return float(values.std(ddof=1) / math.sqrt(count)), float(count - 1)
+
+
+def welch_error(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """Standard error of a difference of means and its degrees of freedom (Welch 1947).
+
+    (infinity, 0) with a single value on a side.
+
+    >>> [round(part, 3) for part in welch_error(np.array([1.0, 3.0]), np.array([1.0, 3.0]))]
+    [1.414, 2.0]
+    """
+    if min(len(one), len(other)) < 2:
+        return math.inf, 0.0
+    parts = [float(values.var(ddof=1)) / len(values) for values in (one, other)]
+    if not sum(parts):
+        return 0.0, float(len(one) + len(other) - 2)
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(v) - 1) for part, v in zip(parts, (one, other), strict=True))
+    return math.sqrt(sum(parts)), freedom
+
+
+def detectable_shift(error: float, freedom: float, beyond: float, floor: float = 0.0, power: float = 0.8) -> float:
+    """The smallest true shift of which a gate says, with probability ``power``, that it is worse.
+
+    The gate says so if the lower end of the 95 % interval lies above ``beyond`` and the estimate is not below
+    ``floor``. The estimate is normal with standard error ``error``, which is itself estimated with ``freedom`` degrees
+    of freedom; the probability is averaged over what that estimate may be.
+
+    >>> round(detectable_shift(1.0, 1e6, beyond=0.0), 2), detectable_shift(0.0, 4, beyond=0.05)
+    (2.8, 0.05)
+    """
+    highest = max(beyond, floor)
+    if error == 0:
+        return highest
+    chances = (np.arange(256) + 0.5) / 256
+    estimated = error * np.sqrt(2 * special.gammaincinv(freedom / 2, chances) / freedom)  # chi-squared
+    needed = np.maximum(beyond + student_quantile(freedom) * estimated, floor)
+
+    def lacking(shift: float) -> float:
+        return float(special.ndtr((shift - needed) / error).mean()) - power
+
+    return float(optimize.brentq(lacking, 0.0, float(needed.max()) + 10 * error))

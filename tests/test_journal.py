@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -39,7 +38,8 @@ class Loud(Echo):
 
 if len(sys.argv) > 2:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), -1))
-made = workload([0.002 * n for n in range(400)], [1] * 400, prompt_tokens=[1 + n % 7 for n in range(400)])
+times = [0.002 * n for n in range(400)] + ([] if len(sys.argv) > 2 else [3600.0])  # one whom a kill comes before
+made = workload(times, [1] * len(times), prompt_tokens=[1 + n % 7 for n in range(len(times))])
 def tell(now):
     print(now.done, flush=True)
 trace = asyncio.run(record(made, Loud(), CapturePlan(), sys.argv[1], tell))
@@ -56,11 +56,14 @@ def start(folder: Path, *limit: str) -> subprocess.Popen[str]:
 def test_a_kill_loses_no_finished_request(turn: int, tmp_path: Path) -> None:
     run = start(tmp_path / "t")
     assert run.stdout is not None
-    run.stdout.readline()  # it is under way
-    time.sleep(random.Random(turn).uniform(0.05, 0.8))
+    enough, done = random.Random(turn).randint(20, 400), 0
+    while done < enough:
+        line = run.stdout.readline()
+        assert line, "it ended too early"
+        done = int(line)
     run.kill()
     told, _ = run.communicate()
-    done = max((int(line) for line in told.split()), default=0)
+    done = max([done, *map(int, told.split())])
     trace = traces.read(tmp_path / "t")
     assert trace.header.ended == "recording"
     assert trace.requests["finish_reason"].notna().sum() >= done

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from driftsim.live.engine import Outcome
-from driftsim.live.recorder import CapturePlan, record
+from driftsim.live.recorder import CapturePlan, Progress, record
 from driftsim.request import Job
 from driftsim.scheduling.estimators import Static
 from driftsim.testing import Echo
@@ -21,6 +21,8 @@ from driftsim.trace.trace import Trace
 from driftsim.workloads.workload import Workload
 from experiments import capture_overhead
 from tests.strategies import workload
+
+IN_TURN = (Phase(name="one", requests=1), Phase(name="two", kind="after-drain", requests=1, pause_s=0.01))
 
 
 def recorded(made: Workload, echo: Echo, **plan: object) -> Trace:
@@ -64,11 +66,10 @@ def test_no_more_are_in_flight_than_the_engine_has_slots() -> None:
 
 def test_the_bias_learns_while_the_run_goes_on() -> None:
     trace, _ = run(backlog([40, 40, 40]), estimator="ema", max_in_flight=1, policy="fifo")
-    made = workload([0.0, 0.15], [1, 1], prompt_tokens=[64, 64])
-    learned, _ = run(made, estimator="ema")
+    learned, _ = run(workload([0.0, 0.0], [1, 1], IN_TURN, prompt_tokens=[64, 64]), estimator="ema")
     assert list(trace.requests["bias"]) == [1.0, 1.0, 1.0]  # all admitted before anything was learned
     assert learned.requests["bias"].tolist() == [1.0, 1.0]  # measured 64 / 64
-    shorter, _ = run(workload([0.0, 0.15], [1, 1], prompt_tokens=[32, 64]), estimator="ema")
+    shorter, _ = run(workload([0.0, 0.0], [1, 1], IN_TURN, prompt_tokens=[32, 64]), estimator="ema")
     assert shorter.requests["bias"].tolist() == [1.0, pytest.approx(0.95)]
 
 
@@ -116,8 +117,14 @@ def test_a_run_that_is_cancelled_keeps_what_was_recorded(tmp_path: Path) -> None
     async def cancelled() -> Trace:
         phases = (Phase(name="now", requests=2), Phase(name="never", kind="after-drain", requests=1, pause_s=60.0))
         made = workload([0.0, 0.0, 0.0], [1, 1, 1], phases, prompt_tokens=[5, 9, 5])
-        task = asyncio.create_task(record(made, Echo(), CapturePlan(), tmp_path / "t"))
-        await asyncio.sleep(0.3)
+        both = asyncio.Event()
+
+        def tell(standing: Progress) -> None:
+            if standing.done == 2:
+                both.set()
+
+        task = asyncio.create_task(record(made, Echo(), CapturePlan(), tmp_path / "t", tell))
+        await both.wait()
         task.cancel()
         return await task
 
@@ -134,7 +141,7 @@ def test_a_run_whose_engine_breaks_keeps_what_was_recorded(tmp_path: Path) -> No
                 raise RuntimeError("the engine core is gone")
             super().submit(job, true_length)
 
-    made = workload([0.0, 0.1], [1, 1], prompt_tokens=[5, 5])
+    made = workload([0.0, 0.0], [1, 1], IN_TURN, prompt_tokens=[5, 5])
     trace = asyncio.run(record(made, Breaks(), CapturePlan(), tmp_path / "t"))
     assert trace.header.ended == "failed"
     assert "the engine core is gone" in trace.header.ended_why
@@ -148,6 +155,11 @@ def test_a_run_ends_when_its_engine_is_gone_and_its_requests_say_so(tmp_path: Pa
             if job.index == 2:
                 self.failure = "the engine core died"
             super().submit(job, true_length)
+
+        async def _serve(self, job: Job, true_length: int | None) -> None:
+            while job.index == 1 and self.failure is None:  # it is inside when the engine dies
+                await asyncio.sleep(0.001)
+            await super()._serve(job, true_length)
 
     trace = asyncio.run(record(backlog([5, 30, 30, 30, 30]), Dies(), CapturePlan(), tmp_path / "t"))
     assert (trace.header.ended, trace.header.ended_why) == ("failed", "the engine core died")

@@ -115,3 +115,27 @@ def test_a_planted_effect_is_found_and_an_interaction_with_it() -> None:
     crossed = design.interaction(table, ("policy", "fifo", "sjf"), ("load", "low", "high"), "x")
     assert crossed.value == pytest.approx(math.log(0.6 / 0.9) / 2, abs=1e-3)
     assert design.effect(table, "policy", "fifo", "sjf", "x", "difference").value == pytest.approx(-0.25, abs=1e-3)
+
+
+@pytest.mark.parametrize("count", [3, 5, 12])
+@pytest.mark.parametrize(("spread", "floor"), [(0.03, 0.0), (0.15, 0.0), (0.03, 0.08)])
+def test_a_detectable_shift_is_detected_in_four_of_five_cases(count: int, spread: float, floor: float) -> None:
+    beyond, runs = 0.05, 20_000
+    shift = statistics.detectable_shift(spread / math.sqrt(count), count - 1, beyond, floor)
+    draw = np.random.default_rng(count)
+    for truth, expected in ((shift, pytest.approx(0.8, abs=0.012)), (beyond, pytest.approx(0.025 / 2, abs=0.0175))):
+        values = draw.normal(truth, spread, (runs, count))
+        middle, half = values.mean(axis=1), statistics.student_quantile(count - 1) * values.std(axis=1, ddof=1)
+        assert np.mean((middle - half / math.sqrt(count) > beyond) & (middle >= floor)) == expected
+
+
+def test_errors_of_means_are_those_of_the_intervals() -> None:
+    one, other = np.array([1.0, 2.0, 4.0]), np.array([2.0, 2.5, 7.0, 3.0])
+    error, freedom = statistics.mean_error(one)
+    assert statistics.student_quantile(freedom) * error == pytest.approx(statistics.mean_half_width(one))
+    error, freedom = statistics.welch_error(one, other)
+    theirs = stats.ttest_ind(one, other, equal_var=False)
+    assert freedom == pytest.approx(theirs.df)
+    assert (one.mean() - other.mean()) / error == pytest.approx(theirs.statistic)
+    assert statistics.welch_error(one, other[:1]) == statistics.mean_error(one[:1]) == (math.inf, 0.0)
+    assert statistics.welch_error(np.ones(2), np.ones(3)) == (0.0, 3.0)

@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from driftsim.cli.options import AsJson, refuse
-from driftsim.cli.terminal import sweep_progress, wide_console
+from driftsim.cli.options import AsJson, refuse, setting
+from driftsim.cli.terminal import sweep_progress
 from driftsim.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from driftsim.sweeps.gate import GateResult
 
 
 def check(
     context: typer.Context,
-    baseline: Annotated[Path, typer.Option(help="JSON file that results are held against.")],
     grid: Annotated[Path | None, typer.Argument(help="With --update: the runs, if not the old ones.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="JSON file that results are held against; only --beside does without.")
+    ] = None,
     store: Annotated[Path | None, typer.Option(help="Take rows from this store, and put new ones there.")] = None,
     captured: Annotated[list[Path] | None, typer.Option(help="Captured traces; repeats of a run are a group.")] = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(help="Captures of the old version, of the same session: --captured is held against these."),
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="NAME", help="One scenario: its name, or the first digits of its key.")
+    ] = None,
+    floor: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Smallest change that counts, of a metric or of a unit: s=0.001, tokens=1. With --update it is kept.",
+        ),
+    ] = None,
     update: Annotated[bool, typer.Option("--update", help="Write the baseline anew; needs --reason.")] = False,
     reason: Annotated[str | None, typer.Option(help="With --update: why the baseline changes; kept in it.")] = None,
     tolerance: Annotated[
@@ -28,39 +47,62 @@ def check(
     markdown: Annotated[Path | None, typer.Option(help="Write a summary for a pull request to this file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare results with a baseline; exit 1 if a metric moved for the worse beyond its tolerance."""
-    from driftsim.files import write_file
-    from driftsim.formatting import dumps, signed_percent
+    """Compare results with a baseline; exit 1 if a scenario became worse by more than tolerance and floor."""
     from driftsim.sweeps.baseline import load_baseline, make_baseline
     from driftsim.sweeps.gate import check_baseline
 
+    floors = _floors(floor or [])
     if update:
-        refuse(context, "--update writes a baseline and compares nothing", "junit", "markdown", "as_json")
-        if reason is None:
-            raise InputError("--update needs --reason WHY: a baseline says why it is what it is")
+        refuse(
+            context, "--update writes a baseline and compares nothing", "junit", "markdown", "as_json", "beside", "only"
+        )
+        if baseline is None or reason is None:
+            missing = "--baseline FILE" if baseline is None else "--reason WHY: a baseline says why it is what it is"
+            raise InputError(f"--update needs {missing}")
         with sweep_progress() as watch:
             made = make_baseline(
-                baseline, grid, reason=reason, captured=captured or (), store=store, tolerance=tolerance, jobs=jobs,
-                watch=watch,
+                baseline, grid, reason=reason, captured=captured or (), store=store, tolerance=tolerance, floors=floors,
+                jobs=jobs, watch=watch,
             )  # fmt: skip
         typer.echo(f"{baseline}: {len(made.runs)} runs and {len(made.captured)} groups of captured ones")
         return
     if grid is not None:
         raise InputError(f"{grid}: the runs come from the baseline; a grid is read only with --update")
     refuse(context, "only --update changes a baseline", "reason", "tolerance")
-    if not load_baseline(baseline).runs:
+    if baseline is not None and not load_baseline(baseline).runs:
         refuse(context, "the baseline holds no simulated run", "store", "jobs")
     with sweep_progress() as watch:
-        result = check_baseline(baseline, captured=captured or (), store=store, jobs=jobs, watch=watch)
+        result = check_baseline(
+            baseline, captured=captured or (), beside=beside or (), only=only, floors=floors, store=store, jobs=jobs,
+            watch=watch,
+        )  # fmt: skip
+    _report(result, junit, markdown, as_json)
+
+
+def _floors(texts: list[str]) -> dict[str, float]:
+    """What ``--floor`` says, by metric or unit."""
+    floors = {}
+    for text in texts:
+        name, value = setting("--floor", text, "s=0.001")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"--floor {text!r}: expected a number, s=0.001 for instance")
+        floors[name] = float(value)
+    return floors
+
+
+def _report(result: GateResult, junit: Path | None, markdown: Path | None, as_json: bool) -> None:
+    """Print and write ``result``; raises ``RunError`` if a scenario became worse."""
+    from driftsim.files import write_file
+    from driftsim.formatting import dumps
+
     if junit is not None:
         write_file(junit, result.junit())
     if markdown is not None:
         write_file(markdown, result.markdown())
-    if as_json:
-        typer.echo(dumps(result.document()))
-    else:
-        result.show(wide_console())
-    if result.regressions:
-        worst = result.regressions[0]
-        moved = signed_percent(worst.change, 2)
-        raise RunError(f"{len(result.regressions)} regressions; the worst: {worst.metric} of {worst.run}, {moved}")
+    typer.echo(dumps(result.document()) if as_json else "\n".join(result.lines()))
+    if not result.regressions:
+        return
+    worst = result.regressions[0]
+    count = f"{len(result.regressions)} of {len(result.scenarios)} scenarios became worse"
+    doubt = "; the repeats compared with are of another session, whose machine may differ" if worst.foreign else ""
+    raise RunError(f"{count}; the worst: {worst.worst.metric} of {worst.name}, {worst.worst.told}{doubt}")

@@ -4,37 +4,29 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from driftsim.errors import InputError
 from driftsim.files import write_file
-from driftsim.glossary import SUMMARY
-from driftsim.metrics import LATENCIES, PERCENTILES, summary
 from driftsim.records import Record, first_problem
-from driftsim.scheduling.admission import Admission
 from driftsim.simulation.spec import ScenarioSpec
+from driftsim.sweeps.gated import FLOORS, GATED, check_names
 from driftsim.sweeps.grid import load_grid
 from driftsim.sweeps.recorder import Watch, unwatched
+from driftsim.sweeps.repeats import repeats_by_name, values_of
 from driftsim.sweeps.runner import sweep
 from driftsim.sweeps.store import Store
 from driftsim.sweeps.tasks import plan, spec_key
-from driftsim.trace.trace import Trace, read
+from driftsim.trace.trace import read
 from driftsim.version import __version__
 
 SIMULATED = 0.001  # relative tolerance of a deterministic value
 CAPTURED = 0.05  # of a measured one, beyond its interval
-BETTER = {metric.name: metric.better for metric in SUMMARY if metric.better}
-GATED = (
-    *(f"{name}_{stat}_s" for name in LATENCIES for stat in ("mean", *PERCENTILES)),
-    "mae",
-    "rmse",
-    "kendall_tau",
-    "finished",
-)
 
 
 class BaselineRun(Record):
@@ -66,6 +58,7 @@ class Baseline(Record):
     tolerance: float = Field(default=SIMULATED, ge=0)  # relative, of simulated values
     captured_tolerance: float = Field(default=CAPTURED, ge=0)
     tolerances: dict[str, float] = {}  # of single metrics, instead
+    floors: dict[str, float] = FLOORS  # by unit or metric, in that unit: a smaller change is none
     runs: list[BaselineRun] = []
     captured: list[Captured] = []
 
@@ -78,9 +71,7 @@ def load_baseline(file: Path) -> Baseline:
     """Read a baseline. Raises ``InputError`` naming file, key, value and remedy."""
     missing, correct = "; make one with --update --reason WHY", "correct the baseline or make it anew with --update"
     baseline = Baseline.from_file(file, "baseline", form="json", missing=missing, correct=correct)
-    unknown = [name for name in baseline.tolerances if name not in BETTER]
-    if unknown:
-        raise InputError(f"{file}: tolerances: {unknown[0]!r} is no metric; choose among {', '.join(BETTER)}")
+    check_names(baseline.tolerances, baseline.floors, str(file))
     return baseline
 
 
@@ -144,14 +135,16 @@ def make_baseline(
     captured: Sequence[Path | str] = (),
     store: Path | str | None = None,
     tolerance: float | None = None,
+    floors: Mapping[str, float] = MappingProxyType({}),
     jobs: int = 0,
     watch: Watch = unwatched,
 ) -> Baseline:
     """Write the baseline in ``file`` anew; what is not given anew, runs, captured runs or tolerances, stays the old's.
 
     grid: a TOML file of runs, simulated now or taken from ``store``. captured: folders of captured traces. reason: why
-    the baseline changes; kept in it. tolerance: relative, of what is simulated (0.001). jobs, watch: as ``sweep`` has
-    them. Raises ``InputError`` where there is nothing to hold on to, or a run failed.
+    the baseline changes; kept in it. tolerance: relative, of what is simulated (0.001). floors: by metric, or by unit,
+    ``s`` or ``tokens``: a smaller change is none (1 ms, 1 token). jobs, watch: as ``sweep`` has them. Raises
+    ``InputError`` where there is nothing to hold on to, or a run failed.
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     made = make_baseline(f"{folder}/b.json", "experiments/gate/grid.toml", reason="the first", jobs=1)
@@ -167,29 +160,17 @@ def make_baseline(
     specs = load_grid(Path(grid)) if grid else [spec_of(run, file.parent) for run in old.runs] if old else []
     named = named_specs(specs) if specs else {}
     rows = rows_by_name(named, None if store is None else Path(store), jobs, watch) if named else {}
-    metrics = captured_metrics([read(path) for path in captured])
-    groups = [Captured(name=name, metrics=values) for name, values in metrics.items()]
+    check_names({}, floors, "floors")
+    repeats = repeats_by_name([read(path) for path in captured])
+    groups = [Captured(name=name, metrics=values_of(group)) for name, group in repeats.items()]
     made = Baseline(
         reason=reason,
         tolerance=tolerance if tolerance is not None else old.tolerance if old else SIMULATED,
         captured_tolerance=old.captured_tolerance if old else CAPTURED,
         tolerances=old.tolerances if old else {},
+        floors={**(old.floors if old else FLOORS), **floors},
         runs=baseline_runs(named, rows, file.resolve().parent),
         captured=groups or (old.captured if old else []),
     )
     made.save(file)
     return made
-
-
-def captured_metrics(traces: Sequence[Trace]) -> dict[str, dict[str, list[float]]]:
-    """The metrics of captured runs, by the name of the run: repeats of one run together, in order of capture."""
-    groups: dict[str, dict[str, list[float]]] = {}
-    for trace in sorted(traces, key=lambda trace: trace.header.captured_at or ""):
-        switches = trace.header.admission
-        setting = f"{switches.get('policy', 'stock')}/{switches.get('estimator', 'static')}"
-        row = summary(trace, Admission.of(switches))
-        for metric in GATED:
-            if row[metric] == row[metric] and row[metric] > 0:
-                name = f"{setting} of {trace.header.workload.name}"
-                groups.setdefault(name, {}).setdefault(metric, []).append(float(row[metric]))
-    return groups
