@@ -8,8 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from driftsim.sweeps.best import best_settings, group_means
 from driftsim.sweeps.figures import save_figures
-from driftsim.sweeps.results import best_settings, group_means, paired_change, varying, where
+from driftsim.sweeps.results import paired_change
+from driftsim.sweeps.rows import varying, where
 from driftsim.sweeps.store import Store
 from tests.commands import driftsim
 

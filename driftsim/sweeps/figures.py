@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from driftsim.figures import COLOURS, LINES, STYLE, key, legend, panels, plain_log_axis, save
-from driftsim.sweeps.results import varying
+from driftsim.sweeps.rows import varying
 
 LOADS = ("rate_scale", "arrivals.rate", "arrivals.users", "max_in_flight")
 SMALL = 5  # policies on one panel that are told apart by colour and line
