@@ -224,9 +224,11 @@ def _single(table: pd.DataFrame) -> pd.DataFrame:
 
 def _of_one_kind(table: pd.DataFrame) -> pd.DataFrame:
     """``table`` whose columns hold numbers, truth values or texts, each one of these: what is mixed becomes text."""
-    changed = {}
-    for name in filter(lambda name: pd.api.types.is_object_dtype(table[name]), table):
+    changed: dict[str, pd.Series] = {}
+    for name in map(str, table):
         values = table[name]
+        if not pd.api.types.is_object_dtype(values):
+            continue
         kinds = {type(value) for value in values[values.notna()]}
         if kinds and kinds <= {int, float}:
             changed[name] = values.astype(float)
