@@ -164,6 +164,6 @@ def log_axis(axes: Axes, which: str, values: np.ndarray, ends: np.ndarray, inche
     if len(far):
         low, high = max(low / reach, min(low, far.min())), min(high * reach, max(high, far.max()))
     axis = axes.xaxis if which == "x" else axes.yaxis
-    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     (axes.set_xlim if which == "x" else axes.set_ylim)(low / 1.15, high * 1.15)
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     set_ticks(axis, plain_ticks(low / 1.15, high * 1.15), inches, np.log)
