@@ -72,7 +72,9 @@ def show(
         _print_json(view, done, averaged)
         return
     _print(view)
-    _print_about(done, averaged, best)
+    if best is not None:
+        _print_about_best(best, view)
+    _print_about(done, averaged)
     failed = int(table["failed"].astype(bool).sum())
     typer.echo(f"{len(chosen)} of {len(table)} runs" + (f"; {failed} failed: --where failed=True" if failed else ""))
 
@@ -109,13 +111,18 @@ def _print_json(view: pd.DataFrame, done: pd.DataFrame, averaged: list[str]) -> 
     typer.echo(dumps({"rows": rows, "averaged_over": averaged, "warnings": warnings}))
 
 
-def _print_about(done: pd.DataFrame, averaged: list[str], best: str | None) -> None:
+def _print_about_best(best: str, view: pd.DataFrame) -> None:
+    """Which value of the metric ``best`` was taken, and what the column beside it counts."""
+    from driftsim.sweeps.best import AS_GOOD, larger_is_better
+
+    counted = f"; {AS_GOOD} counts other settings that the replications cannot tell from it" if AS_GOOD in view else ""
+    typer.echo(f"Best is the {'largest' if larger_is_better(best) else 'least'} {best}{counted}.")
+
+
+def _print_about(done: pd.DataFrame, averaged: list[str]) -> None:
     """What a reader must know of a printed table: what its means are over, and the warnings of its runs."""
     from driftsim.sweeps import cautions, rows
-    from driftsim.sweeps.best import larger_is_better
 
-    if best is not None:
-        typer.echo(f"Best is the {'largest' if larger_is_better(best) else 'least'} {best}.")
     if averaged:
         typer.echo(f"Means over {', '.join(averaged)} as well: --group shows them apart.")
     if untold := rows.untold(done):

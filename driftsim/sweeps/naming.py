@@ -83,9 +83,7 @@ def _profile_names(table: pd.DataFrame) -> pd.Series:
 def _names(digests: pd.Series, paths: pd.Series) -> Mapping[str, str]:
     """A name for each digest that has a path, no two alike."""
     pairs = pd.DataFrame({"digest": digests, "path": paths}).dropna().drop_duplicates()
-    plainest = (
-        pairs.assign(size=pairs["path"].str.len()).sort_values(["size", "path"]).drop_duplicates("digest")
-    )
+    plainest = pairs.assign(size=pairs["path"].str.len()).sort_values(["size", "path"]).drop_duplicates("digest")
     of = {str(digest): str(path) for digest, path in zip(plainest["digest"], plainest["path"], strict=True)}
     ends = shortest(sorted(set(of.values())))
     count = Counter(ends[path] for path in of.values())
