@@ -168,6 +168,9 @@ SWEEP: tuple[Metric, ...] = (  # of a sweep's rows, besides those of a summary a
     Metric("trace_digest", "", "SHA-256 of the trace that was replayed.", kind="str"),
     Metric("profile_digest", "", "SHA-256 of the latency profile.", kind="str"),
     Metric("driftsim_version", "", "Version of driftsim that did the run.", kind="str"),
+    Metric("plugins", "", "Beginning of the SHA-256 of each plug-in's source; only where a run has some.", kind="str"),
+    Metric("recorded_rate", "requests/s", "Arrival rate of the trace as recorded, pauses between phases aside."),
+    Metric("warnings", "", "What a reader must know of the run, separated by ` | `; empty if nothing.", kind="str"),
     Metric("offered", "requests", "Requests that were offered: what a summary calls `requests`.", kind="int"),
     Metric("duration_s", "s", "Time that the simulation took."),
 )

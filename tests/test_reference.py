@@ -19,7 +19,7 @@ from driftsim.cli import app
 from driftsim.comparison.report import flat_rows
 from driftsim.errors import InputError, TraceError
 from driftsim.live.telemetry import CPU_COLUMNS, GPU_COLUMNS
-from driftsim.sweeps.baseline import BETTER, GATED
+from driftsim.sweeps.gated import BETTER, GATED
 from driftsim.trace.schema import REQUEST_COLUMNS, STEP_COLUMNS, TELEMETRY_COLUMNS
 from driftsim.trace.trace import Trace
 from tests.commands import driftsim

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from driftsim.latency.profile import Profile
+from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
 
 SLACK = 1.1  # times what was seen is not yet beyond it
@@ -12,13 +13,20 @@ SLACK = 1.1  # times what was seen is not yet beyond it
 
 def extent(trace: Trace) -> tuple[int, int]:
     """The most requests that ran at once, and the most KV tokens that they held, each counted with its whole output."""
-    rows = trace.finished
-    begin = rows["scheduled_s"].fillna(rows["first_token_s"]).to_numpy()
-    size = (rows["prompt_tokens"] + rows["output_tokens"]).to_numpy(dtype=float)
-    moments = np.concatenate([begin, rows["finish_s"].to_numpy()])
-    ending = np.repeat([0, 1], len(rows))
+    rows = trace.requests
+    reasons = rows["finish_reason"].to_numpy()  # arrays, since a sweep asks this of every run
+    done = np.logical_or.reduce([np.asarray(reasons == reason, dtype=bool) for reason in FINISHED])
+
+    def known(name: str) -> np.ndarray:
+        return rows[name].to_numpy(dtype=float, na_value=np.nan)[done]
+
+    begin, first, end = known("scheduled_s"), known("first_token_s"), known("finish_s")
+    begin = np.where(np.isnan(begin), first, begin)
+    size = known("prompt_tokens") + known("output_tokens")
+    moments = np.concatenate([begin, end])
+    ending = np.repeat([0, 1], len(begin))
     order = np.lexsort((1 - ending, moments))  # whoever leaves makes room first
-    running = np.cumsum(np.repeat([1, -1], len(rows))[order])
+    running = np.cumsum(np.repeat([1, -1], len(begin))[order])
     context = np.cumsum(np.concatenate([size, -size])[order])
     return int(running.max(initial=0)), int(context.max(initial=0))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from driftsim.cli.options import AsJson, names, others, refuse
+from driftsim.cli.options import AsJson, names, others, refuse, was_given
 from driftsim.cli.terminal import print_table, wide_console
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ def show(
     group: Annotated[str | None, typer.Option(help="Columns to group by; else what the sweep was over.")] = None,
     metrics: Annotated[str, typer.Option(help="Columns to show the mean of.")] = METRICS,
     pivot: Annotated[str | None, typer.Option(help="ROWS,COLUMNS: the first metric as a table of the two.")] = None,
-    best: Annotated[str | None, typer.Option(help="The setting with the least of this metric, in each group.")] = None,
+    best: Annotated[
+        str | None, typer.Option(help="The setting that is best at this metric, the least or the largest, a group.")
+    ] = None,
     paired: Annotated[
         str | None, typer.Option(help="ONE/OTHER, as policy=fifo/policy=sjf: the change of every metric, paired.")
     ] = None,
@@ -33,13 +35,12 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Read what a sweep came to: a table, groups, a pivot, the best, paired differences, figures."""
-    from driftsim.files import write_file
-    from driftsim.formatting import dumps, without_nan
-    from driftsim.sweeps import results
+    from driftsim.errors import InputError
+    from driftsim.sweeps import results, rows
     from driftsim.sweeps.store import Store
 
     conditions = where or []
-    asks_failures = results.asks_failures(conditions)
+    asks_failures = rows.asks_failures(conditions)
     if asks_failures:
         kept = ("store", "where", "csv", "as_json")
         refuse(context, "--where failed=True lists the failed runs", *others(context, *kept))
@@ -50,45 +51,95 @@ def show(
     elif pivot is not None:
         refuse(context, "--pivot makes groups of its own", "group")
     table = Store.open(store).table()
-    rows = results.select(table, conditions, str(store))
+    chosen = rows.select(table, conditions, str(store))
     if csv is not None:
-        write_file(csv, rows.to_csv(index=False))
+        _write_csv(chosen, csv)
     if asks_failures:
-        _print_failures(rows, as_json)
+        _print_failures(chosen, as_json)
         return
-    done = rows[~rows["failed"].astype(bool)]
-    listed = [name for name in names(metrics) if name]
+    done = chosen[~chosen["failed"].astype(bool)]
+    listed = [name for name in names(metrics) if name and (name in done or was_given(context, "metrics"))]
+    if not listed:
+        raise InputError(f"--metrics {metrics}: names no column of {store}; driftsim columns metrics lists them")
     view = results.view(done, listed, names(group) if group else [], pivot=pivot, best=best, paired=paired)
     if figures is not None:
         from driftsim.sweeps.figures import save_figures
 
         save_figures(done, figures)
+    shown = [*map(str, view), *(names(pivot) if pivot else [])]
+    averaged = [] if paired is not None else results.averaged_over(done, shown)
     if as_json:
-        typer.echo(dumps({"rows": without_nan(view.astype(object).where(view.notna(), None).to_dict("records"))}))
+        _print_json(view, done, averaged)
         return
     _print(view)
+    if best is not None:
+        _print_about_best(best, view)
+    _print_about(done, averaged)
     failed = int(table["failed"].astype(bool).sum())
-    typer.echo(f"{len(rows)} of {len(table)} runs" + (f"; {failed} failed: --where failed=True" if failed else ""))
+    typer.echo(f"{len(chosen)} of {len(table)} runs" + (f"; {failed} failed: --where failed=True" if failed else ""))
+
+
+def _write_csv(rows: pd.DataFrame, file: Path) -> None:
+    """Write ``rows``, one a run; a number that is not finite is an empty cell."""
+    from math import inf
+
+    from driftsim.files import write_file
+
+    write_file(file, rows.replace([inf, -inf], None).to_csv(index=False))
 
 
 def _print_failures(rows: pd.DataFrame, as_json: bool) -> None:
     """Each failed run: its key, its error, and the line that runs it again."""
     from driftsim.formatting import dumps
 
-    failures = rows[["key", "error", "reproduce"]].to_dict("records")
+    told = rows.reindex(columns=["key", "error", "reproduce"]).astype(object)
+    failures = told.where(told.notna(), "").to_dict("records")
     if as_json:
         typer.echo(dumps({"rows": failures}))
         return
     for row in failures:
-        typer.echo(f"{row['key']}  {row['error']}\n    {row['reproduce']}")
+        typer.echo("\n    ".join([f"{row['key']}  {row['error']}", *filter(None, [row["reproduce"]])]))
+
+
+def _print_json(view: pd.DataFrame, done: pd.DataFrame, averaged: list[str]) -> None:
+    """The table as one document, with the warnings of the runs ``done`` that it rests on."""
+    from driftsim.formatting import dumps, without_nan
+    from driftsim.sweeps import cautions
+
+    rows = without_nan(view.astype(object).where(view.notna(), None).to_dict("records"))
+    warnings = [{"text": one.text, "runs": one.runs} for one in cautions.collected(done)]
+    typer.echo(dumps({"rows": rows, "averaged_over": averaged, "warnings": warnings}))
+
+
+def _print_about_best(best: str, view: pd.DataFrame) -> None:
+    """Which value of the metric ``best`` was taken, and what the column beside it counts."""
+    from driftsim.sweeps.best import AS_GOOD, larger_is_better
+
+    counted = f"; {AS_GOOD} counts other settings that the replications cannot tell from it" if AS_GOOD in view else ""
+    typer.echo(f"Best is the {'largest' if larger_is_better(best) else 'least'} {best}{counted}.")
+
+
+def _print_about(done: pd.DataFrame, averaged: list[str]) -> None:
+    """What a reader must know of a printed table: what its means are over, and the warnings of its runs."""
+    from driftsim.sweeps import cautions, rows
+
+    if averaged:
+        typer.echo(f"Means over {', '.join(averaged)} as well: --group shows them apart.")
+    if untold := rows.untold(done):
+        typer.echo(
+            f"Warning: {untold} runs differ from others in what their rows do not tell; means are over these, too."
+        )
+    for line in cautions.lines(cautions.collected(done), len(done)):
+        typer.echo(line)
 
 
 def _print(table: pd.DataFrame) -> None:
     lines = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
-    print_table(wide_console(), "", [f"{name}\n" for name in map(str, table)], lines)
+    print_table(wide_console(), "", [f"{_cell(name)}\n" for name in table], lines)
 
 
 def _cell(value: Any) -> str:
+    """A value as text; what is not there, or is no finite number, is an empty cell."""
     if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.5g}"
-    return str(value)
+        return f"{value:.5g}" if math.isfinite(value) else ""
+    return "" if value is None or value != value else str(value)

@@ -21,6 +21,7 @@ import pandas as pd
 
 from driftsim.errors import InputError
 from driftsim.files import write_file
+from driftsim.sweeps.naming import with_names
 
 MARK = "driftsim-store.json"
 VERSION = 1
@@ -120,7 +121,7 @@ class Store:
     def merge(self, other: Store) -> int:
         """Add the rows of ``other`` that are not here; returns how many."""
         have = self.keys()
-        rows = [row for row in _plain(other.table()) if row["key"] not in have]
+        rows = [row for row in _plain(other.stored()) if row["key"] not in have]
         if rows:
             self.append(rows)
         return len(rows)
@@ -155,7 +156,11 @@ class Store:
         return self._keys
 
     def table(self) -> pd.DataFrame:
-        """All rows, one for each key, in order of key."""
+        """All rows, one for each key, in order of key; traces and profiles by names that tell them apart."""
+        return with_names(self.stored())
+
+    def stored(self) -> pd.DataFrame:
+        """The same as they were written: with the paths of traces and profiles."""
         parts = [pd.read_parquet(file) for file in sorted(self.folder.glob("rows-*.parquet"))]
         rows = []
         for file in sorted(self.folder.glob("journal-*.jsonl")):
@@ -165,11 +170,11 @@ class Store:
         if not parts:
             return pd.DataFrame({"key": [], "failed": []})
         whole = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
-        return _single(whole)
+        return _single(_of_one_kind(whole))
 
     def row(self, key: str) -> dict[str, Any]:
         """The row of the run ``key``, which may be given by its beginning. Raises ``InputError``."""
-        rows = [row for row in _plain(self.table()) if row["key"].startswith(key)]
+        rows = [row for row in _plain(self.stored()) if row["key"].startswith(key)]
         if len(rows) != 1:
             raise InputError(f"{self.folder}: {len(rows)} runs have a key that begins with {key!r}")
         return rows[0]
@@ -197,7 +202,7 @@ def _compact(folder: Path, journals: list[Path]) -> None:
     counter = Store(folder)
     rows = [json.loads(body) for file in journals for _, body in _lines(file.read_bytes(), counter)]
     if rows:
-        table = _single(pd.DataFrame(rows))
+        table = _single(_of_one_kind(pd.DataFrame(rows)))
         name = uuid.uuid4().hex
         aside = folder / f".{name}.parquet"
         try:
@@ -215,6 +220,25 @@ def _compact(folder: Path, journals: list[Path]) -> None:
 def _single(table: pd.DataFrame) -> pd.DataFrame:
     """One row for each key, in order of key; a run that failed once and came through later has come through."""
     return table.sort_values(["key", "failed"], kind="stable").drop_duplicates("key", ignore_index=True)
+
+
+def _of_one_kind(table: pd.DataFrame) -> pd.DataFrame:
+    """``table`` whose columns hold numbers, truth values or texts, each one of these: what is mixed becomes text."""
+    changed: dict[str, pd.Series] = {}
+    for name in map(str, table):
+        values = table[name]
+        if not pd.api.types.is_object_dtype(values):
+            continue
+        kinds = {type(value) for value in values[values.notna()]}
+        if kinds and kinds <= {int, float}:
+            changed[name] = values.astype(float)
+        elif kinds - {str} and kinds != {bool}:
+            changed[name] = values.map(_as_text, na_action="ignore")
+    return table.assign(**changed) if changed else table
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -10,17 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from driftsim.calibration.calibrate import fit_own_profile
-from driftsim.calibration.coverage import mismatch_warnings
 from driftsim.latency.profile import Profile, load_profile
 from driftsim.metrics import summary
 from driftsim.scheduling.estimators import estimator_class
+from driftsim.scheduling.plugins import is_plugin
 from driftsim.scheduling.policies import policy_class
 from driftsim.simulation.bases import Fitted, with_own_bases
 from driftsim.simulation.run import simulate
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload
+from driftsim.sweeps import cautions
+from driftsim.sweeps.naming import OWN, SHORT
+from driftsim.tiers import TierRule
 from driftsim.trace.trace import Trace, digest, read
 from driftsim.version import __version__
-from driftsim.workloads.unfinished import caveats
 from driftsim.workloads.workload import Workload
 
 
@@ -43,14 +46,22 @@ class Inputs:
     digests: dict[str, str] = field(default_factory=dict)  # of the traces, by path
     fits: dict[tuple[str | None, str | None], str] = field(default_factory=dict)  # (trace, profile) -> profile's digest
     warnings: list[str] = field(default_factory=list)  # of the traces and profiles
+    cautions: dict[tuple[str, ...], list[str]] = field(default_factory=dict)  # of every run on these, profile last
+    rates: dict[str, float] = field(default_factory=dict)  # recorded, requests / s, of the traces that have one
     _workloads: dict[Any, Workload] = field(default_factory=dict)
 
     def warn(self, paths: Sequence[str], profile: Profile) -> None:
         """Note what a reader must know of the traces at ``paths``, and why ``profile`` may not be theirs."""
         for path in paths:
-            trace = self.traces[self.digests[path]]
-            found = [*caveats(trace), *mismatch_warnings(profile, trace)]
-            self.warnings += [text for text in (f"{path}: {what}" for what in found) if text not in self.warnings]
+            found = cautions.of_inputs([self.traces[self.digests[path]]], profile)
+            known = [text for text in found if text not in profile.warnings]
+            self.warnings += [text for text in (f"{path}: {what}" for what in known) if text not in self.warnings]
+        traces = [self.traces[self.digests[path]] for path in paths]
+        self.cautions[*sorted(paths), profile.digest] = cautions.of_inputs(traces, profile)
+
+    def cautions_of(self, task: Task) -> list[str]:
+        """What holds of every run on the traces and the profile of ``task``."""
+        return self.cautions.get((*sorted(task.spec.traces), task.profile), [])
 
     def workload(self, task: Task) -> Workload:
         """The workload of ``task``; the last few are kept, since runs come in order of them."""
@@ -72,6 +83,8 @@ def plan(specs: Sequence[ScenarioSpec]) -> tuple[list[Task], Inputs]:
                 recorded = read(path)
                 inputs.digests[path] = digest(path)
                 inputs.traces[inputs.digests[path]] = recorded
+                if (rate := _recorded_rate(recorded)) is not None:
+                    inputs.rates[inputs.digests[path]] = rate
         place = (spec.trace, spec.profile)
         if place not in inputs.fits:
             if spec.profile is not None:
@@ -81,7 +94,8 @@ def plan(specs: Sequence[ScenarioSpec]) -> tuple[list[Task], Inputs]:
                 profile = fit_own_profile(inputs.traces[trace])
             inputs.fits[place] = profile.digest
             inputs.profiles[profile.digest] = profile
-            inputs.warn(spec.traces, profile)
+        if (*sorted(spec.traces), inputs.fits[place]) not in inputs.cautions:
+            inputs.warn(spec.traces, inputs.profiles[inputs.fits[place]])
         policy_class(spec.policy)
         estimator_class(spec.estimator)
         key = spec_key(spec, inputs)
@@ -105,17 +119,23 @@ def run_task(task: Task, inputs: Inputs, keep: Path | None = None) -> dict[str, 
     """The row of one run; an error is a row, too. With ``keep``, the run's trace goes to a folder there, by key."""
     begin = time.perf_counter()
     row: dict[str, Any] = {"key": task.key, "failed": False, **parameters(task)}
+    if task.trace in inputs.rates and task.spec.arrivals is None:
+        row["recorded_rate"] = inputs.rates[task.trace]
+    known = inputs.cautions_of(task)
     try:
         recorded = None if task.spec.trace is None else inputs.traces[task.trace]
         fitted = with_own_bases(task.spec.admission, inputs.workload(task), recorded)
         scenario = replace(build_scenario(task.spec, inputs.profiles[task.profile]), admission=fitted.admission)
         recorded_steps = {"record_steps": task.spec.steps, "step_requests": task.spec.step_requests}
         trace = simulate(scenario, fitted.workload, **recorded_steps)
-        row |= _metrics(trace, task.spec, fitted)
+        found, own = _metrics(trace, task.spec, fitted, inputs.profiles[task.profile])
+        row |= found
+        known = [*known, *own]
         if keep is not None:
             trace.write(keep / task.key, overwrite=True)
     except Exception as error:
         row |= {"failed": True, "error": _in_one_line(error)}
+    row[cautions.COLUMN] = cautions.BETWEEN.join(dict.fromkeys(known))
     row["duration_s"] = time.perf_counter() - begin
     return row
 
@@ -126,32 +146,71 @@ def _in_one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())} ({place})"
 
 
+def _recorded_rate(trace: Trace) -> float | None:
+    """Requests a second between the arrivals of a phase, over all phases; None where a phase has no rate of its own."""
+    rows = trace.requests
+    if any(phase.kind in ("closed", "backlog") for phase in trace.header.workload.phases):
+        return None
+    phases = rows.groupby("phase")["arrival_s"].agg(["size", "min", "max"])
+    span = float((phases["max"] - phases["min"]).sum())
+    return float((phases["size"] - 1).sum()) / span if span > 0 else None
+
+
 def parameters(task: Task) -> dict[str, Any]:
-    """What was asked for, flat; plain values only."""
+    """What was asked for, flat; plain values only. Tasks of two keys differ here, paths counting as what they hold."""
+    spec = task.spec
     found: dict[str, Any] = {
         "trace_digest": task.trace,
         "profile_digest": task.profile,
         "driftsim_version": __version__,
     }
-    unused = {} if task.spec.workload is None else {"workload": task.spec.workload.unused}
-    for name, value in task.spec.model_dump(mode="json", exclude=unused).items():
-        if name in ("profile", "steps"):
-            continue
+    if is_plugin(spec.policy) or is_plugin(spec.estimator):
+        sources = spec.identity(task.trace, task.profile)["plugins"]
+        found["plugins"] = " ".join(source[:SHORT] for source in sources.values())
+    plain = spec.model_dump(mode="json", exclude={"steps": True, "workload": _unused(spec)})
+    for name, value in (plain | {"profile": OWN if spec.profile is None else spec.profile}).items():
         found |= dict(_flat(name, value))
+    if spec.tiers:
+        found["tiers"] = ",".join(map(_rule, spec.tiers))
     return found
 
 
+def _unused(spec: ScenarioSpec) -> set[str]:
+    """The keys of the workload that have their default and mean nothing for its kind of arrivals."""
+    if spec.workload is None:
+        return set()
+    fields = type(spec.workload).model_fields
+    return {name for name in spec.workload.unused if getattr(spec.workload, name) == fields[name].default}
+
+
+def _rule(rule: TierRule) -> str:
+    """``rule`` as a short text: name, weight, safety, most in flight, as far as they are said."""
+    name = rule.name if rule.name.isidentifier() else json.dumps(rule.name)
+    said = ["" if one is None else f"{one:g}" for one in (rule.weight, rule.safety, rule.max_in_flight)]
+    return ":".join([name, *said]).rstrip(":")
+
+
 def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The plain values below ``value``, by dotted name; tenants by theirs. Other lists are left out."""
+    """The plain values below ``value``, by dotted name; tiers and tenants by theirs, other lists as one text."""
     if name == "workload.tenants":
         value = _by_label(value)
+        if value:
+            yield name, _listed(list(value))
     elif name == "tiers":
         value = {rule["name"]: {"rank": rank, **rule} for rank, rule in enumerate(value, start=1)}
     if isinstance(value, dict):
         for below, inner in value.items():
             yield from _flat(f"{name}.{below}", inner)
-    elif value is not None and not isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple):
+        yield name, _listed(value)
+    elif value is not None:
         yield name, value
+
+
+def _listed(values: Sequence[Any]) -> str:
+    """A list as one text: its items, with commas; as JSON where that would not be clear."""
+    plain = all(isinstance(one, str) and one and not set(one) & set(',"[') for one in values)
+    return ", ".join(values) if plain else json.dumps(values)
 
 
 def _by_label(tenants: list[dict[str, Any]]) -> dict[str, Any]:
@@ -162,11 +221,13 @@ def _by_label(tenants: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _metrics(trace: Trace, spec: ScenarioSpec, fitted: Fitted) -> dict[str, Any]:
+def _metrics(trace: Trace, spec: ScenarioSpec, fitted: Fitted, profile: Profile) -> tuple[dict[str, Any], list[str]]:
+    """The results of a run, flat, and what a reader must know of it."""
     scored = ~fitted.workload.table["source"].isin(fitted.used).to_numpy() if fitted.used else None
     row = summary(trace, fitted.admission, phase=spec.phase, scored=scored)
+    known = [*fitted.workload.notes, *cautions.of_run(trace, row, profile)]
     per_tier = row.pop("per_tier")
     for tier, values in per_tier.items():
         row |= {f"{tier}_{name}": value for name, value in values.items() if name != "p99_flagged"}
     name = row.pop("requests")
-    return {"offered": name, **row}
+    return {"offered": name, **row}, known
