@@ -250,6 +250,7 @@ def test_a_missing_or_broken_baseline_is_said(tmp_path: Path, baseline: Path) ->
 
 MANY = """
 replications = 5
+resamples = "circular"
 [base]
 trace = "t"
 profile = "p.json"

@@ -136,7 +136,7 @@ def test_the_keys_of_a_comparison_are_those_of_the_glossary(compared: ds.Compari
     for row in compared.rows():
         assert set(row) == known
     for row in flat_rows(compared):
-        assert set(row) == (known | names_of(*glossary.TIERS)) - {"per_tier"}
+        assert set(row) == (known | names_of(*glossary.TIERS)) - {"per_tier", "per_tenant"}
 
 
 def test_the_keys_of_a_sweep_are_those_of_the_glossary_and_the_scenario(swept: pd.DataFrame) -> None:

@@ -264,10 +264,10 @@ def test_traces_and_profiles_are_columns_that_every_view_knows(place: Path) -> N
     own = table[(table["trace"] == "b/t") & (table["profile"] == "a/p.json")]["e2e_mean_s"].mean()
     assert grouped["b/t", "a/p.json"] == pytest.approx(own)
     assert grouped["b/t", "b/p.json"] > grouped["a/t", "a/p.json"]
-    assert shown("--where", "trace=b/t", "--group", "trace")["runs"].tolist() == [32]
+    assert shown("--where", "trace=b/t", "--group", "trace")["runs"].tolist() == [56]
     assert list(shown("--pivot", "profile,trace")) == ["profile", "a/t", "b/t"]
     paired = shown("--paired", "trace=a/t/trace=b/t").iloc[0]
-    assert paired["pairs"] == 32
+    assert paired["pairs"] == 56
     assert paired["change"] > 0
 
 
@@ -345,7 +345,7 @@ def test_warnings_travel_with_the_rows_and_are_shown_once(place: Path, tmp_path:
     told = driftsim("show", place / "s", "--csv", tmp_path / "rows.csv").stdout
     assert told.count("Warning, 112 of 112 runs: P99 rests on 30 finished requests, fewer than 300.") == 1
     document = json.loads(driftsim("show", place / "s", "--json").stdout)
-    assert {"text": "P99 rests on 30 finished requests, fewer than 300", "runs": 64} in document["warnings"]
+    assert {"text": "P99 rests on 30 finished requests, fewer than 300", "runs": 112} in document["warnings"]
     assert pd.read_csv(tmp_path / "rows.csv")["warnings"].tolist() == table["warnings"].tolist()
 
 

@@ -158,7 +158,7 @@ def grouped(runs: Sequence[BaselineRun]) -> dict[str, list[BaselineRun]]:
     """The runs of a baseline by the scenario's name; runs that differ in nothing but the replication are together."""
     together: dict[str, list[BaselineRun]] = {}
     for run in runs:
-        told = {name: value for name, value in run.scenario.items() if name != "replication"}
+        told = {name: value for name, value in run.scenario.items() if name not in ("replication", "resampling")}
         together.setdefault(json.dumps(told, sort_keys=True), []).append(run)
     named: dict[str, list[BaselineRun]] = {}
     for group in together.values():
@@ -168,7 +168,7 @@ def grouped(runs: Sequence[BaselineRun]) -> dict[str, list[BaselineRun]]:
 
 
 def _without_replication(run: BaselineRun) -> str:
-    name = re.sub(r"(^|, )replication \d+(?=, |$)", "", run.name).removeprefix(", ")
+    name = re.sub(r"(^|, )(replication \d+|resampling \w+)(?=, |$)", "", run.name).removeprefix(", ")
     return name or str(run.scenario.get("policy", "fifo"))
 
 
