@@ -14,7 +14,7 @@ import pandas as pd
 
 from driftsim.calibration.coverage import extrapolation_warnings, mismatch_warnings
 from driftsim.comparison import report
-from driftsim.comparison.captured import CapturedComparison
+from driftsim.comparison.captured import PRACTICAL, CapturedComparison
 from driftsim.comparison.captured import compare_captured as compare_runs
 from driftsim.comparison.checks import checks_of
 from driftsim.comparison.plan import PRACTICAL, ComparisonPlan, check_plan, default_policies, settings_of
@@ -156,8 +156,11 @@ def compare(
     return ComparisonResult(**parts, provenance=provenance)
 
 
-def compare_captured(*traces: AnyTrace) -> CapturedComparison:
-    """What policies changed on the real engine: captured runs of one workload, compared round by round with FIFO.
+def compare_captured(*traces: AnyTrace, practical: float = PRACTICAL) -> CapturedComparison:
+    """What policies changed on the real engine: captured runs of one workload, compared with FIFO.
+
+    As measured, round by round, and at one speed of the host, where the runs have steps. practical: the least relative
+    change that gets a star.
 
     Raises ``TraceError`` if the traces are not captured runs of one workload, complete, with FIFO among them.
 
@@ -169,7 +172,7 @@ def compare_captured(*traces: AnyTrace) -> CapturedComparison:
     if not traces:
         raise InputError("there is nothing to compare; give captured runs")
     runs = [as_trace(trace) for trace in traces]
-    return compare_runs([(str(run.source or run.name), run) for run in runs])
+    return compare_runs([(str(run.source or run.name), run) for run in runs], practical)
 
 
 def simulate(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -30,13 +31,14 @@ class Interval(NamedTuple):
         return self.low <= 0 <= self.high
 
 
-def student_quantile(freedom: float) -> float:
-    """Student's t, two-sided at ``LEVEL``, for ``freedom`` degrees of freedom.
+@lru_cache(maxsize=4096)
+def student_quantile(freedom: float, level: float = LEVEL) -> float:
+    """Student's t, two-sided at ``level``, for ``freedom`` degrees of freedom.
 
     >>> round(student_quantile(9), 3)
     2.262
     """
-    return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+    return float(stats.t.ppf((1 + level) / 2, freedom))
 
 
 def mean_half_width(values: np.ndarray) -> float:
@@ -155,7 +157,7 @@ def welch_half_width(one: np.ndarray, other: np.ndarray) -> float:
     return student_quantile(freedom) * error if freedom > 0 else math.inf
 
 
-def two_sided_p(distance: float, freedom: int) -> float:
+def two_sided_p(distance: float, freedom: float) -> float:
     """How likely Student's t is at least ``distance`` away from 0, on either side."""
     return float(2 * stats.t.sf(abs(distance), freedom))
 

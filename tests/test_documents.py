@@ -54,21 +54,28 @@ def test_the_errors_in_the_readme_are_what_the_experiment_computes(shipped: Path
 
 def test_the_measured_effects_in_the_readme_are_what_the_traces_say() -> None:
     stored = pd.read_csv(measured_policies.STORED)
-    now = measured_policies.rows(measured_policies.compared())
+    result = measured_policies.compared()
+    assert json.loads(measured_policies.NOTES.read_text()) == [*result.warnings, *result.notes()]
+    now = measured_policies.rows(result)
     assert list(now["policy"]) == list(stored["policy"])
-    for column in ("value", "change", "low", "high"):
-        assert now[column].tolist() == pytest.approx(stored[column].tolist(), rel=1e-9)
+    for column in ("value", "change", "low", "high", "adjusted", "adjusted_low", "adjusted_high", "p", "slope"):
+        assert now[column].tolist() == pytest.approx(stored[column].tolist(), rel=1e-6, abs=1e-12, nan_ok=True), column
+    assert now["star"].tolist() == stored["star"].tolist()
 
 
 def test_the_accuracy_in_the_readme_is_what_the_shipped_runs_say() -> None:
-    within, effects, order = accuracy.compute()
-    stored = {name: pd.read_csv(accuracy.STORED / f"{name}.csv") for name in ("cells", "changes", "ranks")}
-    assert [cell.error for cell in within] == pytest.approx(stored["cells"]["error"].tolist(), rel=1e-6, abs=1e-9)
-    assert [cell.within for cell in within] == stored["cells"]["within"].tolist()
-    assert [change.measured[0] for change in effects] == pytest.approx(stored["changes"]["measured"].tolist(), rel=1e-6)
-    assert [one.simulated[0] for one in effects] == pytest.approx(stored["changes"]["simulated"].tolist(), rel=1e-6)
-    assert [one.concordant for one in order] == stored["ranks"]["concordant"].tolist()
-    assert all(cell.within for cell in within)
+    now = accuracy.compute().rows()
+    for name, numbers in {
+        "cells": ("measured", "error", "spread"),
+        "changes": ("measured", "simulated", "difference_paired_low", "difference_adjusted_high", "explained"),
+        "ranks": ("concordant", "discordant", "ties"),
+    }.items():
+        stored = pd.read_csv(accuracy.STORED / f"{name}.csv")
+        for column in numbers:
+            found = [row[column] for row in now[name]]
+            assert found == pytest.approx(stored[column].tolist(), rel=1e-6, abs=1e-9), (name, column)
+    stored = pd.read_csv(accuracy.STORED / "changes.csv")
+    assert [row["verdict"] for row in now["changes"]] == stored["verdict"].tolist()
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the public run is not at hand")

@@ -1,19 +1,23 @@
-"""Several policies in turn: interleaved, each its own trace, and going on where it was cut short."""
+"""Several policies in turn: in a balanced order, each its own trace, and going on where it was cut short."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from driftsim.errors import TraceError
+from driftsim.errors import InputError, TraceError
 from driftsim.live.engine import LiveEngine
+from driftsim.live.order import orders, williams
 from driftsim.live.recorder import CapturePlan
 from driftsim.live.session import CaptureRun, check_places, interleaved, run_session
 from driftsim.request import Job
 from driftsim.testing import Echo
 from driftsim.trace import trace as traces
+from driftsim.trace.header import Header, Turn
 from driftsim.workloads.workload import Workload
 from tests.strategies import workload
 
@@ -26,7 +30,7 @@ def made(engine: LiveEngine | None = None) -> Workload:
 
 def test_policies_take_turns(tmp_path: Path) -> None:
     order: list[str] = []
-    runs = interleaved(tmp_path, PLANS, 2)
+    runs = interleaved(tmp_path, PLANS, 2, "fixed")
     echo = Echo()
     found = asyncio.run(run_session(echo, made, runs, lambda number, run, workload: order.append(run.folder.name)))
     assert order == ["fifo-1", "sjf-1", "fifo-2", "sjf-2"]
@@ -41,7 +45,7 @@ def test_a_single_run_is_the_folder_itself(tmp_path: Path) -> None:
 
 
 def test_a_session_goes_on_with_the_runs_that_are_missing(tmp_path: Path) -> None:
-    runs = interleaved(tmp_path, PLANS, 2)
+    runs = interleaved(tmp_path, PLANS, 2, "fixed")
     asyncio.run(run_session(Echo(), made, runs[:3]))
     before = {run.folder: traces.digest(run.folder) for run in runs[:3]}
     check_places(runs)
@@ -70,6 +74,63 @@ def test_a_session_ends_with_the_run_that_ends_badly(tmp_path: Path) -> None:
             self.failure = "the engine core died"
             super().submit(job, true_length)
 
-    found = asyncio.run(run_session(Dies(), made, interleaved(tmp_path, PLANS, 2)))
+    found = asyncio.run(run_session(Dies(), made, interleaved(tmp_path, PLANS, 2, "fixed")))
     assert [trace.header.ended for trace in found] == ["failed"]
     assert not (tmp_path / "sjf-1").exists()
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_every_policy_has_every_position_once_in_as_many_rounds(count: int) -> None:
+    for seed in range(3):
+        rounds = orders(count, count, "latin", seed)
+        for numbers in (*rounds, *zip(*rounds, strict=True)):  # each round, and each position
+            assert sorted(numbers) == list(range(count))
+
+
+@pytest.mark.parametrize("count", range(2, 9))
+def test_every_policy_follows_every_other_equally_often(count: int) -> None:
+    whole = len(williams(count))
+    assert whole == (count if count % 2 == 0 else 2 * count)
+    follows = Counter(pair for row in orders(count, whole, "latin", 5) for pair in pairwise(row))
+    assert len(follows) == count * (count - 1)
+    assert set(follows.values()) == {1 if count % 2 == 0 else 2}
+
+
+def test_orders_go_on_where_fewer_rounds_ended_and_hang_on_the_seed() -> None:
+    for order in ("latin", "random"):
+        assert orders(5, 12, order, 3)[:4] == orders(5, 4, order, 3)
+        assert orders(5, 4, order, 3) != orders(5, 4, order, 4)
+        assert all(sorted(row) == list(range(5)) for row in orders(5, 12, order, 3))
+    assert orders(3, 2, "fixed", 9) == [[0, 1, 2], [0, 1, 2]]
+    with pytest.raises(InputError, match="at least one policy"):
+        orders(0, 1)
+
+
+def test_each_trace_tells_its_round_and_position_and_older_headers_lack_them(tmp_path: Path) -> None:
+    runs = interleaved(tmp_path, PLANS, 2, "latin", 1)
+    found = asyncio.run(run_session(Echo(), made, runs))
+    turns = [trace.header.turn for trace in found]
+    assert turns == [
+        Turn(round=turn, position=place, order="latin") for turn, place in ((1, 1), (1, 2), (2, 1), (2, 2))
+    ]
+    assert {run.folder.name.partition("-")[0] for run in runs[::2]} == {"fifo", "sjf"}  # both open a round
+    assert traces.read(runs[3].folder).header.turn == turns[3]
+    plain = found[0].header.changed(turn=None)
+    assert "turn" not in plain.as_json()
+    assert Header.model_validate_json(plain.as_json()) == plain
+
+
+def test_a_session_does_not_go_on_in_another_order(tmp_path: Path) -> None:
+    asyncio.run(run_session(Echo(), made, interleaved(tmp_path, PLANS, 2, "fixed")[:3]))
+    seed = next(seed for seed in range(9) if orders(2, 1, "latin", seed) == [[1, 0]])
+    with pytest.raises(TraceError, match=r"ran in position 2 \(fixed order\), not in position 1 \(latin order\)"):
+        asyncio.run(run_session(Echo(), made, interleaved(tmp_path, PLANS, 2, "latin", seed)))
+
+
+def test_a_trace_that_tells_no_order_is_of_the_fixed_one(tmp_path: Path) -> None:
+    runs = interleaved(tmp_path, PLANS, 2, "fixed")
+    for trace, run in zip(asyncio.run(run_session(Echo(), made, runs[:3])), runs, strict=False):
+        (run.folder / "header.json").write_text(trace.header.changed(turn=None).as_json())
+    with pytest.raises(TraceError, match="in an order that it does not tell"):
+        asyncio.run(run_session(Echo(), made, interleaved(tmp_path, PLANS, 2, "random")))
+    assert len(asyncio.run(run_session(Echo(), made, runs))) == 4

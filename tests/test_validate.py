@@ -136,9 +136,11 @@ def test_repeats_show_the_noise_floor(tmp_path: Path) -> None:
     profile().save(tmp_path / "p.json")
     folders = [tmp_path / f"r{turn}" for turn in range(3)]
     done = driftsim("validate", *folders, "--profile", tmp_path / "p.json")
-    assert "13 of 13 simulated values are consistent with one more repeat" in done.stdout
+    assert "Level of repeated runs: mean error beside the standard deviation" in " ".join(done.stdout.split())
+    assert "fifo makespan        3   0.1036    0.1000  -3.4 %       3.8 %" in done.stdout
     document = json.loads(driftsim("validate", *folders, "--profile", tmp_path / "p.json", "--json").stdout)
     assert {cell["repeats"] for cell in document["repeats"]} == {3}
+    assert document["changes"] == []  # nothing but FIFO
 
 
 def test_what_a_profile_has_not_seen_is_said(run: Trace, tmp_path: Path) -> None:

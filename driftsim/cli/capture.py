@@ -11,7 +11,7 @@ from driftsim.cli.arrivals import Arrivals, ArrivalSetting, Cv, MaxOutstanding, 
 from driftsim.cli.options import argument, names, refuse
 from driftsim.cli.terminal import progress
 from driftsim.errors import InputError, RunError
-from driftsim.live.kinds import CapTable, EngineKind, WorkloadName
+from driftsim.live.kinds import CapTable, EngineKind, Order, WorkloadName
 from driftsim.scheduling.names import Unit
 
 
@@ -67,7 +67,10 @@ def capture(
     ] = "fifo",
     estimator: Annotated[str, typer.Option(help="static, or ema: bias correction, live.")] = "static",
     accounting: Annotated[Unit, typer.Option(help="Unit of estimates.")] = "tokenizer",
-    repeats: Annotated[int, typer.Option(min=1, help="Runs of each policy.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each policy: rounds, each of all the policies.")] = 1,
+    order: Annotated[
+        Order, typer.Option(help="Of the policies within a round: a balanced Latin square, drawn anew, or as given.")
+    ] = "latin",
     max_in_flight: Annotated[
         int | None, typer.Option(min=1, help="Requests inside the engine [default: its slots].")
     ] = None,
@@ -149,6 +152,7 @@ def capture(
             estimator=estimator,
             admission=Admission(accounting=accounting),
             repeats=repeats,
+            order=order,
             max_in_flight=max_in_flight,
             tiers=tiers or (),
             force_lengths=force_lengths,

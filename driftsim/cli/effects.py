@@ -13,18 +13,22 @@ from driftsim.cli.terminal import TABLE_WIDTH, wide_console
 
 def effects(
     traces: Annotated[list[Path], typer.Argument(help="Folders of captured runs of one workload, FIFO among them.")],
+    practical: Annotated[
+        float, typer.Option(min=0, help="Least relative change that gets a star; smaller ones matter to nobody.")
+    ] = 0.01,
     as_json: AsJson = False,
 ) -> None:
-    """Compare captured runs of several policies with each other, round by round: measured, not simulated."""
-    print_effects(traces, as_json)
+    """Compare captured runs of several policies with FIFO's, measured, not simulated: at one speed of the host, and as
+    measured, round by round."""
+    print_effects(traces, as_json, practical)
 
 
-def print_effects(traces: list[Path], as_json: bool) -> None:
+def print_effects(traces: list[Path], as_json: bool, practical: float = 0.01) -> None:
     """Print the comparison of captured ``traces``, as a table or as one JSON document."""
     from driftsim import api
     from driftsim.formatting import dumps
 
-    result = api.compare_captured(*traces)
+    result = api.compare_captured(*traces, practical=practical)
     if as_json:
         typer.echo(dumps(result.document()))
     else:

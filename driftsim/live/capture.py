@@ -8,6 +8,7 @@ from pathlib import Path
 
 from driftsim.errors import InputError, RunError
 from driftsim.live.choices import EngineChoice, WorkloadChoice
+from driftsim.live.kinds import Order
 from driftsim.live.recorder import CapturePlan, Progress
 from driftsim.live.session import CaptureRun, check_places, interleaved, run_session
 from driftsim.scheduling.admission import Admission
@@ -27,6 +28,7 @@ def capture(
     estimator: str | type = "static",
     admission: Admission | None = None,
     repeats: int = 1,
+    order: Order = "latin",
     max_in_flight: int | None = None,
     tiers: AnyTiers = (),
     force_lengths: bool = False,
@@ -37,10 +39,11 @@ def capture(
     """Run a workload through a real engine and record it: a folder and a trace for each policy and repeat, in turn.
 
     out: the folder of the trace; of several runs, of their folders ``POLICY-REPEAT``. engine, workload: what to run
-    (default: vLLM in this process, the drift workload). tiers: as ``compare`` has them. force_lengths: outputs exactly
-    as long as recorded, of a workload that is a replay. begun: called with a run's number, the run and its requests.
-    progress: called as requests end. Runs that are there already are kept; the list ends with the first run that ends
-    badly.
+    (default: vLLM in this process, the drift workload). order: of the policies within each round of repeats: ``latin``,
+    a Latin square balanced for carry-over, ``random`` or ``fixed``; drawn with ``seed``. tiers: as ``compare`` has
+    them. force_lengths: outputs exactly as long as recorded, of a workload that is a replay. begun: called with a run's
+    number, the run and its requests. progress: called as requests end. Runs that are there already are kept; the list
+    ends with the first run that ends badly.
 
     Raises ``InputError`` for what cannot be run, before anything is started, and ``RunError`` if nothing was recorded.
 
@@ -67,7 +70,7 @@ def capture(
         )
         for name in names
     ]
-    runs = interleaved(Path(out), plans, repeats)
+    runs = interleaved(Path(out), plans, repeats, order, seed)
     check_places(runs)  # before minutes are spent
     make = (workload or WorkloadChoice(seed=seed)).prepare()
     live = (engine or EngineChoice(seed=seed)).open()

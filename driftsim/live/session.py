@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from driftsim.errors import InputError, TraceError
 from driftsim.files import check_place
 from driftsim.live.engine import LiveEngine
+from driftsim.live.kinds import Order
+from driftsim.live.order import orders
 from driftsim.live.recorder import CapturePlan, Progress, record
+from driftsim.trace.header import Turn
 from driftsim.trace.schema import OFFERED
 from driftsim.trace.trace import Trace, read
 from driftsim.workloads.workload import Workload
@@ -25,8 +28,11 @@ class CaptureRun:
     plan: CapturePlan
 
 
-def interleaved(out: Path, plans: Sequence[CapturePlan], repeats: int) -> list[CaptureRun]:
-    """Every plan ``repeats`` times, in rounds (ABAB), so that a machine that drifts favours nobody.
+def interleaved(
+    out: Path, plans: Sequence[CapturePlan], repeats: int, order: Order = "latin", seed: int = 0
+) -> list[CaptureRun]:
+    """Every plan ``repeats`` times, in rounds, so that a machine that drifts favours nobody; in each round in the order
+    that ``orders`` gives.
 
     A single run goes into ``out`` itself, several into its subfolders, ``policy-repeat``.
     """
@@ -36,9 +42,12 @@ def interleaved(out: Path, plans: Sequence[CapturePlan], repeats: int) -> list[C
         return [CaptureRun(out, plans[0])]
     names = [plan.policy.rpartition(":")[2] for plan in plans]  # of a plug-in: its class
     return [
-        CaptureRun(out / f"{name}-{turn}", plan)
-        for turn in range(1, repeats + 1)
-        for name, plan in zip(names, plans, strict=True)
+        CaptureRun(
+            out / f"{names[place]}-{turn}",
+            replace(plans[place], turn=Turn(round=turn, position=position, order=order)),
+        )
+        for turn, places in enumerate(orders(len(plans), repeats, order, seed), start=1)
+        for position, place in enumerate(places, start=1)
     ]
 
 
@@ -104,4 +113,18 @@ def _kept(run: CaptureRun, workload: Workload) -> Trace:
     same = same and header.tiers == tiers and header.seed == run.plan.seed
     if not same or not admission.items() <= header.admission.items():
         raise TraceError(f"{run.folder}: holds another trace; choose another folder or remove it")
+    if header.turn != run.plan.turn and not (header.turn is None and _is_fixed(run.plan.turn)):
+        raise TraceError(
+            f"{run.folder}: ran {_told(header.turn)}, not {_told(run.plan.turn)}; go on with the --order, --seed and "
+            "--policies of the session that was cut short, or choose another folder"
+        )
     return trace
+
+
+def _is_fixed(turn: Turn | None) -> bool:
+    """Whether a run has the position that a trace has which does not tell it: all had one order, before it was told."""
+    return turn is None or turn.order == "fixed"
+
+
+def _told(turn: Turn | None) -> str:
+    return "in an order that it does not tell" if turn is None else f"in position {turn.position} ({turn.order} order)"

@@ -207,6 +207,17 @@ class MachineLoad(Record):
     disturbed: bool = Field(description="Whether the mean was above that limit.")
 
 
+class Turn(Record):
+    """Where a run stood in a capture of several policies in turn."""
+
+    round: int = Field(ge=1, description="Round of the run; every policy runs once in each.")
+    position: int = Field(ge=1, description="Position of the run within its round.")
+    order: Literal["latin", "random", "fixed"] = Field(
+        description="How positions were given out: `latin`, a Latin square balanced for carry-over; `random`, drawn "
+        "for each round; `fixed`, the same in every round."
+    )
+
+
 class Header(Record):
     """Everything about a run that is not a row. Simulated headers hold no wall-clock time."""
 
@@ -241,6 +252,11 @@ class Header(Record):
     profile_digest: str | None = Field(default=None, description="SHA-256 of the profile of a simulated run.")
     clocks: str = Field(default="", description="What the times count from, and whose clock they are.")
     captured_at: str | None = Field(default=None, description="Date and time at which a captured run began.")
+    turn: Turn | None = Field(
+        default=None,
+        description="Where a run stood in a capture of several; none where it ran alone or before this was written "
+        "down, and then the header lacks the key.",
+    )
     load: MachineLoad | None = Field(default=None, description="How busy the machine was during a capture.")
     notes: tuple[str, ...] = Field(default=(), description="What a reader of the trace must know.")
     caveats: tuple[str, ...] = Field(
@@ -249,9 +265,9 @@ class Header(Record):
 
     @model_serializer(mode="wrap")
     def _without_idle_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A header that has no tiers, or no caveats, is written as it was before there were keys for them."""
+        """A header that has no tiers, caveats or turn is written as it was before there were keys for them."""
         written: dict[str, Any] = plain(self)
-        return {key: value for key, value in written.items() if value or key not in ("tiers", "caveats")}
+        return {key: value for key, value in written.items() if value or key not in ("tiers", "caveats", "turn")}
 
     def as_json(self) -> str:
         """The header as its file holds it."""

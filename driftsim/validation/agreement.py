@@ -1,29 +1,25 @@
-"""How good a simulation is, where the same run was measured several times: noise floor, prediction, ranks of policies.
+"""How good a simulation is, where the same run was measured several times: its level, its changes, ranks of policies.
 
-Everything is on a log scale, since latencies are compared as ratios. A simulated value is held against a *further* run,
-not against the mean of those measured: the interval that it must lie in is a prediction interval.
+Everything is on a log scale, since latencies are compared as ratios. The level's error is told beside the noise floor,
+without a verdict: a host whose speed drifts hides any. What is judged is the change that a policy makes (equivalence).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
+from driftsim.calibration.host_speed import host_speeds
+from driftsim.calibration.runs import Run
 from driftsim.scheduling.policies import BASELINE
-from driftsim.statistics import (
-    LEVEL,
-    Interval,
-    holm,
-    mean_half_width,
-    ratio_interval,
-    student_quantile,
-    two_sided_p,
-)
+from driftsim.statistics import Interval, mean_half_width, ratio_interval
 from driftsim.trace.trace import Trace
+from driftsim.validation.equivalence import ChangeDifference, change_differences
 from driftsim.validation.validation import STATS, Validation, statistic
 
 FEWEST = 2  # repeats
@@ -33,9 +29,8 @@ EFFECTS = tuple((metric, stat) for metric in ("e2e", "ttft") for stat in ("mean"
 
 @dataclass(frozen=True, slots=True)
 class MetricAgreement:
-    """One metric of one run that was repeated. ``spread``: standard deviation of the log over the repeats, the noise
-    floor. ``width``: the prediction interval's upper end over its lower one. ``p``: of the simulated value being a
-    further run, adjusted over all cells (Holm 1979)."""
+    """One metric of one run that was repeated: the error of its level. ``spread``: standard deviation of the log over
+    the repeats, the noise floor."""
 
     name: str
     metric: str
@@ -44,18 +39,11 @@ class MetricAgreement:
     measured: float  # geometric mean (s)
     simulated: float  # likewise
     spread: float
-    width: float
-    p: float
 
     @property
     def error(self) -> float:
         """Relative and signed."""
         return self.simulated / self.measured - 1
-
-    @property
-    def within(self) -> bool:
-        """Whether the simulated value may well be a further run."""
-        return self.p > 1 - LEVEL
 
 
 def repeats(validations: Sequence[Validation]) -> dict[str, list[Validation]]:
@@ -91,20 +79,66 @@ def metric_agreement(validations: Sequence[Validation]) -> list[MetricAgreement]
             )
             if not np.isfinite([*measured, *simulated]).all():
                 continue
-            count = len(group)
+            middle, other = (float(np.exp(logs.mean())) for logs in (measured, simulated))
             spread = float(measured.std(ddof=1))
-            error = spread * math.sqrt(1 + 1 / count)
-            reach = student_quantile(count - 1) * error
-            off = float(simulated.mean() - measured.mean())
-            p = two_sided_p(off / error, count - 1) if error > 0 else float(off == 0)
-            middle = float(np.exp(measured.mean()))
-            agreements.append(
-                MetricAgreement(
-                    name, metric, stat, count, middle, middle * math.exp(off), spread, math.exp(2 * reach), p
-                )
-            )
-    adjusted = holm([one.p for one in agreements])
-    return [replace(one, p=p) for one, p in zip(agreements, adjusted, strict=True)]
+            agreements.append(MetricAgreement(name, metric, stat, len(group), middle, other, spread))
+    return agreements
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeAgreement:
+    """The simulated change of a policy against FIFO, held against the measured one, in one metric."""
+
+    policy: str
+    metric: str
+    stat: str
+    difference: ChangeDifference
+
+    def flat(self) -> dict[str, Any]:
+        """As a row: the difference as measured and at one speed of the host, relative, and the verdict."""
+        difference, judgement = self.difference, self.difference.judgement
+        row: dict[str, Any] = {"policy": self.policy, "metric": self.metric, "stat": self.stat}
+        for kind in ("paired", "adjusted"):
+            ends = zip(("", "_low", "_high"), getattr(difference, kind), strict=True)
+            row |= {f"difference_{kind}{end}": value for end, value in ends}
+        row |= {"slope": difference.slope, "explained": difference.explained, "rounds": difference.rounds}
+        row |= {"verdict": judgement.verdict, "reason": judgement.reason, "more_rounds": judgement.more}
+        return row | {"verdict_as_measured": difference.as_measured.verdict}
+
+
+def change_agreement(rounds: dict[str, list[Validation]]) -> tuple[list[ChangeAgreement], str]:
+    """One for each policy but FIFO and each metric; and why none is adjusted for the host's speed, where that is so.
+
+    ``rounds``: as ``repeats`` gives them; the n-th run of a policy ran beside the n-th of the others. Empty without
+    FIFO.
+    """
+    if BASELINE not in rounds or len(rounds) < 2:
+        return [], ""
+    whole = {policy: sorted(group, key=_began) for policy, group in rounds.items()}
+    speeds, why = _speeds(whole)
+    agreements = []
+    for metric, stat in EFFECTS:
+        errors = {
+            policy: _ratios([run.simulated for run in group], [run.recorded for run in group], metric, stat)
+            for policy, group in whole.items()
+        }
+        if all(np.isfinite(logs).all() for logs in errors.values()):
+            found = change_differences(errors, speeds)
+            agreements += [ChangeAgreement(policy, metric, stat, one) for policy, one in found.items()]
+    return agreements, why
+
+
+def _began(validation: Validation) -> str:
+    return validation.recorded.header.captured_at or ""
+
+
+def _speeds(rounds: dict[str, list[Validation]]) -> tuple[dict[str, np.ndarray], str]:
+    """The log scale of the host during each run; none, and why, where that cannot be told."""
+    found = host_speeds([Run(run.name, run.recorded) for group in rounds.values() for run in group])
+    if not found.logs:
+        return {}, found.why
+    logs = iter(found.logs)
+    return {policy: np.array([next(logs) for _ in group]) for policy, group in rounds.items()}, ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +153,8 @@ class PolicyEffect:
 
     @property
     def agrees(self) -> bool | None:
-        """Whether the signs are the same; None where the measured change may be noise."""
-        if self.measured.spans_zero:
+        """Whether the signs are the same; None where either change may be noise: its interval includes 0."""
+        if self.measured.spans_zero or self.simulated.spans_zero:
             return None
         return (self.measured.value > 0) == (self.simulated.value > 0)
 

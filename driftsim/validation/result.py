@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from driftsim.calibration.coverage import extrapolation_warnings, mismatch_warnings
+from driftsim.calibration.host_speed import NEARLY_THE_STEPS
 from driftsim.errors import InputError, check_whole
-from driftsim.formatting import show_table, shown_text, signed_percent, without_nan
+from driftsim.formatting import between, show_table, shown_text, signed_percent, without_nan
 from driftsim.latency.profile import Profile
+from driftsim.scheduling.policies import BASELINE
 from driftsim.simulation.names import StepSource
 from driftsim.trace.trace import Trace
-from driftsim.validation.agreement import MetricAgreement, metric_agreement
+from driftsim.validation.agreement import (
+    FEWEST,
+    ChangeAgreement,
+    MetricAgreement,
+    change_agreement,
+    metric_agreement,
+    repeats,
+)
+from driftsim.validation.equivalence import MARGIN
 from driftsim.validation.validation import TOLERANCE_S, Validation, on_measured_steps, on_model_steps, with_noise, worst
 from driftsim.workloads.unfinished import caveats
 
@@ -32,7 +45,8 @@ class ValidationResult:
     """Recorded runs beside their simulations.
 
     profile: the name of the latency profile, None on measured steps. intervals: of simulations with noise. repeats:
-    how well the simulation agrees with runs that were repeated.
+    the error of the level of runs that were repeated, and their noise floor. changes: whether what policies change,
+    simulated, is what was measured.
 
     >>> from driftsim.trace.trace import read
     >>> result = validate_runs([read("traces/smollm2-cpu-small-kv")], None, steps="measured")
@@ -68,8 +82,18 @@ class ValidationResult:
 
     @property
     def repeats(self) -> list[MetricAgreement]:
-        """Agreement with the runs that were repeated, metric by metric."""
+        """The error of the level of runs that were repeated, metric by metric."""
         return metric_agreement(self.validations)
+
+    @property
+    def changes(self) -> list[ChangeAgreement]:
+        """The simulated changes of repeated policies against FIFO, held against the measured ones."""
+        return self._changes[0]
+
+    @cached_property
+    def _changes(self) -> tuple[list[ChangeAgreement], str]:
+        groups = {name: group for name, group in repeats(self.validations).items() if len(group) >= FEWEST}
+        return change_agreement(groups)
 
     def worst(self) -> float:
         """The largest error of all rows, relative and unsigned; NaN where there is none."""
@@ -87,7 +111,8 @@ class ValidationResult:
             "exceptions": self.exceptions,
             "tenants": self.tenants,
             "intervals": self.intervals,
-            "repeats": [asdict(one) | {"error": one.error, "within": one.within} for one in self.repeats],
+            "repeats": [asdict(one) | {"error": one.error} for one in self.repeats],
+            "changes": [one.flat() for one in self.changes],
             "warnings": self.warnings,
         }
         plain: dict[str, Any] = without_nan(document)
@@ -117,6 +142,8 @@ class ValidationResult:
             )
         if self.repeats:
             self._show_repeats(console)
+        if self.changes:
+            self._show_agreement(console)
         for record in self.exceptions[:20]:
             console.print(f"  {record}", markup=False, soft_wrap=True)
         for warning in self.warnings:
@@ -145,22 +172,43 @@ class ValidationResult:
         show_table(console, title, headings, lines)
 
     def _show_repeats(self, console: Console) -> None:
-        headings = ["run\n", "metric\n", "repeats\n", "measured\ns", "simulated\ns", "error\n", "noise floor\n",
-                    "interval\nhigh / low", "p\nHolm"]  # fmt: skip
+        headings = ["run\n", "metric\n", "repeats\n", "measured\ns", "simulated\ns", "error\n", "noise floor\n"]
         lines = [
             [one.name, one.metric if one.metric == "makespan" else f"{one.metric} {one.stat}",
              str(one.repeats), f"{one.measured:.4f}", f"{one.simulated:.4f}", signed_percent(one.error),
-             f"{100 * one.spread:.1f} %", f"{one.width:.2f}", f"{one.p:.2f}{'' if one.within else ' !'}"]
+             f"{100 * one.spread:.1f} %"]
             for one in self.repeats
         ]  # fmt: skip
-        title = "Against repeats of the same run: is the simulated value consistent with one more repeat?"
+        title = "Level of repeated runs: mean error beside the standard deviation of the repeats; no verdict"
         show_table(console, title, headings, lines)
-        inside = sum(one.within for one in self.repeats)
+
+    def _show_agreement(self, console: Console) -> None:
+        headings = ["policy\n", "metric\n", "simulated / measured\n90 % interval", "verdict\n"]
+        judged = [(one, one.difference.judgement) for one in self.changes]
+        lines = [
+            [one.policy, f"{one.metric} {one.stat}", between(one.difference.judged), judgement.verdict]
+            for one, judgement in judged
+        ]
+        show_table(console, f"Change against {BASELINE}: is the simulated one the measured one?", headings, lines)
+        counts = Counter(judgement.verdict for _, judgement in judged)
+        why = self._changes[1]
         console.print(
-            f"{inside} of {len(self.repeats)} simulated values are consistent with one more repeat (95 %, Holm over "
-            "all of them); where high / low is large, that proves little.",
+            f"Of {len(lines)} changes {counts['equivalent']} are equivalent, {counts['different']} different, "
+            f"{counts['undetermined']} undetermined, at a margin of a factor of {math.exp(MARGIN):.2f} and 5 % a test, "
+            + (f"not adjusted for the speed of the host: {why}." if why else "at one speed of the host."),
             markup=False,
         )
+        steps = {f"{one.metric} {one.stat}" for one in self.changes if one.difference.explained > NEARLY_THE_STEPS}
+        if steps:
+            console.print(
+                f"The speed explains nearly all variation of {', '.join(sorted(steps))}: that is nearly the step-time "
+                "model held against itself.",
+                markup=False,
+            )
+        for one, judgement in judged:
+            if judgement.reason:
+                reason = f"  {one.policy}, {one.metric} {one.stat}: {judgement.reason}."
+                console.print(reason, markup=False, soft_wrap=True)
 
     def __str__(self) -> str:
         return shown_text(self.show, WIDTH)
