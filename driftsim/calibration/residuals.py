@@ -1,0 +1,92 @@
+"""What a fit leaves of the steps' durations, and what the fit has taken out of noise that is like it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from driftsim.calibration.least_squares import Rows, Solution
+from driftsim.latency.noise import Noise, autoregressive
+
+EDGE = 1e-12  # of the largest eigenvalue, below which a combination of terms is not seen at all
+
+
+@dataclass(frozen=True, eq=False)
+class Residuals:
+    """Logarithms of recorded over fitted durations, (steps,), run after run; ``lengths`` are those of the runs.
+
+    ``design``: the terms of each step over its fitted duration, (steps, terms) in 1/s. ``weight``: of each step.
+    """
+
+    logs: np.ndarray
+    design: np.ndarray
+    weight: np.ndarray
+    lengths: tuple[int, ...]
+
+    @classmethod
+    def of(cls, rows: Rows, solution: Solution, lengths: Sequence[int]) -> Residuals:
+        """Those of ``solution`` of ``rows``, the steps of runs with these ``lengths``."""
+        fitted = np.maximum(rows.columns @ solution.coefficients, 1e-9)
+        weight = (solution.weights * solution.fitted) ** 2
+        return cls(np.log(rows.duration / fitted), rows.columns / fitted[:, None], weight, tuple(lengths))
+
+    @cached_property
+    def gain(self) -> np.ndarray:
+        """By how much (s) each step's logarithm moves each coefficient, (terms, steps): weighted least squares."""
+        scale = np.sqrt(np.maximum((self.design**2 * self.weight[:, None]).sum(axis=0), 1e-300))
+        scaled = self.design / scale
+        inverse = np.linalg.pinv(scaled.T @ (self.weight[:, None] * scaled), rcond=EDGE, hermitian=True)
+        return np.asarray(inverse @ (self.weight[:, None] * scaled).T / scale[:, None])
+
+    def refitted(self, logs: np.ndarray) -> np.ndarray:
+        """What a fit would leave of these ``logs``, (steps,)."""
+        return np.asarray(logs - self.design @ (self.gain @ logs))
+
+    def runs(self, values: np.ndarray) -> list[np.ndarray]:
+        """The rows of each run."""
+        return np.split(values, np.cumsum(self.lengths)[:-1])
+
+    def drawn(self, noise: Noise, random: np.random.Generator) -> np.ndarray:
+        """Logarithms of ``noise`` within runs as long as these, (steps,)."""
+        parts = ((noise.spread, noise.autocorrelation), (noise.slow_spread, noise.slow_autocorrelation))
+        return np.concatenate(
+            [
+                sum(
+                    spread * autoregressive(random.standard_normal(length), correlation, random.standard_normal())
+                    for spread, correlation in parts
+                    if spread
+                )
+                + np.zeros(length)
+                for length in self.lengths
+            ]
+        )
+
+
+def noise_covariance(left: Residuals, noise: Noise) -> np.ndarray:
+    """The covariance of the coefficients of a fit of steps that have ``noise``, (terms, terms) in s^2.
+
+    ``gain C gain'``, where C is the covariance of the steps' logarithms; it is never written down, since an
+    autoregression's covariance is applied by filtering forwards and backwards.
+    """
+    total = np.zeros((len(left.gain), len(left.gain)))
+    for gain in left.runs(left.gain.T):
+        for spread, correlation in (
+            (noise.spread, noise.autocorrelation),
+            (noise.slow_spread, noise.slow_autocorrelation),
+        ):
+            total += spread**2 * gain.T @ _correlated(gain, correlation)
+        whole = gain.sum(axis=0)
+        total += noise.run_spread**2 * np.outer(whole, whole)
+    return total
+
+
+def _correlated(values: np.ndarray, correlation: float) -> np.ndarray:
+    """The matrix of ``correlation ** abs(i - j)`` times ``values``, (steps, columns)."""
+    from scipy.signal import lfilter
+
+    forwards = lfilter([1.0], [1.0, -correlation], values, axis=0)
+    backwards = lfilter([1.0], [1.0, -correlation], values[::-1], axis=0)[::-1]
+    return np.asarray(forwards + backwards - values)
