@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from driftsim.calibration.least_squares import Rows, Solution
-from driftsim.latency.noise import Noise, autoregressive
+from driftsim.latency.noise import Noise
 
 EDGE = 1e-12  # of the largest eigenvalue, below which a combination of terms is not seen at all
 
@@ -41,46 +41,33 @@ class Residuals:
         inverse = np.linalg.pinv(scaled.T @ (self.weight[:, None] * scaled), rcond=EDGE, hermitian=True)
         return np.asarray(inverse @ (self.weight[:, None] * scaled).T / scale[:, None])
 
-    def refitted(self, logs: np.ndarray) -> np.ndarray:
-        """What a fit would leave of these ``logs``, (steps,)."""
-        return np.asarray(logs - self.design @ (self.gain @ logs))
-
     def runs(self, values: np.ndarray) -> list[np.ndarray]:
         """The rows of each run."""
         return np.split(values, np.cumsum(self.lengths)[:-1])
 
-    def drawn(self, noise: Noise, random: np.random.Generator) -> np.ndarray:
-        """Logarithms of ``noise`` within runs as long as these, (steps,)."""
-        parts = ((noise.spread, noise.autocorrelation), (noise.slow_spread, noise.slow_autocorrelation))
-        return np.concatenate(
-            [
-                sum(
-                    spread * autoregressive(random.standard_normal(length), correlation, random.standard_normal())
-                    for spread, correlation in parts
-                    if spread
-                )
-                + np.zeros(length)
-                for length in self.lengths
-            ]
-        )
-
 
 def noise_covariance(left: Residuals, noise: Noise) -> np.ndarray:
-    """The covariance of the coefficients of a fit of steps that have ``noise``, (terms, terms) in s^2.
+    """The covariance of the coefficients of a fit of steps that have ``noise``, (terms, terms) in s^2: gain C gain'."""
+    whole = np.array([gain.sum(axis=0) for gain in left.runs(left.gain.T)])
+    return np.asarray(within_runs(left, moves_together(left, noise)) + noise.run_spread**2 * whole.T @ whole)
 
-    ``gain C gain'``, where C is the covariance of the steps' logarithms; it is never written down, since an
-    autoregression's covariance is applied by filtering forwards and backwards.
+
+def within_runs(left: Residuals, moved: list[np.ndarray]) -> np.ndarray:
+    """The same of noise within runs alone, which ``moved`` steps and coefficients together (``moves_together``)."""
+    return np.asarray(sum(gain.T @ own for gain, own in zip(left.runs(left.gain.T), moved, strict=True)))
+
+
+def moves_together(left: Residuals, noise: Noise) -> list[np.ndarray]:
+    """The covariance within each run of the logarithm of each step with the coefficients, (steps, terms) in s: C gain'.
+
+    C, the covariance of the steps' logarithms, is never written down: that of an autoregression is applied by filtering
+    forwards and backwards.
     """
-    total = np.zeros((len(left.gain), len(left.gain)))
-    for gain in left.runs(left.gain.T):
-        for spread, correlation in (
-            (noise.spread, noise.autocorrelation),
-            (noise.slow_spread, noise.slow_autocorrelation),
-        ):
-            total += spread**2 * gain.T @ _correlated(gain, correlation)
-        whole = gain.sum(axis=0)
-        total += noise.run_spread**2 * np.outer(whole, whole)
-    return total
+    parts = ((noise.spread, noise.autocorrelation), (noise.slow_spread, noise.slow_autocorrelation))
+    return [
+        np.asarray(sum((spread**2 * _correlated(gain, rho) for spread, rho in parts if spread), 0.0 * gain))
+        for gain in left.runs(left.gain.T)
+    ]
 
 
 def _correlated(values: np.ndarray, correlation: float) -> np.ndarray:
