@@ -14,10 +14,10 @@ import pandas as pd
 
 from driftsim.calibration.coverage import extrapolation_warnings, mismatch_warnings
 from driftsim.comparison import report
-from driftsim.comparison.captured import PRACTICAL, CapturedComparison
+from driftsim.comparison.captured import CapturedComparison
 from driftsim.comparison.captured import compare_captured as compare_runs
 from driftsim.comparison.checks import checks_of
-from driftsim.comparison.plan import PRACTICAL, ComparisonPlan, check_plan, default_policies, settings_of
+from driftsim.comparison.plan import ComparisonPlan, check_plan, default_policies, settings_of
 from driftsim.comparison.result import ComparisonResult
 from driftsim.comparison.runs import compare as compare_settings
 from driftsim.comparison.runs import measured_by_phase
@@ -50,6 +50,7 @@ from driftsim.simulation.names import EngineName, StepSource
 from driftsim.simulation.run import simulate as run_scenario
 from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload, load_spec
+from driftsim.statistics import PRACTICAL
 from driftsim.sweeps.recorder import Watch, unwatched
 from driftsim.sweeps.runner import sweep_grid
 from driftsim.sweeps.store import Store

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from scipy import optimize, special, stats
 
 LEVEL = 0.95
+PRACTICAL = 0.01  # relative: a difference below it is nobody's reason to change a scheduler
 
 
 class Interval(NamedTuple):

@@ -21,6 +21,7 @@ from tests.strategies import engine, profile, workload, workloads
 
 MODEL = LinearStepTime(10_000_000, 7_000, 5_000, 300)
 NOISE = Noise(spread=0.2, autocorrelation=0.8)
+TWO = Noise(spread=0.18, autocorrelation=0.922, slow_spread=0.15, slow_autocorrelation=0.9985)  # as in shipped traces
 
 
 def noisy(seed: int = 0, noise: Noise = NOISE) -> NoisyStepTime:
@@ -37,9 +38,27 @@ def test_the_factors_have_the_mean_the_spread_and_the_autocorrelation_that_were_
     assert np.corrcoef(logs[1:], logs[:-1])[0, 1] == pytest.approx(0.8, abs=0.02)
 
 
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=5), st.integers(1, 10**10))
-def test_a_run_takes_as_long_as_its_steps_however_it_is_cut(parts: list[int], elapsed: int) -> None:
-    stepped, jumped = noisy(3), noisy(3)
+def test_means_of_steps_vary_as_two_time_scales_say() -> None:
+    batch = Batch(decode_requests=4, context_tokens=400)
+    noise = Noise(spread=0.1, autocorrelation=0.5, slow_spread=0.1, slow_autocorrelation=0.99)
+    runs = [noisy(seed, noise) for seed in range(20)]
+    factors = np.array([[model.step(batch) for _ in range(12_000)] for model in runs]) / MODEL.step(batch)
+    assert factors.mean() == pytest.approx(1.0, abs=0.005)
+    for length in (1, 20, 400):
+        means = np.log(factors).reshape(-1, length).mean(axis=1)
+        assert means.var() == pytest.approx(float(noise.variance_of_mean(length)), rel=0.1), length
+
+
+@pytest.mark.parametrize(("run_spread", "ticks"), [(0.0, 443759590293), (0.1, 541517213847)])
+def test_noise_of_one_time_scale_is_drawn_as_ever(run_spread: float, ticks: int) -> None:
+    """The durations are those of the version before there was a slow part."""
+    model = noisy(3, NOISE.changed(run_spread=run_spread))
+    assert model.decode_run(Batch(decode_requests=4, context_tokens=400), 20_000) == ticks
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=5), st.integers(1, 10**10), st.sampled_from([NOISE, TWO]))
+def test_a_run_takes_as_long_as_its_steps_however_it_is_cut(parts: list[int], elapsed: int, noise: Noise) -> None:
+    stepped, jumped = noisy(3, noise), noisy(3, noise)
     context = 400
     for count in parts:
         batch = Batch(decode_requests=4, context_tokens=context)
@@ -52,10 +71,12 @@ def test_a_run_takes_as_long_as_its_steps_however_it_is_cut(parts: list[int], el
         context += 4 * count
 
 
-@given(workloads(30), st.booleans())
-def test_the_jumping_engine_spends_the_same_noise_on_the_same_steps(made: Workload, asynchronous: bool) -> None:
+@given(workloads(30), st.booleans(), st.sampled_from([NOISE, TWO]))
+def test_the_jumping_engine_spends_the_same_noise_on_the_same_steps(
+    made: Workload, asynchronous: bool, noise: Noise
+) -> None:
     settings = engine(async_scheduling=asynchronous)
-    scenario = Scenario(profile=profile(settings, noise=NOISE, context_token_s=1e-6), noise=True)
+    scenario = Scenario(profile=profile(settings, noise=noise, context_token_s=1e-6), noise=True)
     fast = simulate(scenario, made)
     slow = Simulation(scenario, made, engine=StepwiseAsyncEngine if asynchronous else StepwiseEngine).run()
     pd.testing.assert_frame_equal(fast.requests[list(LIFE_TIMES)], slow.requests[list(LIFE_TIMES)], rtol=0, atol=1e-8)

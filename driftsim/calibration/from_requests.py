@@ -8,10 +8,10 @@ from operator import itemgetter
 
 import numpy as np
 
-from driftsim.calibration.coefficients import coefficient_intervals, identified_terms, region_of
+from driftsim.calibration.coefficients import coefficient_intervals, identified_terms, joint_uncertainty, region_of
 from driftsim.calibration.guards import check_timings, describes, refuse_fit
 from driftsim.calibration.least_squares import quality
-from driftsim.calibration.request_fit import RequestFit, RequestFitter
+from driftsim.calibration.request_fit import RequestFit, RequestFitter, overhead_key
 from driftsim.calibration.runs import FEWEST_REQUESTS, Run, blank_profile, coverage_of
 from driftsim.errors import TraceError
 from driftsim.latency.noise import Noise
@@ -42,7 +42,9 @@ def fit_requests(
     values[[place for place in range(len(timed.form.terms)) if place not in kept]] = 0.0
     overhead = rows.columns.shape[1] - 1
     solution = replace(timed.solution, coefficients=timed.solution.coefficients[[*kept, len(timed.form.terms)]])
-    intervals = coefficient_intervals(lost_form, rows, solution, np.append(values[kept], values[-1]), warnings)
+    terms = [*(f"{term}_s" for term in lost_form.terms), overhead_key(timed.received)]
+    uncertainty = joint_uncertainty(terms, rows, solution)
+    intervals = coefficient_intervals(uncertainty, rows, np.append(values[kept], values[-1]), warnings)
     fitted = timed.solution.fitted
     residual = timed.rows.duration / fitted - 1
     decode = rows.columns[:, overhead] == 0
@@ -63,6 +65,7 @@ def fit_requests(
                 region_of("time to first token", timed.rows.duration[~decode], fitted[~decode]),
             ),
             considered=timed.considered,
+            uncertainty=uncertainty,
         ),
     )
     if fitted_profile.seen is not None and fitted_profile.seen.running == 1:
@@ -78,13 +81,14 @@ def _one_at_a_time(profile: Profile, warnings: list[str]) -> Profile:
         "one request ran at a time, so decode_request_s cannot be told from intercept_s and is taken as 0: capture a "
         "run with several users"
     )
-    ends = [profile.intervals.get(name, (0.0, 0.0)) for name in ("intercept_s", "decode_request_s")]
-    others = {name: ends for name, ends in profile.intervals.items() if name != "decode_request_s"}
-    return profile.changed(
-        intercept_s=profile.intercept_s + profile.decode_request_s,
-        decode_request_s=0.0,
-        intervals=others | {"intercept_s": (ends[0][0] + ends[1][0], ends[0][1] + ends[1][1])},
-    )
+    both, merged = profile.intercept_s + profile.decode_request_s, profile.fit
+    intervals = {name: ends for name, ends in profile.intervals.items() if name != "decode_request_s"}
+    if merged is not None and merged.uncertainty is not None:
+        uncertainty = merged.uncertainty.summed("intercept_s", "decode_request_s")
+        half = uncertainty.half_widths()["intercept_s"]
+        intervals["intercept_s"] = (max(0.0, both - half), both + half)
+        merged = merged.changed(uncertainty=uncertainty)
+    return profile.changed(intercept_s=both, decode_request_s=0.0, intervals=intervals, fit=merged)
 
 
 def _best(

@@ -8,15 +8,16 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from driftsim.calibration.coefficients import coefficient_intervals, identified_terms, region_of
+from driftsim.calibration.coefficients import coefficient_intervals, identified_terms, joint_uncertainty, region_of
 from driftsim.calibration.form import Form
 from driftsim.calibration.guards import describes, refuse_fit
-from driftsim.calibration.least_squares import Rows, blocks, choose, quality, solve, with_all_time
+from driftsim.calibration.least_squares import Rows, blocks, choose, quality, solve, tenths, with_all_time
+from driftsim.calibration.noise_fit import fit_noise
 from driftsim.calibration.overheads import gap, lags
+from driftsim.calibration.residuals import Residuals
 from driftsim.calibration.runs import FEWEST_STEPS, MOST_ROWS, ONE_LOAD, Run, blank_profile, coverage_of
 from driftsim.errors import TraceError
-from driftsim.latency.noise import Noise
-from driftsim.latency.profile import Fit, Profile, Region
+from driftsim.latency.profile import LEAST_INTERCEPT_S, Fit, Profile, Region
 from driftsim.latency.steptime import GRAPH_SIZES
 
 
@@ -40,17 +41,23 @@ def fit_steps(
     block = _numbered(tables)
     part = np.arange(len(steps)) if len(steps) <= MOST_ROWS else _some_blocks(block)
 
+    lengths = [len(table) for table in tables]
+    tenth = tenths(lengths)
+
     def rows_of(form: Form) -> Rows:
-        return Rows(form.columns(steps.iloc[part]), duration[part], block[part], np.ones(len(part)))
+        return Rows(form.columns(steps.iloc[part]), duration[part], block[part], np.ones(len(part)), tenth[part])
 
     report(f"{len(steps)} steps of {len(runs)} runs: choosing a form")
     form, considered = choose(rows_of, Form())
-    rows = Rows(form.columns(steps), duration, block, np.ones(len(steps)))
+    rows = Rows(form.columns(steps), duration, block, np.ones(len(steps)), tenth)
     form, rows = identified_terms(form, rows, warnings)
     robust = solve(rows)
     solution = with_all_time(robust, duration, warnings)
-    report(f"form: {form}; bootstrap over {len(np.unique(block))} blocks of time")
-    intervals = coefficient_intervals(form, rows, robust, solution.coefficients, warnings)
+    report(f"form: {form}; noise and intervals over {len(np.unique(tenth))} blocks of time")
+    left = Residuals.of(rows, solution, lengths)
+    noise = fit_noise(left, warnings)
+    uncertainty = joint_uncertainty([f"{term}_s" for term in form.terms], rows, robust, left, noise)
+    intervals = coefficient_intervals(uncertainty, rows, solution.coefficients, warnings)
     low, high = np.percentile(steps["decode_requests"], [5, 95])
     if high < ONE_LOAD * max(low, 1):
         warnings.append(
@@ -60,17 +67,16 @@ def fit_steps(
     delays = np.array([lags(run.trace, table) for run, table in zip(runs, tables, strict=True)])
     notify, submit = (float(value) for value in np.median(delays, axis=0))
     gaps = [gap(table) for table in tables]
-    # A step is never free; a fit through the origin would be, and starves the engine of time (see the design).
     times = {f"{term}_s": float(value) for term, value in zip(form.terms, solution.coefficients, strict=True)}
     profile = blank_profile(runs).changed(
-        **times | {"intercept_s": max(times["intercept_s"], 1e-6)},
+        **times | {"intercept_s": max(times["intercept_s"], LEAST_INTERCEPT_S)},
         hidden_tokens=form.hidden_tokens,
         graph_sizes=GRAPH_SIZES if form.graphs else (),
-        gap_s=float(np.average(gaps, weights=[len(table) for table in tables])),
+        gap_s=float(np.average(gaps, weights=lengths)),
         notify_lag_s=notify,
         submit_lag_s=submit,
         intervals=intervals,
-        noise=_noise(np.log(duration / fitted), tables),
+        noise=noise,
         seen=coverage_of([run.trace for run in runs], int(steps["prefill_tokens"].max())),
         fit=Fit(
             source="steps",
@@ -78,6 +84,7 @@ def fit_steps(
             **quality(duration, fitted),
             regions=_step_regions(steps, duration, fitted),
             considered=considered,
+            uncertainty=uncertainty,
         ),
     )
     if problem := describes(profile, runs, None, None):
@@ -98,22 +105,6 @@ def _some_blocks(block: np.ndarray) -> np.ndarray:
     count = int(block.max()) + 1
     kept = np.linspace(0, count - 1, max(16, count * MOST_ROWS // len(block))).astype(int)
     return np.flatnonzero(np.isin(block, kept))
-
-
-def _noise(logs: np.ndarray, tables: Sequence[pd.DataFrame]) -> Noise:
-    """Spread and autocorrelation of the log residuals within runs, and the spread of whole runs."""
-    ends = np.cumsum([len(table) for table in tables])[:-1]
-    parts = np.split(logs, ends)
-    means = np.array([float(np.log(np.mean(np.exp(part)))) for part in parts])
-    own = [part - part.mean() for part in parts]
-    variance = float(np.concatenate(own).var())
-    lagged = sum(float(part[1:] @ part[:-1]) for part in own) / max(1, sum(len(part) - 1 for part in own))
-    correlation = float(np.clip(lagged / variance, 0.0, 0.999)) if variance > 0 else 0.0
-    return Noise(
-        spread=min(3.0, variance**0.5),
-        autocorrelation=correlation,
-        run_spread=min(3.0, float(means.std(ddof=1))) if len(means) > 1 else 0.0,
-    )
 
 
 def _step_regions(steps: pd.DataFrame, duration: np.ndarray, fitted: np.ndarray) -> tuple[Region, ...]:

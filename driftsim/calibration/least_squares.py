@@ -1,4 +1,4 @@
-"""Least squares for step times: non-negative, robust; blocks of time are the unit of cross-validation and bootstrap.
+"""Least squares for step times: non-negative, robust; blocks of time are the unit of cross-validation.
 
 A row is something that lasted: one step, or the part of a request's life that many steps make up. Its duration is the
 sum of its steps' durations, which are linear in the coefficients; so steps and requests are fitted by the same code.
@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import nnls
 
 from driftsim.calibration.form import Form
+from driftsim.latency.uncertainty import nnls_of_gram
 
 FOLDS = 8
-BOOTSTRAPS = 400
 OUTLIER = 5.0  # robust standard deviations, beyond which a row weighs less (Huber 1964)
 ROUNDS = 12  # of reweighting
 LEFT_OUT = 0.005  # share of all time that may lie in outliers before it is put back
@@ -28,16 +27,26 @@ GAIN = 0.02  # of the cross-validated error, the least that another term has to 
 @dataclass(frozen=True, eq=False)
 class Rows:
     """Durations (s) of ``count`` rows, their columns (count, terms), the block of time that each belongs to, and its
-    precision: the inverse of the standard deviation of its relative noise, up to a factor."""
+    precision: the inverse of the standard deviation of its relative noise, up to a factor.
+
+    ``tenth``: the longer block, a tenth of all time or a run if that is shorter, by which intervals are found.
+    """
 
     columns: np.ndarray
     duration: np.ndarray
     block: np.ndarray
     precision: np.ndarray
+    tenth: np.ndarray
 
     def only(self, chosen: np.ndarray) -> Rows:
         """The rows that are chosen."""
-        return Rows(self.columns[chosen], self.duration[chosen], self.block[chosen], self.precision[chosen])
+        return Rows(
+            self.columns[chosen],
+            self.duration[chosen],
+            self.block[chosen],
+            self.precision[chosen],
+            self.tenth[chosen],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,42 +163,28 @@ def cross_validated(rows: Rows) -> np.ndarray:
     return np.array(errors)
 
 
-def bootstrap(rows: Rows, solution: Solution, random: np.random.Generator) -> np.ndarray:
-    """Coefficients fitted to blocks drawn with replacement, (BOOTSTRAPS, terms), with the solution's weights.
-
-    Step noise is autocorrelated, so single rows must not be drawn (Künsch 1989).
-    """
-    matrix = rows.columns * solution.weights[:, None]
-    target = rows.duration * solution.weights
-    names, place = np.unique(rows.block, return_inverse=True)
-    size = matrix.shape[1]
-    gram, moment = np.zeros((len(names), size, size)), np.zeros((len(names), size))
-    for number in range(len(names)):
-        own = place == number
-        gram[number] = matrix[own].T @ matrix[own]
-        moment[number] = matrix[own].T @ target[own]
-    solutions = []
-    for _ in range(BOOTSTRAPS):
-        drawn = np.bincount(random.integers(0, len(names), len(names)), minlength=len(names)).astype(float)
-        solutions.append(nnls_of_gram(np.tensordot(drawn, gram, 1), drawn @ moment))
-    return np.array(solutions)
-
-
-def nnls_of_gram(gram: np.ndarray, moment: np.ndarray) -> np.ndarray:
-    """The non-negative x with the least x'Gx/2 - x'm, by way of a factor of G."""
-    scale = np.sqrt(np.maximum(np.diag(gram), 1e-300))
-    scaled = gram / np.outer(scale, scale)
-    values, vectors = np.linalg.eigh(scaled)
-    root = np.sqrt(np.maximum(values, 1e-14))
-    factor = root[:, None] * vectors.T
-    target = (vectors.T @ (moment / scale)) / root
-    return np.asarray(nnls(factor, target)[0] / scale)
-
-
 def blocks(count: int, first: int = 0) -> np.ndarray:
     """The block of each of ``count`` successive rows, as many blocks as rows in each, numbered from ``first`` on."""
     length = max(1, round(count**0.5))
     return np.asarray(first + np.arange(count) // length)
+
+
+def tenths(lengths: Sequence[int]) -> np.ndarray:
+    """The long block of each row of runs with these ``lengths``, one run after another: no longer than a tenth of all.
+
+    No block reaches over the end of a run, so there are ten, or a few more of several runs.
+
+    >>> tenths([20]).tolist()
+    [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9]
+    >>> [int(tenths(lengths).max()) + 1 for lengths in ([90, 10], [50, 50, 50], [30] * 25)]
+    [10, 12, 25]
+    """
+    total, first, numbered = sum(lengths), 0, []
+    for length in lengths:
+        count = -(-10 * length // total)
+        numbered.append(first + np.arange(length) * count // length)
+        first += count
+    return np.concatenate(numbered)
 
 
 def quality(duration: np.ndarray, fitted: np.ndarray) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from driftsim.formatting import between, show_table, shown_text, without_nan
 from driftsim.metrics import summary
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.policies import BASELINE
-from driftsim.statistics import LEVEL, Interval, holm
+from driftsim.statistics import LEVEL, PRACTICAL, Interval, holm
 from driftsim.trace.trace import Trace
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ METRICS = (
 SHOWN = ("e2e_mean_s", "e2e_p50_s", "e2e_p99_s", "ttft_mean_s", "makespan_s")  # in a table for people
 # A backlog's makespan is the sum of its steps, as the scale is: adjusted for it, nothing of the run would be left.
 NEVER_ADJUSTED = ("makespan_s",)
-PRACTICAL = 0.01  # the least relative change that is worth a star
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,10 @@ from driftsim.scheduling.estimators import make_estimator
 from driftsim.scheduling.policies import POLICIES, STOCK, check_order, goes_by_tier, make_policy
 from driftsim.simulation.observed import observed_lengths
 from driftsim.simulation.scenario import Barrier, Scenario
+from driftsim.statistics import PRACTICAL
 from driftsim.tiers import TierRule, no_order, rules_in_force, tier_rules
 from driftsim.workloads.processes import Process
 from driftsim.workloads.workload import Workload
-
-PRACTICAL = 0.01  # relative: a difference below it is nobody's reason to change a scheduler
 
 
 class Setting(NamedTuple):

@@ -16,11 +16,14 @@ from driftsim.errors import InputError
 from driftsim.metrics import summary
 from driftsim.scheduling.plugins import give_class, given_classes
 from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
 from driftsim.trace.trace import Trace
 from driftsim.workers import map_shared, processes, shared
 from driftsim.workloads.arrivals import arriving
 from driftsim.workloads.resampling import resample
 from driftsim.workloads.workload import Workload
+
+MODELS = 10  # draws of the latency model
 
 
 def measured_by_phase(trace: Trace, plan: ComparisonPlan) -> dict[str, dict[str, Any]] | None:
@@ -82,11 +85,17 @@ def compare(
 
 
 def draws_of(plan: ComparisonPlan, days: int) -> list[Draw]:
-    """What every setting of ``plan`` runs on: the days as recorded first, then the resamples of each."""
+    """What every setting of ``plan`` runs on: the days as recorded first, then the resamples of each.
+
+    Last come draws of the latency model, on the days as recorded, where the profile tells how sure its fit is.
+    """
     kinds: tuple[Any, ...] = ("circular", "local")
     recorded = [Draw(day, "recorded", 0) for day in range(days)]
     numbers = range(1, plan.replications)
-    return recorded + [Draw(day, kind, number) for kind in kinds for number in numbers for day in range(days)]
+    drawn = [Draw(day, kind, number) for kind in kinds for number in numbers for day in range(days)]
+    if plan.barrier is None and plan.profile.has_uncertainty and plan.replications > 2:
+        drawn += [Draw(number % days, "model", number) for number in range(min(MODELS, plan.replications))]
+    return recorded + drawn
 
 
 def runs_of(plan: ComparisonPlan, days: int = 1) -> int:
@@ -110,6 +119,16 @@ class _Inputs(NamedTuple):
     classes: dict[str, type]  # policies and estimators that were given as classes
 
 
+def _scenarios(plan: ComparisonPlan, draw: Draw) -> Callable[[Setting], Scenario]:
+    """The scenario of each setting; for a draw of the model with other coefficients and with noise, alike for all."""
+    if draw.kind != "model":
+        return plan.scenario
+    profile = plan.profile.drawn(np.random.default_rng([plan.seed, draw.number]))
+    return lambda setting: replace(
+        plan.scenario(setting), profile=profile, noise=True, seed=plan.seed + 1 + draw.number
+    )
+
+
 def _run(inputs: _Inputs, draw: Draw) -> _Drawn:
     plan, workload = inputs.plan, inputs.workloads[draw.day]
     for name, kind in inputs.classes.items():
@@ -124,9 +143,10 @@ def _run(inputs: _Inputs, draw: Draw) -> _Drawn:
         scored = ~drawn.table["source"].isin(plan.excluded).to_numpy()
     summaries, traces, same = {}, {}, {}
     named = largest_tenants(inputs.workloads[0])
-    fifo = simulate(plan.scenario(BASELINE), drawn)
+    scenario = _scenarios(plan, draw)
+    fifo = simulate(scenario(BASELINE), drawn)
     for setting in plan.settings:
-        trace = fifo if setting == BASELINE else simulate(plan.scenario(setting), drawn)
+        trace = fifo if setting == BASELINE else simulate(scenario(setting), drawn)
         row = summary(trace, plan.admission, phase=plan.phase, scored=scored)
         summaries[setting] = row | {"per_tenant": tenant_latencies(trace, named, plan.phase)}
         same[setting] = sameness.reasons(*setting, plan.admission, trace, fifo)

@@ -1,10 +1,15 @@
-"""Noise multiplies each step's duration by a factor with mean 1."""
+"""Noise multiplies each step's duration by a factor with mean 1.
+
+Its logarithm is the sum of up to three Gaussian parts: a fast one and a slow one, both first-order autoregressive, and
+a constant of the run. A machine disturbs its steps both for a few of them and for minutes: one part cannot be both.
+"""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import Field
 
 from driftsim.latency.steptime import Batch, LinearStepTime
@@ -14,7 +19,7 @@ NOISE_UNIT = 1 << 20  # a factor of 1
 
 
 class NoisyStepTime:
-    """A linear model whose n-th step takes a factor longer: log-normal with mean 1, autocorrelated (AR(1) in the log).
+    """A linear model whose n-th step takes a factor longer: log-normal with mean 1, autocorrelated (``Noise``).
 
     The factors are drawn once, so a run of steps has one duration, however it is cut into parts: the sum over its steps
     is a difference of running totals.
@@ -26,6 +31,8 @@ class NoisyStepTime:
         self.random = random
         self._scale = float(np.exp(noise.run_spread * random.standard_normal() - noise.run_spread**2 / 2))
         self._last = float(random.standard_normal())
+        # Drawn only where there is a slow part, so that a profile without one has the factors that it always had.
+        self._slow_last = float(random.standard_normal()) if noise.slow_spread else 0.0
         self._next = 0  # steps taken
         self._sums = [0]  # of the factors before a step, in NOISE_UNIT
         self._moments = [0]  # of factor times number of the step
@@ -36,14 +43,14 @@ class NoisyStepTime:
             self._draw(8192)
 
     def _draw(self, count: int) -> None:
-        from scipy.signal import lfilter
-
-        have = len(self._sums) - 1
-        noise, rho = self.noise, self.noise.autocorrelation
-        drawn = self.random.standard_normal(count) * math.sqrt(1 - rho * rho)
-        walk, _ = lfilter([1.0], [1.0, -rho], drawn, zi=[rho * self._last])
+        have, noise = len(self._sums) - 1, self.noise
+        walk = autoregressive(self.random.standard_normal(count), noise.autocorrelation, self._last)
         self._last = float(walk[-1])
         factors = self._scale * np.exp(noise.spread * walk - noise.spread**2 / 2)
+        if noise.slow_spread:
+            slow = autoregressive(self.random.standard_normal(count), noise.slow_autocorrelation, self._slow_last)
+            self._slow_last = float(slow[-1])
+            factors *= np.exp(noise.slow_spread * slow - noise.slow_spread**2 / 2)
         units = np.maximum(1, np.rint(factors * NOISE_UNIT)).astype(np.int64)
         numbers = np.arange(have, have + count, dtype=np.int64)
         self._sums += (self._sums[-1] + np.cumsum(units)).tolist()
@@ -87,9 +94,20 @@ class NoisyStepTime:
 class Noise(Record):
     """What the model leaves of a step's duration, as a factor: log-normal, with a mean of 1."""
 
-    spread: float = Field(default=0.0, ge=0, le=3, description="Standard deviation of the factor's logarithm.")
+    spread: float = Field(
+        default=0.0,
+        ge=0,
+        le=3,
+        description="Standard deviation of the factor's logarithm; of its fast part, where there is a slow one.",
+    )
     autocorrelation: float = Field(
         default=0.0, ge=0, lt=1, description="Correlation of that logarithm from one step to the next."
+    )
+    slow_spread: float = Field(
+        default=0.0, ge=0, le=3, description="Standard deviation of the logarithm's slow part; 0: there is none."
+    )
+    slow_autocorrelation: float = Field(
+        default=0.0, ge=0, lt=1, description="Correlation of the slow part from one step to the next."
     )
     run_spread: float = Field(
         default=0.0,
@@ -97,3 +115,29 @@ class Noise(Record):
         le=3,
         description="Standard deviation of the logarithm of whole runs, where several runs were fitted.",
     )
+
+    def variance_of_mean(self, steps: ArrayLike) -> np.ndarray:
+        """The variance, within runs, of the logarithm's mean over so many successive ``steps``; in their shape.
+
+        >>> noise = Noise(spread=0.2, autocorrelation=0.8)
+        >>> [round(float(noise.variance_of_mean(steps)), 6) for steps in (1, 2, 1000)]
+        [0.04, 0.036, 0.000358]
+        """
+        fast = autoregressive_variance(self.spread, self.autocorrelation, steps)
+        return np.asarray(fast + autoregressive_variance(self.slow_spread, self.slow_autocorrelation, steps))
+
+
+def autoregressive(innovations: np.ndarray, correlation: float, last: float) -> np.ndarray:
+    """The values after ``last`` of a first-order autoregression with variance 1, from standard normal innovations."""
+    from scipy.signal import lfilter
+
+    drawn = innovations * math.sqrt(1 - correlation * correlation)
+    return np.asarray(lfilter([1.0], [1.0, -correlation], drawn, zi=[correlation * last])[0])
+
+
+def autoregressive_variance(spread: float, correlation: float, steps: ArrayLike) -> np.ndarray:
+    """The variance of the mean of so many successive values of a first-order autoregression; in the shape of steps."""
+    count = np.asarray(steps, dtype=float)
+    pairs = count * (1 + correlation) / (1 - correlation)
+    ends = 2 * correlation * (1 - correlation**count) / (1 - correlation) ** 2
+    return np.asarray(spread**2 * (pairs - ends) / count**2)

@@ -18,6 +18,7 @@ from driftsim.files import write_file
 from driftsim.formatting import show_table, shown_text, signed_percent
 from driftsim.latency.noise import Noise
 from driftsim.latency.steptime import TERMS, LinearStepTime, term_values, ticks
+from driftsim.latency.uncertainty import Uncertainty
 from driftsim.records import Record
 from driftsim.trace.header import EngineSettings
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 WIDTH = 100  # columns of the printed text
 LONGEST_STEP_S = 1e4  # of a profile's coefficients
+LEAST_INTERCEPT_S = 1e-6  # a step is never free: a fit through the origin would starve the engine of time
 SECONDS: dict[str, Any] = {"unit": "s"}
 TOKENS: dict[str, Any] = {"unit": "tokens"}
 
@@ -53,6 +55,9 @@ class Fit(Record):
     regions: tuple[Region, ...] = Field(default=(), description="The same for parts of the rows.")
     considered: dict[str, float] = Field(
         default={}, description="Form of the model that was considered = its cross-validated relative error."
+    )
+    uncertainty: Uncertainty | None = Field(
+        default=None, description="How sure the fit is of the coefficients, jointly; none: not known."
     )
 
 
@@ -234,10 +239,45 @@ class Profile(Record):
         coefficients = np.array([getattr(self, f"{term}_s") for term in TERMS])
         return np.asarray(np.column_stack([values[term] for term in TERMS]) @ coefficients)
 
+    @property
+    def has_uncertainty(self) -> bool:
+        """Whether it is known how sure the coefficients are, so that ``drawn`` draws others.
+
+        It is not of a profile by hand, of a derived one, and of one that an earlier version fitted.
+        """
+        return self.fit is not None and self.fit.uncertainty is not None
+
+    def drawn(self, random: np.random.Generator) -> Self:
+        """The profile with coefficients that may as well be true, drawn jointly; itself without ``has_uncertainty``.
+
+        Student's t around the fitted ones, none negative. What was not fitted by regression stays: the form, the noise,
+        the gap and the lags, but for the overhead of a request in a fit to timings. A draw knows no uncertainty of its
+        own.
+
+        >>> profile = Profile.plain(intercept_s=0.010)
+        >>> profile.has_uncertainty, profile.drawn(np.random.default_rng(0)) is profile
+        (False, True)
+        """
+        if self.fit is None or self.fit.uncertainty is None:
+            return self
+        sure = self.fit.uncertainty
+        values = sure.drawn(np.array([getattr(self, term) for term in sure.terms]), random)
+        drawn = dict(zip(sure.terms, np.minimum(values, LONGEST_STEP_S).tolist(), strict=True))
+        drawn["intercept_s"] = max(drawn.get("intercept_s", self.intercept_s), LEAST_INTERCEPT_S)
+        return self.changed(**drawn, intervals={}, fit=self.fit.changed(uncertainty=None))
+
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON, as hexadecimal."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """SHA-256 of the canonical JSON, as hexadecimal, without the uncertainty, which determines no run.
+
+        The slow part of the noise is in it only where there is one: so a profile has the digest that it had before
+        there was such a part.
+        """
+        content = self.model_dump(mode="json", exclude={"fit": {"uncertainty"}})
+        if self.noise is not None and not self.noise.slow_spread:
+            for name in ("slow_spread", "slow_autocorrelation"):
+                del content["noise"][name]
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def save(self, file: Path | str) -> None:
