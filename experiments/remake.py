@@ -182,6 +182,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "index": index.block,
     "paper-short": paper.short_block,
     "paper-claims": paper.claims_block,
+    "paper-count": paper.count_block,
     "paper-engines": paper.engines_block,
     "paper-sensitivity": paper.sensitivity_block,
     "paper-lengths": paper.lengths_block,
