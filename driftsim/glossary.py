@@ -81,6 +81,13 @@ SUMMARY: tuple[Metric, ...] = (
         "higher",
     ),
     Metric(
+        "kendall_tau_estimate",
+        "",
+        "Kendall's rank correlation (tau-b) of the estimated with the actual output length, over scored requests: the "
+        "prompt's length, which is known, is left out.",
+        "higher",
+    ),
+    Metric(
         "class_accuracy",
         "",
         "Share of the scored requests whose scheduling class is the one of their actual length.",

@@ -27,6 +27,7 @@ READ = (
     "prompt_tokens", "prompt_words", "output_tokens", "output_words", "estimate", "budget", "scheduling_class",
     "arrival_s", "dispatch_s", "scheduled_s", "first_token_s", "finish_s", "preemptions",
 )  # fmt: skip
+ESTIMATION = ("mae", "rmse", "kendall_tau", "kendall_tau_within", "kendall_tau_estimate", "class_accuracy")
 LATENCIES = ("e2e", "ttft", "tpot")
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
 
@@ -165,20 +166,22 @@ def estimation_summary(rows: Rows, unit: Accounting, admission: Admission) -> di
     """Error of the estimates of finished ``rows``: MAE and RMSE in the accounting's unit, ranks and classes.
 
     ``kendall_tau`` is tau-b of budget against prompt plus actual output, ``kendall_tau_within`` the same averaged over
-    category x tier, weighted by pairs. ``class_accuracy``: the scheduling class of the budget is that of the truth.
+    category x tier, weighted by pairs. ``kendall_tau_estimate`` is tau-b of estimate against actual output: the prompt,
+    which everybody knows, is in neither. ``class_accuracy``: the scheduling class of the budget is that of the truth.
     """
     actual = unit.lengths(rows["output_tokens"], rows["output_words"])
     prompt = unit.lengths(rows["prompt_tokens"], rows["prompt_words"])
-    error = np.asarray(rows["estimate"], dtype=float) - actual
-    budget, total = np.asarray(rows["budget"], dtype=float), prompt + actual
+    estimate, budget = (np.asarray(rows[name], dtype=float) for name in ("estimate", "budget"))
+    error, total = estimate - actual, prompt + actual
     if not len(rows):
-        return dict.fromkeys(("mae", "rmse", "kendall_tau", "kendall_tau_within", "class_accuracy"), np.nan)
+        return dict.fromkeys(ESTIMATION, np.nan)
     classes = admission.scheduling_classes(total)
     return {
         "mae": float(np.abs(error).mean()),
         "rmse": float(np.sqrt((error**2).mean())),
         "kendall_tau": _tau(budget, total),
         "kendall_tau_within": _tau_within(rows, admission.category_column, budget, total),
+        "kendall_tau_estimate": _tau(estimate, np.asarray(actual, dtype=float)),
         "class_accuracy": float((np.asarray(rows["scheduling_class"]) == classes).mean()),
     }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from scipy.stats import kendalltau
 
 import driftsim as ds
 from experiments.arguments import plain
@@ -48,8 +49,16 @@ def _row(trace: ds.Trace, accounting: str, base: str, replications: int) -> dict
         change, low, high = result.change(ema, static, metric)
         row |= {f"{metric}_change": change, f"{metric}_low": low, f"{metric}_high": high}
     for name, setting in (("off", static), ("on", ema)):
-        row[f"kendall_tau_{name}"] = result.values(setting, "kendall_tau")[0]
-    return row
+        for tau in ("kendall_tau", "kendall_tau_estimate"):
+            row[f"{tau}_{name}"] = result.values(setting, tau)[0]
+    return row | {"kendall_tau_prompt": prompts_alone(trace, admission)}
+
+
+def prompts_alone(trace: ds.Trace, admission: ds.Admission) -> float:
+    """Kendall's tau-b of the prompt with prompt plus actual output: what knowing nothing of outputs gives."""
+    done, unit = trace.finished, admission.unit
+    prompt = unit.lengths(done["prompt_tokens"], done["prompt_words"])
+    return float(kendalltau(prompt, prompt + unit.lengths(done["output_tokens"], done["output_words"])).statistic)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from driftsim.formatting import markdown
 from driftsim.formatting import signed_percent as percent
 from driftsim.validation.equivalence import MARGIN, Verdict
 from experiments import estimation_error
-from experiments.paper import document as paper
-from experiments.paper.document import between, find
+from experiments.paper import answers as paper
+from experiments.paper import verdicts
+from experiments.paper.tables import between, documents, find
 
 HERE = Path(__file__).parent
 
@@ -126,9 +127,4 @@ def _speed() -> str:
 
 
 def _claims() -> str:
-    rows = paper.documents("claims")
-    counts = {kind: sum(row["holds"] == kind for row in rows) for kind in ("yes", "direction only", "no")}
-    return (
-        f"Of {len(rows)} statements {counts['yes']} hold, {counts['direction only']} in direction only, {counts['no']} "
-        "do not."
-    )
+    return verdicts.count(documents("claims"))

@@ -125,8 +125,9 @@ def answer_block() -> str:
 def error_block() -> str:
     """The estimation errors as a Markdown table."""
     lines = [
-        "| accounting | base | scored | MAE off | MAE on | change | RMSE off | RMSE on | change | tau off | tau on |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| accounting | base | scored | MAE off | MAE on | change | RMSE off | RMSE on | change | tau off | tau on "
+        "| tau of length off | on | of prompts alone |",
+        "|---|---|" + "--:|" * 12,
     ]
     for row in pd.read_csv(estimation_error.STORED).to_dict("records"):
         cells = [row["accounting"], row["base"], str(row["scored"])]
@@ -134,7 +135,9 @@ def error_block() -> str:
             half = 50 * (row[f"{metric}_high"] - row[f"{metric}_low"])
             cells += [f"{row[f'{metric}_off']:.1f}", f"{row[f'{metric}_on']:.1f} {row['unit']}"]
             cells += [f"{100 * row[f'{metric}_change']:+.1f} ± {half:.1f} %"]
-        cells += [f"{row['kendall_tau_off']:.3f}", f"{row['kendall_tau_on']:.3f}"]
+        cells += [
+            f"{row[f'kendall_tau_{name}']:.3f}" for name in ("off", "on", "estimate_off", "estimate_on", "prompt")
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -179,6 +182,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "index": index.block,
     "paper-short": paper.short_block,
     "paper-claims": paper.claims_block,
+    "paper-count": paper.count_block,
     "paper-engines": paper.engines_block,
     "paper-sensitivity": paper.sensitivity_block,
     "paper-lengths": paper.lengths_block,

@@ -69,6 +69,30 @@ def test_kendall_tau_within_looks_inside_category_and_tier_only() -> None:
     assert between == pytest.approx(metrics._tau(np.array([110, 101, 604]), np.array([105, 105, 601])))
 
 
+def test_the_prompts_length_flatters_the_order_of_budgets_and_not_that_of_estimates() -> None:
+    """Budgets lie in the order of the truth, since one prompt is longer; the estimates lie against it."""
+    summary = metrics.estimation_summary(rows(estimate=[1, 4], budget=[101, 604]), Accounting(), Admission())
+    assert (summary["kendall_tau"], summary["kendall_tau_estimate"]) == (1.0, -1.0)  # 1 and 4 stand for 5 and 1
+    assert set(metrics.ESTIMATION) == set(summary)
+
+
+def test_a_constant_estimate_has_the_order_of_the_prompts_and_no_order_of_its_own() -> None:
+    """Independent normal lengths have tau = 2 / pi arcsin(rho) of prompt and total (Greiner 1909): no skill, 0.7."""
+    random, count = np.random.default_rng(7), 4000
+    prompt, output = random.normal(500, 100, count).round(), random.normal(250, 50, count).round()
+    guess = random.permutation(output)  # as good as none
+    frame = pd.DataFrame({"prompt_tokens": prompt, "output_tokens": output, "estimate": 250.0, "budget": prompt + 250})
+    frame = frame.assign(prompt_words=prompt, output_words=output, tier="standard", predicted_category="report",
+                         scheduling_class="long")  # fmt: skip
+    constant = metrics.estimation_summary(frame, Accounting(), Admission())
+    assert constant["kendall_tau"] == pytest.approx(2 / np.pi * np.arcsin(2 / np.sqrt(5)), abs=0.02)
+    assert np.isnan(constant["kendall_tau_estimate"])
+    guessed = frame.assign(estimate=guess, budget=prompt + guess)
+    blind = metrics.estimation_summary(guessed, Accounting(), Admission())
+    assert blind["kendall_tau"] > 0.5
+    assert blind["kendall_tau_estimate"] == pytest.approx(0, abs=0.04)
+
+
 def test_waiting_fraction_counts_overlaps_once() -> None:
     assert metrics.waiting_fraction(rows()) == pytest.approx((0.5 + 1.5) / 5)
     assert metrics.waiting_fraction(rows(arrival_s=[0.0, 0.2])) == pytest.approx(2.5 / 5)

@@ -31,6 +31,16 @@ def test_rows_come_back_as_they_were_before_and_after_the_end(tmp_path: Path) ->
     assert Store.open(tmp_path / "s").row(f"{2:032x}") == row(2, note="a\nb")
 
 
+def test_rows_of_before_a_metric_was_known_are_read_beside_those_that_have_it(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "s", create=True) as store:
+        store.append([row(1)])
+    with Store.open(tmp_path / "s") as store:
+        store.append([row(2, kendall_tau_estimate=0.5)])
+    table = Store.open(tmp_path / "s").table().set_index("key")["kendall_tau_estimate"]
+    assert table.isna().tolist() == [True, False]
+    assert Store.open(tmp_path / "s").row(f"{2:032x}")["kendall_tau_estimate"] == 0.5
+
+
 @pytest.mark.parametrize("cut", [1, 5, 40, 100])
 def test_a_torn_row_is_not_a_row_and_is_counted(tmp_path: Path, cut: int) -> None:
     store = Store.open(tmp_path / "s", create=True)

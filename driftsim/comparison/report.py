@@ -33,6 +33,7 @@ TERMS = {
     "estimator": "static leaves the estimates alone, ema is DriftSched's correction, pooled ours, oracle knows all",
     "MAE, RMSE": "mean absolute and root mean square error of the estimated output length",
     "tau": "Kendall's rank correlation of budget and truth: all that an order by budget can use",
+    "tau of length": "the same of estimated and actual output length, without the prompt, whose length is known",
     "Jain": "fairness over tenants, of their mean tokens per second: 1 is equal",
     "stock": "vLLM's own order: first in, first out, with no limit in flight",
 }
@@ -65,6 +66,7 @@ def columns(comparison: Comparison) -> list[TableColumn]:
         TableColumn("MAE", word, "mae", 1),
         TableColumn("RMSE", word, "rmse", 1, brief=False),
         TableColumn("tau", "", "kendall_tau", 3, largest=True),
+        TableColumn("tau of length", "", "kendall_tau_estimate", 3, largest=True, brief=False),
         TableColumn("Jain", "", "jain_index", 3, largest=True, brief=False),
     ]
 

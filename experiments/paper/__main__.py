@@ -17,7 +17,7 @@ from joblib import Parallel, delayed
 
 from driftsim.cli.terminal import progress
 from experiments.arguments import count, folder
-from experiments.paper import claims, estimators, factorial, figures, load, real, sensitivity, study
+from experiments.paper import engines, estimators, factorial, figures, load, real, sensitivity, study, verdicts
 from experiments.paper.setup import held_out
 
 HERE = Path(__file__).parent
@@ -45,20 +45,24 @@ def make(seeds: int, out: Path) -> None:
     drawn, traces, measured, effects = Parallel(n_jobs=-1)(delayed(each)() for each in sources)
     tables = {"rows": rows, **drawn, "length_model": held_out(), "estimators_on_traces": traces, "real": measured}
     print(f"{len(rows)} rows of the study after {time.monotonic() - begin:.0f} s", file=sys.stderr)
+    readings = sensitivity.readings(rows)
+    print(f"{len(readings)} readings of the claims after {time.monotonic() - begin:.0f} s", file=sys.stderr)
     tables |= {
+        "readings": readings,
+        "sensitivity": sensitivity.table(readings),
         "load": load.gains(load.rows(few)),
-        "sensitivity": sensitivity.table(rows, few),
         "estimators_on_workload": estimators.on_workload(few),
     }
     study.store(tables, out)
-    documents = {"claims": claims.table(rows), "engines": claims.left_on_a_continuous_engine(rows)}
+    documents = {"claims": verdicts.claims(readings), "engines": engines.left_on_a_continuous_engine(rows)}
     for name, content in documents.items():
         (out / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
     study.store(effects, out / "factorial")
     figures.save_all(out)
     for claim in documents["claims"]:
         told = "" if claim["paper"] is None else f" (paper {claim['paper']:+.3f})"
-        print(f"{claim['holds']:>14}  {claim['ours']:+.3f}{told}  {claim['claim']}")
+        print(f"{claim['holds']:>14}  {claim['ours']:+.3f}{told}  {claim['claim']}: {claim['reading']}")
+    print(verdicts.count(documents["claims"]))
     print(f"{time.monotonic() - begin:.0f} s; tables and figures in {out}", file=sys.stderr)
 
 

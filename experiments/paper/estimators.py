@@ -1,13 +1,16 @@
 """Is there a better correction? ``pooled`` beside DriftSched's, on every shipped trace and on DriftSched's workload.
 
 On a trace, progressively: each request is estimated at its recorded arrival and learned from at its recorded finish. On
-DriftSched's workload the engine is simulated. *Irreducible* is the MAE left if each category and tenant is given
-its median in hindsight: no estimate by category and tenant does better, but by luck.
+DriftSched's workload the engine is simulated. Beside them stands what hindsight leaves: the MAE if each request is
+estimated at the median of the *others* of its category and tenant. A median of few requests that holds the request
+itself would flatter hindsight: a request alone would be estimated at its own length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +30,9 @@ from experiments.paper.setup import ACCOUNTINGS, ROOT, scenario, workload
 
 ESTIMATORS = ("static", "ema", "pooled")
 BASES = ("reference", "caps", "fit")
+SCORES = ("mae", "rmse", "tau", "tau_length")
 BOOTSTRAPS = 2000
-POLICY_RUN = "smollm2-cpu-policies"  # many runs of the same requests: one of them stands for all
+CELL = ["category", "tenant"]
 
 
 def traces() -> Iterator[tuple[str, Trace]]:
@@ -74,33 +78,78 @@ def progressive(trace: Trace, estimator: str, admission: Admission) -> pd.DataFr
     )
 
 
-def irreducible(rows: pd.DataFrame) -> float:
-    """The MAE of each category's and tenant's median in hindsight."""
-    medians = rows.groupby(["category", "tenant"])["observed"].transform("median")
+def others_median(values: np.ndarray) -> np.ndarray:
+    """For each of ``values`` the median of all the others; NaN for one alone.
+
+    >>> others_median(np.array([1.0, 2.0, 4.0])).tolist()
+    [3.0, 2.5, 1.5]
+    """
+    count = len(values)
+    if count < 2:
+        return np.full(count, np.nan)
+    order, place = np.argsort(values, kind="stable"), np.arange(count)
+    ranked, found = np.asarray(values, dtype=float)[order], np.empty(count)
+    # the two middles of the count - 1 others; from the one that is left out on, ranks move up by one
+    lower, upper = (ranked[middle + (place <= middle)] for middle in ((count - 2) // 2, (count - 1) // 2))
+    found[order] = (lower + upper) / 2
+    return found
+
+
+def in_sample(rows: pd.DataFrame) -> float:
+    """The MAE of each category's and tenant's median, the request itself among them: no estimate by these does better.
+
+    It flatters: with few requests in a cell it is below what anybody who does not know the request can reach.
+    """
+    medians = rows.groupby(CELL)["observed"].transform("median")
     return float((rows["observed"] - medians).abs().mean())
 
 
+def left_out(rows: pd.DataFrame) -> pd.Series:
+    """The error of each request at the median of the others of its category and tenant; NaN for one alone there."""
+    medians = rows.groupby(CELL)["observed"].transform(lambda own: others_median(own.to_numpy(dtype=float)))
+    return (rows["observed"] - medians).abs().astype(float)
+
+
 def scores(rows: pd.DataFrame) -> dict[str, float]:
-    """MAE, RMSE and Kendall's tau of the estimates in ``rows``."""
+    """MAE, RMSE, and Kendall's tau of the estimates in ``rows``: of budgets with totals, and without the prompt."""
     error = rows["estimate"].astype(float) - rows["observed"]
     tau = kendalltau(rows["estimate"] + rows["prompt"], rows["observed"] + rows["prompt"]).statistic
-    return {"mae": float(error.abs().mean()), "rmse": float(np.sqrt((error**2).mean())), "tau": float(tau)}
+    length = kendalltau(rows["estimate"], rows["observed"]).statistic
+    return {
+        "mae": float(error.abs().mean()), "rmse": float(np.sqrt((error**2).mean())), "tau": float(tau),
+        "tau_length": float(length),
+    }  # fmt: skip
+
+
+def request_sets(named: Mapping[str, Trace]) -> dict[str, str]:
+    """For each trace the largest one that has all its requests, in kind and length; itself if no other does."""
+    kinds = ["category", "tenant", "tier", "prompt_tokens", "prompt_words", "output_tokens"]
+    bags = {name: Counter(trace.requests[kinds].itertuples(index=False, name=None)) for name, trace in named.items()}
+    largest = sorted(bags, key=lambda name: (-bags[name].total(), name))
+    return {name: next(other for other in largest if own <= bags[other]) for name, own in bags.items()}
 
 
 def on_traces() -> pd.DataFrame:
     """A row per shipped trace, accounting and base: every estimator's scores, and pooled's MAE against ema's.
 
-    The interval of that change is a paired bootstrap over the requests, 95 %.
+    The interval of that change is a paired bootstrap over the requests, 95 %. Rows of one ``comparison`` are the same
+    estimates of the same requests; ``request_set`` names the trace that has all of a trace's requests.
     """
-    return pd.DataFrame(
-        [
-            row
-            for name, trace in traces()
-            for accounting in ACCOUNTINGS
-            for base in BASES
-            if (row := _on_trace(name, trace, Admission(accounting=accounting, base=base))) is not None  # type: ignore[arg-type]
-        ]
-    )
+    named = dict(traces())
+    sets = request_sets(named)
+    rows = [
+        row | {"request_set": sets[name]}
+        for name, trace in named.items()
+        for accounting in ACCOUNTINGS
+        for base in BASES
+        if (row := _on_trace(name, trace, Admission(accounting=accounting, base=base))) is not None  # type: ignore[arg-type]
+    ]
+    return pd.DataFrame(rows)
+
+
+def distinct(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ``on_traces`` without those that are another row again."""
+    return rows.drop_duplicates("comparison")
 
 
 def _on_trace(name: str, trace: Trace, admission: Admission) -> dict[str, Any] | None:
@@ -111,16 +160,39 @@ def _on_trace(name: str, trace: Trace, admission: Admission) -> dict[str, Any] |
         except TraceError:  # too few of a category: there is nothing to fit
             return None
     row: dict[str, Any] = {"trace": name, "accounting": admission.accounting, "base": admission.base}
-    errors = {}
-    for estimator in ESTIMATORS:
-        scored = progressive(trace, estimator, admission)
-        scored = scored[~scored["source"].isin(used)]
-        row |= {f"{metric}_{estimator}": value for metric, value in scores(scored).items()}
-        errors[estimator] = (scored["estimate"] - scored["observed"]).abs().to_numpy(dtype=float)
-    picks = stream(0, "bootstrap").integers(0, len(scored), (BOOTSTRAPS, len(scored)))
-    ratios = errors["pooled"][picks].mean(axis=1) / errors["ema"][picks].mean(axis=1) - 1
-    row |= {"change": row["mae_pooled"] / row["mae_ema"] - 1, "low": float(np.quantile(ratios, 0.025))}
-    return row | {"high": float(np.quantile(ratios, 0.975)), "irreducible": irreducible(scored), "scored": len(scored)}
+    scored = {each: progressive(trace, each, admission) for each in ESTIMATORS}
+    scored = {each: rows[~rows["source"].isin(used)] for each, rows in scored.items()}
+    for each, rows in scored.items():
+        row |= {f"{metric}_{each}": value for metric, value in scores(rows).items()}
+    errors = {each: (rows["estimate"] - rows["observed"]).abs().to_numpy(float) for each, rows in scored.items()}
+    row |= {"change": row["mae_pooled"] / row["mae_ema"] - 1, **_bootstrapped(errors["pooled"], errors["ema"])}
+    return row | _hindsight(scored["static"], errors) | {
+        "scored": len(scored["static"]), "comparison": _digest(scored),
+        "taught": int((trace.requests["arrival_s"] > trace.requests["finish_s"].min()).sum()),
+    }  # fmt: skip
+
+
+def _bootstrapped(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
+    """Ends of the 95 % interval of the relative change of the mean error, requests resampled in pairs."""
+    picks = stream(0, "bootstrap").integers(0, len(one), (BOOTSTRAPS, len(one)))
+    ratios = one[picks].mean(axis=1) / other[picks].mean(axis=1) - 1
+    return {"low": float(np.quantile(ratios, 0.025)), "high": float(np.quantile(ratios, 0.975))}
+
+
+def _hindsight(rows: pd.DataFrame, errors: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """What hindsight leaves, with and without the request itself, and by the best estimator on the same requests."""
+    left = left_out(rows).to_numpy()
+    known = ~np.isnan(left)
+    return {
+        "in_sample": in_sample(rows), "leave_one_out": float(left[known].mean()), "alone": int((~known).sum()),
+        "best_beside": float(min(each[known].mean() for each in errors.values())),
+    }  # fmt: skip
+
+
+def _digest(scored: Mapping[str, pd.DataFrame]) -> str:
+    """Of what was estimated by whom, and what it was: rows with the same one are one comparison."""
+    columns = [scored["static"]["observed"], *(rows["estimate"] for rows in scored.values())]
+    return hashlib.sha256(np.column_stack(columns).astype(np.int64).tobytes()).hexdigest()[:12]
 
 
 def on_workload(seeds: int, jobs: int = -1) -> pd.DataFrame:
@@ -138,9 +210,9 @@ def on_workload(seeds: int, jobs: int = -1) -> pd.DataFrame:
         by = part.set_index(["estimator", "seed"])
         row = dict(zip(("engine", "caps", "accounting"), levels, strict=True))
         for estimator in ESTIMATORS:
-            row |= {f"{metric}_{estimator}": by[metric].xs(estimator).mean() for metric in ("mae", "rmse", "tau")}
+            row |= {f"{metric}_{estimator}": by[metric].xs(estimator).mean() for metric in SCORES}
         value, low, high = mean_interval(by["mae"].xs("pooled") / by["mae"].xs("ema") - 1)
-        row |= {"change": value, "low": low, "high": high, "irreducible": float(part["irreducible"].mean())}
+        row |= {"change": value, "low": low, "high": high, "leave_one_out": float(part["leave_one_out"].mean())}
         found.append(row)
     return pd.DataFrame(found)
 
@@ -161,5 +233,5 @@ def _simulated(engine: str, caps: str, seed: int) -> list[dict[str, Any]]:
                 }
             )
             row = {"engine": engine, "caps": caps, "accounting": accounting, "estimator": estimator, "seed": seed}
-            found.append({**row, **scores(rows), "irreducible": irreducible(rows)})
+            found.append({**row, **scores(rows), "leave_one_out": float(left_out(rows).mean())})
     return found

@@ -27,6 +27,7 @@ from driftsim.sweeps.effects import Design, Scale
 from driftsim.sweeps.runner import sweep
 from driftsim.sweeps.tasks import plan, spec_key
 from experiments.arguments import count, folder, own_folder
+from experiments.paper import followed
 from experiments.paper.setup import profile, scenario, workload
 from experiments.paper.study import store as write
 
@@ -118,7 +119,13 @@ def run(folder: Path, seeds: int, jobs: int = 0) -> pd.DataFrame:
         raise SystemExit(f"{done.failed} runs failed; driftsim show {folder / 'rows'} --where failed=True says why")
     rows = Store.open(folder / "rows").table().set_index("key")
     keys = [spec_key(asked, inputs) for asked in specs]
-    metrics = [*LATENCIES, *ERRORS, "choice_fraction", *(f"{tier}_e2e_mean_s" for tier in TIERS)]
+    metrics = [
+        *LATENCIES,
+        *ERRORS,
+        "kendall_tau_estimate",
+        "choice_fraction",
+        *(f"{tier}_e2e_mean_s" for tier in TIERS),
+    ]
     found = rows.loc[keys, [name for name in metrics if name in rows]].reset_index(drop=True)
     return pd.concat([pd.DataFrame([cell | {"seed": seed} for cell, seed in design]), found], axis=1)
 
@@ -242,6 +249,8 @@ def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "corrections": corrections(rows),
         "interactions": interactions(rows),
         "payers": payers(rows),
+        "followed": followed.table(rows, DESIGN),
+        "accounted": followed.accounted(rows, DESIGN),
     }
 
 
