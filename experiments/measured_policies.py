@@ -15,10 +15,10 @@ from pathlib import Path
 import pandas as pd
 
 from driftsim import CapturedComparison, read
-from driftsim.comparison.captured import PRACTICAL, SHOWN, compare_captured
+from driftsim.comparison.captured import SHOWN, compare_captured
 from driftsim.formatting import between, dumps
 from driftsim.scheduling.policies import BASELINE
-from driftsim.statistics import Interval
+from driftsim.statistics import PRACTICAL, Interval
 from experiments.arguments import plain
 
 ROOT = Path(__file__).resolve().parent.parent
