@@ -138,6 +138,8 @@ def cli() -> str:
     callbacks = {_verb_name(one): one.callback for one in command.app.registered_commands}
     parts = [str(command.app.info.help), "## Options of every verb", _options(group, command.options)]
     for name, verb in group.commands.items():
+        if verb.hidden:
+            continue
         arguments = [_usage(one) for one in verb.params if one.param_type_name == "argument"]
         usage = " ".join(["driftsim", name, *arguments, "[OPTIONS]"])
         parts += [f"## {name}", f"```text\n{usage}\n```", inspect.cleandoc(verb.help), _options(verb, callbacks[name])]

@@ -49,6 +49,9 @@ app.command()(scenario)
 app.command("import")(import_)
 app.command()(export)
 app.command()(view)
+trace = typer.Typer(help="What can be done with one trace.", no_args_is_help=True, rich_markup_mode=None)
+trace.command("view")(view)
+app.add_typer(trace, name="trace", hidden=True)  # the long name of `view`
 _debug = False  # whether --debug was given
 
 

@@ -54,7 +54,7 @@ def e2e_by_scheduler(comparison: Comparison) -> Figure:
         changes = [comparison.change(setting, BASELINE, f"e2e_{stat}_s") for setting in settings]
         runs = [comparison.change_of(setting, BASELINE, f"e2e_{stat}_s").this_run for setting in settings]
         _changes(panel, changes, runs)
-        panel.set_title(f"{label} of the end-to-end latency")
+        panel.set_title(f"{label} E2E")
     names = [str(setting) + ("" if is_deployable(setting.estimator) else " (bound)") for setting in settings]
     axes[0].set_yticks(range(len(settings)), names)
     axes[0].invert_yaxis()

@@ -9,6 +9,14 @@ from driftsim.engine.scheduler import MIRRORED_VLLM
 from driftsim.metrics import FEWEST_FOR_P99
 from driftsim.outcomes import turned_away
 
+COEFFICIENTS = {
+    "intercept_s": "the time of a step that nothing shortens",
+    "prefill_token_s": "the time of a step for each prompt token",
+    "decode_request_s": "the time of a step for each request that decodes",
+    "context_token_s": "the time of a step for each token of context",
+    "prefill_attention_s": "the time of a step for the attention of prompts",
+    "prefill_step_s": "the time that any prompt adds to a step",
+}
 HEADLINES = ("e2e_mean_s", "e2e_p99_s")
 UNSTEADY = "load changes within a phase: record another day"
 
@@ -29,9 +37,20 @@ def warnings(comparison: Comparison) -> list[str]:
         )
     if engine.assumed:
         sentences.append(f"the engine did not tell, and these are assumed: {', '.join(engine.assumed)}")
-    sentences += [warning.removesuffix(".") for warning in plan.profile.warnings]
+    sentences += [_in_words(warning.removesuffix(".")) for warning in plan.profile.warnings]
     sentences += extrapolation_warnings(plan.profile, comparison.traces[BASELINE])
     return sentences + _of_requests(comparison) + _unsteady(comparison)
+
+
+def _in_words(warning: str) -> str:
+    """A warning of a profile with its coefficients named for what they are.
+
+    >>> _in_words("decode_request_s is uncertain, 0 to 0.002 s")
+    'the time of a step for each request that decodes is uncertain, 0 to 0.002 s'
+    """
+    for name, words in COEFFICIENTS.items():
+        warning = warning.replace(name, words)
+    return warning
 
 
 def _of_requests(comparison: Comparison) -> list[str]:

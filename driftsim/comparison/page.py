@@ -29,6 +29,7 @@ CHARTS = {
     "inflight": "Requests in the engine over time",
     "estimates": "Estimated against observed output length",
     "drift": "Drift: observed over estimated length, over time",
+    "requests": "Single requests: waiting, first token, answer",
 }
 STATISTICS = {"e2e_mean_s": "mean", "e2e_p50_s": "median", "e2e_p99_s": "P99"}
 SCALES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # ends of the bars, relative

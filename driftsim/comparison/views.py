@@ -80,7 +80,9 @@ def _latencies(rows: Columns) -> dict[str, np.ndarray]:
 
 def _rows(rows: Columns, unit: Accounting, picked: np.ndarray) -> dict[str, str]:
     observed = np.where(is_finished(rows), unit.lengths(rows["output_tokens"], rows["output_words"]), np.nan)
-    found = {"arrival": rows["arrival_s"], "estimate": rows["estimate"], "observed": observed, **_latencies(rows)}
+    wait = service_start(rows) - rows["arrival_s"]
+    found = {"arrival": rows["arrival_s"], "estimate": rows["estimate"], "observed": observed, "wait": wait}
+    found |= _latencies(rows)
     return {name: _packed(np.asarray(values, dtype=float)[picked]) for name, values in found.items()}
 
 

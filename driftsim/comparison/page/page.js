@@ -166,6 +166,35 @@
         return lineOf(place, bins(kept.get(place), place, ratio, (sorted) => quantile(sorted, 0.5)), { showSymbol: true, symbolSize: 6 });
       }),
     });
+    // Each request as a bar from its arrival: it waits, is read until its first token, and is answered
+    const lives = [], starts = new Set();
+    for (const place of places.slice(0, 2)) {
+      const own = rows[place], list = kept.get(place).filter((i) => Number.isFinite(own.e2e[i]));
+      const every = Math.ceil(list.length / 60);
+      starts.add(lives.length);
+      for (const i of list.filter((_, at) => at % every === 0)) {
+        const first = Number.isFinite(own.ttft[i]) ? own.ttft[i] : own.e2e[i], wait = Math.min(own.wait[i] || 0, first);
+        lives.push([`${data.settings[place].name} ${lives.length}`, own.arrival[i], wait, first - wait, own.e2e[i] - first]);
+      }
+    }
+    const grey = style("--soft");
+    const parts = [
+      ["before", 1, { color: "transparent" }],
+      ["waiting", 2, { color: "transparent", borderColor: grey, borderWidth: 1 }],
+      ["until the first token", 3, { color: "#E69F00" }],
+      ["answer", 4, { color: "#2f8fcc" }],
+    ];
+    draw("requests", {
+      legend: { top: 0, left: 0, textStyle: { color: style("--ink") }, data: parts.slice(1).map(([name]) => name) },
+      tooltip: {
+        trigger: "axis", axisPointer: { type: "shadow" }, confine: true, backgroundColor: style("--ground"), textStyle: { color: style("--ink") },
+        formatter: (points) => `${points[0].name.replace(/ \d+$/, "").replace(/[<&]/g, "")}<br>arrives at ${number(points[0].value)} s<br>` + points.slice(1).map((point) => `${point.seriesName} ${number(point.value)} s`).join("<br>"),
+      },
+      grid: { left: 120, right: 16, top: 34, bottom: 46 },
+      xAxis: { type: "value", name: "time (s)", min: Math.floor(span.from) },
+      yAxis: { type: "category", inverse: true, data: lives.map(([name]) => name), axisLabel: { interval: (at) => starts.has(at), color: style("--ink"), hideOverlap: false, formatter: (name) => name.replace(/ \d+$/, "") }, axisTick: { show: false } },
+      series: parts.map(([name, place, itemStyle]) => ({ name, type: "bar", stack: "life", barCategoryGap: "15%", itemStyle, data: lives.map((life) => life[place]) })),
+    });
     for (const name of ["waiting", "inflight"]) {
       charts[name].off("datazoom");
       charts[name].on("datazoom", () => {
