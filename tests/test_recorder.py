@@ -12,6 +12,7 @@ import pytest
 
 from driftsim.live.engine import Outcome
 from driftsim.live.recorder import CapturePlan, Progress, record
+from driftsim.live.telemetry import Monitor
 from driftsim.request import Job
 from driftsim.scheduling.estimators import Static
 from driftsim.testing import Echo
@@ -111,6 +112,19 @@ def test_a_phase_after_drain_waits_for_the_last_one_to_leave() -> None:
     trace, _ = run(workload([0.0, 0.0], [1, 1], phases, prompt_tokens=[30, 5]))
     assert trace.requests["arrival_s"][1] >= trace.requests["finish_s"][0] + 0.05
     assert trace.header.workload.phases[1].start_s == trace.requests["arrival_s"][1]
+
+
+def test_a_run_has_a_sample_of_its_end_however_late_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Monitor._reading
+
+    def late(monitor: Monitor) -> tuple[float, float, float, float]:
+        time.sleep(0.3)
+        return read(monitor)
+
+    monkeypatch.setattr(Monitor, "_reading", late)
+    trace, _ = run(workload([0.0], [1], prompt_tokens=[5]))
+    assert trace.telemetry is not None
+    assert trace.telemetry["time_s"].max() > trace.requests["finish_s"].max()
 
 
 def test_a_run_that_is_cancelled_keeps_what_was_recorded(tmp_path: Path) -> None:

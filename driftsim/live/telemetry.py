@@ -6,6 +6,7 @@ is marked as disturbed where it was too high. Where there is a GPU, its state is
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -63,6 +64,11 @@ class Monitor:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+
+    @property
+    def latest(self) -> float:
+        """When the last sample was made (monotonic, s); minus infinity before the first."""
+        return self._samples[-1][0] if self._samples else -math.inf
 
     def table(self, start: float) -> pd.DataFrame:
         """Samples with ``time_s`` counted from ``start`` (monotonic, s) and loads in cores; those before it are cut."""
