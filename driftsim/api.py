@@ -16,7 +16,7 @@ from driftsim.calibration.coverage import extrapolation_warnings, mismatch_warni
 from driftsim.comparison import report
 from driftsim.comparison.captured import CapturedComparison
 from driftsim.comparison.captured import compare_captured as compare_runs
-from driftsim.comparison.checks import checks_of
+from driftsim.comparison.checks import Check, checks_of
 from driftsim.comparison.plan import ComparisonPlan, check_plan, default_policies, settings_of
 from driftsim.comparison.result import ComparisonResult
 from driftsim.comparison.runs import compare as compare_settings
@@ -38,7 +38,7 @@ from driftsim.inputs import (
     naming,
     with_engine,
 )
-from driftsim.latency.profile import load_profile
+from driftsim.latency.profile import Profile, load_profile
 from driftsim.profiles import calibrate, derive_profile
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.plugins import plugin_name, plugin_names
@@ -146,7 +146,7 @@ def compare(
     as_recorded = rate_scale == 1 and not changes and profile is None and arrivals is None and not others
     measured = measured_by_phase(recorded, choice) if as_recorded and recorded is not None else None
     known = [trace for _, trace in days if trace is not None]
-    checks = [] if measured else [one for trace in known for one in checks_of(trace, given, own=profile is None)]
+    checks = [] if measured else [one for trace in known for one in _checks_of(trace, given, profile is None, others)]
     result = compare_settings(workloads, choice, jobs, progress or (lambda done, total: None), measured)
     mismatches = [text for trace in known if profile is not None for text in mismatch_warnings(given, trace)]
     about = {"profile": described(choice.profile, profile), "rate_scale": rate_scale}
@@ -155,6 +155,12 @@ def compare(
         provenance["days"] = [report.source(other, trace) for other, trace in days]
     parts = {**vars(result), "checks": tuple(checks), "mismatches": tuple(dict.fromkeys(mismatches))}
     return ComparisonResult(**parts, provenance=provenance)
+
+
+def _checks_of(trace: Trace, profile: Profile, own: bool, others: Sequence[Any]) -> list[Check]:
+    """The checks of one day, called by the day's name where there are ``others``."""
+    found = checks_of(trace, profile, own=own)
+    return [replace(one, what=f"{trace.name}, {one.what}") if others else one for one in found]
 
 
 def compare_captured(*traces: AnyTrace, practical: float = PRACTICAL) -> CapturedComparison:

@@ -88,16 +88,25 @@ def as_days(
         raise InputError(f"a trace, a workload, or a list of them is needed, not {_kind(what)}")
     days = [as_workload(one, rate_scale) for one in what]
     first = [phase.name for phase in days[0][0].info.phases]
-    digests: dict[str, str] = {}
+    seen: dict[str, Workload] = {}
     for workload, recorded in days:
         name = workload.info.name if recorded is None else str(recorded.source or recorded.name)
         if [phase.name for phase in workload.info.phases] != first:
             raise InputError(f"{name}: has other phases than the first day; compare days of one kind")
-        digest = "" if recorded is None else recorded.digest
-        if digest and digest in digests:
-            raise InputError(f"{name}: is the same run as {digests[digest]}; give each day once")
-        digests[digest] = name
+        same = next((other for other, known in seen.items() if _same_requests(known, workload)), None)
+        if same is not None:
+            raise InputError(
+                f"{name}: has the requests of {same}, and a repeat is no other day; give one of the two"
+                " (driftsim effects compares repeats of real runs)"
+            )
+        seen[name] = workload
     return days
+
+
+def _same_requests(one: Workload, other: Workload) -> bool:
+    """Whether two workloads are the same requests in the same order, whenever these arrived."""
+    columns = ["tenant", "prompt_tokens", "max_tokens", "output_tokens"]
+    return len(one) == len(other) and one.table[columns].equals(other.table[columns])
 
 
 def fitted_to_days(recorded: Sequence[Trace | None]) -> Profile:

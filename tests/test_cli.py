@@ -294,7 +294,28 @@ def test_a_capture_never_overwrites(trace: Path, tmp_path: Path) -> None:
 def test_each_day_is_given_once(trace: Path) -> None:
     run = driftsim("compare", trace, trace)
     assert run.returncode == 2
-    assert "is the same run as" in run.stderr
+    assert "has the requests of" in run.stderr
+
+
+def test_several_days_are_the_replications(tmp_path: Path) -> None:
+    """Seconds are of the first day, changes are the mean of all three."""
+    days, plain = [], ("--policies", "fifo,sjf", "--estimators", "static", "--replications", 8, "--jobs", 1, "--json")
+    for number in range(3):
+        random = np.random.default_rng(number)
+        made = workload(
+            np.cumsum(random.exponential(0.16, 90)).tolist(),
+            random.integers(1, 40, 90).tolist(),
+            predicted_category=random.choice(["short_qa", "report"], 90),
+        )
+        run = simulate(Scenario(profile=profile(engine(max_num_seqs=2))), made, record_steps=True)
+        days.append(run.write(tmp_path / f"day-{number}"))
+    alone, three = (json.loads(driftsim("compare", *some, *plain).stdout) for some in (days[:1], days))
+    assert [day["trace"] for day in three["days"]] == ["day-0", "day-1", "day-2"]
+    one, other = (next(row for row in document["rows"] if row["policy"] == "sjf") for document in (alone, three))
+    assert one["e2e_mean_s"] == other["e2e_mean_s"]  # seconds are of the first day
+    assert one["e2e_mean_vs_fifo"] != other["e2e_mean_vs_fifo"]
+    assert other["e2e_mean_vs_fifo_low"] < other["e2e_mean_vs_fifo"] < other["e2e_mean_vs_fifo_high"]
+    assert three["checks"] == []  # nothing was measured
 
 
 def test_compare_can_serve_in_the_published_worker_s_batches(trace: Path, tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ def moved(change: Interval) -> str:
     'changes by -0.7 % (-4.6 to +3.3)'
     """
     low, high = 100 * change.low, 100 * change.high
+    if not any((change.value, low, high)):
+        return "stays the same"
     if math.isnan(low):
         return f"{'falls' if change.value < 0 else 'rises'} by {100 * abs(change.value):.1f}{NO_BREAK}%"
     if change.spans_zero:
