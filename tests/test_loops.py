@@ -371,7 +371,7 @@ def test_a_closed_loop_without_a_queue_is_pressed_by_more_users(loops: dict[int,
     place = loops[8].write(tmp_path / "t")
     run = driftsim("compare", place, "--policies", "fifo,sjf", "--replications", "1", "--estimators", "static")
     said = " ".join(run.stdout.split())
-    assert "press this run harder with more of them (--arrivals closed --users N)" in said
+    assert "press this run harder with more users (--arrivals closed --users N)" in said
     assert "Held out: fitted to what finished in its first" in said
     pressed = driftsim("compare", place, "--policies", "fifo,sjf", "--replications", "1", "--json",
                        "--arrivals", "closed", "--users", "64", "--max-num-seqs", "4")  # fmt: skip

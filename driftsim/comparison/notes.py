@@ -17,6 +17,7 @@ COEFFICIENTS = {
     "prefill_attention_s": "the time of a step for the attention of prompts",
     "prefill_step_s": "the time that any prompt adds to a step",
 }
+NO_CHOICE = 0.001  # share of the time with two or more waiting, below which order could not matter
 HEADLINES = ("e2e_mean_s", "e2e_p99_s")
 UNSTEADY = "load changes within a phase: record another day"
 
@@ -39,7 +40,16 @@ def warnings(comparison: Comparison) -> list[str]:
         sentences.append(f"the engine did not tell, and these are assumed: {', '.join(engine.assumed)}")
     sentences += [_in_words(warning.removesuffix(".")) for warning in plan.profile.warnings]
     sentences += extrapolation_warnings(plan.profile, comparison.traces[BASELINE])
-    return sentences + _of_requests(comparison) + _unsteady(comparison)
+    return [*_press(comparison), *sentences, *_of_requests(comparison), *_unsteady(comparison)]
+
+
+def _press(comparison: Comparison) -> list[str]:
+    """How to press a run harder in which no queue formed."""
+    if comparison.recorded["choice_fraction"] >= NO_CHOICE or not comparison.recorded["finished"]:
+        return []
+    loop = {phase.kind for phase in comparison.workload.info.phases} & {"closed", "backlog"}
+    how = "with more users (--arrivals closed --users N)" if loop else "with --rate-scale 2"
+    return [f"no queue formed: press this run harder {how}"]
 
 
 def _in_words(warning: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from driftsim.comparison.checks import Check
 from driftsim.comparison.comparison import Comparison, Ranking
-from driftsim.comparison.notes import UNSTEADY, unsteady
+from driftsim.comparison.notes import NO_CHOICE, UNSTEADY, unsteady
 from driftsim.comparison.plan import BASELINE, Setting
 from driftsim.comparison.sameness import complexity
 from driftsim.comparison.wording import listed, moved, policy_words, sentence, setting_words
@@ -16,7 +16,6 @@ from driftsim.metrics import FEWEST_FOR_P99, summary
 from driftsim.scheduling.estimators import is_deployable
 from driftsim.statistics import Interval, student_quantile
 
-NO_CHOICE = 0.001  # share of the time with two or more waiting, below which order could not matter
 BELIEVED = 0.5  # error of the mean E2E of a check, above which nothing is concluded
 CHECKED = (("e2e_mean_s", "mean latency"), ("e2e_p99_s", "slowest 1 %"))  # what the verdict quotes of a check
 CLOSE = 0.1  # error of the mean E2E of a check, above which the model is the first thing to mend
@@ -65,7 +64,7 @@ def verdict(comparison: Comparison) -> Verdict:
             f"{100 * recorded['choice_fraction']:.0f} %.",
             gain=_correction(comparison, BASELINE),
             trust=trust,
-            next=_press(comparison),
+            next="Record a busier hour, or press this one harder; a note says how.",
         )
     ranking, chosen = comparison.ranking("e2e_mean_s"), recommended(comparison)
     if ranking is None:
@@ -267,13 +266,6 @@ def _off(check: Check) -> float:
         return 0.0
     sides = sorted((check.measured["e2e_mean_s"], check.simulated["e2e_mean_s"]))
     return float(sides[1] / sides[0] - 1) if sides[0] > 0 else 0.0
-
-
-def _press(comparison: Comparison) -> str:
-    kinds = {phase.kind for phase in comparison.workload.info.phases}
-    if kinds & {"closed", "backlog"}:
-        return "Record more users, or press this run harder with more of them (--arrivals closed --users N)."
-    return "Record a busier hour, or press this one harder (--rate-scale 2)."
 
 
 def _next(comparison: Comparison, chosen: Setting, off: float) -> str:
