@@ -167,6 +167,13 @@ def _bar(change: DayEstimate, scale: float) -> Markup:
     )
 
 
+def _part(what: str) -> str:
+    """A check's name, short enough for a phone."""
+    return (
+        what.replace(" against its own simulation", "").replace("its phase", "phase").replace("the recorded", "whole")
+    )
+
+
 def _checks(comparison: Comparison) -> Iterable[list[str]]:
     """Rows of the table of trust: what was measured beside what was simulated."""
     for check in all_checks(comparison):
@@ -176,7 +183,7 @@ def _checks(comparison: Comparison) -> Iterable[list[str]]:
         for metric, name in CHECKED.items():
             real, ours = check.measured[metric], check.simulated[metric]
             if math.isfinite(real) and math.isfinite(ours) and real > 0:
-                yield [check.what, name, f"{real:.4g}", f"{ours:.4g}", signed_percent(ours / real - 1)]
+                yield [_part(check.what), name, f"{real:.4g}", f"{ours:.4g}", signed_percent(ours / real - 1)]
 
 
 def _trust(comparison: Comparison) -> list[str]:
