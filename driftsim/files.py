@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -71,6 +71,14 @@ def check_place(folder: Path | str, replaces: Collection[str] = ()) -> Path:
     finally:
         _remove(missing)
     return folder
+
+
+def check_apart(out: Path | None, read: Iterable[Path | str]) -> None:
+    """Raise ``TraceError`` if ``out`` lies in one of the trace folders that are ``read``: a verb only reads these."""
+    for folder in map(Path, read):
+        inside = out is not None and folder.is_dir() and out.resolve().is_relative_to(folder.resolve())
+        if inside:
+            raise TraceError(f"{out}: lies in the trace {folder}, which is only read; choose a place outside of it")
 
 
 def _remove(folders: list[Path]) -> None:

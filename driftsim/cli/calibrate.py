@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from driftsim.cli.options import AsJson, ProfileFile
+from driftsim.cli.options import AllowPlugins, AsJson, ProfileFile
 from driftsim.cli.terminal import check_file, progress, wide_console
 from driftsim.simulation.names import FitSource
 
@@ -22,13 +22,19 @@ def calibrate(
     force: Annotated[
         bool, typer.Option("--force", help="Write a profile that does not describe its timings, marked by a warning.")
     ] = False,
+    allow: AllowPlugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit a latency profile of your GPU, model and engine to recorded runs, jointly."""
     from driftsim import api
+    from driftsim.files import check_apart
     from driftsim.formatting import dumps
+    from driftsim.scheduling.plugins import allow_plugins
 
+    check_apart(out, traces)
     check_file(out)
+    for folder in allow or ():
+        allow_plugins(folder)
     with progress("calibrating") as reporter:
         profile = api.calibrate(
             *traces,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from driftsim.cli.options import AsJson, refuse, setting
+from driftsim.cli.options import AllowPlugins, AsJson, refuse, setting
 from driftsim.cli.terminal import sweep_progress
 from driftsim.errors import InputError, RunError
 
@@ -45,12 +45,16 @@ def check(
     jobs: Annotated[int, typer.Option(min=0, help="Local processes; 0: one a core.")] = 0,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write a summary for a pull request to this file.")] = None,
+    allow: AllowPlugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare results with a baseline; exit 1 if a scenario became worse by more than tolerance and floor."""
+    from driftsim.scheduling.plugins import allow_plugins
     from driftsim.sweeps.baseline import load_baseline, make_baseline
     from driftsim.sweeps.gate import check_baseline
 
+    for folder in allow or ():
+        allow_plugins(folder)
     floors = _floors(floor or [])
     if update:
         refuse(

@@ -119,7 +119,7 @@ def compare(
     from driftsim import api
     from driftsim.comparison.plan import BASELINE
     from driftsim.comparison.report import FILES
-    from driftsim.files import check_place
+    from driftsim.files import check_apart, check_place
     from driftsim.formats.imports import import_trace
     from driftsim.formatting import dumps
     from driftsim.outcomes import nobody_finished
@@ -132,6 +132,7 @@ def compare(
         "max_model_len": max_model_len,
     }
 
+    check_apart(out, traces)
     if out is not None:
         check_place(out, FILES)  # before the runs, not after them
     with progress("replaying") as reporter:

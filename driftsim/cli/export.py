@@ -14,7 +14,10 @@ def export(
     out: Annotated[Path, typer.Option(help="File to write: .jsonl, or for blis .csv, with its header beside it.")],
 ) -> None:
     """Write a trace for another tool to replay: arrivals and lengths, and whatever else its format can hold."""
+    from driftsim.files import check_apart
     from driftsim.formats.exports import export_trace
+
+    check_apart(out, [trace])
 
     lost = export_trace(trace, form, out)
     typer.echo(f"{out}: written as {form}", err=True)

@@ -12,6 +12,10 @@ from driftsim.errors import InputError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 ProfileFile = Annotated[Path, typer.Option(help="File of the profile to write.")]
+AllowPlugins = Annotated[
+    list[Path] | None,
+    typer.Option("--allow-plugins", help="Folder of code that a trace or a baseline may name; else none of it is run."),
+]
 Jobs = Annotated[int, typer.Option(min=0, help="Local processes; 0: one a core.")]
 
 

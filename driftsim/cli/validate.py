@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from driftsim.cli.options import AsJson, refuse
+from driftsim.cli.options import AllowPlugins, AsJson, refuse
 from driftsim.cli.terminal import progress, wide_console
 from driftsim.errors import RunError
 from driftsim.simulation.names import StepSource
@@ -29,18 +29,24 @@ def validate(
     max_error: Annotated[
         float | None, typer.Option(min=0, help="Exit 1 if an error is larger, relative: 0.05 is 5 %.")
     ] = None,
+    allow: AllowPlugins = None,
     as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the simulated traces and the figures.")] = None,
 ) -> None:
     """Simulate what was measured, and show how far the two are apart."""
     from driftsim import api
+    from driftsim.files import check_apart
     from driftsim.formatting import dumps
+    from driftsim.scheduling.plugins import allow_plugins
     from driftsim.validation.validation import TOLERANCE_S
 
     if steps != "noise":
         refuse(context, f"--steps {steps} draws nothing", "seeds")
     if as_json:
         refuse(context, "--json holds the figures of every tenant", "by_tenant")
+    check_apart(out, traces)
+    for folder in allow or ():
+        allow_plugins(folder)
     with progress("simulating", len(traces)) as reporter:
         result = api.validate(*traces, profile=profile, steps=steps, seeds=seeds, progress=reporter.update)
     if out is not None:

@@ -22,12 +22,14 @@ def view(
     ] = 10_000,
 ) -> None:
     """Draw runs step by step, for Perfetto: requests in lanes, engine steps, KV cache and queue, side by side."""
+    from driftsim.files import check_apart
     from driftsim.formats.perfetto import check_suffix, perfetto, write_timeline
     from driftsim.formats.window import View
     from driftsim.inputs import as_trace
 
     chosen = View(since_s=since, until_s=math.inf if until is None else until, limit=limit)
     check_suffix(out)
+    check_apart(out, traces)
     check_file(out)
     with progress("events") as reporter:
         made = perfetto([as_trace(trace) for trace in traces], chosen, reporter.update)

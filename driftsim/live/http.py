@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, build_opener
 from urllib.request import Request as Ask
-from urllib.request import urlopen
 
 import openai
 import psutil
@@ -42,6 +42,16 @@ UNLIMITED = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=None)
 TOKENS_A_WORD = 1.4  # where nobody can count: an English text through a common tokenizer
 MOST_TOLD = 10_000_000  # bytes of a page that a server tells of itself
 CHUNKS_A_TOKEN = 4  # a stream with more chunks per allowed token is taken to be endless
+
+
+class _Stay(HTTPRedirectHandler):
+    """Follows no redirect: the key is for the host that it was given for."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """No other request; the answer is then an error."""
+
+
+OPENER = build_opener(_Stay)
 
 
 class HttpEngine:
@@ -93,7 +103,7 @@ class HttpEngine:
             api_key=self._key,
             max_retries=0,
             timeout=openai.Timeout(self.timeout_s, connect=CONNECT_S),
-            http_client=openai.DefaultAsyncHttpxClient(limits=UNLIMITED),
+            http_client=openai.DefaultAsyncHttpxClient(limits=UNLIMITED, follow_redirects=False),
         )
         settings: dict[str, Any] = {}
         try:
@@ -238,7 +248,7 @@ class HttpEngine:
         headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
         try:
-            with urlopen(Ask(self._root + path, data, headers), timeout=ASK_S) as response:
+            with OPENER.open(Ask(self._root + path, data, headers), timeout=ASK_S) as response:
                 return str(response.read(MOST_TOLD).decode(errors="replace"))
         except (URLError, OSError, ValueError):
             return None

@@ -1,6 +1,8 @@
 """Policies and estimators of the user's own, by ``module:Class``, ``path/to/file.py:Class`` or entry point.
 
-An entry point is declared by a package, in the group ``driftsim.policies`` or ``driftsim.estimators``.
+An entry point is declared by a package, in the group ``driftsim.policies`` or ``driftsim.estimators``. Code is loaded
+where the user named it: on the command line, in Python, in a grid or a scenario. What a trace, a baseline or another
+file of data names is not, unless the user named it as well or allowed the folder that it is in.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ GROUPS = {"policy": "driftsim.policies", "estimator": "driftsim.estimators"}
 
 
 _given: dict[str, type] = {}  # classes that were given as such, by the name that stands for each
+_named: set[str] = set()  # plug-ins that the user named in this process
+_allowed: set[Path] = set()  # folders below which data may name plug-ins
 
 
 def give_class(kind: type, name: str = "") -> str:
@@ -49,7 +53,38 @@ def plugin_name(what: str | type) -> str:
     """
     if not isinstance(what, str | type):
         raise InputError(f"a policy or an estimator is a name or a class, not {what!r:.80}")
-    return what if isinstance(what, str) else give_class(what)
+    if isinstance(what, str):
+        _named.update([what] if is_plugin(what) else [])
+        return what
+    return give_class(what)
+
+
+def allow_plugins(folder: Path | str) -> None:
+    """Let data name plug-ins whose file is below ``folder``. Raises ``InputError`` if that is no folder."""
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder}: no such folder; give the one that holds the plug-ins")
+    _allowed.add(Path(folder).resolve())
+
+
+def check_trusted(name: str, where: str) -> None:
+    """Raise ``InputError`` if ``name``, which data at ``where`` holds, is code that the user neither named nor allowed.
+
+    >>> check_trusted("sjf", "a header")
+    >>> check_trusted("evil.py:X", "a header")
+    Traceback (most recent call last):
+    driftsim.errors.InputError: a header names the plug-in 'evil.py:X', and code that data names is not run; if you \
+trust it, allow its folder: --allow-plugins DIR
+    """
+    if not is_plugin(name) or name in _given or name in _named:
+        return
+    place = name.rpartition(":")[0]
+    file = Path(place) if place.endswith(".py") else Path(*place.split(".")).with_suffix(".py")
+    if any(file.resolve().is_relative_to(folder) for folder in _allowed):
+        return
+    raise InputError(
+        f"{where} names the plug-in {name!r}, and code that data names is not run; if you trust it, allow its folder: "
+        "--allow-plugins DIR"
+    )
 
 
 def plugin_names(what: str | type | Iterable[str | type]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from driftsim.errors import TraceError
 from driftsim.latency.profile import Profile
 from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.plugins import check_trusted
 from driftsim.scheduling.policies import STOCK, policy_class
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
@@ -28,7 +29,10 @@ def as_measured(
     """
     header = trace.header
     policy = str(header.admission.get("policy", STOCK))
+    estimator = str(header.admission.get("estimator", "static"))
     try:
+        for own in (policy, estimator):
+            check_trusted(own, "the trace")
         policy_class(policy)
     except ValueError as error:
         raise TraceError(f"{name}/header.json: {error}") from None
@@ -39,7 +43,7 @@ def as_measured(
     scenario = Scenario(
         profile=profile,
         policy=policy,
-        estimator=str(header.admission.get("estimator", "static")),
+        estimator=estimator,
         admission=Admission.of(header.admission),
         max_in_flight=header.max_in_flight,
         **settings,

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from driftsim.errors import InputError
 from driftsim.files import write_file
 from driftsim.records import Record, first_problem
+from driftsim.scheduling.plugins import check_trusted
 from driftsim.simulation.spec import ScenarioSpec
 from driftsim.sweeps.gated import FLOORS, GATED, check_names
 from driftsim.sweeps.grid import load_grid
@@ -77,6 +78,8 @@ def load_baseline(file: Path) -> Baseline:
 
 def spec_of(entry: BaselineRun, folder: Path) -> ScenarioSpec:
     """The run of ``entry``, whose paths count from ``folder``. Raises ``InputError``."""
+    for name in ("policy", "estimator"):
+        check_trusted(str(entry.scenario.get(name, "")), f"baseline run {entry.name!r}")
     try:
         return ScenarioSpec.model_validate(entry.scenario).placed(lambda path: str(folder / path))
     except ValidationError as error:

@@ -104,12 +104,24 @@ class Trace:
         """
         self.check(str(folder))
         header = self.header
+        if header.kind == "simulated":
+            _check_not_recorded(Path(folder))
         if header.ended == "recording":  # a journal that is kept as a trace of its own is recorded no more
             header = header.changed(ended="interrupted", ended_why="killed while it was recorded")
         with whole_folder(folder, replaces=(*TRACE_FILES, *JOURNAL_FILES) if overwrite else ()) as building:
             write_tables(self.tables, building)
             (building / "header.json").write_text(header.as_json())
         return Path(folder)
+
+
+def _check_not_recorded(folder: Path) -> None:
+    """Raise ``TraceError`` if ``folder`` holds a run that was recorded, which no simulation may replace."""
+    if (folder / "header.json").is_file():
+        kind = _read_header(folder / "header.json").kind
+        if kind != "simulated":
+            raise TraceError(
+                f"{folder}: holds a {kind} run, which a simulated one does not replace; choose another folder"
+            )
 
 
 def read(folder: Path | str) -> Trace:
