@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from scipy import optimize, special, stats
 
 LEVEL = 0.95
+MOVED_AT = 19  # resamples of a kind, at which one deviation tells that the kinds disagree; fewer must differ more
 PRACTICAL = 0.01  # relative: a difference below it is nobody's reason to change a scheduler
 
 
@@ -128,7 +129,8 @@ def over_days(days: Sequence[Day]) -> DayEstimate:
     freedom = min(len(days[0].local), len(days[0].circular)) - 1
     if count == 1:
         only = days[0]
-        moved = abs(only.local.mean() - only.circular.mean()) > only.local.std(ddof=1)
+        apart = abs(only.local.mean() - only.circular.mean()) / max(1.0, math.sqrt(MOVED_AT / (freedom + 1)))
+        moved = apart > only.local.std(ddof=1)
         return DayEstimate(centre, within, freedom, only.recorded, bool(moved))
     between = float(centres.std(ddof=1) / math.sqrt(count))
     if student_quantile(count - 1) * between >= student_quantile(freedom) * within:

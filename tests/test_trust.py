@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from shutil import copytree
+from shutil import copy, copytree
 
 import pytest
 
@@ -21,10 +21,18 @@ EVIL = "from pathlib import Path\nPath('PWNED').write_text('code of the trace ra
 class X(ds.Keyed):\n    def key(self, job):\n        return job.request.arrival\n"
 
 
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A profile of another run."""
+    file = tmp_path_factory.mktemp("profile") / "p.json"
+    assert driftsim("calibrate", SHIPPED.parent / "smollm2-cpu-low-load", "--out", file).returncode == 0
+    return file
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, profile: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a profile and a trace that names code, in which the commands run."""
-    assert driftsim("calibrate", SHIPPED.parent / "smollm2-cpu-low-load", "--out", tmp_path / "p.json").returncode == 0
+    copy(profile, tmp_path / "p.json")
     copytree(SHIPPED, tmp_path / "t")
     (tmp_path / "t" / "evil.py").write_text(EVIL)
     monkeypatch.chdir(tmp_path)
@@ -131,7 +139,7 @@ class Server(BaseHTTPRequestHandler):
 @pytest.fixture
 def hosts() -> Iterator[tuple[type[Server], str, type[Server]]]:
     """The server that was asked for, its address, and the one that it sends people to."""
-    kinds = [type("First", (Server,), {"seen": []}), type("Second", (Server,), {"seen": []})]
+    kinds: list[type[Server]] = [type("First", (Server,), {"seen": []}), type("Second", (Server,), {"seen": []})]
     servers = [ThreadingHTTPServer(("127.0.0.1", 0), kind) for kind in kinds]
     for server in servers:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -17,7 +17,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from driftsim.errors import TraceError
-from driftsim.files import whole_folder
+from driftsim.files import check_place, whole_folder
 from driftsim.records import first_problem, parsed_json
 from driftsim.trace.checks import check
 from driftsim.trace.header import Header
@@ -104,8 +104,8 @@ class Trace:
         """
         self.check(str(folder))
         header = self.header
-        if header.kind == "simulated":
-            _check_not_recorded(Path(folder))
+        if overwrite and header.kind == "simulated":
+            _check_not_recorded(check_place(folder, (*TRACE_FILES, *JOURNAL_FILES)))
         if header.ended == "recording":  # a journal that is kept as a trace of its own is recorded no more
             header = header.changed(ended="interrupted", ended_why="killed while it was recorded")
         with whole_folder(folder, replaces=(*TRACE_FILES, *JOURNAL_FILES) if overwrite else ()) as building:
