@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from shutil import copy, copytree
+from types import SimpleNamespace
 
 import pytest
 
+import driftsim as ds
+from driftsim.live.answer import Answer
 from driftsim.live.http import KEY
 from driftsim.scheduling import plugins
 from driftsim.trace.trace import read
@@ -165,6 +168,76 @@ def test_a_redirect_learns_no_key(
     driftsim(*asked, "--prompts", tmp_path / "q.jsonl", "--timeout", 5, **{KEY: "sk-SECRET"})
     assert "Bearer sk-SECRET" in first.seen
     assert second.seen == []
+
+
+@pytest.mark.parametrize("key", ["sk-SECRETSECRET\n", "  sk-SECRETSECRET ", "\tsk-SECRETSECRET\r\n"])
+def test_blanks_around_a_key_are_no_part_of_it(
+    hosts: tuple[type[Server], str, type[Server]], key: str, tmp_path: Path
+) -> None:
+    first, address, _ = hosts
+    first.other = ""
+    (tmp_path / "q.jsonl").write_text('{"prompt": "x", "max_tokens": 8}\n')
+    asked = ("capture", "--out", tmp_path / "o", "--engine", "openai", "--base-url", address)
+    run = driftsim(*asked, "--prompts", tmp_path / "q.jsonl", "--timeout", 5, **{KEY: key})
+    assert set(first.seen) == {"Bearer sk-SECRETSECRET"}
+    assert "SECRET" not in run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("key", ["sk-SECRET\nSECRET", "sk-SECRET SECRET", "sk-SECRET\u00e9", "sk-SECRET\x07"])
+def test_no_part_of_a_key_that_no_header_takes_is_printed(key: str, tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"prompt": "x", "max_tokens": 8}\n')
+    asked = ("capture", "--out", tmp_path / "o", "--engine", "openai", "--base-url", "http://127.0.0.1:9/v1")
+    run = driftsim(*asked, "--prompts", tmp_path / "q.jsonl", **{KEY: key})
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert KEY in run.stderr
+    assert "SECRET" not in run.stdout + run.stderr
+
+
+@pytest.mark.parametrize(
+    "told", ["{}", "null", "[]", '{"data": [{"id": 5}]}', '{"data": [null]}', '{"data": 3}', "<html>", '{"data": [[]]}']
+)
+def test_a_list_of_models_that_is_none_is_one_line(told: str, tmp_path: Path) -> None:
+    class Weird(Server):
+        seen: list[str] = []
+
+        def do_GET(self) -> None:
+            """Say ``told`` whatever is asked."""
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(told)))
+            self.end_headers()
+            self.wfile.write(told.encode())
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Weird)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (tmp_path / "q.jsonl").write_text('{"prompt": "x", "max_tokens": 8}\n')
+    address = f"http://127.0.0.1:{server.server_port}/v1"
+    run = driftsim(
+        "capture",
+        "--out",
+        tmp_path / "o",
+        "--engine",
+        "openai",
+        "--base-url",
+        address,
+        "--prompts",
+        tmp_path / "q.jsonl",
+    )
+    server.shutdown()
+    server.server_close()
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("prompt", [10**20, 5 * 10**9, 10**30, 5000, 0, -1])
+def test_a_number_of_tokens_that_no_context_holds_is_the_error_of_its_row(prompt: int) -> None:
+    request = ds.Request("r", "a", ds.Tier.STANDARD, "x", 0.0, 8, None, 64)
+    answer = Answer(ds.Job(request, "short_qa", estimate=64, budget=72), sent=0.0, longest=4096)
+    answer.reason, answer.usage = "stop", SimpleNamespace(prompt_tokens=prompt, completion_tokens=3)
+    outcome = answer.outcome()
+    assert outcome.finish_reason == "error"
+    assert "wrong usage" in str(outcome.error)
+    answer.usage.prompt_tokens = 8
+    assert answer.outcome().finish_reason == "stop"
 
 
 # -- what was recorded stays

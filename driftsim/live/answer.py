@@ -7,7 +7,7 @@ from typing import Any
 from driftsim.live.engine import Outcome
 from driftsim.request import Job
 from driftsim.scheduling.accounting import count_words
-from driftsim.trace.schema import FINISHED, LONGEST_S
+from driftsim.trace.schema import FINISHED, LARGEST_COUNT, LONGEST_S
 
 CALLS = ("tool_calls", "function_call")  # finish reasons of an answer that ended by itself, as a call
 
@@ -15,12 +15,14 @@ CALLS = ("tool_calls", "function_call")  # finish reasons of an answer that ende
 class Answer:
     """The answer to ``job`` as it comes in; ``sent`` is when the job was sent (monotonic, s).
 
+    ``longest``: tokens of the longest context that the engine takes, as far as that is known.
     An event that carries only a role, or empty text, is no token.
     """
 
-    def __init__(self, job: Job, sent: float) -> None:
+    def __init__(self, job: Job, sent: float, longest: int = LARGEST_COUNT) -> None:
         self.job = job
         self.sent = sent
+        self.longest = longest
         self.chunks = 0  # with anything in them
         self.fewest = 0  # tokens there must be; a server may tell one token of a call in several events
         self.texts: list[str] = []
@@ -60,7 +62,7 @@ class Answer:
         if not (isinstance(tokens, int) and isinstance(prompt, int)):
             return self.failed("the server gave no usage: tokens are not known")
         cap = self.job.request.max_tokens
-        if not max(1, self.fewest) <= tokens <= cap or prompt < 1:
+        if not max(1, self.fewest) <= tokens <= cap or not 1 <= prompt <= self.longest - tokens:
             return self.failed(
                 f"wrong usage: {tokens} completion and {prompt} prompt tokens, for {self.chunks} chunks of text and "
                 f"max_tokens {cap}"

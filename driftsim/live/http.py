@@ -28,9 +28,11 @@ from driftsim.live.engine import Outcome
 from driftsim.request import Job
 from driftsim.scheduling.accounting import count_words
 from driftsim.trace.header import EngineSettings
+from driftsim.trace.schema import LARGEST_COUNT
 from driftsim.workloads.prompts import synthetic
 
 KEY = "OPENAI_API_KEY"  # environment variable; never logged, never stored
+NO_KEY = "none"  # what is sent where the environment has no key
 CLOCKS = (
     "seconds since the run began, CLOCK_MONOTONIC of the client; arrival_s: due at the dispatcher; dispatch_s: request "
     "sent; first_token_s: first text, thinking or call received; finish_s: end of the answer received; scheduled_s, "
@@ -94,7 +96,7 @@ class HttpEngine:
         self._asks = True
         self._estimated = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._key = os.environ.get(KEY) or "none"
+        self._key = _key()
 
     async def start(self) -> None:
         """Reach the server and learn what it tells of itself. Raises ``InputError`` where it does not answer."""
@@ -106,20 +108,10 @@ class HttpEngine:
             http_client=openai.DefaultAsyncHttpxClient(limits=UNLIMITED, follow_redirects=False),
         )
         settings: dict[str, Any] = {}
-        try:
-            listed = (await self._client.models.list(timeout=ASK_S)).data
-        except (openai.OpenAIError, ValueError) as error:
-            raise InputError(
-                f"{self._url}: no OpenAI-compatible server answers there ({self._said(error)}); start one or correct "
-                "--base-url"
-            ) from None
-        chosen = next((entry for entry in listed if entry.id == self.model or not self.model), None)
-        if chosen is None:
-            names = ", ".join(entry.id for entry in listed[:5]) or "none"
-            raise InputError(f"{self._url}: serves no model {self.model!r}; it lists {names}")
+        chosen = await self._chosen_model()
         self.model = chosen.id
         length = getattr(chosen, "max_model_len", None)
-        if isinstance(length, int):
+        if isinstance(length, int) and 1 < length <= LARGEST_COUNT:
             settings["max_model_len"] = length
         settings |= self._metrics()
         with suppress(ValueError, KeyError, TypeError):
@@ -133,6 +125,22 @@ class HttpEngine:
                 f"the server does not tell {', '.join(self.settings.assumed)}: assumed, give them as options if you "
                 "know them",
             )
+
+    async def _chosen_model(self) -> Any:
+        """What the server tells of the model that was asked for, or of its first. Raises ``InputError``."""
+        try:
+            listed = list((await self._client.models.list(timeout=ASK_S)).data)
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{self._url}: no OpenAI-compatible server answers there ({self._said(error)}); start one or correct "
+                "--base-url"
+            ) from None
+        known = [entry for entry in listed if isinstance(getattr(entry, "id", None), str)]
+        chosen = next((entry for entry in known if entry.id == self.model or not self.model), None)
+        if chosen is None:
+            names = ", ".join(entry.id[:80] for entry in known[:5]) or "none"
+            raise InputError(f"{self._url}: serves no model {self.model or ''!r}; it lists {names}")
+        return chosen
 
     async def warm_up(self) -> None:
         """A few short answers at once, so that connections and code paths are warm."""
@@ -154,8 +162,8 @@ class HttpEngine:
             return self._counter(prompt)
         if self._asks:
             body = {"model": self.model, "messages": [{"role": "user", "content": prompt}]}
-            with suppress(ValueError, KeyError, TypeError):
-                return max(1, int(json.loads(self._ask("/tokenize", body) or "")["count"]))
+            with suppress(ValueError, KeyError, TypeError, OverflowError):
+                return min(LARGEST_COUNT, max(1, int(json.loads(self._ask("/tokenize", body) or "")["count"])))
             self._asks = False
             self.notes += (
                 f"prompts were counted at admission as {TOKENS_A_WORD} tokens a word: the server has no /tokenize; "
@@ -169,7 +177,7 @@ class HttpEngine:
 
     def submit(self, job: Job, true_length: int | None) -> None:
         """Send ``job``; ``true_length``, if given, is forced (``ignore_eos``, an extension of vLLM)."""
-        self._go(self._serve(Answer(job, time.monotonic()), true_length))
+        self._go(self._serve(Answer(job, time.monotonic(), self.settings.max_model_len), true_length))
 
     def abort(self, job: Job) -> None:
         """Drop the connection; the outcome follows."""
@@ -241,7 +249,7 @@ class HttpEngine:
         else:
             cause = error.__cause__
             text = f"{type(error).__name__}: {error}" + (f" ({type(cause).__name__}: {cause})" if cause else "")
-        return " ".join(text.replace(self._key, "***").split())[:300]
+        return " ".join((text if self._key == NO_KEY else text.replace(self._key, "***")).split())[:300]
 
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> str | None:
         """What the server says beside the protocol; None where it says nothing."""
@@ -264,6 +272,14 @@ class HttpEngine:
         if labels.get("enable_prefix_caching") in ("True", "False"):
             settings["enable_prefix_caching"] = labels["enable_prefix_caching"] == "True"
         return settings
+
+
+def _key() -> str:
+    """The key of the environment, without blanks around it. Raises ``InputError`` for what no header can carry."""
+    key = os.environ.get(KEY, "").strip()
+    if not all("!" <= sign <= "~" for sign in key):
+        raise InputError(f"{KEY} holds a blank or a character that no key has; give the key alone")
+    return key or NO_KEY
 
 
 def _tokenizer_counter(folder: Path) -> Callable[[str], int]:
