@@ -14,6 +14,7 @@ import pytest
 
 import driftsim as ds
 from driftsim.live.answer import Answer
+from driftsim.live.discreet import discreet
 from driftsim.live.http import KEY
 from driftsim.scheduling import plugins
 from driftsim.trace.trace import read
@@ -238,6 +239,28 @@ def test_a_number_of_tokens_that_no_context_holds_is_the_error_of_its_row(prompt
     assert "wrong usage" in str(outcome.error)
     answer.usage.prompt_tokens = 8
     assert answer.outcome().finish_reason == "stop"
+
+
+SAID = "Tell me how long the divorce will take"
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [SAID, f"invalid: {SAID}!", SAID[5:25], f"{SAID}\n" * 50, "Bearer sk-SECRET", "x" * 100_000, "model sk-SECRET"],
+    ids=lambda text: text[:9],
+)
+def test_what_a_server_echoes_is_not_kept(echo: str) -> None:
+    kept = discreet(echo, "sk-SECRET", [SAID, ""])
+    assert "SECRET" not in kept
+    assert "divorce" not in kept
+    assert SAID[5:20] not in kept
+    assert len(kept) <= 300
+    assert "\n" not in kept
+
+
+def test_what_a_server_says_of_its_own_is_kept() -> None:
+    assert discreet("HTTP 400: this model's maximum context is 4096 tokens", "none", [SAID]).endswith("4096 tokens")
+    assert discreet("none of it", "", [SAID]) == "none of it"
 
 
 # -- what was recorded stays

@@ -24,6 +24,7 @@ import psutil
 
 from driftsim.errors import InputError
 from driftsim.live.answer import Answer
+from driftsim.live.discreet import discreet
 from driftsim.live.engine import Outcome
 from driftsim.request import Job
 from driftsim.scheduling.accounting import count_words
@@ -97,6 +98,7 @@ class HttpEngine:
         self._estimated = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._key = _key()
+        self._served = model or ""  # the model's name as the server has it
 
     async def start(self) -> None:
         """Reach the server and learn what it tells of itself. Raises ``InputError`` where it does not answer."""
@@ -109,13 +111,14 @@ class HttpEngine:
         )
         settings: dict[str, Any] = {}
         chosen = await self._chosen_model()
-        self.model = chosen.id
+        self._served = chosen.id
+        self.model = self._discreet(chosen.id)
         length = getattr(chosen, "max_model_len", None)
         if isinstance(length, int) and 1 < length <= LARGEST_COUNT:
             settings["max_model_len"] = length
         settings |= self._metrics()
         with suppress(ValueError, KeyError, TypeError):
-            settings["version"] = str(json.loads(self._ask("/version") or "")["version"])
+            settings["version"] = self._discreet(str(json.loads(self._ask("/version") or "")["version"]))
         self.settings = EngineSettings.guessed(settings | self._known, "openai")
         self.arguments = {"model": self.model, "temperature": self.temperature, "api": "openai, streaming"}
         if self._host in ("localhost", "127.0.0.1", "::1"):
@@ -138,7 +141,7 @@ class HttpEngine:
         known = [entry for entry in listed if isinstance(getattr(entry, "id", None), str)]
         chosen = next((entry for entry in known if entry.id == self.model or not self.model), None)
         if chosen is None:
-            names = ", ".join(entry.id[:80] for entry in known[:5]) or "none"
+            names = self._discreet(", ".join(entry.id[:80] for entry in known[:5])) or "none"
             raise InputError(f"{self._url}: serves no model {self.model or ''!r}; it lists {names}")
         return chosen
 
@@ -149,7 +152,7 @@ class HttpEngine:
             with suppress(openai.OpenAIError, TimeoutError):
                 async with asyncio.timeout(min(60.0, self.timeout_s)):
                     await self._client.chat.completions.create(
-                        model=self.model,
+                        model=self._served,
                         messages=[{"role": "user", "content": f"Count to {number + 2}."}],
                         max_tokens=8,
                     )
@@ -161,7 +164,7 @@ class HttpEngine:
         if self._counter is not None:
             return self._counter(prompt)
         if self._asks:
-            body = {"model": self.model, "messages": [{"role": "user", "content": prompt}]}
+            body = {"model": self._served, "messages": [{"role": "user", "content": prompt}]}
             with suppress(ValueError, KeyError, TypeError, OverflowError):
                 return min(LARGEST_COUNT, max(1, int(json.loads(self._ask("/tokenize", body) or "")["count"])))
             self._asks = False
@@ -208,6 +211,8 @@ class HttpEngine:
             async with asyncio.timeout(self.timeout_s):
                 await self._receive(answer, true_length)
             outcome = answer.outcome()
+            if outcome.error is not None:
+                outcome = answer.failed(self._discreet(outcome.error, answer))
         except asyncio.CancelledError as stop:
             if stop.args != ("abort",):
                 raise
@@ -215,13 +220,13 @@ class HttpEngine:
         except TimeoutError:
             outcome = answer.failed(f"no end of the answer after {self.timeout_s:g} s")
         except Exception as error:  # whatever the server does belongs to this request's row
-            outcome = answer.failed(self._said(error))
+            outcome = answer.failed(self._said(error, answer))
         self.on_outcome(outcome)
 
     async def _receive(self, answer: Answer, true_length: int | None) -> None:
         request = answer.job.request
         shared: dict[str, Any] = {
-            "model": self.model,
+            "model": self._served,
             "max_tokens": true_length or request.max_tokens,
             "temperature": self.temperature,
             "stream": True,
@@ -242,14 +247,17 @@ class HttpEngine:
                         f"the stream does not end: {answer.chunks} chunks for {shared['max_tokens']} tokens"
                     )
 
-    def _said(self, error: Exception) -> str:
-        """What went wrong, on one line, without the key."""
+    def _said(self, error: Exception, answer: Answer | None = None) -> str:
+        """What went wrong, on one line, without the key, the prompt and the answer."""
         if isinstance(error, openai.APIStatusError):
-            text = f"HTTP {error.status_code}: {error.message}"
-        else:
-            cause = error.__cause__
-            text = f"{type(error).__name__}: {error}" + (f" ({type(cause).__name__}: {cause})" if cause else "")
-        return " ".join((text if self._key == NO_KEY else text.replace(self._key, "***")).split())[:300]
+            return f"HTTP {error.status_code}: {self._discreet(error.message, answer)}"
+        cause = error.__cause__
+        text = f"{error}" + (f" ({type(cause).__name__}: {cause})" if cause else "")
+        return f"{type(error).__name__}: {self._discreet(text, answer)}"
+
+    def _discreet(self, text: str, answer: Answer | None = None) -> str:
+        secrets = [] if answer is None else [answer.job.request.prompt or "", "".join(answer.texts)]
+        return discreet(text, "" if self._key == NO_KEY else self._key, secrets)
 
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> str | None:
         """What the server says beside the protocol; None where it says nothing."""
