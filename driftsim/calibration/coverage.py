@@ -18,7 +18,8 @@ def extent(trace: Trace) -> tuple[int, int]:
     done = np.logical_or.reduce([np.asarray(reasons == reason, dtype=bool) for reason in FINISHED])
 
     def known(name: str) -> np.ndarray:
-        return rows[name].to_numpy(dtype=float, na_value=np.nan)[done]
+        found: np.ndarray = rows[name].to_numpy(dtype=float, na_value=np.nan)[done]
+        return found
 
     begin, first, end = known("scheduled_s"), known("first_token_s"), known("finish_s")
     begin = np.where(np.isnan(begin), first, begin)
