@@ -14,7 +14,7 @@ import pytest
 
 import driftsim as ds
 from driftsim.live.answer import Answer
-from driftsim.live.discreet import discreet
+from driftsim.live.masking import masked
 from driftsim.live.http import KEY
 from driftsim.scheduling import plugins
 from driftsim.trace.trace import read
@@ -250,7 +250,7 @@ SAID = "Tell me how long the divorce will take"
     ids=lambda text: text[:9],
 )
 def test_what_a_server_echoes_is_not_kept(echo: str) -> None:
-    kept = discreet(echo, "sk-SECRET", [SAID, ""])
+    kept = masked(echo, "sk-SECRET", [SAID, ""])
     assert "SECRET" not in kept
     assert "divorce" not in kept
     assert SAID[5:20] not in kept
@@ -259,8 +259,8 @@ def test_what_a_server_echoes_is_not_kept(echo: str) -> None:
 
 
 def test_what_a_server_says_of_its_own_is_kept() -> None:
-    assert discreet("HTTP 400: this model's maximum context is 4096 tokens", "none", [SAID]).endswith("4096 tokens")
-    assert discreet("none of it", "", [SAID]) == "none of it"
+    assert masked("HTTP 400: this model's maximum context is 4096 tokens", "none", [SAID]).endswith("4096 tokens")
+    assert masked("none of it", "", [SAID]) == "none of it"
 
 
 # -- what was recorded stays

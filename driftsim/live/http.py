@@ -24,7 +24,7 @@ import psutil
 
 from driftsim.errors import InputError
 from driftsim.live.answer import Answer
-from driftsim.live.discreet import discreet
+from driftsim.live.masking import masked
 from driftsim.live.engine import Outcome
 from driftsim.request import Job
 from driftsim.scheduling.accounting import count_words
@@ -257,7 +257,7 @@ class HttpEngine:
 
     def _discreet(self, text: str, answer: Answer | None = None) -> str:
         secrets = [] if answer is None else [answer.job.request.prompt or "", "".join(answer.texts)]
-        return discreet(text, "" if self._key == NO_KEY else self._key, secrets)
+        return masked(text, "" if self._key == NO_KEY else self._key, secrets)
 
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> str | None:
         """What the server says beside the protocol; None where it says nothing."""

@@ -9,12 +9,12 @@ READ = 20_000  # characters of it that are looked at
 PIECE = 8  # characters of a prompt or an answer by which it is known again
 
 
-def discreet(text: str, key: str = "", secrets: Iterable[str] = ()) -> str:
+def masked(text: str, key: str = "", secrets: Iterable[str] = ()) -> str:
     """``text`` on one line, its ``key`` masked; if it repeats a piece of one of ``secrets``, only how long it is.
 
-    >>> discreet("no model for sk-1234567", key="sk-1234567")
+    >>> masked("no model for sk-1234567", key="sk-1234567")
     'no model for ***'
-    >>> discreet("cannot serve: Tell me of my divorce", secrets=["Tell me of my divorce"])
+    >>> masked("cannot serve: Tell me of my divorce", secrets=["Tell me of my divorce"])
     '(35 characters, left out: they repeat the prompt or the answer)'
     """
     plain = " ".join(text[:READ].split())
