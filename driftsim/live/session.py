@@ -72,16 +72,16 @@ async def run_session(
     ``begun`` hears of each run as it begins. SIGINT and SIGTERM end the run that is under way: what was recorded is
     written, marked as interrupted. Raises ``TraceError`` where a folder holds a trace of something else.
     """
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # an engine starts synchronously: let Ctrl-C break in
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what is synchronous: let Ctrl-C break in
     traces: list[Trace] = []
     try:
         await engine.start()
+        workload = make_workload(engine)  # asks a server synchronously, too
         task = asyncio.current_task()
         assert task is not None
         for stop in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(stop, task.cancel)
         await engine.warm_up()
-        workload = make_workload(engine)
         for number, run in enumerate(runs):
             if _complete(run.folder):
                 traces.append(_kept(run, workload))
