@@ -23,7 +23,7 @@ from driftsim.errors import InputError
 from driftsim.live.answer import Answer
 from driftsim.live.discreet import discreet
 from driftsim.live.engine import Outcome
-from driftsim.live.pages import Page, Pages
+from driftsim.live.pages import ASK_S, Page, Pages
 from driftsim.request import Job
 from driftsim.scheduling.accounting import count_words
 from driftsim.trace.header import EngineSettings
@@ -122,7 +122,7 @@ class HttpEngine:
                 limits=UNLIMITED, follow_redirects=False, event_hooks={"response": [_bound]}
             ),
         )
-        self._pages = Pages(self._key)
+        self._pages = Pages(self._key, min(ASK_S, self.timeout_s))
         settings: dict[str, Any] = {}
         chosen = self._chosen_model()
         self._served = chosen["id"]
