@@ -138,9 +138,8 @@ class Journal:
 
     def close(self, header: Header, tables: Mapping[str, pd.DataFrame]) -> None:
         """Turn the journal into a trace, header last. Raises ``OSError`` where that fails; the journal then stays."""
-        self._requests.close()
-        self._telemetry.close()
         check(header, tables, str(self.folder))
+        self._telemetry.close()
         try:
             write_tables(tables, self.folder)
             replace_header(self.folder, header)
@@ -152,6 +151,8 @@ class Journal:
                 f"{error.strerror}; the journal of the run is kept and can be read as it is",
                 str(self.folder),
             ) from None
+        finally:
+            self._requests.close()  # and with it the lock
         for name in JOURNAL_FILES:
             (self.folder / name).unlink(missing_ok=True)
 
