@@ -18,7 +18,8 @@ from driftsim.errors import InputError
 from driftsim.live import http, telemetry
 from driftsim.live.http import HttpEngine
 from driftsim.live.recorder import CapturePlan
-from driftsim.live.session import CaptureRun, run_session
+from driftsim.live.resume import CaptureRun
+from driftsim.live.session import run_session
 from driftsim.request import Job
 from driftsim.trace import trace as traces
 from driftsim.trace.trace import Trace
@@ -86,7 +87,16 @@ class Server(BaseHTTPRequestHandler):
             return
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
+        if what == "packed":
+            self.send_header("Content-Encoding", "gzip")
         self.end_headers()
+        endless = {"comments": b": still here\n\n", "line": b"data: ", "lines": b"data: x\n", "packed": b"x"}
+        if what in endless:
+            self.wfile.write(endless[what])
+            while True:
+                self.wfile.write((b"x" if what == "line" else endless[what]) * 8192)
+        while what == "empty":
+            self.event({"content": ""})
         if what == "garbage":
             self.wfile.write(b"data: {this is no JSON\n\n")
             return
@@ -203,6 +213,11 @@ def test_a_server_that_tells_nothing_is_recorded_all_the_same(url: str, tmp_path
         ("silent", "no end of the answer after 1 s"),
         ("drip", "no end of the answer after 1 s|does not end"),
         ("forever", "the stream does not end"),
+        ("comments", "the answer does not end: more than"),
+        ("line", "the answer does not end: more than"),
+        ("lines", "the answer does not end: more than"),
+        ("empty", "the answer does not end: more than"),
+        ("packed", "the answer is compressed"),
         ("garbage", "JSONDecodeError"),
         ("truncate", "the stream broke off"),
         ("filtered", "finish reason 'content_filter'"),

@@ -13,7 +13,8 @@ from driftsim.errors import InputError, TraceError
 from driftsim.live.engine import LiveEngine
 from driftsim.live.order import orders, williams
 from driftsim.live.recorder import CapturePlan
-from driftsim.live.session import CaptureRun, check_places, interleaved, run_session
+from driftsim.live.resume import CaptureRun, check_places
+from driftsim.live.session import interleaved, run_session
 from driftsim.request import Job
 from driftsim.testing import Echo
 from driftsim.trace import trace as traces

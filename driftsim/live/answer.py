@@ -10,6 +10,7 @@ from driftsim.scheduling.accounting import count_words
 from driftsim.trace.schema import FINISHED, LARGEST_COUNT, LONGEST_S
 
 CALLS = ("tool_calls", "function_call")  # finish reasons of an answer that ended by itself, as a call
+DIGITS = 40  # of a number that a server tells
 
 
 class Answer:
@@ -59,13 +60,13 @@ class Answer:
             return Outcome(self.job, "abort", first_token=self.first, finish=self.last)
         if reason not in FINISHED:
             return self.failed(f"finish reason {reason!r}, not one of {', '.join(FINISHED)}")
-        if not (isinstance(tokens, int) and isinstance(prompt, int)):
+        if not (_is_whole(tokens) and _is_whole(prompt)):
             return self.failed("the server gave no usage: tokens are not known")
         cap = self.job.request.max_tokens
         if not max(1, self.fewest) <= tokens <= cap or not 1 <= prompt <= self.longest - tokens:
             return self.failed(
-                f"wrong usage: {tokens} completion and {prompt} prompt tokens, for {self.chunks} chunks of text and "
-                f"max_tokens {cap}"
+                f"wrong usage: {str(tokens)[:DIGITS]} completion and {str(prompt)[:DIGITS]} prompt tokens, for "
+                f"{self.chunks} chunks of text and max_tokens {cap}"
             )
         queued, scheduled = self._server_times()
         return Outcome(
@@ -115,6 +116,10 @@ def _call(choice: Any) -> str:
     functions = [_of(call, "function") for call in calls] if isinstance(calls, list) else []
     functions.append(_of(delta, "function_call"))
     return "".join(_joined(_of(one, "name")) + _joined(_of(one, "arguments")) for one in functions)
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)
 
 
 def _joined(text: Any) -> str:

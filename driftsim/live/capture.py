@@ -10,7 +10,8 @@ from driftsim.errors import InputError, RunError
 from driftsim.live.choices import EngineChoice, WorkloadChoice
 from driftsim.live.kinds import Order
 from driftsim.live.recorder import CapturePlan, Progress
-from driftsim.live.session import CaptureRun, check_places, interleaved, run_session
+from driftsim.live.resume import CaptureRun, check_places
+from driftsim.live.session import interleaved, run_session
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import ORACLE, estimator_class
 from driftsim.scheduling.plugins import plugin_name, plugin_names
@@ -42,8 +43,8 @@ def capture(
     (default: vLLM in this process, the drift workload). order: of the policies within each round of repeats: ``latin``,
     a Latin square balanced for carry-over, ``random`` or ``fixed``; drawn with ``seed``. tiers: as ``compare`` has
     them. force_lengths: outputs exactly as long as recorded, of a workload that is a replay. begun: called with a run's
-    number, the run and its requests. progress: called as requests end. Runs that are there already are kept; the list
-    ends with the first run that ends badly.
+    number, the run and its requests. progress: called as requests end. Runs that are there already are kept, one
+    that was cut short is set aside as ``.NAME.cut-1`` and made anew; the list ends with the first run that ends badly.
 
     Raises ``InputError`` for what cannot be run, before anything is started, and ``RunError`` if nothing was recorded.
 

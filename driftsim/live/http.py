@@ -6,18 +6,15 @@ A request that goes wrong is a row that says how; nothing is sent twice, since a
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, build_opener
-from urllib.request import Request as Ask
 
 import openai
 import psutil
@@ -26,6 +23,7 @@ from driftsim.errors import InputError
 from driftsim.live.answer import Answer
 from driftsim.live.masking import masked
 from driftsim.live.engine import Outcome
+from driftsim.live.pages import ASK_S, Page, Pages
 from driftsim.request import Job
 from driftsim.scheduling.accounting import count_words
 from driftsim.trace.header import EngineSettings
@@ -40,21 +38,32 @@ CLOCKS = (
     "queued_s: first_token_s less the times that the server tells of itself (vLLM's --enable-per-request-metrics), so "
     "late by the way of the first token to the client; empty where it tells none"
 )
-CONNECT_S, ASK_S = 10.0, 10.0
+CONNECT_S, CLOSE_S = 10.0, 1.0
 UNLIMITED = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=None)
 TOKENS_A_WORD = 1.4  # where nobody can count: an English text through a common tokenizer
-MOST_TOLD = 10_000_000  # bytes of a page that a server tells of itself
 CHUNKS_A_TOKEN = 4  # a stream with more chunks per allowed token is taken to be endless
+BYTES_A_TOKEN, MOST_BESIDE = 4_000, 1_000_000  # of an answer: more is taken to be endless
+COUNTING_S, SLOW_COUNT_S = 60.0, 0.25  # a server that takes so long in all, and for a prompt, is asked no more
+MOST_LABELS = 4_000  # characters of a line of metrics
+_most: ContextVar[int] = ContextVar("bytes that the answer may have", default=MOST_BESIDE)
 
 
-class _Stay(HTTPRedirectHandler):
-    """Follows no redirect: the key is for the host that it was given for."""
+async def _bound(response: Any) -> None:
+    """Let ``response`` be read no further than ``_most`` bytes: the client itself knows no limit."""
+    most, whole = _most.get(), response.aiter_raw
+    packed = response.headers.get("content-encoding", "identity")
+    if packed != "identity":  # a few bytes may unpack to any number
+        raise InputError("the answer is compressed, which was not asked for")
 
-    def redirect_request(self, *_: Any) -> None:
-        """No other request; the answer is then an error."""
+    async def bounded(size: int | None = None) -> AsyncIterator[bytes]:
+        received = 0
+        async for part in whole(size):
+            received += len(part)
+            if received > most:
+                raise InputError(f"the answer does not end: more than {most} bytes")
+            yield part
 
-
-OPENER = build_opener(_Stay)
+    response.aiter_raw = bounded
 
 
 class HttpEngine:
@@ -78,10 +87,10 @@ class HttpEngine:
         known: dict[str, Any] | None = None,
     ) -> None:
         parts = urlsplit(base_url)
+        if "@" in base_url or parts.query or parts.fragment:
+            raise InputError(f"--base-url holds a password or a query; set {KEY} in the environment instead")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError(f"--base-url {base_url!r} is no URL; it looks like http://localhost:8000/v1")
-        if parts.username or parts.password:
-            raise InputError(f"--base-url holds a password; set {KEY} in the environment instead")
         self._root = f"{parts.scheme}://{parts.netloc}"
         self._url = base_url.rstrip("/") if parts.path.strip("/") else f"{self._root}/v1"
         self._host, self._port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
@@ -95,6 +104,7 @@ class HttpEngine:
         self._known = known or {}
         self._counter = _tokenizer_counter(tokenizer) if tokenizer else None
         self._asks = True
+        self._asked, self._asking_s = 0, 0.0
         self._estimated = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._key = _key()
@@ -107,18 +117,22 @@ class HttpEngine:
             api_key=self._key,
             max_retries=0,
             timeout=openai.Timeout(self.timeout_s, connect=CONNECT_S),
-            http_client=openai.DefaultAsyncHttpxClient(limits=UNLIMITED, follow_redirects=False),
+            default_headers={"Accept-Encoding": "identity"},
+            http_client=openai.DefaultAsyncHttpxClient(
+                limits=UNLIMITED, follow_redirects=False, event_hooks={"response": [_bound]}
+            ),
         )
+        self._pages = Pages(self._key, min(ASK_S, self.timeout_s))
         settings: dict[str, Any] = {}
-        chosen = await self._chosen_model()
-        self._served = chosen.id
-        self.model = self._discreet(chosen.id)
-        length = getattr(chosen, "max_model_len", None)
-        if isinstance(length, int) and 1 < length <= LARGEST_COUNT:
+        chosen = self._chosen_model()
+        self._served = chosen["id"]
+        self.model = self._discreet(self._served)
+        if (length := _whole(chosen.get("max_model_len"))) > 1:
             settings["max_model_len"] = length
         settings |= self._metrics()
-        with suppress(ValueError, KeyError, TypeError):
-            settings["version"] = self._discreet(str(json.loads(self._ask("/version") or "")["version"]))
+        told = self._pages.ask(f"{self._root}/version").json()
+        if isinstance(told, dict) and isinstance(told.get("version"), str):
+            settings["version"] = self._discreet(told["version"])
         self.settings = EngineSettings.guessed(settings | self._known, "openai")
         self.arguments = {"model": self.model, "temperature": self.temperature, "api": "openai, streaming"}
         if self._host in ("localhost", "127.0.0.1", "::1"):
@@ -129,19 +143,20 @@ class HttpEngine:
                 "know them",
             )
 
-    async def _chosen_model(self) -> Any:
+    def _chosen_model(self) -> dict[str, Any]:
         """What the server tells of the model that was asked for, or of its first. Raises ``InputError``."""
-        try:
-            listed = list((await self._client.models.list(timeout=ASK_S)).data)
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
+        page = self._pages.ask(f"{self._url}/models")
+        told = page.json()
+        listed = told.get("data") if isinstance(told, dict) else None
+        if not isinstance(listed, list):
             raise InputError(
-                f"{self._url}: no OpenAI-compatible server answers there ({self._said(error)}); start one or correct "
+                f"{self._url}: no OpenAI-compatible server answers there ({self._refusal(page)}); start one or correct "
                 "--base-url"
-            ) from None
-        known = [entry for entry in listed if isinstance(getattr(entry, "id", None), str)]
-        chosen = next((entry for entry in known if entry.id == self.model or not self.model), None)
+            )
+        known = [entry for entry in listed if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+        chosen = next((entry for entry in known if entry["id"] == self.model or not self.model), None)
         if chosen is None:
-            names = self._discreet(", ".join(entry.id[:80] for entry in known[:5])) or "none"
+            names = self._discreet(", ".join(entry["id"][:80] for entry in known[:5])) or "none"
             raise InputError(f"{self._url}: serves no model {self.model or ''!r}; it lists {names}")
         return chosen
 
@@ -163,16 +178,27 @@ class HttpEngine:
         """Tokens of ``prompt`` with the chat template around it; estimated from words where nobody can count."""
         if self._counter is not None:
             return self._counter(prompt)
-        if self._asks:
-            body = {"model": self._served, "messages": [{"role": "user", "content": prompt}]}
-            with suppress(ValueError, KeyError, TypeError, OverflowError):
-                return min(LARGEST_COUNT, max(1, int(json.loads(self._ask("/tokenize", body) or "")["count"])))
+        if self._asks and (count := self._served_count(prompt)) is not None:
+            return count
+        return max(1, round(TOKENS_A_WORD * count_words(prompt)))
+
+    def _served_count(self, prompt: str) -> int | None:
+        """The server's own count; None, and it is asked no more, where it tells none or takes too long over all."""
+        body = {"model": self._served, "messages": [{"role": "user", "content": prompt}]}
+        begin = time.monotonic()
+        told = self._pages.ask(f"{self._root}/tokenize", body).json()
+        self._asked, self._asking_s = self._asked + 1, self._asking_s + time.monotonic() - begin
+        slow = self._asking_s > max(COUNTING_S, SLOW_COUNT_S * self._asked)
+        count = _whole(told.get("count") if isinstance(told, dict) else None)
+        if slow or not count:
             self._asks = False
+            why = f"takes {self._asking_s / self._asked:.1f} s to count one" if slow else "has no /tokenize"
+            left = f"all but the first {self._asked - (not count)} " if self._asked > 1 else ""
             self.notes += (
-                f"prompts were counted at admission as {TOKENS_A_WORD} tokens a word: the server has no /tokenize; "
+                f"{left}prompts were counted at admission as {TOKENS_A_WORD} tokens a word: the server {why}; "
                 "name a --tokenizer",
             )
-        return max(1, round(TOKENS_A_WORD * count_words(prompt)))
+        return count or None
 
     def room(self) -> int:
         """A server queues whatever it is given."""
@@ -197,7 +223,10 @@ class HttpEngine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._client.close()
+        self._pages.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self._client.close()
 
     def _go(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -210,9 +239,8 @@ class HttpEngine:
         try:
             async with asyncio.timeout(self.timeout_s):
                 await self._receive(answer, true_length)
+            answer.reason = None if answer.reason is None else self._discreet(str(answer.reason), answer)
             outcome = answer.outcome()
-            if outcome.error is not None:
-                outcome = answer.failed(self._discreet(outcome.error, answer))
         except asyncio.CancelledError as stop:
             if stop.args != ("abort",):
                 raise
@@ -233,6 +261,7 @@ class HttpEngine:
             "stream_options": {"include_usage": True},
             "extra_body": {"ignore_eos": True} if true_length is not None else None,
         }
+        _most.set(BYTES_A_TOKEN * shared["max_tokens"] + MOST_BESIDE)
         if request.prompt is None:
             ids = synthetic(request.id, request.prompt_tokens, 30_000)
             stream: Any = await self._client.completions.create(prompt=ids, **shared)
@@ -249,6 +278,8 @@ class HttpEngine:
 
     def _said(self, error: Exception, answer: Answer | None = None) -> str:
         """What went wrong, on one line, without the key, the prompt and the answer."""
+        if isinstance(error, InputError):
+            return str(error)  # our own words
         if isinstance(error, openai.APIStatusError):
             return f"HTTP {error.status_code}: {self._discreet(error.message, answer)}"
         cause = error.__cause__
@@ -259,23 +290,17 @@ class HttpEngine:
         secrets = [] if answer is None else [answer.job.request.prompt or "", "".join(answer.texts)]
         return masked(text, "" if self._key == NO_KEY else self._key, secrets)
 
-    def _ask(self, path: str, body: dict[str, Any] | None = None) -> str | None:
-        """What the server says beside the protocol; None where it says nothing."""
-        headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
-        data = None if body is None else json.dumps(body).encode()
-        try:
-            with OPENER.open(Ask(self._root + path, data, headers), timeout=ASK_S) as response:
-                return str(response.read(MOST_TOLD).decode(errors="replace"))
-        except (URLError, OSError, ValueError):
-            return None
+    def _refusal(self, page: Page) -> str:
+        return self._discreet(page.problem) if page.problem else f"HTTP {page.status}: {self._discreet(page.text)}"
 
     def _metrics(self) -> dict[str, Any]:
         """What vLLM's Prometheus page tells of its KV cache."""
-        match = re.search(r"^vllm:cache_config_info\{(.*)\}", self._ask("/metrics") or "", re.MULTILINE)
-        labels = dict(re.findall(r'(\w+)="([^"]*)"', match[1])) if match else {}
+        page = self._pages.ask(f"{self._root}/metrics")
+        match = re.search(r"^vllm:cache_config_info\{(.*)\}", page.text if page.status == 200 else "", re.MULTILINE)
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', match[1][:MOST_LABELS])) if match else {}
         settings: dict[str, Any] = {}
-        for name, label in (("kv_blocks", "num_gpu_blocks"), ("block_size", "block_size")):
-            if labels.get(label, "").isdigit():
+        for name, label, least in (("kv_blocks", "num_gpu_blocks", 2), ("block_size", "block_size", 1)):
+            if re.fullmatch("[0-9]{1,9}", labels.get(label, "")) and int(labels[label]) >= least:
                 settings[name] = int(labels[label])
         if labels.get("enable_prefix_caching") in ("True", "False"):
             settings["enable_prefix_caching"] = labels["enable_prefix_caching"] == "True"
@@ -288,6 +313,12 @@ def _key() -> str:
     if not all("!" <= sign <= "~" for sign in key):
         raise InputError(f"{KEY} holds a blank or a character that no key has; give the key alone")
     return key or NO_KEY
+
+
+def _whole(told: Any) -> int:
+    """A count that a server tells; 0 where it is none, or none that a trace can hold."""
+    is_count = isinstance(told, int) and not isinstance(told, bool) and 1 <= told <= LARGEST_COUNT
+    return told if is_count else 0
 
 
 def _tokenizer_counter(folder: Path) -> Callable[[str], int]:

@@ -27,6 +27,7 @@ from driftsim.tiers import rules_in_force
 from driftsim.trace.builder import RequestRows
 from driftsim.trace.header import Header, Phase, Turn, WorkloadInfo
 from driftsim.trace.journal import Journal
+from driftsim.trace.marks import marked, odd_note
 from driftsim.trace.schema import CENSORED, FINISHED, STEP_COLUMNS
 from driftsim.trace.tables import read_lines, typed
 from driftsim.trace.trace import Trace
@@ -93,12 +94,11 @@ async def record(
         ended, why = await run.drive_to_an_end()
         if ended == "complete":
             await _covered(monitor, time.monotonic())
-    notes = (*header.notes, *engine.notes, *run.notes(), *monitor.notes)
     start = run.start
-    header = header.changed(
-        load=monitor.load(start), workload=run.workload_info(), ended=ended, ended_why=why, notes=notes
-    )
-    requests = run.table()
+    header = header.changed(load=monitor.load(start), workload=run.workload_info(), ended=ended, ended_why=why)
+    requests, odd = marked(run.table(), header)
+    notes = (*header.notes, *engine.notes, *run.notes(), *monitor.notes, *odd_note(odd))
+    header = header.changed(notes=notes)
     del run  # a long run's columns need not be there twice
     steps = read_lines(journal.steps_file, start) if has_steps else None
     recorded = None if steps is None else typed(steps.dropna(), STEP_COLUMNS, "steps")

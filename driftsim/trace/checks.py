@@ -32,7 +32,7 @@ def check(header: Header, tables: Mapping[str, pd.DataFrame], where: str) -> Non
     ``tables``: by name, ``requests`` and, where recorded, ``steps``.
     """
     table = tables["requests"]
-    for problem in _request_problems(table, header):
+    for problem in request_problems(table, header):
         rows = np.flatnonzero(np.asarray(problem.bad, dtype=bool))
         if len(rows):
             row = int(rows[0])
@@ -72,64 +72,65 @@ def check(header: Header, tables: Mapping[str, pd.DataFrame], where: str) -> Non
 
 
 @dataclass(frozen=True, slots=True)
-class _Problem:
+class Problem:
     column: str
     bad: pd.Series  # boolean mask over the rows
     what: str
     remedy: str = "correct the row or remove it"
 
 
-def _request_problems(table: pd.DataFrame, header: Header) -> Iterator[_Problem]:
+def request_problems(table: pd.DataFrame, header: Header) -> Iterator[Problem]:
+    """What may be wrong with the requests of a trace, each with a mask of the rows where it is."""
     finished = table["finish_reason"].isin(FINISHED)
     own = "give every request its own id"
-    yield _Problem("request_id", table["request_id"].duplicated(), "a duplicate id", own)
-    yield _Problem("request_id", ~table["request_id"].map(str.isprintable) | (table["request_id"] == ""), "no id", own)
+    yield Problem("request_id", table["request_id"].duplicated(), "a duplicate id", own)
+    yield Problem("request_id", ~table["request_id"].map(str.isprintable) | (table["request_id"] == ""), "no id", own)
     tiers = set(table["tier"])
-    yield _Problem("tier", ~table["tier"].isin(set(filter(is_tier_name, tiers))), "no tier, whose name can be printed")
+    yield Problem("tier", ~table["tier"].isin(set(filter(is_tier_name, tiers))), "no tier, whose name can be printed")
     if header.tiers:
         ordered = [rule.name for rule in header.tiers]
         what = f"not among the header's tiers {', '.join(ordered)}"
-        yield _Problem("tier", ~table["tier"].isin(ordered), what, "add it to the header, or correct the row")
+        yield Problem("tier", ~table["tier"].isin(ordered), what, "add it to the header, or correct the row")
     reasons = table["finish_reason"]
     known = reasons.isna() if header.ended != "complete" else pd.Series(False, index=table.index)
-    yield _Problem("finish_reason", ~(reasons.isin(FINISH_REASONS) | known), f"not one of {', '.join(FINISH_REASONS)}")
+    yield Problem("finish_reason", ~(reasons.isin(FINISH_REASONS) | known), f"not one of {', '.join(FINISH_REASONS)}")
     for name in ("prompt_tokens", "max_tokens"):
-        yield _Problem(name, table[name] < 1, "must be at least 1")
+        yield Problem(name, table[name] < 1, "must be at least 1")
     for name in ("prompt_words", "output_words", "output_tokens", "preemptions"):
-        yield _Problem(name, (table[name] < 0).fillna(False), "must not be negative")
+        yield Problem(name, (table[name] < 0).fillna(False), "must not be negative")
     output = table["output_tokens"]
-    yield _Problem("output_tokens", finished & ~(output >= 1).fillna(False), "a finished request has at least 1")
-    yield _Problem("output_tokens", (output > table["max_tokens"]).fillna(False), "more than its max_tokens")
+    yield Problem("output_tokens", finished & ~(output >= 1).fillna(False), "a finished request has at least 1")
+    yield Problem("output_tokens", (output > table["max_tokens"]).fillna(False), "more than its max_tokens")
     yield from _time_problems(table, finished, header)
     yield from _capacity_problems(table, finished, header.engine)
     index = table["dispatch_index"]
-    yield _Problem("dispatch_index", index.notna() & index.duplicated(), "a duplicate index")
+    yield Problem("dispatch_index", index.notna() & index.duplicated(), "a duplicate index")
 
 
-def _time_problems(table: pd.DataFrame, finished: pd.Series, header: Header) -> Iterator[_Problem]:
+def _time_problems(table: pd.DataFrame, finished: pd.Series, header: Header) -> Iterator[Problem]:
     arrival = table["arrival_s"]
-    yield _Problem("arrival_s", ~np.isfinite(arrival), "every request has an arrival time")
+    yield Problem("arrival_s", ~np.isfinite(arrival), "every request has an arrival time")
     for name in LIFE_TIMES:
         wrong = (table[name] > LONGEST_S) | (table[name] < 0)
-        yield _Problem(name, wrong, f"times are finite and not negative, at most {LONGEST_S:g} s")
+        yield Problem(name, wrong, f"times are finite and not negative, at most {LONGEST_S:g} s")
     if not (header.kind == "imported" and table["finish_s"].isna().all()):  # arrivals and lengths alone are a workload
-        yield _Problem("finish_s", finished & table["finish_s"].isna(), "a finished request has a finish time")
+        yield Problem("finish_s", finished & table["finish_s"].isna(), "a finished request has a finish time")
     latest = arrival
     for earlier, later in pairwise(LIFE_TIMES):
         what = f"before its {earlier}" if later != "finish_s" else f"before its {earlier}: tokens after the finish"
-        yield _Problem(later, table[later] < latest - CLOCK_TOLERANCE_S, what)
+        yield Problem(later, table[later] < latest - CLOCK_TOLERANCE_S, what)
         latest = table[later].fillna(latest)
 
 
-def _capacity_problems(table: pd.DataFrame, finished: pd.Series, engine: EngineSettings) -> Iterator[_Problem]:
+def _capacity_problems(table: pd.DataFrame, finished: pd.Series, engine: EngineSettings) -> Iterator[Problem]:
     remedy = "correct the header's engine settings or remove the row"
     prompt = table["prompt_tokens"]
     limit = engine.max_model_len
-    yield _Problem("prompt_tokens", finished & (prompt >= limit), f"does not fit max_model_len {limit}", remedy)
+    yield Problem("prompt_tokens", finished & (prompt >= limit), f"does not fit max_model_len {limit}", remedy)
     room = engine.usable_kv_blocks * engine.block_size
-    yield _Problem("prompt_tokens", finished & (prompt > room), f"larger than the KV cache of {room} tokens", remedy)
+    yield Problem("prompt_tokens", finished & (prompt > room), f"larger than the KV cache of {room} tokens", remedy)
     total = (prompt + table["output_tokens"] > limit).fillna(False)
-    yield _Problem("output_tokens", finished & total, f"with its prompt more than max_model_len {limit}", remedy)
+    yield Problem("output_tokens", finished & total, f"with its prompt more than max_model_len {limit}", remedy)
 
 
 def _check_steps(steps: pd.DataFrame, where: str) -> None:

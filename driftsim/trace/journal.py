@@ -9,9 +9,11 @@ the run, which the first line gives in monotonic seconds, the clock of steps and
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,23 @@ from driftsim.trace.checks import check
 from driftsim.trace.header import Header
 from driftsim.trace.schema import JOURNAL_FILES, OFFERED, REQUEST_COLUMNS, STEP_COLUMNS
 from driftsim.trace.tables import read_lines, typed, write_table, write_tables
+
+REMAINS = (*JOURNAL_FILES, ".header.json")  # of a run that was killed before its header was written
+
+
+def is_being_recorded(folder: Path) -> bool:
+    """Whether a living process records into ``folder``."""
+    file = folder / "requests.jsonl"
+    if not file.is_file():
+        return False
+    with file.open("rb") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # a place without locks
+            return False
+    return False
 
 
 def read_journal(folder: Path) -> dict[str, pd.DataFrame]:
@@ -43,7 +62,10 @@ def read_journal(folder: Path) -> dict[str, pd.DataFrame]:
             ) from None
     offered = pd.read_parquet(folder / "offered.parquet")
     lived = pd.DataFrame.from_dict(rows, orient="index").reindex(sorted(rows))
-    whole = offered.loc[lived.index].drop(columns=[name for name in lived if name in offered])
+    whole = offered.loc[lived.index]
+    for name in (name for name in lived if name in offered):  # the engine's own count, where it gave one
+        lived[name] = lived[name].where(lived[name].notna(), whole[name])
+    whole = whole.drop(columns=[name for name in lived if name in offered])
     whole = pd.concat([whole, lived], axis=1).reindex(columns=[column.name for column in REQUEST_COLUMNS])
     tables = {"requests": typed(whole, REQUEST_COLUMNS, f"{folder}/requests.jsonl")}
     if (steps := read_lines(folder / "steps.csv", start)) is not None:
@@ -58,13 +80,19 @@ class Lines:
 
     def __init__(self, file: Path) -> None:
         self._handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        with suppress(OSError):  # a place without locks
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however that ends
 
     def write(self, line: str) -> None:
-        """Append ``line``. Raises ``OSError`` where the disk is full; what was written of it is a torn last line."""
+        """Append ``line``. Raises ``OSError`` where the disk is full; of the line nothing is then left."""
         data = line.encode() + b"\n"
         written = os.write(self._handle, data)
         if written < len(data):
-            os.write(self._handle, data[written:])  # raises what stopped it
+            try:
+                os.write(self._handle, data[written:])  # raises what stopped it
+            except OSError:  # a later line is not to follow half a line
+                os.ftruncate(self._handle, os.fstat(self._handle).st_size - written)
+                raise
 
     def close(self) -> None:
         """Let go of the file."""
@@ -77,11 +105,16 @@ class Journal:
     def __init__(self, folder: Path | str, header: Header, offered: pd.DataFrame) -> None:
         self.folder = check_place(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_table(offered, self.folder / "offered.parquet", OFFERED)
-        self._requests = Lines(self.folder / "requests.jsonl")
-        self._telemetry = Lines(self.folder / "telemetry.csv")
         self._headings = False
-        replace_header(self.folder, header)
+        try:
+            write_table(offered, self.folder / "offered.parquet", OFFERED)
+            self._requests = Lines(self.folder / "requests.jsonl")
+            self._telemetry = Lines(self.folder / "telemetry.csv")
+            replace_header(self.folder, header)
+        except OSError:  # nothing was recorded: leave nothing in the way of the next try
+            for name in REMAINS:
+                (self.folder / name).unlink(missing_ok=True)
+            raise
 
     def begin(self, start: float) -> None:
         """The run begins at ``start``, in monotonic seconds."""
@@ -105,9 +138,8 @@ class Journal:
 
     def close(self, header: Header, tables: Mapping[str, pd.DataFrame]) -> None:
         """Turn the journal into a trace, header last. Raises ``OSError`` where that fails; the journal then stays."""
-        self._requests.close()
-        self._telemetry.close()
         check(header, tables, str(self.folder))
+        self._telemetry.close()
         try:
             write_tables(tables, self.folder)
             replace_header(self.folder, header)
@@ -119,6 +151,8 @@ class Journal:
                 f"{error.strerror}; the journal of the run is kept and can be read as it is",
                 str(self.folder),
             ) from None
+        finally:
+            self._requests.close()  # and with it the lock
         for name in JOURNAL_FILES:
             (self.folder / name).unlink(missing_ok=True)
 

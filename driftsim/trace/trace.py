@@ -22,6 +22,7 @@ from driftsim.records import first_problem, parsed_json
 from driftsim.trace.checks import check
 from driftsim.trace.header import Header
 from driftsim.trace.journal import read_journal
+from driftsim.trace.marks import marked, odd_note
 from driftsim.trace.schema import (
     FINISHED,
     JOURNAL_FILES,
@@ -144,7 +145,9 @@ def read(folder: Path | str) -> Trace:
     header = _read_header(folder / "header.json")
     if header.ended == "recording":
         try:
-            return _checked(Trace(header, **read_journal(folder)), folder)
+            tables = read_journal(folder)
+            tables["requests"], odd = marked(tables["requests"], header)
+            return _checked(Trace(header.changed(notes=(*header.notes, *odd_note(odd))), **tables), folder)
         except FileNotFoundError as error:
             if _read_header(folder / "header.json").ended != "recording":
                 return read(folder)  # it came to its end just now
