@@ -1,23 +1,29 @@
-"""Files and folders appear whole or not at all."""
+"""Files and folders appear whole or not at all, in no trace's folder, and in place of nothing but their own kind."""
 
 from __future__ import annotations
 
+import os
 import tempfile
+import uuid
+import zlib
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from driftsim.errors import TraceError
 
+REQUESTS = ("requests.parquet", "requests.jsonl")  # one of which is in a trace's folder, beside its header
+BEGIN = 1 << 16  # bytes of a file that tell what it is
+
 
 @contextmanager
-def whole_folder(folder: Path | str, replaces: Collection[str] = ()) -> Iterator[Path]:
+def whole_folder(folder: Path | str, replaces: Collection[str] = (), mark: str = "") -> Iterator[Path]:
     """A folder to fill, which becomes ``folder`` at the end, or nothing at all if the block raises.
 
-    An existing ``folder`` is replaced only if it holds nothing but files named in ``replaces``. Raises as
-    ``check_place`` does, before the block begins.
+    An existing ``folder`` is replaced only if it holds nothing but files named in ``replaces``, the file ``mark``
+    among them. Raises as ``check_place`` does, before the block begins.
     """
-    folder = check_place(folder, replaces)
+    folder = check_place(folder, replaces, mark)
     missing = [parent for parent in folder.parents if not parent.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -36,22 +42,28 @@ def whole_folder(folder: Path | str, replaces: Collection[str] = ()) -> Iterator
 def write_file(file: Path, content: str | bytes) -> None:
     """Write ``content`` as ``file``, whole or not at all: a reader never sees half of it. Text is written in UTF-8.
 
-    Raises ``OSError``.
+    Raises ``TraceError`` for a place in a trace's folder, ``OSError`` where it cannot be written.
     """
+    check_outside(file)
     data = content.encode() if isinstance(content, str) else content
     if file.exists() and not file.is_file():  # a device or a pipe is written to, not replaced
         file.write_bytes(data)
         return
-    aside = file.with_name(f".{file.name}.new")
+    aside = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.new")
     try:
-        aside.write_bytes(data)
+        with aside.open("xb") as handle:  # a file of its own: nobody else's is followed or shared
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
         aside.replace(file)
-    except OSError as error:
+    except BaseException as error:
         aside.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(file)) from None
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(file)) from None
+        raise
 
 
-def check_place(folder: Path | str, replaces: Collection[str] = ()) -> Path:
+def check_place(folder: Path | str, replaces: Collection[str] = (), mark: str = "") -> Path:
     """The absolute path of ``folder``, if it can be written and stands in nobody's way; nothing is left behind.
 
     Raises ``TraceError`` for a folder that may not be replaced and ``OSError`` for a place that cannot be written.
@@ -59,7 +71,9 @@ def check_place(folder: Path | str, replaces: Collection[str] = ()) -> Path:
     folder = Path(folder).resolve()
     if folder.exists() and not folder.is_dir():
         raise TraceError(f"{folder}: is a file; choose a folder")
-    foreign = [file.name for file in folder.iterdir() if file.name not in replaces] if folder.exists() else []
+    check_outside(folder)
+    held = [file.name for file in folder.iterdir()] if folder.exists() else []
+    foreign = [name for name in held if name not in replaces] or (held if mark and mark not in held else [])
     if foreign:
         raise TraceError(f"{folder}: exists already and holds {foreign[0]!r}; choose another folder or remove it")
     missing = [parent for parent in folder.parents if not parent.exists()]
@@ -71,6 +85,28 @@ def check_place(folder: Path | str, replaces: Collection[str] = ()) -> Path:
     finally:
         _remove(missing)
     return folder
+
+
+def check_outside(place: Path | str) -> None:
+    """Raise ``TraceError`` if ``place`` lies in the folder of a trace, into which nothing is written afterwards."""
+    for folder in Path(place).resolve().parents:
+        if (folder / "header.json").is_file() and any((folder / name).is_file() for name in REQUESTS):
+            raise TraceError(f"{place}: lies in the trace {folder}, which is only read; choose a place outside of it")
+
+
+def check_own(file: Path, kind: str, *marks: bytes) -> None:
+    """Raise ``TraceError`` if ``file`` is there and is no earlier output: one of ``marks`` is in its beginning.
+
+    ``kind`` says what it should be. An empty file, and what is no file, as a pipe, may be written to.
+    """
+    if not file.is_file():
+        return
+    with file.open("rb") as handle:
+        begin = handle.read(BEGIN)
+    if begin[:2] == b"\x1f\x8b":
+        begin = zlib.decompressobj(wbits=31).decompress(begin, BEGIN)
+    if begin and not any(mark in begin for mark in marks):
+        raise TraceError(f"{file}: is there already and is no {kind}; choose another file or remove it")
 
 
 def check_apart(out: Path | None, read: Iterable[Path | str]) -> None:

@@ -73,7 +73,7 @@ class Record(BaseModel):
         """
         form = form or ("json" if file.suffix == ".json" else "toml")
         try:
-            text = file.read_text()
+            text = file.read_text(encoding="utf-8")
             if form == "json" and prepare is None:
                 return cls.model_validate_json(text)
             content = parsed_json(text) if form == "json" else tomllib.loads(text)

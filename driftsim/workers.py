@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
+import stat
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +19,10 @@ from typing import Any
 
 from driftsim.errors import InputError, check_whole
 
+PREFIX = "driftsim-"  # of the folders that workers are told of
+LOOK_S = 0.5  # between looks for the process that a worker works for
 _held: tuple[str, Any] | None = None  # what this worker process shares, and the file that it came from
+_watched: int | None = None  # the process whose end this worker looks for
 
 
 class WorkerError(Exception):
@@ -40,15 +47,21 @@ def shared(value: Any) -> Iterator[Path]:
     """
     import cloudpickle
 
-    with tempfile.TemporaryDirectory(prefix="driftsim-") as folder:
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
         file = Path(folder) / "shared.pickle"
         file.write_bytes(cloudpickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL))
         yield file
 
 
 def load(file: str | Path) -> Any:
-    """What ``shared`` wrote into ``file``; read once in each process."""
+    """What ``shared`` wrote into ``file``; read once in each process.
+
+    A pickle runs code, so it is read only out of a folder of this user that nobody else can write or read.
+    """
     global _held
+    folder = Path(file).parent.stat()
+    if folder.st_uid != os.geteuid() or stat.S_IMODE(folder.st_mode) != 0o700:
+        raise WorkerError(f"{file}: is not read, since others may have written it")
     if _held is None or _held[0] != str(file):  # a process may serve several runs
         _held = (str(file), pickle.loads(Path(file).read_bytes()))
     return _held[1]
@@ -74,5 +87,26 @@ def map_shared(
         raise WorkerError(str(error)) from error
 
 
+def end_with_parent(file: str | Path) -> None:
+    """From now on, end this process when the one that started it is gone, and remove the folder of ``file``.
+
+    A process that is killed cannot tell its workers; these look for it twice a second.
+    """
+    global _watched
+    parent = os.getppid()
+    if _watched != parent:
+        _watched = parent
+        threading.Thread(target=_outlive_nobody, args=(parent, Path(file).parent), daemon=True).start()
+
+
+def _outlive_nobody(parent: int, folder: Path) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK_S)
+    if folder.name.startswith(PREFIX):
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
+
+
 def _call(work: Callable[[Any, Any], Any], file: str, task: Any) -> Any:
+    end_with_parent(file)
     return work(load(file), task)

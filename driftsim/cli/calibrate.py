@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from driftsim.cli.options import AllowPlugins, AsJson, ProfileFile
+from driftsim.cli.options import PROFILE_MARK, AllowPlugins, AsJson, ProfileFile
 from driftsim.cli.terminal import check_file, progress, wide_console
 from driftsim.simulation.names import FitSource
 
@@ -27,12 +27,13 @@ def calibrate(
 ) -> None:
     """Fit a latency profile of your GPU, model and engine to recorded runs, jointly."""
     from driftsim import api
-    from driftsim.files import check_apart
+    from driftsim.files import check_apart, check_own
     from driftsim.formatting import dumps
     from driftsim.scheduling.plugins import allow_plugins
 
     check_apart(out, traces)
     check_file(out)
+    check_own(out, "profile", PROFILE_MARK)
     for folder in allow or ():
         allow_plugins(folder)
     with progress("calibrating") as reporter:

@@ -75,6 +75,7 @@ def check(
     refuse(context, "only --update changes a baseline", "reason", "tolerance")
     if baseline is not None and not load_baseline(baseline).runs:
         refuse(context, "the baseline holds no simulated run", "store", "jobs")
+    _check_outputs(junit, markdown)  # before the runs, not after them
     with sweep_progress() as watch:
         result = check_baseline(
             baseline, captured=captured or (), beside=beside or (), only=only, floors=floors, store=store, jobs=jobs,
@@ -94,11 +95,26 @@ def _floors(texts: list[str]) -> dict[str, float]:
     return floors
 
 
+def _check_outputs(junit: Path | None, markdown: Path | None) -> None:
+    """Raise ``TraceError`` where a file would replace what is no report of this verb, or lies in a trace."""
+    from driftsim.files import check_outside, check_own
+
+    marks = (
+        (junit, "JUnit file of driftsim check", b'name="driftsim check"'),
+        (markdown, "summary of driftsim check", b"driftsim check"),
+    )
+    for file, kind, mark in marks:
+        if file is not None:
+            check_outside(file)
+            check_own(file, kind, mark)
+
+
 def _report(result: GateResult, junit: Path | None, markdown: Path | None, as_json: bool) -> None:
     """Print and write ``result``; raises ``RunError`` if a scenario became worse."""
     from driftsim.files import write_file
     from driftsim.formatting import dumps
 
+    _check_outputs(junit, markdown)
     if junit is not None:
         write_file(junit, result.junit())
     if markdown is not None:

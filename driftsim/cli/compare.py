@@ -134,7 +134,7 @@ def compare(
 
     check_apart(out, traces)
     if out is not None:
-        check_place(out, FILES)  # before the runs, not after them
+        check_place(out, FILES, "comparison.json")  # before the runs, not after them
     with progress("replaying") as reporter:
         result = api.compare(
             traces if mapping is None else [import_trace(trace, mapping=mapping) for trace in traces],

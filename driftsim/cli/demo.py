@@ -26,7 +26,7 @@ def demo(
         refuse(context, "--path writes nothing", "out")
         typer.echo(str(SAMPLE.resolve()))
         return
-    check_place(out, FILES)
+    check_place(out, FILES, "comparison.json")
     with progress("replaying") as reporter:
         result = api.compare(SAMPLE, progress=reporter.update)
         result.write(out)

@@ -14,10 +14,12 @@ def export(
     out: Annotated[Path, typer.Option(help="File to write: .jsonl, or for blis .csv, with its header beside it.")],
 ) -> None:
     """Write a trace for another tool to replay: arrivals and lengths, and whatever else its format can hold."""
-    from driftsim.files import check_apart
+    from driftsim.files import check_apart, check_own
     from driftsim.formats.exports import export_trace
 
     check_apart(out, [trace])
+    check_own(out, "export", b'{"timestamp": ', b"request_id,client_id,")
+    check_own(out.with_suffix(".yaml") if form == "blis" else out, "export", b'{"timestamp": ', b"trace_version: ")
 
     lost = export_trace(trace, form, out)
     typer.echo(f"{out}: written as {form}", err=True)

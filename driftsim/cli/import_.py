@@ -73,7 +73,7 @@ def import_(
 
 def _suggest(file: str, out: Path | None, others: list[str]) -> None:
     """Print a mapping for ``file``, or write it as ``out``; ``others`` are options that would do nothing."""
-    from driftsim.files import write_file
+    from driftsim.files import check_own, write_file
     from driftsim.formats.suggest import suggestion
 
     if others:
@@ -82,5 +82,6 @@ def _suggest(file: str, out: Path | None, others: list[str]) -> None:
     if out is None:
         typer.echo(text, nl=False)
         return
+    check_own(out, "mapping that --suggest wrote", b"# A mapping for ")
     write_file(out, text)
     typer.echo(f"{out}: a mapping to start from; read it, then driftsim import {file} --mapping {out}", err=True)

@@ -12,6 +12,7 @@ from driftsim.errors import InputError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 ProfileFile = Annotated[Path, typer.Option(help="File of the profile to write.")]
+PROFILE_MARK = b'"intercept_s"'  # what every profile has, and hardly another file
 AllowPlugins = Annotated[
     list[Path] | None,
     typer.Option("--allow-plugins", help="Folder of code that a trace or a baseline may name; else none of it is run."),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from driftsim.cli.options import AsJson, ProfileFile
+from driftsim.cli.options import PROFILE_MARK, AsJson, ProfileFile
 from driftsim.cli.terminal import check_file
 from driftsim.latency.weights import WeightType
 
@@ -33,9 +33,11 @@ def profile(
 ) -> None:
     """Derive a profile of hardware that nobody has measured, from its datasheet and the model's configuration."""
     from driftsim import api
+    from driftsim.files import check_own
     from driftsim.formatting import dumps
 
     check_file(out)
+    check_own(out, "profile", PROFILE_MARK)
     efficiencies = {"bandwidth_efficiency": bandwidth_efficiency, "compute_efficiency": compute_efficiency}
     derived = api.derive_profile(
         gpu,

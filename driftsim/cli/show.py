@@ -83,8 +83,9 @@ def _write_csv(rows: pd.DataFrame, file: Path) -> None:
     """Write ``rows``, one a run; a number that is not finite is an empty cell."""
     from math import inf
 
-    from driftsim.files import write_file
+    from driftsim.files import check_own, write_file
 
+    check_own(file, "table of a store", b"key,", b",key,")
     write_file(file, rows.replace([inf, -inf], None).to_csv(index=False))
 
 

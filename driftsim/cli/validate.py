@@ -35,9 +35,10 @@ def validate(
 ) -> None:
     """Simulate what was measured, and show how far the two are apart."""
     from driftsim import api
-    from driftsim.files import check_apart
+    from driftsim.files import check_apart, check_place
     from driftsim.formatting import dumps
     from driftsim.scheduling.plugins import allow_plugins
+    from driftsim.validation.result import MARK, written
     from driftsim.validation.validation import TOLERANCE_S
 
     if steps != "noise":
@@ -45,6 +46,8 @@ def validate(
     if as_json:
         refuse(context, "--json holds the figures of every tenant", "by_tenant")
     check_apart(out, traces)
+    if out is not None:
+        check_place(out, written(out), MARK)  # before the runs, not after them
     for folder in allow or ():
         allow_plugins(folder)
     with progress("simulating", len(traces)) as reporter:

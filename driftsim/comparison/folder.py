@@ -19,14 +19,14 @@ def write(comparison: Comparison, provenance: dict[str, Any], folder: Path) -> N
     from driftsim.figures import save
 
     rows = [{name: _cell_text(value) for name, value in row.items()} for row in flat_rows(comparison)]
-    with (folder / "rows.csv").open("w", newline="") as file:
+    with (folder / "rows.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)
-    (folder / "comparison.json").write_text(dumps(document(comparison, provenance)) + "\n")
+    (folder / "comparison.json").write_text(dumps(document(comparison, provenance)) + "\n", encoding="utf-8")
     for name, figure in draw(comparison).items():
         save(figure, folder, name)
-    (folder / "report.html").write_text(page(comparison, provenance))
+    (folder / "report.html").write_text(page(comparison, provenance), encoding="utf-8")
 
 
 def _cell_text(value: Any) -> Any:

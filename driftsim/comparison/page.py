@@ -44,7 +44,7 @@ def page(comparison: Comparison, provenance: Mapping[str, Any]) -> str:
 
     folder = files("driftsim.comparison") / "page"
     css, script, library = (
-        Markup((folder / name).read_text()) for name in ("page.css", "page.js", "echarts.common.min.js")
+        Markup((folder / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js", "echarts.common.min.js")
     )
     environment = Environment(
         loader=PackageLoader("driftsim.comparison", "page"), autoescape=True, trim_blocks=True, lstrip_blocks=True

@@ -42,7 +42,7 @@ class Gpu(Record):
 
 def gpus() -> dict[str, Gpu]:
     """All GPUs that are known, by name."""
-    content = tomllib.loads((files("driftsim.latency") / "gpus.toml").read_text())
+    content = tomllib.loads((files("driftsim.latency") / "gpus.toml").read_text(encoding="utf-8"))
     return {name: Gpu.model_validate(values) for name, values in content.items()}
 
 
@@ -92,7 +92,7 @@ def shape_of(config: str) -> Shape:
     content: dict[str, Any]
     if path.is_file():
         try:
-            content = parsed_json(path.read_text())
+            content = parsed_json(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{config}: is not JSON ({error})") from None
     else:

@@ -78,8 +78,9 @@ trust it, allow its folder: --allow-plugins DIR
     if not is_plugin(name) or name in _given or name in _named:
         return
     place = name.rpartition(":")[0]
-    file = Path(place) if place.endswith(".py") else Path(*place.split(".")).with_suffix(".py")
-    if any(file.resolve().is_relative_to(folder) for folder in _allowed):
+    file = Path(place if place.endswith(".py") else place.replace(".", "/") + ".py")
+    # A file that is there: the name of a module without one would stand for an installed module.
+    if "\0" not in place and file.is_file() and any(file.resolve().is_relative_to(folder) for folder in _allowed):
         return
     raise InputError(
         f"{where} names the plug-in {name!r}, and code that data names is not run; if you trust it, allow its folder: "

@@ -37,6 +37,7 @@ def beside_changes(limits: Baseline, then: Groups, now: Groups) -> list[Scenario
 
 
 def _beside(limits: Baseline, name: str, then: Sequence[Repeat], now: Sequence[Repeat]) -> ScenarioChange:
+    _check_positive(name, values_of(then), now)
     alternately = captured_alternately(then, now)
     if alternately:
         how = f"{len(now)} rounds, captured alternately and paired"
@@ -63,11 +64,23 @@ def stored_changes(baseline: Baseline, now: Groups) -> list[ScenarioChange]:
 
 
 def _stored(baseline: Baseline, then: Captured, now: Sequence[Repeat]) -> ScenarioChange:
+    _check_positive(then.name, then.metrics, now)
     after = values_of(now)
     shifts = {metric: _unpaired(values, after.get(metric, [])) for metric, values in then.metrics.items()}
     count = max(map(len, then.metrics.values()), default=0)
     how = f"{len(now)} repeats against {count} stored ones of another session: the machine's speed then enters"
     return _group(baseline, then.name, shifts, how, foreign=True)
+
+
+def _check_positive(name: str, then: Mapping[str, object], now: Sequence[Repeat]) -> None:
+    """Raise ``InputError`` where a metric that was known has a value now that no ratio can be told of."""
+    for repeat in now:
+        for metric, value in repeat.unfit.items():
+            if metric in then:
+                raise InputError(
+                    f"{name}: {metric} is {value:.3g} in a repeat; repeats are compared by their ratio, which needs "
+                    "values above 0; leave that trace out, or make the baseline anew without it"
+                )
 
 
 Compared = tuple[Shift | None, list[float], list[float]]  # no shift where the metric is gone

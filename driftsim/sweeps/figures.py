@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 
 from driftsim.errors import InputError
 from driftsim.figures import GREY, STYLE, panels, save
+from driftsim.files import whole_folder
 from driftsim.sweeps.drawing import (
     LINE,
     WIDTH,
@@ -32,19 +33,20 @@ from driftsim.sweeps.drawing import (
 from driftsim.sweeps.plot import GIVEN, LOADS, METRICS, Plot, groups_of, left_out, plotted, some
 from driftsim.sweeps.rows import settings
 
+FILES = [f"{name}.{suffix}" for name in ("pareto", "load", "gain") for suffix in ("svg", "png")]
 MOST_PANELS = 6
 MOST_ROWS = 3  # of panels against the load
 COLUMNS_OF_PARETO = 3
 
 
 def save_figures(table: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write every figure that ``table`` can show, as SVG and PNG.
+    """Write every figure that ``table`` can show, as SVG and PNG, all or none.
 
-    Raises ``InputError`` if no run has an end-to-end latency, ``OSError`` if the files cannot be written.
+    Earlier figures there are replaced. Raises ``InputError`` if no run has an end-to-end latency or the folder holds
+    anything else, ``OSError`` if the files cannot be written.
     """
     if not set(METRICS) <= set(table) or table[list(METRICS)].isna().all(axis=None):
         raise InputError("there is nothing to draw: no run has an end-to-end latency")
-    folder.mkdir(parents=True, exist_ok=True)
     plot = plotted(table)
     with matplotlib.rc_context(STYLE):
         figures = {"pareto": pareto(plot)}
@@ -55,7 +57,10 @@ def save_figures(table: pd.DataFrame, folder: Path) -> list[Path]:
         others = [name for name in axes if name not in (*numbers, "policy")]
         if "policy" in axes and numbers and len(numbers) + len(others) > 1:
             figures["gain"] = gain(plot, numbers[0], [*numbers[1:], *others][0])
-        return [save(figure, folder, name) for name, figure in figures.items()]
+        with whole_folder(folder, replaces=FILES) as building:
+            for name, figure in figures.items():
+                save(figure, building, name)
+    return [folder / f"{name}.svg" for name in figures]
 
 
 def against_load(plot: Plot) -> Figure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from driftsim.records import Record, first_problem
 from driftsim.simulation.dotted import nested
 from driftsim.simulation.spec import ScenarioSpec
 
+MOST_RUNS = 2_000_000  # of a grid; more is a slip of the pen, and would fill the memory before the first run
 Axes = dict[str, list[Any]]
 Tables = list[dict[str, Any]]
 Zips = list[Axes]
@@ -84,12 +86,20 @@ def grid_settings(grid: Grid, file: Path) -> Iterator[dict[str, Any]]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"{file}: {twice[0]} is on two axes; keep one")
+    _check_count(grid, bundles, file)
     crossed = [_joined(choice) for choice in itertools.product(*bundles)] if bundles else ([] if grid.list else [{}])
     for settings in [*crossed, *grid.list]:
         whole = grid.base | settings
         if any(all(whole.get(name) == value for name, value in rule.items()) for rule in grid.exclude):
             continue
         yield from (settings | draw for draw in _draws(grid, whole))
+
+
+def _check_count(grid: Grid, bundles: list[list[dict[str, Any]]], file: Path) -> None:
+    """Raise ``InputError`` for a grid of more runs than anybody means, before they are written out."""
+    runs = (math.prod(map(len, bundles)) + len(grid.list)) * grid.replications
+    if runs > MOST_RUNS:
+        raise InputError(f"{file}: {runs:,} runs are too many; a grid has at most {MOST_RUNS:,}, so shorten its axes")
 
 
 def _draws(grid: Grid, whole: dict[str, Any]) -> Iterator[dict[str, Any]]:

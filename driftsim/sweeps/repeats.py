@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,10 +21,14 @@ from driftsim.trace.trace import Trace
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """One captured run: when (ISO 8601, empty where unknown), and its metrics, but those that are not positive."""
+    """One captured run: when (ISO 8601, empty where unknown), and its metrics, but those that are not positive.
+
+    ``unfit`` are rank correlations that are known and not positive: they have no logarithm.
+    """
 
     captured_at: str
     metrics: dict[str, float]
+    unfit: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,8 @@ def repeats_by_name(traces: Sequence[Trace]) -> dict[str, list[Repeat]]:
     for trace in sorted(traces, key=lambda trace: trace.header.captured_at or ""):
         row = summary(trace, Admission.of(trace.header.admission))
         known = {metric: float(row[metric]) for metric in GATED if row[metric] > 0}  # NaN is not
-        groups.setdefault(group_name(trace), []).append(Repeat(trace.header.captured_at or "", known))
+        unfit = {"kendall_tau": float(row["kendall_tau"])} if row["kendall_tau"] <= 0 else {}
+        groups.setdefault(group_name(trace), []).append(Repeat(trace.header.captured_at or "", known, unfit))
     return groups
 
 

@@ -20,7 +20,7 @@ KINDS = ("local", "circular")
 def draws_of(table: pd.DataFrame) -> pd.DataFrame:
     """What each run of ``table`` was drawn from: its ``day``, ``number``, ``kind`` of resample, and ``independent``."""
     plain = pd.Series(0, index=table.index)
-    number = table.get("replication", plain)
+    number = pd.to_numeric(table.get("replication", plain), errors="coerce").fillna(0)
     kind = table["resampling"].fillna("circular") if "resampling" in table else plain.map({0: "circular"})
     day = table.get("trace_digest", plain)
     return pd.DataFrame({"day": day, "number": number, "kind": kind, "independent": drawn(table)})

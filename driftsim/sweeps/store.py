@@ -2,7 +2,9 @@
 
 Each driver appends to a journal of its own, one line a row, with a checksum and the run's key before it; a torn line is
 no row. Whoever opens the store turns the journals of drivers that are gone into Parquet, and its own at the
-end. A driver holds a lock on its journal, so a journal without one has no driver. Rows with one key are one row.
+end. A driver holds a lock on its journal, so a journal without one has no driver. Rows with one key are one row, and no
+two Parquet files hold one key, so that whoever reads them all without us counts each run once. What is no row costs
+itself alone.
 """
 
 from __future__ import annotations
@@ -10,9 +12,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -20,11 +24,16 @@ from typing import Any, BinaryIO, Self
 import pandas as pd
 
 from driftsim.errors import InputError
-from driftsim.files import write_file
+from driftsim.files import check_outside, write_file
+from driftsim.glossary import SUMMARY
+from driftsim.records import parsed_json
+from driftsim.sweeps.columns import of_one_kind, plain_rows
 from driftsim.sweeps.naming import with_names
 
 MARK = "driftsim-store.json"
 VERSION = 1
+NUMBERS = {metric.name for metric in SUMMARY if metric.kind in ("float", "int")} - {"requests"}  # a spec has it, too
+NO_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")  # half of a pair, perhaps without the other
 
 
 class Store:
@@ -51,14 +60,15 @@ class Store:
         store = cls(folder)
         mark = store.folder / MARK
         if mark.is_file():
-            version = json.loads(mark.read_text()).get("version")
+            version = _version(mark)
             if version != VERSION:
                 raise InputError(f"{mark}: is a store of version {version}, this driftsim reads {VERSION}")
             return store
         if not create:
             raise InputError(f"{folder}: is no store; driftsim sweep GRID.toml --store {folder} makes one")
-        if store.folder.exists() and (not store.folder.is_dir() or any(store.folder.iterdir())):
+        if store.folder.exists() and (not store.folder.is_dir() or _is_used(store.folder)):
             raise InputError(f"{folder}: exists already and is no store; choose another folder")
+        check_outside(store.folder)
         store.folder.mkdir(parents=True, exist_ok=True)
         write_file(mark, json.dumps({"version": VERSION}) + "\n")
         return store
@@ -121,7 +131,7 @@ class Store:
     def merge(self, other: Store) -> int:
         """Add the rows of ``other`` that are not here; returns how many."""
         have = self.keys()
-        rows = [row for row in _plain(other.stored()) if row["key"] not in have]
+        rows = [row for row in plain_rows(other.stored()) if row["key"] not in have]
         if rows:
             self.append(rows)
         return len(rows)
@@ -130,14 +140,8 @@ class Store:
 
     def keys(self) -> dict[str, bool]:
         """The keys of all rows, and whether each run failed; what was read once is not read again."""
-        import pyarrow.parquet as pq
-
         for file in sorted(self.folder.glob("rows-*.parquet")):
-            if file.name not in self._read:
-                try:
-                    rows = pq.read_table(file, columns=["key", "failed"]).to_pydict()
-                except FileNotFoundError:
-                    continue
+            if file.name not in self._read and (rows := _read_rows(file, ["key", "failed"])) is not None:
                 self._read[file.name] = 1
                 for key, failed in zip(rows["key"], rows["failed"], strict=True):
                     self._keys[key] = failed and self._keys.get(key, True)
@@ -151,8 +155,8 @@ class Store:
                 continue  # its driver came to its end just now
             content = content[: content.rfind(b"\n") + 1]  # the last line may still be written
             self._read[file.name] = begin + len(content)
-            for key, body in _lines(content, self):
-                self._keys[key] = b'"failed":true' in body and self._keys.get(key, True)
+            for row in _lines(content, self):
+                self._keys[row["key"]] = row["failed"] and self._keys.get(row["key"], True)
         return self._keys
 
     def table(self) -> pd.DataFrame:
@@ -161,90 +165,158 @@ class Store:
 
     def stored(self) -> pd.DataFrame:
         """The same as they were written: with the paths of traces and profiles."""
-        parts = [pd.read_parquet(file) for file in sorted(self.folder.glob("rows-*.parquet"))]
-        rows = []
-        for file in sorted(self.folder.glob("journal-*.jsonl")):
-            rows += [json.loads(body) for _, body in _lines(file.read_bytes(), self)]
+        rows: list[dict[str, Any]] = []
+        for file in sorted(self.folder.glob("journal-*.jsonl")):  # before the Parquet that a journal may become now
+            try:
+                rows += _lines(file.read_bytes(), self)
+            except FileNotFoundError:
+                continue
+        files = sorted(self.folder.glob("rows-*.parquet"))
+        parts = [part for part in map(_read_rows, files) if part is not None]
         if rows:
             parts.append(pd.DataFrame(rows))
         if not parts:
             return pd.DataFrame({"key": [], "failed": []})
         whole = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
-        return _single(_of_one_kind(whole))
+        return _single(of_one_kind(whole))
 
     def row(self, key: str) -> dict[str, Any]:
         """The row of the run ``key``, which may be given by its beginning. Raises ``InputError``."""
-        rows = [row for row in _plain(self.stored()) if row["key"].startswith(key)]
+        rows = [row for row in plain_rows(self.stored()) if row["key"].startswith(key)]
         if len(rows) != 1:
             raise InputError(f"{self.folder}: {len(rows)} runs have a key that begins with {key!r}")
         return rows[0]
 
 
+def _version(mark: Path) -> object:
+    """The version in the file that marks a store. Raises ``InputError`` where it says none."""
+    try:
+        content = parsed_json(mark.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f'{mark}: not readable as JSON ({error}); it holds {{"version": {VERSION}}}') from None
+    return content.get("version") if isinstance(content, dict) else None
+
+
+def _is_used(folder: Path) -> bool:
+    """Whether ``folder`` holds anything but a mark that a killed driver had begun to write."""
+    return any(not file.name.startswith(f".{MARK}.") for file in folder.iterdir())
+
+
 def _line(row: dict[str, Any]) -> bytes:
-    body = json.dumps(row, separators=(",", ":"), allow_nan=True).encode()
+    body = json.dumps(row, separators=(",", ":"), allow_nan=True, default=str).encode()
     return f"{zlib.crc32(body):08x} {row['key']} ".encode() + body + b"\n"
 
 
-def _lines(content: bytes, store: Store) -> Iterator[tuple[str, bytes]]:
-    """Key and body of each whole line; others are counted."""
+def _lines(content: bytes, store: Store) -> Iterator[dict[str, Any]]:
+    """The row of each whole line; lines that hold none are counted."""
     *whole, rest = content.split(b"\n")
     store.torn += bool(rest)
     for line in whole:
-        parts = line.split(b" ", 2)
-        if len(parts) == 3 and len(parts[0]) == 8 and parts[0] == f"{zlib.crc32(parts[2]):08x}".encode():
-            yield parts[1].decode(), parts[2]
-        else:
-            store.torn += 1
+        row = _row(line)
+        store.torn += row is None
+        if row is not None:
+            yield row
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """The row of one line: an object with its key and whether it failed, as ``_line`` writes it; None for another."""
+    parts = line.split(b" ", 2)
+    if len(parts) != 3 or len(parts[0]) != 8 or parts[0] != f"{zlib.crc32(parts[2]):08x}".encode():
+        return None
+    try:
+        row = parsed_json(parts[2].decode())
+    except ValueError:
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("key"), str) or not isinstance(row.get("failed"), bool):
+        return None
+    if row["key"].encode(errors="replace") != parts[1]:
+        return None
+    if not all(isinstance(row[name], int | float | None) for name in NUMBERS & row.keys()):
+        return None  # one such row would turn the column of all into text
+    # A file's name that is no UTF-8 has marks in it that are no characters, which neither pandas nor Parquet hold.
+    whole = json.dumps(row, ensure_ascii=False).encode(errors="replace") if NO_CHARACTER.search(parts[2]) else b""
+    return json.loads(whole) if whole else row
+
+
+def _read_rows(file: Path, columns: list[str] | None = None) -> pd.DataFrame | None:
+    """The rows in a Parquet file of a store; None where the file has gone. Raises ``InputError`` where it is none."""
+    try:
+        table = pd.read_parquet(file, columns=columns)
+        keyed = table.columns.is_unique and bool(table["key"].map(lambda key: isinstance(key, str)).all())
+        plain = keyed and table["failed"].dtype == bool
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
+        why = f"not readable as rows of a store ({' '.join(str(error).split()):.100})"
+    else:
+        if plain:
+            return table.reset_index(drop=True)
+        why = "holds no rows of a store, each with its key and whether it failed"
+    raise InputError(f"{file}: {why}; remove the file, and its runs are done again")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One driver at a time writes Parquet in ``folder``."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _compact(folder: Path, journals: list[Path]) -> None:
-    """One Parquet file for ``journals``, which go when it is there: at every moment all rows are in one of the two."""
+    """One Parquet file for ``journals``, which go when it is there: at every moment all rows are in one of the two.
+
+    A key that another Parquet file holds stays there, unless its run failed then and has come through since.
+    """
     counter = Store(folder)
-    rows = [json.loads(body) for file in journals for _, body in _lines(file.read_bytes(), counter)]
+    rows = [row for file in journals for row in _lines(file.read_bytes(), counter)]
     if rows:
-        table = _single(_of_one_kind(pd.DataFrame(rows)))
-        name = uuid.uuid4().hex
-        aside = folder / f".{name}.parquet"
-        try:
-            table.to_parquet(aside, index=False, compression="zstd")
-            with aside.open("rb") as handle:
-                os.fsync(handle.fileno())
-            aside.replace(folder / f"rows-{name}.parquet")
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
+        table = _single(of_one_kind(pd.DataFrame(rows)))
+        with _alone(folder):
+            files = sorted(folder.glob("rows-*.parquet"))
+            stale = {}
+            for file in files:
+                known = _read_rows(file, ["key", "failed"])
+                if known is not None:
+                    held = dict(zip(known["key"], known["failed"], strict=True))
+                    through = set(table["key"][~table["failed"].astype(bool)])
+                    stale[file] = {key for key, failed in held.items() if failed and key in through}
+                    table = table[~table["key"].isin(held.keys() - stale[file])]
+            if len(table):
+                _write_rows(table, folder / f"rows-{uuid.uuid4().hex}.parquet")
+            for file, keys in stale.items():
+                _leave_out(file, keys)
     for file in journals:
         file.unlink(missing_ok=True)
+
+
+def _leave_out(file: Path, keys: set[str]) -> None:
+    """Take the rows of ``keys`` out of a Parquet file, which goes if none is left."""
+    if not keys or (table := _read_rows(file)) is None:
+        return
+    left = table[~table["key"].isin(keys)]
+    if len(left):
+        _write_rows(left, file)
+    else:
+        file.unlink(missing_ok=True)
+
+
+def _write_rows(table: pd.DataFrame, file: Path) -> None:
+    """Write ``table`` as Parquet, whole or not at all, and on the disk when this returns."""
+    aside = file.with_name(f".{uuid.uuid4().hex}.parquet")
+    try:
+        table.to_parquet(aside, index=False, compression="zstd")
+        with aside.open("rb") as handle:
+            os.fsync(handle.fileno())
+        aside.replace(file)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def _single(table: pd.DataFrame) -> pd.DataFrame:
     """One row for each key, in order of key; a run that failed once and came through later has come through."""
     return table.sort_values(["key", "failed"], kind="stable").drop_duplicates("key", ignore_index=True)
-
-
-def _of_one_kind(table: pd.DataFrame) -> pd.DataFrame:
-    """``table`` whose columns hold numbers, truth values or texts, each one of these: what is mixed becomes text."""
-    changed: dict[str, pd.Series] = {}
-    for name in map(str, table):
-        values = table[name]
-        if not pd.api.types.is_object_dtype(values):
-            continue
-        kinds = {type(value) for value in values[values.notna()]}
-        if kinds and kinds <= {int, float}:
-            changed[name] = values.astype(float)
-        elif kinds - {str} and kinds != {bool}:
-            changed[name] = values.map(_as_text, na_action="ignore")
-    return table.assign(**changed) if changed else table
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows without what they do not have, in plain types."""
-    columns = {name: table[name].tolist() for name in table.columns}
-    return [
-        {name: value for name, value in zip(columns, row, strict=True) if value is not None and value == value}
-        for row in zip(*columns.values(), strict=True)
-    ]

@@ -161,7 +161,7 @@ def replace_header(folder: Path, header: Header) -> None:
     """Write header.json, whole or not at all."""
     new = folder / ".header.json"
     try:
-        with new.open("w") as file:
+        with new.open("w", encoding="utf-8") as file:
             file.write(header.as_json())
             file.flush()
             os.fsync(file.fileno())

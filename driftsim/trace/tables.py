@@ -44,7 +44,7 @@ def read_lines(file: Path, start: float) -> pd.DataFrame | None:
     """
     if not file.exists():
         return None
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     if not whole:
         return None

@@ -111,7 +111,7 @@ class Trace:
             header = header.changed(ended="interrupted", ended_why="killed while it was recorded")
         with whole_folder(folder, replaces=(*TRACE_FILES, *JOURNAL_FILES) if overwrite else ()) as building:
             write_tables(self.tables, building)
-            (building / "header.json").write_text(header.as_json())
+            (building / "header.json").write_text(header.as_json(), encoding="utf-8")
         return Path(folder)
 
 
@@ -189,7 +189,7 @@ def digest(folder: Path | str) -> str:
 
 def _read_header(file: Path) -> Header:
     try:
-        content = parsed_json(file.read_text())
+        content = parsed_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise TraceError(f"{file}: no such file; a trace is a folder with header.json and requests.parquet") from None
     except (OSError, ValueError) as error:

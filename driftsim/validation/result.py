@@ -15,8 +15,10 @@ import pandas as pd
 from driftsim.calibration.coverage import extrapolation_warnings, mismatch_warnings
 from driftsim.calibration.host_speed import NEARLY_THE_STEPS
 from driftsim.errors import InputError, check_whole
-from driftsim.formatting import between, show_table, shown_text, signed_percent, without_nan
+from driftsim.files import whole_folder
+from driftsim.formatting import between, dumps, show_table, shown_text, signed_percent, without_nan
 from driftsim.latency.profile import Profile
+from driftsim.records import parsed_json
 from driftsim.scheduling.policies import BASELINE
 from driftsim.simulation.names import StepSource
 from driftsim.trace.trace import Trace
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 SEEDS = 20  # runs with noise
 WIDTH = 100  # columns of the printed text
+
+MARK = "validation.json"  # which tells the folder of a validation
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,14 +123,21 @@ class ValidationResult:
         return plain
 
     def write(self, folder: Path | str) -> Path:
-        """Write the simulated traces into ``folder``, and figures that set them beside the measured ones."""
+        """Write the simulated traces into ``folder``, figures that set them beside the measured ones, and the numbers.
+
+        All or nothing; an earlier validation there is replaced. Raises ``TraceError`` if the folder holds anything
+        else, and ``OSError``.
+        """
         from driftsim.figures import save
         from driftsim.validation.figures import validation_figures
 
-        for one in self.validations:
-            place = one.simulated.write(Path(folder) / one.name, overwrite=True)
-            for name, figure in validation_figures(one.recorded, one.simulated, self.model).items():
-                save(figure, place.parent, f"{one.name}-{name}")
+        with whole_folder(folder, replaces=written(Path(folder)), mark=MARK) as building:
+            for one in self.validations:
+                one.simulated.write(building / one.name)
+                for name, figure in validation_figures(one.recorded, one.simulated, self.model).items():
+                    save(figure, building, f"{one.name}-{name}")
+            document = {"files": sorted(file.name for file in building.iterdir()), **self.document()}
+            (building / MARK).write_text(dumps(document) + "\n", encoding="utf-8")
         return Path(folder)
 
     def show(self, console: Console, *, by_tenant: bool = False) -> None:
@@ -270,7 +281,24 @@ def validate_runs(
 
 def _names(traces: Sequence[Trace]) -> list[str]:
     """A name for each trace: its folder's, or its folder's path where two folders have one name."""
-    names = [trace.source.name if trace.source else trace.name for trace in traces]
+    names = [trace.name for trace in traces]
     if len(set(names)) < len(names):
-        names = [str(trace.source or trace.name).strip("/").replace("/", "-") for trace in traces]
-    return names
+        names = [str(trace.source or trace.name) for trace in traces]
+    return [name.strip("/").replace("/", "-").lstrip(".") or "trace" for name in names]  # each names a folder
+
+
+def written(folder: Path) -> list[str]:
+    """What a validation wrote into ``folder``, so far as nobody has put a recorded run in its place."""
+    try:
+        files = parsed_json((folder / MARK).read_text(encoding="utf-8"))["files"]
+        kinds = {name: _kind(folder / str(name) / "header.json") for name in files}
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+    return [MARK, *(str(name) for name, kind in kinds.items() if kind == "simulated")]
+
+
+def _kind(header: Path) -> object:
+    """The kind of the trace that has this ``header``; a figure counts as simulated, and nothing else is anything."""
+    if header.is_file():
+        return parsed_json(header.read_text(encoding="utf-8")).get("kind")
+    return "simulated" if header.parent.suffix in (".png", ".svg") else None
