@@ -81,20 +81,20 @@ def map_shared(
     kind = "generator" if ordered else "generator_unordered"
     pool = Parallel(n_jobs=jobs, return_as=kind, pre_dispatch=2 * jobs, batch_size=1)
     try:
-        yield from pool(delayed(_call)(work, str(file), task) for task in tasks)
+        yield from pool(delayed(_call)(work, str(file), os.getpid(), task) for task in tasks)
     except BrokenProcessPool as error:
         get_reusable_executor().shutdown(wait=True, kill_workers=True)
         raise WorkerError(str(error)) from error
 
 
-def end_with_parent(file: str | Path) -> None:
-    """From now on, end this process when the one that started it is gone, and remove the folder of ``file``.
+def end_with(parent: int, file: str | Path) -> None:
+    """From now on, end this worker when the process ``parent`` that started it is gone, and the folder of ``file``.
 
-    A process that is killed cannot tell its workers; these look for it twice a second.
+    A process that is killed cannot tell its workers; these look for it twice a second. In ``parent`` itself, which does
+    the work where there is one job, nothing happens.
     """
     global _watched
-    parent = os.getppid()
-    if _watched != parent:
+    if os.getpid() != parent != _watched:
         _watched = parent
         threading.Thread(target=_outlive_nobody, args=(parent, Path(file).parent), daemon=True).start()
 
@@ -107,6 +107,6 @@ def _outlive_nobody(parent: int, folder: Path) -> None:
     os._exit(1)
 
 
-def _call(work: Callable[[Any, Any], Any], file: str, task: Any) -> Any:
-    end_with_parent(file)
+def _call(work: Callable[[Any, Any], Any], file: str, parent: int, task: Any) -> Any:
+    end_with(parent, file)
     return work(load(file), task)

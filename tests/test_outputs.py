@@ -353,6 +353,16 @@ def test_workers_and_their_folder_go_with_a_parent_that_is_killed(tmp_path: Path
     assert not folder.exists()
 
 
+def test_a_process_that_works_alone_outlives_the_shell_that_started_it() -> None:
+    with workers.shared(0) as file:
+        assert list(workers.map_shared(_number, range(3), file, 1)) == [0, 1, 2]
+    assert workers._watched is None
+
+
+def _number(shared: int, task: int) -> int:
+    return shared + task
+
+
 def _alive(pid: int) -> bool:
     status = Path(f"/proc/{pid}/status")
     return status.is_file() and "State:\tZ" not in status.read_text()

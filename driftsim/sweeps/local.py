@@ -89,5 +89,5 @@ def _alone(task: Task, file: Path, keep: Path | None) -> dict[str, Any]:
 
 
 def _run_alone(task: Task, file: str, keep: Path | None, answer: Connection[dict[str, Any], None]) -> None:
-    workers.end_with_parent(file)
+    workers.end_with(os.getppid(), file)
     answer.send(run_task(task, workers.load(file), keep))
