@@ -20,8 +20,8 @@ import pytest
 
 from driftsim.errors import InputError, TraceError
 from driftsim.live import http
-from driftsim.live.discreet import discreet
 from driftsim.live.http import HttpEngine
+from driftsim.live.masking import masked
 from driftsim.live.pages import Page, Pages
 from driftsim.live.recorder import CapturePlan, record
 from driftsim.live.resume import CaptureRun, check_places, set_aside
@@ -170,7 +170,7 @@ def test_a_url_with_a_secret_is_not_repeated(url: str) -> None:
     "echo", [KEY, KEY.upper(), f"wrong key {KEY[:7]}***{KEY[-4:]}", f"{' ' * 19_990}{KEY}", f"x{KEY[3:12]}y"]
 )
 def test_no_part_of_a_key_is_kept(echo: str) -> None:
-    kept = discreet(echo, KEY).lower()
+    kept = masked(echo, KEY).lower()
     assert not any(KEY[place : place + 4] in kept for place in range(len(KEY) - 3))
 
 
@@ -185,7 +185,7 @@ def test_no_part_of_a_key_is_kept(echo: str) -> None:
     ],
 )
 def test_a_prompt_is_known_in_other_letters(secret: str, echo: str) -> None:
-    assert "left out" in discreet(echo, secrets=[secret])
+    assert "left out" in masked(echo, secrets=[secret])
 
 
 def test_our_own_words_are_kept_whatever_the_prompt_says() -> None:
@@ -194,7 +194,7 @@ def test_our_own_words_are_kept_whatever_the_prompt_says() -> None:
 
 
 def test_no_control_character_is_kept() -> None:
-    assert discreet("9\x1b[31m\n\x00\u202e!") == "9 [31m !"
+    assert masked("9\x1b[31m\n\x00\u202e!") == "9 [31m !"
 
 
 # -- signals, and what goes on

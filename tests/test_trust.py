@@ -14,8 +14,8 @@ import pytest
 
 import driftsim as ds
 from driftsim.live.answer import Answer
-from driftsim.live.masking import masked
 from driftsim.live.http import KEY
+from driftsim.live.masking import masked
 from driftsim.scheduling import plugins
 from driftsim.trace.trace import read
 from tests.commands import driftsim

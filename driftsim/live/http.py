@@ -21,8 +21,8 @@ import psutil
 
 from driftsim.errors import InputError
 from driftsim.live.answer import Answer
-from driftsim.live.masking import masked
 from driftsim.live.engine import Outcome
+from driftsim.live.masking import masked
 from driftsim.live.pages import ASK_S, Page, Pages
 from driftsim.request import Job
 from driftsim.scheduling.accounting import count_words
@@ -126,13 +126,13 @@ class HttpEngine:
         settings: dict[str, Any] = {}
         chosen = self._chosen_model()
         self._served = chosen["id"]
-        self.model = self._discreet(self._served)
+        self.model = self._masked(self._served)
         if (length := _whole(chosen.get("max_model_len"))) > 1:
             settings["max_model_len"] = length
         settings |= self._metrics()
         told = self._pages.ask(f"{self._root}/version").json()
         if isinstance(told, dict) and isinstance(told.get("version"), str):
-            settings["version"] = self._discreet(told["version"])
+            settings["version"] = self._masked(told["version"])
         self.settings = EngineSettings.guessed(settings | self._known, "openai")
         self.arguments = {"model": self.model, "temperature": self.temperature, "api": "openai, streaming"}
         if self._host in ("localhost", "127.0.0.1", "::1"):
@@ -156,7 +156,7 @@ class HttpEngine:
         known = [entry for entry in listed if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
         chosen = next((entry for entry in known if entry["id"] == self.model or not self.model), None)
         if chosen is None:
-            names = self._discreet(", ".join(entry["id"][:80] for entry in known[:5])) or "none"
+            names = self._masked(", ".join(entry["id"][:80] for entry in known[:5])) or "none"
             raise InputError(f"{self._url}: serves no model {self.model or ''!r}; it lists {names}")
         return chosen
 
@@ -239,7 +239,7 @@ class HttpEngine:
         try:
             async with asyncio.timeout(self.timeout_s):
                 await self._receive(answer, true_length)
-            answer.reason = None if answer.reason is None else self._discreet(str(answer.reason), answer)
+            answer.reason = None if answer.reason is None else self._masked(str(answer.reason), answer)
             outcome = answer.outcome()
         except asyncio.CancelledError as stop:
             if stop.args != ("abort",):
@@ -281,17 +281,17 @@ class HttpEngine:
         if isinstance(error, InputError):
             return str(error)  # our own words
         if isinstance(error, openai.APIStatusError):
-            return f"HTTP {error.status_code}: {self._discreet(error.message, answer)}"
+            return f"HTTP {error.status_code}: {self._masked(error.message, answer)}"
         cause = error.__cause__
         text = f"{error}" + (f" ({type(cause).__name__}: {cause})" if cause else "")
-        return f"{type(error).__name__}: {self._discreet(text, answer)}"
+        return f"{type(error).__name__}: {self._masked(text, answer)}"
 
-    def _discreet(self, text: str, answer: Answer | None = None) -> str:
+    def _masked(self, text: str, answer: Answer | None = None) -> str:
         secrets = [] if answer is None else [answer.job.request.prompt or "", "".join(answer.texts)]
         return masked(text, "" if self._key == NO_KEY else self._key, secrets)
 
     def _refusal(self, page: Page) -> str:
-        return self._discreet(page.problem) if page.problem else f"HTTP {page.status}: {self._discreet(page.text)}"
+        return self._masked(page.problem) if page.problem else f"HTTP {page.status}: {self._masked(page.text)}"
 
     def _metrics(self) -> dict[str, Any]:
         """What vLLM's Prometheus page tells of its KV cache."""
