@@ -60,7 +60,7 @@ class Answer:
             return Outcome(self.job, "abort", first_token=self.first, finish=self.last)
         if reason not in FINISHED:
             return self.failed(f"finish reason {reason!r}, not one of {', '.join(FINISHED)}")
-        if not (_is_whole(tokens) and _is_whole(prompt)):
+        if tokens is None or prompt is None or not (_is_whole(tokens) and _is_whole(prompt)):
             return self.failed("the server gave no usage: tokens are not known")
         cap = self.job.request.max_tokens
         if not max(1, self.fewest) <= tokens <= cap or not 1 <= prompt <= self.longest - tokens:

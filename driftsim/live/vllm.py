@@ -250,7 +250,7 @@ class VllmEngine:
         self._vocabulary = config.model_config.get_vocab_size()
         self.settings = _settings(config)
         self.arguments = {"model": Path(self.model).name, "temperature": self.temperature} | _resolved(config)
-        if config.scheduler_config.long_prefill_token_threshold_adaptive:
+        if getattr(config.scheduler_config, "long_prefill_token_threshold_adaptive", False):
             self.notes = ("long_prefill_token_threshold_adaptive is on, which the simulated engine does not follow",)
 
     async def warm_up(self) -> None:
@@ -373,7 +373,7 @@ def _outcome(job: Job, last: Any) -> Outcome:
         finish=times.last_token_ts or None,
         output_tokens=len(completion.token_ids),
         output_words=len(completion.text.split()),
-        preemptions=times.num_preemptions,
+        preemptions=getattr(times, "num_preemptions", 0),  # 0.24 does not tell; its steps do
     )
 
 
@@ -406,7 +406,7 @@ def _settings(config: Any) -> EngineSettings:
         name="vllm",
         version=vllm_version,
         # What bounds the running requests and the tokens of a step, where they are set apart from the model runner's.
-        max_num_seqs=scheduler.max_num_active_seqs or scheduler.max_num_seqs,
+        max_num_seqs=getattr(scheduler, "max_num_active_seqs", None) or scheduler.max_num_seqs,  # not in 0.24
         max_num_batched_tokens=scheduler.max_num_scheduled_tokens or scheduler.max_num_batched_tokens,
         max_model_len=config.model_config.max_model_len,
         kv_blocks=cache.num_gpu_blocks,
