@@ -12,7 +12,7 @@ import pandas as pd
 from driftsim.formatting import markdown
 from driftsim.formatting import signed_percent as percent
 from driftsim.validation.equivalence import MARGIN, Verdict
-from experiments import estimation_error
+from experiments import estimation_error, gpu
 from experiments.paper import answers as paper
 from experiments.paper import verdicts
 from experiments.paper.tables import between, documents, find
@@ -30,6 +30,7 @@ def block() -> str:
         ("What does each policy change on the real engine?", "python -m experiments.measured_policies", _measured,
          "measured_policies/rows.csv"),
         ("How far can a simulation be trusted?", "python -m experiments.accuracy", _accuracy, "accuracy/cells.csv"),
+        ("How well is a GPU predicted?", "python -m experiments.gpu", gpu.answer, "gpu/held_out.csv"),
         ("How good is a profile from a datasheet?", "python -m experiments.first_principles", _datasheet,
          "first_principles/l4.json"),
         ("What does capturing cost?", "python -m experiments.capture_overhead", _overhead,

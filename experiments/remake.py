@@ -26,6 +26,7 @@ from experiments import (
     capture_overhead,
     estimation_error,
     first_principles,
+    gpu,
     index,
     measured_policies,
     sweep_cost,
@@ -48,6 +49,7 @@ def main() -> None:
         estimation_error.main()
         measured_policies.main()
         accuracy.main()
+        gpu.main()
         first_principles.main()
         for script in EXAMPLES:
             script.with_suffix(".out").write_text(example_output(script))
@@ -175,6 +177,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "measured": measured_policies.block,
     "accuracy": accuracy.accuracy_block,
     "effects": accuracy.effects_block,
+    "gpu": gpu.block,
     "first-principles": first_principles.block,
     "sweep-cost": sweep_cost.block,
     "overhead": capture_overhead.block,

@@ -11,6 +11,7 @@ import pandas as pd
 from driftsim.calibration.coefficients import coefficient_intervals, identified_terms, joint_uncertainty, region_of
 from driftsim.calibration.form import Form
 from driftsim.calibration.guards import describes, refuse_fit
+from driftsim.calibration.launches import priced
 from driftsim.calibration.least_squares import Rows, blocks, choose, quality, solve, tenths, with_all_time
 from driftsim.calibration.noise_fit import fit_noise
 from driftsim.calibration.overheads import gap, lags
@@ -36,7 +37,7 @@ def fit_steps(
         if back.any():
             raise TraceError(f"{run.name}: step {int(back.argmax()) + 1} starts before the one before it")
 
-    steps = pd.concat(tables, ignore_index=True)
+    steps = pd.concat(priced(runs, tables), ignore_index=True)
     duration = steps["duration_s"].to_numpy()
     block = _numbered(tables)
     part = np.arange(len(steps)) if len(steps) <= MOST_ROWS else _some_blocks(block)

@@ -19,7 +19,12 @@ def export(
 
     check_apart(out, [trace])
     check_own(out, "export", b'{"timestamp": ', b"request_id,client_id,")
-    check_own(out.with_suffix(".yaml") if form == "blis" and out.name else out, "export", b'{"timestamp": ', b"trace_version: ")
+    check_own(
+        out.with_suffix(".yaml") if form == "blis" and out.name else out,
+        "export",
+        b'{"timestamp": ',
+        b"trace_version: ",
+    )
 
     lost = export_trace(trace, form, out)
     typer.echo(f"{out}: written as {form}", err=True)

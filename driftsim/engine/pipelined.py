@@ -71,7 +71,7 @@ class PipelinedEngine(ContinuousEngine):
         now = self.env.now
         self._finish_decode_run()
         in_flight = [self._last] if self._last > now else []
-        while len(in_flight) < 2:
+        while not in_flight or (len(in_flight) < 2 and self._is_host_free(now)):
             self._process_inputs(now)
             prefills, preempted = self._schedule(now)
             if not prefills and not self.pool.size:
@@ -91,6 +91,10 @@ class PipelinedEngine(ContinuousEngine):
             self._wake_at(in_flight[0], STEP, self._core_loop)
         else:
             self._go_idle(now)
+
+    def _is_host_free(self, now: int) -> bool:
+        """Whether the step ahead can be scheduled at ``now``: launching the one before it takes the host no time."""
+        return True
 
     def _may_run(self, in_flight: list[int], prefills: list[tuple[Sequence, int]], preempted: int) -> bool:
         """Whether nothing but decodes lies ahead, with one step in flight before them."""

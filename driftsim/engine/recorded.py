@@ -65,7 +65,11 @@ class _OnRecordedSteps(ContinuousEngine):
 
 
 class _PipelinedOnRecordedSteps(_OnRecordedSteps, PipelinedEngine):
-    """Likewise, with async scheduling."""
+    """Likewise, with async scheduling: the step ahead waits for the launch of the one before, as it did."""
+
+    def _is_host_free(self, now: int) -> bool:
+        starts, made = self.step_time.starts, self.step_time.made
+        return made >= len(starts) or starts[made] <= now
 
 
 def on_recorded_steps(

@@ -94,7 +94,8 @@ def on_measured_steps(name: str, trace: Trace) -> Validation:
     order = rows.sort_values(["queued_s", "dispatch_index"], kind="stable")
     present = frozenset(rows["tier"])
     tiers = ranked(rules_in_force(trace.header.tiers, present), present)
-    sent = [_sent(row, tiers[str(row.tier)]) for row in order.itertuples()]
+    forced = bool(trace.header.engine_arguments.get("force_lengths"))
+    sent = [_sent(row, tiers[str(row.tier)], forced) for row in order.itertuples()]
     steps = trace.steps
     starts = [ticks(start) for start in steps["start_s"].tolist()]
     durations = [ticks(duration) for duration in steps["duration_s"].tolist()]
@@ -112,8 +113,10 @@ def on_measured_steps(name: str, trace: Trace) -> Validation:
     return Validation(name, trace, both, _exceptions(rows, simulated), _alike(steps, table))
 
 
-def _sent(row: Any, tier: Tier) -> ReceivedJob:
-    request = Request(row.request_id, row.tenant, tier, "", row.arrival_s, row.prompt_tokens, None, row.max_tokens)
+def _sent(row: Any, tier: Tier, forced: bool) -> ReceivedJob:
+    """The job as the core received it: where lengths were ``forced``, it was told each as the limit of the request."""
+    limit = int(row.output_tokens if forced else row.max_tokens)
+    request = Request(row.request_id, row.tenant, tier, "", row.arrival_s, row.prompt_tokens, None, limit)
     job = Job(request, "", 0, 0, priority=tier.priority)
     return ReceivedJob(job, int(row.output_tokens), ticks(row.queued_s))
 

@@ -1,0 +1,109 @@
+"""Runs on a GPU: where a prefill's time shows under async scheduling, and how well such runs are predicted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from driftsim import read
+from driftsim.calibration.calibrate import calibrate
+from driftsim.calibration.launches import as_launched, ends, priced
+from driftsim.calibration.runs import Run
+from driftsim.trace.trace import Trace
+from driftsim.validation.validation import on_measured_steps
+from driftsim.workloads.prompts import synthetic
+from experiments import gpu
+
+PREFIX = Path(__file__).parent / "data" / "prefix_caching_h200"
+INTERCEPT, STEP, TOKEN, CONTEXT = 0.002, 0.010, 2e-6, 6e-8
+
+
+def made(trace: Trace, *, ahead: bool, asynchronous: bool = True) -> Trace:
+    """``trace`` with the durations of a known model: a prefill's in the row of the step before, or in its own."""
+    assert trace.steps is not None
+    steps = trace.steps
+    rows = as_launched(steps) if ahead else steps
+    prefill = rows["prefill_tokens"].to_numpy()
+    noise = np.random.default_rng(0).normal(1.0, 0.03, len(steps))
+    lasted = INTERCEPT + STEP * (prefill > 0) + TOKEN * prefill + CONTEXT * rows["context_tokens"].to_numpy()
+    header = trace.header.changed(engine=trace.header.engine.changed(async_scheduling=asynchronous))
+    starts = steps["start_s"].to_numpy()
+    if not ahead and not asynchronous:
+        starts = np.append(0.0, np.cumsum(lasted * noise)[:-1])
+    return Trace(header, trace.requests, steps.assign(duration_s=lasted * noise, start_s=starts))
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Trace:
+    return read(gpu.TRACES / "qwen1.8b-h200-load-0.95")
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_the_coefficients_come_back_wherever_a_prefills_time_shows(ahead: bool, loaded: Trace) -> None:
+    profile = calibrate([Run("t", made(loaded, ahead=ahead))])
+    assert profile.intercept_s == pytest.approx(INTERCEPT, rel=0.02)
+    assert profile.prefill_step_s == pytest.approx(STEP, rel=0.05)
+    assert profile.prefill_token_s == pytest.approx(TOKEN, rel=0.25)
+    assert profile.context_token_s == pytest.approx(CONTEXT, rel=0.05)
+    assert profile.fit is not None
+    assert profile.fit.mean_absolute_percentage_error < 0.035
+
+
+def test_without_async_scheduling_every_prefill_stays_in_its_row(loaded: Trace) -> None:
+    trace = made(loaded, ahead=False, asynchronous=False)
+    assert trace.steps is not None
+    kept = priced([Run("t", trace)], [trace.steps])
+    pd.testing.assert_frame_equal(kept[0], trace.steps)
+
+
+def test_no_prefill_is_lost_or_told_twice(loaded: Trace) -> None:
+    assert loaded.steps is not None
+    moved = as_launched(loaded.steps)
+    for name in ("prefill_tokens", "prefill_requests", "prefill_attention"):
+        assert moved[name].sum() == loaded.steps[name].sum()
+    begun = loaded.steps["start_s"].to_numpy()[1:]
+    alone = np.append(True, begun >= ends(loaded.steps)[:-1]) & (loaded.steps["prefill_tokens"].to_numpy() > 0)
+    assert 1 <= alone.sum() < 20  # of some 200: the others move
+    assert (moved["prefill_tokens"][alone] >= loaded.steps["prefill_tokens"][alone]).all()
+
+
+def test_a_step_lasts_from_the_end_of_the_one_before() -> None:
+    steps = pd.DataFrame({"start_s": [0.0, 0.5, 1.0, 9.0], "duration_s": [2.0, 1.0, 1.0, 0.5]})
+    assert ends(steps).tolist() == [2.0, 3.0, 4.0, 9.5]
+
+
+def test_a_load_that_was_not_fitted_is_predicted() -> None:
+    profile = gpu.fitted()
+    assert profile.fit is not None
+    assert profile.fit.mean_absolute_percentage_error < 0.10
+    assert profile.prefill_step_s > profile.intercept_s
+    found = {(row["run"], row["metric"], row["stat"]): row for row in gpu.held_out().to_dict("records")}
+    assert abs(found["80 % load", "e2e", "mean"]["error"]) < 0.05
+    assert abs(found["80 % load", "makespan", "mean"]["error"]) < 0.02
+    stored = pd.read_csv(gpu.STORED / "held_out.csv")
+    assert stored["error"].tolist() == pytest.approx([row["error"] for row in found.values()], abs=1e-9)
+
+
+def test_lengths_that_were_forced_were_limits_to_the_engine(loaded: Trace) -> None:
+    """Told as ends of its own, each costs the engine a step in vain, which the recorded one did not make."""
+    free = loaded.header.changed(engine_arguments={**loaded.header.engine_arguments, "force_lengths": False})
+    alike = on_measured_steps("t", Trace(free, loaded.requests, loaded.steps)).steps_alike
+    assert alike is not None
+    assert alike < 0.99
+    assert on_measured_steps("t", loaded).steps_alike == 1.0
+
+
+def test_the_run_with_prefix_caching_tells_what_was_cached() -> None:
+    trace, told = read(PREFIX), json.loads((PREFIX / "prefixes.json").read_text())
+    rows = trace.requests.set_index("request_id")
+    assert set(told) == set(rows.index)
+    block = trace.header.engine.block_size
+    for name, one in told.items():
+        shared = sum(tokens for _, tokens in one["parts"])
+        assert one["cached_tokens"] % block == 0
+        assert one["cached_tokens"] <= shared < rows.loc[name, "prompt_tokens"]
+    assert len(synthetic(told["r00000"]["parts"][0][0], 300, 151936)) == 300
