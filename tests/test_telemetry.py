@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from driftsim.live import telemetry
-from driftsim.live.telemetry import CPU_COLUMNS, FOREIGN_CPU_LIMIT, GPU_COLUMNS, Monitor
+from driftsim.live.telemetry import CPU_COLUMNS, GPU_COLUMNS, Monitor, foreign_limit
 
 PATIENCE_S = 120.0  # for what comes in a moment where nobody else works
 
@@ -140,7 +140,7 @@ def test_work_of_others_marks_the_run_as_disturbed(monkeypatch: pytest.MonkeyPat
     (tmp_path / "go").unlink()
     load = monitor.load(start)
     assert load.disturbed
-    assert load.foreign_cpu_mean > FOREIGN_CPU_LIMIT == load.foreign_cpu_limit
+    assert load.foreign_cpu_mean > foreign_limit(load.cpu_count) == load.foreign_cpu_limit
 
 
 def test_samples_reach_the_sink_as_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ import psutil
 
 from driftsim.trace.header import MachineLoad
 
-FOREIGN_CPU_LIMIT = 0.05  # cores, mean over a capture
+FOREIGN_CPU_LIMIT = 0.05  # cores of two, mean over a capture; a larger machine bears as large a share of its own
 CPU_COLUMNS = ("time_s", "busy_cpu", "own_cpu", "foreign_cpu", "steal_cpu")  # cores
 GPU_COLUMNS = (
     "gpu_utilization_percent",
@@ -32,6 +32,15 @@ GPU_COLUMNS = (
 )
 CPU_INTERVAL_S, GPU_INTERVAL_S = 1.0, 0.2
 FAMILY_S = 10.0  # how often our process tree is looked up anew: reading all of /proc is the dear part
+
+
+def foreign_limit(cores: int) -> float:
+    """The mean foreign load (cores) from which on a capture on a machine of ``cores`` counts as disturbed.
+
+    >>> foreign_limit(2), foreign_limit(16)
+    (0.05, 0.4)
+    """
+    return round(FOREIGN_CPU_LIMIT * max(1.0, cores / 2), 4)
 
 
 class Monitor:
@@ -81,13 +90,15 @@ class Monitor:
         table = self.table(start)
         foreign = table["foreign_cpu"]
         mean = float(foreign.mean()) if len(table) else 0.0
+        cores = os.cpu_count() or 1
+        limit = foreign_limit(cores)
         return MachineLoad(
-            cpu_count=os.cpu_count() or 1,
+            cpu_count=cores,
             own_cpu_mean=round(float(table["own_cpu"].mean()) if len(table) else 0.0, 4),
             foreign_cpu_mean=round(mean, 4),
             foreign_cpu_max=round(float(foreign.max()) if len(table) else 0.0, 4),
-            foreign_cpu_limit=FOREIGN_CPU_LIMIT,
-            disturbed=mean > FOREIGN_CPU_LIMIT,
+            foreign_cpu_limit=limit,
+            disturbed=mean > limit,
         )
 
     def _run(self) -> None:
