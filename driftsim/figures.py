@@ -13,6 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
+
+from driftsim.text import shown_lines
 
 # Okabe and Ito's colour-blind-safe palette.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -30,15 +33,29 @@ STYLE: Any = {
     "legend.frameon": False,
     "svg.hashsalt": "driftsim",
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name with dollars is no formula
 }
 
 
 def save(figure: Figure, folder: Path, name: str) -> Path:
     """Write ``figure`` as SVG and PNG (150 dpi); the same figure gives the same bytes. Returns the SVG's path."""
+    _take_texts_as_they_are(figure)
     with matplotlib.rc_context(STYLE):
         figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
     return folder / f"{name}.svg"
+
+
+def _take_texts_as_they_are(figure: Figure) -> None:
+    """Let no name in ``figure`` be read as a formula, or hold what a font or SVG lacks."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            for ticks in (axis.major, axis.minor):
+                if isinstance(ticks.formatter, matplotlib.ticker.FixedFormatter):  # writes its labels when it draws
+                    ticks.formatter.seq = [shown_lines(str(label)) for label in ticks.formatter.seq]
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+        text.set_text(shown_lines(text.get_text()))
 
 
 def plain_log_axis(axis: Axis) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from driftsim.statistics import Interval
+from driftsim.text import shown, shown_lines
 
 if TYPE_CHECKING:  # rich is imported when something is shown
     from rich.console import Console
@@ -69,12 +70,29 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def plain_console(**settings: Any) -> Console:
+    """A rich console on which a text is itself: no markup, no emoji by name, nothing that acts on the terminal."""
+    from rich.console import Console
+    from rich.segment import Segment
+    from rich.text import Text
+
+    class PlainConsole(Console):
+        """Shows each text that it is given as ``plain`` has it."""
+
+        def render_str(self, text: str, *, style: str | Any = "", **_: Any) -> Text:
+            return Text(shown_lines(text), style)
+
+        def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
+            for piece in super().render(renderable, options):
+                yield piece if piece.control else Segment(shown_lines(piece.text), piece.style)
+
+    return PlainConsole(highlight=False, markup=False, emoji=False, **settings)
+
+
 def shown_text(show: Callable[[Console], None], width: int) -> str:
     """What ``show`` prints on a console of ``width`` columns, without colours and trailing blanks."""
-    from rich.console import Console
-
     text = io.StringIO()
-    show(Console(file=text, width=width, highlight=False))
+    show(plain_console(file=text, width=width))
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
@@ -93,19 +111,18 @@ def show_table(console: Any, title: str, headings: Sequence[str], rows: Sequence
 
 def rich_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
     """A table for a rich console; headings are a name, a line break and a unit, the first two columns stand left."""
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(
-        title=escape(title) or None,
+        title=Text(shown(title), "bold") if title else None,
         title_justify="left",
-        title_style="bold",
         box=None,
         header_style="bold",
         padding=(0, 1, 0, 0),
     )
     for place, heading in enumerate(headings):
-        table.add_column(escape(heading), justify="left" if place < 2 else "right", no_wrap=True)
+        table.add_column(Text(shown_lines(heading)), justify="left" if place < 2 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(escape(cell) if isinstance(cell, str) else cell for cell in row))
+        table.add_row(*(Text(shown(cell)) if isinstance(cell, str) else cell for cell in row))
     return table

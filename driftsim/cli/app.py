@@ -6,6 +6,7 @@ Heavy modules are imported inside the verbs, so that ``driftsim --help`` answers
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -32,6 +33,7 @@ from driftsim.cli.sweep import sweep
 from driftsim.cli.validate import validate
 from driftsim.cli.view import view
 from driftsim.errors import RunError
+from driftsim.text import one_line, shown_lines
 from driftsim.version import __version__
 
 app = typer.Typer(
@@ -60,12 +62,15 @@ def main() -> None:
     global _debug
     _debug = False
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers and half-written folders go too
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is shown as its escape
+            stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(app(standalone_mode=False))
     except (typer.Exit, typer.Abort) as stop:
         sys.exit(getattr(stop, "exit_code", 1))
     except RunError as error:
-        _fail(str(error), 1)
+        _fail(one_line(str(error)), 1)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except BrokenPipeError:  # whoever read the output is gone, as `head` is
@@ -80,7 +85,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"driftsim: {message}" if message else "", file=sys.stderr)
+    print(shown_lines(f"driftsim: {message}") if message else "", file=sys.stderr)
     sys.exit(code)
 
 

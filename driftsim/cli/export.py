@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from driftsim.cli.terminal import say
+
 
 def export(
     trace: Annotated[Path, typer.Argument(help="Folder of the trace.")],
@@ -22,6 +24,6 @@ def export(
     check_own(out.with_suffix(".yaml") if form == "blis" else out, "export", b'{"timestamp": ', b"trace_version: ")
 
     lost = export_trace(trace, form, out)
-    typer.echo(f"{out}: written as {form}", err=True)
+    say(f"{out}: written as {form}", err=True)
     for sentence in lost:
-        typer.echo(f"Note: {sentence}.", err=True)
+        say(f"Note: {sentence}.", err=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from driftsim.errors import InputError
 from driftsim.scheduling.plugins import PLUGIN_NOTE
+from driftsim.text import one_line
 
 PACKAGE = Path(__file__).resolve().parent.parent
 FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)', re.MULTILINE)
@@ -22,7 +23,7 @@ def line_of(error: Exception) -> str | None:
     An ``OSError`` about a file of the user, or about the disk, is theirs to mend; one about a file of ours is not.
     """
     if isinstance(error, InputError):
-        return " ".join(str(error).split())
+        return one_line(str(error))
     if any(_is_foreign(frame.filename) for frame in traceback.extract_tb(error.__traceback__)):
         return None  # whatever it is, a plug-in ran into it
     if remedy := _to_install(error):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from driftsim.cli.options import AsJson, Jobs, refuse
-from driftsim.cli.terminal import duration, sweep_progress
+from driftsim.cli.terminal import duration, say, sweep_progress
 from driftsim.errors import InputError, RunError
 
 Backend = Literal["local", "dask"]
@@ -47,13 +47,13 @@ def sweep(
             watch=watch,
         )  # fmt: skip
     for warning in done.warnings:
-        typer.echo(f"Note: {warning}.", err=True)
+        say(f"Note: {warning}.", err=True)
     if as_json:
-        typer.echo(dumps({"runs": done.total, "done": done.done, "failed": done.failed, "restarts": done.restarts}))
+        say(dumps({"runs": done.total, "done": done.done, "failed": done.failed, "restarts": done.restarts}))
     else:
-        typer.echo(f"{store}: {done.done} of {done.total} runs done, {done.failed} failed; driftsim show {store}")
+        say(f"{store}: {done.done} of {done.total} runs done, {done.failed} failed; driftsim show {store}")
         if done.torn:
-            typer.echo(f"Note: {done.torn} torn rows were found and their runs done again.")
+            say(f"Note: {done.torn} torn rows were found and their runs done again.")
     if done.failed:
         raise RunError(f"{done.failed} runs failed; driftsim show {store} --where failed=True says why")
 
@@ -66,12 +66,12 @@ def _print_estimate(grid: Path, store: Path, jobs: int, as_json: bool) -> None:
 
     document = estimate(load_grid(grid), store, jobs)
     if as_json:
-        typer.echo(dumps(document))
+        say(dumps(document))
         return
-    typer.echo(
+    say(
         f"{document['runs']} runs, {document['in_store']} in the store already; about "
         f"{document['seconds_a_run']:.3f} s each, {duration(document['seconds'])} in all on "
         f"{document['processes']} processes"
     )
     for error in document["failed_tries"]:
-        typer.echo(f"Warning: a run that was tried failed: {error}.")
+        say(f"Warning: a run that was tried failed: {error}.")

@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from driftsim.errors import InputError
+from driftsim.text import shown_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,11 +25,16 @@ LINE_EVERY_S = 30.0  # between lines of progress where stderr is no terminal
 
 def wide_console(width: int = TABLE_WIDTH) -> Console:
     """A console of at least ``width`` columns: a narrow terminal wraps the lines, it never cuts a number."""
-    from rich.console import Console
+    from driftsim.formatting import plain_console
 
-    console = Console(highlight=False)
+    console = plain_console()
     console.width = max(console.width, width)
     return console
+
+
+def say(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print ``text``, whose names act on no terminal: the one way in which a verb says a line."""
+    typer.echo(shown_lines(text), err=err, nl=nl)
 
 
 def print_table(console: Console, title: str, headings: list[str], rows: list[list[str]]) -> None:

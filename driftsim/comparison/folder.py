@@ -10,7 +10,9 @@ from typing import Any
 from driftsim.comparison.comparison import Comparison
 from driftsim.comparison.page import page
 from driftsim.comparison.report import document, flat_rows
+from driftsim.files import write_file
 from driftsim.formatting import dumps
+from driftsim.text import for_csv
 
 
 def write(comparison: Comparison, provenance: dict[str, Any], folder: Path) -> None:
@@ -30,4 +32,4 @@ def write(comparison: Comparison, provenance: dict[str, Any], folder: Path) -> N
 
 
 def _cell_text(value: Any) -> Any:
-    return "" if isinstance(value, float) and math.isnan(value) else value
+    return "" if isinstance(value, float) and math.isnan(value) else for_csv(value)

@@ -26,6 +26,7 @@ from driftsim.sweeps.changes import MetricChange, ScenarioChange, grouped, simul
 from driftsim.sweeps.gated import HEADLINES, check_names
 from driftsim.sweeps.recorder import Watch, unwatched
 from driftsim.sweeps.repeats import group_name, repeats_by_name
+from driftsim.text import fenced, for_markdown, for_xml
 from driftsim.trace.trace import Trace, read
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class GateResult:
         lines = [
             f"### driftsim check {'fails' if self.regressions else 'passes'}",
             "",
-            f"{self.counts}. Baseline: {self.reason}",
+            f"{self.counts}. Baseline: {for_markdown(self.reason)}",
         ]
         if self.moved:
             lines += [
@@ -146,12 +147,12 @@ class GateResult:
         for one in self.moved[:MOST_LINES]:
             worst = one.worst
             cells = [one.verdict, one.name, worst.metric, f"{worst.then:.6g}", f"{worst.now:.6g}", worst.told]
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+            lines.append("| " + " | ".join(map(for_markdown, cells)) + " |")
         if len(self.moved) > MOST_LINES:
             lines += ["", f"and {len(self.moved) - MOST_LINES} more; `--json` lists all"]
         if self.regressions and (command := self.commands.get(self.regressions[0].name)):
-            lines += ["", "To do the worst again:", "", "```console", command, "```"]
-        lines += [line for note in self.notes() for line in ("", note)]
+            lines += ["", "To do the worst again:", "", *fenced(command)]
+        lines += [line for note in self.notes() for line in ("", for_markdown(note))]
         return "\n".join(lines) + "\n"
 
     def junit(self) -> str:
@@ -159,11 +160,11 @@ class GateResult:
         tests, failures = str(len(self.scenarios)), str(len(self.regressions))
         suite = ElementTree.Element("testsuite", name="driftsim check", tests=tests, failures=failures)
         for one in self.scenarios:
-            case = ElementTree.SubElement(suite, "testcase", classname="driftsim check", name=one.name)
+            case = ElementTree.SubElement(suite, "testcase", classname="driftsim check", name=for_xml(one.name))
             if one.verdict == "regression":
-                failure = ElementTree.SubElement(case, "failure", message=one.sentence())
+                failure = ElementTree.SubElement(case, "failure", message=for_xml(one.sentence()))
                 worse = [change.sentence() for change in one.changes if change.verdict == "regression"]
-                failure.text = "\n".join([*worse, self.commands.get(one.name, "")])
+                failure.text = for_xml("\n".join([*worse, self.commands.get(one.name, "")]))
         ElementTree.indent(suite)
         return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 

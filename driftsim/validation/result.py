@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,7 +227,7 @@ class ValidationResult:
 
     def _repr_html_(self) -> str:
         table = str(self.frame().to_html(index=False, float_format=lambda value: f"{value:.4g}"))
-        return table + "".join(f"<p><small>{warning}.</small></p>" for warning in self.warnings)
+        return table + "".join(f"<p><small>{escape(warning)}.</small></p>" for warning in self.warnings)
 
 
 def validate_runs(
