@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from driftsim.statistics import Interval
-from driftsim.text import shown, shown_lines
+from driftsim.text import short, shown, shown_lines
 
 if TYPE_CHECKING:  # rich is imported when something is shown
+    import pandas as pd
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -80,7 +81,7 @@ def plain_console(**settings: Any) -> Console:
         """Shows each text that it is given as ``plain`` has it."""
 
         def render_str(self, text: str, *, style: str | Any = "", **_: Any) -> Text:
-            return Text(shown_lines(text), style)
+            return Text(shown(text), style)
 
         def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
             for piece in super().render(renderable, options):
@@ -96,10 +97,18 @@ def shown_text(show: Callable[[Console], None], width: int) -> str:
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
+def html_table(frame: pd.DataFrame) -> str:
+    """``frame`` for a notebook, whose texts are no HTML, and no formulas for MathJax."""
+    texts = frame.map(lambda value: shown(value) if isinstance(value, str) else value)
+    plain = ["tex2jax_ignore", "mathjax_ignore"]  # the words of versions 2 and 3
+    return str(texts.to_html(index=False, classes=plain, float_format=lambda value: f"{value:.4g}"))
+
+
 def show_table(console: Any, title: str, headings: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
     """Print a table on a rich ``console``, which is made as wide as the table needs: no number is cut.
 
-    Cells and headings are shown as they are, whatever brackets a name may have; a ``Text`` brings a style.
+    Cells and headings are shown as they are, whatever brackets a name may have, but a very long one lacks its middle.
+    A ``Text`` brings a style.
     """
     from rich.measure import Measurement
 
@@ -115,7 +124,7 @@ def rich_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str 
     from rich.text import Text
 
     table = Table(
-        title=Text(shown(title), "bold") if title else None,
+        title=Text(short(title), "bold") if title else None,
         title_justify="left",
         box=None,
         header_style="bold",
@@ -124,5 +133,6 @@ def rich_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str 
     for place, heading in enumerate(headings):
         table.add_column(Text(shown_lines(heading)), justify="left" if place < 2 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(shown(cell)) if isinstance(cell, str) else cell for cell in row))
+        texts = [Text(cell) if isinstance(cell, str) else cell for cell in row]
+        table.add_row(*(Text(short(text.plain), text.style) for text in texts))
     return table

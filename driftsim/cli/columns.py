@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from driftsim.cli.options import AsJson
-from driftsim.cli.terminal import say, wide_console
+from driftsim.cli.terminal import say_document, wide_console
 
 if TYPE_CHECKING:
     from driftsim.reference import Entry
@@ -26,7 +26,7 @@ def columns(
 
     tables = reference.TABLES if table is None else {table: reference.table(table)}
     if as_json:
-        say(dumps({name: [entry.filled() for entry in entries] for name, entries in tables.items()}))
+        say_document(dumps({name: [entry.filled() for entry in entries] for name, entries in tables.items()}))
         return
     for name, entries in tables.items():
         print_entries(name, entries)

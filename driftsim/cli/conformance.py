@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from driftsim.cli.options import AsJson
-from driftsim.cli.terminal import say
+from driftsim.cli.terminal import say, say_document
 from driftsim.errors import RunError
 
 
@@ -23,7 +23,7 @@ def conformance(
     broken = [verdict for verdict in held if not verdict.holds]
     if as_json:
         rows = [{"law": one.law, "holds": one.holds, "seen": one.counterexample} for one in held]
-        say(dumps({"name": name, "kind": kind, "laws": rows}))
+        say_document(dumps({"name": name, "kind": kind, "laws": rows}))
     else:
         say(f"{name}, {'a policy' if kind == 'policy' else 'an estimator'}")
         for one in held:

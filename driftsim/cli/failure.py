@@ -27,12 +27,12 @@ def line_of(error: Exception) -> str | None:
     if any(_is_foreign(frame.filename) for frame in traceback.extract_tb(error.__traceback__)):
         return None  # whatever it is, a plug-in ran into it
     if remedy := _to_install(error):
-        return f"{error}; {remedy}"
+        return one_line(f"{error}; {remedy}")
     if isinstance(error, OSError) and error.strerror:
         if error.filename is None:
             return error.strerror
         if PACKAGE not in Path(str(error.filename)).resolve().parents:
-            return f"{error.filename}: {error.strerror}"
+            return one_line(f"{error.filename}: {error.strerror}")
     return None
 
 
@@ -43,7 +43,7 @@ def bug_report(error: Exception, debug: bool) -> str:
     """
     trace = "".join(traceback.format_exception(error))
     frames = [(found["file"], int(found["line"]), found["function"]) for found in FRAME.finditer(trace)]
-    what = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    what = f"{type(error).__name__}: {error}".removesuffix(": ")
     plugin = [frame for frame in frames if _is_foreign(frame[0])]
     ours = [frame for frame in frames if PACKAGE in Path(frame[0]).resolve().parents]
     if plugin:
@@ -56,9 +56,12 @@ def bug_report(error: Exception, debug: bool) -> str:
     else:
         where = f" ({Path(ours[-1][0]).relative_to(PACKAGE.parent)}:{ours[-1][1]})" if ours else ""
         message = f"this is a mistake in driftsim, not in your input: {what}{where}; please report it"
+    message = one_line(message)
     if debug:
         return f"{message}\n{trace}".rstrip()
-    with tempfile.NamedTemporaryFile("w", prefix="driftsim-error-", suffix=".txt", delete=False) as file_:
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="driftsim-error-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+    ) as file_:
         file_.write(trace)
     return f"{message}. The traceback is in {file_.name}; driftsim --debug VERB ... prints it"
 

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from driftsim.cli.terminal import say
+from driftsim.cli.terminal import say, say_document
 from driftsim.errors import InputError
+from driftsim.text import for_shell
 
 
 def import_(
@@ -81,8 +82,9 @@ def _suggest(file: str, out: Path | None, others: list[str]) -> None:
         raise InputError(f"--suggest reads a table as it is; drop {others[0]}")
     text = suggestion(Path(file))
     if out is None:
-        say(text, nl=False)
+        say_document(text, nl=False)
         return
     check_own(out, "mapping that --suggest wrote", b"# A mapping for ")
     write_file(out, text)
-    say(f"{out}: a mapping to start from; read it, then driftsim import {file} --mapping {out}", err=True)
+    then = for_shell(["driftsim", "import", file, "--mapping", str(out)])
+    say(f"{out}: a mapping to start from; read it, then {then}", err=True)

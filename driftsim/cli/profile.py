@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from driftsim.cli.options import PROFILE_MARK, AsJson, ProfileFile
-from driftsim.cli.terminal import check_file, say
+from driftsim.cli.terminal import check_file, say, say_document
 from driftsim.latency.weights import WeightType
 
 
@@ -51,7 +51,7 @@ def profile(
     )
     derived.save(out)
     if as_json:
-        say(dumps(derived.model_dump(mode="json")))
+        say_document(dumps(derived.model_dump(mode="json")))
         return
     say(f"{out}: {derived.model} on {gpu}, derived, not measured")
     say(f"  source: {derived.derived['gpu']}")

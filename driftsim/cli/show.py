@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from driftsim.cli.options import AsJson, names, others, refuse, was_given
-from driftsim.cli.terminal import print_table, say, wide_console
+from driftsim.cli.terminal import print_table, say, say_document, wide_console
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,10 +98,10 @@ def _print_failures(rows: pd.DataFrame, as_json: bool) -> None:
     told = rows.reindex(columns=["key", "error", "reproduce"]).astype(object)
     failures = told.where(told.notna(), "").to_dict("records")
     if as_json:
-        say(dumps({"rows": failures}))
+        say_document(dumps({"rows": failures}))
         return
     for row in failures:
-        say("\n    ".join([f"{row['key']}  {row['error']}", *filter(None, [row["reproduce"]])]))
+        say(f"{row['key']}  {row['error']}", *(f"    {command}" for command in [row["reproduce"]] if command))
 
 
 def _print_json(view: pd.DataFrame, done: pd.DataFrame, averaged: list[str]) -> None:
@@ -111,7 +111,7 @@ def _print_json(view: pd.DataFrame, done: pd.DataFrame, averaged: list[str]) -> 
 
     rows = without_nan(view.astype(object).where(view.notna(), None).to_dict("records"))
     warnings = [{"text": one.text, "runs": one.runs} for one in cautions.collected(done)]
-    say(dumps({"rows": rows, "averaged_over": averaged, "warnings": warnings}))
+    say_document(dumps({"rows": rows, "averaged_over": averaged, "warnings": warnings}))
 
 
 def _print_about_best(best: str, view: pd.DataFrame) -> None:

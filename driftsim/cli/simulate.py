@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from driftsim.cli.options import AsJson, setting
-from driftsim.cli.terminal import say
+from driftsim.cli.terminal import say, say_document
 from driftsim.errors import RunError
 
 
@@ -44,7 +44,7 @@ def simulate(
     for warning in [*warnings, *turned_away(values)]:
         say(f"Warning: {warning}.", err=True)
     if as_json:
-        say(dumps(without_nan(values)))
+        say_document(dumps(without_nan(values)))
     if not values["finished"]:
         raise RunError(f"{out}: {nobody_finished(trace)}")
     if as_json:

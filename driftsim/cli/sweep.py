@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from driftsim.cli.options import AsJson, Jobs, refuse
-from driftsim.cli.terminal import duration, say, sweep_progress
+from driftsim.cli.terminal import duration, say, say_document, sweep_progress
 from driftsim.errors import InputError, RunError
 
 Backend = Literal["local", "dask"]
@@ -49,7 +49,7 @@ def sweep(
     for warning in done.warnings:
         say(f"Note: {warning}.", err=True)
     if as_json:
-        say(dumps({"runs": done.total, "done": done.done, "failed": done.failed, "restarts": done.restarts}))
+        say_document(dumps({"runs": done.total, "done": done.done, "failed": done.failed, "restarts": done.restarts}))
     else:
         say(f"{store}: {done.done} of {done.total} runs done, {done.failed} failed; driftsim show {store}")
         if done.torn:
@@ -66,7 +66,7 @@ def _print_estimate(grid: Path, store: Path, jobs: int, as_json: bool) -> None:
 
     document = estimate(load_grid(grid), store, jobs)
     if as_json:
-        say(dumps(document))
+        say_document(dumps(document))
         return
     say(
         f"{document['runs']} runs, {document['in_store']} in the store already; about "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from driftsim.errors import InputError
-from driftsim.text import shown_lines
+from driftsim.text import shown, shown_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,9 +31,14 @@ def wide_console(width: int = TABLE_WIDTH) -> Console:
     return console
 
 
-def say(text: str, *, err: bool = False, nl: bool = True) -> None:
-    """Print ``text``, whose names act on no terminal: the one way in which a verb says a line."""
-    typer.echo(shown_lines(text), err=err, nl=nl)
+def say(*lines: str, err: bool = False, nl: bool = True) -> None:
+    """Print ``lines``, each of which stays one, and whose names act on no terminal."""
+    typer.echo("\n".join(map(shown, lines)), err=err, nl=nl)
+
+
+def say_document(text: str, *, nl: bool = True) -> None:
+    """Print a text that brings its own lines and escapes, as JSON does."""
+    typer.echo(shown_lines(text), nl=nl)
 
 
 def print_table(console: Console, title: str, headings: list[str], rows: list[list[str]]) -> None:
@@ -71,7 +75,7 @@ class Reporter:
         now = time.monotonic()
         if now - self._said >= LINE_EVERY_S:
             self._said = now
-            print(self._line(now, note), file=sys.stderr, flush=True)
+            say(self._line(now, note), err=True)
 
     def restart(self, what: str, total: int) -> None:
         """Begin anew with another task."""
@@ -91,11 +95,13 @@ class Reporter:
 @contextmanager
 def progress(what: str, total: int | None = None) -> Iterator[Reporter]:
     """A ``Reporter`` of ``what``; its bar is gone when the block ends."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    from driftsim.formatting import plain_console
+
+    console = plain_console(stderr=True)
+    description = TextColumn("{task.description}", markup=False)
+    columns = (description, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         yield Reporter(bar, what, total)
 

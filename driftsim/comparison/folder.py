@@ -10,7 +10,6 @@ from typing import Any
 from driftsim.comparison.comparison import Comparison
 from driftsim.comparison.page import page
 from driftsim.comparison.report import document, flat_rows
-from driftsim.files import write_file
 from driftsim.formatting import dumps
 from driftsim.text import for_csv
 
