@@ -78,7 +78,10 @@ def plain_console(**settings: Any) -> Console:
     from rich.text import Text
 
     class PlainConsole(Console):
-        """Shows each text that it is given as ``plain`` has it."""
+        """Shows each text as it is; that the reader of the output is gone is told to the caller."""
+
+        def on_broken_pipe(self) -> None:  # rich would exit with 1, as a regression does
+            raise
 
         def render_str(self, text: str, *, style: str | Any = "", **_: Any) -> Text:
             return Text(shown(text), style)

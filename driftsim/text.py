@@ -17,7 +17,9 @@ LONGEST_CELL = 200  # characters of a cell of a printed table; JSON and CSV have
 FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")  # what makes a spreadsheet compute a cell
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 FORMATTING = re.compile(r"[\\`*\[\]#|~$]|(?<![^\W_])_|_(?![^\W_])")  # what Markdown may read as more than itself
-BEGINNING = re.compile(r"\d+(?=[.)])|[-+=]")  # of a line, that makes it a list, a heading or a rule
+BEGINNING = re.compile(
+    r"\d{1,9}(?=[.)](\s|$))|[-+](?=\s|$)|[-=]+$"
+)  # of a line, that makes a list, a heading or a rule
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "://": ":&#47;&#47;", "www.": "www&#46;"}
 CALLING = re.compile(r"[@#](?=\w)|:(?=[\w+-]+:)")  # what a forge links, however it is escaped, unless it is parted
 PARTED = "<!-- -->"
@@ -103,13 +105,13 @@ def for_markdown(text: str) -> str:
 
     >>> for_markdown("[prod](x) *a* | e2e_mean_s <b> @all")
     '\\[prod\\](x) \\*a\\* \\| e2e_mean_s &lt;b&gt; @<!-- -->all'
-    >>> for_markdown("1. one"), for_markdown("- one")
-    ('1\\. one', '\\- one')
+    >>> for_markdown("1. one"), for_markdown("- one"), for_markdown("1.5")
+    ('1\\. one', '\\- one', '1.5')
     """
     line = shown(text)
     blanks = len(line) - len(line.lstrip(" "))
     begun = BEGINNING.match(line, blanks)
-    cut = begun.start() if begun and begun[0] in "-+=" else begun.end() if begun else blanks
+    cut = begun.end() if begun and begun[0].isdecimal() else blanks
     rest = ("\\" if begun else "") + _markdown(line[cut:])
     return "&#32;" * blanks + line[blanks:cut] + rest
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from driftsim.errors import InputError
+from driftsim.records import parsed_json
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 ProfileFile = Annotated[Path, typer.Option(help="File of the profile to write.")]
@@ -63,7 +63,7 @@ def setting(option: str, text: str, example: str) -> tuple[str, Any]:
     if not sign or not name.strip("-"):
         raise InputError(f"{option} {text!r}: expected NAME=VALUE, {example} for instance")
     try:
-        parsed = json.loads(value)
+        parsed = parsed_json(value)
     except ValueError:
         parsed = {"true": True, "false": False}.get(value.lower(), value)
     return name, parsed

@@ -10,6 +10,7 @@ import typer
 from driftsim.cli.options import AsJson, Jobs, refuse
 from driftsim.cli.terminal import duration, say, say_document, sweep_progress
 from driftsim.errors import InputError, RunError
+from driftsim.text import for_shell
 
 Backend = Literal["local", "dask"]
 
@@ -51,11 +52,13 @@ def sweep(
     if as_json:
         say_document(dumps({"runs": done.total, "done": done.done, "failed": done.failed, "restarts": done.restarts}))
     else:
-        say(f"{store}: {done.done} of {done.total} runs done, {done.failed} failed; driftsim show {store}")
+        again = for_shell(["driftsim", "show", str(store)])
+        say(f"{store}: {done.done} of {done.total} runs done, {done.failed} failed; {again}")
         if done.torn:
             say(f"Note: {done.torn} torn rows were found and their runs done again.")
     if done.failed:
-        raise RunError(f"{done.failed} runs failed; driftsim show {store} --where failed=True says why")
+        why = for_shell(["driftsim", "show", str(store), "--where", "failed=True"])
+        raise RunError(f"{done.failed} runs failed; {why} says why")
 
 
 def _print_estimate(grid: Path, store: Path, jobs: int, as_json: bool) -> None:
