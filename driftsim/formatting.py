@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from driftsim.statistics import Interval
 from driftsim.text import short, shown, shown_lines
@@ -78,10 +79,10 @@ def plain_console(**settings: Any) -> Console:
     from rich.text import Text
 
     class PlainConsole(Console):
-        """Shows each text as it is; that the reader of the output is gone is told to the caller."""
+        """Shows each text as it is."""
 
-        def on_broken_pipe(self) -> None:  # rich would exit with 1, as a regression does
-            raise
+        def on_broken_pipe(self) -> None:
+            leave_quietly(self.file)
 
         def render_str(self, text: str, *, style: str | Any = "", **_: Any) -> Text:
             return Text(shown(text), style)
@@ -91,6 +92,12 @@ def plain_console(**settings: Any) -> Console:
                 yield piece if piece.control else Segment(shown_lines(piece.text), piece.style)
 
     return PlainConsole(highlight=False, markup=False, emoji=False, **settings)
+
+
+def leave_quietly(stream: IO[str]) -> NoReturn:
+    """End the program as a pipe's reader that is gone ends others: exit 141, where rich and typer have 1."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what is left is flushed to nowhere
+    raise SystemExit(141)
 
 
 def shown_text(show: Callable[[Console], None], width: int) -> str:

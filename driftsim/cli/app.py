@@ -72,9 +72,6 @@ def main() -> None:
         _fail(one_line(str(error)), 1)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
-    except BrokenPipeError:  # whoever read the output is gone, as `head` is
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
     except Exception as error:
         usage = _usage_error(error)
         line = line_of(error) if usage is None else usage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,12 +34,21 @@ def wide_console(width: int = TABLE_WIDTH) -> Console:
 
 def say(*lines: str, err: bool = False, nl: bool = True) -> None:
     """Print ``lines``, each of which stays one, and whose names act on no terminal."""
-    typer.echo("\n".join(map(shown, lines)), err=err, nl=nl)
+    _echo("\n".join(map(shown, lines)), err, nl)
 
 
 def say_document(text: str, *, nl: bool = True) -> None:
     """Print a text that brings its own lines and escapes, as JSON does."""
-    typer.echo(shown_lines(text), nl=nl)
+    _echo(shown_lines(text), False, nl)
+
+
+def _echo(text: str, err: bool, nl: bool) -> None:
+    try:
+        typer.echo(text, err=err, nl=nl)
+    except BrokenPipeError:
+        from driftsim.formatting import leave_quietly
+
+        leave_quietly(sys.stderr if err else sys.stdout)
 
 
 def print_table(console: Console, title: str, headings: list[str], rows: list[list[str]]) -> None:
