@@ -143,6 +143,8 @@ def rich_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str 
     for place, heading in enumerate(headings):
         table.add_column(Text(shown_lines(heading)), justify="left" if place < 2 else "right", no_wrap=True)
     for row in rows:
-        texts = [Text(cell) if isinstance(cell, str) else cell for cell in row]
-        table.add_row(*(Text(short(text.plain), text.style) for text in texts))
+        # A text is short before it is rich's, which drops control characters.
+        table.add_row(
+            *(Text(short(cell)) if isinstance(cell, str) else Text(short(cell.plain), cell.style) for cell in row)
+        )
     return table

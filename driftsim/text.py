@@ -30,8 +30,8 @@ CUT = " [...] "
 def shown(text: str) -> str:
     r"""``text`` with each character that would act instead of being seen as its escape.
 
-    These are control characters, line and paragraph separators, marks that turn the direction of writing, and halves of
-    characters.
+    These are control characters, line and paragraph separators, marks that turn the direction of writing or have no
+    width, halves of characters, and what is none.
 
     >>> shown("a\x1b[31m\u202eb\n")
     'a\\x1b[31m\\u202eb\\n'
@@ -139,7 +139,7 @@ def for_xml(text: str) -> str:
     >>> for_xml("a\x00b <c>")
     'a\\x00b <c>'
     """
-    return re.sub("[\ufffe\uffff]", lambda found: _escaped(found[0]), shown_lines(text))
+    return shown_lines(text)
 
 
 def for_shell(words: Iterable[str]) -> str:
@@ -167,7 +167,9 @@ def _octets(character: str) -> str:
 
 def _acts(character: str) -> bool:
     kind = unicodedata.category(character)
-    return kind in ("Cc", "Cs", "Zl", "Zp") or (kind == "Cf" and character not in JOINERS)
+    if kind in ("Cf", "Cn"):  # what turns the direction or has no width; what is no character, as U+FFFF
+        return character not in JOINERS if kind == "Cf" else ord(character) & 0xFFFE == 0xFFFE
+    return kind in ("Cc", "Cs", "Zl", "Zp")
 
 
 def _escaped(character: str) -> str:

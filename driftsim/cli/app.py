@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import sys
 from typing import Annotated, Any
@@ -115,7 +116,7 @@ def _usage_error(error: Exception) -> str | None:
     format_message: Any = getattr(error, "format_message", None)
     if format_message is None:
         return None
-    message = " ".join(str(format_message()).split())
+    message = one_line(re.sub(r"\s*\n\s*", " ", str(format_message())))  # click breaks lines, and quotes names
     return f"{message}; see --help" if sys.argv[1:] else str(format_message())
 
 

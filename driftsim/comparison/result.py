@@ -69,7 +69,7 @@ class ComparisonResult(Comparison):
             console.print(Text.assemble((f"{label}: ", "bold"), shown(text)))
         console.print()
         headings, rows = report.table(self, brief=True)
-        cells = [[Text(cell.text + SIGNS[cell.mark], STYLES.get(cell.mark, "")) for cell in row] for row in rows]
+        cells = [[Text(shown(cell.text) + SIGNS[cell.mark], STYLES.get(cell.mark, "")) for cell in row] for row in rows]
         about = self.provenance
         title = f"{about['trace']}, simulated; profile {about['profile']}; seed {about['seed']}"
         show_table(console, title, [f"{name}\n{unit}" for name, unit in headings], cells)
