@@ -205,6 +205,7 @@ def hostile(folder: Path, names: tuple[str, ...] = NAMES) -> Path:
     table = run.requests.copy()
     for shift, column in enumerate(("tenant", "category", "predicted_category", "scheduling_class", "error")):
         table[column] = [names[(place + shift) % len(names)] for place in range(count)]
+    table["tier"] = "=1[/b]"  # whose name begins columns of a result
     every = "".join(names)
     header = run.header.changed(
         notes=names, caveats=names, model=every, hardware=every, clocks=every, captured_at=every, ended_why=every,

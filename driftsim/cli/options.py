@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from driftsim.errors import InputError
-from driftsim.records import parsed_json
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 ProfileFile = Annotated[Path, typer.Option(help="File of the profile to write.")]
@@ -59,6 +58,8 @@ def argument(option: str, text: str, example: str) -> tuple[str, Any]:
 
 def setting(option: str, text: str, example: str) -> tuple[str, Any]:
     """Name and value of ``text``, NAME=VALUE; the value is JSON where it reads as such, else text."""
+    from driftsim.records import parsed_json
+
     name, sign, value = text.partition("=")
     if not sign or not name.strip("-"):
         raise InputError(f"{option} {text!r}: expected NAME=VALUE, {example} for instance")

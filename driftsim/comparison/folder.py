@@ -19,7 +19,7 @@ def write(comparison: Comparison, provenance: dict[str, Any], folder: Path) -> N
     from driftsim.comparison.figures import draw
     from driftsim.figures import save
 
-    rows = [{name: _cell_text(value) for name, value in row.items()} for row in flat_rows(comparison)]
+    rows = [{str(for_csv(name)): _cell_text(value) for name, value in row.items()} for row in flat_rows(comparison)]
     with (folder / "rows.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
