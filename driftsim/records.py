@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
@@ -16,17 +17,25 @@ from driftsim.errors import InputError
 Form = Literal["json", "toml"]
 
 
-def parsed_json(text: str) -> Any:
+def parsed_json(text: str, halves: bool = False) -> Any:
     """What the JSON in ``text`` says. Raises ``ValueError`` if it is none, or is nested deeper than Python reads.
+
+    Half a character, as ``\\ud800`` alone, is no text that a file could hold again: refused, unless ``halves`` may be.
 
     >>> parsed_json("[" * 100_000)
     Traceback (most recent call last):
     ValueError: nested too deep
     """
     try:
-        return json.loads(text)
+        content = json.loads(text)
+        if not halves and re.search(r"\\u[dD][89a-fA-F]", text):
+            json.dumps(content, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("nested too deep") from None
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        raise ValueError(f"half a character, {half}, is no text; remove it or write the whole one") from None
+    return content
 
 
 class Record(BaseModel):

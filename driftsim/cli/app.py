@@ -6,7 +6,9 @@ Heavy modules are imported inside the verbs, so that ``driftsim --help`` answers
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import signal
 import sys
 from typing import Annotated, Any
@@ -31,7 +33,8 @@ from driftsim.cli.simulate import simulate
 from driftsim.cli.sweep import sweep
 from driftsim.cli.validate import validate
 from driftsim.cli.view import view
-from driftsim.errors import RunError
+from driftsim.errors import InputError, RunError
+from driftsim.text import one_line, shown_lines
 from driftsim.version import __version__
 
 app = typer.Typer(
@@ -60,17 +63,16 @@ def main() -> None:
     global _debug
     _debug = False
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers and half-written folders go too
+    _ready_streams()
     try:
+        _check_arguments()
         sys.exit(app(standalone_mode=False))
     except (typer.Exit, typer.Abort) as stop:
         sys.exit(getattr(stop, "exit_code", 1))
     except RunError as error:
-        _fail(str(error), 1)
+        _fail(one_line(str(error)), 1)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
-    except BrokenPipeError:  # whoever read the output is gone, as `head` is
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
     except Exception as error:
         usage = _usage_error(error)
         line = line_of(error) if usage is None else usage
@@ -79,8 +81,33 @@ def main() -> None:
         _fail(bug_report(error, _debug), 3)
 
 
+def _ready_streams() -> None:
+    """Let stdout and stderr take any text: a stream that was closed takes it to nowhere."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is shown as its escape
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _check_arguments() -> None:
+    """Raise ``InputError`` for an argument that is no text: results name paths, and hold text only."""
+    for argument in sys.argv[1:]:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            encoding = sys.getfilesystemencoding()
+            raise InputError(
+                f"the argument {argument!r} is no text in {encoding}; rename the file, or set LC_ALL"
+            ) from None
+
+
 def _fail(message: str, code: int) -> None:
-    print(f"driftsim: {message}" if message else "", file=sys.stderr)
+    try:
+        print(shown_lines(f"driftsim: {message}") if message else "", file=sys.stderr, flush=True)
+    except OSError:  # nobody reads it; the exit code is left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     sys.exit(code)
 
 
@@ -89,7 +116,7 @@ def _usage_error(error: Exception) -> str | None:
     format_message: Any = getattr(error, "format_message", None)
     if format_message is None:
         return None
-    message = " ".join(str(format_message()).split())
+    message = one_line(re.sub(r"\s*\n\s*", " ", str(format_message())))  # click breaks lines, and quotes names
     return f"{message}; see --help" if sys.argv[1:] else str(format_message())
 
 

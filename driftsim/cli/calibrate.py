@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from driftsim.cli.options import PROFILE_MARK, AllowPlugins, AsJson, ProfileFile
-from driftsim.cli.terminal import check_file, progress, wide_console
+from driftsim.cli.terminal import check_file, progress, say, say_document, wide_console
 from driftsim.simulation.names import FitSource
 
 
@@ -46,7 +46,7 @@ def calibrate(
         )
     profile.save(out)
     if as_json:
-        typer.echo(dumps(profile.model_dump(mode="json")))
+        say_document(dumps(profile.model_dump(mode="json")))
         return
-    typer.echo(f"{out}: ", nl=False)
+    say(f"{out}: ", nl=False)
     profile.show(wide_console())

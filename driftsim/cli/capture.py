@@ -9,7 +9,7 @@ import typer
 
 from driftsim.cli.arrivals import Arrivals, ArrivalSetting, Cv, MaxOutstanding, Rate, Think, Users, process_of
 from driftsim.cli.options import argument, names, refuse
-from driftsim.cli.terminal import progress
+from driftsim.cli.terminal import progress, say
 from driftsim.errors import InputError, RunError
 from driftsim.live.kinds import CapTable, EngineKind, Order, WorkloadName
 from driftsim.scheduling.names import Unit
@@ -183,9 +183,9 @@ def _report(out: Path, runs: list[tuple[Path, Any]]) -> None:
         errors = int((trace.requests["finish_reason"] == "error").sum())
         failed = f", {errors} with an error" if errors else ""
         cpu = f"foreign CPU {load.foreign_cpu_mean} cores ({mark})"
-        typer.echo(f"{folder}: {len(trace.requests)} requests{failed}; {cpu}", err=True)
+        say(f"{folder}: {len(trace.requests)} requests{failed}; {cpu}", err=True)
         for note in trace.header.notes:
-            typer.echo(f"Note: {note}.", err=True)
+            say(f"Note: {note}.", err=True)
     folder, last = runs[-1]
     if last.header.ended != "complete":
         ended = f"{last.header.ended} ({last.header.ended_why})"

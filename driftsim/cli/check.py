@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from driftsim.cli.options import AllowPlugins, AsJson, refuse, setting
-from driftsim.cli.terminal import sweep_progress
+from driftsim.cli.terminal import say, say_document, sweep_progress
 from driftsim.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def check(
                 baseline, grid, reason=reason, captured=captured or (), store=store, tolerance=tolerance, floors=floors,
                 jobs=jobs, watch=watch,
             )  # fmt: skip
-        typer.echo(f"{baseline}: {len(made.runs)} runs and {len(made.captured)} groups of captured ones")
+        say(f"{baseline}: {len(made.runs)} runs and {len(made.captured)} groups of captured ones")
         return
     if grid is not None:
         raise InputError(f"{grid}: the runs come from the baseline; a grid is read only with --update")
@@ -119,7 +119,10 @@ def _report(result: GateResult, junit: Path | None, markdown: Path | None, as_js
         write_file(junit, result.junit())
     if markdown is not None:
         write_file(markdown, result.markdown())
-    typer.echo(dumps(result.document()) if as_json else "\n".join(result.lines()))
+    if as_json:
+        say_document(dumps(result.document()))
+    else:
+        say(*result.lines())
     if not result.regressions:
         return
     worst = result.regressions[0]

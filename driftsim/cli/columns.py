@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from driftsim.cli.options import AsJson
-from driftsim.cli.terminal import wide_console
+from driftsim.cli.terminal import say_document, wide_console
 
 if TYPE_CHECKING:
     from driftsim.reference import Entry
@@ -26,7 +26,7 @@ def columns(
 
     tables = reference.TABLES if table is None else {table: reference.table(table)}
     if as_json:
-        typer.echo(dumps({name: [entry.filled() for entry in entries] for name, entries in tables.items()}))
+        say_document(dumps({name: [entry.filled() for entry in entries] for name, entries in tables.items()}))
         return
     for name, entries in tables.items():
         print_entries(name, entries)
@@ -35,12 +35,11 @@ def columns(
 def print_entries(name: str, entries: list[Entry]) -> None:
     """Print the table ``name`` of what things mean."""
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
     printed = Table(title=name, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, header_style="bold")
     for heading, ratio in (("name", None), ("kind", 1), ("unit", None), ("meaning", 3)):
         printed.add_column(heading, ratio=ratio, no_wrap=ratio is None)
     for entry in entries:
-        printed.add_row(*map(escape, (entry.name, entry.kind, entry.unit, entry.meaning)))
+        printed.add_row(entry.name, entry.kind, entry.unit, entry.meaning)
     wide_console().print(printed)

@@ -10,7 +10,7 @@ import typer
 from driftsim.cli.arrivals import Arrivals, ArrivalSetting, Cv, MaxOutstanding, Rate, Think, Users, process_of
 from driftsim.cli.effects import print_effects
 from driftsim.cli.options import AsJson, names, others, refuse, was_given
-from driftsim.cli.terminal import progress, wide_console
+from driftsim.cli.terminal import progress, say, say_document, wide_console
 from driftsim.errors import InputError, RunError
 from driftsim.scheduling.names import Base, Estimates, Feedback, Label, Unit
 from driftsim.scheduling.policies import POLICIES, STOCK
@@ -159,10 +159,10 @@ def compare(
         if out is not None:
             result.write(out)
     if as_json:
-        typer.echo(dumps(result.document()))
+        say_document(dumps(result.document()))
     else:
         result.show(wide_console())
     if not result.recorded["finished"]:
         raise RunError(nobody_finished(result.traces[BASELINE]))
     if out is not None:
-        typer.echo(f"written: {out / 'report.html'}, rows.csv, comparison.json and 5 figures (svg, png)", err=True)
+        say(f"written: {out / 'report.html'}, rows.csv, comparison.json and 5 figures (svg, png)", err=True)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from driftsim.cli.options import AsJson
+from driftsim.cli.terminal import say, say_document
 from driftsim.errors import RunError
 
 
@@ -22,10 +23,10 @@ def conformance(
     broken = [verdict for verdict in held if not verdict.holds]
     if as_json:
         rows = [{"law": one.law, "holds": one.holds, "seen": one.counterexample} for one in held]
-        typer.echo(dumps({"name": name, "kind": kind, "laws": rows}))
+        say_document(dumps({"name": name, "kind": kind, "laws": rows}))
     else:
-        typer.echo(f"{name}, {'a policy' if kind == 'policy' else 'an estimator'}")
+        say(f"{name}, {'a policy' if kind == 'policy' else 'an estimator'}")
         for one in held:
-            typer.echo(f"  holds  {one.law}" if one.holds else f"  FAILS  {one.law}: {one.counterexample}")
+            say(f"  holds  {one.law}" if one.holds else f"  FAILS  {one.law}: {one.counterexample}")
     if broken:
         raise RunError(f"{len(broken)} of {len(held)} laws do not hold for {name}")

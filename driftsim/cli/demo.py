@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from driftsim.cli.options import refuse
-from driftsim.cli.terminal import progress, wide_console
+from driftsim.cli.terminal import progress, say, wide_console
 
 
 def demo(
@@ -24,11 +24,11 @@ def demo(
 
     if path:
         refuse(context, "--path writes nothing", "out")
-        typer.echo(str(SAMPLE.resolve()))
+        say(str(SAMPLE.resolve()))
         return
     check_place(out, FILES, "comparison.json")
     with progress("replaying") as reporter:
         result = api.compare(SAMPLE, progress=reporter.update)
         result.write(out)
     result.show(wide_console())
-    typer.echo(f"open {out / 'report.html'}", err=True)
+    say(f"open {out / 'report.html'}", err=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from driftsim.cli.options import AsJson
-from driftsim.cli.terminal import TABLE_WIDTH, wide_console
+from driftsim.cli.terminal import TABLE_WIDTH, say_document, wide_console
 
 
 def effects(
@@ -30,6 +30,6 @@ def print_effects(traces: list[Path], as_json: bool, practical: float = 0.01) ->
 
     result = api.compare_captured(*traces, practical=practical)
     if as_json:
-        typer.echo(dumps(result.document()))
+        say_document(dumps(result.document()))
     else:
         result.show(wide_console(TABLE_WIDTH + 40))

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from driftsim.cli.terminal import say
+
 
 def export(
     trace: Annotated[Path, typer.Argument(help="Folder of the trace.")],
@@ -27,6 +29,6 @@ def export(
     )
 
     lost = export_trace(trace, form, out)
-    typer.echo(f"{out}: written as {form}", err=True)
+    say(f"{out}: written as {form}", err=True)
     for sentence in lost:
-        typer.echo(f"Note: {sentence}.", err=True)
+        say(f"Note: {sentence}.", err=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from driftsim.errors import InputError
 from driftsim.scheduling.plugins import PLUGIN_NOTE
+from driftsim.text import one_line
 
 PACKAGE = Path(__file__).resolve().parent.parent
 FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)', re.MULTILINE)
@@ -22,16 +23,16 @@ def line_of(error: Exception) -> str | None:
     An ``OSError`` about a file of the user, or about the disk, is theirs to mend; one about a file of ours is not.
     """
     if isinstance(error, InputError):
-        return " ".join(str(error).split())
+        return one_line(str(error))
     if any(_is_foreign(frame.filename) for frame in traceback.extract_tb(error.__traceback__)):
         return None  # whatever it is, a plug-in ran into it
     if remedy := _to_install(error):
-        return f"{error}; {remedy}"
+        return one_line(f"{error}; {remedy}")
     if isinstance(error, OSError) and error.strerror:
         if error.filename is None:
             return error.strerror
         if PACKAGE not in Path(str(error.filename)).resolve().parents:
-            return f"{error.filename}: {error.strerror}"
+            return one_line(f"{error.filename}: {error.strerror}")
     return None
 
 
@@ -42,7 +43,7 @@ def bug_report(error: Exception, debug: bool) -> str:
     """
     trace = "".join(traceback.format_exception(error))
     frames = [(found["file"], int(found["line"]), found["function"]) for found in FRAME.finditer(trace)]
-    what = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    what = f"{type(error).__name__}: {error}".removesuffix(": ")
     plugin = [frame for frame in frames if _is_foreign(frame[0])]
     ours = [frame for frame in frames if PACKAGE in Path(frame[0]).resolve().parents]
     if plugin:
@@ -55,9 +56,12 @@ def bug_report(error: Exception, debug: bool) -> str:
     else:
         where = f" ({Path(ours[-1][0]).relative_to(PACKAGE.parent)}:{ours[-1][1]})" if ours else ""
         message = f"this is a mistake in driftsim, not in your input: {what}{where}; please report it"
+    message = one_line(message)
     if debug:
         return f"{message}\n{trace}".rstrip()
-    with tempfile.NamedTemporaryFile("w", prefix="driftsim-error-", suffix=".txt", delete=False) as file_:
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="driftsim-error-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+    ) as file_:
         file_.write(trace)
     return f"{message}. The traceback is in {file_.name}; driftsim --debug VERB ... prints it"
 

@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from driftsim.cli.terminal import say, say_document
 from driftsim.errors import InputError
+from driftsim.text import for_shell
 
 
 def import_(
@@ -66,9 +68,9 @@ def import_(
     trace.write(out)
     phases = trace.header.workload.phases
     loop = f", {phases[0].kind}" if len(phases) == 1 else f" in {len(phases)} phases"
-    typer.echo(f"{out}: {len(trace.requests)} requests{loop}, {len(trace.finished)} finished", err=True)
+    say(f"{out}: {len(trace.requests)} requests{loop}, {len(trace.finished)} finished", err=True)
     for note in (*trace.header.caveats, *trace.header.notes):
-        typer.echo(f"Note: {note}.", err=True)
+        say(f"Note: {note}.", err=True)
 
 
 def _suggest(file: str, out: Path | None, others: list[str]) -> None:
@@ -80,8 +82,9 @@ def _suggest(file: str, out: Path | None, others: list[str]) -> None:
         raise InputError(f"--suggest reads a table as it is; drop {others[0]}")
     text = suggestion(Path(file))
     if out is None:
-        typer.echo(text, nl=False)
+        say_document(text, nl=False)
         return
     check_own(out, "mapping that --suggest wrote", b"# A mapping for ")
     write_file(out, text)
-    typer.echo(f"{out}: a mapping to start from; read it, then driftsim import {file} --mapping {out}", err=True)
+    then = for_shell(["driftsim", "import", file, "--mapping", str(out)])
+    say(f"{out}: a mapping to start from; read it, then {then}", err=True)

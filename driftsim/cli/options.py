@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,11 +58,13 @@ def argument(option: str, text: str, example: str) -> tuple[str, Any]:
 
 def setting(option: str, text: str, example: str) -> tuple[str, Any]:
     """Name and value of ``text``, NAME=VALUE; the value is JSON where it reads as such, else text."""
+    from driftsim.records import parsed_json
+
     name, sign, value = text.partition("=")
     if not sign or not name.strip("-"):
         raise InputError(f"{option} {text!r}: expected NAME=VALUE, {example} for instance")
     try:
-        parsed = json.loads(value)
+        parsed = parsed_json(value)
     except ValueError:
         parsed = {"true": True, "false": False}.get(value.lower(), value)
     return name, parsed

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from driftsim.cli.options import PROFILE_MARK, AsJson, ProfileFile
-from driftsim.cli.terminal import check_file
+from driftsim.cli.terminal import check_file, say, say_document
 from driftsim.latency.weights import WeightType
 
 
@@ -51,12 +51,12 @@ def profile(
     )
     derived.save(out)
     if as_json:
-        typer.echo(dumps(derived.model_dump(mode="json")))
+        say_document(dumps(derived.model_dump(mode="json")))
         return
-    typer.echo(f"{out}: {derived.model} on {gpu}, derived, not measured")
-    typer.echo(f"  source: {derived.derived['gpu']}")
+    say(f"{out}: {derived.model} on {gpu}, derived, not measured")
+    say(f"  source: {derived.derived['gpu']}")
     step, context = 1e3 * derived.intercept_s, 1e9 * derived.context_token_s
-    typer.echo(f"  a step that only decodes: {step:.2f} ms and {context:.3g} ns a token of context")
-    typer.echo(f"  prefill: {1e6 * derived.prefill_token_s:.1f} us a token beyond {derived.hidden_tokens} in a step")
+    say(f"  a step that only decodes: {step:.2f} ms and {context:.3g} ns a token of context")
+    say(f"  prefill: {1e6 * derived.prefill_token_s:.1f} us a token beyond {derived.hidden_tokens} in a step")
     kv = derived.engine.usable_kv_blocks * derived.engine.block_size
-    typer.echo(f"  KV cache: {derived.engine.kv_blocks:,} blocks, {kv:,} tokens")
+    say(f"  KV cache: {derived.engine.kv_blocks:,} blocks, {kv:,} tokens")

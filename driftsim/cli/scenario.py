@@ -9,6 +9,7 @@ import typer
 
 from driftsim.cli.columns import print_entries
 from driftsim.cli.options import AsJson
+from driftsim.cli.terminal import say_document
 from driftsim.errors import InputError
 
 
@@ -25,8 +26,8 @@ def scenario(
     if keys == (file is not None):
         raise InputError("give a FILE to check, or --keys to list what it may say")
     if file is not None:
-        typer.echo(dumps(load_spec(file).model_dump(mode="json")))
+        say_document(dumps(load_spec(file).model_dump(mode="json")))
     elif as_json:
-        typer.echo(dumps([entry.filled() for entry in reference.table("scenario")]))
+        say_document(dumps([entry.filled() for entry in reference.table("scenario")]))
     else:
         print_entries("scenario", reference.table("scenario"))

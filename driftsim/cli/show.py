@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from driftsim.cli.options import AsJson, names, others, refuse, was_given
-from driftsim.cli.terminal import print_table, wide_console
+from driftsim.cli.terminal import print_table, say, say_document, wide_console
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +76,7 @@ def show(
         _print_about_best(best, view)
     _print_about(done, averaged)
     failed = int(table["failed"].astype(bool).sum())
-    typer.echo(f"{len(chosen)} of {len(table)} runs" + (f"; {failed} failed: --where failed=True" if failed else ""))
+    say(f"{len(chosen)} of {len(table)} runs" + (f"; {failed} failed: --where failed=True" if failed else ""))
 
 
 def _write_csv(rows: pd.DataFrame, file: Path) -> None:
@@ -84,9 +84,11 @@ def _write_csv(rows: pd.DataFrame, file: Path) -> None:
     from math import inf
 
     from driftsim.files import check_own, write_file
+    from driftsim.text import for_csv
 
     check_own(file, "table of a store", b"key,", b",key,")
-    write_file(file, rows.replace([inf, -inf], None).to_csv(index=False))
+    cells = rows.replace([inf, -inf], None)
+    write_file(file, cells.rename(columns=for_csv).map(for_csv).to_csv(index=False))
 
 
 def _print_failures(rows: pd.DataFrame, as_json: bool) -> None:
@@ -96,10 +98,10 @@ def _print_failures(rows: pd.DataFrame, as_json: bool) -> None:
     told = rows.reindex(columns=["key", "error", "reproduce"]).astype(object)
     failures = told.where(told.notna(), "").to_dict("records")
     if as_json:
-        typer.echo(dumps({"rows": failures}))
+        say_document(dumps({"rows": failures}))
         return
     for row in failures:
-        typer.echo("\n    ".join([f"{row['key']}  {row['error']}", *filter(None, [row["reproduce"]])]))
+        say(f"{row['key']}  {row['error']}", *(f"    {command}" for command in [row["reproduce"]] if command))
 
 
 def _print_json(view: pd.DataFrame, done: pd.DataFrame, averaged: list[str]) -> None:
@@ -109,7 +111,7 @@ def _print_json(view: pd.DataFrame, done: pd.DataFrame, averaged: list[str]) -> 
 
     rows = without_nan(view.astype(object).where(view.notna(), None).to_dict("records"))
     warnings = [{"text": one.text, "runs": one.runs} for one in cautions.collected(done)]
-    typer.echo(dumps({"rows": rows, "averaged_over": averaged, "warnings": warnings}))
+    say_document(dumps({"rows": rows, "averaged_over": averaged, "warnings": warnings}))
 
 
 def _print_about_best(best: str, view: pd.DataFrame) -> None:
@@ -117,7 +119,7 @@ def _print_about_best(best: str, view: pd.DataFrame) -> None:
     from driftsim.sweeps.best import AS_GOOD, larger_is_better
 
     counted = f"; {AS_GOOD} counts other settings that the replications cannot tell from it" if AS_GOOD in view else ""
-    typer.echo(f"Best is the {'largest' if larger_is_better(best) else 'least'} {best}{counted}.")
+    say(f"Best is the {'largest' if larger_is_better(best) else 'least'} {best}{counted}.")
 
 
 def _print_about(done: pd.DataFrame, averaged: list[str]) -> None:
@@ -125,13 +127,11 @@ def _print_about(done: pd.DataFrame, averaged: list[str]) -> None:
     from driftsim.sweeps import cautions, rows
 
     if averaged:
-        typer.echo(f"Means over {', '.join(averaged)} as well: --group shows them apart.")
+        say(f"Means over {', '.join(averaged)} as well: --group shows them apart.")
     if untold := rows.untold(done):
-        typer.echo(
-            f"Warning: {untold} runs differ from others in what their rows do not tell; means are over these, too."
-        )
+        say(f"Warning: {untold} runs differ from others in what their rows do not tell; means are over these, too.")
     for line in cautions.lines(cautions.collected(done), len(done)):
-        typer.echo(line)
+        say(line)
 
 
 def _print(table: pd.DataFrame) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from driftsim.cli.options import AsJson, setting
+from driftsim.cli.terminal import say, say_document
 from driftsim.errors import RunError
 
 
@@ -41,12 +42,12 @@ def simulate(
     values = summary(trace, spec.admission, phase=spec.phase)
     trace.write(out, overwrite=overwrite)
     for warning in [*warnings, *turned_away(values)]:
-        typer.echo(f"Warning: {warning}.", err=True)
+        say(f"Warning: {warning}.", err=True)
     if as_json:
-        typer.echo(dumps(without_nan(values)))
+        say_document(dumps(without_nan(values)))
     if not values["finished"]:
         raise RunError(f"{out}: {nobody_finished(trace)}")
     if as_json:
         return
     latencies = ", ".join(f"{name} {values[f'e2e_{name}_s']:.3f} s" for name in ("mean", "p50", "p99"))
-    typer.echo(f"{out}: {values['finished']} of {values['requests']} requests finished; E2E {latencies}")
+    say(f"{out}: {values['finished']} of {values['requests']} requests finished; E2E {latencies}")

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 import typer
 
 from driftsim.cli.options import AsJson, Jobs, refuse
-from driftsim.cli.terminal import duration, sweep_progress
+from driftsim.cli.terminal import duration, say, say_document, sweep_progress
 from driftsim.errors import InputError, RunError
+from driftsim.text import for_shell
 
 Backend = Literal["local", "dask"]
 
@@ -47,15 +48,17 @@ def sweep(
             watch=watch,
         )  # fmt: skip
     for warning in done.warnings:
-        typer.echo(f"Note: {warning}.", err=True)
+        say(f"Note: {warning}.", err=True)
     if as_json:
-        typer.echo(dumps({"runs": done.total, "done": done.done, "failed": done.failed, "restarts": done.restarts}))
+        say_document(dumps({"runs": done.total, "done": done.done, "failed": done.failed, "restarts": done.restarts}))
     else:
-        typer.echo(f"{store}: {done.done} of {done.total} runs done, {done.failed} failed; driftsim show {store}")
+        again = for_shell(["driftsim", "show", str(store)])
+        say(f"{store}: {done.done} of {done.total} runs done, {done.failed} failed; {again}")
         if done.torn:
-            typer.echo(f"Note: {done.torn} torn rows were found and their runs done again.")
+            say(f"Note: {done.torn} torn rows were found and their runs done again.")
     if done.failed:
-        raise RunError(f"{done.failed} runs failed; driftsim show {store} --where failed=True says why")
+        why = for_shell(["driftsim", "show", str(store), "--where", "failed=True"])
+        raise RunError(f"{done.failed} runs failed; {why} says why")
 
 
 def _print_estimate(grid: Path, store: Path, jobs: int, as_json: bool) -> None:
@@ -66,12 +69,12 @@ def _print_estimate(grid: Path, store: Path, jobs: int, as_json: bool) -> None:
 
     document = estimate(load_grid(grid), store, jobs)
     if as_json:
-        typer.echo(dumps(document))
+        say_document(dumps(document))
         return
-    typer.echo(
+    say(
         f"{document['runs']} runs, {document['in_store']} in the store already; about "
         f"{document['seconds_a_run']:.3f} s each, {duration(document['seconds'])} in all on "
         f"{document['processes']} processes"
     )
     for error in document["failed_tries"]:
-        typer.echo(f"Warning: a run that was tried failed: {error}.")
+        say(f"Warning: a run that was tried failed: {error}.")

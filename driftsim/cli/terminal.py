@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from driftsim.errors import InputError
+from driftsim.text import shown, shown_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,11 +25,30 @@ LINE_EVERY_S = 30.0  # between lines of progress where stderr is no terminal
 
 def wide_console(width: int = TABLE_WIDTH) -> Console:
     """A console of at least ``width`` columns: a narrow terminal wraps the lines, it never cuts a number."""
-    from rich.console import Console
+    from driftsim.formatting import plain_console
 
-    console = Console(highlight=False)
+    console = plain_console()
     console.width = max(console.width, width)
     return console
+
+
+def say(*lines: str, err: bool = False, nl: bool = True) -> None:
+    """Print ``lines``, each of which stays one, and whose names act on no terminal."""
+    _echo("\n".join(map(shown, lines)), err, nl)
+
+
+def say_document(text: str, *, nl: bool = True) -> None:
+    """Print a text that brings its own lines and escapes, as JSON does."""
+    _echo(shown_lines(text), False, nl)
+
+
+def _echo(text: str, err: bool, nl: bool) -> None:
+    try:
+        typer.echo(text, err=err, nl=nl)
+    except BrokenPipeError:
+        from driftsim.formatting import leave_quietly
+
+        leave_quietly(sys.stderr if err else sys.stdout)
 
 
 def print_table(console: Console, title: str, headings: list[str], rows: list[list[str]]) -> None:
@@ -63,7 +85,7 @@ class Reporter:
         now = time.monotonic()
         if now - self._said >= LINE_EVERY_S:
             self._said = now
-            print(self._line(now, note), file=sys.stderr, flush=True)
+            say(self._line(now, note), err=True)
 
     def restart(self, what: str, total: int) -> None:
         """Begin anew with another task."""
@@ -83,11 +105,13 @@ class Reporter:
 @contextmanager
 def progress(what: str, total: int | None = None) -> Iterator[Reporter]:
     """A ``Reporter`` of ``what``; its bar is gone when the block ends."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    from driftsim.formatting import plain_console
+
+    console = plain_console(stderr=True)
+    description = TextColumn("{task.description}", markup=False)
+    columns = (description, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         yield Reporter(bar, what, total)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from driftsim.cli.options import AllowPlugins, AsJson, refuse
-from driftsim.cli.terminal import progress, wide_console
+from driftsim.cli.terminal import progress, say_document, wide_console
 from driftsim.errors import RunError
 from driftsim.simulation.names import StepSource
 
@@ -55,7 +55,7 @@ def validate(
     if out is not None:
         result.write(out)
     if as_json:
-        typer.echo(dumps(result.document()))
+        say_document(dumps(result.document()))
     else:
         result.show(wide_console(), by_tenant=by_tenant)
     if result.exceptions:

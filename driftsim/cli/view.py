@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from driftsim.cli.terminal import check_file, progress
+from driftsim.cli.terminal import check_file, progress, say
 
 
 def view(
@@ -36,5 +36,5 @@ def view(
         made = perfetto([as_trace(trace) for trace in traces], chosen, reporter.update)
     write_timeline(made, out)
     for note in made.notes:
-        typer.echo(f"Note: {note}.", err=True)
-    typer.echo(f"{out}: open it at https://ui.perfetto.dev, which uploads nothing", err=True)
+        say(f"Note: {note}.", err=True)
+    say(f"{out}: open it at https://ui.perfetto.dev, which uploads nothing", err=True)

@@ -21,7 +21,7 @@ from driftsim.calibration.runs import Run
 from driftsim.comparison.capture_checks import Named, Setting, capture_warnings, check_comparable
 from driftsim.contrasts import Adjustment, Contrast, adjusted, paired
 from driftsim.errors import InputError, TraceError
-from driftsim.formatting import between, show_table, shown_text, without_nan
+from driftsim.formatting import between, html_table, show_table, shown_text, without_nan
 from driftsim.metrics import summary
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.policies import BASELINE
@@ -218,7 +218,7 @@ class CapturedComparison:
         return shown_text(self.show, WIDTH)
 
     def _repr_html_(self) -> str:
-        return str(self.frame().to_html(index=False, float_format=lambda value: f"{value:.4g}"))
+        return html_table(self.frame())
 
     def _logs(self, setting: Setting, metric: str) -> np.ndarray:
         logs: np.ndarray = np.log([float(row[metric]) for row in self.summaries[setting]])

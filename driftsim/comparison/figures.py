@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from driftsim.comparison.comparison import Comparison
 from driftsim.comparison.plan import BASELINE, Setting
-from driftsim.figures import COLOURS, LINES, STYLE, key, legend, panels, plain_log_axis
+from driftsim.figures import COLOURS, LINES, STYLE, key, label, legend, panels, plain_log_axis
 from driftsim.metrics import queue_depth
 from driftsim.scheduling.classify import CATEGORIES
 from driftsim.scheduling.estimators import is_deployable
@@ -50,12 +50,12 @@ def e2e_by_scheduler(comparison: Comparison) -> Figure:
     """Paired change of the median, the mean and the P99 of E2E against FIFO, a row for each setting, 95 % intervals."""
     settings = _shown(comparison)
     figure, axes = panels(1, 3, height=0.6 + 0.3 * len(settings), sharey=True)
-    for panel, (stat, label) in zip(axes, STATISTICS.items(), strict=True):
+    for panel, (stat, title) in zip(axes, STATISTICS.items(), strict=True):
         changes = [comparison.change(setting, BASELINE, f"e2e_{stat}_s") for setting in settings]
         runs = [comparison.change_of(setting, BASELINE, f"e2e_{stat}_s").this_run for setting in settings]
         _changes(panel, changes, runs)
-        panel.set_title(f"{label} E2E")
-    names = [str(setting) + ("" if is_deployable(setting.estimator) else " (bound)") for setting in settings]
+        panel.set_title(f"{title} E2E")
+    names = [label(str(setting)) + ("" if is_deployable(setting.estimator) else " (bound)") for setting in settings]
     axes[0].set_yticks(range(len(settings)), names)
     axes[0].invert_yaxis()
     legend(figure, _CHANGE_KEYS)
@@ -72,8 +72,8 @@ def e2e_by_tenant(comparison: Comparison) -> Figure:
     for panel, setting in zip(axes, settings, strict=False):
         changes = [comparison.change_of(setting, BASELINE, "e2e_mean_s", tenant) for tenant in tenants]
         _changes(panel, [change.interval for change in changes], [change.this_run for change in changes])
-        panel.set_title(str(setting))
-    axes[0].set_yticks(range(len(tenants)), tenants)
+        panel.set_title(label(str(setting)))
+    axes[0].set_yticks(range(len(tenants)), list(map(label, tenants)))
     axes[0].invert_yaxis()
     for place, panel in enumerate(axes[len(settings) :], len(settings)):
         panel.set_visible(False)
@@ -117,12 +117,12 @@ def bias_over_requests(comparison: Comparison) -> Figure:
             }
             panel.plot(places, rows["bias"].to_numpy()[places], linewidth=1.2, **style)
         panel.axhline(1.0, color="#888888", linewidth=0.8, linestyle=":")
-        panel.set_title(category)
+        panel.set_title(label(category))
         panel.set_xlabel("arrival number")
     axes[0].set_ylabel("bias at admission")
     if not learning:
         axes[0].text(0.5, 0.5, "no estimator that learns", ha="center", transform=axes[0].transAxes)
-    keys = [key(LINES[place % 4], name, COLOURS[place]) for place, name in enumerate(_policies(learning))]
+    keys = [key(LINES[place % 4], label(name), COLOURS[place]) for place, name in enumerate(_policies(learning))]
     legend(figure, keys)
     return figure
 
@@ -155,10 +155,10 @@ def estimated_against_observed(comparison: Comparison) -> Figure:
         plain_log_axis(panel.yaxis)
         panel.axline((10, 10), (100, 100), color="#888888", linewidth=0.8, linestyle=":")
         error = comparison.summaries[first[estimator]][0]["mae"]
-        panel.set_title(f"{first[estimator]}: MAE {error:.0f} {word}")
+        panel.set_title(f"{label(str(first[estimator]))}: MAE {error:.0f} {word}")
         panel.set_xlabel(f"observed output ({word})")
     axes[0].set_ylabel(f"estimated output ({word})")
-    legend(figure, [key(SHAPES[place], name, COLOURS[place]) for place, name in enumerate(shown)])
+    legend(figure, [key(SHAPES[place], label(name), COLOURS[place]) for place, name in enumerate(shown)])
     return figure
 
 
@@ -176,14 +176,14 @@ def queue_depth_by_tenant(comparison: Comparison) -> Figure:
         for place, tenant in enumerate(tenants):
             moments, depth = queue_depth(requests[requests["tenant"] == tenant])
             panel.step(moments, depth, LINES[place % 4], where="post", color=COLOURS[place % 7], linewidth=1.2)
-        panel.set_title(str(setting))
+        panel.set_title(label(str(setting)))
         panel.set_xlabel("time (s)")
     for place, panel in enumerate(axes[len(settings) :], len(settings)):
         panel.set_visible(False)
         axes[place - 3].tick_params(labelbottom=True)  # nothing stands under it to carry the labels
     for place in range(0, len(axes), 3):
         axes[place].set_ylabel("waiting requests")
-    legend(figure, [key(LINES[place % 4], name, COLOURS[place % 7]) for place, name in enumerate(tenants)])
+    legend(figure, [key(LINES[place % 4], label(name), COLOURS[place % 7]) for place, name in enumerate(tenants)])
     everybody = comparison.traces[settings[0]].requests["tenant"].nunique()
     if everybody > len(tenants):
         figure.suptitle(f"the {len(tenants)} largest of {everybody} tenants", fontsize=8, x=0.99, ha="right")

@@ -11,6 +11,7 @@ from driftsim.comparison.comparison import Comparison
 from driftsim.comparison.page import page
 from driftsim.comparison.report import document, flat_rows
 from driftsim.formatting import dumps
+from driftsim.text import for_csv
 
 
 def write(comparison: Comparison, provenance: dict[str, Any], folder: Path) -> None:
@@ -18,7 +19,7 @@ def write(comparison: Comparison, provenance: dict[str, Any], folder: Path) -> N
     from driftsim.comparison.figures import draw
     from driftsim.figures import save
 
-    rows = [{name: _cell_text(value) for name, value in row.items()} for row in flat_rows(comparison)]
+    rows = [{str(for_csv(name)): _cell_text(value) for name, value in row.items()} for row in flat_rows(comparison)]
     with (folder / "rows.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
@@ -30,4 +31,4 @@ def write(comparison: Comparison, provenance: dict[str, Any], folder: Path) -> N
 
 
 def _cell_text(value: Any) -> Any:
-    return "" if isinstance(value, float) and math.isnan(value) else value
+    return "" if isinstance(value, float) and math.isnan(value) else for_csv(value)

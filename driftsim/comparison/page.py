@@ -17,6 +17,7 @@ from driftsim.comparison.views import plain
 from driftsim.formatting import between, signed_percent
 from driftsim.scheduling.estimators import is_deployable
 from driftsim.statistics import DayEstimate
+from driftsim.text import shown
 from driftsim.version import __version__
 
 if TYPE_CHECKING:
@@ -47,8 +48,9 @@ def page(comparison: Comparison, provenance: Mapping[str, Any]) -> str:
         Markup((folder / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js", "echarts.common.min.js")
     )
     environment = Environment(
-        loader=PackageLoader("driftsim.comparison", "page"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+        loader=PackageLoader("driftsim.comparison", "page"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        finalize=_seen,
+    )  # fmt: skip
     headings, rows = report.table(comparison)
     chosen = _chosen(comparison)
     scale = _scale(comparison)
@@ -87,6 +89,13 @@ def page(comparison: Comparison, provenance: Mapping[str, Any]) -> str:
         library=library,
         data=Markup(_script_safe(plain(comparison, {chosen}))),
     )
+
+
+def _seen(value: Any) -> Any:
+    """A value of the template; text whose characters all are seen, as no name may turn a line around."""
+    from markupsafe import Markup
+
+    return value if isinstance(value, Markup | int | float) else shown(str(value))
 
 
 def _script_safe(data: dict[str, Any]) -> str:

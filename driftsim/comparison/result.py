@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from driftsim.comparison import notes, report, verdict
 from driftsim.comparison.comparison import Comparison
 from driftsim.files import whole_folder
 from driftsim.formatting import show_table, shown_text
+from driftsim.text import for_html, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,10 +66,10 @@ class ComparisonResult(Comparison):
 
         for line in self.answer():
             label, _, text = line.partition(": ")
-            console.print(Text.assemble((f"{label}: ", "bold"), text))
+            console.print(Text.assemble((f"{label}: ", "bold"), shown(text)))
         console.print()
         headings, rows = report.table(self, brief=True)
-        cells = [[Text(cell.text + SIGNS[cell.mark], STYLES.get(cell.mark, "")) for cell in row] for row in rows]
+        cells = [[Text(shown(cell.text) + SIGNS[cell.mark], STYLES.get(cell.mark, "")) for cell in row] for row in rows]
         about = self.provenance
         title = f"{about['trace']}, simulated; profile {about['profile']}; seed {about['seed']}"
         show_table(console, title, [f"{name}\n{unit}" for name, unit in headings], cells)
@@ -90,10 +90,10 @@ class ComparisonResult(Comparison):
 
     def _repr_html_(self) -> str:
         headings, rows = report.table(self)
-        head = "".join(f"<th>{escape(name)}<br><small>{escape(unit)}</small></th>" for name, unit in headings)
+        head = "".join(f"<th>{for_html(name)}<br><small>{for_html(unit)}</small></th>" for name, unit in headings)
         signs = {"best": " *", "tie": " ~", "": ""}
-        cells = [[f"<td>{escape(cell.text)}{signs[cell.mark]}</td>" for cell in row] for row in rows]
+        cells = [[f"<td>{for_html(cell.text)}{signs[cell.mark]}</td>" for cell in row] for row in rows]
         body = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
-        notes = "".join(f"<p><small>{escape(line)}</small></p>" for line in report.legend(self))
-        answer = "".join(f"<li>{escape(sentence)}</li>" for sentence in self.answer())
+        notes = "".join(f"<p><small>{for_html(line)}</small></p>" for line in report.legend(self))
+        answer = "".join(f"<li>{for_html(sentence)}</li>" for sentence in self.answer())
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}<ul>{answer}</ul>"

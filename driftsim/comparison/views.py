@@ -16,6 +16,7 @@ from driftsim.comparison.plan import BASELINE, Setting
 from driftsim.formatting import without_nan
 from driftsim.metrics import Columns, e2e, is_finished, service_start, tpot, ttft
 from driftsim.scheduling.accounting import Accounting
+from driftsim.text import shown as seen
 
 MOST_ROWS = 48_000  # over all settings
 MOST_OF_ONE = 4_000
@@ -37,7 +38,7 @@ def view_data(comparison: Comparison, shown: set[Setting]) -> dict[str, Any]:
     last = float(max(ends) or max(arrivals) or 1.0)
     unit = comparison.plan.admission.unit
     return {
-        "tenants": named,
+        "tenants": list(map(seen, named)),
         "tenant": _packed(tenant[picked]),
         "thinned": [len(picked), len(tenant)] if len(picked) < len(tenant) else None,
         "word": "tokens" if unit.unit == "tokenizer" else "words",
@@ -45,7 +46,7 @@ def view_data(comparison: Comparison, shown: set[Setting]) -> dict[str, Any]:
         "last": last,
         "settings": [
             {
-                "name": str(setting),
+                "name": seen(str(setting)),
                 **setting._asdict(),
                 "shown": setting in shown or setting == BASELINE,
                 "rows": _rows(columns[setting], unit, picked),

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -20,6 +19,7 @@ from driftsim.latency.noise import Noise
 from driftsim.latency.steptime import TERMS, LinearStepTime, term_values, ticks
 from driftsim.latency.uncertainty import Uncertainty
 from driftsim.records import Record
+from driftsim.text import for_html
 from driftsim.trace.header import EngineSettings
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ class Profile(Record):
         return shown_text(self.show, WIDTH)
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"
+        return f"<pre>{for_html(str(self))}</pre>"
 
     def durations(self, steps: pd.DataFrame) -> np.ndarray:
         """How long each of ``steps``, rows of a steps table, takes by this profile (s)."""

@@ -21,6 +21,15 @@ BETWEEN = " | "  # the cautions of one row
 NUMBER = re.compile(r"\d[\d,.]*\d|\d")
 
 
+def joined(texts: Iterable[str]) -> str:
+    """The cautions ``texts`` of one row, each once; what stands between them stands in none.
+
+    >>> joined(["a | b", "c", "c"])
+    'a|b | c'
+    """
+    return BETWEEN.join(dict.fromkeys(text.replace(BETWEEN, BETWEEN.strip()) for text in texts))
+
+
 class Caution(NamedTuple):
     """A caution, how many runs it concerns, and whether its numbers differ between them."""
 
@@ -60,8 +69,8 @@ def collected(rows: pd.DataFrame) -> list[Caution]:
     if COLUMN not in rows:
         return []
     texts: dict[str, Counter[str]] = {}
-    for joined, runs in rows[COLUMN].dropna().astype(str).value_counts(sort=False).items():
-        alike = {NUMBER.sub("#", text): text for text in str(joined).split(BETWEEN) if text}
+    for every, runs in rows[COLUMN].dropna().astype(str).value_counts(sort=False).items():
+        alike = {NUMBER.sub("#", text): text for text in str(every).split(BETWEEN) if text}
         for pattern, text in alike.items():
             texts.setdefault(pattern, Counter())[text] += int(runs)
     found = [Caution(own.most_common(1)[0][0], sum(own.values()), len(own) > 1) for own in texts.values()]

@@ -64,19 +64,19 @@ def said(value: Any) -> str:
     return str(value)
 
 
-def first_key(look: Look, label: str) -> Line2D:
+def first_key(look: Look, text: str) -> Line2D:
     """An entry of a legend for what colour and marker tell."""
-    return Line2D([], [], color=look.colour, marker=look.marker, linestyle="", markersize=5, label=label)
+    return Line2D([], [], color=look.colour, marker=look.marker, linestyle="", markersize=5, label=text)
 
 
-def second_key(look: Look, label: str) -> Line2D:
+def second_key(look: Look, text: str) -> Line2D:
     """An entry of a legend for what line style and filling tell."""
-    return Line2D([], [], **look._replace(colour=GREY, marker="o").style, markersize=6, label=label)
+    return Line2D([], [], **look._replace(colour=GREY, marker="o").style, markersize=6, label=text)
 
 
-def third_key(size: float, label: str) -> Line2D:
+def third_key(size: float, text: str) -> Line2D:
     """An entry of a legend for what the size of a marker tells."""
-    return Line2D([], [], color=GREY, marker="o", linestyle="", markersize=size, label=label)
+    return Line2D([], [], color=GREY, marker="o", linestyle="", markersize=size, label=text)
 
 
 def legend(figure: Figure, keys: Sequence[Line2D]) -> None:

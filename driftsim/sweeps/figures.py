@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from driftsim.errors import InputError
-from driftsim.figures import GREY, STYLE, panels, save
+from driftsim.figures import GREY, STYLE, label, panels, save
 from driftsim.files import whole_folder
 from driftsim.sweeps.drawing import (
     LINE,
@@ -71,10 +71,10 @@ def against_load(plot: Plot) -> Figure:
     figure, axes = panels(len(kept), 2, 2.6 * len(kept) + LINE * (1 + len(plot.keys()) // 6))
     inches = (WIDTH / 2 - 0.8, 1.9)
     for number, own in enumerate(kept):
-        x, label = _loads(own, plot.load)
+        x, unit = _loads(own, plot.load)
         for axis, (metric, name) in zip(axes[2 * number : 2 * number + 2], METRICS.items(), strict=True):
             _draw_lines(axis, plot, own.assign(_x=x), metric)
-            axis.set_xlabel(label)
+            axis.set_xlabel(unit)
             axis.set_ylabel(name if plot.spread else f"{name},\n{plot.bare}")
             log_axis(axis, "y", own[metric].to_numpy(), _ends(own, metric), inches[1])
             _load_axis(axis, x.to_numpy(dtype=float), inches[0])
@@ -256,10 +256,11 @@ def _heat(axis: Axes, table: pd.DataFrame, low: float, high: float, inches: floa
     image = axis.imshow(percent, aspect="auto", cmap="cividis", origin="lower", vmin=low, vmax=high)
     axis.grid(visible=False)
     room = inches / max(1, len(table.columns))
-    every = max(1, int(np.ceil(max(map(len, table.columns), default=1) * 0.085 / room)))
-    axis.set_xticks(np.arange(len(table.columns))[::every], list(table.columns)[::every])
+    columns, rows = list(map(label, table.columns)), list(map(label, table.index))
+    every = max(1, int(np.ceil(max(map(len, columns), default=1) * 0.085 / room)))
+    axis.set_xticks(np.arange(len(columns))[::every], columns[::every])
     skip = max(1, int(np.ceil(len(table.index) * 0.19 / 2.4)))
-    axis.set_yticks(np.arange(len(table.index))[::skip], list(table.index)[::skip])
+    axis.set_yticks(np.arange(len(rows))[::skip], rows[::skip])
     if room < 0.3 or len(table.index) > 14:
         return image
     for row, cells in enumerate(percent):

@@ -7,7 +7,6 @@ the interval of their difference. There is one verdict a scenario, and no line o
 from __future__ import annotations
 
 import math
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,13 +18,14 @@ from xml.etree import ElementTree
 import pandas as pd
 
 from driftsim.errors import InputError
-from driftsim.formatting import shown_text, signed_percent, without_nan
+from driftsim.formatting import html_table, shown_text, signed_percent, without_nan
 from driftsim.sweeps.baseline import Baseline, load_baseline, rows_by_name, spec_of
 from driftsim.sweeps.beside import beside_changes, stored_changes
 from driftsim.sweeps.changes import MetricChange, ScenarioChange, grouped, simulated_changes, worst_first
 from driftsim.sweeps.gated import HEADLINES, check_names
 from driftsim.sweeps.recorder import Watch, unwatched
 from driftsim.sweeps.repeats import group_name, repeats_by_name
+from driftsim.text import fenced, for_markdown, for_shell, for_xml
 from driftsim.trace.trace import Trace, read
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class GateResult:
         return shown_text(self.show, WIDTH)
 
     def _repr_html_(self) -> str:
-        return str(self.frame().to_html(index=False))
+        return html_table(self.frame())
 
     def rows(self) -> list[dict[str, Any]]:
         """One for each metric of each scenario, worst first."""
@@ -135,7 +135,7 @@ class GateResult:
         lines = [
             f"### driftsim check {'fails' if self.regressions else 'passes'}",
             "",
-            f"{self.counts}. Baseline: {self.reason}",
+            f"{self.counts}. Baseline: {for_markdown(self.reason)}",
         ]
         if self.moved:
             lines += [
@@ -146,12 +146,12 @@ class GateResult:
         for one in self.moved[:MOST_LINES]:
             worst = one.worst
             cells = [one.verdict, one.name, worst.metric, f"{worst.then:.6g}", f"{worst.now:.6g}", worst.told]
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+            lines.append("| " + " | ".join(map(for_markdown, cells)) + " |")
         if len(self.moved) > MOST_LINES:
             lines += ["", f"and {len(self.moved) - MOST_LINES} more; `--json` lists all"]
         if self.regressions and (command := self.commands.get(self.regressions[0].name)):
-            lines += ["", "To do the worst again:", "", "```console", command, "```"]
-        lines += [line for note in self.notes() for line in ("", note)]
+            lines += ["", "To do the worst again:", "", *fenced(command)]
+        lines += [line for note in self.notes() for line in ("", for_markdown(note))]
         return "\n".join(lines) + "\n"
 
     def junit(self) -> str:
@@ -159,13 +159,14 @@ class GateResult:
         tests, failures = str(len(self.scenarios)), str(len(self.regressions))
         suite = ElementTree.Element("testsuite", name="driftsim check", tests=tests, failures=failures)
         for one in self.scenarios:
-            case = ElementTree.SubElement(suite, "testcase", classname="driftsim check", name=one.name)
+            case = ElementTree.SubElement(suite, "testcase", classname="driftsim check", name=for_xml(one.name))
             if one.verdict == "regression":
-                failure = ElementTree.SubElement(case, "failure", message=one.sentence())
+                failure = ElementTree.SubElement(case, "failure", message=for_xml(one.sentence()))
                 worse = [change.sentence() for change in one.changes if change.verdict == "regression"]
-                failure.text = "\n".join([*worse, self.commands.get(one.name, "")])
+                failure.text = for_xml("\n".join([*worse, self.commands.get(one.name, "")]))
         ElementTree.indent(suite)
-        return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+        written: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)  # in no locale's encoding
+        return written.decode() + "\n"
 
 
 def _number(count: int, noun: str) -> str:
@@ -271,4 +272,4 @@ def _command(options: Sequence[str], scenario: ScenarioChange, new: Captures, ol
             words += [
                 part for path, trace in side if group_name(trace) == scenario.name for part in (option, str(path))
             ]
-    return shlex.join(words)
+    return for_shell(words)

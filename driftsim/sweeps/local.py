@@ -38,7 +38,7 @@ def run_locally(recorder: Recorder, inputs: Inputs, keep: Path | None, jobs: int
                     recorder.add(rows)
             except workers.WorkerError:
                 recorder.progress.restarts += 1
-                for key in (marker.read_text() for marker in under_way.iterdir()):
+                for key in (marker.read_text(encoding="utf-8") for marker in under_way.iterdir()):
                     losses[key] = losses.get(key, 0) + bool(key)
                 for key in [key for key, count in losses.items() if count >= LOSSES and key in recorder.todo]:
                     recorder.add([_alone(recorder.todo[key], file, keep)])

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
+from driftsim.figures import label
 from driftsim.scheduling.estimators import ESTIMATORS
 from driftsim.scheduling.policies import POLICIES, STOCK
 from driftsim.sweeps.drawing import Look, first_key, said, second_key, third_key
@@ -68,14 +69,14 @@ class Plot(NamedTuple):
         found = []
         for name, key, looks in ((self.colour, first_key, (1, 0)), (self.line, second_key, (0, 1))):
             for number, value in enumerate(self.values(name)) if name else ():
-                text = said(value) if name in NAMED else f"{name} = {said(value)}"
+                text = label(said(value)) if name in NAMED else f"{name} = {label(said(value))}"
                 found.append(key(Look.of(number * looks[0], number * looks[1]), text))
         return found
 
     def size_keys(self) -> list[Line2D]:
         """The entries of the legend for what the size of a point tells."""
         values = self.values(self.size) if self.size else []
-        return [third_key(SIZES[place], f"{self.size} = {said(value)}") for place, value in enumerate(values)]
+        return [third_key(SIZES[place], f"{self.size} = {label(said(value))}") for place, value in enumerate(values)]
 
     def marker_size(self, row: Any) -> float:
         """How large the point of the setting ``row`` is."""
@@ -85,7 +86,7 @@ class Plot(NamedTuple):
         """The parameters ``names`` of the setting ``row``, in words; a load as a rate, where that is known."""
         rate = row["rate"]
         return ", ".join(
-            f"{rate:.3g} req/s" if name == "rate_scale" and rate == rate else f"{name} = {said(row[name])}"
+            f"{rate:.3g} req/s" if name == "rate_scale" and rate == rate else f"{name} = {label(said(row[name]))}"
             for name in names
         )
 

@@ -12,6 +12,7 @@ from driftsim.files import write_file
 from driftsim.simulation.spec import dump_spec
 from driftsim.sweeps.store import Store
 from driftsim.sweeps.tasks import Task
+from driftsim.text import for_shell
 
 BATCH_S = 0.5  # of work that a worker takes at once
 MOST_IN_A_BATCH = 200
@@ -80,7 +81,7 @@ class Recorder:
         file = self.store.folder / "failed" / f"{task.key}.json"
         file.parent.mkdir(exist_ok=True)
         write_file(file, dump_spec(task.spec.placed(lambda path: str(Path(path).resolve()))))
-        return f"driftsim simulate {file} --out {task.key[:12]}"
+        return for_shell(["driftsim", "simulate", str(file), "--out", task.key[:12]])
 
     def batch(self, left: list[Task]) -> list[Task]:
         """The next runs for one worker, about half a second of work, off the end of ``left``."""

@@ -224,7 +224,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
     if len(parts) != 3 or len(parts[0]) != 8 or parts[0] != f"{zlib.crc32(parts[2]):08x}".encode():
         return None
     try:
-        row = parsed_json(parts[2].decode())
+        row = parsed_json(parts[2].decode(), halves=True)
     except ValueError:
         return None
     if not isinstance(row, dict) or not isinstance(row.get("key"), str) or not isinstance(row.get("failed"), bool):

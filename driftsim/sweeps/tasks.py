@@ -135,7 +135,7 @@ def run_task(task: Task, inputs: Inputs, keep: Path | None = None) -> dict[str, 
             trace.write(keep / task.key, overwrite=True)
     except Exception as error:
         row |= {"failed": True, "error": _in_one_line(error)}
-    row[cautions.COLUMN] = cautions.BETWEEN.join(dict.fromkeys(known))
+    row[cautions.COLUMN] = cautions.joined(known)
     row["duration_s"] = time.perf_counter() - begin
     return row
 

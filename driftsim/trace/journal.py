@@ -46,7 +46,7 @@ def is_being_recorded(folder: Path) -> bool:
 
 def read_journal(folder: Path) -> dict[str, pd.DataFrame]:
     """The tables that the journal in ``folder`` holds so far, by name. A torn last line is ignored."""
-    lines = (folder / "requests.jsonl").read_text(errors="replace").splitlines(keepends=True)
+    lines = (folder / "requests.jsonl").read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     rows: dict[int, dict[str, Any]] = {}
     start = 0.0
     for number, line in enumerate(lines):

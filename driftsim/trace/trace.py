@@ -10,7 +10,6 @@ import hashlib
 import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
-from html import escape
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +17,9 @@ from pydantic import ValidationError
 
 from driftsim.errors import TraceError
 from driftsim.files import check_place, whole_folder
+from driftsim.formatting import html_table
 from driftsim.records import first_problem, parsed_json
+from driftsim.text import for_html
 from driftsim.trace.checks import check
 from driftsim.trace.header import Header
 from driftsim.trace.journal import read_journal
@@ -75,8 +76,7 @@ class Trace:
         )
 
     def _repr_html_(self) -> str:
-        table = self.requests.head(HTML_ROWS).to_html(index=False, float_format=lambda value: f"{value:.4g}")
-        return f"<p>{escape(str(self))}</p>{table}"
+        return f"<p>{for_html(str(self))}</p>{html_table(self.requests.head(HTML_ROWS))}"
 
     def frame(self) -> pd.DataFrame:
         """The requests, a row each; columns as ``driftsim columns`` lists them."""

@@ -16,11 +16,12 @@ from driftsim.calibration.coverage import extrapolation_warnings, mismatch_warni
 from driftsim.calibration.host_speed import NEARLY_THE_STEPS
 from driftsim.errors import InputError, check_whole
 from driftsim.files import whole_folder
-from driftsim.formatting import between, dumps, show_table, shown_text, signed_percent, without_nan
+from driftsim.formatting import between, dumps, html_table, show_table, shown_text, signed_percent, without_nan
 from driftsim.latency.profile import Profile
 from driftsim.records import parsed_json
 from driftsim.scheduling.policies import BASELINE
 from driftsim.simulation.names import StepSource
+from driftsim.text import for_html
 from driftsim.trace.trace import Trace
 from driftsim.validation.agreement import (
     FEWEST,
@@ -225,8 +226,8 @@ class ValidationResult:
         return shown_text(self.show, WIDTH)
 
     def _repr_html_(self) -> str:
-        table = str(self.frame().to_html(index=False, float_format=lambda value: f"{value:.4g}"))
-        return table + "".join(f"<p><small>{warning}.</small></p>" for warning in self.warnings)
+        table = html_table(self.frame())
+        return table + "".join(f"<p><small>{for_html(warning)}.</small></p>" for warning in self.warnings)
 
 
 def validate_runs(

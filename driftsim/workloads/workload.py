@@ -11,7 +11,6 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack
 
@@ -19,8 +18,10 @@ import numpy as np
 import pandas as pd
 
 from driftsim.errors import InputError
+from driftsim.formatting import html_table
 from driftsim.request import Request
 from driftsim.scheduling.admission import Admission
+from driftsim.text import for_html
 from driftsim.tiers import TierRule, ranked
 from driftsim.trace.header import WorkloadInfo
 from driftsim.trace.schema import OFFERED
@@ -194,8 +195,7 @@ class Workload:
         return f"tenants {named}" + (f" and {len(shares) - NAMED} more" if len(shares) > NAMED else "")
 
     def _repr_html_(self) -> str:
-        table = self.table.head(HTML_ROWS).to_html(index=False, float_format=lambda value: f"{value:.4g}")
-        return f"<p>{escape(repr(self))}</p>{table}"
+        return f"<p>{for_html(repr(self))}</p>{html_table(self.table.head(HTML_ROWS))}"
 
     def frame(self) -> pd.DataFrame:
         """The requests, a row each, in the columns of ``COLUMNS``."""

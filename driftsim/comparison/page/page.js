@@ -3,6 +3,7 @@
 (() => {
   const began = performance.now();
   const data = JSON.parse(document.getElementById("data").textContent);
+  const escaped = (name) => name.replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`); // where ECharts takes HTML
   const element = (id) => document.getElementById(id);
   const colours = ["#CC79A7", "#009E73", "#E69F00", "#56B4E9", "#D55E00", "#8c8c8c"];
   const known = { stock: "#8c8c8c", fifo: "#D55E00", sjf: "#2f8fcc", priority: "#CC79A7", weighted: "#009E73", aging: "#E69F00" };
@@ -149,7 +150,7 @@
     const pairs = (place) => thin(kept.get(place)).map((i) => [rows[place].observed[i], rows[place].estimate[i]]).filter(([a, b]) => a > 0 && b > 0);
     const clouds = [...new Map(places.map((place) => [data.settings[place].estimator, place])).values()];
     draw("estimates", {
-      tooltip: { trigger: "item", confine: true, backgroundColor: style("--ground"), textStyle: { color: style("--ink") }, formatter: (point) => `${point.seriesName}<br>observed ${number(point.value[0])}, estimated ${number(point.value[1])}` },
+      tooltip: { trigger: "item", confine: true, backgroundColor: style("--ground"), textStyle: { color: style("--ink") }, formatter: (point) => `${escaped(point.seriesName)}<br>observed ${number(point.value[0])}, estimated ${number(point.value[1])}` },
       xAxis: { type: "log", name: `observed output (${data.word})` },
       yAxis: { type: "log", name: `estimated output (${data.word})` },
       series: clouds.map((place, i) => ({
@@ -188,7 +189,7 @@
       legend: { top: 0, left: 0, textStyle: { color: style("--ink") }, data: parts.slice(1).map(([name]) => name) },
       tooltip: {
         trigger: "axis", axisPointer: { type: "shadow" }, confine: true, backgroundColor: style("--ground"), textStyle: { color: style("--ink") },
-        formatter: (points) => `${points[0].name.replace(/ \d+$/, "").replace(/[<&]/g, "")}<br>arrives at ${number(points[0].value)} s<br>` + points.slice(1).map((point) => `${point.seriesName} ${number(point.value)} s`).join("<br>"),
+        formatter: (points) => `${escaped(points[0].name.replace(/ \d+$/, ""))}<br>arrives at ${number(points[0].value)} s<br>` + points.slice(1).map((point) => `${point.seriesName} ${number(point.value)} s`).join("<br>"),
       },
       grid: { left: 120, right: 16, top: 34, bottom: 46 },
       xAxis: { type: "value", name: "time (s)", min: Math.floor(span.from) },
