@@ -79,7 +79,7 @@ plant("the error of the slope is left out", file, "1 / len(at) + 1 / len(own[bas
 plant("explained is what is left", file, "1 - float(residual @ residual) / whole", "float(residual @ residual) / whole", STATS + " test_judging test_measured")
 
 file = "comparison/comparison.py"
-COMPARE = "test_compare test_verdict test_doubts"
+COMPARE = "test_report test_compare test_verdict test_doubts"
 plant("a change is of the baseline", file, "self.values(setting, metric, tenant) / self.values(against, metric, tenant) - 1", "self.values(against, metric, tenant) / self.values(setting, metric, tenant) - 1", COMPARE)
 plant("a tenant's change is everybody's", file, "        if tenant is not None:\n            return np.array([row", "        if False:\n            return np.array([row", COMPARE)
 plant("circular resamples are the local ones", file, 'for kind in ("local", "circular")]', 'for kind in ("circular", "local")]', COMPARE)
@@ -118,7 +118,7 @@ plant("the plan's barrier is ignored", file, "            barrier=self.barrier,\
 plant("the plan's seed is ignored", file, "            seed=self.seed,\n", "", COMPARE + " test_cli")
 plant("stock comes with every estimator", file, "(estimators[:1] if policy == STOCK else estimators)", "estimators", COMPARE)
 file = "comparison/report.py"
-REPORT = "test_compare test_verdict test_page test_cli"
+REPORT = "test_report test_compare test_page"
 plant("milliseconds are seconds", file, "        value *= 1000\n", "        pass\n", REPORT)
 plant("P99 of the first token is its mean", file, '"TTFT P99", "s", "ttft_p99_s"', '"TTFT P99", "s", "ttft_mean_s"', REPORT)
 plant("mean and P99 are swapped", file, 'TableColumn("E2E mean", "s", "e2e_mean_s", 2)', 'TableColumn("E2E mean", "s", "e2e_p99_s", 2)', REPORT)
@@ -135,7 +135,7 @@ plant("the effect of calibration is against FIFO", file, 'Setting(setting.policy
 plant("two or more waited: as often as one", file, 'for name in ("waiting_fraction", "choice_fraction"))', 'for name in ("waiting_fraction", "waiting_fraction"))', REPORT)
 plant("the slots are the limit in flight", file, '"max_in_flight": plan.scenario(BASELINE).limit', '"max_in_flight": engine.max_num_seqs', REPORT)
 file = "comparison/verdict.py"
-VERDICT = "test_verdict test_compare"
+VERDICT = "test_report test_verdict test_compare"
 plant("measured and simulated are swapped in a check", file, "({real:.3g} s measured, {ours:.3g} s simulated)", "({ours:.3g} s measured, {real:.3g} s simulated)", VERDICT)
 plant("a check's P99 is its mean", file, '("e2e_p99_s", "slowest 1 %"))', '("e2e_mean_s", "slowest 1 %"))', VERDICT)
 plant("gains and pains are swapped", file, "for name in order if known[name] < 0]", "for name in order if known[name] > 0]", VERDICT)
