@@ -91,6 +91,8 @@ def test_who_gave_up_does_not_count_as_waiting() -> None:
     assert dispatcher.may_release
     assert dispatcher.release(9, 0.0) == [b]
     assert not dispatcher.may_release
+    dispatcher.withdraw(dispatcher.arrive(request("c"), "summary", 1.0))
+    assert not dispatcher.may_release  # only one who gave up stands in the queue
 
 
 def test_the_limit_is_the_one_given_or_the_engines_slots_and_stock_has_none() -> None:

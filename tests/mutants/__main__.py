@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
@@ -192,6 +192,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="at once (one a core)")
     parser.add_argument("--limit", type=float, default=600.0, metavar="S", help="seconds for the tests of a fault")
     parser.add_argument("--unchecked", action="store_true", help="do not first run the tests without a fault")
+    parser.add_argument("--first", action="store_true", help="run only the first of the test files of each fault")
     parser.add_argument("--list", action="store_true", help="list the faults and run nothing")
     return parser.parse_args()
 
@@ -203,6 +204,8 @@ def main() -> int:
         for fault in FAULTS
         if not options.only or any(text in f"{fault.file}: {fault.what}" for text in options.only)
     ]
+    if options.first:
+        chosen = [replace(fault, tests=fault.tests[:1]) for fault in chosen]
     for fault in chosen:
         try:
             check(fault)

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from tests.mutants import dispatching, engine, measuring, survivors
+from tests.mutants import dispatching, engine, importing, living, measuring, storing, survivors
 
-FAULTS = [*survivors.FAULTS, *engine.FAULTS, *dispatching.FAULTS, *measuring.FAULTS]
+FAULTS = [
+    *survivors.FAULTS,
+    *engine.FAULTS,
+    *dispatching.FAULTS,
+    *measuring.FAULTS,
+    *storing.FAULTS,
+    *living.FAULTS,
+    *importing.FAULTS,
+]
