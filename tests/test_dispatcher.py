@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from driftsim.errors import InputError
 from driftsim.request import Job, Request, Tier
 from driftsim.scheduling.accounting import Accounting
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.dispatcher import Departure, Dispatcher, Dispatching
 from driftsim.scheduling.estimators import SURE, Estimate, Pooled, Ratios, Recent, Static, make_estimator
 from driftsim.scheduling.policies import Fifo, Sjf, make_policy
-from driftsim.tiers import TierRule
+from driftsim.tiers import TierRule, ranked, rules_in_force, tier_rules
 from tests.strategies import workload
 
 
@@ -138,6 +139,124 @@ def test_equal_keys_go_by_arrival_even_if_pushed_in_another_order(name: str) -> 
         queue.push(job, 2.0)
     queue.rekey()
     assert [queue.pop(2.0).request.id for _ in range(3)] == ["early", "first", "late"]
+
+
+CYCLE = [Tier.PREMIUM] * 5 + [Tier.STANDARD] * 3 + [Tier.BATCH] * 2
+
+
+class Plain:
+    """A queue that looks at everybody: the smallest of key, arrival and order of coming, among the tiers with room."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.jobs, self.pushed, self.slot = name, list[tuple[int, Job]](), 0, 0
+
+    def push(self, job: Job) -> None:
+        self.jobs.append((self.pushed, job))
+        self.pushed += 1
+
+    def key(self, job: Job) -> float:
+        asked = job.request
+        return {"fifo": asked.arrival, "priority": asked.tier.rank, "sjf": job.budget,
+                "aging": asked.arrival + 100 * asked.tier.rank}[self.name]  # fmt: skip
+
+    def pop(self, full: set[Tier]) -> Job | None:
+        there = [pair for pair in self.jobs if pair[1].request.tier not in full]
+        if not there:
+            return None
+        if self.name == "weighted":
+            while not (own := [pair for pair in there if pair[1].request.tier == CYCLE[self.slot]]):
+                self.slot = (self.slot + 1) % 10
+            self.slot = (self.slot + 1) % 10
+            chosen = own[0]
+        else:
+            chosen = min(there, key=lambda pair: (self.key(pair[1]), pair[1].request.arrival, pair[0]))
+        self.jobs.remove(chosen)
+        return chosen[1]
+
+
+@pytest.mark.parametrize("name", ["fifo", "priority", "sjf", "aging", "weighted"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_policy_gives_who_a_look_at_everybody_would_give(name: str, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    tiers = [Tier.PREMIUM, Tier.STANDARD, Tier.BATCH]
+    queue: Any = make_policy(name)
+    plain = Plain(name)
+    clock, out = 0.0, 0
+    for number in range(400):
+        if random.random() < 0.5:
+            clock += float(random.choice([0.0, 1.0, 40.0]))
+            job = waiting(str(number), clock, int(random.integers(1, 5)), 8, tiers[random.integers(3)])
+            queue.push(job, clock)
+            plain.push(job)
+        elif random.random() < 0.1:
+            for _, job in plain.jobs:
+                job.budget = int(random.integers(1, 9))
+            queue.rekey()
+        else:
+            full = {tier for tier in tiers if random.random() < 0.4} if random.random() < 0.7 else set[Tier]()
+            expected = plain.pop({Tier(tier) for tier in full})
+            if expected is None:
+                with pytest.raises(IndexError):
+                    queue.pop_below(clock, full)
+            else:
+                assert (queue.pop_below(clock, full) if full else queue.pop(clock)) is expected
+                out += 1
+        assert len(queue) == len(plain.jobs)
+    assert out > 100
+
+
+def test_a_full_tier_takes_one_when_one_of_it_has_left() -> None:
+    estimator = Watched()
+    dispatcher = Dispatcher(Fifo(), estimator, Admission(), None, {"batch": 2})
+    tiers = [Tier.BATCH, Tier.BATCH, Tier.BATCH, Tier.STANDARD, Tier.BATCH]
+    jobs = [dispatcher.arrive(request(str(place), tier=tier, arrival=float(place)), "summary", 0.0)
+            for place, tier in enumerate(tiers)]  # fmt: skip
+    assert dispatcher.release(9, 0.0) == [jobs[0], jobs[1], jobs[3]]
+    assert dispatcher.release(9, 0.0) == []
+    dispatcher.finished([Departure(jobs[0], None, True)], 1.0)
+    assert dispatcher.release(9, 1.0) == [jobs[2]]
+    dispatcher.finished([Departure(jobs[1], None, True), Departure(jobs[2], None, True)], 2.0)
+    assert dispatcher.release(9, 2.0) == [jobs[4]]
+
+
+def test_refreshed_estimates_give_a_new_order() -> None:
+    dispatcher, estimator = dispatching(1, Sjf(), estimates="refreshed")
+    first = dispatcher.arrive(request("first"), "summary", 0.0)
+    dispatcher.release(9, 0.0)
+    one, other = (dispatcher.arrive(request(name, arrival=1.0), "summary", 1.0) for name in ("one", "other"))
+    lengths = {"one": 300, "other": 20}
+    estimator.estimate = lambda request, category, now: Estimate(lengths[request.id], 1.0)  # type: ignore[method-assign]
+    dispatcher.finished([Departure(first, 5, False)], 2.0)
+    assert dispatcher.release(1, 2.0) == [other]
+    assert (one.budget, other.budget) == (350, 70)
+
+
+def test_rules_give_weights_ranks_safety_and_a_tier_that_they_lack_is_named() -> None:
+    rules = tier_rules("gold:2:1.5, tin")
+    made: Any = make_policy("weighted", rules)
+    assert [str(tier) for tier in made.cycle] == ["gold", "gold", "tin"]
+    assert [TierRule(name=name).slots for name in ("premium", "standard", "batch", "tin")] == [5, 3, 2, 1]
+    assert {name: tier.rank for name, tier in ranked(rules, {"gold", "tin"}).items()} == {"gold": 1, "tin": 2}
+    assert Tier("premium", 7).rank == 7
+    assert Admission().with_safety(tier_rules("premium:5:3.0")).safety[Tier.PREMIUM] == 3.0
+    assert Admission(safety={"batch": 0.5}).factors(request(tier=Tier("tin", 2), prompt_tokens=0)) == 1.0
+    with pytest.raises(InputError, match="'lead', which is not among"):
+        rules_in_force(rules, {"gold", "lead"})
+
+
+def test_an_estimate_below_zero_and_a_key_that_is_no_number_are_refused() -> None:
+    for length, bias in ((-1, 1.0), (1, -0.5), (1, math.nan)):
+        dispatcher, estimator = dispatching()
+        estimator.length, estimator.bias = length, bias
+        with pytest.raises(InputError, match="neither may be below 0"):
+            dispatcher.arrive(request(), "summary", 0.0)
+
+    class Unsure(Fifo):
+        def key(self, job: Job) -> float:
+            return math.nan
+
+    with pytest.raises(InputError, match="a key is a number"):
+        Unsure().push(waiting("r", 0.0, 1, 1), 0.0)
 
 
 # -- admission

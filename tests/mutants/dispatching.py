@@ -14,7 +14,7 @@ plant("stock has a limit", file, "        if self.policy == STOCK:\n            
 plant("stock holds tiers back", file, "        if self.policy == STOCK:\n            return {}\n", "", ORDER)
 plant("learned from in the order of the call", file, "ordered = sorted(departures, key=lambda gone: in_flight[id(gone.job)])", "ordered = departures", "test_dispatcher test_admission " + ORDER)
 plant("learned from in the reverse order of dispatch", file, "key=lambda gone: in_flight[id(gone.job)])", "key=lambda gone: -in_flight[id(gone.job)])", "test_dispatcher test_admission " + ORDER)
-plant("a tier's slot is never freed", file, "self._count(departure.job, -1)", "pass", "test_tiers")
+plant("a tier's slot is never freed", file, "self._count(departure.job, -1)", "pass", "test_dispatcher test_tiers")
 plant("what a departure does not tell is learned as zero", file, "            if departure.output_length is not None:\n                self.estimator.observe(departure.job, departure.output_length,", "            if True:\n                self.estimator.observe(departure.job, departure.output_length or 0,", "test_dispatcher test_estimators test_laws test_admission test_recorder test_unfinished")
 plant("estimates are refreshed, but not the order", file, "            self.policy.rekey()  # type: ignore[attr-defined]", "            pass  #", "test_dispatcher test_admission test_tiers")
 plant("refreshed estimates of those who gave up", file, "            del self._waiting[id(job)]\n\n    def finished", "            pass\n\n    def finished", "test_dispatcher test_unfinished test_admission test_tiers")
@@ -23,34 +23,34 @@ plant("one more in flight than the limit: the release", file, "            count
 plant("the engine's room is ignored", file, "        if count > room:\n            count = room\n", "", ORDER + " test_microbatch")
 plant("those who gave up count as waiting", file, "(len(self._withdrawn) if self._withdrawn else 0)", "0", "test_dispatcher test_unfinished test_laws")
 plant("the number of dispatches is not counted", file, "            self.dispatched += 1\n", "", ORDER + " test_admission")
-plant("a full tier takes one more", file, "self._inside[tier] >= self._limits[tier]", "self._inside[tier] > self._limits[tier]", "test_tiers")
+plant("a full tier takes one more", file, "self._inside[tier] >= self._limits[tier]", "self._inside[tier] > self._limits[tier]", "test_dispatcher test_tiers")
 plant("budgets are estimates", file, "job.budget = budget = prompt + estimate.length", "job.budget = budget = estimate.length", "test_dispatcher test_admission test_metrics test_policies test_laws test_simulating")
 plant("the prompt counts in tokens whatever the accounting", file, "request.prompt_tokens if self._counts_tokens else admission.prompt_length(request)", "request.prompt_tokens", "test_dispatcher test_admission test_laws test_simulating test_compare test_metrics")
 plant("the class is that of the estimate", file, "admission.scheduling_class(budget)", "admission.scheduling_class(estimate.length)", "test_dispatcher test_admission test_laws test_simulating")
-plant("an engine's priority is lost", file, '"", index, request.tier.priority)', '"", index, 0)', "test_tiers")
+plant("an engine's priority is lost", file, '"", index, request.tier.priority)', '"", index, 0)', "test_dispatcher test_tiers")
 plant("a negative estimate is let through", file, "if estimate.length < 0 or not estimate.bias >= 0:", "if not estimate.bias >= 0:", "test_dispatcher test_plugins test_errors test_public_api")
 plant("the bias of an estimate is lost", file, "job.estimate, job.bias = estimate.length, estimate.bias", "job.estimate, job.bias = estimate.length, 1.0", "test_dispatcher test_recorder test_admission test_simulating")
 
 file = "scheduling/policies.py"
 plant("ties by the order of the push", file, "heapq.heappush(self._heap, (key, job.request.arrival, self._pushed, job))", "heapq.heappush(self._heap, (key, 0.0, self._pushed, job))", "test_dispatcher test_policies test_tiers test_laws")
 plant("equals leave last in, first out", file, "        self._pushed += 1\n", "        self._pushed -= 1\n", "test_dispatcher test_policies test_tiers test_laws")
-plant("those aside are not looked at", file, "if own and tier not in full and not (smallest and smallest[0] < own[0]):", "if own and tier not in full and not smallest:", "test_tiers")
-plant("full tiers are taken from aside", file, "if own and tier not in full and not", "if own and not", "test_tiers")
-plant("a rekey forgets those aside", file, "for heap in (self._heap, *self._aside.values()):", "for heap in (self._heap,):", "test_tiers")
-plant("a rekey loses the arrival", file, "(self.key(job), arrival, pushed, job) for _, arrival", "(self.key(job), 0.0, pushed, job) for _, arrival", "test_tiers test_admission test_policies")
-plant("a rekey leaves the heap out of order", file, "            heapq.heapify(heap)\n", "", "test_tiers test_admission")
-plant("those aside do not count as waiting", file, "return len(self._heap) + self._put_aside", "return len(self._heap)", "test_tiers")
+plant("those aside are not looked at", file, "if own and tier not in full and not (smallest and smallest[0] < own[0]):", "if own and tier not in full and not smallest:", "test_dispatcher test_tiers")
+plant("full tiers are taken from aside", file, "if own and tier not in full and not", "if own and not", "test_dispatcher test_tiers")
+plant("a rekey forgets those aside", file, "for heap in (self._heap, *self._aside.values()):", "for heap in (self._heap,):", "test_dispatcher test_tiers")
+plant("a rekey loses the arrival", file, "(self.key(job), arrival, pushed, job) for _, arrival", "(self.key(job), 0.0, pushed, job) for _, arrival", "test_dispatcher test_tiers test_admission test_policies")
+plant("a rekey leaves the heap out of order", file, "            heapq.heapify(heap)\n", "", "test_dispatcher test_tiers test_admission")
+plant("those aside do not count as waiting", file, "return len(self._heap) + self._put_aside", "return len(self._heap)", "test_dispatcher test_tiers")
 plant("aging ten times as fast", file, "rate = 0.01  # ranks / s", "rate = 0.1  # ranks / s", "test_dispatcher test_policies")
 plant("aging by the wrong sign", file, "job.request.arrival + job.request.tier.rank / self.rate", "job.request.arrival - job.request.tier.rank / self.rate", "test_dispatcher test_policies")
 plant("a cycle of 5, 3 and 1", file, "+ (Tier.BATCH,) * 2", "+ (Tier.BATCH,) * 1", "test_dispatcher test_policies")
 plant("the pointer stays at the slot served", file, "self._pointer = (slot + 1) % len(cycle)", "self._pointer = slot", "test_dispatcher test_policies")
 plant("the newest of a tier first", file, "return queues[tier].popleft()", "return queues[tier].pop()", "test_dispatcher test_policies")
-plant("weighted serves a full tier", file, "if queues[tier] and tier not in full:", "if queues[tier]:", "test_tiers")
-plant("weights of the rules are ignored", file, "for rule in rules for _ in range(rule.slots))", "for rule in rules for _ in range(1))", "test_tiers")
+plant("weighted serves a full tier", file, "if queues[tier] and tier not in full:", "if queues[tier]:", "test_dispatcher test_tiers")
+plant("weights of the rules are ignored", file, "for rule in rules for _ in range(rule.slots))", "for rule in rules for _ in range(1))", "test_dispatcher test_tiers")
 plant("a key that is no number is let in", file, "if key is None or key != key:", "if key is None:", "test_dispatcher test_plugins test_errors")
 plant("an inherited order counts as known", file, 'vars(policy_class(name)).get("heeds", "")', 'getattr(policy_class(name), "heeds", "")', "test_sameness test_plugins")
-plant("no order is asked for where the engine goes by priority", file, 'if not rules and (engine_policy == "priority" or goes_by_tier(name)):', "if not rules and goes_by_tier(name):", "test_tiers")
-plant("an inherited pop_below counts for another pop", file, 'return "pop_below" in own', 'return hasattr(policy, "pop_below")', "test_tiers")
+plant("no order is asked for where the engine goes by priority", file, 'if not rules and (engine_policy == "priority" or goes_by_tier(name)):', "if not rules and goes_by_tier(name):", "test_dispatcher test_tiers")
+plant("an inherited pop_below counts for another pop", file, 'return "pop_below" in own', 'return hasattr(policy, "pop_below")', "test_dispatcher test_tiers")
 
 file = "scheduling/estimators.py"
 LEARN = "test_dispatcher test_admission test_estimators"
@@ -89,7 +89,7 @@ plant("classes of arrays end below their boundary", file, 'side="left")\n       
 plant("a fraction of a token makes a longer class", file, "np.floor(totals)", "np.ceil(totals)", "test_dispatcher test_metrics test_admission")
 plant("medium ends below its boundary", file, "if total <= self.medium else", "if total < self.medium else", "test_dispatcher test_admission")
 plant("a premium estimate has no margin", file, "Tier.PREMIUM: 1.2,", "Tier.PREMIUM: 1.0,", "test_dispatcher test_admission")
-plant("an unknown tier has the batch's factor", file, "self.safety.get(request.tier, 1.0)", "self.safety.get(request.tier, 0.8)", "test_tiers test_admission")
+plant("an unknown tier has the batch's factor", file, "self.safety.get(request.tier, 1.0)", "self.safety.get(request.tier, 0.8)", "test_dispatcher test_tiers test_admission")
 plant("the input factor is the fraction alone", file, "factor = 1 + (request.prompt_tokens", "factor = 0 + (request.prompt_tokens", "test_dispatcher test_admission")
 plant("the input factor has no cap", file, "return factor if factor < cap else cap", "return factor", "test_dispatcher test_admission")
 plant("the input factor counts tokens always", file, "request.prompt_tokens if tokens else self.prompt_length(request)", "request.prompt_tokens", "test_dispatcher test_admission")
@@ -102,7 +102,7 @@ plant("the measured bias has no upper clip", file, "return bias if bias < self.c
 plant("a category without a base has the largest", file, "table[category] if category in table else table[FALLBACK]", "table[category] if category in table else max(table.values())", "test_dispatcher test_admission test_categories")
 plant("caps are ignored as a base", file, "            return float(request.max_tokens)\n", '            return self.base_table.get(category, 64.0)\n', "test_dispatcher test_admission")
 plant("the label is seen though it is stripped", file, '"predicted_category" if self.label == "seen" else "predicted_category_unlabelled"', '"predicted_category"', "test_dispatcher test_admission test_metrics test_estimators")
-plant("rules' safety factors do not replace those of admission", file, "{**self.safety, **given}", "{**given, **self.safety}", "test_tiers")
+plant("rules' safety factors do not replace those of admission", file, "{**self.safety, **given}", "{**given, **self.safety}", "test_dispatcher test_tiers")
 file = "scheduling/accounting.py"
 plant("words are counted by blanks", file, "return len(text.split())", 'return len(text.split(" "))', "test_dispatcher test_admission test_answer")
 plant("words per token divide", file, "round(tokens * self.words_per_token)", "round(tokens / self.words_per_token)", "test_dispatcher test_admission test_metrics test_estimators")
@@ -113,11 +113,11 @@ plant("ties go to the last category", file, "best = max(counts, key=counts.__get
 plant("capital letters hide keywords", file, "text = prompt.lower()", "text = prompt", "test_dispatcher test_admission")
 plant("a keyword counts once", file, "sum(map(text.count, words))", "sum(word in text for word in words)", "test_dispatcher test_admission")
 file = "tiers.py"
-plant("ranks count from 0", file, "enumerate(rules, start=1)}\n    return {name: Tier", "enumerate(rules, start=0)}\n    return {name: Tier", "test_tiers")
-plant("a tier that is not among the rules is let in", file, "        if missing:\n", "        if False:\n", "test_tiers")
-plant("weights of published tiers are 1", file, "_PUBLISHED_WEIGHTS.get(self.name, 1)", "1", "test_tiers test_policies")
+plant("ranks count from 0", file, "enumerate(rules, start=1)}\n    return {name: Tier", "enumerate(rules, start=0)}\n    return {name: Tier", "test_dispatcher test_tiers")
+plant("a tier that is not among the rules is let in", file, "        if missing:\n", "        if False:\n", "test_dispatcher test_tiers")
+plant("weights of published tiers are 1", file, "_PUBLISHED_WEIGHTS.get(self.name, 1)", "1", "test_dispatcher test_tiers test_policies")
 file = "request.py"
-plant("a rank that is given is ignored for published names", file, "rank = _PUBLISHED.get(name) if rank is None else rank", "rank = _PUBLISHED.get(name, rank)", "test_tiers")
+plant("a rank that is given is ignored for published names", file, "rank = _PUBLISHED.get(name) if rank is None else rank", "rank = _PUBLISHED.get(name, rank)", "test_dispatcher test_tiers")
 
 file = "workloads/arrivals.py"
 CLOSED = "test_workload test_loops test_laws"
@@ -130,7 +130,7 @@ plant("a cap of one more", file, "self._out < self._phases[len(self._starts) - 1
 plant("a held back request is due in the past", file, "due = max(now, self._starts[-1] + self._offsets[self._row])", "due = self._starts[-1] + self._offsets[self._row]", CLOSED)
 plant("departures of a cap are not counted", file, "            self._out -= 1\n", "", CLOSED)
 file = "workloads/resampling.py"
-BOOT = "test_workload test_laws"
+BOOT = "test_delays test_workload test_laws"
 plant("the recorded day is resampled", file, "    if replication == 0:\n        return workload\n", "", BOOT)
 plant("a resample is the same whatever its number", file, 'stream(seed, f"{name}-{replication}")', "stream(seed, name)", BOOT)
 plant("a resample is the same whatever the seed", file, 'stream(seed, f"{name}-{replication}")', 'stream(0, f"{name}-{replication}")', BOOT)
@@ -141,5 +141,5 @@ plant("every phase is drawn from the first", file, "        first += count\n", "
 plant("a local block comes from anywhere", file, "np.clip(np.ceil(places - count / REACH), 0, count - length)", "np.clip(np.ceil(places - count), 0, count - length)", BOOT)
 plant("a local block ends before the last request", file, "random.integers(low, high + 1)", "random.integers(low, np.maximum(high, low + 1))", BOOT)
 file = "workloads/workload.py"
-plant("the words of a prompt are lost", file, "None if words[row] < 0 else words[row], caps[row]", "None, caps[row]", "test_dispatcher test_laws test_simulating test_workload test_admission")
+plant("the words of a prompt are lost", file, "None if words[row] < 0 else words[row], caps[row]", "None, caps[row]", "test_dispatcher test_simulating test_workload test_admission")
 plant("max_tokens and prompt are swapped", file, "prompts[row], None if words[row] < 0 else words[row], caps[row], text,", "caps[row], None if words[row] < 0 else words[row], prompts[row], text,", "test_workload test_engine")

@@ -181,14 +181,14 @@ plant("a round brings no freedom", file, "difference.freedom + a_round * (count 
 plant("a margin of 20 %", file, "MARGIN = math.log(1.10)", "MARGIN = math.log(1.20)", VALIDATE)
 
 file = "calibration/overheads.py"
-FIT = "test_calibrate test_timings"
+FIT = "test_delays test_calibrate"
 plant("gaps before idle starts count", file, '(start[1:] - end[:-1])[steps["decode_requests"].to_numpy()[1:] > 0]', "(start[1:] - end[:-1])", FIT)
 plant("the submit lag is over busy cores, too", file, "np.median(idle) if len(idle) >= FEWEST_SAMPLES else delay.min()", "np.median(delay)", FIT)
 plant("notify and submit lag are swapped", file, "float(np.median(notify)) if len(notify) >= FEWEST_SAMPLES else submit, submit", "submit, float(np.median(notify)) if len(notify) >= FEWEST_SAMPLES else submit", FIT)
 plant("the slot freed is the next one", file, 'np.searchsorted(ends, dispatch, side="right") - 1', 'np.searchsorted(ends, dispatch, side="right") - 2', FIT)
 plant("a core is idle while it computes", file, "return moments > after + 1e-3", "return moments > after - 1e3", FIT)
 file = "calibration/coverage.py"
-EXTENT = "test_calibrate test_validate test_timings"
+EXTENT = "test_delays test_calibrate"
 plant("whoever leaves makes room last", file, "np.lexsort((1 - ending, moments))", "np.lexsort((ending, moments))", EXTENT)
 plant("the context is the prompt", file, 'size = known("prompt_tokens") + known("output_tokens")', 'size = known("prompt_tokens")', EXTENT)
 plant("the waiting run", file, 'begin, first, end = known("scheduled_s"), known("first_token_s"), known("finish_s")', 'begin, first, end = known("arrival_s"), known("first_token_s"), known("finish_s")', EXTENT)

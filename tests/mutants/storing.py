@@ -8,7 +8,7 @@ FAULTS = Table()
 plant = FAULTS.plant
 
 file = "sweeps/store.py"
-STORE = "test_store"
+STORE = "test_keeping test_store"
 plant("a row is told of before it is on the disk", file, "            os.fsync(self._journal.fileno())\n", "", STORE)
 plant("half a row stays on a full disk", file, "os.ftruncate(self._journal.fileno(), before)", "pass", STORE)
 plant("a full disk is no error", file, "  # a full disk: no half of it stays\n            raise\n", "\n", STORE)
@@ -122,7 +122,7 @@ plant("a new baseline forgets captured runs", file, "captured=groups or (old.cap
 plant("a failed run becomes a baseline", file, '        if row["failed"]:\n            raise', '        if False:\n            raise', GATE)
 
 file = "trace/checks.py"
-CHECKS = "test_trace"
+CHECKS = "test_keeping test_trace"
 plant("ids may be there twice", file, 'table["request_id"].duplicated(), "a duplicate id"', 'table["request_id"] == "", "a duplicate id"', CHECKS)
 plant("an output above its limit", file, '(output > table["max_tokens"]).fillna(False), "more', '(output > table["max_tokens"] + 1).fillna(False), "more', CHECKS)
 plant("an output of zero", file, "finished & ~(output >= 1).fillna(False)", "finished & ~(output >= 0).fillna(False)", CHECKS)

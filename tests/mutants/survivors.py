@@ -60,21 +60,21 @@ plant(
     "simulation/as_measured.py",
     "max_in_flight=header.max_in_flight",
     "max_in_flight=None",
-    "test_validate test_judging",
+    "test_delays test_validate",
 )
 plant(
     "no notify lag",
     "simulation/run.py",
     "ticks(profile.notify_lag_s) if lag else 0",
     "0",
-    "test_simulating test_laws",
+    "test_delays",
 )
 plant(
     "the context of the largest request alone",
     "calibration/coverage.py",
     "int(context.max(initial=0))",
     "int(size.max(initial=0))",
-    "test_calibrate",
+    "test_delays",
 )
 plant(
     "the estimator is not told of a cut",
@@ -126,28 +126,28 @@ plant(
     "        part = table.iloc[first + picks].copy()\n",
     "        part = table.iloc[first + picks].copy()\n"
     '        part["output_tokens"] = random.permutation(part["output_tokens"].to_numpy())\n',
-    "test_workload test_laws",
+    "test_delays test_workload",
 )
 plant(
     "refill delays of those who did not wait",
     "calibration/overheads.py",
     "(arrival < freed) & (inside >= limit)",
     "inside >= limit",
-    "test_calibrate",
+    "test_delays",
 )
 plant(
     "refill delays of slots that were free",
     "calibration/overheads.py",
     "(arrival < freed) & (inside >= limit)",
     "arrival < freed",
-    "test_calibrate",
+    "test_delays",
 )
 plant(
     "a journal goes before its Parquet is there",
     "sweeps/store.py",
     "    if rows:\n        table = _single(",
     "    for file in journals:\n        file.unlink(missing_ok=True)\n    if rows:\n        table = _single(",
-    "test_store",
+    "test_keeping test_store",
 )
 plant(
     "failed runs are run again without being asked",
@@ -199,14 +199,14 @@ plant(
     "simulation/run.py",
     "        if cut.any():\n",
     "        if False:\n",
-    "test_simulating test_laws",
+    "test_delays",
 )
 plant(
     "words are not scaled with an output that was cut, for the estimator",
     "simulation/run.py",
     "if sequence.shown != full:",
     "if False:",
-    "test_simulating test_laws",
+    "test_delays",
 )
 plant(
     "a trace's digest ignores its steps",
@@ -214,5 +214,5 @@ plant(
     "    for name in (*TRACE_FILES, *JOURNAL_FILES):\n        file = Path(folder) / name\n",
     '    for name in (*TRACE_FILES, *JOURNAL_FILES):\n        file = Path(folder) / name\n'
     '        if name.startswith("steps"):\n            continue\n',
-    "test_trace",
+    "test_keeping test_trace",
 )
