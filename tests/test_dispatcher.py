@@ -45,7 +45,7 @@ class Watched:
 
 def dispatching(limit: int | None = None, policy: Any = None, **admission: Any) -> tuple[Dispatcher, Watched]:
     estimator = Watched()
-    return Dispatcher(policy or Fifo(), estimator, Admission(**admission), limit), estimator
+    return Dispatcher(Fifo() if policy is None else policy, estimator, Admission(**admission), limit), estimator
 
 
 def test_an_estimator_is_told_what_left_whether_it_was_cut_and_when() -> None:
