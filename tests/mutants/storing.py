@@ -61,7 +61,7 @@ plant("a run is lost once and then alone", file, "LOSSES = 2 ", "LOSSES = 1 ", S
 plant("the run under way is not cleared", file, "        os.ftruncate(marker, 0)\n", "", SWEEP)
 
 file = "sweeps/gate.py"
-GATE = "test_checking"
+GATE = "test_gate_rules test_checking"
 plant("regressions are improvements", file, 'if scenario.verdict == "regression"]', 'if scenario.verdict == "improvement"]', GATE)
 plant("counts of the same", file, "{count['same']} unchanged", "{count['improvement']} unchanged", GATE)
 plant("the best first", file, "scenarios.sort(key=lambda scenario: scenario.worst.rank)", "scenarios.sort(key=lambda scenario: scenario.worst.rank, reverse=True)", GATE)
