@@ -104,14 +104,14 @@ plant("a step begins before the dispatcher's choice", file, "COMPLETE, ARRIVE, R
 
 # -- step times
 file = "latency/steptime.py"
-plant("ticks are cut, not rounded", file, "return round(seconds * TICKS_PER_SECOND)", "return int(seconds * TICKS_PER_SECOND)", "test_steptime test_engine")
-plant("a run of steps grows by one step too many", file, "per_token * size * (n * (n - 1) // 2)", "per_token * size * (n * (n + 1) // 2)", "test_steptime test_oracle")
-plant("a step that ends at a moment is not over by then", file, "while n * first + growth * (n * (n - 1) // 2) < elapsed:", "while n * first + growth * (n * (n - 1) // 2) <= elapsed:", "test_steptime test_oracle")
-plant("the one-off cost of a prefill is left out", file, "self.prefill_step + self.prefill_token * tokens", "self.prefill_token * tokens", "test_steptime test_firstprinciples test_calibrate")
-plant("decodes do not fill the hidden tokens", file, "max(0, self.hidden_tokens - batch.decode_requests)", "self.hidden_tokens", "test_steptime test_firstprinciples test_calibrate")
-plant("decodes beyond the hidden tokens are free", file, "self.prefill_token * (batch.decode_requests - self.hidden_tokens)", "0", "test_steptime test_firstprinciples test_calibrate")
-plant("the fit's hidden tokens are not those of the run", file, "np.maximum(0.0, prefill + decode - hidden_tokens)", "np.maximum(0.0, prefill - hidden_tokens)", "test_steptime test_firstprinciples test_calibrate")
-plant("the fit adds a prefill's one-off cost to every step", file, "(prefill > 0).astype(float)", "(prefill >= 0).astype(float)", "test_steptime test_firstprinciples test_calibrate")
+plant("ticks are cut, not rounded", file, "return round(seconds * TICKS_PER_SECOND)", "return int(seconds * TICKS_PER_SECOND)", "test_intervals test_steptime test_engine")
+plant("a run of steps grows by one step too many", file, "per_token * size * (n * (n - 1) // 2)", "per_token * size * (n * (n + 1) // 2)", "test_intervals test_steptime test_oracle")
+plant("a step that ends at a moment is not over by then", file, "while n * first + growth * (n * (n - 1) // 2) < elapsed:", "while n * first + growth * (n * (n - 1) // 2) <= elapsed:", "test_intervals test_steptime test_oracle")
+plant("the one-off cost of a prefill is left out", file, "self.prefill_step + self.prefill_token * tokens", "self.prefill_token * tokens", "test_intervals test_steptime test_firstprinciples test_calibrate")
+plant("decodes do not fill the hidden tokens", file, "max(0, self.hidden_tokens - batch.decode_requests)", "self.hidden_tokens", "test_intervals test_steptime test_firstprinciples test_calibrate")
+plant("decodes beyond the hidden tokens are free", file, "self.prefill_token * (batch.decode_requests - self.hidden_tokens)", "0", "test_intervals test_steptime test_firstprinciples test_calibrate")
+plant("the fit's hidden tokens are not those of the run", file, "np.maximum(0.0, prefill + decode - hidden_tokens)", "np.maximum(0.0, prefill - hidden_tokens)", "test_intervals test_steptime test_firstprinciples test_calibrate")
+plant("the fit adds a prefill's one-off cost to every step", file, "(prefill > 0).astype(float)", "(prefill >= 0).astype(float)", "test_intervals test_steptime test_firstprinciples test_calibrate")
 file = "latency/noise.py"
 plant("noise has a mean above 1", file, "factors = self._scale * np.exp(noise.spread * walk - noise.spread**2 / 2)", "factors = self._scale * np.exp(noise.spread * walk)", "test_noise")
 plant("the noise of a run has a mean above 1", file, "random.standard_normal() - noise.run_spread**2 / 2)", "random.standard_normal())", "test_noise")

@@ -48,7 +48,7 @@ plant("a tier's latencies are everybody's", file, 'seconds[mine[done]])', "secon
 plant("scored counts all finished", file, '"scored": int((done & mask).sum())', '"scored": int(done.sum())', METRICS)
 
 file = "statistics.py"
-STATS = "test_statistics"
+STATS = "test_intervals test_statistics"
 plant("an interval of one side", file, "stats.t.ppf((1 + level) / 2, freedom)", "stats.t.ppf(level, freedom)", STATS + " test_coverage")
 plant("a mean's interval has a degree of freedom too many", file, "student_quantile(count - 1) * values.std(ddof=1) / math.sqrt(count))", "student_quantile(count) * values.std(ddof=1) / math.sqrt(count))", STATS + " test_coverage test_judging")
 plant("the spread of a mean is the population's", file, "student_quantile(count - 1) * values.std(ddof=1) / math.sqrt(count))", "student_quantile(count - 1) * values.std() / math.sqrt(count))", STATS + " test_coverage test_judging")
@@ -151,7 +151,7 @@ plant("a held-out check is fitted to all", file, 'calibrate([Run("its first half
 plant("a check is of all requests", file, 'both = set(requests) & set(sides[0]["request_id"])', 'both = set(sides[0]["request_id"])', "test_compare test_verdict test_cases test_one_command test_trust")
 
 file = "validation/validation.py"
-VALIDATE = "test_validate test_judging"
+VALIDATE = "test_intervals test_validate test_judging"
 plant("an error of the simulation", file, "error = modelled / measured - 1 if measured", "error = measured / modelled - 1 if measured", VALIDATE)
 plant("measured and simulated are swapped", file, '{"measured": measured, "simulated": modelled,', '{"measured": modelled, "simulated": measured,', VALIDATE)
 plant("exceptions are those on both times", file, "off[~(errors <= TOLERANCE_S).all(axis=1)]", "off[~(errors <= TOLERANCE_S).any(axis=1)]", VALIDATE)

@@ -177,7 +177,7 @@ plant(
     "statistics.py",
     "half = student_quantile(self.freedom) * self.error",
     "half = 2 * student_quantile(self.freedom) * self.error",
-    "test_statistics",
+    "test_intervals",
 )
 plant(
     "another draw for each setting",
@@ -191,9 +191,9 @@ plant(
     "validation/validation.py",
     'off[["first_token_off_s", "finish_off_s"]].abs()',
     'off[["finish_off_s"]].abs()',
-    "test_validate",
+    "test_intervals",
 )
-plant("a CUDA graph one too large", "latency/steptime.py", "bisect_left(graph_sizes, size)", "bisect_left(graph_sizes, size + 1)", "test_steptime")
+plant("a CUDA graph one too large", "latency/steptime.py", "bisect_left(graph_sizes, size)", "bisect_left(graph_sizes, size + 1)", "test_intervals test_steptime")
 plant(
     "words are not scaled with an output that was cut, in the trace",
     "simulation/run.py",
