@@ -38,7 +38,7 @@ def random_trace(seed: int, count: int = 40) -> Trace:
     table = run.requests.assign(
         arrival_s=arrival, dispatch_s=dispatch, queued_s=np.nan, scheduled_s=scheduled, first_token_s=first,
         finish_s=finish, finish_reason=reasons, estimate=estimate, prompt_tokens=prompt, budget=estimate + prompt,
-        prompt_words=prompt // 2, output_tokens=random.integers(1, 7, count) * 10,
+        prompt_words=prompt // 2, output_tokens=random.integers(0, 6, count) * 10 + 1,
         output_words=random.integers(1, 7, count) * 6, tenant=random.choice(list(TENANTS), count),
         tier=random.choice(TIERS, count), category="summary",
         predicted_category=pd.Series(random.choice(np.array(CATEGORIES, dtype=object), count), dtype=object),

@@ -22,6 +22,7 @@ from driftsim.metrics import summary
 from driftsim.scheduling.admission import Admission
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Barrier
+from driftsim.statistics import DayEstimate
 from driftsim.trace.header import Phase
 from driftsim.workloads.resampling import resample
 from driftsim.workloads.workload import Workload
@@ -152,6 +153,19 @@ def test_intervals_rest_on_the_resamples_and_a_row_says_what_is_what() -> None:
     assert tenant.value == pytest.approx(-0.5, abs=0.01)
 
 
+def test_a_change_is_real_if_it_is_sure_among_all_that_were_looked_at_and_large_enough() -> None:
+    comparison = made_up(replace(PLAN, practical=0.05))
+
+    def change(p: float) -> DayEstimate:
+        return DayEstimate(float(stats.t.isf(p / 2, 7)), 1.0, 7, 0.0)
+
+    assert comparison.real([change(0.04)], [1.0]) == [True]
+    assert comparison.real([change(0.06)], [1.0]) == [False]
+    assert comparison.real([change(0.04), change(0.03)], [1.0, 1.0]) == [False, False]  # 2 x 0.03
+    assert comparison.real([change(0.04), change(0.02)], [1.0, 1.0]) == [True, True]
+    assert comparison.real([change(0.01)], [0.049]) == [False]
+
+
 def test_the_best_wins_the_local_resamples_in_which_nobody_is_better() -> None:
     comparison = made_up(noise=0.1, sjf_static=0.999, fifo_ema=1.0, sjf_ema=1.05)
     ranking = comparison.ranking("e2e_mean_s")
@@ -166,6 +180,9 @@ def test_the_best_wins_the_local_resamples_in_which_nobody_is_better() -> None:
     same = made_up(noise=0.0, fifo_static=1.0, fifo_ema=1.0, sjf_static=1.0, sjf_ema=1.0).ranking("e2e_mean_s")
     assert same is not None
     assert same.wins == same.draws  # nobody is better than equal
+    bound = made_up(sjf_oracle=0.3).ranking("e2e_mean_s")
+    assert bound is not None
+    assert "oracle" not in {one.estimator for one in (bound.best, *bound.ties)}
     largest = comparison.ranking("jain_index", largest=True)
     assert largest is not None
     assert largest.best == max(real, key=lambda one: comparison.values(one, "jain_index")[local].mean())

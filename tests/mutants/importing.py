@@ -8,7 +8,7 @@ FAULTS = Table()
 plant = FAULTS.plant
 
 file = "formats/values.py"
-VALUES = "test_importers test_formats"
+VALUES = "test_readers test_importers test_formats"
 plant("microseconds are milliseconds", file, '"us": 1e-6', '"us": 1e-3', VALUES)
 plant("hours are minutes", file, '"h": 3600.0', '"h": 60.0', VALUES)
 plant("dates without a zone are local", file, "(moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()", "moment.timestamp()", VALUES)
@@ -22,7 +22,7 @@ plant("a dash is an error", file, '"nat", "-", "<na>"}', '"nat", "<na>"}', VALUE
 plant("an infinite time is a time", file, "for row in np.flatnonzero(np.isinf(values)).tolist():\n        problems", "for row in []:\n        problems", VALUES)
 
 file = "formats/assemble.py"
-ASSEMBLE = "test_importers test_formats"
+ASSEMBLE = "test_readers test_importers test_formats"
 plant("the first arrival is not 0", file, 'float(arrival[good].min()) if self.found.offset == "first"', 'float(arrival[good].max()) if self.found.offset == "first"', ASSEMBLE)
 plant("times keep their offset", file, "own = columns[name] = columns[name] - offset", "own = columns[name]", ASSEMBLE)
 plant("durations count from zero", file, 'self.columns[name] = self.columns["arrival_s"] + self._times(name, cells)', "self.columns[name] = self._times(name, cells)", ASSEMBLE)
@@ -49,7 +49,7 @@ plant("words of a mapping are ignored", file, "        if not words:\n          
 plant("zeros of the failed are times", file, "before = failed & (columns[name] < arrival - clocks_s)", "before = failed & (columns[name] < -1e9)", ASSEMBLE)
 
 file = "formats/vllm_bench.py"
-BENCH = "test_formats test_importers"
+BENCH = "test_readers test_formats test_importers"
 plant("first tokens from the end", file, 'took.append(float(ttft[row] + np.nansum(values)))', "took.append(float(np.nansum(values)))", BENCH)
 plant("a mean gap too many", file, "max(float(np.nan_to_num(outputs[row])) - 1, 0.0)", "max(float(np.nan_to_num(outputs[row])), 0.0)", BENCH)
 plant("latencies of the surest kind are ignored", file, 'took = list(lists[gaps]) if gaps != "itls" else latencies(', 'took = latencies(file, ttft, lists["itls"], lists["output_lens"]) if "itls" in lists else list(lists[gaps]) if gaps != "itls" else latencies(', BENCH)

@@ -8,7 +8,7 @@ FAULTS = Table()
 plant = FAULTS.plant
 
 file = "live/recorder.py"
-RECORDER = "test_recorder"
+RECORDER = "test_recording test_recorder"
 plant("an arrival is when it was seen", file, '"arrival_s": due,', '"arrival_s": now,', RECORDER)
 plant("a run learns nothing of aborts", file, 'outcome.finish_reason not in (*FINISHED, "abort") or', "outcome.finish_reason not in FINISHED or", RECORDER)
 plant("a cut output is told as whole", file, "Departure(outcome.job, observed, outcome.finish_reason in CENSORED)", "Departure(outcome.job, observed, False)", RECORDER)

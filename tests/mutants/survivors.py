@@ -184,7 +184,7 @@ plant(
     "comparison/runs.py",
     "else simulate(scenario(setting), drawn)",
     "else simulate(scenario(setting), resample(workload, plan.seed + 1, draw.number))",
-    "test_compare",
+    "test_report test_compare",
 )
 plant(
     "exceptions by the finish alone",
