@@ -11,13 +11,16 @@ import pytest
 
 from driftsim.calibration.coverage import extent, extrapolation_warnings, mismatch_warnings
 from driftsim.calibration.overheads import gap, lags
+from driftsim.latency.noise import Noise
 from driftsim.latency.profile import Coverage
 from driftsim.scheduling.admission import Admission
-from driftsim.simulation.as_measured import as_measured, settings_as_told
+from driftsim.simulation.as_measured import as_measured, settings_as_told, simulate_as_measured
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Barrier, Scenario
+from driftsim.tiers import tier_rules
 from driftsim.trace.header import Phase
 from driftsim.trace.trace import Trace
+from driftsim.workloads.arrivals import Arrivals
 from driftsim.workloads.resampling import REACH, Resampling, resample
 from tests.strategies import engine, profile, workload
 
@@ -198,6 +201,42 @@ def test_what_was_cut_is_told_as_cut_and_what_was_given_up_is_not_learned_from()
     assert run.requests["bias"].tolist() == [1.0, 1.0]
 
 
+def test_a_client_who_gives_up_leaves_the_queue_at_once_and_the_engine_at_the_next_step() -> None:
+    one = profile(engine(max_num_seqs=1), submit_lag_s=0.0)
+    work = workload([1.0, 1.01, 1.02], [9, 9, 2], patience_s=[0.045, 0.03, np.nan])
+    rows = simulate(Scenario(profile=one), work).requests
+    assert list(rows["finish_reason"]) == ["abort", "abort", "stop"]
+    assert rows["finish_s"].tolist() == pytest.approx([1.05, 1.04, 1.07])
+    assert rows["output_tokens"].tolist() == [5, 0, 2]
+    assert rows["dispatch_s"].tolist() == pytest.approx([1.0, np.nan, 1.05], nan_ok=True)
+    barrier = Barrier(batch_size=1, fill_s=0.0, idle_s=0.0)
+    batches = simulate(Scenario(profile=one, barrier=barrier), work).requests
+    assert list(batches["finish_reason"]) == ["stop", "abort", "stop"]  # a batch is served to its end
+
+
+def test_a_user_goes_on_after_an_answer_that_was_not_waited_for() -> None:
+    phase = Phase(name="only", kind="closed", requests=3, users=1, think_s=1.0)
+    work = workload([0.0] * 3, [9, 9, 2], (phase,), patience_s=[0.045, 0.03, np.nan])
+    rows = simulate(Scenario(profile=profile(engine(max_num_seqs=1))), work).requests
+    assert rows["arrival_s"].tolist() == pytest.approx([0.0, 1.05, 2.08])
+    waiting = workload([0.0, 0.0, 0.0], [50, 9, 2], (phase.changed(users=2),), patience_s=[np.nan, 0.03, np.nan])
+    queued = simulate(Scenario(profile=profile(engine(max_num_seqs=1))), waiting).requests
+    assert queued["arrival_s"].tolist() == pytest.approx([0.0, 0.0, 1.03])  # the second gave up in the queue
+
+
+def test_a_request_that_never_fits_makes_room_for_the_next_at_once() -> None:
+    small = profile(engine(kv_blocks=3, max_num_seqs=1))
+    rows = simulate(Scenario(profile=small), workload([0.0, 0.0], [2, 2], prompt_tokens=[40, 8])).requests
+    assert list(rows["finish_reason"]) == ["rejected", "stop"]
+    assert rows["finish_s"].tolist() == pytest.approx([np.nan, 0.02], nan_ok=True)
+
+
+def test_safety_factors_of_the_tiers_reach_the_estimates() -> None:
+    work = workload([0.0, 0.0], [2, 2], tier=["gold", "tin"], prompt_tokens=8)
+    rows = simulate(Scenario(profile=profile(), tiers=tier_rules("gold:1:2.0, tin")), work).requests
+    assert rows["estimate"].tolist() == [129, 64]  # 64 x 1.008, twice for gold
+
+
 # -- resamples
 
 
@@ -241,3 +280,96 @@ def test_every_request_is_drawn_about_equally_often_the_last_ones_too(how: Resam
     else:  # the ends lie in the reach of fewer blocks
         assert times[-1] > 15
         assert times[0] > 15
+
+
+@pytest.mark.parametrize("how", ["circular", "local"])
+def test_a_resample_is_made_of_blocks_and_the_day_itself_is_none(how: Resampling) -> None:
+    made = workload(np.arange(100.0).tolist(), [1] * 100)
+    source = resample(made, 0, 1, how).table["source"].to_numpy()
+    assert (np.diff(source) % 100 == 1).sum() >= 90  # ten blocks of ten
+    assert resample(made, 0, 0, how) is made
+
+
+# -- what a run writes down
+
+
+def test_a_run_is_written_in_seconds_with_what_it_was_told_in_its_header() -> None:
+    rules = tier_rules("gold,standard")
+    work = replace(workload([0.0, 0.5], [3, 2]), notes=("a note",), tiers=rules)
+    run = simulate(Scenario(profile=profile(gap_s=0.001), seed=9), work, record_steps=True)
+    assert run.steps is not None
+    assert run.steps["start_s"].tolist() == pytest.approx([0.0, 0.011, 0.022, 0.5, 0.511])
+    assert run.steps["duration_s"].tolist() == pytest.approx([0.01] * 5)
+    assert run.requests["dispatch_index"].tolist() == [0, 1]
+    header = run.header
+    assert (header.notes, header.tiers, header.seed, header.engine.name) == (("a note",), rules, 9, "continuous")
+    batches = simulate(Scenario(profile=profile(), barrier=Barrier()), work)
+    assert batches.header.engine.name == "microbatch"
+    given = simulate(Scenario(profile=profile(), tiers=tier_rules("standard,gold")), work)
+    assert [rule.name for rule in given.header.tiers] == ["standard", "gold"]
+
+
+def test_noise_is_there_where_it_is_asked_for_and_goes_by_the_seed() -> None:
+    noisy = profile(noise=Noise(spread=0.3))
+    ends = {
+        (noise, seed): tuple(
+            simulate(Scenario(profile=noisy, noise=noise, seed=seed), workload([0.0, 0.0], [9, 7])).requests["finish_s"]
+        )
+        for noise in (True, False) for seed in (0, 1)
+    }  # fmt: skip
+    assert ends[False, 0] == ends[False, 1] == pytest.approx((0.09, 0.07))
+    assert len(set(ends.values())) == 3
+
+
+def test_latencies_count_from_the_receipt_on_both_sides_where_the_recorded_ones_do() -> None:
+    work = workload([0.0, 0.013, 0.027], [9, 3, 3])
+    run = simulate(Scenario(profile=profile()), work)
+    assert run.requests["queued_s"].tolist() == pytest.approx([0.0, 0.02, 0.03])
+    received = run.requests.assign(arrival_s=run.requests["queued_s"], dispatch_s=run.requests["queued_s"])
+    again = simulate_as_measured(replace(run, requests=received), profile()).requests
+    assert again["arrival_s"].tolist() == again["queued_s"].tolist() == pytest.approx([0.0, 0.02, 0.03])
+    plain = simulate_as_measured(run, profile()).requests
+    assert plain["arrival_s"].tolist() == pytest.approx([0.0, 0.013, 0.027])
+
+
+def test_at_most_so_many_of_a_capped_phase_are_out_and_the_others_come_as_these_leave() -> None:
+    phase = Phase(name="only", kind="capped", requests=4, users=2)
+    arrivals = Arrivals(workload([0.0, 1.0, 1.0, 9.0], [1] * 4, (phase,)), float)
+    assert arrivals.take(0.0) == [(0, 0.0)]
+    assert arrivals.next_at() == 1.0
+    assert arrivals.take(1.0) == [(1, 1.0)]
+    assert arrivals.next_at() is None  # two are out
+    assert arrivals.left(0, 4.0)
+    assert arrivals.next_at() == 4.0  # held back since 1.0
+    assert arrivals.take(4.0) == [(2, 4.0)]
+    arrivals.left(1, 5.0)
+    assert arrivals.next_at() == 9.0
+    assert arrivals.take(8.9) == []
+    assert arrivals.take(9.0) == [(3, 9.0)]
+    assert arrivals.done
+
+
+def test_users_send_think_and_send_again() -> None:
+    phase = Phase(name="only", kind="closed", requests=4, users=2, think_s=3.0)
+    arrivals = Arrivals(workload([0.0] * 4, [1] * 4, (phase,)), float)
+    assert arrivals.take(0.0) == [(0, 0.0), (1, 0.0)]
+    assert arrivals.next_at() is None
+    arrivals.left(1, 2.0)
+    assert arrivals.next_at() == 5.0
+    arrivals.left(0, 2.5)
+    assert arrivals.take(6.0) == [(2, 5.0), (3, 5.5)]
+
+
+def test_a_phase_waits_for_its_pause_and_for_the_drain() -> None:
+    phases = (
+        Phase(name="one", requests=2), Phase(name="two", kind="after-drain", requests=1, pause_s=2.0),
+        Phase(name="three", requests=1, pause_s=1.0),
+    )  # fmt: skip
+    arrivals = Arrivals(workload([0.0, 1.0, 0.5, 0.25], [1] * 4, phases), float)
+    assert arrivals.take(1.0) == [(0, 0.0), (1, 1.0)]
+    assert not arrivals.left(0, 3.0)
+    assert arrivals.next_at() is None
+    assert arrivals.left(1, 4.0)
+    assert arrivals.take(6.5) == [(2, 6.5)]  # 4 + pause + its own offset
+    assert arrivals.take(9.0) == [(3, 7.75)]  # an open phase begins as the one before has sent its last
+    assert arrivals.starts() == [0.0, 6.0, 7.5]

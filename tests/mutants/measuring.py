@@ -105,7 +105,6 @@ plant("requests that taught a base are scored", file, "    if plan.excluded:\n",
 plant("a capture under another limit is its own check", file, "header.max_in_flight == simulated.limit", "True", COMPARE + " test_tiers")
 plant("a capture of another policy is FIFO's check", file, '        or header.admission.get("policy") != "fifo"\n', "", COMPARE + " test_tiers test_cases")
 plant("a phase's check is that of the whole", file, "{phase: summary(trace, plan.admission, phase=phase) for phase in asked}", "{phase: summary(trace, plan.admission) for phase in asked}", COMPARE)
-plant("traces are of the last draw", file, 'if (draw.day, draw.kind) == (0, "recorded"):', "if True:", COMPARE)
 plant("the results' traces are of the last draw", file, "summaries, done[0].traces, measured", "summaries, done[-1].traces, measured", COMPARE)
 plant("the model's draws have no noise", file, "noise=True, seed=plan.seed + 1 + draw.number", "noise=False, seed=plan.seed + 1 + draw.number", COMPARE + " test_uncertainty")
 plant("the model's draws are one", file, "[plan.seed, draw.number]", "[plan.seed, 0]", COMPARE + " test_uncertainty")
