@@ -48,10 +48,10 @@ def blocks() -> tuple[Trace, pd.DataFrame]:
         begin = 100.0 * number
         rows.append(served(begin, begin, begin + 10, 0.2))
         if number < WAITED:
-            rows.append(served(begin, begin, begin + 50, 0.2))
+            rows.append(served(begin, begin + 0.5, begin + 50, 2.0))
             rows.append(served(begin + 1, begin + 10.5, begin + 60, 2.0))
         elif number < WAITED + LATE:  # comes when the slot has long been free
-            rows.append(served(begin, begin, begin + 50, 0.2))
+            rows.append(served(begin, begin + 0.5, begin + 50, 2.0))
             rows.append(served(begin + 12, begin + 15, begin + 60, 2.0))
         else:  # one slot was free all the time, and the dispatcher slept
             rows.append(served(begin + 5, begin + 15, begin + 60, 2.0))
@@ -212,6 +212,9 @@ def test_a_client_who_gives_up_leaves_the_queue_at_once_and_the_engine_at_the_ne
     barrier = Barrier(batch_size=1, fill_s=0.0, idle_s=0.0)
     batches = simulate(Scenario(profile=one, barrier=barrier), work).requests
     assert list(batches["finish_reason"]) == ["stop", "abort", "stop"]  # a batch is served to its end
+    filling = barrier.changed(batch_size=2, fill_s=0.1)
+    alone = simulate(Scenario(profile=one, barrier=filling), workload([0.0], [2], patience_s=0.05)).requests
+    assert list(alone["finish_reason"]) == ["stop"]  # nor is one taken out of a batch that is being filled
 
 
 def test_a_user_goes_on_after_an_answer_that_was_not_waited_for() -> None:

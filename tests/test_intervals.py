@@ -127,8 +127,8 @@ def test_a_change_is_equivalent_inside_the_margin_and_different_outside_by_the_n
     ):  # fmt: skip
         assert judge(Contrast(sign * value, error, 9), 10).verdict == verdict
     assert judge(Contrast(0.0, 0.01, 0), 1).verdict == "undetermined"
-    doubtful = Contrast(0.0, 1.01 * MARGIN / reach, 9)
-    assert 0 < judge(doubtful, 10, a_round=3).more <= judge(doubtful, 10).more
+    doubtful = Contrast(0.0, 2.0 * MARGIN / 2.919986, 2)  # t, 0.95, 2 degrees of freedom
+    assert 0 < judge(doubtful, 3, a_round=9).more < judge(doubtful, 3).more
 
 
 # -- validations

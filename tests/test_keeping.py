@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from driftsim.errors import InputError, TraceError
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.sweeps.store import MARK, Store
+from driftsim.trace.journal import Journal, is_being_recorded
+from driftsim.trace.schema import OFFERED, STEP_COLUMNS
 from driftsim.trace.trace import Trace, read
 from tests.strategies import profile, workload
 
@@ -143,6 +146,10 @@ def test_a_line_that_was_changed_is_no_row_and_is_counted(harm: Any, tmp_path: P
     reader = Store.open(tmp_path / "s")
     assert list(reader.stored()["key"]) == ["good", "last"]
     assert reader.torn == 1
+    watching = Store.open(tmp_path / "s")
+    for _ in range(2):
+        assert sorted(watching.keys()) == ["good", "last"]
+    assert watching.torn == 1  # what was read once is not read again
 
 
 def test_a_text_in_place_of_a_number_costs_its_row_alone(tmp_path: Path) -> None:
@@ -166,6 +173,18 @@ def test_a_run_that_came_through_stands_for_its_failures_in_whatever_order_and_f
             store.append([row("a", failed)])
         assert found(tmp_path / f"open-{number}") == {"a": expected}
         store.close()
+
+
+def test_a_failure_that_comes_late_does_not_hide_a_run_that_came_through(tmp_path: Path) -> None:
+    writer, reader = Store.open(tmp_path / "s", create=True), Store.open(tmp_path / "s")
+    writer.append([row("a")])
+    assert reader.keys() == {"a": False}
+    filled(tmp_path / "s", row("a", failed=True))  # another driver's
+    assert in_parquet(tmp_path / "s") == [("a", True)]
+    assert reader.keys() == found(tmp_path / "s") == {"a": False}
+    writer.append([row("a", failed=True)])
+    assert reader.keys() == found(tmp_path / "s") == {"a": False}
+    writer.close()
 
 
 def test_a_parquet_file_whose_last_row_was_taken_over_goes(tmp_path: Path) -> None:
@@ -233,6 +252,55 @@ def test_a_digest_names_all_that_a_trace_holds(run: Trace, tmp_path: Path) -> No
     assert back.telemetry.equals(telemetry)
 
 
+def test_a_journal_adds_up_its_lines_on_the_clock_of_the_run(run: Trace, tmp_path: Path) -> None:
+    offered = run.requests[[column.name for column in OFFERED]]
+    journal = Journal(tmp_path / "t", run.header.changed(kind="captured", ended="recording"), offered)
+    journal.begin(100.0)
+    journal.note(0, {"arrival_s": 0.25, "dispatch_s": 0.5})
+    journal.note(1, {"arrival_s": 0.75})
+    journal.note(0, {"finish_s": 2.0, "finish_reason": "stop", "output_tokens": 3, "first_token_s": 1.0})
+    journal.sample(["time_s", "busy_cpu"], [99.0, 0.1])
+    journal.sample(["time_s", "busy_cpu"], [101.5, 0.5])
+    values = ",".join("1" for _ in STEP_COLUMNS[2:])
+    journal.steps_file.write_text(",".join(column.name for column in STEP_COLUMNS) + f"\n102.0,0.25,{values}\n")
+    with (tmp_path / "t" / "requests.jsonl").open("a") as file:
+        file.write('{"row": 1, "dispatch_s": 0.')  # torn
+    assert is_being_recorded(tmp_path / "t")
+    trace = read(tmp_path / "t")
+    assert list(trace.requests["request_id"]) == ["r0", "r1"]
+    assert trace.requests["dispatch_s"].tolist() == pytest.approx([0.5, math.nan], nan_ok=True)
+    assert trace.requests["finish_s"].tolist() == pytest.approx([2.0, math.nan], nan_ok=True)
+    assert trace.telemetry is not None
+    assert trace.telemetry["time_s"].tolist() == [1.5]
+    assert trace.steps is not None
+    assert trace.steps["start_s"].tolist() == [2.0]
+    whole = run.header.changed(kind="captured")
+    with pytest.raises(TraceError, match="request 'r1': finish_reason is empty"):
+        journal.close(whole, trace.tables)
+    assert (tmp_path / "t" / "requests.jsonl").is_file()
+    journal.close(whole, run.tables)
+    assert not is_being_recorded(tmp_path / "t")
+    assert sorted(file.name for file in (tmp_path / "t").iterdir()) == ["header.json", "requests.parquet", "steps.parquet"]
+
+
+def test_a_journal_stays_where_its_trace_cannot_be_written(
+    run: Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered = run.requests[[column.name for column in OFFERED]]
+    journal = Journal(tmp_path / "t", run.header.changed(kind="captured", ended="recording"), offered)
+    journal.begin(0.0)
+    journal.note(0, {"arrival_s": 0.25})
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("driftsim.trace.journal.write_tables", full)
+        with pytest.raises(OSError, match="the journal of the run is kept"):
+            journal.close(run.header.changed(kind="captured"), run.tables)
+    assert list(read(tmp_path / "t").requests["arrival_s"]) == [0.25]
+
+
 def broken(run: Trace, place: int, **values: Any) -> Trace:
     table = run.requests.copy()
     for name, value in values.items():
@@ -295,6 +363,13 @@ def test_neither_a_write_nor_a_read_lets_through_what_cannot_be(run: Trace, tmp_
     run.write(tmp_path / "t")
     broken(run, 2, request_id="r0").requests.to_parquet(tmp_path / "t" / "requests.parquet")
     with pytest.raises(TraceError, match="duplicate id"):
+        read(tmp_path / "t")
+
+
+def test_another_schema_is_not_read(run: Trace, tmp_path: Path) -> None:
+    header = run.write(tmp_path / "t") / "header.json"
+    header.write_text(header.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    with pytest.raises(TraceError, match="schema_version is 2, this driftsim reads 1"):
         read(tmp_path / "t")
 
 

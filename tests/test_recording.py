@@ -12,11 +12,13 @@ import pytest
 
 from driftsim.live.engine import Outcome
 from driftsim.live.recorder import CapturePlan, Progress, record
+from driftsim.live.telemetry import Monitor
 from driftsim.request import Job
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import Static
 from driftsim.testing import Echo
 from driftsim.trace.header import Phase, Turn
+from driftsim.trace.schema import STEP_COLUMNS
 from driftsim.trace.trace import Trace, read
 from driftsim.workloads.workload import Workload
 from tests.strategies import engine, workload
@@ -172,6 +174,43 @@ def test_forced_outputs_are_sent_and_end_as_the_workload_knows(tmp_path: Path) -
     assert list(trace.requests["finish_reason"]) == ["stop", "length", "length", "error"]  # the second is 2 short
     assert trace.requests["output_words"].tolist() == [5, 6, 4, 3]
     assert trace.header.engine_arguments == {"force_lengths": True}
+
+
+def test_steps_that_an_engine_writes_are_part_of_the_trace_on_the_clock_of_the_run(tmp_path: Path) -> None:
+    class Tells(Scripted):
+        def trace_steps(self, file: Path) -> bool:
+            self.file = file
+            return True
+
+        def submit(self, job: Job, true_length: int | None) -> None:
+            super().submit(job, true_length)
+            names = ",".join(column.name for column in STEP_COLUMNS)
+            values = ",".join("1" for _ in STEP_COLUMNS[2:])
+            begin = time.monotonic()
+            self.file.write_text(f"{names}\n{begin - 999},0.5,{values}\n{begin},0.25,{values}\n{begin + 1},0.5,{values}\n")
+
+    trace = recorded(at_once(1), Tells(), tmp_path)
+    assert trace.steps is not None
+    assert trace.steps["duration_s"].tolist() == [0.25, 0.5]  # what was before the run is none of it
+    assert trace.steps["start_s"][0] == pytest.approx(trace.requests["dispatch_s"][0], abs=0.5)
+    assert read(tmp_path / "t").steps is not None
+
+
+def test_a_run_waits_for_a_sample_of_its_end_and_a_broken_one_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[float] = []
+
+    async def noted(monitor: Monitor, end: float) -> None:
+        ends.append(end)
+
+    monkeypatch.setattr("driftsim.live.recorder._covered", noted)
+    recorded(at_once(1), Scripted(), tmp_path / "whole")
+    assert len(ends) == 1
+    broken = Scripted(finish_reason="error")
+    broken.failure = "it died"
+    recorded(at_once(1), broken, tmp_path / "broken")
+    assert len(ends) == 1
 
 
 def test_progress_counts_what_is_done_inside_and_waiting(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ file = "request.py"
 plant("a rank that is given is ignored for published names", file, "rank = _PUBLISHED.get(name) if rank is None else rank", "rank = _PUBLISHED.get(name, rank)", "test_dispatcher test_tiers")
 
 file = "workloads/arrivals.py"
-CLOSED = "test_workload test_loops test_laws"
+CLOSED = "test_delays test_workload test_loops"
 plant("arrivals due now come later", file, "(due := self._due) is not None and due <= now:", "(due := self._due) is not None and due < now:", CLOSED)
 plant("a phase begins without its pause", file, "self._starts.append(now + self._tick(phase.pause_s))", "self._starts.append(now)", CLOSED)
 plant("a phase does not wait for the drain", file, 'if phase.kind == "after-drain" and self._inside:', "if False:", CLOSED)

@@ -44,7 +44,7 @@ plant("notes of the engine are lost", file, "(*header.notes, *engine.notes, *run
 plant("steps are not read", file, "read_lines(journal.steps_file, start) if has_steps else None", "None", RECORDER + " test_journal")
 
 file = "live/session.py"
-SESSION = "test_session"
+SESSION = "test_streams test_session"
 plant("rounds count from zero", file, "enumerate(orders(len(plans), repeats, order, seed), start=1)", "enumerate(orders(len(plans), repeats, order, seed), start=0)", SESSION)
 plant("positions count from zero", file, "enumerate(places, start=1)", "enumerate(places, start=0)", SESSION)
 plant("the seed of an order is ignored", file, "orders(len(plans), repeats, order, seed)", "orders(len(plans), repeats, order)", SESSION)
@@ -62,7 +62,7 @@ plant("a run of another seed goes on", file, "header.seed != run.plan.seed or", 
 plant("a run of another turn goes on", file, "if header.turn != run.plan.turn and not", "if False and not", SESSION + " test_hostile")
 
 file = "live/answer.py"
-ANSWER = "test_answer"
+ANSWER = "test_streams test_answer"
 plant("a role is a token", file, "            if text or call:\n", "            if True:\n", ANSWER)
 plant("the last token is the usage's event", file, '        self.usage = _of(chunk, "usage") or self.usage\n', '        self.usage = _of(chunk, "usage") or self.usage\n        self.last = now\n', ANSWER)
 plant("the first token moves", file, "                self.first = now if self.first is None else self.first\n                self.last", "                self.first = now\n                self.last", ANSWER)
@@ -114,7 +114,7 @@ plant("a page without an end is read on", file, "                    if len(cont
 plant("a refused page is a page", file, "json.loads(self.text) if self.status == 200 else None", "json.loads(self.text)", HTTP)
 plant("a page's redirect is followed", file, "timeout=wait_s, follow_redirects=False", "timeout=wait_s, follow_redirects=True", HTTP + " test_trust")
 file = "live/telemetry.py"
-TELE = "test_telemetry"
+TELE = "test_streams test_telemetry"
 plant("a load over the whole run", file, "now, (busy, steal) = time.monotonic(), _busy()", "now, (steal, busy) = time.monotonic(), _busy()", TELE)
 plant("loads are CPU seconds", file, "(busy_now - busy) / span, (own_now - own) / span", "(busy_now - busy), (own_now - own)", TELE)
 plant("loads count from the start", file, "            then, busy, steal, own = now, busy_now, steal_now, own_now\n", "", TELE)

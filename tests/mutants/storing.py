@@ -148,7 +148,7 @@ file = "trace/builder.py"
 plant("the engine's count of a prompt is ignored", file, "np.where(counted < 0, offered[name].to_numpy(), counted)", "offered[name].to_numpy()", "test_recorder test_http")
 plant("a count of zero is none", file, "pd.arrays.IntegerArray(values, values < 0)", "pd.arrays.IntegerArray(values, values <= 0)", "test_engine test_laws test_recorder")
 file = "trace/journal.py"
-JOURNAL = "test_journal test_hostile"
+JOURNAL = "test_keeping test_journal test_hostile"
 plant("a torn line is an error", file, 'json.loads(line) if line.endswith("\\n") else {}', "json.loads(line)", JOURNAL)
 plant("times of samples count from boot", file, 'read_lines(folder / "telemetry.csv", start)', 'read_lines(folder / "telemetry.csv", 0.0)', JOURNAL)
 plant("times of steps count from boot", file, 'read_lines(folder / "steps.csv", start)', 'read_lines(folder / "steps.csv", 0.0)', JOURNAL)

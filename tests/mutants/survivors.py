@@ -32,13 +32,13 @@ plant(
 )
 plant("makespan from zero", "metrics.py", "known.max() - begun.min()", "known.max()", "test_definitions test_metrics")
 plant("tau within, unweighted", "metrics.py", "weights.append(len(places) * (len(places) - 1))", "weights.append(1.0)", "test_definitions test_metrics")
-plant("an error is learned from", "live/recorder.py", '(*FINISHED, "abort")', '(*FINISHED, "abort", "error")', "test_recorder")
+plant("an error is learned from", "live/recorder.py", '(*FINISHED, "abort")', '(*FINISHED, "abort", "error")', "test_recording test_recorder")
 plant(
     "the first token is the first event",
     "live/answer.py",
     '        self.metrics = _of(chunk, "metrics") or self.metrics\n',
     '        self.metrics = _of(chunk, "metrics") or self.metrics\n        self.first = self.first or now\n',
-    "test_answer test_http",
+    "test_streams test_answer",
 )
 plant("P90 stands under P50", "comparison/report.py", '"e2e_p50_s", 2, brief', '"e2e_p90_s", 2, brief', "test_report")
 plant(
@@ -161,10 +161,10 @@ plant(
     "live/answer.py",
     "output_tokens=tokens,",
     "output_tokens=self.chunks,",
-    "test_answer test_http",
+    "test_streams test_answer",
 )
-plant("foreign load below zero", "live/telemetry.py", "max(0.0, used - ours)", "used - ours", "test_telemetry")
-plant("our own CPU counts as foreign", "live/telemetry.py", "max(0.0, used - ours)", "used", "test_telemetry")
+plant("foreign load below zero", "live/telemetry.py", "max(0.0, used - ours)", "used - ours", "test_streams test_telemetry")
+plant("our own CPU counts as foreign", "live/telemetry.py", "max(0.0, used - ours)", "used", "test_streams test_telemetry")
 plant(
     "the smallest tau is the best",
     "comparison/report.py",
