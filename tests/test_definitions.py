@@ -79,7 +79,7 @@ def latencies(name: str, values: list[float]) -> dict[str, float]:
 
 
 def share_of_time(intervals: list[tuple[float, float]], least: int, span: float) -> float:
-    """The share of ``span`` in which at least so many of ``intervals`` hold the moment; all lie on eighths of a second."""
+    """The share of ``span`` in which at least so many of ``intervals``, all on eighths of a second, hold the moment."""
     moments = np.arange(0, 60, 1 / 8) + 1 / 16
     inside = sum(((moments > begin) & (moments < end)).astype(int) for begin, end in intervals)
     return float((inside >= least).sum() / 8 / span) if intervals else 0.0
@@ -124,7 +124,7 @@ def expected(rows: list[Any], scored: list[bool], words: bool, column: str) -> d
         "kendall_tau": tau_b([row.budget for row in known], totals),
         "kendall_tau_within": within / pairs,
         "kendall_tau_estimate": tau_b([row.estimate for row in known], outputs),
-        "class_accuracy": sum(row.scheduling_class == own for row, own in zip(known, classes, strict=True)) / len(known),
+        "class_accuracy": np.mean([row.scheduling_class == own for row, own in zip(known, classes, strict=True)]),
         "queue_wait_p50_s": percentile(waits, 50), "queue_wait_p99_s": percentile(waits, 99),
         "makespan_s": span,
         "waiting_fraction": share_of_time([(row.arrival_s, begun(row)) for row in rows], 1, span),

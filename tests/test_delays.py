@@ -91,7 +91,8 @@ def test_the_reach_of_a_run_is_in_requests_and_tokens_at_once() -> None:
     rows = [
         first | {"prompt_tokens": 90, "output_tokens": 10},
         first | {"scheduled_s": 5.0, "finish_s": 15.0, "prompt_tokens": 30, "output_tokens": 20},
-        first | {"scheduled_s": np.nan, "first_token_s": 10.0, "finish_s": 20.0, "prompt_tokens": 20, "output_tokens": 10},
+        first
+        | {"scheduled_s": np.nan, "first_token_s": 10.0, "finish_s": 20.0, "prompt_tokens": 20, "output_tokens": 10},
         first | {"prompt_tokens": 500, "output_tokens": 0},
     ]  # fmt: skip
     trace = shaped(rows)
@@ -189,7 +190,10 @@ def test_what_was_cut_is_told_as_cut_and_what_was_given_up_is_not_learned_from()
 
     def second(most: int, stops: bool) -> int:
         work = workload(
-            [0.0] * 12 + [9.0], [20] * 9 + [60, 80, 100, 5], max_tokens=[most] * 9 + [500] * 4, stops=[stops] * 12 + [True]
+            [0.0] * 12 + [9.0],
+            [20] * 9 + [60, 80, 100, 5],
+            max_tokens=[most] * 9 + [500] * 4,
+            stops=[stops] * 12 + [True],
         )
         run = simulate(Scenario(profile=profile(engine(max_num_seqs=12)), estimator="pooled"), work)
         return int(run.requests["estimate"].iloc[-1])
@@ -267,7 +271,9 @@ def test_a_resampled_request_is_a_recorded_one_in_all_but_its_time_and_name(how:
         )
         if how == "local":
             assert (np.abs(picked - np.arange(81))[:50] <= 50 / REACH + 7).all()
-    draws = {(seed, number): tuple(resample(made, seed, number, how).table["source"]) for seed in (3, 4) for number in (1, 2)}
+    draws = {
+        (seed, number): tuple(resample(made, seed, number, how).table["source"]) for seed in (3, 4) for number in (1, 2)
+    }
     assert len(set(draws.values())) == 4  # another seed and another number each draw another day
 
 

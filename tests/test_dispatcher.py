@@ -1,4 +1,4 @@
-"""The dispatcher's duties one by one, and what policies, admission and estimators count, on numbers worked out by hand."""
+"""The dispatcher's duties one by one; what policies, admission and estimators count, on numbers worked out by hand."""
 
 from __future__ import annotations
 

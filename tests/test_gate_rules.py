@@ -23,7 +23,9 @@ from driftsim.trace.trace import Trace
 from tests.strategies import profile, workload
 
 
-def change(then: float, now: float, metric: str = "e2e_mean_s", tolerance: float = 0.01, floor: float = 0.0) -> MetricChange:
+def change(
+    then: float, now: float, metric: str = "e2e_mean_s", tolerance: float = 0.01, floor: float = 0.0
+) -> MetricChange:
     """A change of a simulated metric, whose interval is the change itself."""
     relative = MetricChange("s", metric, then, now, 0.0, 0.0, 0.0).change
     return MetricChange("s", metric, then, now, tolerance, relative, relative, floor)
@@ -89,7 +91,9 @@ def test_floors_go_by_metric_then_by_unit_then_by_default() -> None:
     assert floor_of("kendall_tau", {"s": 1.0}) == 0.0
     with pytest.raises(InputError, match="must be at least 0"):
         check_names({}, {"s": math.nan}, "f")
-    assert {f"{name}_{stat}_s" for name in ("e2e", "ttft", "tpot") for stat in ("mean", "p50", "p90", "p99")} < set(GATED)
+    assert {f"{name}_{stat}_s" for name in ("e2e", "ttft", "tpot") for stat in ("mean", "p50", "p90", "p99")} < set(
+        GATED
+    )
 
 
 def baseline(*runs: dict[str, Any], **limits: Any) -> Baseline:
@@ -102,7 +106,8 @@ def one(name: str, value: float, **scenario: Any) -> dict[str, Any]:
 
 def test_replications_of_one_scenario_are_one_and_other_policies_are_others() -> None:
     known = baseline(
-        one("fifo, replication 0", 1.0, policy="fifo", replication=0), one("fifo, replication 1", 3.0, policy="fifo", replication=1),
+        one("fifo, replication 0", 1.0, policy="fifo", replication=0),
+        one("fifo, replication 1", 3.0, policy="fifo", replication=1),
         one("sjf, replication 0", 5.0, policy="sjf", replication=0), tolerance=0.2,
     )  # fmt: skip
     assert {name: len(runs) for name, runs in grouped(known.runs).items()} == {"fifo": 2, "sjf, replication 0": 1}
@@ -186,7 +191,9 @@ def test_repeats_are_of_one_policy_and_workload_and_stand_in_order_of_capture() 
     run = simulate(Scenario(profile=profile()), workload([0.0, 0.1, 0.2], [3, 9, 5]))
 
     def captured(minute: int, **header: Any) -> Trace:
-        return Trace(run.header.changed(kind="captured", captured_at=f"2026-01-01T00:0{minute}:00Z", **header), run.requests)
+        return Trace(
+            run.header.changed(kind="captured", captured_at=f"2026-01-01T00:0{minute}:00Z", **header), run.requests
+        )
 
     found = repeats_by_name([captured(3), captured(1), captured(2, admission={"policy": "sjf"})])
     assert [[own.captured_at[14:16] for own in group] for group in found.values()] == [["01", "03"], ["02"]]
@@ -199,7 +206,9 @@ def test_repeats_are_of_one_policy_and_workload_and_stand_in_order_of_capture() 
 
 def result() -> GateResult:
     scenarios = [
-        ScenarioChange("slow", [change(1.0, 1.5), change(1.0, 1.2, "ttft_mean_s"), change(2.0, 1.0, "mae")], "key", "how"),
+        ScenarioChange(
+            "slow", [change(1.0, 1.5), change(1.0, 1.2, "ttft_mean_s"), change(2.0, 1.0, "mae")], "key", "how"
+        ),
         ScenarioChange("fast|odd", [change(1.0, 0.5)], "other"),
         ScenarioChange("still", [change(1.0, 1.0)], "third"),
         ScenarioChange("quiet", [change(1.0, 1.0)], "fourth"),
@@ -231,7 +240,12 @@ def test_a_junit_reader_finds_one_case_a_scenario_and_all_that_became_worse() ->
     suite = ElementTree.fromstring(result().junit())
     assert (suite.get("tests"), suite.get("failures")) == ("4", "1")
     cases = {case.get("name"): case.findall("failure") for case in suite}
-    assert {name: len(failures) for name, failures in cases.items()} == {"slow": 1, "fast|odd": 0, "still": 0, "quiet": 0}
+    assert {name: len(failures) for name, failures in cases.items()} == {
+        "slow": 1,
+        "fast|odd": 0,
+        "still": 0,
+        "quiet": 0,
+    }
     text = cases["slow"][0].text or ""
     assert "e2e_mean_s" in text
     assert "ttft_mean_s" in text

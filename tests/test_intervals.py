@@ -52,7 +52,10 @@ def test_an_estimate_s_interval_and_p_value_agree() -> None:
 
 def test_several_days_are_as_unsure_as_their_differences_or_as_each_of_them() -> None:
     random = np.random.default_rng(5)
-    calm = [Day(number, number + random.normal(0, 0.01, 9), number + random.normal(0, 0.01, 9)) for number in (1.0, 2.0, 6.0)]
+    calm = [
+        Day(number, number + random.normal(0, 0.01, 9), number + random.normal(0, 0.01, 9))
+        for number in (1.0, 2.0, 6.0)
+    ]
     found, centres = statistics.over_days(calm), np.array([day.local.mean() for day in calm])
     assert (found.centre, found.this_run, found.freedom) == (pytest.approx(centres.mean()), 1.0, 2)
     assert found.error == pytest.approx(centres.std(ddof=1) / math.sqrt(3))
@@ -117,7 +120,9 @@ def test_an_adjusted_contrast_is_that_of_least_squares() -> None:
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_a_change_is_equivalent_inside_the_margin_and_different_outside_by_the_ninety_percent_interval(sign: int) -> None:
+def test_a_change_is_equivalent_inside_the_margin_and_different_outside_by_the_ninety_percent_interval(
+    sign: int,
+) -> None:
     assert pytest.approx(math.log(1.1)) == MARGIN
     reach = 1.833113  # t, 0.95, 9 degrees of freedom
     for value, error, verdict in (
@@ -145,7 +150,9 @@ def run() -> Trace:
 
 
 def shifted(trace: Trace, **by: float) -> Trace:
-    return replace(trace, requests=trace.requests.assign(**{name: trace.requests[name] + own for name, own in by.items()}))
+    return replace(
+        trace, requests=trace.requests.assign(**{name: trace.requests[name] + own for name, own in by.items()})
+    )
 
 
 def test_rows_of_a_validation_tell_measured_simulated_and_how_far_the_simulation_is_off(run: Trace) -> None:

@@ -280,7 +280,11 @@ def test_a_journal_adds_up_its_lines_on_the_clock_of_the_run(run: Trace, tmp_pat
     assert (tmp_path / "t" / "requests.jsonl").is_file()
     journal.close(whole, run.tables)
     assert not is_being_recorded(tmp_path / "t")
-    assert sorted(file.name for file in (tmp_path / "t").iterdir()) == ["header.json", "requests.parquet", "steps.parquet"]
+    assert sorted(file.name for file in (tmp_path / "t").iterdir()) == [
+        "header.json",
+        "requests.parquet",
+        "steps.parquet",
+    ]
 
 
 def test_a_journal_stays_where_its_trace_cannot_be_written(
@@ -390,4 +394,7 @@ def test_no_simulation_replaces_a_recorded_run(run: Trace, tmp_path: Path) -> No
 
 def test_only_ends_by_themselves_or_at_the_cap_are_finished(run: Trace) -> None:
     reasons = pd.Series(["stop", "length", "abort", "error"], dtype=object)
-    assert list(replace(run, requests=run.requests.assign(finish_reason=reasons)).finished["request_id"]) == ["r0", "r1"]
+    assert list(replace(run, requests=run.requests.assign(finish_reason=reasons)).finished["request_id"]) == [
+        "r0",
+        "r1",
+    ]

@@ -37,7 +37,8 @@ def _zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 @pytest.mark.usefixtures("_zone")
 def test_a_time_is_in_its_own_unit_or_the_column_s_and_a_date_is_in_utc_if_nothing_else_is_said() -> None:
     cells: list[Any] = [
-        "7us", "7 ms", "2 s", "3min", "2h", 5, "6", 1.5, None, "-", "n/a", "1970-01-01T00:01:00", "1970-01-01 00:01:00Z",
+        "7us", "7 ms", "2 s", "3min", "2h", 5, "6", 1.5, None, "-", "n/a", "1970-01-01T00:01:00",
+        "1970-01-01 00:01:00Z",
         "1970-01-01T01:01:00+01:00",
     ]  # fmt: skip
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)):
@@ -58,7 +59,8 @@ def test_a_count_is_whole_not_negative_and_no_truth() -> None:
 
 def test_endings_are_known_in_other_words_and_as_statuses() -> None:
     known = {
-        "STOP": "stop", "end-turn": "stop", "max_new_tokens": "length", "OK": "done", "timeout": "abort", "499": "abort",
+        "STOP": "stop", "end-turn": "stop", "max_new_tokens": "length", "OK": "done", "timeout": "abort",
+        "499": "abort",
         "429": "rejected", "503": "rejected", "500": "error", "404": "error", "204": "done", "302": None, "green": None,
     }  # fmt: skip
     assert {text: ending(text) for text in known} == known
@@ -91,7 +93,9 @@ def test_times_count_from_the_first_arrival_and_rows_stand_in_its_order() -> Non
 
 def test_durations_count_from_the_arrival_and_an_end_with_a_duration_tells_it() -> None:
     base = found(2, first_token_s=[], finish_s=[])
-    lasting = Found(source=base.source, cells=base.cells, durations={"first_token_s": [0.25, 0.5], "finish_s": [1.0, 2.0]})
+    lasting = Found(
+        source=base.source, cells=base.cells, durations={"first_token_s": [0.25, 0.5], "finish_s": [1.0, 2.0]}
+    )
     rows = assemble(lasting).requests
     assert rows["first_token_s"].tolist() == [0.25, 1.5]
     assert rows["finish_s"].tolist() == [1.0, 3.0]
@@ -117,7 +121,9 @@ def test_how_a_request_ended_follows_its_limit_its_output_its_finish_and_its_err
 
 
 def test_placeholders_of_failed_requests_are_no_times_and_no_output() -> None:
-    trace = made(2, finish_reason=["stop", "error"], first_token_s=[10.2, 0.0], finish_s=[10.5, -1.0], output_tokens=[3, -1])
+    trace = made(
+        2, finish_reason=["stop", "error"], first_token_s=[10.2, 0.0], finish_s=[10.5, -1.0], output_tokens=[3, -1]
+    )
     assert trace.requests["finish_reason"].tolist() == ["stop", "error"]
     assert trace.requests[["first_token_s", "finish_s", "output_tokens"]].isna().all(axis=1).tolist() == [False, True]
 
@@ -133,8 +139,9 @@ def test_small_steps_back_are_set_equal_and_large_ones_cost_the_row() -> None:
     assert trace.requests["arrival_s"].tolist() == [0.0, 1.0]  # the last finished long before its first token
     assert trace.requests["first_token_s"].tolist() == pytest.approx([0.0, 1.2])
     assert trace.requests["dispatch_s"].tolist() == pytest.approx([math.nan, 1.0], nan_ok=True)
-    assert "1 of 3 rows could not be read and were left out: row 2: finish_s is 0.1 s before its first_token_s" in (
-        trace.header.caveats[0]
+    assert (
+        "1 of 3 rows could not be read and were left out: row 2: finish_s is 0.1 s before its first_token_s"
+        in (trace.header.caveats[0])
     )
     with pytest.raises(TraceError, match="row 2: finish_s is 0.1 s before"):
         assemble(found(3, finish_s=[10.5, 11.5, 12.1], first_token_s=[10.1, 11.2, 12.2]), strict=True)
@@ -191,5 +198,8 @@ def test_the_gaps_of_a_trace_tell_its_unit(moments: list[Any], unit: str) -> Non
 
 @pytest.mark.parametrize(("block", "unit"), [(512, "ms"), (16, "s")])
 def test_the_length_of_a_hash_tells_whose_trace_it_is(block: int, unit: str) -> None:
-    records = [{"timestamp": 7 * at, "input_length": 3 * block - at, "output_length": 9, "hash_ids": [1, 2, 3]} for at in range(6)]
+    records = [
+        {"timestamp": 7 * at, "input_length": 3 * block - at, "output_length": 9, "hash_ids": [1, 2, 3]}
+        for at in range(6)
+    ]
     assert decided(Source(Path("f"), len(records), str, records=records))[0] == unit

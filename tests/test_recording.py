@@ -24,7 +24,6 @@ from driftsim.workloads.workload import Workload
 from tests.strategies import engine, workload
 
 
-
 class Scripted(Echo):
     """Ends each job after the seconds that ``script`` gives for its row, with what ``outcome`` says of it."""
 
@@ -73,7 +72,9 @@ def at_once(count: int, **columns: Any) -> Workload:
     return workload([0.0] * count, columns.pop("outputs", [7] * count), phases, **columns)
 
 
-def recorded(made: Workload, live: Scripted, folder: Path, told: Callable[[Progress], None] | None = None, **plan: Any) -> Trace:
+def recorded(
+    made: Workload, live: Scripted, folder: Path, told: Callable[[Progress], None] | None = None, **plan: Any
+) -> Trace:
     return asyncio.run(record(made, live, CapturePlan(**plan), folder / "t", told or (lambda standing: None)))
 
 
@@ -140,7 +141,10 @@ def test_an_engine_that_is_gone_gets_nothing_more_and_what_is_inside_is_waited_f
                 self.failure = "it died"
 
     live = Dying({0: 0.02, 1: 0.15}, finish_reason=lambda job: "stop" if job.index else "error")
-    phases = (Phase(name="now", kind="backlog", requests=4), Phase(name="late", kind="after-drain", requests=1, pause_s=9.0))
+    phases = (
+        Phase(name="now", kind="backlog", requests=4),
+        Phase(name="late", kind="after-drain", requests=1, pause_s=9.0),
+    )
     trace = recorded(workload([0.0] * 5, [7] * 5, phases), live, tmp_path, max_in_flight=2)
     assert [row for row, _ in live.sent] == [0, 1]
     assert (trace.header.ended, trace.header.ended_why) == ("failed", "it died")
@@ -187,7 +191,9 @@ def test_steps_that_an_engine_writes_are_part_of_the_trace_on_the_clock_of_the_r
             names = ",".join(column.name for column in STEP_COLUMNS)
             values = ",".join("1" for _ in STEP_COLUMNS[2:])
             begin = time.monotonic()
-            self.file.write_text(f"{names}\n{begin - 999},0.5,{values}\n{begin},0.25,{values}\n{begin + 1},0.5,{values}\n")
+            self.file.write_text(
+                f"{names}\n{begin - 999},0.5,{values}\n{begin},0.25,{values}\n{begin + 1},0.5,{values}\n"
+            )
 
     trace = recorded(at_once(1), Tells(), tmp_path)
     assert trace.steps is not None

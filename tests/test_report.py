@@ -30,9 +30,13 @@ from tests.strategies import engine, profile, workload
 
 PROFILE = profile(engine(max_num_seqs=2), decode_request_s=0.001)
 SJF, EMA, ORACLE = Setting("sjf", "static"), Setting("sjf", "ema"), Setting("sjf", "oracle")
-PLAN = ComparisonPlan(profile=PROFILE, settings=(*settings_of(["fifo", "sjf"], ["static", "ema"]), Setting("sjf", "oracle")), replications=7)
-FLOATS = ("mae", "rmse", "kendall_tau", "kendall_tau_estimate", "jain_index",
-          *(f"{name}_{stat}_s" for name in ("e2e", "ttft", "tpot") for stat in ("mean", "p50", "p90", "p99")))  # fmt: skip
+PLAN = ComparisonPlan(
+    profile=PROFILE,
+    settings=(*settings_of(["fifo", "sjf"], ["static", "ema"]), Setting("sjf", "oracle")),
+    replications=7,
+)
+LATENCIES = [f"{name}_{stat}_s" for name in ("e2e", "ttft", "tpot") for stat in ("mean", "p50", "p90", "p99")]
+FLOATS = ("mae", "rmse", "kendall_tau", "kendall_tau_estimate", "jain_index", *LATENCIES)
 
 
 def crowd(count: int = 24) -> Workload:
@@ -64,11 +68,14 @@ def made_up(plan: ComparisonPlan = PLAN, days: int = 1, noise: float = 0.01, **g
                 tier |= {"e2e_mean_s": number + 0.1, "e2e_p50_s": number + 0.2, "e2e_p90_s": number + 0.3,
                          "e2e_p99_s": number + 0.4, "requests": 10 * number, "finished": 10 * number - 3}  # fmt: skip
             row["per_tenant"] = {
-                name: {"finished": 9, "e2e_mean_s": (1.0 if setting == BASELINE else factor) * math.exp(0.001 * random.normal())}
+                name: {
+                    "finished": 9,
+                    "e2e_mean_s": (1.0 if setting == BASELINE else factor) * math.exp(0.001 * random.normal()),
+                }
                 for name, factor in (("a", 0.5), ("b", 1.25))
             }
             summaries[setting].append(row)
-    return Comparison(plan, (work,) * days, tuple(draws), summaries, {setting: run for setting in plan.settings})
+    return Comparison(plan, (work,) * days, tuple(draws), summaries, dict.fromkeys(plan.settings, run))
 
 
 def places(comparison: Comparison, kind: str, day: int = 0) -> list[int]:

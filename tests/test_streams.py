@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,8 +57,8 @@ def test_times_are_of_the_first_and_the_last_piece_and_neither_of_the_role_nor_o
 
 def test_tokens_are_the_usages_where_they_can_be() -> None:
     for tokens, prompt, known in (
-        (3, 30, True), (8, 30, True), (9, 30, False), (2, 30, False), (0, 30, False), (None, 30, False), (3, None, False),
-        (3, 0, False), (True, 30, False), (3, "30", False), (3, 1997, True), (3, 1998, False),
+        (3, 30, True), (8, 30, True), (9, 30, False), (2, 30, False), (0, 30, False), (None, 30, False),
+        (3, None, False),        (3, 0, False), (True, 30, False), (3, "30", False), (3, 1997, True), (3, 1998, False),
     ):  # fmt: skip
         found = taken(*PLAIN, event("stop"), usage(tokens, prompt))
         assert (found.finish_reason == "stop") is known, (tokens, prompt)
@@ -133,7 +134,7 @@ def test_an_order_gives_every_policy_every_place_and_every_neighbour_alike() -> 
         assert len(design) == (count if count % 2 == 0 else 2 * count)
         for column in zip(*design, strict=True):
             assert {column.count(policy) for policy in range(count)} == {len(design) // count}
-        pairs = [pair for row in design for pair in zip(row, row[1:], strict=False)]
+        pairs = [pair for row in design for pair in itertools.pairwise(row)]
         assert {pairs.count((a, b)) for a in range(count) for b in range(count) if a != b} == {len(design) // count}
         drawn = orders(count, len(design), "latin", seed=3)
         assert all(sorted(row) == list(range(count)) for row in drawn)
@@ -167,7 +168,9 @@ def test_loads_are_means_since_the_start_and_only_the_mean_of_others_disturbs() 
     assert not calm.disturbed
 
 
-def test_a_sample_is_cores_since_the_one_before_and_what_is_not_ours_is_foreign(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sample_is_cores_since_the_one_before_and_what_is_not_ours_is_foreign(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Readings of time, everybody's CPU seconds, those stolen, and ours."""
     readings = iter([(10.0, 100.0, 5.0, 50.0), (12.0, 103.0, 5.5, 52.0), (13.0, 103.5, 5.5, 53.0)])
     monitor = monitored()
@@ -207,7 +210,9 @@ class Process:
         return list(self.below)
 
 
-def test_a_family_is_all_below_its_roots_and_keeps_what_those_used_who_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_family_is_all_below_its_roots_and_keeps_what_those_used_who_have_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     child = Process(3, 4.0, 8.0)
     roots = {1: Process(1, 1.0, 2.0, child), 2: Process(2, 16.0, 32.0)}
     monkeypatch.setattr(telemetry.psutil, "Process", roots.__getitem__)

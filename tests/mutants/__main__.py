@@ -30,7 +30,8 @@ COPIED = ("driftsim", "tests")
 LEFT_OUT = {".git", ".venv", ".hypothesis", ".pytest_cache", ".mypy_cache", ".ruff_cache", "out", "build", *COPIED}
 LIBRARIES = (
     "pytest", "hypothesis.strategies", "numpy", "pandas", "scipy.stats", "scipy.optimize",
-    "pydantic", "pyarrow.parquet", "simpy", "typer.testing", "rich.console", "rich.table", "jinja2", "matplotlib.figure",
+    "pydantic", "pyarrow.parquet", "simpy", "typer.testing", "rich.console", "rich.table", "jinja2",
+    "matplotlib.figure",
 )  # fmt: skip
 PYTEST = ("-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--no-header", "--tb=line", "-rfE")
 PASSED, FAILED, UNREADABLE = 0, 1, 2  # pytest's exit codes; unreadable: a test file could not be imported
@@ -91,7 +92,7 @@ def test_in_child(job: Job) -> int:
     for name in [name for name in sys.modules if name.partition(".")[0] in COPIED]:
         del sys.modules[name]
     os.chdir(job.copy)
-    os.environ.update(PYTHONPATH=str(job.copy), PYTHONDONTWRITEBYTECODE="1")
+    os.environ.update(PYTHONPATH=str(job.copy), PYTHONDONTWRITEBYTECODE="1", HYPOTHESIS_PROFILE="mutants")
     sys.dont_write_bytecode = True
     sys.path[:] = [str(job.copy), *(place for place in sys.path if place not in ("", str(ROOT)))]
     importlib.invalidate_caches()
@@ -180,8 +181,9 @@ def run_all(faults: Sequence[Fault], copies: list[Path], limit_s: float) -> Coun
 def unplanted_failures(copy: Path, faults: Sequence[Fault], limit_s: float) -> str:
     """What the tests of ``faults`` print if they fail where nothing is planted; empty if they pass."""
     job = Job(copy, None, sorted({name for fault in faults for name in fault.test_files()}))
-    code = None
-    for code in run(job, limit_s):
+    code: int | None = None
+    for found in run(job, limit_s):
+        code = found
         time.sleep(LOOK_S)
     return "" if code == PASSED else f"exit code {code}: {job.log.read_text(errors='replace')[-3000:]}"
 
@@ -190,7 +192,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("only", nargs="*", metavar="TEXT", help="faults whose file or description holds one of these")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="at once (one a core)")
-    parser.add_argument("--limit", type=float, default=600.0, metavar="S", help="seconds for the tests of a fault")
+    parser.add_argument("--limit", type=float, default=300.0, metavar="S", help="seconds for the tests of a fault")
     parser.add_argument("--unchecked", action="store_true", help="do not first run the tests without a fault")
     parser.add_argument("--first", action="store_true", help="run only the first of the test files of each fault")
     parser.add_argument("--list", action="store_true", help="list the faults and run nothing")

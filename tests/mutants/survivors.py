@@ -31,8 +31,20 @@ plant(
     "test_definitions test_metrics",
 )
 plant("makespan from zero", "metrics.py", "known.max() - begun.min()", "known.max()", "test_definitions test_metrics")
-plant("tau within, unweighted", "metrics.py", "weights.append(len(places) * (len(places) - 1))", "weights.append(1.0)", "test_definitions test_metrics")
-plant("an error is learned from", "live/recorder.py", '(*FINISHED, "abort")', '(*FINISHED, "abort", "error")', "test_recording test_recorder")
+plant(
+    "tau within, unweighted",
+    "metrics.py",
+    "weights.append(len(places) * (len(places) - 1))",
+    "weights.append(1.0)",
+    "test_definitions test_metrics",
+)
+plant(
+    "an error is learned from",
+    "live/recorder.py",
+    '(*FINISHED, "abort")',
+    '(*FINISHED, "abort", "error")',
+    "test_recording test_recorder",
+)
 plant(
     "the first token is the first event",
     "live/answer.py",
@@ -83,7 +95,13 @@ plant(
     "departure.output_length, False, now)",
     "test_dispatcher test_admission",
 )
-plant("shortest estimate first, prompts forgotten", "scheduling/policies.py", "return job.budget", "return job.estimate", "test_dispatcher test_policies")
+plant(
+    "shortest estimate first, prompts forgotten",
+    "scheduling/policies.py",
+    "return job.budget",
+    "return job.estimate",
+    "test_dispatcher test_policies",
+)
 plant(
     "pooled judges itself in hindsight",
     "scheduling/estimators.py",
@@ -98,7 +116,13 @@ plant(
     "self._odds = odds",
     "test_dispatcher test_estimators",
 )
-plant("a class ends below its boundary", "scheduling/admission.py", "if total <= self.short", "if total < self.short", "test_dispatcher test_admission")
+plant(
+    "a class ends below its boundary",
+    "scheduling/admission.py",
+    "if total <= self.short",
+    "if total < self.short",
+    "test_dispatcher test_admission",
+)
 plant(
     "errors over rows that are not scored",
     "metrics.py",
@@ -163,8 +187,16 @@ plant(
     "output_tokens=self.chunks,",
     "test_streams test_answer",
 )
-plant("foreign load below zero", "live/telemetry.py", "max(0.0, used - ours)", "used - ours", "test_streams test_telemetry")
-plant("our own CPU counts as foreign", "live/telemetry.py", "max(0.0, used - ours)", "used", "test_streams test_telemetry")
+plant(
+    "foreign load below zero",
+    "live/telemetry.py",
+    "max(0.0, used - ours)",
+    "used - ours",
+    "test_streams test_telemetry",
+)
+plant(
+    "our own CPU counts as foreign", "live/telemetry.py", "max(0.0, used - ours)", "used", "test_streams test_telemetry"
+)
 plant(
     "the smallest tau is the best",
     "comparison/report.py",
@@ -193,7 +225,13 @@ plant(
     'off[["finish_off_s"]].abs()',
     "test_intervals",
 )
-plant("a CUDA graph one too large", "latency/steptime.py", "bisect_left(graph_sizes, size)", "bisect_left(graph_sizes, size + 1)", "test_intervals test_steptime")
+plant(
+    "a CUDA graph one too large",
+    "latency/steptime.py",
+    "bisect_left(graph_sizes, size)",
+    "bisect_left(graph_sizes, size + 1)",
+    "test_intervals test_steptime",
+)
 plant(
     "words are not scaled with an output that was cut, in the trace",
     "simulation/run.py",
@@ -212,7 +250,7 @@ plant(
     "a trace's digest ignores its steps",
     "trace/trace.py",
     "    for name in (*TRACE_FILES, *JOURNAL_FILES):\n        file = Path(folder) / name\n",
-    '    for name in (*TRACE_FILES, *JOURNAL_FILES):\n        file = Path(folder) / name\n'
+    "    for name in (*TRACE_FILES, *JOURNAL_FILES):\n        file = Path(folder) / name\n"
     '        if name.startswith("steps"):\n            continue\n',
     "test_keeping test_trace",
 )
