@@ -19,7 +19,14 @@ from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.statistics import Day, Interval
 from driftsim.trace.trace import Trace
-from driftsim.validation.agreement import MetricAgreement, PolicyEffect, RankAgreement, metric_agreement, repeats
+from driftsim.validation.agreement import (
+    MetricAgreement,
+    PolicyEffect,
+    RankAgreement,
+    change_agreement,
+    metric_agreement,
+    repeats,
+)
 from driftsim.validation.equivalence import MARGIN, judge
 from driftsim.validation.validation import (
     Validation,
@@ -230,6 +237,24 @@ def test_repeats_are_of_one_policy_limit_and_requests_and_their_spread_is_the_me
     assert own.measured == pytest.approx(math.exp(logs.mean()))
     assert own.error == pytest.approx(statistic(group[0].simulated, "e2e", "mean") / math.exp(logs.mean()) - 1)
     assert MetricAgreement("n", "e2e", "mean", 2, 2.0, 3.0, 0.1).error == 0.5
+
+
+def test_rounds_are_matched_in_order_of_capture(run: Trace) -> None:
+    def named(minute: int, by: float, policy: str) -> Validation:
+        admission = {"policy": policy, "estimator": "static"}
+        header = run.header.changed(captured_at=f"2026-01-01T00:0{minute}:00Z", admission=admission, kind="captured")
+        return Validation(f"{policy}-{minute}", replace(shifted(run, finish_s=by), header=header), run)
+
+    fifo = [named(minute, 0.1 * minute, "fifo") for minute in range(4)]
+    sjf = [named(minute, 0.1 * minute + 0.05, "sjf") for minute in range(4)]
+    ordered, _ = change_agreement({"fifo": fifo, "sjf": sjf})
+    shuffled, _ = change_agreement({"fifo": fifo, "sjf": [sjf[place] for place in (2, 0, 3, 1)]})
+    own = ordered[0]
+    errors = [[math.log(statistic(one.simulated, "e2e", "mean") / statistic(one.recorded, "e2e", "mean")) for one in group]
+              for group in (sjf, fifo)]  # fmt: skip
+    assert (own.policy, own.metric, own.stat) == ("sjf", "e2e", "mean")
+    assert own.difference.paired.value == pytest.approx(math.expm1(float(np.mean(np.subtract(*errors)))))
+    assert own.difference.paired == pytest.approx(shuffled[0].difference.paired)
 
 
 def test_signs_agree_only_where_both_are_known_and_tau_counts_ties() -> None:

@@ -142,6 +142,7 @@ def test_an_order_gives_every_policy_every_place_and_every_neighbour_alike() -> 
             assert {column.count(policy) for policy in range(count)} == {len(design) // count}
         assert orders(count, len(design) + 2, "latin", seed=3)[: len(design)] == drawn
     assert len({str(orders(4, 4, "latin", seed=seed)) for seed in range(9)}) > 5
+    assert len({tuple(orders(4, 1, "latin", seed=seed)[0]) for seed in range(60)}) > 16  # of 24: not of one square
     assert len({tuple(row) for row in orders(6, 40, "random", seed=1)}) > 10
     assert len({orders(5, 1, "latin", seed=seed)[0][0] for seed in range(40)}) == 5  # anybody may be the first
 
@@ -186,6 +187,14 @@ def test_a_sample_is_cores_since_the_one_before_and_what_is_not_ours_is_foreign(
     monitor._run()
     # 1.5 cores, of which ours 1; then half a core, of which ours, by another clock, 1: nothing is foreign.
     assert [sample[:5] for sample in seen] == [(12.0, 1.5, 1.0, 0.5, 0.25), (13.0, 0.5, 1.0, 0.0, 0.0)]
+
+
+def test_ours_is_read_before_and_after_everybody_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monitor, used = monitored(), iter([10.0, 12.0])
+    monkeypatch.setattr(monitor._family, "look_up", lambda: None)
+    monkeypatch.setattr(monitor._family, "cpu_s", lambda: next(used))
+    monkeypatch.setattr(telemetry, "_busy", lambda: (40.0, 3.0))
+    assert monitor._reading()[1:] == (40.0, 3.0, 11.0)
 
 
 def test_busy_is_what_is_neither_idle_nor_waiting_nor_stolen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from tests.mutants.fault import Table
 
 FAULTS = Table()
 plant = FAULTS.plant
-STEPPED = "test_engine test_oracle"
+STEPPED = "test_engine_limits test_engine test_oracle"
 
 # -- continuous batching
 file = "engine/continuous.py"
@@ -40,24 +40,10 @@ plant(
     STEPPED + " test_laws",
 )
 plant(
-    "an arrival cuts a decode run that it could not join",
-    file,
-    "len(self.running) >= slots\n",
-    "len(self.running) > slots\n",
-    STEPPED,
-)
-plant(
     "a better priority waits behind a blocked head",
     file,
     "(self.waiting and not self.by_priority)",
     "self.waiting",
-    STEPPED,
-)
-plant(
-    "a step without room for tokens admits",
-    file,
-    "blocked or self.pool.size >= tokens",
-    "blocked or self.pool.size > tokens",
     STEPPED,
 )
 plant(
@@ -375,45 +361,63 @@ plant(
     file,
     "return self.batch_size - len(self._batch)",
     "return self.batch_size - len(self._batch) + 1",
-    "test_microbatch",
+    "test_engine_limits test_microbatch",
 )
-plant("a batch waits no time to fill", file, "self.env.now + self.fill, STEP", "self.env.now, STEP", "test_microbatch")
-plant("a worker never sleeps", file, "if self._free_since is None or nap == 0 or", "if True or", "test_microbatch")
+plant(
+    "a batch waits no time to fill",
+    file,
+    "self.env.now + self.fill, STEP",
+    "self.env.now, STEP",
+    "test_engine_limits test_microbatch",
+)
+plant(
+    "a worker never sleeps",
+    file,
+    "if self._free_since is None or nap == 0 or",
+    "if True or",
+    "test_engine_limits test_microbatch",
+)
 plant(
     "a sleep is counted from zero",
     file,
     "self._wakes = now + nap - (now - self._free_since) % nap",
     "self._wakes = now + nap",
-    "test_microbatch",
+    "test_engine_limits test_microbatch",
 )
 plant(
     "a member leaves when it ends",
     file,
     "                sequence.finish = now\n",
     "                pass\n",
-    "test_microbatch",
+    "test_engine_limits test_microbatch",
 )
-plant("a batch has a first token", file, "            sequence.first_token = None\n", "", "test_microbatch")
+plant(
+    "a batch has a first token",
+    file,
+    "            sequence.first_token = None\n",
+    "",
+    "test_engine_limits test_microbatch",
+)
 plant(
     "batches are counted from one",
     file,
     "sequence.batch = (self.batches - 1, self._running)",
     "sequence.batch = (self.batches, self._running)",
-    "test_microbatch",
+    "test_engine_limits test_microbatch",
 )
 plant(
     "an old timer starts a new batch",
     file,
     "if number == self.batches and self._batch:",
     "if self._batch:",
-    "test_microbatch",
+    "test_engine_limits test_microbatch",
 )
 plant(
     "an aborted job of a batch being filled is served",
     file,
     "if member[0] is not job]",
     "if member[0] is job or True]",
-    "test_microbatch test_unfinished test_laws",
+    "test_engine_limits test_microbatch test_unfinished test_laws",
 )
 file = "engine/waiting.py"
 plant(

@@ -463,31 +463,35 @@ plant(
 )
 file = "live/masking.py"
 plant(
-    "a key in capitals is shown", file, "lower, hidden = text.lower(), key.lower()", "lower, hidden = text, key", HTTP
+    "a key in capitals is shown",
+    file,
+    "lower, hidden = text.lower(), key.lower()",
+    "lower, hidden = text, key",
+    "test_streams test_hostile",
 )
-plant("only a whole key is masked", file, "KEY_PIECE = 4 ", "KEY_PIECE = 40 ", HTTP)
-plant("pieces of a prompt are shown", file, "PIECE = 8 ", "PIECE = 80 ", HTTP)
+plant("only a whole key is masked", file, "KEY_PIECE = 4 ", "KEY_PIECE = 40 ", "test_streams test_hostile")
+plant("pieces of a prompt are shown", file, "PIECE = 8 ", "PIECE = 80 ", "test_streams test_hostile")
 file = "live/pages.py"
 plant(
     "a page without an end is read on",
     file,
     "                    if len(content) > MOST_TOLD:\n",
     "                    if False:\n",
-    HTTP,
+    "test_streams test_hostile",
 )
 plant(
     "a refused page is a page",
     file,
     "json.loads(self.text) if self.status == 200 else None",
     "json.loads(self.text)",
-    HTTP,
+    "test_streams test_hostile",
 )
 plant(
     "a page's redirect is followed",
     file,
     "timeout=wait_s, follow_redirects=False",
     "timeout=wait_s, follow_redirects=True",
-    HTTP + " test_trust",
+    "test_trust test_hostile",
 )
 file = "live/telemetry.py"
 TELE = "test_streams test_telemetry"
