@@ -189,3 +189,27 @@ def test_the_last_token_of_a_recompute_is_a_decode_to_the_engine() -> None:
     assert steps["prefill_tokens"].tolist() == [32, 0, 0, 24, 0, 0]
     assert steps["decode_requests"].tolist() == [0, 1, 1, 0, 2, 2]
     assert steps["context_tokens"].tolist()[4] == 17 + 9
+
+
+def test_decodes_that_need_a_block_get_one_in_order_of_admission_and_the_others_go() -> None:
+    """Three blocks, one for each of three prompts: the first alone can go on."""
+    steps = served(workload([0.0] * 3, [9, 9, 9], prompt_tokens=4), steps=True, kv_blocks=4, block_size=4)
+    assert steps["preempted"].tolist()[:2] == [0, 2]
+    assert steps["running"].tolist()[:2] == [3, 1]
+    assert steps["kv_blocks_used"].max() == 3
+
+
+def test_a_victim_by_priority_gives_back_its_blocks_and_its_tokens_of_the_step() -> None:
+    """The one of the batch was admitted first, and had its turn in this step before a more urgent one wanted a block."""
+    made = workload([0.0, 0.005, 0.005], [9, 9, 9], prompt_tokens=[3, 4, 4], tier=["batch", "premium", "standard"])
+    steps = served(made, steps=True, scheduling_policy="priority", kv_blocks=5, block_size=4)
+    assert steps["preempted"].tolist()[:3] == [0, 0, 1]
+    assert steps["running"].tolist()[2] == 2
+    made = workload([0.0, 0.005, 0.006], [9, 9, 2], prompt_tokens=[3, 4, 12], tier=["batch", "premium", "premium"])
+    steps = served(
+        made, steps=True, scheduling_policy="priority", kv_blocks=5, block_size=4, max_num_batched_tokens=6,
+        scheduler_reserve_full_isl=False,
+    )  # fmt: skip
+    assert steps["prefill_tokens"].tolist()[:3] == [3, 5, 5]
+    assert steps["decode_requests"].tolist()[:3] == [0, 1, 1]
+    assert steps["preempted"].tolist()[:3] == [0, 0, 1]

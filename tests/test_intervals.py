@@ -250,8 +250,10 @@ def test_rounds_are_matched_in_order_of_capture(run: Trace) -> None:
     ordered, _ = change_agreement({"fifo": fifo, "sjf": sjf})
     shuffled, _ = change_agreement({"fifo": fifo, "sjf": [sjf[place] for place in (2, 0, 3, 1)]})
     own = ordered[0]
-    errors = [[math.log(statistic(one.simulated, "e2e", "mean") / statistic(one.recorded, "e2e", "mean")) for one in group]
-              for group in (sjf, fifo)]  # fmt: skip
+    errors = [
+        [math.log(statistic(one.simulated, "e2e", "mean") / statistic(one.recorded, "e2e", "mean")) for one in group]
+        for group in (sjf, fifo)
+    ]
     assert (own.policy, own.metric, own.stat) == ("sjf", "e2e", "mean")
     assert own.difference.paired.value == pytest.approx(math.expm1(float(np.mean(np.subtract(*errors)))))
     assert own.difference.paired == pytest.approx(shuffled[0].difference.paired)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from driftsim.comparison.checks import Check
+from driftsim.comparison.checks import Check, held_out_check
 from driftsim.comparison.comparison import CALIBRATED, Comparison
 from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting, settings_of
 from driftsim.comparison.report import columns, effects, legend, provenance, table, tiers
@@ -308,3 +308,26 @@ def test_a_capture_is_its_own_check_only_under_the_same_policy_and_limit() -> No
     ):
         assert measured_by_phase(other, PLAN) is None
     assert measured_by_phase(captured, replace(PLAN, refill_lag=False)) is None
+
+
+def test_a_check_that_holds_out_is_fitted_to_what_finished_first_and_judged_by_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work = workload((np.arange(80) * 0.05).tolist(), [5] * 80)
+    run = simulate(PLAN.scenario(BASELINE), work)
+    captured = replace(run, header=run.header.changed(kind="captured"))
+    fits: list[dict[str, Any]] = []
+
+    def fit(runs: Any, **how: Any) -> Any:
+        fits.append(how)
+        return PROFILE
+
+    monkeypatch.setattr("driftsim.comparison.checks.calibrate", fit)
+    check = held_out_check(captured)
+    cut = float(np.median(run.requests["finish_s"]))
+    assert fits == [{"source": "requests", "until": cut}]
+    assert check.failed == ""
+    later = run.requests[run.requests["finish_s"] > cut]
+    assert check.measured["requests"] == check.simulated["requests"] == len(later) == 40
+    mean = float((later["finish_s"] - later["arrival_s"]).mean())
+    assert check.measured["e2e_mean_s"] == pytest.approx(mean)

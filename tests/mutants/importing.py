@@ -177,7 +177,7 @@ plant(
 )
 
 file = "formats/vllm_bench.py"
-BENCH = "test_readers test_formats test_importers"
+BENCH = "test_formats test_readers test_importers"
 plant(
     "first tokens from the end",
     file,

@@ -701,14 +701,14 @@ plant(
     file,
     'calibrate([Run("its first half", trace)], source="requests", until=cut)',
     'calibrate([Run("its first half", trace)], source="requests")',
-    "test_compare test_verdict test_cases test_one_command",
+    "test_report test_compare test_verdict test_cases test_one_command",
 )
 plant(
     "a check is of all requests",
     file,
     'both = set(requests) & set(sides[0]["request_id"])',
     'both = set(sides[0]["request_id"])',
-    "test_compare test_verdict test_cases test_one_command test_trust",
+    "test_report test_compare test_verdict test_cases test_one_command test_trust",
 )
 
 file = "validation/validation.py"
