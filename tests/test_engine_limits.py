@@ -200,7 +200,7 @@ def test_decodes_that_need_a_block_get_one_in_order_of_admission_and_the_others_
 
 
 def test_a_victim_by_priority_gives_back_its_blocks_and_its_tokens_of_the_step() -> None:
-    """The one of the batch was admitted first, and had its turn in this step before a more urgent one wanted a block."""
+    """The batch was admitted first, and had its turn in this step before a more urgent one wanted a block."""
     made = workload([0.0, 0.005, 0.005], [9, 9, 9], prompt_tokens=[3, 4, 4], tier=["batch", "premium", "standard"])
     steps = served(made, steps=True, scheduling_policy="priority", kv_blocks=5, block_size=4)
     assert steps["preempted"].tolist()[:3] == [0, 0, 1]
