@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from driftsim.engine.decoding import DecodePool
+from driftsim.engine.sequence import Sequence
 from driftsim.latency.noise import Noise
-from driftsim.request import TIERS
+from driftsim.request import TIERS, Job
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.workloads.workload import Workload
@@ -213,3 +215,34 @@ def test_a_victim_by_priority_gives_back_its_blocks_and_its_tokens_of_the_step()
     assert steps["prefill_tokens"].tolist()[:3] == [3, 5, 5]
     assert steps["decode_requests"].tolist()[:3] == [0, 1, 1]
     assert steps["preempted"].tolist()[:3] == [0, 0, 1]
+
+
+def test_an_old_timer_starts_no_new_batch() -> None:
+    rows = batched(workload([0.0, 0.01, 0.03], [1, 1, 1]))
+    assert at(rows, "finish_s") == [
+        0.02,
+        0.02,
+        0.09,
+    ]  # the third fills from 0.03 on, though the first timer ends at 0.05
+
+
+def test_an_abort_while_the_last_token_is_computed_is_an_abort() -> None:
+    made = workload([0.0, 0.0], [3, 9], max_tokens=[3, 9], patience_s=[0.015, np.nan])
+    rows = served(made, async_scheduling=True)
+    assert list(rows["finish_reason"]) == ["abort", "length"]
+    assert rows["output_tokens"].tolist() == [2, 9]
+    assert at(rows, "finish_s") == [0.02, 0.09]
+
+
+def test_who_ends_in_one_step_leaves_in_order_of_admission() -> None:
+    pool = DecodePool(4)
+    jobs = [workload([0.0], [3]).requests()(0, 0.0) for _ in range(3)]
+    sequences = [Sequence(Job(request, "", 0, 0), target) for request, target in zip(jobs, (3, 5, 3), strict=True)]
+    for number, sequence in enumerate(sequences):
+        sequence.number, sequence.computed, sequence.shown = number, 8, 1
+        pool.join(sequence)
+    assert pool.context_tokens == 27
+    pool.advance(2)
+    assert pool.context_tokens == 33
+    assert pool.take_finished() == [sequences[0], sequences[2]]
+    assert (sequences[0].shown, sequences[0].computed, pool.size) == (3, 10, 1)

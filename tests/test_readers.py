@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from driftsim.formats.timed_trace import decided
 from driftsim.formats.values import counts, times
 from driftsim.trace.loops import Told
 from driftsim.trace.trace import Trace
+from tests import format_files as files
+from tests.format_files import brought
 
 
 @pytest.fixture(params=["UTC", "America/New_York"])
@@ -203,3 +206,36 @@ def test_the_length_of_a_hash_tells_whose_trace_it_is(block: int, unit: str) -> 
         for at in range(6)
     ]
     assert decided(Source(Path("f"), len(records), str, records=records))[0] == unit
+
+
+# -- what the examples of the formats do not tell apart
+
+
+def bench(folder: Path, **changes: Any) -> Any:
+    return brought(folder, "vllm_bench", files.vllm_bench(**changes)).requests
+
+
+def test_vllm_s_latencies_go_before_its_gaps_and_a_mean_gap_stands_for_all_but_the_first_token(tmp_path: Path) -> None:
+    measured = bench(tmp_path, latencies=[0.25, 0.75, 0.0, 0.5])
+    assert (measured["finish_s"] - measured["arrival_s"]).tolist() == pytest.approx(
+        [0.25, 0.75, np.nan, 0.5], nan_ok=True
+    )
+    means = bench(tmp_path, latencies=..., itls=[0.05, 0.1, 0.0, 0.04])
+    assert (means["finish_s"] - means["arrival_s"]).tolist() == pytest.approx([0.2, 0.5, np.nan, 0.34], nan_ok=True)
+    gaps = bench(tmp_path, latencies=..., itls=[[0.05, 0.06], [0.1, 0.1, 0.1], [], [0.04]])
+    assert gaps["finish_s"][0] == pytest.approx(0.21)
+
+
+def test_a_request_with_an_error_failed_whatever_it_had(tmp_path: Path) -> None:
+    rows = bench(tmp_path, errors=["", "cut", "timed out", ""])
+    assert list(rows["finish_reason"]) == ["length", "error", "error", "length"]
+    assert rows["output_tokens"].isna().tolist() == [False, True, True, False]
+    assert rows[["first_token_s", "finish_s", "scheduled_s"]].isna().all(axis=1).tolist() == [False, True, True, False]
+    silent = bench(tmp_path, errors=["", "", "", ""])
+    assert list(silent["finish_reason"]) == ["length", "length", "error", "length"]  # zeros stand for a failure
+
+
+def test_a_number_of_any_kind_is_scaled() -> None:
+    values, problems = times([Decimal("5"), "7", np.float32(2.0), 2**64], "ms")
+    assert values.tolist() == pytest.approx([0.005, 0.007, 0.002, 2**64 / 1000])
+    assert not problems

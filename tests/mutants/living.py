@@ -356,7 +356,7 @@ plant(
     ANSWER + " test_http test_hostile",
 )
 file = "live/http.py"
-HTTP = "test_http test_hostile"
+HTTP = "test_client test_http test_hostile"
 plant("a request is sent twice where it fails", file, "max_retries=0", "max_retries=2", HTTP)
 plant(
     "redirects are followed",

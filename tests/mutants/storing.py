@@ -126,7 +126,7 @@ plant(
 )
 
 file = "sweeps/runner.py"
-SWEEP = "test_sweep test_sweep_rows"
+SWEEP = "test_sweep_rules test_sweep test_sweep_rows"
 plant("what failed is not run again though asked", file, "or (retry and known[task.key])}", "}", SWEEP)
 plant("what is there is run again", file, "if task.key not in known or", "if True or", SWEEP)
 plant(
@@ -682,7 +682,7 @@ plant(
     file,
     "return jobs or os.cpu_count() or 1",
     "return jobs or 1",
-    "test_trust test_sweep test_public_api test_errors",
+    "test_sweep_rules",
 )
 plant(
     "a pickle of anybody is read",

@@ -178,7 +178,7 @@ plant(
     "sweeps/runner.py",
     "(retry and known[task.key])",
     "known[task.key]",
-    "test_sweep",
+    "test_sweep_rules test_sweep",
 )
 plant(
     "chunks counted as tokens",
