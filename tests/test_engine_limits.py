@@ -8,9 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from driftsim.engine.barrier import BarrierEngine
+from driftsim.engine.clock import Clock
 from driftsim.engine.decoding import DecodePool
 from driftsim.engine.sequence import Sequence
 from driftsim.latency.noise import Noise
+from driftsim.latency.steptime import LinearStepTime
 from driftsim.request import TIERS, Job
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Barrier, Scenario
@@ -246,3 +249,17 @@ def test_who_ends_in_one_step_leaves_in_order_of_admission() -> None:
     assert pool.context_tokens == 33
     assert pool.take_finished() == [sequences[0], sequences[2]]
     assert (sequences[0].shown, sequences[0].computed, pool.size) == (3, 10, 1)
+
+
+def test_a_job_dropped_from_a_batch_that_is_being_filled_is_in_no_batch() -> None:
+    clock, left = Clock(), list[Sequence]()
+    live = BarrierEngine(
+        clock, engine(), LinearStepTime(10, 0, 0, 0), 0, left.extend, batch_size=2, fill=50, idle=0
+    )  # fmt: skip
+    first, second = (Job(workload([0.0], [3]).requests()(0, 0.0), "", 0, 0) for _ in range(2))
+    live.submit(first, 3)
+    live.abort(first)
+    assert live.room() == 2
+    live.submit(second, 3)
+    clock.run()
+    assert [(sequence.job, sequence.batch) for sequence in left] == [(second, (0, 1))]

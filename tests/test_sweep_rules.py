@@ -42,7 +42,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     PROFILE.save(folder / "p.json")
     (folder / "odd.py").write_text(
         "import os\nfrom driftsim.scheduling.policies import Fifo\n\n\nclass Odd(Fifo):\n    def pop(self, now):\n"
-        "        if os.environ.get('ODD'):\n            raise RuntimeError('no\\nway')\n        return super().pop(now)\n"
+        "        if os.environ.get('ODD'):\n            raise RuntimeError('no\\nway')\n"
+        "        return super().pop(now)\n"
     )
     return folder
 
