@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,14 @@ from driftsim.errors import TraceError
 from driftsim.formats.assemble import assemble
 from driftsim.formats.clocks import coarse_step, refuse_unit
 from driftsim.formats.endings import ending
+from driftsim.formats.exports import export_trace
 from driftsim.formats.found import Found
 from driftsim.formats.rebuilt import Asked, rebuilt
 from driftsim.formats.said import held_back, repeated
 from driftsim.formats.source import Source
 from driftsim.formats.timed_trace import decided
 from driftsim.formats.values import counts, times
+from driftsim.formats.vllm_bench import told_loop
 from driftsim.trace.loops import Told
 from driftsim.trace.trace import Trace
 from tests import format_files as files
@@ -239,3 +244,61 @@ def test_a_number_of_any_kind_is_scaled() -> None:
     values, problems = times([Decimal("5"), "7", np.float32(2.0), 2**64], "ms")
     assert values.tolist() == pytest.approx([0.005, 0.007, 0.002, 2**64 / 1000])
     assert not problems
+
+
+def test_the_loop_of_a_benchmark_is_what_its_options_say() -> None:
+    assert told_loop({"request_rate": "inf", "max_concurrency": 4}) == Told(4, math.inf)
+    assert told_loop({"request_rate": 2.0, "max_concurrency": None}) == Told(None, 2.0)
+    assert told_loop({}) == Told(None, math.inf)
+
+
+def test_a_metric_of_aiperf_without_a_unit_is_in_milliseconds(tmp_path: Path) -> None:
+    rows = files.aiperf()[1:3]
+    for row in rows:
+        row["metrics"]["time_to_first_token"] = {"value": 120.5}
+    table = brought(tmp_path, "aiperf", rows).requests
+    assert (table["first_token_s"] - table["arrival_s"]).tolist() == pytest.approx([0.1205] * 2)
+
+
+def test_a_zero_of_blis_is_no_time(tmp_path: Path) -> None:
+    rows = files.blis()
+    rows[2] |= {"send_time_us": 0, "first_chunk_time_us": 0}
+    table = brought(tmp_path, "blis", rows).requests
+    assert table["arrival_s"].tolist()[2] == pytest.approx(0.08 - 0.00001)  # it counts from when it was due
+    assert table["first_token_s"].isna().tolist() == [False, False, True, False, False, False]
+
+
+def test_a_response_of_llmperf_that_failed_has_no_times(tmp_path: Path) -> None:
+    rows = files.llmperf()
+    rows[1] |= {"error_code": 500, "error_msg": "gone"}
+    table = brought(tmp_path, "llmperf", rows).requests
+    failed = table["error"].notna()
+    assert failed.sum() == 2
+    assert table[["first_token_s", "finish_s"]].isna().all(axis=1).tolist() == failed.tolist()
+
+
+def test_azure_s_context_is_the_prompt(tmp_path: Path) -> None:
+    table = brought(tmp_path, "azure").requests
+    assert table["prompt_tokens"].tolist() == [300, 301, 302, 303, 304]
+    assert table["output_tokens"].tolist() == [40] * 5
+
+
+def test_an_export_stands_in_order_of_arrival_says_how_each_ended_and_keeps_guesses_to_itself(tmp_path: Path) -> None:
+    run = brought(tmp_path, "guidellm")  # six went well, one failed, one was incomplete
+    backwards = replace(run, requests=run.requests.iloc[::-1].reset_index(drop=True))
+    lost = export_trace(backwards, "mooncake", tmp_path / "m.jsonl")
+    stamps = [json.loads(line)["timestamp"] for line in (tmp_path / "m.jsonl").read_text().splitlines()]
+    assert stamps == sorted(stamps)
+    assert len(stamps) == 7
+    assert "1 of 8 requests have no output and were left out" in lost
+    export_trace(backwards, "blis", tmp_path / "b.csv")
+    rows = list(csv.DictReader((tmp_path / "b.csv").open()))
+    assert [row["status"] for row in rows] == ["ok"] * 6 + ["error", "timeout"]
+    assert [int(row["arrival_time_us"]) for row in rows] == sorted(int(row["arrival_time_us"]) for row in rows)
+    assert int(rows[0]["last_chunk_time_us"]) > int(rows[0]["first_chunk_time_us"]) > int(rows[0]["arrival_time_us"])
+    header = (tmp_path / "b.yaml").read_text()
+    assert "max_num_seqs" in run.header.engine.assumed
+    assert "max_num_seqs" not in header
+    told = replace(run, header=run.header.changed(engine=run.header.engine.changed(assumed=())))
+    export_trace(told, "blis", tmp_path / "c.csv")
+    assert f"max_num_seqs: {run.header.engine.max_num_seqs}" in (tmp_path / "c.yaml").read_text()

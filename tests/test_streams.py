@@ -238,3 +238,15 @@ def test_a_table_of_no_samples_is_no_load() -> None:
     load = monitored().load(0.0)
     assert (load.own_cpu_mean, load.foreign_cpu_mean, load.disturbed) == (0.0, 0.0, False)
     assert isinstance(monitored().table(0.0), pd.DataFrame)
+
+
+@pytest.mark.parametrize(("visible", "place"), [("2,1", 2), ("", 0), ("GPU-abc", 0)])
+def test_the_gpu_that_is_sampled_is_the_first_that_this_process_may_use(
+    visible: str, place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    nvml = SimpleNamespace(nvmlDeviceGetHandleByIndex=lambda index: index, NVMLError=KeyError)
+    monkeypatch.setattr(telemetry, "_nvml", lambda: nvml)
+    found = telemetry.Gpu.first()
+    assert found is not None
+    assert found._handle == place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class Fault:
 def check(fault: Fault) -> None:
     """Raise ``ValueError`` or ``SyntaxError`` unless ``fault`` fits the package and its tests are there."""
     source = (PACKAGE / fault.file).read_text(encoding="utf-8")
-    compile(fault.planted(source), fault.file, "exec")
+    ast.parse(fault.planted(source), fault.file)
     missing = [name for name in fault.test_files() if not (ROOT / name).is_file()]
     if missing or not fault.tests:
         raise ValueError(f"{fault.file}: {fault.what}: no test file {', '.join(missing) or 'is named'}")

@@ -436,7 +436,7 @@ plant(
 )
 plant("held back by a little", file, "HELD_S = 0.005 ", "HELD_S = 0.5 ", BENCH)
 file = "formats/exports.py"
-EXPORT = "test_exports"
+EXPORT = "test_readers test_exports"
 plant("Mooncake's times are microseconds", file, '".jsonl", _lines(1e-3, 512)', '".jsonl", _lines(1e-6, 512)', EXPORT)
 plant(
     "blocks of two requests overlap", file, "            used += blocks\n", "            used += blocks - 1\n", EXPORT

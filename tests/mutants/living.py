@@ -184,7 +184,7 @@ plant(
 )
 
 file = "live/session.py"
-SESSION = "test_streams test_session"
+SESSION = "test_session test_streams"
 plant(
     "rounds count from zero",
     file,
