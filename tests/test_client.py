@@ -103,7 +103,7 @@ def test_a_server_that_counts_slowly_is_asked_no_more(monkeypatch: pytest.Monkey
 
     pages = Told(models=models("small"), tokenize=slow)
     live, _ = started(monkeypatch, pages)
-    monkeypatch.setattr(http.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     assert [live.count_tokens("a b") for _ in range(3)] == [7, 7, 3]
     assert pages.asked.count("tokenize") == 2
 

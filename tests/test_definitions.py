@@ -81,12 +81,14 @@ def latencies(name: str, values: list[float]) -> dict[str, float]:
 def share_of_time(intervals: list[tuple[float, float]], least: int, span: float) -> float:
     """The share of ``span`` in which at least so many of ``intervals``, all on eighths of a second, hold the moment."""
     moments = np.arange(0, 60, 1 / 8) + 1 / 16
-    inside = sum(((moments > begin) & (moments < end)).astype(int) for begin, end in intervals)
+    inside = np.zeros(len(moments), dtype=int)
+    for begin, end in intervals:
+        inside += (moments > begin) & (moments < end)
     return float((inside >= least).sum() / 8 / span) if intervals else 0.0
 
 
 def begun(row: Any) -> float:
-    return row.dispatch_s if math.isnan(row.scheduled_s) else row.scheduled_s
+    return float(row.dispatch_s if math.isnan(row.scheduled_s) else row.scheduled_s)
 
 
 def expected(rows: list[Any], scored: list[bool], words: bool, column: str) -> dict[str, Any]:
@@ -155,7 +157,7 @@ def test_each_tier_has_the_latencies_of_its_own_requests() -> None:
     found = metrics.summary(trace)["per_tier"]
     assert list(found) == list(TIERS)  # the most urgent first
     for tier, own in found.items():
-        mine = [row for row in trace.requests.itertuples() if row.tier == tier]
+        mine: list[Any] = [row for row in trace.requests.itertuples() if row.tier == tier]
         done = [row.finish_s - row.arrival_s for row in mine if row.finish_reason in ("stop", "length")]
         wanted = latencies("e2e", done) | {"requests": len(mine), "finished": len(done)}
         assert {name: own[name] for name in wanted} == pytest.approx(wanted)

@@ -31,7 +31,7 @@ def shaped(rows: list[dict[str, Any]], **header: Any) -> Trace:
     """A trace of finished requests with the columns of ``rows``."""
     count = len(rows)
     run = simulate(Scenario(profile=profile()), workload([0.0] * count, [2] * count))
-    table = run.requests.assign(**pd.DataFrame(rows).to_dict("series"))
+    table = run.requests.assign(**{str(name): column for name, column in pd.DataFrame(rows).items()})
     return Trace(run.header.changed(**header), table)
 
 
@@ -145,7 +145,7 @@ def test_settings_that_an_engine_did_not_tell_are_the_known_ones_but_never_too_s
 # -- the main loop's messages
 
 
-def times(**scenario: Any) -> dict[str, list[float]]:
+def times(**scenario: Any) -> dict[str, Any]:
     lagging = profile(engine(max_num_seqs=1), notify_lag_s=0.003, submit_lag_s=0.002, output_lag_s=0.001)
     run = simulate(Scenario(profile=lagging, **scenario), workload([0.0, 0.0], [2, 2]))
     names = ("dispatch_s", "queued_s", "first_token_s", "finish_s")

@@ -239,7 +239,7 @@ def test_rules_give_weights_ranks_safety_and_a_tier_that_they_lack_is_named() ->
     assert {name: tier.rank for name, tier in ranked(rules, {"gold", "tin"}).items()} == {"gold": 1, "tin": 2}
     assert Tier("premium", 7).rank == 7
     assert Admission().with_safety(tier_rules("premium:5:3.0")).safety[Tier.PREMIUM] == 3.0
-    assert Admission(safety={"batch": 0.5}).factors(request(tier=Tier("tin", 2), prompt_tokens=0)) == 1.0
+    assert Admission(safety={Tier.BATCH: 0.5}).factors(request(tier=Tier("tin", 2), prompt_tokens=0)) == 1.0
     with pytest.raises(InputError, match="'lead', which is not among"):
         rules_in_force(rules, {"gold", "lead"})
 

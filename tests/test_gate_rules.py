@@ -115,16 +115,16 @@ def test_replications_of_one_scenario_are_one_and_other_policies_are_others() ->
         "fifo, replication 0": {"e2e_mean_s": 1.5}, "fifo, replication 1": {"e2e_mean_s": 3.5},
         "sjf, replication 0": {"e2e_mean_s": 4.5},
     }  # fmt: skip
-    fifo, sjf = simulated_changes(known, rows)  # type: ignore[arg-type]
+    fifo, sjf = simulated_changes(known, rows)
     assert (fifo.worst.then, fifo.worst.now, fifo.verdict) == (2.0, 2.5, "regression")
     assert fifo.worst.pairs == ((1.0, 1.5), (3.0, 3.5))
     assert fifo.sentence().endswith("mean of 2 replications, the same way in 2; 1 of 1 metrics became worse")
     assert sjf.verdict == "same"
-    mixed = simulated_changes(known, rows | {"fifo, replication 0": {"e2e_mean_s": 0.9}})[0]  # type: ignore[arg-type]
+    mixed = simulated_changes(known, rows | {"fifo, replication 0": {"e2e_mean_s": 0.9}})[0]
     assert "the same way in 1" in mixed.sentence()
     own = known.changed(tolerances={"e2e_mean_s": 0.3})
-    assert simulated_changes(own, rows)[0].verdict == "same"  # type: ignore[arg-type]
-    assert simulated_changes(known.changed(floors={"s": 0.6}), rows)[0].verdict == "same"  # type: ignore[arg-type]
+    assert simulated_changes(own, rows)[0].verdict == "same"
+    assert simulated_changes(known.changed(floors={"s": 0.6}), rows)[0].verdict == "same"
     with pytest.raises(InputError, match="has no result"):
         simulated_changes(known, {})
 

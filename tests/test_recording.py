@@ -12,10 +12,13 @@ import pytest
 
 from driftsim.live.engine import Outcome
 from driftsim.live.recorder import CapturePlan, Progress, record
+from driftsim.live.resume import CaptureRun
+from driftsim.live.session import run_session
 from driftsim.live.telemetry import Monitor
 from driftsim.request import Job
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import Static
+from driftsim.scheduling.names import Unit
 from driftsim.testing import Echo
 from driftsim.trace.header import Phase, Turn
 from driftsim.trace.schema import STEP_COLUMNS
@@ -28,7 +31,7 @@ class Scripted(Echo):
     """Ends each job after the seconds that ``script`` gives for its row, with what ``outcome`` says of it."""
 
     settings = engine(max_num_seqs=4)
-    notes = ("a note of the engine",)
+    notes: tuple[str, ...] = ("a note of the engine",)
 
     def __init__(self, script: dict[int, float] | None = None, **outcome: Any) -> None:
         super().__init__()
@@ -104,7 +107,8 @@ def test_every_column_is_the_one_that_the_engine_told_on_the_clock_of_the_run(tm
 def test_lengths_are_learned_in_the_unit_of_the_accounting_and_cuts_are_told(tmp_path: Path) -> None:
     reasons = ("stop", "length", "abort", "error", "rejected")
     made = at_once(5)
-    for place, unit in enumerate(("tokenizer", "whitespace")):
+    units: tuple[Unit, ...] = ("tokenizer", "whitespace")
+    for place, unit in enumerate(units):
         Learner.told = []
         recorded(made, Scripted(finish_reason=lambda job: reasons[job.index]), tmp_path / unit,
                  admission=Admission(accounting=unit), estimator=f"{__name__}:Learner", max_in_flight=1)  # fmt: skip
@@ -252,3 +256,30 @@ def test_a_run_that_is_stopped_is_interrupted_and_keeps_what_it_had(tmp_path: Pa
     trace = asyncio.run(stopped())
     assert (trace.header.ended, trace.header.ended_why) == ("interrupted", "stopped from outside")
     assert list(trace.requests["finish_reason"]) == ["stop", None]
+
+
+def test_a_session_starts_warms_up_records_and_lets_go(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    class Logged(Scripted):
+        async def start(self) -> None:
+            told.append("started")
+
+        async def warm_up(self) -> None:
+            told.append("warm")
+
+        async def shutdown(self) -> None:
+            told.append("let go")
+
+        def submit(self, job: Job, true_length: int | None) -> None:
+            told.append(f"sent {job.request.id}")
+            super().submit(job, true_length)
+
+    runs = [CaptureRun(tmp_path / name, CapturePlan()) for name in ("a", "b")]
+    made = asyncio.run(run_session(Logged(), lambda live: at_once(1), runs))
+    assert told == ["started", "warm", "sent r0", "sent r0", "let go"]
+    assert [trace.header.ended for trace in made] == ["complete", "complete"]
+    told.clear()
+    again = asyncio.run(run_session(Logged(), lambda live: at_once(1), runs))
+    assert told == ["started", "warm", "let go"]  # both are there already
+    assert len(again) == 2

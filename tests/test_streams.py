@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 
 from driftsim.live import telemetry
@@ -15,6 +17,8 @@ from driftsim.live.engine import Outcome
 from driftsim.live.masking import masked
 from driftsim.live.order import orders, williams
 from driftsim.live.pages import Page
+from driftsim.live.recorder import CapturePlan
+from driftsim.live.session import interleaved
 from driftsim.live.telemetry import FOREIGN_CPU_LIMIT, Monitor
 from driftsim.request import Job, Request, Tier
 
@@ -147,6 +151,19 @@ def test_an_order_gives_every_policy_every_place_and_every_neighbour_alike() -> 
     assert len({orders(5, 1, "latin", seed=seed)[0][0] for seed in range(40)}) == 5  # anybody may be the first
 
 
+def test_runs_of_a_session_follow_the_order_of_its_seed() -> None:
+    plans = [CapturePlan(policy=name) for name in ("fifo", "sjf", "priority")]
+    for seed in range(4):
+        runs = interleaved(Path("out"), plans, 6, "latin", seed)
+        expected = [plans[place].policy for round in orders(3, 6, "latin", seed) for place in round]
+        assert [run.plan.policy for run in runs] == expected
+        turns = [run.plan.turn for run in runs]
+        assert [(turn.round, turn.position) for turn in turns if turn] == [
+            (n, p) for n in range(1, 7) for p in (1, 2, 3)
+        ]
+        assert [run.folder.name for run in runs[:3]] == [f"{name}-1" for name in expected[:3]]
+
+
 # -- telemetry
 
 
@@ -199,7 +216,7 @@ def test_ours_is_read_before_and_after_everybody_s(monkeypatch: pytest.MonkeyPat
 
 def test_busy_is_what_is_neither_idle_nor_waiting_nor_stolen(monkeypatch: pytest.MonkeyPatch) -> None:
     times = SimpleNamespace(user=1.0, nice=2.0, system=4.0, irq=8.0, softirq=16.0, steal=32.0, idle=64.0, iowait=128.0)
-    monkeypatch.setattr(telemetry.psutil, "cpu_times", lambda: times)
+    monkeypatch.setattr(psutil, "cpu_times", lambda: times)
     assert telemetry._busy() == (31.0, 32.0)
 
 
@@ -211,7 +228,7 @@ class Process:
 
     def cpu_times(self) -> SimpleNamespace:
         if self.gone:
-            raise telemetry.psutil.NoSuchProcess(self.pid)
+            raise psutil.NoSuchProcess(self.pid)
         return SimpleNamespace(user=self.user, system=self.system)
 
     def children(self, recursive: bool) -> list[Process]:
@@ -224,7 +241,7 @@ def test_a_family_is_all_below_its_roots_and_keeps_what_those_used_who_have_ende
 ) -> None:
     child = Process(3, 4.0, 8.0)
     roots = {1: Process(1, 1.0, 2.0, child), 2: Process(2, 16.0, 32.0)}
-    monkeypatch.setattr(telemetry.psutil, "Process", roots.__getitem__)
+    monkeypatch.setattr(psutil, "Process", roots.__getitem__)
     family = telemetry._Family((1, 2))
     family.look_up()
     assert family.cpu_s() == 63.0

@@ -184,7 +184,7 @@ plant(
 )
 
 file = "live/session.py"
-SESSION = "test_session test_streams"
+SESSION = "test_streams test_recording test_session"
 plant(
     "rounds count from zero",
     file,

@@ -689,5 +689,5 @@ plant(
     file,
     "if folder.st_uid != os.geteuid() or stat.S_IMODE(folder.st_mode) != 0o700:",
     "if False:",
-    "test_trust",
+    "test_sweep_rules test_trust",
 )
