@@ -236,8 +236,9 @@ def test_a_request_with_an_error_failed_whatever_it_had(tmp_path: Path) -> None:
     assert list(rows["finish_reason"]) == ["length", "error", "error", "length"]
     assert rows["output_tokens"].isna().tolist() == [False, True, True, False]
     assert rows[["first_token_s", "finish_s", "scheduled_s"]].isna().all(axis=1).tolist() == [False, True, True, False]
-    silent = bench(tmp_path, errors=["", "", "", ""])
-    assert list(silent["finish_reason"]) == ["length", "length", "error", "length"]  # zeros stand for a failure
+    silent = brought(tmp_path, "vllm_bench", files.vllm_bench(errors=["", "", "", ""]))
+    assert ends(silent) == ["length", "length", "error", "length"]  # zeros stand for a failure
+    assert "1 of 4 requests failed" in files.said(silent)
 
 
 def test_a_number_of_any_kind_is_scaled() -> None:

@@ -78,7 +78,8 @@ def at_once(count: int, **columns: Any) -> Workload:
 def recorded(
     made: Workload, live: Scripted, folder: Path, told: Callable[[Progress], None] | None = None, **plan: Any
 ) -> Trace:
-    return asyncio.run(record(made, live, CapturePlan(**plan), folder / "t", told or (lambda standing: None)))
+    run = record(made, live, CapturePlan(**plan), folder / "t", told or (lambda standing: None))
+    return asyncio.run(asyncio.wait_for(run, 60))  # an end that nobody hears of is no hang
 
 
 def test_every_column_is_the_one_that_the_engine_told_on_the_clock_of_the_run(tmp_path: Path) -> None:

@@ -10,17 +10,21 @@ import numpy as np
 import pytest
 
 from driftsim import workers
+from driftsim.errors import InputError
 from driftsim.metrics import summary
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.spec import ScenarioSpec
 from driftsim.sweeps import runner
+from driftsim.sweeps.baseline import make_baseline
+from driftsim.sweeps.gate import check_baseline
 from driftsim.sweeps.recorder import Progress, Recorder
 from driftsim.sweeps.runner import estimate, sweep, sweep_grid
 from driftsim.sweeps.store import Store
 from driftsim.sweeps.tasks import plan, run_task, workload_name
 from driftsim.trace.header import Phase
-from driftsim.trace.trace import read
+from driftsim.trace.schema import LIFE_TIMES
+from driftsim.trace.trace import Trace, read
 from driftsim.workloads.replay import replay
 from driftsim.workloads.resampling import resample
 from tests.strategies import engine, profile, workload
@@ -197,3 +201,53 @@ def test_a_plan_has_each_run_once(place: Path) -> None:
 
 def replace_policy(own: ScenarioSpec) -> ScenarioSpec:
     return own.changed(policy="sjf")
+
+
+# -- baselines and captures before the gate
+
+
+def captured(place: Path, folder: Path, minute: int, factor: float) -> Path:
+    """The run of ``place`` as a capture at that minute, whose every time is ``factor`` times as late."""
+    run = read(place / "t")
+    times = {name: run.requests[name] * factor for name in LIFE_TIMES}
+    phases = tuple(phase.changed(start_s=None) for phase in run.header.workload.phases)
+    header = run.header.changed(
+        kind="captured",
+        captured_at=f"2026-01-01T00:0{minute}:00Z",
+        workload=run.header.workload.changed(phases=phases),
+    )
+    return Trace(header, run.requests.assign(**times)).write(folder / f"c{minute}")
+
+
+def test_a_new_baseline_keeps_what_is_not_given_anew_and_takes_no_failed_run(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "one.toml").write_text('[base]\ntrace = "t"\nprofile = "p.json"\n[grid]\npolicy = ["fifo"]\n')
+    file = tmp_path / "b.json"
+    made = make_baseline(
+        file, place / "one.toml", reason="first", tolerance=0.02, floors={"s": 0.5}, jobs=1,
+        captured=[captured(place, tmp_path, 0, 1.0)],
+    )  # fmt: skip
+    again = make_baseline(file, reason="second", jobs=1)
+    assert (again.tolerance, again.floors["s"], again.floors["tokens"]) == (0.02, 0.5, 1.0)
+    assert again.captured == made.captured != []
+    assert again.runs == made.runs
+    assert make_baseline(file, reason="third", tolerance=0.3, floors={"s": 0.1}, jobs=1).floors["s"] == 0.1
+    [scenario] = check_baseline(file, jobs=1, floors={"s": 99.0}, only="fifo").scenarios
+    assert {change.floor for change in scenario.changes if change.metric.endswith("_s")} == {99.0}
+    monkeypatch.setenv("ODD", "1")
+    (place / "odd.toml").write_text(f'[base]\ntrace = "t"\nprofile = "p.json"\n[grid]\npolicy = ["{odd(place)}"]\n')
+    with pytest.raises(InputError, match=r"failed \(RuntimeError: no way"):
+        make_baseline(tmp_path / "c.json", place / "odd.toml", reason="odd", jobs=1)
+
+
+def test_new_captures_are_held_against_those_beside_them_and_not_the_other_way_round(
+    place: Path, tmp_path: Path
+) -> None:
+    old = [captured(place, tmp_path, minute, 1.0) for minute in (0, 3)]
+    new = [captured(place, tmp_path, minute, 1.5) for minute in (1, 2)]
+    slower, faster = check_baseline(captured=new, beside=old), check_baseline(captured=old, beside=new)
+    assert [one.verdict for one in slower.scenarios] == ["regression"]
+    assert [one.verdict for one in faster.scenarios] == ["improvement"]
+    assert slower.scenarios[0].worst.change == pytest.approx(0.5)
+    assert not slower.scenarios[0].foreign

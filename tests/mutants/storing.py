@@ -213,7 +213,7 @@ plant("a run is lost once and then alone", file, "LOSSES = 2 ", "LOSSES = 1 ", S
 plant("the run under way is not cleared", file, "        os.ftruncate(marker, 0)\n", "", SWEEP)
 
 file = "sweeps/gate.py"
-GATE = "test_gate_rules test_checking"
+GATE = "test_gate_rules test_sweep_rules test_checking"
 plant(
     "regressions are improvements",
     file,
