@@ -1,0 +1,15 @@
+"""The table of all faults: those that were once not seen come first."""
+
+from __future__ import annotations
+
+from tests.mutants import dispatching, engine, importing, living, measuring, storing, survivors
+
+FAULTS = [
+    *survivors.FAULTS,
+    *engine.FAULTS,
+    *dispatching.FAULTS,
+    *measuring.FAULTS,
+    *storing.FAULTS,
+    *living.FAULTS,
+    *importing.FAULTS,
+]
