@@ -52,7 +52,7 @@ from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload, load_spec
 from driftsim.statistics import PRACTICAL
 from driftsim.sweeps.recorder import Watch, unwatched
-from driftsim.sweeps.runner import sweep_grid
+from driftsim.sweeps.runner import plan_grid, sweep_grid
 from driftsim.sweeps.store import Store
 from driftsim.tiers import AnyTiers, tier_rules
 from driftsim.trace.trace import Trace, read
@@ -313,9 +313,8 @@ def sweep(
     >>> bool(rows["failed"].any())
     False
     """
-    _, keys = sweep_grid(
-        Path(grid), Path(store), jobs=jobs, address=address, keep=keep_traces, retry=retry_failed, watch=watch
-    )
+    planned, place = plan_grid(Path(grid)), Path(store)
+    _, keys = sweep_grid(planned, place, jobs=jobs, address=address, keep=keep_traces, retry=retry_failed, watch=watch)
     rows = Store.open(store).table()
     return rows[rows["key"].isin(keys)].reset_index(drop=True)
 

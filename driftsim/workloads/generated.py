@@ -211,6 +211,8 @@ class WorkloadSpec(Pace, Offer):
 
     def placed(self, place: Callable[[str], str]) -> Self:
         """The same with every path changed by ``place``."""
+        if not self.traces:
+            return self
         tenants = tuple(_placed(tenant, place) for tenant in self.tenants)
         return _placed(self, place).changed(tenants=tenants)
 

@@ -1,0 +1,122 @@
+"""Scale without surprise: what grows with a run grows by a known number of bytes, and what is too large is refused."""
+
+from __future__ import annotations
+
+import itertools
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from driftsim.errors import InputError
+from driftsim.simulation.dotted import nested
+from driftsim.simulation.spec import ScenarioSpec
+from driftsim.sweeps.grid import load_grid
+from driftsim.sweeps.runner import plan_grid
+from driftsim.sweeps.tasks import plan, spec_key
+from tests.strategies import engine, profile
+
+BASE = """
+[base]
+profile = "p.json"
+[base.workload]
+kind = "gamma"
+requests = 9
+prompt_tokens = 30
+output_tokens = 20
+"""
+AXES = """
+[grid]
+"workload.rate" = [1.0, 2.0, 3.0]
+"workload.cv" = [1.0, 2.0]
+policy = ["fifo", "sjf"]
+"engine.kv_blocks" = [90, 100]
+"""
+Made = TypeVar("Made")
+
+
+def grid(tmp_path: Path, text: str) -> Path:
+    profile(engine()).save(tmp_path / "p.json")
+    (tmp_path / "g.toml").write_text(text)
+    return tmp_path / "g.toml"
+
+
+def bytes_of(make: Callable[[], Made]) -> tuple[Made, int, int]:
+    """What ``make`` made, the bytes that it holds, and the most that were held on the way."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        made = make()
+        held, most = tracemalloc.get_traced_memory()
+        return made, held - before, most - before
+    finally:
+        tracemalloc.stop()
+
+
+# -- grids
+
+
+def test_runs_made_from_parts_are_those_that_are_checked_whole(tmp_path: Path) -> None:
+    file = grid(tmp_path, "replications = 3\n" + BASE + AXES)
+    base = {"profile": "p.json", "workload": {"kind": "gamma", "requests": 9, "prompt_tokens": 30, "output_tokens": 20}}
+    names = ["workload.rate", "workload.cv", "policy", "engine.kv_blocks", "replication"]
+    crossed = itertools.product([1.0, 2.0, 3.0], [1.0, 2.0], ["fifo", "sjf"], [90, 100], range(3))
+    whole = [
+        ScenarioSpec.model_validate(nested(base | dict(zip(names, values, strict=True)))).placed(
+            lambda path: str(tmp_path / path)
+        )
+        for values in crossed
+    ]
+    runs = load_grid(file)
+    assert list(runs) == [runs[number] for number in range(len(runs))] == whole
+    assert (runs[-1], runs[1:3]) == (whole[-1], whole[1:3])
+    with pytest.raises(IndexError):
+        runs[len(whole)]
+
+
+def test_a_planned_run_is_the_one_that_its_key_names(tmp_path: Path) -> None:
+    file = grid(tmp_path, "replications = 3\n" + BASE + AXES)
+    tasks, inputs = plan_grid(file)
+    assert len({task.key for task in tasks}) == len(tasks) == 72
+    assert all(task.key == spec_key(task.spec, inputs) for task in tasks)
+    assert [task.key for task in plan(list(load_grid(file)))[0]] == [task.key for task in tasks]
+
+
+def test_parts_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    (spec, *_) = load_grid(grid(tmp_path, BASE + AXES))
+    with pytest.raises(InputError, match=r"rate_scale changes a recorded trace; set workload\.rate instead"):
+        spec.with_parts({"rate_scale": 2.0})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "replications = 3000\n" + BASE + "rate = 1.0\n",
+        BASE + f"[grid]\n'workload.rate' = {[*range(1, 41)]}\nmax_in_flight = {[*range(1, 41)]}\n",
+        BASE + f"[grid]\n'workload.rate' = {[*range(1, 21)]}\n'workload.cv' = {[*range(1, 21)]}\n",
+    ],
+    ids=["replications of a setting", "settings", "workloads"],
+)
+def test_planning_a_grid_costs_at_most_2_kb_a_run(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("driftsim.sweeps.runs.MOST_PARTS", 50)
+    monkeypatch.setattr("driftsim.sweeps.tasks.KEPT_DIGESTS", 50)
+    file = grid(tmp_path, text)
+    plan_grid(file)  # what is loaded once is not the grid's
+    (tasks, _), held, most = bytes_of(lambda: plan_grid(file))
+    assert held / len(tasks) < 1000
+    assert most / len(tasks) < 2000
+
+
+def test_a_grid_of_10_to_the_20_runs_is_refused_before_it_is_written_out(tmp_path: Path) -> None:
+    axes = "\n".join(f"k{number} = {[*range(10)]}" for number in range(20))
+    file = grid(tmp_path, BASE + "[grid]\n" + axes)
+
+    def refused() -> None:
+        with pytest.raises(InputError, match="100,000,000,000,000,000,000 runs are too many; .* shorten its axes"):
+            load_grid(file)
+
+    refused()
+    assert bytes_of(refused)[2] < 1_000_000
