@@ -5,17 +5,23 @@ from __future__ import annotations
 import itertools
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from driftsim.errors import InputError
+from driftsim.metrics import e2e, ttft
 from driftsim.simulation.dotted import nested
 from driftsim.simulation.spec import ScenarioSpec
 from driftsim.sweeps.grid import load_grid
 from driftsim.sweeps.runner import plan_grid
 from driftsim.sweeps.tasks import plan, spec_key
+from driftsim.trace.trace import read
+from driftsim.validation.validation import LATENCY, Validation, grouped_statistics
 from tests.strategies import engine, profile
 
 BASE = """
@@ -120,3 +126,39 @@ def test_a_grid_of_10_to_the_20_runs_is_refused_before_it_is_written_out(tmp_pat
 
     refused()
     assert bytes_of(refused)[2] < 1_000_000
+
+
+# -- tenants
+
+
+def test_the_statistics_of_each_tenant_are_those_of_its_requests_alone() -> None:
+    source = np.random.default_rng(3)
+    values, groups = source.exponential(size=500), source.integers(0, 60, 500)
+    values[source.random(500) < 0.2] = np.nan
+    groups[groups == 7] = 8
+    found = grouped_statistics(values, groups, 60)
+    for group in range(60):
+        own = values[(groups == group) & ~np.isnan(values)]
+        expected = [own.mean(), *np.percentile(own, [50, 90, 99])] if len(own) else [np.nan] * 4
+        np.testing.assert_array_equal(found[group], expected)
+
+
+def test_a_validation_looks_at_each_request_once_however_many_tenants_there_are() -> None:
+    trace = read("traces/smollm2-cpu-drift")
+    names = [f"t{row % 90:02}" for row in range(len(trace.requests))]
+    many = replace(trace, requests=trace.requests.assign(tenant=names))
+    validation = Validation("run", many, many)
+    looks = []
+
+    def counted(rows: pd.DataFrame) -> pd.Series:
+        looks.append(len(rows))
+        return e2e(rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(LATENCY, "e2e", counted)
+        rows = validation.tenants()
+    assert sum(looks) == 2 * len(many.finished)
+    assert len(rows) == 90 * 12
+    own = many.finished[many.finished["tenant"] == "t07"]
+    (told,) = (row for row in rows if (row["tenant"], row["metric"], row["stat"]) == ("t07", "ttft", "p90"))
+    assert told["measured"] == told["simulated"] == np.percentile(ttft(own), 90)
