@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import pickle
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,9 +15,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import driftsim as ds
+from driftsim.comparison.kept import KeptTraces
+from driftsim.comparison.plan import Setting
+from driftsim.engine.clock import Moment
 from driftsim.errors import InputError
 from driftsim.metrics import e2e, ttft
+from driftsim.request import TIERS, Job, Request
 from driftsim.simulation.dotted import nested
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.spec import ScenarioSpec
 from driftsim.sweeps.grid import load_grid
 from driftsim.sweeps.runner import plan_grid
@@ -100,9 +109,9 @@ def test_parts_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "replications = 3000\n" + BASE + "rate = 1.0\n",
-        BASE + f"[grid]\n'workload.rate' = {[*range(1, 41)]}\nmax_in_flight = {[*range(1, 41)]}\n",
-        BASE + f"[grid]\n'workload.rate' = {[*range(1, 21)]}\n'workload.cv' = {[*range(1, 21)]}\n",
+        "replications = 1500\n" + BASE + "rate = 1.0\n",
+        BASE + f"[grid]\n'workload.rate' = {[*range(1, 31)]}\nmax_in_flight = {[*range(1, 31)]}\n",
+        BASE + f"[grid]\n'workload.rate' = {[*range(1, 16)]}\n'workload.cv' = {[*range(1, 16)]}\n",
     ],
     ids=["replications of a setting", "settings", "workloads"],
 )
@@ -162,3 +171,85 @@ def test_a_validation_looks_at_each_request_once_however_many_tenants_there_are(
     own = many.finished[many.finished["tenant"] == "t07"]
     (told,) = (row for row in rows if (row["tenant"], row["metric"], row["stat"]) == ("t07", "ttft", "p90"))
     assert told["measured"] == told["simulated"] == np.percentile(ttft(own), 90)
+
+
+# -- a run
+
+
+def drawn(requests: int, tenants: int = 3) -> ds.Workload:
+    """A workload at about half of what ``MODEL`` serves."""
+    who = [ds.Tenant(name=f"t{number}", tier=TIERS[number % 3]) for number in range(tenants)]
+    short = ds.Lengths(kind="geometric", mean=8, high=40)
+    return ds.Workload.poisson(rate=40.0, requests=requests, prompt_tokens=30, output_tokens=short, tenants=who)
+
+
+MODEL = ds.Profile.plain(intercept_s=0.02, prefill_token_s=2e-5, max_num_seqs=32)
+
+
+def test_a_simulation_takes_at_most_2_kb_a_request() -> None:
+    ds.simulate(drawn(50), profile=MODEL, policy="sjf")
+    count = 4000
+    made, held, most = bytes_of(lambda: ds.simulate(drawn(count), profile=MODEL, policy="sjf"))
+    assert len(made.requests) == count
+    assert most / count < 2000
+    assert held / count < 600
+
+
+def test_nothing_of_a_run_outlives_it_but_its_trace() -> None:
+    """Not even until the collector comes: it is off during a run, and the next run grows beside what is left."""
+    gc.disable()
+    try:
+        before = gc.get_objects()
+        known = {id(one) for one in before}
+        trace = ds.simulate(drawn(50), profile=MODEL)
+        left = [one for one in gc.get_objects() if id(one) not in known and isinstance(one, Job | Request | Moment)]
+    finally:
+        gc.enable()
+    assert len(trace.requests) == 50
+    assert not left
+
+
+def test_another_trace_of_the_same_requests_takes_few_bytes_and_comes_back_whole() -> None:
+    workload, count = drawn(1000), 1000
+    settings = [Setting(policy, estimator) for policy in ("fifo", "sjf", "priority") for estimator in ("static", "ema")]
+    runs = {one: ds.simulate(workload, profile=MODEL, policy=one.policy, estimator=one.estimator) for one in settings}
+    kept = KeptTraces()
+    kept.add(settings[0], runs[settings[0]])
+    for one in settings[1:]:
+        kept.add(one, runs[one])
+    for one, trace in kept.traces().items():
+        pd.testing.assert_frame_equal(trace.requests, runs[one].requests)
+        assert trace.header == runs[one].header
+    packed = len(pickle.dumps(kept)) - len(pickle.dumps({"first": runs[settings[0]]}))
+    assert packed / count / (len(settings) - 1) < 100
+
+
+# -- progress
+
+
+def test_a_simulation_tells_how_many_requests_have_left() -> None:
+    heard: list[tuple[int, int]] = []
+    simulate(Scenario(profile=MODEL), drawn(2500), told=lambda done, total: heard.append((done, total)))
+    assert {total for _, total in heard} == {2500}
+    done = [done for done, _ in heard]
+    assert done == sorted(set(done))
+    assert len(done) == 3  # a word for every thousand
+
+
+def test_a_validation_with_noise_tells_of_the_requests_of_every_run() -> None:
+    heard: list[tuple[int, int]] = []
+    noisy = ds.calibrate("traces/smollm2-cpu-low-load", "traces/smollm2-cpu-backlog")
+    ds.validate(
+        "traces/smollm2-cpu-drift", profile=noisy, steps="noise", seeds=2, progress=lambda *now: heard.append(now)
+    )
+    assert {total for _, total in heard} == {3 * 360}
+    assert [done for done, _ in heard] == sorted(done for done, _ in heard)
+    assert heard[-1] == (1080, 1080)
+    assert len(heard) >= 4
+
+
+def test_a_comparison_tells_of_each_run_from_the_first_on() -> None:
+    heard: list[tuple[int, int]] = []
+    both = {"policies": ["fifo", "sjf"], "estimators": ["static"]}
+    ds.compare(drawn(60), profile=MODEL, replications=2, jobs=1, progress=lambda *now: heard.append(now), **both)
+    assert heard == [(done, 6) for done in range(7)]

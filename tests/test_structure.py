@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "driftsim"
 # The storeys of the house, lowest first. A room imports lower storeys only; rooms on one storey do not know each other.
 STOREYS = [
     {"errors", "statistics", "version"},
-    {"contrasts", "request", "records", "files", "formatting", "figures", "workers"},
+    {"contrasts", "request", "records", "files", "formatting", "figures", "workers", "progress"},
     {"tiers"},
     {"trace", "scheduling"},
     {"workloads", "latency", "metrics"},

@@ -9,8 +9,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from driftsim.errors import InputError
+from driftsim.progress import Told, unheard
 from driftsim.records import Record
-from driftsim.sweeps.runs import Bundles, Draws, Runs, Told, unheard
+from driftsim.sweeps.runs import Bundles, Draws, Runs
 
 MOST_RUNS = 2_000_000  # of a grid; more is a slip of the pen, and would fill the memory before the first run
 Axes = dict[str, list[Any]]

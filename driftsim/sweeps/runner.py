@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from driftsim.progress import Told, unheard
 from driftsim.sweeps.grid import load_grid
 from driftsim.sweeps.local import run_locally
 from driftsim.sweeps.recorder import Progress, Recorder, Watch, unwatched
-from driftsim.sweeps.runs import Told, unheard
 from driftsim.sweeps.store import Store
 from driftsim.sweeps.tasks import Inputs, Task, plan, run_task
 from driftsim.workers import processes

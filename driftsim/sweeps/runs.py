@@ -10,26 +10,21 @@ import hashlib
 import math
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, overload
 
 from pydantic import ValidationError
 
 from driftsim.errors import InputError
+from driftsim.progress import EVERY, Told
 from driftsim.records import first_problem
 from driftsim.simulation.dotted import nested
 from driftsim.simulation.spec import ScenarioSpec
 
 Settings: TypeAlias = dict[str, Any]  # flat, with dots into tables
 Bundles: TypeAlias = list[list[Settings]]
-Told: TypeAlias = Callable[[int, int], None]  # how many are done, and how many there are
-EVERY = 1000  # settings between two words of progress
 MOST_PARTS = 20_000  # checked values that are kept at once
-
-
-def unheard(done: int, total: int) -> None:
-    """Report nothing."""
 
 
 class Draws(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Any
 from driftsim.calibration.calibrate import fit_own_profile
 from driftsim.latency.profile import Profile, load_profile
 from driftsim.metrics import summary
+from driftsim.progress import EVERY, Told, unheard
 from driftsim.scheduling.estimators import estimator_class
 from driftsim.scheduling.plugins import is_plugin
 from driftsim.scheduling.policies import policy_class
@@ -21,7 +22,6 @@ from driftsim.simulation.run import simulate
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload
 from driftsim.sweeps import cautions
 from driftsim.sweeps.naming import OWN, SHORT
-from driftsim.sweeps.runs import EVERY, Told, unheard
 from driftsim.tiers import TierRule
 from driftsim.trace.trace import Trace, digest, read
 from driftsim.version import __version__
@@ -174,8 +174,8 @@ def run_task(task: Task, inputs: Inputs, keep: Path | None = None) -> dict[str, 
         recorded = None if task.spec.trace is None else inputs.traces[task.trace]
         fitted = with_own_bases(task.spec.admission, inputs.workload(task), recorded)
         scenario = replace(build_scenario(task.spec, inputs.profiles[task.profile]), admission=fitted.admission)
-        recorded_steps = {"record_steps": task.spec.steps, "step_requests": task.spec.step_requests}
-        trace = simulate(scenario, fitted.workload, **recorded_steps)
+        steps, named = task.spec.steps, task.spec.step_requests
+        trace = simulate(scenario, fitted.workload, record_steps=steps, step_requests=named)
         found, own = _metrics(trace, task.spec, fitted, inputs.profiles[task.profile])
         row |= found
         known = [*known, *own]

@@ -14,6 +14,7 @@ from driftsim.errors import TraceError
 from driftsim.latency.profile import Profile
 from driftsim.latency.steptime import TICKS_PER_SECOND, ticks
 from driftsim.metrics import LATENCIES, PERCENTILES, e2e, makespan, tpot, ttft
+from driftsim.progress import Told, after, unheard
 from driftsim.request import Job, Request, Tier
 from driftsim.simulation.as_measured import simulate_as_measured
 from driftsim.tiers import ranked, rules_in_force
@@ -165,9 +166,9 @@ def _alike(recorded: pd.DataFrame, simulated: pd.DataFrame) -> float:
     return float(same.sum() / max(len(recorded), len(simulated)))
 
 
-def on_model_steps(name: str, trace: Trace, profile: Profile, **switches: Any) -> Validation:
+def on_model_steps(name: str, trace: Trace, profile: Profile, told: Told = unheard, **switches: Any) -> Validation:
     """``trace`` beside its simulation as it was measured; arguments and errors as ``simulate_as_measured`` has them."""
-    simulated = simulate_as_measured(trace, profile, name, **switches)
+    simulated = simulate_as_measured(trace, profile, name, told=told, **switches)
     known = trace.requests["finish_reason"].isin(FINISHED)
     if not known.all():  # those that did not finish are load, and no measure
         paired = simulated.requests["request_id"].isin(trace.requests["request_id"][known])
@@ -175,17 +176,22 @@ def on_model_steps(name: str, trace: Trace, profile: Profile, **switches: Any) -
     return Validation(name, replace(trace, requests=trace.requests[known]), simulated)
 
 
-def with_noise(name: str, trace: Trace, profile: Profile, seeds: int) -> list[dict[str, Any]]:
+def with_noise(name: str, trace: Trace, profile: Profile, seeds: int, told: Told = unheard) -> list[dict[str, Any]]:
     """For each metric and statistic, the middle 95 % of ``seeds`` simulations with the profile's noise.
 
-    Raises as ``on_model_steps`` does, and ``InputError`` if the profile knows of no noise.
+    ``told`` hears of the requests simulated, over all of them. Raises as ``on_model_steps`` does, and ``InputError`` if
+    the profile knows of no noise.
     """
-    runs = [on_model_steps(name, trace, profile, noise=True, seed=seed).simulated for seed in range(seeds)]
+    wanted = [(metric, stat) for metric in (*LATENCIES, "makespan") for stat in STATS]
+    drawn, count = [], len(trace.requests)
+    for seed in range(seeds):
+        part = after(told, seed * count, seeds * count)
+        run = on_model_steps(name, trace, profile, part, noise=True, seed=seed).simulated
+        drawn.append([statistic(run, metric, stat) for metric, stat in wanted])
     intervals = []
-    for metric in (*LATENCIES, "makespan"):
-        for stat in STATS:
-            low, high = np.percentile([statistic(run, metric, stat) for run in runs], [2.5, 97.5])
-            intervals.append({"trace": name, "metric": metric, "stat": stat, "low": float(low), "high": float(high)})
+    for (metric, stat), values in zip(wanted, zip(*drawn, strict=True), strict=True):
+        low, high = np.percentile(values, [2.5, 97.5])
+        intervals.append({"trace": name, "metric": metric, "stat": stat, "low": float(low), "high": float(high)})
     return intervals
 
 
