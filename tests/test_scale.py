@@ -5,9 +5,14 @@ from __future__ import annotations
 import gc
 import itertools
 import pickle
+import resource
+import subprocess
+import sys
+import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,12 +21,15 @@ import pandas as pd
 import pytest
 
 import driftsim as ds
+from driftsim.cli.terminal import hinting
 from driftsim.comparison.kept import KeptTraces
 from driftsim.comparison.plan import Setting
 from driftsim.engine.clock import Moment
 from driftsim.errors import InputError
+from driftsim.formats.imports import import_trace
 from driftsim.metrics import e2e, ttft
 from driftsim.request import TIERS, Job, Request
+from driftsim.scheduling.policies import POLICIES
 from driftsim.simulation.dotted import nested
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
@@ -250,6 +258,78 @@ def test_a_validation_with_noise_tells_of_the_requests_of_every_run() -> None:
 
 def test_a_comparison_tells_of_each_run_from_the_first_on() -> None:
     heard: list[tuple[int, int]] = []
-    both = {"policies": ["fifo", "sjf"], "estimators": ["static"]}
-    ds.compare(drawn(60), profile=MODEL, replications=2, jobs=1, progress=lambda *now: heard.append(now), **both)
+    ds.compare(
+        drawn(60), policies=["fifo", "sjf"], estimators=["static"], profile=MODEL, replications=2, jobs=1,
+        progress=lambda *now: heard.append(now),
+    )  # fmt: skip
     assert heard == [(done, 6) for done in range(7)]
+
+
+def test_a_long_job_says_once_how_to_ask_for_less(capsys: pytest.CaptureFixture[str]) -> None:
+    heard: list[tuple[int, int]] = []
+    times = iter([0.0, *(100.0 * count for count in range(1, 4))])
+    told = hinting(lambda *now: heard.append(now), "ask for less", clock=lambda: next(times))
+    for done in range(4):
+        told(done, 539)
+    assert heard == [(done, 539) for done in range(4)]
+    assert capsys.readouterr().err == "Note: 539 runs, about 14.9 h left; ask for less.\n"
+
+
+def test_an_import_tells_its_stages(tmp_path: Path) -> None:
+    heard: list[tuple[int, int]] = []
+    table = tmp_path / "azure.csv"
+    table.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2024-05-10 00:00:00,374,44\n")
+    import_trace(table, progress=lambda *now: heard.append(now))
+    assert heard == [(done, 3) for done in range(4)]
+
+
+# -- at full size
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("policy", ["stock", *POLICIES])
+def test_a_backlog_of_100_000_is_served_in_order_n_log_n(policy: str) -> None:
+    waiting = {
+        count: ds.Workload.backlog(requests=count, prompt_tokens=30, output_tokens=8) for count in (20_000, 100_000)
+    }
+    seconds = {}
+    for count, workload in waiting.items():
+        begin = time.process_time()
+        run = ds.simulate(workload, profile=MODEL, policy=policy)
+        seconds[count] = time.process_time() - begin
+        assert len(run.finished) == count
+    assert seconds[100_000] < 15 * seconds[20_000]  # 5 times as many; in squares it would be 25
+
+
+@pytest.mark.nightly
+def test_a_million_requests_take_2_kb_each_through_import_simulate_validate(tmp_path: Path) -> None:
+    MODEL.save(tmp_path / "p.json")
+    laws = 'prompt_tokens = 30\noutput_tokens = { kind = "geometric", mean = 8, high = 40 }\n'
+    workload = '[workload]\nkind = "poisson"\nrate = 40.0\nrequests = 1000000\n'
+    (tmp_path / "s.toml").write_text('profile = "p.json"\npolicy = "sjf"\nestimator = "ema"\n' + workload + laws)
+    day = datetime(2024, 5, 10)
+    lines = (f"{day + timedelta(seconds=row / 8)},{20 + row % 900},{1 + row % 200}\n" for row in range(1_000_000))
+    with (tmp_path / "azure.csv").open("w") as table:
+        table.write("TIMESTAMP,ContextTokens,GeneratedTokens\n")
+        table.writelines(lines)
+    for asked in (
+        ("import", tmp_path / "azure.csv", "--out", tmp_path / "imported"),
+        ("simulate", tmp_path / "s.toml", "--out", tmp_path / "t"),
+        ("validate", tmp_path / "t", "--profile", tmp_path / "p.json"),
+    ):
+        code = "import resource, sys\nfrom driftsim.cli import main\ntry:\n    main()\nfinally:\n"
+        code += "    print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+        run = subprocess.run([sys.executable, "-c", code, *map(str, asked)], capture_output=True, text=True)
+        peak = int(run.stderr.rsplit("peak ", 1)[1])  # KiB
+        assert run.returncode == 0, run.stderr
+        assert peak * 1024 < 2000 * 1_000_000 + 300e6  # the libraries alone take about 250 MB
+
+
+@pytest.mark.nightly
+def test_a_grid_of_a_million_runs_is_planned_in_half_a_gigabyte(tmp_path: Path) -> None:
+    numbers = [*range(1, 101)]
+    axes = f"[grid]\n'workload.rate' = {numbers}\nmax_in_flight = {numbers}\n'engine.max_num_seqs' = {numbers}\n"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    tasks, _ = plan_grid(grid(tmp_path, BASE + axes))
+    assert len(tasks) == 1_000_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600_000  # KiB

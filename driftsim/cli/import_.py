@@ -7,7 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from driftsim.cli.terminal import progress
 from driftsim.errors import InputError
+
+DOING = ("reading", "assembling", "checking", "writing")
 
 
 def import_(
@@ -53,17 +56,19 @@ def import_(
     if out is None:
         raise InputError("where to? give --out FOLDER")
     check_place(out)
-    trace = import_trace(
-        file,
-        form[0] if form else None,
-        mapping=mapping,
-        strict=strict,
-        result=result,
-        rate=rate,
-        users=users,
-        unit=unit,
-    )
-    trace.write(out)
+    with progress("importing") as reporter:
+        trace = import_trace(
+            file,
+            form[0] if form else None,
+            mapping=mapping,
+            strict=strict,
+            result=result,
+            rate=rate,
+            users=users,
+            unit=unit,
+            progress=lambda done, stages: reporter.update(done, stages + 1, DOING[done]),
+        )
+        trace.write(out)
     phases = trace.header.workload.phases
     loop = f", {phases[0].kind}" if len(phases) == 1 else f" in {len(phases)} phases"
     typer.echo(f"{out}: {len(trace.requests)} requests{loop}, {len(trace.finished)} finished", err=True)
