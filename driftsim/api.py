@@ -5,7 +5,7 @@ Wherever a verb takes a trace, a profile or a workload, it takes the object or t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from driftsim.inputs import (
 )
 from driftsim.latency.profile import Profile, load_profile
 from driftsim.profiles import calibrate, derive_profile
+from driftsim.progress import Told, unheard
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.plugins import plugin_name, plugin_names
 from driftsim.scheduling.policies import STOCK
@@ -52,7 +53,7 @@ from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload, load_spec
 from driftsim.statistics import PRACTICAL
 from driftsim.sweeps.recorder import Watch, unwatched
-from driftsim.sweeps.runner import sweep_grid
+from driftsim.sweeps.runner import plan_grid, sweep_grid
 from driftsim.sweeps.store import Store
 from driftsim.tiers import AnyTiers, tier_rules
 from driftsim.trace.trace import Trace, read
@@ -86,7 +87,7 @@ def compare(
     practical: float = PRACTICAL,
     seed: int = 0,
     jobs: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Told = unheard,
 ) -> ComparisonResult:
     """Replay a trace, or run a workload, under each policy with each estimator, and set the results side by side.
 
@@ -147,7 +148,7 @@ def compare(
     measured = measured_by_phase(recorded, choice) if as_recorded and recorded is not None else None
     known = [trace for _, trace in days if trace is not None]
     checks = [] if measured else [one for trace in known for one in _checks_of(trace, given, profile is None, others)]
-    result = compare_settings(workloads, choice, jobs, progress or (lambda done, total: None), measured)
+    result = compare_settings(workloads, choice, jobs, progress, measured)
     mismatches = [text for trace in known if profile is not None for text in mismatch_warnings(given, trace)]
     about = {"profile": described(choice.profile, profile), "rate_scale": rate_scale}
     provenance = {**report.source(workload, recorded), **about, **report.provenance(choice)}
@@ -234,11 +235,12 @@ def simulate(
 
 
 def simulate_scenario(
-    file: Path | str, changes: Mapping[str, Any] | None = None
+    file: Path | str, changes: Mapping[str, Any] | None = None, *, progress: Told = unheard
 ) -> tuple[Trace, ScenarioSpec, list[str]]:
     """Run the scenario in ``file`` (TOML or JSON): its trace, what it says, and warnings about the profile.
 
-    changes: what replaces the file's, by dotted key, such as ``{"engine.kv_blocks": 900}``.
+    changes: what replaces the file's, by dotted key, such as ``{"engine.kv_blocks": 900}``. progress: called with
+    requests done and requests in all.
 
     Paths in the file count from its folder. Raises ``InputError`` naming file, key, value and remedy.
 
@@ -260,7 +262,8 @@ def simulate_scenario(
         raise InputError(f"{file}: {error}") from None
     admission, _, workload = with_own_bases(spec.admission, drawn, recorded.get(here.trace or ""))
     scenario = replace(scenario, admission=admission)
-    trace = run_scenario(scenario, workload, record_steps=spec.steps, step_requests=spec.step_requests)
+    steps, named = spec.steps, spec.step_requests
+    trace = run_scenario(scenario, workload, record_steps=steps, step_requests=named, told=progress)
     found = [warning for other in recorded.values() for warning in mismatch_warnings(known, other)]
     found += [known.engine.why_not_started] if known.engine.why_not_started else []
     return trace, spec, [*workload.notes, *dict.fromkeys(found), *known.warnings, *extrapolation_warnings(known, trace)]
@@ -271,13 +274,13 @@ def validate(
     profile: AnyProfile | None = None,
     steps: StepSource = "model",
     seeds: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Told = unheard,
 ) -> ValidationResult:
     """Simulate what was measured, and set the two side by side.
 
     profile: fitted to other runs than these. steps: ``model`` takes the profile's step times, ``noise`` draws around
     them for an interval over ``seeds`` runs (20), ``measured`` takes the recorded steps, so that only scheduling can
-    err. progress: called with runs done and runs in all.
+    err. progress: called with requests simulated and requests in all, over all runs.
 
     Raises ``InputError`` where profile and steps do not fit, ``TraceError`` for a run that cannot be simulated so.
 
@@ -313,9 +316,8 @@ def sweep(
     >>> bool(rows["failed"].any())
     False
     """
-    _, keys = sweep_grid(
-        Path(grid), Path(store), jobs=jobs, address=address, keep=keep_traces, retry=retry_failed, watch=watch
-    )
+    planned, place = plan_grid(Path(grid)), Path(store)
+    _, keys = sweep_grid(planned, place, jobs=jobs, address=address, keep=keep_traces, retry=retry_failed, watch=watch)
     rows = Store.open(store).table()
     return rows[rows["key"].isin(keys)].reset_index(drop=True)
 

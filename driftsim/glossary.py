@@ -115,7 +115,8 @@ SUMMARY: tuple[Metric, ...] = (
     Metric(
         "jain_index",
         "",
-        "Jain's fairness index over tenants, of their mean output tokens per second of end-to-end latency: 1 is equal.",
+        "Jain's fairness index over tenants, of their mean output tokens per second of end-to-end latency: 1 is equal. "
+        "A tenant of whom nothing finished counts as 0.",
         "higher",
     ),
     Metric("preemptions", "", "How often the engine preempted a request, summed over all.", "lower", "int"),

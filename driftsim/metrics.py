@@ -271,15 +271,18 @@ def queue_depth(rows: Rows, until: pd.Series | np.ndarray | None = None) -> tupl
     return moments, np.cumsum(np.bincount(place, weights=change, minlength=len(moments))).astype(int)
 
 
-def jain_index(rows: Rows) -> float:
+def jain_index(rows: Rows, tenants: np.ndarray | None = None) -> float:
     """Jain's fairness index over tenants, of their mean output tokens per second of end-to-end latency.
 
-    1 is equal, 1 / tenants is one tenant taking all (Jain, Chiu and Hawe 1984).
+    1 is equal, 1 / tenants is one tenant taking all (Jain, Chiu and Hawe 1984). A tenant of whom nothing finished got
+    nothing and counts as 0; ``tenants`` are those of all offered requests (default: of ``rows``). NaN if nothing
+    finished at all.
     """
     speeds = np.asarray(rows["output_tokens"].astype(float) / e2e(rows))
     known = [speeds[places][~np.isnan(speeds[places])] for places in _alike(rows["tenant"])]
-    rates = np.array([own.mean() if len(own) else np.nan for own in known])
-    return float(rates.sum() ** 2 / (len(rates) * (rates**2).sum())) if len(rates) else np.nan
+    rates = np.array([own.mean() for own in known if len(own)])
+    count = len(known) if tenants is None else len(pd.unique(tenants))
+    return float(rates.sum() ** 2 / (count * (rates**2).sum())) if len(rates) else np.nan
 
 
 def summary(
@@ -323,7 +326,7 @@ def summary(
         "makespan_s": makespan(offered),
         "waiting_fraction": waiting_fraction(offered),
         "choice_fraction": choice_fraction(offered),
-        "jain_index": jain_index(rows),
+        "jain_index": jain_index(rows, None if len(rows) == len(offered) else offered["tenant"]),
         "preemptions": int(np.nansum(offered["preemptions"])),
     }
     tiers, seconds = offered["tier"], e2e(rows)

@@ -262,6 +262,18 @@ def test_every_law_names_tests_that_exist() -> None:
         assert "**What taught it.**" in section, title
 
 
+def test_every_promise_of_the_threat_model_names_tests_that_exist() -> None:
+    page = (DOCS / "explanation" / "threat-model.md").read_text()
+    promises = page.split("\n## What is not trusted")[1].split("\n## What is not promised")[0].split("\n## ")[1:]
+    assert len(promises) >= 6
+    for promise in promises:
+        title = promise.splitlines()[0]
+        held = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", promise)
+        assert held, f"{title}: no test is named"
+        for file, name in held:
+            assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.M), f"{title}: {file} has no {name}"
+
+
 def test_every_rule_of_vllm_names_its_file() -> None:
     page = (DOCS / "explanation" / "vllm-rules.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| rule")]

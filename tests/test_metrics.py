@@ -117,6 +117,18 @@ def test_jain_is_1_when_equal_and_1_over_n_when_one_takes_all() -> None:
     assert metrics.jain_index(rows(output_tokens=[5, 0])) == pytest.approx(0.5)
 
 
+def test_jain_counts_a_tenant_of_whom_nothing_finished_as_one_that_got_nothing() -> None:
+    assert metrics.jain_index(rows(finish_s=[5.0, np.nan])) == pytest.approx(0.5)
+    trace = simulate(
+        Scenario(profile=profile(engine(kv_blocks=3))), workload([0.0] * 2, [5] * 2, prompt_tokens=[8, 40])
+    )
+    for names, expected in ((["a", "b"], 0.5), (["a", "a"], 1.0)):
+        told = metrics.summary(
+            replace(trace, requests=trace.requests.assign(tenant=pd.Series(names, dtype=object))), Admission()
+        )
+        assert told["jain_index"] == pytest.approx(expected)
+
+
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 10)), min_size=1, max_size=20))
 def test_the_union_of_intervals_lies_between_the_longest_and_the_sum(pairs: list[tuple[float, float]]) -> None:
     starts = np.array([start for start, _ in pairs])

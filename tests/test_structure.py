@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "driftsim"
 STOREYS = [
     {"errors", "statistics", "version"},
     {"text"},
-    {"contrasts", "request", "records", "files", "formatting", "figures", "workers"},
+    {"contrasts", "request", "records", "files", "formatting", "figures", "workers", "progress"},
     {"tiers"},
     {"trace", "scheduling"},
     {"workloads", "latency", "metrics"},

@@ -10,7 +10,7 @@ import typer
 from driftsim.cli.arrivals import Arrivals, ArrivalSetting, Cv, MaxOutstanding, Rate, Think, Users, process_of
 from driftsim.cli.effects import print_effects
 from driftsim.cli.options import AsJson, names, others, refuse, was_given
-from driftsim.cli.terminal import progress, say, say_document, wide_console
+from driftsim.cli.terminal import hinting, progress, say, say_document, wide_console
 from driftsim.errors import InputError, RunError
 from driftsim.scheduling.names import Base, Estimates, Feedback, Label, Unit
 from driftsim.scheduling.policies import POLICIES, STOCK
@@ -154,7 +154,7 @@ def compare(
             practical=practical,
             seed=seed,
             jobs=jobs,
-            progress=reporter.update,
+            progress=hinting(reporter.update, "--replications 3, or fewer --policies, take less"),
         )
         if out is not None:
             result.write(out)

@@ -7,9 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from driftsim.cli.terminal import say, say_document
+from driftsim.cli.terminal import progress, say, say_document
 from driftsim.errors import InputError
 from driftsim.text import for_shell
+
+DOING = ("reading", "assembling", "checking", "writing")
 
 
 def import_(
@@ -55,17 +57,19 @@ def import_(
     if out is None:
         raise InputError("where to? give --out FOLDER")
     check_place(out)
-    trace = import_trace(
-        file,
-        form[0] if form else None,
-        mapping=mapping,
-        strict=strict,
-        result=result,
-        rate=rate,
-        users=users,
-        unit=unit,
-    )
-    trace.write(out)
+    with progress("importing") as reporter:
+        trace = import_trace(
+            file,
+            form[0] if form else None,
+            mapping=mapping,
+            strict=strict,
+            result=result,
+            rate=rate,
+            users=users,
+            unit=unit,
+            progress=lambda done, stages: reporter.update(done, stages + 1, DOING[done]),
+        )
+        trace.write(out)
     phases = trace.header.workload.phases
     loop = f", {phases[0].kind}" if len(phases) == 1 else f" in {len(phases)} phases"
     say(f"{out}: {len(trace.requests)} requests{loop}, {len(trace.finished)} finished", err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from driftsim.cli.options import AsJson, names, others, refuse, was_given
-from driftsim.cli.terminal import print_table, say, say_document, wide_console
+from driftsim.cli.terminal import print_table, progress, say, say_document, wide_console
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,8 @@ def show(
         refuse(context, "--best names one setting a group", "pivot", "metrics")
     elif pivot is not None:
         refuse(context, "--pivot makes groups of its own", "group")
-    table = Store.open(store).table()
+    with progress("reading rows") as reporter:
+        table = Store.open(store).table(reporter.update)
     chosen = rows.select(table, conditions, str(store))
     if csv is not None:
         _write_csv(chosen, csv)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from driftsim.cli.options import AsJson, setting
-from driftsim.cli.terminal import say, say_document
+from driftsim.cli.terminal import progress, say, say_document
 from driftsim.errors import RunError
 
 
@@ -38,9 +38,10 @@ def simulate(
     recorded = {"steps": steps, "step_requests": step_requests}
     asked = {name: True for name, wanted in recorded.items() if wanted}
     changed = dict(setting("--set", text, "policy=sjf") for text in changes or [])
-    trace, spec, warnings = api.simulate_scenario(scenario, {**changed, **asked})
-    values = summary(trace, spec.admission, phase=spec.phase)
-    trace.write(out, overwrite=overwrite)
+    with progress("simulating requests") as reporter:
+        trace, spec, warnings = api.simulate_scenario(scenario, {**changed, **asked}, progress=reporter.update)
+        values = summary(trace, spec.admission, phase=spec.phase)
+        trace.write(out, overwrite=overwrite)
     for warning in [*warnings, *turned_away(values)]:
         say(f"Warning: {warning}.", err=True)
     if as_json:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from driftsim.cli.options import AsJson, Jobs, refuse
-from driftsim.cli.terminal import duration, say, say_document, sweep_progress
+from driftsim.cli.terminal import duration, progress, say, say_document, sweep_progress
 from driftsim.errors import InputError, RunError
 from driftsim.text import for_shell
 
@@ -32,7 +32,7 @@ def sweep(
 ) -> None:
     """Run a grid of scenarios into a store; what is there already is not run again."""
     from driftsim.formatting import dumps
-    from driftsim.sweeps.runner import sweep_grid
+    from driftsim.sweeps.runner import plan_grid, sweep_grid
 
     if (backend == "dask") != (address is not None):
         raise InputError("--backend dask and --address tcp://HOST:PORT go together")
@@ -42,9 +42,11 @@ def sweep(
         refuse(context, "--dry-run writes nothing", "keep_traces", "retry_failed", "merge")
         _print_estimate(grid, store, jobs, as_json)
         return
+    with progress("planning") as reporter:
+        planned = plan_grid(grid, reporter.update)
     with sweep_progress() as watch:
         done, _ = sweep_grid(
-            grid, store, merge=merge or (), jobs=jobs, address=address, keep=keep_traces, retry=retry_failed,
+            planned, store, merge=merge or (), jobs=jobs, address=address, keep=keep_traces, retry=retry_failed,
             watch=watch,
         )  # fmt: skip
     for warning in done.warnings:
@@ -64,10 +66,11 @@ def sweep(
 def _print_estimate(grid: Path, store: Path, jobs: int, as_json: bool) -> None:
     """How many runs there are, and what they would take, from three that are tried."""
     from driftsim.formatting import dumps
-    from driftsim.sweeps.grid import load_grid
-    from driftsim.sweeps.runner import estimate
+    from driftsim.sweeps.runner import estimate, plan_grid
 
-    document = estimate(load_grid(grid), store, jobs)
+    with progress("planning") as reporter:
+        planned = plan_grid(grid, reporter.update)
+    document = estimate(planned, store, jobs)
     if as_json:
         say_document(dumps(document))
         return

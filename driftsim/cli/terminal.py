@@ -17,9 +17,11 @@ from driftsim.text import shown, shown_lines
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from driftsim.progress import Told
     from driftsim.sweeps.recorder import Progress
 
 TABLE_WIDTH = 100  # columns that the printed tables need
+LONG_S = 1200.0  # left, after which it is worth a word that less can be asked for
 LINE_EVERY_S = 30.0  # between lines of progress where stderr is no terminal
 
 
@@ -125,6 +127,21 @@ def sweep_progress() -> Iterator[Callable[[Progress], None]]:
             reporter.update(state.done, state.total, f"{state.failed} failed" if state.failed else "")
 
         yield watch
+
+
+def hinting(update: Told, hint: str, clock: Callable[[], float] = time.monotonic) -> Told:
+    """``update``, which says ``hint`` on stderr, once, where more than ``LONG_S`` are left."""
+    begun, said = clock(), False
+
+    def told(done: int, total: int) -> None:
+        nonlocal said
+        left = (clock() - begun) / done * (total - done) if done else 0.0
+        if left > LONG_S and not said:
+            said = True
+            print(f"Note: {total} runs, about {duration(left)} left; {hint}.", file=sys.stderr, flush=True)
+        update(done, total)
+
+    return told
 
 
 def duration(seconds: float) -> str:

@@ -50,7 +50,7 @@ def validate(
         check_place(out, written(out), MARK)  # before the runs, not after them
     for folder in allow or ():
         allow_plugins(folder)
-    with progress("simulating", len(traces)) as reporter:
+    with progress("simulating requests") as reporter:
         result = api.validate(*traces, profile=profile, steps=steps, seeds=seeds, progress=reporter.update)
     if out is not None:
         result.write(out)

@@ -10,10 +10,12 @@ import numpy as np
 
 from driftsim.comparison import sameness
 from driftsim.comparison.comparison import Comparison, Draw
+from driftsim.comparison.kept import KeptTraces
 from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting, check_plan
 from driftsim.comparison.tenants import largest_tenants, tenant_latencies
 from driftsim.errors import InputError
 from driftsim.metrics import summary
+from driftsim.progress import Told, after, unheard
 from driftsim.scheduling.plugins import give_class, given_classes
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
@@ -51,7 +53,7 @@ def compare(
     days: Workload | Sequence[Workload],
     plan: ComparisonPlan,
     jobs: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Told = unheard,
     measured: dict[str, dict[str, Any]] | None = None,
 ) -> Comparison:
     """Run every setting of ``plan``, and FIFO/static to compare with, on every one of ``days`` and its resamples.
@@ -67,12 +69,12 @@ def compare(
         check_plan(run, workload)
     done, draws = list[_Drawn](), draws_of(run, len(workloads))
     total = len(draws) * len(run.settings)
+    progress(0, total)
     jobs = min(processes(jobs), len(draws))
     if jobs == 1:
         inputs = _Inputs(workloads, run, {})
         for draw in draws:
-            done.append(_run(inputs, draw))
-            progress(len(done) * len(run.settings), total)
+            done.append(_run(inputs, draw, after(progress, len(done) * len(run.settings), total)))
     else:
         classes = given_classes(name for setting in run.settings for name in setting)
         with shared(_Inputs(workloads, run, classes)) as file:
@@ -81,7 +83,7 @@ def compare(
                 progress(len(done) * len(run.settings), total)
     summaries = {setting: [result.summaries[setting] for result in done] for setting in run.settings}
     same = {setting: sameness.lasting([result.same[setting] for result in done]) for setting in run.settings}
-    return Comparison(plan, workloads, tuple(draws), summaries, done[0].traces, measured, same=same)
+    return Comparison(plan, workloads, tuple(draws), summaries, done[0].kept.traces(), measured, same=same)
 
 
 def draws_of(plan: ComparisonPlan, days: int) -> list[Draw]:
@@ -107,7 +109,7 @@ class _Drawn(NamedTuple):
     """What came of one draw."""
 
     summaries: dict[Setting, dict[str, Any]]
-    traces: dict[Setting, Trace]  # of the first day as recorded alone
+    kept: KeptTraces  # of the first day as recorded alone
     same: dict[Setting, list[str]]
 
 
@@ -129,7 +131,8 @@ def _scenarios(plan: ComparisonPlan, draw: Draw) -> Callable[[Setting], Scenario
     )
 
 
-def _run(inputs: _Inputs, draw: Draw) -> _Drawn:
+def _run(inputs: _Inputs, draw: Draw, told: Told = unheard) -> _Drawn:
+    """Run every setting on ``draw``; ``told`` hears of the settings done, and of all."""
     plan, workload = inputs.plan, inputs.workloads[draw.day]
     for name, kind in inputs.classes.items():
         give_class(kind, name)
@@ -141,7 +144,7 @@ def _run(inputs: _Inputs, draw: Draw) -> _Drawn:
     scored = np.ones(len(drawn), dtype=bool)
     if plan.excluded:
         scored = ~drawn.table["source"].isin(plan.excluded).to_numpy()
-    summaries, traces, same = {}, {}, {}
+    summaries, kept, same = {}, KeptTraces(), {}
     named = largest_tenants(inputs.workloads[0])
     scenario = _scenarios(plan, draw)
     fifo = simulate(scenario(BASELINE), drawn)
@@ -151,5 +154,7 @@ def _run(inputs: _Inputs, draw: Draw) -> _Drawn:
         summaries[setting] = row | {"per_tenant": tenant_latencies(trace, named, plan.phase)}
         same[setting] = sameness.reasons(*setting, plan.admission, trace, fifo)
         if (draw.day, draw.kind) == (0, "recorded"):
-            traces[setting] = trace
-    return _Drawn(summaries, traces, same)
+            kept.add(setting, trace)
+        told(len(summaries), len(plan.settings))
+        del trace  # before the next one grows
+    return _Drawn(summaries, kept, same)

@@ -34,7 +34,10 @@ from driftsim.formats.mapping import Mapping as TableMapping
 from driftsim.formats.mapping import check_mapping, completed, load_mapping, read_mapped
 from driftsim.formats.rebuilt import Asked
 from driftsim.formats.timed_trace import Unit
+from driftsim.progress import Told, unheard
 from driftsim.trace.trace import Trace
+
+STAGES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +166,7 @@ def import_trace(
     rate: float | None = None,
     users: int | None = None,
     unit: Unit | None = None,
+    progress: Told = unheard,
 ) -> Trace:
     """The run in ``file``, a file of another tool, as a trace.
 
@@ -170,7 +174,8 @@ def import_trace(
     what the columns of a table are; of a known format, what it leaves out: engine, model, hardware, tiers. strict:
     refuse a file with a row that cannot be read, which else costs that row. result: which of several results in the
     file, from 1. rate, users: how requests arrived whose start times the file lost, drawn at ``rate`` requests a second
-    or sent by so many ``users``. unit: of the times in a trace that leaves it open, ``s`` or ``ms``.
+    or sent by so many ``users``. unit: of the times in a trace that leaves it open, ``s`` or ``ms``. progress: called
+    with the stages done, of reading, assembling and checking.
 
     Raises ``InputError`` naming file, row, column, value and remedy.
 
@@ -194,13 +199,17 @@ def import_trace(
     for name in (field.name for field in fields(choices) if field.name != "mapping"):
         if getattr(choices, name) is not None and name not in FORMATS[form].takes:
             raise InputError(f"{file}: --{name.replace('_', '-')} says nothing about the format {form}; drop it")
+    progress(0, STAGES)
     found = FORMATS[form].read(file, choices)
+    progress(1, STAGES)
     if given is not None and form != "csv":
         if given.names_columns:
             raise InputError(f"{file}: the format {form} has columns of its own; the mapping must not name any")
         found = completed(found, given)
     trace = assemble(found, strict=strict)
+    progress(2, STAGES)
     trace.check(str(file))
+    progress(3, STAGES)
     return trace
 
 

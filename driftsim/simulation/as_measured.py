@@ -7,6 +7,7 @@ from typing import Any
 
 from driftsim.errors import TraceError
 from driftsim.latency.profile import Profile
+from driftsim.progress import Told, unheard
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.plugins import check_trusted
 from driftsim.scheduling.policies import STOCK, policy_class
@@ -59,13 +60,17 @@ def settings_as_told(recorded: EngineSettings, known: EngineSettings) -> EngineS
     return recorded.changed(**values)
 
 
-def simulate_as_measured(trace: Trace, profile: Profile, name: str = "trace", **switches: Any) -> Trace:
+def simulate_as_measured(
+    trace: Trace, profile: Profile, name: str = "trace", *, told: Told = unheard, **switches: Any
+) -> Trace:
     """``trace`` simulated as it was measured; ``switches`` are the scenario's. Raises as ``as_measured`` does.
+
+    ``told`` hears of the requests simulated, and of all.
 
     An engine core receives requests between two steps only. Where the recorded arrivals are such times, so are the
     simulated ones: latencies count from the receipt on both sides.
     """
-    return anchored(trace, simulate(*as_measured(trace, profile, name, **switches)))
+    return anchored(trace, simulate(*as_measured(trace, profile, name, **switches), told=told))
 
 
 def received_at_arrival(trace: Trace) -> bool:

@@ -20,6 +20,7 @@ from driftsim.engine.sequence import Sequence
 from driftsim.errors import InputError
 from driftsim.latency.noise import NoisyStepTime
 from driftsim.latency.steptime import TICKS_PER_SECOND, StepTime, ticks
+from driftsim.progress import EVERY, Told, unheard
 from driftsim.request import Job
 from driftsim.scheduling.dispatcher import Departure, Dispatcher, Engine
 from driftsim.scheduling.estimators import ESTIMATORS, ORACLE, make_estimator
@@ -28,7 +29,7 @@ from driftsim.scheduling.policies import POLICIES, STOCK, check_order, make_poli
 from driftsim.simulation.observed import observed_lengths
 from driftsim.simulation.scenario import Scenario
 from driftsim.tiers import rules_in_force
-from driftsim.trace.builder import RequestRows
+from driftsim.trace.builder import FilledColumns, RequestRows
 from driftsim.trace.header import Header
 from driftsim.trace.schema import CENSORED, FINISHED, STEP_COLUMNS, STEP_REQUEST_COLUMNS
 from driftsim.trace.tables import typed
@@ -42,17 +43,26 @@ CLOCKS = "simulated seconds since the run began, exact to a picosecond"
 
 
 def simulate(
-    scenario: Scenario, workload: Workload, *, record_steps: bool = False, step_requests: bool = False
+    scenario: Scenario,
+    workload: Workload,
+    *,
+    record_steps: bool = False,
+    step_requests: bool = False,
+    told: Told = unheard,
 ) -> Trace:
     """The trace of ``workload`` under ``scenario``: the same scenario and workload give the same trace, bit by bit.
 
-    ``record_steps``: with its steps. ``step_requests``: with its steps, each of which names its requests.
+    ``record_steps``: with its steps. ``step_requests``: with its steps, each of which names its requests. ``told``: it
+    hears of the requests that the engine is done with, and of all.
 
     Raises ``InputError`` if the workload does not know its output lengths, or not in the unit of the accounting. Any
     other exception is a mistake, of driftsim or of a plug-in: a note on the exception names the plug-ins of the run.
     """
     try:
-        return Simulation(scenario, workload, record_steps, step_requests=step_requests).run()
+        run = Simulation(scenario, workload, record_steps, step_requests=step_requests, told=told)
+        trace = run.run()
+        vars(run).clear()  # it and its engine know each other: the lists of a long run would wait for the collector
+        return trace
     except InputError:
         raise
     except Exception as error:
@@ -74,26 +84,6 @@ def collector_off() -> Iterator[None]:
             gc.enable()
 
 
-class _Columns:
-    """The columns of ``rows`` that every request fills in, by name: slots, which cost no look-up in a dictionary."""
-
-    __slots__ = (
-        "arrival_s", "bias", "budget", "dispatch_index", "dispatch_s", "estimate", "finish_reason", "finish_s",
-        "first_token_s", "output_tokens", "preemptions", "queued_s", "scheduled_s", "scheduling_class",
-    )  # fmt: skip
-
-    def __init__(self, rows: RequestRows) -> None:
-        times, counts, texts = rows.times, rows.counts, rows.texts
-        self.arrival_s, self.bias = times["arrival_s"], times["bias"]
-        self.estimate, self.budget = counts["estimate"], counts["budget"]
-        self.scheduling_class = texts["scheduling_class"]
-        self.dispatch_s, self.dispatch_index = times["dispatch_s"], counts["dispatch_index"]
-        self.queued_s, self.scheduled_s = times["queued_s"], times["scheduled_s"]
-        self.first_token_s, self.finish_s = times["first_token_s"], times["finish_s"]
-        self.output_tokens, self.preemptions = counts["output_tokens"], counts["preemptions"]
-        self.finish_reason = texts["finish_reason"]
-
-
 class Simulation:
     """One run. The columns of the trace are indexed by the row of the request in the workload."""
 
@@ -105,6 +95,7 @@ class Simulation:
         engine: Callable[..., Engine] | None = None,
         *,
         step_requests: bool = False,
+        told: Told = unheard,
     ) -> None:
         self.scenario = scenario
         self.workload = workload
@@ -145,7 +136,9 @@ class Simulation:
         self.build = workload.requests(rules)
         self.categories = workload.categories(self.admission)
         self.rows = RequestRows(len(workload))
-        self.columns = _Columns(self.rows)
+        self.columns = FilledColumns(self.rows)
+        self._told, self._gone = told, 0  # requests that have left
+        self._tell_at = math.inf if told is unheard else 0
         self._awaited: float | None = None  # the arrival for which a timeout is under way
         self._releasing = False  # now, or soon at this instant
         self._again = False  # somebody left meanwhile
@@ -231,6 +224,10 @@ class Simulation:
         self.engine.submit(job, self.outputs[job.index])
 
     def _left(self, sequences: list[Sequence]) -> None:
+        self._gone += len(sequences)
+        if self._gone >= self._tell_at:
+            self._tell_at = self._gone + EVERY
+            self._told(self._gone, len(self.outputs))
         columns, lag, patience = self.columns, self.output_lag, self.patience
         for sequence in sequences:
             row = sequence.job.index

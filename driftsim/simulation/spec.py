@@ -112,7 +112,11 @@ class ScenarioSpec(Record):
     )
 
     @model_validator(mode="after")
-    def _has_one_source(self) -> Self:
+    def _go_together(self) -> Self:
+        return self._with_one_source()
+
+    def _with_one_source(self) -> Self:
+        """This spec. Raises ``InputError`` unless it says where its requests come from, once."""
         if (self.trace is None) == (self.workload is None):
             raise InputError("give trace = FOLDER to replay or a table workload to draw, one of the two")
         if self.workload is None:
@@ -139,6 +143,13 @@ class ScenarioSpec(Record):
             workload=None if self.workload is None else self.workload.placed(place),
             profile=None if self.profile is None else place(self.profile),
         )
+
+    def with_parts(self, parts: Mapping[str, Any]) -> Self:
+        """The same with other values of some keys, each as another spec has it; only how they go together is checked.
+
+        So a grid checks each value once. Raises ``InputError`` for values that exclude each other.
+        """
+        return self.model_copy(update=dict(parts))._with_one_source()
 
     def source_digest(self, digests: Mapping[str, str]) -> str:
         """What names the requests in a key: the digest of the trace, or of the workload's content.

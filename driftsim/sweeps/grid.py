@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from driftsim.errors import InputError
-from driftsim.records import Record, first_problem
-from driftsim.simulation.dotted import nested
-from driftsim.simulation.spec import ScenarioSpec
+from driftsim.progress import Told, unheard
+from driftsim.records import Record
+from driftsim.sweeps.runs import Bundles, Draws, Runs
 
 MOST_RUNS = 2_000_000  # of a grid; more is a slip of the pen, and would fill the memory before the first run
 Axes = dict[str, list[Any]]
@@ -46,37 +44,29 @@ class Grid(Record):
     )
 
 
-def load_grid(file: Path) -> list[ScenarioSpec]:
+def load_grid(file: Path, told: Told = unheard) -> Runs:
     """All runs of the grid in ``file``, in its order, each once; paths are made to count from the working directory.
 
-    Raises ``InputError`` naming file, key, value and remedy.
+    ``told`` hears of the settings that were checked, and of all. Raises ``InputError`` naming file, key, value and
+    remedy.
     """
     grid = Grid.from_file(file, "grid", form="toml")
-    specs = []
-    seen = set()
-    for number, settings in enumerate(grid_settings(grid, file)):
-        try:
-            plain = nested(grid.base | settings)
-            spec = ScenarioSpec.model_validate(plain).placed(lambda path: str(file.parent / path))
-        except ValueError as error:
-            problem = first_problem(error, ScenarioSpec) if isinstance(error, ValidationError) else str(error)
-            raise InputError(f"{file}: run {number} ({_told(settings)}): {problem}; correct the grid") from None
-        told = spec.model_dump_json()
-        if told not in seen:
-            seen.add(told)
-            specs.append(spec)
-    if not specs:
+    bundles = _bundles(grid, file)
+    _check_count(grid, bundles, file)
+    runs = Runs(file, grid.base, bundles, grid.list, Draws(grid.replications, grid.resamples))
+    runs.fill(grid.exclude, told)
+    if not len(runs):
         raise InputError(f"{file}: every run is excluded; nothing is left to do")
-    return specs
+    return runs
 
 
-def grid_settings(grid: Grid, file: Path) -> Iterator[dict[str, Any]]:
-    """The flat settings of each run of ``grid``."""
+def _bundles(grid: Grid, file: Path) -> Bundles:
+    """The axes of ``grid``, each as its settings, one after another; axes that go together are one."""
     for axes in [grid.grid, *grid.zip]:
         empty = [name for name, values in axes.items() if not values]
         if empty:
             raise InputError(f"{file}: {empty[0]} has no value; give it at least one or leave it out")
-    bundles: list[list[dict[str, Any]]] = [[{name: value} for value in values] for name, values in grid.grid.items()]
+    bundles: Bundles = [[{name: value} for value in values] for name, values in grid.grid.items()]
     for together in grid.zip:
         lengths = {name: len(values) for name, values in together.items()}
         if len(set(lengths.values())) > 1:
@@ -86,42 +76,11 @@ def grid_settings(grid: Grid, file: Path) -> Iterator[dict[str, Any]]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"{file}: {twice[0]} is on two axes; keep one")
-    _check_count(grid, bundles, file)
-    crossed = [_joined(choice) for choice in itertools.product(*bundles)] if bundles else ([] if grid.list else [{}])
-    for settings in [*crossed, *grid.list]:
-        whole = grid.base | settings
-        if any(all(whole.get(name) == value for name, value in rule.items()) for rule in grid.exclude):
-            continue
-        yield from (settings | draw for draw in _draws(grid, whole))
+    return bundles
 
 
-def _check_count(grid: Grid, bundles: list[list[dict[str, Any]]], file: Path) -> None:
+def _check_count(grid: Grid, bundles: Bundles, file: Path) -> None:
     """Raise ``InputError`` for a grid of more runs than anybody means, before they are written out."""
     runs = (math.prod(map(len, bundles)) + len(grid.list)) * grid.replications
     if runs > MOST_RUNS:
         raise InputError(f"{file}: {runs:,} runs are too many; a grid has at most {MOST_RUNS:,}, so shorten its axes")
-
-
-def _draws(grid: Grid, whole: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What tells the replications of one setting, ``whole``, apart."""
-    numbers = range(grid.replications)
-    if grid.replications == 1:
-        yield {}
-    elif "workload" in whole or any(name.startswith("workload.") for name in whole) or "resampling" in whole:
-        yield from ({"replication": number} for number in numbers)
-    else:
-        if grid.resamples != "local":
-            yield from ({"replication": number} for number in numbers)
-        if grid.resamples != "circular":
-            first = 1 if grid.resamples == "both" else 0
-            yield from (
-                {"replication": number} | ({"resampling": "local"} if number else {}) for number in numbers[first:]
-            )
-
-
-def _joined(parts: tuple[dict[str, Any], ...]) -> dict[str, Any]:
-    return {name: value for part in parts for name, value in part.items()}
-
-
-def _told(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{name} = {value!r}" for name, value in settings.items()) or "the base"

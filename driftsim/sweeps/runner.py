@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from driftsim.simulation.spec import ScenarioSpec
+from driftsim.progress import Told, unheard
 from driftsim.sweeps.grid import load_grid
 from driftsim.sweeps.local import run_locally
 from driftsim.sweeps.recorder import Progress, Recorder, Watch, unwatched
@@ -57,8 +57,19 @@ def sweep(
     return progress
 
 
+Planned: TypeAlias = tuple[list[Task], Inputs]
+
+
+def plan_grid(grid: Path, told: Told = unheard) -> Planned:
+    """The runs of the grid in a TOML file, and what they need; ``told`` hears of settings, then of runs.
+
+    Raises ``InputError`` for a grid that cannot be run.
+    """
+    return plan(load_grid(grid, told), told)
+
+
 def sweep_grid(
-    grid: Path,
+    planned: Planned,
     store: Path,
     *,
     merge: Sequence[Path] = (),
@@ -68,11 +79,11 @@ def sweep_grid(
     retry: bool = False,
     watch: Watch = unwatched,
 ) -> tuple[Progress, set[str]]:
-    """Run the grid in a TOML file into ``store``, after the rows of the stores ``merge``; the keys of its runs as well.
+    """Run what ``plan_grid`` gave into ``store``, after the rows of the stores ``merge``; the keys of its runs as well.
 
-    Raises ``InputError`` for a grid that cannot be run, ``OSError`` if the store cannot be written.
+    Raises ``OSError`` if the store cannot be written.
     """
-    tasks, inputs = plan(load_grid(grid))
+    tasks, inputs = planned
     with Store.open(store, create=True) as opened:
         opened.adopt()
         for other in merge:
@@ -82,12 +93,12 @@ def sweep_grid(
     return progress, {task.key for task in tasks}
 
 
-def estimate(specs: Sequence[ScenarioSpec], store: Path, jobs: int) -> dict[str, Any]:
-    """What a sweep of ``specs`` into ``store`` would take: runs, those left, seconds of each and of all.
+def estimate(planned: Planned, store: Path, jobs: int) -> dict[str, Any]:
+    """What a sweep of ``planned`` into ``store`` would take: runs, those left, seconds of each and of all.
 
     Three of the runs are tried; ``failed_tries`` are the errors of those that failed. Nothing is written.
     """
-    tasks, inputs = plan(specs)
+    tasks, inputs = planned
     known = Store.open(store).keys() if store.exists() else {}
     left = [task for task in tasks if task.key not in known]
     begin = time.process_time()

@@ -13,6 +13,7 @@ from typing import Any
 from driftsim.calibration.calibrate import fit_own_profile
 from driftsim.latency.profile import Profile, load_profile
 from driftsim.metrics import summary
+from driftsim.progress import EVERY, Told, unheard
 from driftsim.scheduling.estimators import estimator_class
 from driftsim.scheduling.plugins import is_plugin
 from driftsim.scheduling.policies import policy_class
@@ -24,17 +25,33 @@ from driftsim.sweeps.naming import OWN, SHORT
 from driftsim.tiers import TierRule
 from driftsim.trace.trace import Trace, digest, read
 from driftsim.version import __version__
+from driftsim.workloads.generated import WorkloadSpec
 from driftsim.workloads.workload import Workload
 
+KEPT_DIGESTS = 1000
 
-@dataclass(frozen=True, eq=False)
+
 class Task:
-    """A run to do: its key, what it is, and the digests of what it needs; a workload's stands for a trace's."""
+    """A run to do: its key, what it is, and the digests of what it needs; a workload's stands for a trace's.
 
-    key: str
-    spec: ScenarioSpec
-    trace: str
-    profile: str
+    ``specs``: the spec itself, or many of them, of which it is the one at ``number`` and is made when it is looked at.
+    """
+
+    __slots__ = ("_number", "_specs", "key", "profile", "trace")
+
+    def __init__(
+        self, key: str, specs: ScenarioSpec | Sequence[ScenarioSpec], trace: str, profile: str, number: int = 0
+    ) -> None:
+        self.key, self.trace, self.profile = key, trace, profile
+        self._specs, self._number = specs, number
+
+    @property
+    def spec(self) -> ScenarioSpec:
+        """What is run."""
+        return self._specs if isinstance(self._specs, ScenarioSpec) else self._specs[self._number]
+
+    def __reduce__(self) -> tuple[type[Task], tuple[Any, ...]]:
+        return Task, (self.key, self.spec, self.trace, self.profile)
 
 
 @dataclass(eq=False)
@@ -49,6 +66,26 @@ class Inputs:
     cautions: dict[tuple[str, ...], list[str]] = field(default_factory=dict)  # of every run on these, profile last
     rates: dict[str, float] = field(default_factory=dict)  # recorded, requests / s, of the traces that have one
     _workloads: dict[Any, Workload] = field(default_factory=dict)
+
+    def need(self, spec: ScenarioSpec) -> None:
+        """Read the traces and the profile of ``spec``, unless they are here. Raises ``InputError`` where one lacks."""
+        paths, place = spec.traces, (spec.trace, spec.profile)
+        for path in paths:
+            if path not in self.digests:
+                recorded = read(path)
+                self.digests[path] = digest(path)
+                self.traces[self.digests[path]] = recorded
+                if (rate := _recorded_rate(recorded)) is not None:
+                    self.rates[self.digests[path]] = rate
+        if place not in self.fits:
+            if spec.profile is not None:
+                profile = load_profile(spec.profile)
+            else:
+                profile = fit_own_profile(self.traces[self.digests[str(spec.trace)]])
+            self.fits[place] = profile.digest
+            self.profiles[profile.digest] = profile
+        if (*sorted(paths), self.fits[place]) not in self.cautions:
+            self.warn(paths, self.profiles[self.fits[place]])
 
     def warn(self, paths: Sequence[str], profile: Profile) -> None:
         """Note what a reader must know of the traces at ``paths``, and why ``profile`` may not be theirs."""
@@ -65,7 +102,7 @@ class Inputs:
 
     def workload(self, task: Task) -> Workload:
         """The workload of ``task``; the last few are kept, since runs come in order of them."""
-        name = workload_name(task)
+        name = workload_name(task.trace, task.spec)
         if name not in self._workloads:
             if len(self._workloads) >= 8:
                 self._workloads.pop(next(iter(self._workloads)))
@@ -73,34 +110,46 @@ class Inputs:
         return self._workloads[name]
 
 
-def plan(specs: Sequence[ScenarioSpec]) -> tuple[list[Task], Inputs]:
-    """The runs of ``specs``, each once, and what they need. Raises ``InputError`` where a trace or profile lacks."""
-    inputs = Inputs()
-    tasks: dict[str, Task] = {}
-    for spec in specs:
-        for path in spec.traces:
-            if path not in inputs.digests:
-                recorded = read(path)
-                inputs.digests[path] = digest(path)
-                inputs.traces[inputs.digests[path]] = recorded
-                if (rate := _recorded_rate(recorded)) is not None:
-                    inputs.rates[inputs.digests[path]] = rate
-        place = (spec.trace, spec.profile)
-        if place not in inputs.fits:
-            if spec.profile is not None:
-                profile = load_profile(spec.profile)
-            else:
-                trace = inputs.digests[str(spec.trace)]
-                profile = fit_own_profile(inputs.traces[trace])
-            inputs.fits[place] = profile.digest
-            inputs.profiles[profile.digest] = profile
-        if (*sorted(spec.traces), inputs.fits[place]) not in inputs.cautions:
-            inputs.warn(spec.traces, inputs.profiles[inputs.fits[place]])
-        policy_class(spec.policy)
-        estimator_class(spec.estimator)
-        key = spec_key(spec, inputs)
-        tasks.setdefault(key, Task(key, spec, spec.source_digest(inputs.digests), inputs.fits[place]))
-    return sorted(tasks.values(), key=workload_name), inputs  # a workload's runs in a row, so that it is made once
+def plan(specs: Sequence[ScenarioSpec], told: Told = unheard) -> tuple[list[Task], Inputs]:
+    """The runs of ``specs``, each once, and what they need; ``told`` hears of the runs that were looked at, and of all.
+
+    Raises ``InputError`` where a trace or profile lacks.
+    """
+    inputs, keys = Inputs(), set[str]()
+    groups: dict[tuple[Any, ...], list[Task]] = {}  # by workload, so that each is made once
+    digest_of, names = _SourceDigests(inputs), set[tuple[str, str]]()
+    for number, spec in enumerate(specs):
+        if number % EVERY == 0:
+            told(number, len(specs))
+        inputs.need(spec)
+        if (spec.policy, spec.estimator) not in names:
+            policy_class(spec.policy)
+            estimator_class(spec.estimator)
+            names.add((spec.policy, spec.estimator))
+        source, profile = digest_of(spec), inputs.fits[spec.trace, spec.profile]
+        key = spec.key(source, profile)
+        if key not in keys:
+            keys.add(key)
+            groups.setdefault(workload_name(source, spec), []).append(Task(key, specs, source, profile, number))
+    return [task for name in sorted(groups) for task in groups[name]], inputs
+
+
+class _SourceDigests:
+    """The source digest of a spec; those of the last workloads are kept, since many specs share one."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._digests = inputs.digests
+        self._known: dict[int, tuple[WorkloadSpec, str]] = {}  # by id; holding the workload keeps the id its own
+
+    def __call__(self, spec: ScenarioSpec) -> str:
+        workload = spec.workload
+        if workload is None:
+            return spec.source_digest(self._digests)
+        if id(workload) not in self._known:
+            if len(self._known) >= KEPT_DIGESTS:
+                self._known.clear()
+            self._known[id(workload)] = workload, spec.source_digest(self._digests)
+        return self._known[id(workload)][1]
 
 
 def spec_key(spec: ScenarioSpec, inputs: Inputs) -> str:
@@ -108,11 +157,10 @@ def spec_key(spec: ScenarioSpec, inputs: Inputs) -> str:
     return spec.key(spec.source_digest(inputs.digests), inputs.fits[spec.trace, spec.profile])
 
 
-def workload_name(task: Task) -> tuple[Any, ...]:
-    """What determines the workload of ``task``."""
-    spec = task.spec
+def workload_name(source: str, spec: ScenarioSpec) -> tuple[Any, ...]:
+    """What determines the workload of ``spec``, whose source has the digest ``source``."""
     arrivals = "" if spec.arrivals is None else spec.arrivals.model_dump_json()
-    return task.trace, arrivals, spec.rate_scale, spec.requests or 0, spec.seed, spec.replication, spec.resampling
+    return source, arrivals, spec.rate_scale, spec.requests or 0, spec.seed, spec.replication, spec.resampling
 
 
 def run_task(task: Task, inputs: Inputs, keep: Path | None = None) -> dict[str, Any]:
@@ -126,8 +174,8 @@ def run_task(task: Task, inputs: Inputs, keep: Path | None = None) -> dict[str, 
         recorded = None if task.spec.trace is None else inputs.traces[task.trace]
         fitted = with_own_bases(task.spec.admission, inputs.workload(task), recorded)
         scenario = replace(build_scenario(task.spec, inputs.profiles[task.profile]), admission=fitted.admission)
-        recorded_steps = {"record_steps": task.spec.steps, "step_requests": task.spec.step_requests}
-        trace = simulate(scenario, fitted.workload, **recorded_steps)
+        steps, named = task.spec.steps, task.spec.step_requests
+        trace = simulate(scenario, fitted.workload, record_steps=steps, step_requests=named)
         found, own = _metrics(trace, task.spec, fitted, inputs.profiles[task.profile])
         row |= found
         known = [*known, *own]

@@ -69,3 +69,23 @@ class RequestRows:
             else:
                 columns[name] = pd.arrays.IntegerArray(np.zeros(rows, dtype=np.int64), np.ones(rows, dtype=bool))
         return pd.DataFrame(columns, offered.index, copy=False)
+
+
+class FilledColumns:
+    """The columns of ``rows`` that every request fills in, by name: slots, which cost no look-up in a dictionary."""
+
+    __slots__ = (
+        "arrival_s", "bias", "budget", "dispatch_index", "dispatch_s", "estimate", "finish_reason", "finish_s",
+        "first_token_s", "output_tokens", "preemptions", "queued_s", "scheduled_s", "scheduling_class",
+    )  # fmt: skip
+
+    def __init__(self, rows: RequestRows) -> None:
+        times, counts, texts = rows.times, rows.counts, rows.texts
+        self.arrival_s, self.bias = times["arrival_s"], times["bias"]
+        self.estimate, self.budget = counts["estimate"], counts["budget"]
+        self.scheduling_class = texts["scheduling_class"]
+        self.dispatch_s, self.dispatch_index = times["dispatch_s"], counts["dispatch_index"]
+        self.queued_s, self.scheduled_s = times["queued_s"], times["scheduled_s"]
+        self.first_token_s, self.finish_s = times["first_token_s"], times["finish_s"]
+        self.output_tokens, self.preemptions = counts["output_tokens"], counts["preemptions"]
+        self.finish_reason = texts["finish_reason"]

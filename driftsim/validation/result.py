@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from driftsim.errors import InputError, check_whole
 from driftsim.files import whole_folder
 from driftsim.formatting import between, dumps, html_table, show_table, shown_text, signed_percent, without_nan
 from driftsim.latency.profile import Profile
+from driftsim.progress import Told, after, unheard
 from driftsim.records import parsed_json
 from driftsim.scheduling.policies import BASELINE
 from driftsim.simulation.names import StepSource
@@ -236,9 +237,10 @@ def validate_runs(
     name: str | None = None,
     steps: StepSource = "model",
     seeds: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Told = unheard,
 ) -> ValidationResult:
-    """Simulate each of ``traces`` as it was measured; ``name`` is the profile's, ``progress`` hears runs done and all.
+    """Simulate each of ``traces`` as it was measured; ``name`` is the profile's, ``progress`` hears of the requests
+    simulated, over all runs, and of all.
 
     Raises ``InputError`` where profile and steps do not fit, and ``TraceError`` for a run that cannot be simulated so.
     """
@@ -260,17 +262,20 @@ def validate_runs(
     if not traces:
         raise InputError("no trace to validate with")
     validations, intervals, warnings = list[Validation](), list[dict[str, Any]](), list[str]()
-    for number, (own, trace) in enumerate(zip(_names(traces), traces, strict=True), start=1):
+    runs, done = 1 + (seeds if steps == "noise" else 0), 0
+    total = runs * sum(len(trace.requests) for trace in traces)
+    for own, trace in zip(_names(traces), traces, strict=True):
         warnings += [f"{own}: {caveat}" for caveat in caveats(trace)]
+        told = after(progress, done, total)
         if profile is None:
             validations.append(on_measured_steps(own, trace))
         else:
-            validations.append(on_model_steps(own, trace, profile))
+            validations.append(on_model_steps(own, trace, profile, told))
             warnings += [f"{own}: {warning}" for warning in extrapolation_warnings(profile, validations[-1].simulated)]
             if steps == "noise":
-                intervals += with_noise(own, trace, profile, seeds)
-        if progress is not None:
-            progress(number, len(traces))
+                intervals += with_noise(own, trace, profile, seeds, after(told, len(trace.requests), total))
+        done += runs * len(trace.requests)
+        progress(done, total)
     if profile is not None:
         found = [warning for trace in traces for warning in mismatch_warnings(profile, trace)]
         warnings += list(dict.fromkeys(found))

@@ -14,6 +14,7 @@ from driftsim.errors import TraceError
 from driftsim.latency.profile import Profile
 from driftsim.latency.steptime import TICKS_PER_SECOND, ticks
 from driftsim.metrics import LATENCIES, PERCENTILES, e2e, makespan, tpot, ttft
+from driftsim.progress import Told, after, unheard
 from driftsim.request import Job, Request, Tier
 from driftsim.simulation.as_measured import simulate_as_measured
 from driftsim.tiers import ranked, rules_in_force
@@ -43,26 +44,57 @@ class Validation:
 
     def tenants(self) -> list[dict[str, Any]]:
         """The same for the requests of each tenant, without the makespan."""
-        tenant_rows = []
-        for tenant in sorted(self.recorded.requests["tenant"].unique()):
-            own = [
-                replace(trace, requests=trace.requests[trace.requests["tenant"] == tenant])
-                for trace in (self.recorded, self.simulated)
-            ]
-            rows = [row for row in _rows(*own) if row["metric"] != "makespan"]
-            tenant_rows += [{"trace": self.name, "tenant": tenant, **row} for row in rows]
-        return tenant_rows
+        names = sorted(self.recorded.requests["tenant"].unique())
+        both = [_by_tenant(trace, names) for trace in (self.recorded, self.simulated)]
+        return [
+            {"trace": self.name, "tenant": name, **_row(metric, stat, *(float(own[at, place]) for own in both))}
+            for at, name in enumerate(names)
+            for place, (metric, stat) in enumerate((metric, stat) for metric in LATENCIES for stat in STATS)
+        ]
+
+
+def _by_tenant(trace: Trace, names: Sequence[str]) -> np.ndarray:
+    """A row for each of the tenants ``names``: every statistic of every latency (s) of its finished requests."""
+    rows = trace.finished
+    places = pd.Index(names).get_indexer(pd.Index(rows["tenant"]))
+    columns = [grouped_statistics(np.asarray(LATENCY[metric](rows), float), places, len(names)) for metric in LATENCIES]
+    return np.hstack(columns)
+
+
+def grouped_statistics(values: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
+    """``STATS`` of the known ``values`` of each of ``count`` groups, a row each; NaN for one without any.
+
+    ``groups`` is the number of each value's group. Groups of one size are summarised at once: the time grows with the
+    values, not with their product with the groups.
+
+    >>> grouped_statistics(np.array([1.0, 3.0, np.nan, 5.0]), np.array([0, 0, 2, 2]), 3)[:, 0].tolist()
+    [2.0, nan, 5.0]
+    """
+    known = ~np.isnan(values) & (groups >= 0)
+    own = values[known][np.argsort(groups[known], kind="stable")]
+    sizes = np.bincount(groups[known], minlength=count)
+    begins = np.cumsum(sizes) - sizes
+    found = np.full((count, len(STATS)), np.nan)
+    for size in np.unique(sizes[sizes > 0]):
+        alike = np.flatnonzero(sizes == size)
+        block = own[begins[alike][:, None] + np.arange(size)]
+        found[alike, 0] = block.mean(axis=1)
+        found[alike, 1:] = np.percentile(block, list(PERCENTILES.values()), axis=1).T
+    return found
 
 
 def _rows(recorded: Trace, simulated: Trace) -> list[dict[str, Any]]:
     rows = []
     for metric in (*LATENCIES, "makespan"):
         for stat in STATS:
-            measured, modelled = (statistic(trace, metric, stat) for trace in (recorded, simulated))
-            error = modelled / measured - 1 if measured else float("nan")
-            values = {"measured": measured, "simulated": modelled, "error": error}
-            rows.append({"metric": metric, "stat": stat, "unit": "s", **values})
+            rows.append(_row(metric, stat, *(statistic(trace, metric, stat) for trace in (recorded, simulated))))
     return rows
+
+
+def _row(metric: str, stat: str, measured: float, simulated: float) -> dict[str, Any]:
+    error = simulated / measured - 1 if measured else float("nan")
+    values = {"measured": measured, "simulated": simulated, "error": error}
+    return {"metric": metric, "stat": stat, "unit": "s", **values}
 
 
 def statistic(trace: Trace, metric: str, stat: str) -> float:
@@ -137,9 +169,9 @@ def _alike(recorded: pd.DataFrame, simulated: pd.DataFrame) -> float:
     return float(same.sum() / max(len(recorded), len(simulated)))
 
 
-def on_model_steps(name: str, trace: Trace, profile: Profile, **switches: Any) -> Validation:
+def on_model_steps(name: str, trace: Trace, profile: Profile, told: Told = unheard, **switches: Any) -> Validation:
     """``trace`` beside its simulation as it was measured; arguments and errors as ``simulate_as_measured`` has them."""
-    simulated = simulate_as_measured(trace, profile, name, **switches)
+    simulated = simulate_as_measured(trace, profile, name, told=told, **switches)
     known = trace.requests["finish_reason"].isin(FINISHED)
     if not known.all():  # those that did not finish are load, and no measure
         paired = simulated.requests["request_id"].isin(trace.requests["request_id"][known])
@@ -147,17 +179,22 @@ def on_model_steps(name: str, trace: Trace, profile: Profile, **switches: Any) -
     return Validation(name, replace(trace, requests=trace.requests[known]), simulated)
 
 
-def with_noise(name: str, trace: Trace, profile: Profile, seeds: int) -> list[dict[str, Any]]:
+def with_noise(name: str, trace: Trace, profile: Profile, seeds: int, told: Told = unheard) -> list[dict[str, Any]]:
     """For each metric and statistic, the middle 95 % of ``seeds`` simulations with the profile's noise.
 
-    Raises as ``on_model_steps`` does, and ``InputError`` if the profile knows of no noise.
+    ``told`` hears of the requests simulated, over all of them. Raises as ``on_model_steps`` does, and ``InputError`` if
+    the profile knows of no noise.
     """
-    runs = [on_model_steps(name, trace, profile, noise=True, seed=seed).simulated for seed in range(seeds)]
+    wanted = [(metric, stat) for metric in (*LATENCIES, "makespan") for stat in STATS]
+    drawn, count = [], len(trace.requests)
+    for seed in range(seeds):
+        part = after(told, seed * count, seeds * count)
+        run = on_model_steps(name, trace, profile, part, noise=True, seed=seed).simulated
+        drawn.append([statistic(run, metric, stat) for metric, stat in wanted])
     intervals = []
-    for metric in (*LATENCIES, "makespan"):
-        for stat in STATS:
-            low, high = np.percentile([statistic(run, metric, stat) for run in runs], [2.5, 97.5])
-            intervals.append({"trace": name, "metric": metric, "stat": stat, "low": float(low), "high": float(high)})
+    for (metric, stat), values in zip(wanted, zip(*drawn, strict=True), strict=True):
+        low, high = np.percentile(values, [2.5, 97.5])
+        intervals.append({"trace": name, "metric": metric, "stat": stat, "low": float(low), "high": float(high)})
     return intervals
 
 

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cache
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, Self, TypeAlias, TypeVar
 
-import numpy as np
-import pandas as pd
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from driftsim.errors import InputError
 from driftsim.records import Record
 from driftsim.request import Tier
-from driftsim.tiers import TierRule
-from driftsim.trace.header import Phase, WorkloadInfo
 from driftsim.trace.schema import LONGEST_S
 from driftsim.trace.trace import Trace
 from driftsim.workloads.kinds import ArrivalKind
-from driftsim.workloads.lengths import LONGEST, Length, Lengths, RecordedLengths, capped
+from driftsim.workloads.lengths import LONGEST, Length
 from driftsim.workloads.processes import Pace, Process
-from driftsim.workloads.table import as_admission_sees, stream, workload_table
 
 MOST_REQUESTS = 10**7  # a table of so many rows takes about 3 GB
-MOST_TENANTS = 1000
+MOST_TENANTS = 100_000
 TOKENS: dict[str, JsonValue] = {"unit": "tokens"}
 MOST_DRAWN = 10**8  # arrivals of tenants who bring their own, before they are merged
 
@@ -150,8 +145,8 @@ class WorkloadSpec(Pace, Offer):
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         self._check_arrivals()
-        labels = [tenant.label for tenant in self.tenants]
-        twice = [label for label in labels if labels.count(label) > 1]
+        counts = Counter(tenant.label for tenant in self.tenants)
+        twice = [label for label, count in counts.items() if count > 1]
         if twice:
             raise InputError(f"tenant {twice[0]!r} is there twice; give each another name, or another category")
         for tenant in self.tenants or (self,):
@@ -181,7 +176,7 @@ class WorkloadSpec(Pace, Offer):
             raise InputError(f"tenant {endless[0]!r} never ends; give it, or the workload, requests = ...")
         if not endless and self.requests is not None and sum(filter(None, counts)) < self.requests:
             raise InputError(f"the tenants send {sum(filter(None, counts))} requests, {self.requests} are asked for")
-        drawn = [_at_most(tenant, self.requests) for tenant in self.tenants]
+        drawn = [at_most(tenant, self.requests) for tenant in self.tenants]
         if sum(drawn) > MOST_DRAWN or (self.requests is None and sum(drawn) > MOST_REQUESTS):
             raise InputError(f"that takes {sum(drawn):,} arrivals to draw; give the tenants fewer requests each")
         for tenant, count in zip(self.tenants, drawn, strict=True):
@@ -211,6 +206,8 @@ class WorkloadSpec(Pace, Offer):
 
     def placed(self, place: Callable[[str], str]) -> Self:
         """The same with every path changed by ``place``."""
+        if not self.traces:
+            return self
         tenants = tuple(_placed(tenant, place) for tenant in self.tenants)
         return _placed(self, place).changed(tenants=tenants)
 
@@ -232,7 +229,7 @@ def _placed(offer: AnyOffer, place: Callable[[str], str]) -> AnyOffer:
     return offer if offer.trace is None else offer.changed(trace=place(offer.trace))
 
 
-def _at_most(tenant: Tenant, requests: int | None) -> int:
+def at_most(tenant: Tenant, requests: int | None) -> int:
     """The arrivals of ``tenant`` that may come to count."""
     return min(count for count in (tenant.requests, requests) if count is not None)
 
@@ -240,97 +237,3 @@ def _at_most(tenant: Tenant, requests: int | None) -> int:
 def _check_span(process: Process, requests: int) -> None:
     if process.rate is not None and requests / process.rate > LONGEST_S / 2:
         raise InputError(f"{requests} requests at {process.rate:g} requests/s last too long (over {LONGEST_S / 2:g} s)")
-
-
-class Generated(NamedTuple):
-    """The parts of a workload."""
-
-    info: WorkloadInfo
-    table: pd.DataFrame
-    tiers: tuple[TierRule, ...]  # of the recorded runs that requests were drawn from, where these agree
-    notes: tuple[str, ...]
-
-
-def generate(spec: WorkloadSpec, seed: int, find: Callable[[str], Trace]) -> Generated:
-    """Draw ``spec``; ``find`` gives the recorded run at a path. The same seed gives the same workload.
-
-    Arrivals, the choice among tenants, and each tenant's prompts and outputs are random streams of their own. Tenants
-    with own arrivals are merged by time, and the first ``requests`` of all are taken.
-    """
-    find = cache(find)
-    if seed < 0:
-        raise InputError(f"a seed is a whole number from 0, got {seed}")
-    process = spec.process
-    tenants = spec.tenants or (Tenant(name="default"),)
-    if process is not None and spec.requests is not None:
-        offsets = process.offsets(spec.requests, stream(seed, "arrivals"))
-        owners = _chosen(tenants, spec.requests, seed)
-        phase = process.phase(spec.requests)
-    else:
-        offsets, owners = _merged(tenants, spec.requests, seed)
-        phase = Phase(name="mixed", requests=len(offsets))
-    counts = np.bincount(owners, minlength=len(tenants)).tolist()
-    parts = [_rows(spec, tenant, count, seed, find) for tenant, count in zip(tenants, counts, strict=True)]
-    rows = pd.concat([part for part in parts if len(part)], ignore_index=True)
-    rows.index = pd.Index(np.argsort(owners, kind="stable"))  # the tenants' rows, one after the other, to their places
-    columns = {str(name): column for name, column in rows.sort_index().items()}
-    table = workload_table([phase], **columns, offset_s=offsets)
-    loop: Literal["open", "closed"] = "closed" if phase.kind == "closed" else "open"
-    info = WorkloadInfo(name=phase.name, loop=loop, phases=(phase,))
-    return Generated(info, table, *_brought([find(place) for place in spec.traces], set(table["tier"])))
-
-
-def _brought(traces: Sequence[Trace], present: Collection[str]) -> tuple[tuple[TierRule, ...], tuple[str, ...]]:
-    """What recorded runs bring besides requests: the rules of the tiers ``present``, where they agree, and notes."""
-    rules = {trace.header.tiers for trace in traces}
-    tiers = rules.pop() if len(rules) == 1 else ()
-    notes = [note for trace in traces for note in as_admission_sees(trace.requests)[1]]
-    return tiers if {rule.name for rule in tiers}.issuperset(present) else (), tuple(dict.fromkeys(notes))
-
-
-def _chosen(tenants: tuple[Tenant, ...], requests: int, seed: int) -> np.ndarray:
-    """Whose request each one is: a tenant drawn by the shares."""
-    ends = np.cumsum([tenant.share for tenant in tenants])
-    places = stream(seed, "tenants").random(requests) * ends[-1]
-    return np.asarray(np.minimum(np.searchsorted(ends, places, side="right"), len(tenants) - 1))
-
-
-def _merged(tenants: tuple[Tenant, ...], requests: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The times at which tenants with arrivals of their own send, in order, and who does."""
-    times = []
-    for tenant in tenants:
-        assert tenant.process is not None
-        times.append(tenant.process.offsets(_at_most(tenant, requests), stream(seed, f"arrivals of {tenant.label}")))
-    offsets = np.concatenate(times)
-    order = np.argsort(offsets, kind="stable")[:requests]
-    return offsets[order], np.repeat(np.arange(len(tenants)), [len(own) for own in times])[order]
-
-
-def _rows(spec: WorkloadSpec, tenant: Tenant, count: int, seed: int, find: Callable[[str], Trace]) -> pd.DataFrame:
-    """``count`` requests of ``tenant``, all but when they arrive."""
-    offer = tenant.over(spec)
-    labels: dict[str, Any] = {"tenant": tenant.name, "tier": str(tenant.tier)}
-    if offer.trace is not None:
-        recorded = RecordedLengths.from_trace(find(offer.trace))
-        recorded = recorded if tenant.category is None else recorded.of_category(tenant.category)
-        rows = recorded.draw(count, stream(seed, f"requests of {tenant.label}"))
-        rows = rows if offer.max_tokens is None else capped(rows, offer.max_tokens)
-        return rows.assign(**labels) if spec.tenants else rows
-    assert isinstance(offer.prompt_tokens, Lengths)
-    assert isinstance(offer.output_tokens, Lengths)
-    outputs = offer.output_tokens.draw(count, stream(seed, f"outputs of {tenant.label}"))
-    rows = pd.DataFrame(
-        {
-            **labels,
-            "category": pd.Series([tenant.category] * count, dtype=object),
-            "prompt_tokens": offer.prompt_tokens.draw(count, stream(seed, f"prompts of {tenant.label}")),
-            "prompt_words": pd.array([pd.NA] * count, dtype="Int64"),
-            "output_tokens": outputs,
-            "output_words": pd.array([pd.NA] * count, dtype="Int64"),
-            "stops": True,
-            "source": -1,
-        }
-    )
-    for name in ("predicted_category", "predicted_category_unlabelled"):
-        rows[name] = rows["category"]
-    return capped(rows, offer.max_tokens or offer.output_tokens.longest or int(outputs.max(initial=1)))

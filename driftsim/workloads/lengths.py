@@ -163,8 +163,8 @@ class RecordedLengths:
         return self.table.iloc[picks].reset_index(drop=True)
 
 
-def capped(rows: pd.DataFrame, max_tokens: int) -> pd.DataFrame:
-    """``rows`` under another limit: a longer output is the same one cut short, its words in proportion."""
+def capped(rows: pd.DataFrame, max_tokens: int | np.ndarray) -> pd.DataFrame:
+    """``rows`` under another limit, or each under its own: a longer output is cut short, its words in proportion."""
     whole = rows["output_tokens"].astype("int64")
     tokens = whole.clip(upper=max_tokens)
     words = (rows["output_words"].astype("Float64") * tokens / whole).round().astype("Int64")

@@ -27,7 +27,8 @@ from driftsim.trace.header import WorkloadInfo
 from driftsim.trace.schema import OFFERED
 from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace, read
-from driftsim.workloads.generated import Tenant, WorkloadSpec, generate
+from driftsim.workloads.drawn import generate
+from driftsim.workloads.generated import Tenant, WorkloadSpec
 from driftsim.workloads.lengths import Lengths
 from driftsim.workloads.processes import Pace, Process
 from driftsim.workloads.table import COLUMNS, described, stream, workload_table
