@@ -122,8 +122,8 @@ admission = {clamp_at_max_tokens = true, base_table = {short_qa = 20}}
 tiers = [{name = "premium", weight = 4}, {name = "standard", weight = 2}, {name = "batch", weight = 1}]
 """
 DRAWN = {
-    "profile": "p.json", "seed": 1, "noise": False, "steps": True,
-    "workload": {"kind": "poisson", "rate": 4.0, "requests": 20, "prompt_tokens": 20, "output_tokens": 5},
+    "profile": "p.json", "seed": 1, "noise": False, "steps": True, "phase": "all",
+    "workload": {"kind": "closed", "users": 3, "think_s": 0.1, "requests": 20, "prompt_tokens": 20, "output_tokens": 5},
 }  # fmt: skip
 
 
@@ -354,7 +354,7 @@ READS_TRACE = (
     "compare t --profile p.json --policies fifo,sjf --estimators static --replications 2 --jobs 1 --json",
     "compare t --policies fifo --estimators ema --replications 1 --jobs 1",
 )
-CAPTURE = "capture --engine openai --base-url http://127.0.0.1:{port}/v1 --prompts q.jsonl --out out --timeout 2"
+CAPTURE = "capture --engine openai --base-url http://127.0.0.1:{port}/v1 --prompts q.jsonl --out out --timeout 60"
 IMPORTS = tuple(f"import csv rows.{form} --mapping m.toml --out out" for form in ("csv", "json", "jsonl", "parquet"))
 SUGGESTS = tuple(f"import rows.{form} --suggest" for form in ("csv", "json", "jsonl", "parquet"))
 
