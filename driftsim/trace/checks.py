@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -163,7 +164,7 @@ def _check_steps(steps: pd.DataFrame, engine: EngineSettings, where: str) -> Non
     if len(back):
         raise TraceError(f"{where}/steps.parquet: row {int(back[0]) + 1}: start_s goes backwards; sort the steps")
     prefills, tokens = steps["prefill_requests"], steps["prefill_tokens"]
-    laws = {
+    laws: dict[str, Any] = {  # what is wrong, and a mask of the rows where it is
         "more requests computed than running": prefills + steps["decode_requests"] > steps["running"],
         f"more requests than the {slots} that the engine holds": steps["running"] > slots,
         "prompt tokens of no prompt": (tokens < prefills) | ((prefills == 0) & (tokens > 0)),

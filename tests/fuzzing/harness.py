@@ -144,7 +144,7 @@ def _place(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _limits() -> Iterator[None]:
-    """Raise ``TooLate`` in the block after ``LIMIT_S`` or ``LONGEST_WAIT_S``, and ``MemoryError`` where it takes too much."""
+    """Raise ``TooLate`` in the block after either limit of time, and ``MemoryError`` where it takes too much."""
 
     def late(number: int, frame: FrameType | None) -> None:
         raise TooLate

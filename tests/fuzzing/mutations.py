@@ -248,7 +248,7 @@ def _column(cells: list[Any], kind: Any, sound: Any) -> Any:
     attempts: tuple[Callable[[], Any], ...] = (
         lambda: sound.cast(kind) if kind is not None else pa.array(cells),
         lambda: pa.array(cells, kind, from_pandas=False),
-        lambda: pa.array(None if cell is None else str(cell) for cell in cells),
+        lambda: pa.array([None if cell is None else str(cell) for cell in cells], pa.string()),
     )
     for attempt in attempts:
         try:
