@@ -5,11 +5,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := driftsim tests experiments notebooks docs examples
 SPELLED := $(SOURCES) traces *.md
 
-.PHONY: help demo test mutants nightly lint check docs wheel live bench paper experiments clean
+.PHONY: help demo test fuzz mutants nightly lint check docs wheel live bench paper experiments clean
 
 help:
 	@echo "make demo   compare the schedulers on a recorded trace; writes out/demo/report.html"
 	@echo "make test   the tests, without vLLM"
+	@echo "make fuzz   20,000 files made wrong, through every verb that reads them; INPUTS=2000 tries fewer"
 	@echo "make mutants  plant hundreds of faults one by one; each must fail a test; an hour or two"
 	@echo "make nightly  the studies: do the intervals cover what they claim to cover? an hour"
 	@echo "make check  the gate: have latency or error become worse than the baseline says?"
@@ -27,6 +28,9 @@ demo: .venv/core
 
 test: .venv/test
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+fuzz: .venv/test
+	DRIFTSIM_FUZZ=$(or $(INPUTS),20000) $(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/test_fuzz.py
 
 mutants: .venv/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(ONLY)

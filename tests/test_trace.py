@@ -16,6 +16,7 @@ from driftsim.errors import TraceError
 from driftsim.files import whole_folder
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
+from driftsim.trace import tables
 from driftsim.trace import trace as traces
 from driftsim.trace.schema import REQUEST_COLUMNS
 from driftsim.trace.trace import Trace
@@ -229,3 +230,28 @@ def test_a_simulated_header_holds_no_wall_clock(made: Trace) -> None:
     assert made.header.captured_at is None
     assert made.header.kind == "simulated"
     assert made.header.profile_digest == profile().digest
+
+
+def test_what_no_trace_can_be_is_refused_unread(made: Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few bytes of Parquet may claim a billion rows."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("the table was read")
+
+    folder = made.write(tmp_path / "t")
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile.read", never)
+    monkeypatch.setattr(tables, "MOST_ROWS", len(made.requests) - 1)
+    with pytest.raises(TraceError, match="rows are too many"):
+        traces.read(folder)
+    made.requests.assign(foreign=1).to_parquet(folder / "requests.parquet", index=False)
+    with pytest.raises(TraceError, match="'foreign' is not in schema"):
+        traces.read(folder)
+
+
+def test_steps_may_overlap_as_far_as_an_engine_schedules_ahead(made: Trace, tmp_path: Path) -> None:
+    assert made.steps is not None
+    steps = pd.concat([made.steps] * (1 + 40 // len(made.steps)), ignore_index=True)
+    spaced = steps.assign(start_s=[0.1 * number for number in range(len(steps))], duration_s=0.15)
+    Trace(made.header, made.requests, spaced.head(10)).check("few")  # the tenth begins 0.6 s early: nine are under way
+    with pytest.raises(TraceError, match="began before a step ended that came 16 earlier; durations are seconds"):
+        Trace(made.header, made.requests, spaced.assign(duration_s=100.0)).check("long")

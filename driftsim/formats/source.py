@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from driftsim.errors import InputError
 from driftsim.formats.values import is_nothing
@@ -190,9 +191,13 @@ def _table(file: Path) -> Source:
 
 def _parquet(file: Path) -> Source:
     try:
-        table = pd.read_parquet(file)
-    except Exception as error:  # whatever Arrow raises of a file that is none of its own
-        raise InputError(f"{file}: not readable as parquet ({str(error).splitlines()[0]})") from None
+        names = pq.read_schema(file).names
+        twice = [name for name in names if names.count(name) > 1]
+        table = pd.DataFrame() if twice else pd.read_parquet(file)
+    except Exception:  # whatever Arrow raises of a file that is none of its own
+        raise InputError(f"{file}: not readable as Parquet; it is of another kind or not whole") from None
+    if twice:
+        raise InputError(f"{file}: column {twice[0]!r} is there twice; remove one of the two")
     columns = {
         str(name): [cell.tolist() if isinstance(cell, np.ndarray) else cell for cell in table[name].astype(object)]
         for name in table.columns

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from driftsim.errors import InputError
 from driftsim.files import write_file
@@ -21,6 +21,7 @@ from driftsim.latency.uncertainty import Uncertainty
 from driftsim.records import Record
 from driftsim.text import for_html
 from driftsim.trace.header import EngineSettings
+from driftsim.trace.schema import LARGEST_COUNT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +38,7 @@ class Region(Record):
     """How well a profile fits a part of what it was fitted to."""
 
     name: str = Field(description="What the rows of this part have in common.")
-    rows: int = Field(description="Number of steps, or of requests where steps are not known.")
+    rows: int = Field(ge=0, description="Number of steps, or of requests where steps are not known.")
     mean_absolute_percentage_error: float = Field(description="Mean absolute relative error: 0.05 is 5 %.")
     bias: float = Field(description="Sum of the fitted over the sum of the recorded durations, minus 1.")
 
@@ -48,7 +49,7 @@ class Fit(Record):
     source: Literal["steps", "requests"] = Field(
         default="steps", description="What was fitted: durations of steps, or decode times of requests."
     )
-    rows: int = Field(description="Number of those steps or requests.")
+    rows: int = Field(ge=0, description="Number of those steps or requests.")
     mean_absolute_percentage_error: float = Field(description="Mean absolute relative error: 0.05 is 5 %.")
     r_squared: float = Field(description="Share of the variance that the model explains.")
     bias: float = Field(description="Sum of the fitted over the sum of the recorded durations, minus 1.")
@@ -64,9 +65,9 @@ class Fit(Record):
 class Coverage(Record):
     """The most that a fit has seen: running requests, KV tokens of all of them, prefill tokens of a step."""
 
-    running: int = Field(description="Most requests that ran at once.", json_schema_extra={"unit": "requests"})
-    context_tokens: int = Field(description="Most KV tokens that they held.", json_schema_extra=TOKENS)
-    prefill_tokens: int = Field(description="Most prompt tokens of one step.", json_schema_extra=TOKENS)
+    running: int = Field(ge=0, description="Most requests that ran at once.", json_schema_extra={"unit": "requests"})
+    context_tokens: int = Field(ge=0, description="Most KV tokens that they held.", json_schema_extra=TOKENS)
+    prefill_tokens: int = Field(ge=0, description="Most prompt tokens of one step.", json_schema_extra=TOKENS)
 
 
 class Profile(Record):
@@ -112,28 +113,34 @@ class Profile(Record):
     hidden_tokens: int = Field(
         default=0,
         ge=0,
+        le=LARGEST_COUNT,
         description="Tokens of a step that cost nothing, because they are computed while the GPU reads the weights.",
         json_schema_extra=TOKENS,
     )
     graph_sizes: tuple[int, ...] = Field(
         default=(), description="Sizes of CUDA graphs that decode batches are padded to; none: no padding."
     )
-    gap_s: float = Field(default=0.0, ge=0, description="Host overhead between two steps.", json_schema_extra=SECONDS)
+    gap_s: float = Field(
+        default=0.0, ge=0, le=LONGEST_STEP_S, description="Host overhead between two steps.", json_schema_extra=SECONDS
+    )
     notify_lag_s: float = Field(
         default=0.0,
         ge=0,
+        le=LONGEST_STEP_S,
         description="Time from the end of a step until the dispatcher knows which requests finished.",
         json_schema_extra=SECONDS,
     )
     submit_lag_s: float = Field(
         default=0.0,
         ge=0,
+        le=LONGEST_STEP_S,
         description="Time from a dispatch until the engine's core can see the request.",
         json_schema_extra=SECONDS,
     )
     output_lag_s: float = Field(
         default=0.0,
         ge=0,
+        le=LONGEST_STEP_S,
         description="Time from the end of a step until its tokens are stamped with a time.",
         json_schema_extra=SECONDS,
     )
@@ -148,6 +155,16 @@ class Profile(Record):
         default={}, description="What a profile was derived from that was not fitted: datasheet and model."
     )
     warnings: tuple[str, ...] = Field(default=(), description="What a user of the profile must know.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        sizes = self.graph_sizes
+        if any(size < 1 for size in sizes) or list(sizes) != sorted(set(sizes)):
+            raise InputError(f"graph_sizes must rise from 1 or more, got {', '.join(map(str, sizes)):.80}")
+        crossed = [name for name, (low, high) in self.intervals.items() if low > high]
+        if crossed:
+            raise InputError(f"intervals: {crossed[0]:.40}: the lower end is above the upper one")
+        return self
 
     @classmethod
     def plain(

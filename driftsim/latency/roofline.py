@@ -111,6 +111,8 @@ def shape_of(config: str) -> Shape:
     if experts:
         raise InputError(f"{config}: is a mixture of experts ({experts[0]}); only dense decoder models can be derived")
     heads = int(content["num_attention_heads"])
+    if not content.get("head_dim") and heads > content["hidden_size"]:
+        raise InputError(f"{config}: hidden_size {content['hidden_size']} is below num_attention_heads {heads}")
     return Shape(
         name=str(content.get("_name_or_path") or path.resolve().name if path.exists() else config),
         layers=int(content["num_hidden_layers"]),

@@ -37,7 +37,8 @@ class Answer:
         """One event of the stream, received at ``now``."""
         self.usage = _of(chunk, "usage") or self.usage
         self.metrics = _of(chunk, "metrics") or self.metrics
-        for choice in chunk.choices or ():
+        choices = _of(chunk, "choices")
+        for choice in choices if isinstance(choices, list) else ():
             text, call = _text(choice), _call(choice)
             if text or call:
                 self.chunks += 1
@@ -45,14 +46,13 @@ class Answer:
                 self.texts.append(text + call)
                 self.first = now if self.first is None else self.first
                 self.last = now
-            if choice.finish_reason:
-                self.reason, self.last = choice.finish_reason, now
+            if reason := _of(choice, "finish_reason"):
+                self.reason, self.last = reason, now
                 self.first = now if self.first is None else self.first  # an answer of no text has a token all the same
 
     def outcome(self, reason: str | None = None) -> Outcome:
         """What became of the request, once the stream has ended."""
-        tokens = getattr(self.usage, "completion_tokens", None)
-        prompt = getattr(self.usage, "prompt_tokens", None)
+        tokens, prompt = (_of(self.usage, name) for name in ("completion_tokens", "prompt_tokens"))
         reason = reason or ("stop" if self.reason in CALLS else self.reason)
         if reason is None:
             return self.failed("the stream broke off before its end")

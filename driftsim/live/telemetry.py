@@ -106,8 +106,9 @@ class Monitor:
         while not self._stop.wait(self.interval_s):
             now, busy_now, steal_now, own_now = self._reading()
             span = now - then
-            used, ours = (busy_now - busy) / span, (own_now - own) / span
-            sample: tuple[float, ...] = (now, used, ours, max(0.0, used - ours), (steal_now - steal) / span)
+            # The kernel's counters go back by a tick now and then.
+            used, ours, stolen = (max(0.0, part / span) for part in (busy_now - busy, own_now - own, steal_now - steal))
+            sample: tuple[float, ...] = (now, used, ours, max(0.0, used - ours), stolen)
             if self._gpu is not None:
                 sample += self._gpu.sample()
             self._samples.append(sample)

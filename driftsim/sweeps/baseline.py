@@ -73,7 +73,24 @@ def load_baseline(file: Path) -> Baseline:
     missing, correct = "; make one with --update --reason WHY", "correct the baseline or make it anew with --update"
     baseline = Baseline.from_file(file, "baseline", form="json", missing=missing, correct=correct)
     check_names(baseline.tolerances, baseline.floors, str(file))
+    for run in baseline.runs:
+        _check_metrics({name: [value] for name, value in run.metrics.items()}, f"{file}: {run.name!r:.80}")
+    for group in baseline.captured:
+        _check_metrics(group.metrics, f"{file}: {group.name!r:.80}", positive=True)
     return baseline
+
+
+def _check_metrics(metrics: Mapping[str, list[float]], where: str, positive: bool = False) -> None:
+    """Raise ``InputError`` for what is no metric, and for values of one that no run gives.
+
+    ``positive``: whether ratios of the values are compared.
+    """
+    for name, values in metrics.items():
+        if name not in GATED:
+            raise InputError(f"{where}: {name!r:.80} is no metric of a baseline; make it anew with --update")
+        lowest = -1.0 if name == "kendall_tau" else 0.0
+        if not values or any(one <= 0 if positive else one < lowest for one in values):
+            raise InputError(f"{where}: {name} has a value that no run gives; make the baseline anew with --update")
 
 
 def spec_of(entry: BaselineRun, folder: Path) -> ScenarioSpec:

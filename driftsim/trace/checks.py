@@ -5,24 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from driftsim.errors import TraceError
 from driftsim.request import is_tier_name
-from driftsim.trace.header import EngineSettings, Header
+from driftsim.trace.header import LARGEST_BATCH, EngineSettings, Header
 from driftsim.trace.schema import (
     FINISH_REASONS,
     FINISHED,
     LIFE_TIMES,
     LONGEST_S,
     REQUEST_COLUMNS,
+    SAMPLED,
     STEP_COLUMNS,
     STEP_REQUEST_COLUMNS,
+    TELEMETRY_COLUMNS,
 )
 
+NOT_NEGATIVE = (
+    "prompt_words", "output_words", "output_tokens", "preemptions", "estimate", "budget", "dispatch_index", "batch_id",
+    "batch_size",
+)  # fmt: skip
 COLUMNS = {column.name: column for column in REQUEST_COLUMNS}
+UNDER_WAY = 16  # steps; no engine schedules so many ahead
+OVERLAP_TOLERANCE_S = 1e-3
 CLOCK_TOLERANCE_S = 1e-6  # two clocks of one host, each rounded to a microsecond
 
 
@@ -65,8 +74,10 @@ def check(header: Header, tables: Mapping[str, pd.DataFrame], where: str) -> Non
                 f"{where}/header.json: phase {phase.name!r} has start_s {phase.start_s}, "
                 f"after its first arrival at {first}; correct start_s"
             )
+    if "telemetry" in tables:
+        _check_telemetry(tables["telemetry"], where)
     if "steps" in tables:
-        _check_steps(tables["steps"], where)
+        _check_steps(tables["steps"], header.engine, where)
         if set(tables["steps"]) & {column.name for column in STEP_REQUEST_COLUMNS}:
             _check_step_requests(tables["steps"], table["request_id"], where)
 
@@ -85,6 +96,7 @@ def request_problems(table: pd.DataFrame, header: Header) -> Iterator[Problem]:
     own = "give every request its own id"
     yield Problem("request_id", table["request_id"].duplicated(), "a duplicate id", own)
     yield Problem("request_id", ~table["request_id"].map(str.isprintable) | (table["request_id"] == ""), "no id", own)
+    yield Problem("tenant", table["tenant"] == "", "no tenant")
     tiers = set(table["tier"])
     yield Problem("tier", ~table["tier"].isin(set(filter(is_tier_name, tiers))), "no tier, whose name can be printed")
     if header.tiers:
@@ -96,8 +108,10 @@ def request_problems(table: pd.DataFrame, header: Header) -> Iterator[Problem]:
     yield Problem("finish_reason", ~(reasons.isin(FINISH_REASONS) | known), f"not one of {', '.join(FINISH_REASONS)}")
     for name in ("prompt_tokens", "max_tokens"):
         yield Problem(name, table[name] < 1, "must be at least 1")
-    for name in ("prompt_words", "output_words", "output_tokens", "preemptions"):
+    for name in NOT_NEGATIVE:
         yield Problem(name, (table[name] < 0).fillna(False), "must not be negative")
+    bias = table["bias"]
+    yield Problem("bias", (bias <= 0) | np.isinf(bias), "a factor is above 0 and finite")
     output = table["output_tokens"]
     yield Problem("output_tokens", finished & ~(output >= 1).fillna(False), "a finished request has at least 1")
     yield Problem("output_tokens", (output > table["max_tokens"]).fillna(False), "more than its max_tokens")
@@ -133,7 +147,8 @@ def _capacity_problems(table: pd.DataFrame, finished: pd.Series, engine: EngineS
     yield Problem("output_tokens", finished & total, f"with its prompt more than max_model_len {limit}", remedy)
 
 
-def _check_steps(steps: pd.DataFrame, where: str) -> None:
+def _check_steps(steps: pd.DataFrame, engine: EngineSettings, where: str) -> None:
+    slots = LARGEST_BATCH if "max_num_seqs" in engine.assumed else engine.max_num_seqs
     values = steps[[column.name for column in STEP_COLUMNS]].to_numpy(dtype=float)
     bad = ~np.isfinite(values) | (values < 0)
     bad[:, 1] |= values[:, 1] == 0  # a step takes time
@@ -148,6 +163,41 @@ def _check_steps(steps: pd.DataFrame, where: str) -> None:
     back = np.flatnonzero(np.diff(steps["start_s"].to_numpy()) < 0)
     if len(back):
         raise TraceError(f"{where}/steps.parquet: row {int(back[0]) + 1}: start_s goes backwards; sort the steps")
+    prefills, tokens = steps["prefill_requests"], steps["prefill_tokens"]
+    laws: dict[str, Any] = {  # what is wrong, and a mask of the rows where it is
+        "more requests computed than running": prefills + steps["decode_requests"] > steps["running"],
+        f"more requests than the {slots} that the engine holds": steps["running"] > slots,
+        "prompt tokens of no prompt": (tokens < prefills) | ((prefills == 0) & (tokens > 0)),
+        f"began before a step ended that came {UNDER_WAY} earlier; durations are seconds": _overlapping(steps),
+    }
+    for what, wrong in laws.items():
+        if len(rows := np.flatnonzero(wrong)):
+            raise TraceError(f"{where}/steps.parquet: row {int(rows[0])}: {what}; correct the step")
+
+
+def _overlapping(steps: pd.DataFrame) -> np.ndarray:
+    """Where a step begins though ``UNDER_WAY`` others are not done: one waits for the other, so the ends add up."""
+    starts, durations = steps["start_s"].to_numpy(), steps["duration_s"].to_numpy()
+    done = np.cumsum(durations)
+    ends = done + np.maximum.accumulate(starts - (done - durations)) if len(steps) else done
+    late = np.zeros(len(steps), dtype=bool)
+    late[UNDER_WAY:] = starts[UNDER_WAY:] < ends[:-UNDER_WAY] - OVERLAP_TOLERANCE_S
+    return late
+
+
+def _check_telemetry(samples: pd.DataFrame, where: str) -> None:
+    """Raise ``TraceError`` at the first sample that no machine gives."""
+    for name in (column.name for column in TELEMETRY_COLUMNS if column.name in samples):
+        values = samples[name].to_numpy(dtype=float)
+        wrong = ~np.isfinite(values) if name in {column.name for column in SAMPLED} else np.isinf(values)
+        wrong |= (values < 0) & (name != "gpu_temperature_c")
+        if len(rows := np.flatnonzero(wrong)):
+            raise TraceError(
+                f"{where}/telemetry.parquet: row {int(rows[0])}: {name} is {_shown(values[rows[0]])}, which cannot be; "
+                "correct the row or remove the file"
+            )
+    if (np.diff(samples["time_s"].to_numpy()) < 0).any():
+        raise TraceError(f"{where}/telemetry.parquet: time_s goes backwards; sort the samples")
 
 
 def _check_step_requests(steps: pd.DataFrame, known: pd.Series, where: str) -> None:

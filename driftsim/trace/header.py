@@ -10,6 +10,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from driftsim.errors import InputError
 from driftsim.records import Record
 from driftsim.tiers import TierRules
+from driftsim.trace.schema import LARGEST_COUNT, LONGEST_S
 
 GUESSES: dict[str, Any] = {
     "max_num_seqs": 256,
@@ -19,6 +20,8 @@ GUESSES: dict[str, Any] = {
 }
 
 
+LARGEST_BATCH = 10**6  # requests
+LARGEST_BLOCK = 2**16  # tokens; vLLM's blocks hold 16 to some hundreds
 SECONDS: dict[str, Any] = {"unit": "s"}
 TOKENS: dict[str, Any] = {"unit": "tokens"}
 REQUESTS: dict[str, Any] = {"unit": "requests"}
@@ -37,15 +40,24 @@ class EngineSettings(Record):
 
     name: str = Field(default="vllm", description="Name of the engine.")
     version: str = Field(default="unknown", description="Version of the engine.")
-    max_num_seqs: int = Field(gt=0, description="Largest batch: the engine's slots.", json_schema_extra=REQUESTS)
-    max_num_batched_tokens: int = Field(gt=0, description="Token budget of one step.", json_schema_extra=TOKENS)
-    max_model_len: int = Field(gt=1, description="Longest context, prompt plus output.", json_schema_extra=TOKENS)
+    max_num_seqs: int = Field(
+        gt=0, le=LARGEST_BATCH, description="Largest batch: the engine's slots.", json_schema_extra=REQUESTS
+    )
+    max_num_batched_tokens: int = Field(
+        gt=0, le=LARGEST_COUNT, description="Token budget of one step.", json_schema_extra=TOKENS
+    )
+    max_model_len: int = Field(
+        gt=1, le=LARGEST_COUNT, description="Longest context, prompt plus output.", json_schema_extra=TOKENS
+    )
     kv_blocks: int = Field(
         gt=1,
+        le=LARGEST_COUNT,
         description="KV blocks as the engine counts them: one is vLLM's null block and holds nothing.",
         json_schema_extra={"unit": "blocks"},
     )
-    block_size: int = Field(gt=0, description="Tokens that one KV block holds.", json_schema_extra=TOKENS)
+    block_size: int = Field(
+        gt=0, le=LARGEST_BLOCK, description="Tokens that one KV block holds.", json_schema_extra=TOKENS
+    )
     enable_chunked_prefill: bool = Field(default=True, description="Whether one step may compute a part of a prompt.")
     long_prefill_token_threshold: int = Field(
         default=0,
@@ -148,22 +160,33 @@ class Phase(Record):
         "request has left. `backlog`: all at the phase's start. `closed`: each user sends a request, waits for its "
         "end, thinks and sends the next. `capped`: at offsets as `open`, but held back while `users` requests are out.",
     )
-    requests: int = Field(gt=0, description="Number of requests of the phase.", json_schema_extra=REQUESTS)
+    requests: int = Field(
+        gt=0, le=LARGEST_COUNT, description="Number of requests of the phase.", json_schema_extra=REQUESTS
+    )
     pause_s: float = Field(
         default=0.0,
         ge=0,
+        le=LONGEST_S,
         description="Time between the condition that starts the phase and its start.",
         json_schema_extra=SECONDS,
     )
     start_s: float | None = Field(
-        default=None, description="When the phase started, where that was recorded.", json_schema_extra=SECONDS
+        default=None,
+        ge=0,
+        le=LONGEST_S,
+        description="When the phase started, where that was recorded.",
+        json_schema_extra=SECONDS,
     )
     users: int = Field(
-        default=0, ge=0, description="Users of a closed phase; of a capped one, the most requests out at once."
+        default=0,
+        ge=0,
+        le=LARGEST_COUNT,
+        description="Users of a closed phase; of a capped one, the most requests out at once.",
     )
     think_s: float = Field(
         default=0.0,
         ge=0,
+        le=LONGEST_S,
         description="Time between the end of a user's request and the next one, in a closed phase.",
         json_schema_extra=SECONDS,
     )
@@ -195,14 +218,14 @@ class WorkloadInfo(Record):
 class MachineLoad(Record):
     """How busy the machine was during a capture."""
 
-    cpu_count: int = Field(description="Cores of the machine.", json_schema_extra=CORES)
+    cpu_count: int = Field(gt=0, description="Cores of the machine.", json_schema_extra=CORES)
     own_cpu_mean: float = Field(
-        description="Mean CPU that driftsim, the engine and their children used.", json_schema_extra=CORES
+        ge=0, description="Mean CPU that driftsim, the engine and their children used.", json_schema_extra=CORES
     )
-    foreign_cpu_mean: float = Field(description="Mean CPU that all others used.", json_schema_extra=CORES)
-    foreign_cpu_max: float = Field(description="Largest sample of it.", json_schema_extra=CORES)
+    foreign_cpu_mean: float = Field(ge=0, description="Mean CPU that all others used.", json_schema_extra=CORES)
+    foreign_cpu_max: float = Field(ge=0, description="Largest sample of it.", json_schema_extra=CORES)
     foreign_cpu_limit: float = Field(
-        description="Largest mean at which a capture counts as undisturbed.", json_schema_extra=CORES
+        ge=0, description="Largest mean at which a capture counts as undisturbed.", json_schema_extra=CORES
     )
     disturbed: bool = Field(description="Whether the mean was above that limit.")
 
@@ -239,6 +262,7 @@ class Header(Record):
     )
     max_in_flight: int | None = Field(
         default=None,
+        gt=0,
         description="Most requests that the dispatcher let into the engine at once; none: no limit, the engine's own "
         "order.",
         json_schema_extra=REQUESTS,

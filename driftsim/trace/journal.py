@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,12 +20,13 @@ from typing import Any
 
 import pandas as pd
 
-from driftsim.errors import TraceError
+from driftsim.errors import TraceError, check_whole
 from driftsim.files import check_place
+from driftsim.records import parsed_json
 from driftsim.trace.checks import check
 from driftsim.trace.header import Header
-from driftsim.trace.schema import JOURNAL_FILES, OFFERED, REQUEST_COLUMNS, STEP_COLUMNS
-from driftsim.trace.tables import read_lines, typed, write_table, write_tables
+from driftsim.trace.schema import JOURNAL_FILES, MAY_BE_SAMPLED, OFFERED, REQUEST_COLUMNS, SAMPLED, STEP_COLUMNS
+from driftsim.trace.tables import read_lines, read_table, typed, write_table, write_tables
 
 REMAINS = (*JOURNAL_FILES, ".header.json")  # of a run that was killed before its header was written
 
@@ -45,22 +47,17 @@ def is_being_recorded(folder: Path) -> bool:
 
 
 def read_journal(folder: Path) -> dict[str, pd.DataFrame]:
-    """The tables that the journal in ``folder`` holds so far, by name. A torn last line is ignored."""
-    lines = (folder / "requests.jsonl").read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    rows: dict[int, dict[str, Any]] = {}
-    start = 0.0
-    for number, line in enumerate(lines):
-        try:
-            values = json.loads(line) if line.endswith("\n") else {}
-            if "start" in values:
-                start = float(values["start"])
-            elif values:
-                rows.setdefault(int(values.pop("row")), {}).update(values)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise TraceError(
-                f"{folder}/requests.jsonl: line {number + 1} is not a line of a journal; remove it"
-            ) from None
-    offered = pd.read_parquet(folder / "offered.parquet")
+    """The tables that the journal in ``folder`` holds so far, by name. A torn last line is ignored.
+
+    Raises ``TraceError`` for a line that is none, ``FileNotFoundError`` where a file is gone.
+    """
+    start, rows = _lived(folder / "requests.jsonl")
+    offered = _offered(folder / "offered.parquet")
+    strange = next((row for row in rows if not 0 <= row < len(offered)), None)
+    if strange is not None:
+        raise TraceError(
+            f"{folder}/requests.jsonl: tells of row {strange!r:.40}, which offered.parquet lacks; copy the folder whole"
+        )
     lived = pd.DataFrame.from_dict(rows, orient="index").reindex(sorted(rows))
     whole = offered.loc[lived.index]
     for name in (name for name in lived if name in offered):  # the engine's own count, where it gave one
@@ -69,10 +66,43 @@ def read_journal(folder: Path) -> dict[str, pd.DataFrame]:
     whole = pd.concat([whole, lived], axis=1).reindex(columns=[column.name for column in REQUEST_COLUMNS])
     tables = {"requests": typed(whole, REQUEST_COLUMNS, f"{folder}/requests.jsonl")}
     if (steps := read_lines(folder / "steps.csv", start)) is not None:
-        tables["steps"] = typed(steps, STEP_COLUMNS, "steps")
-    if (telemetry := read_lines(folder / "telemetry.csv", start)) is not None:
-        tables["telemetry"] = telemetry
+        tables["steps"] = typed(steps, STEP_COLUMNS, f"{folder}/steps.csv")
+    if (samples := read_lines(folder / "telemetry.csv", start)) is not None:
+        known = (*SAMPLED, *(column for column in MAY_BE_SAMPLED if column.name in samples))
+        tables["telemetry"] = typed(samples, known, f"{folder}/telemetry.csv")
     return tables
+
+
+def _lived(file: Path) -> tuple[float, dict[int, dict[str, Any]]]:
+    """When the run began (monotonic, s), and what each row's lines say, the later ones added to the earlier."""
+    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
+    rows: dict[int, dict[str, Any]] = {}
+    start = 0.0
+    for number, line in enumerate(lines[:-1]):  # behind the last line end stands nothing, or a torn line
+        try:
+            values = parsed_json(line)
+            if "start" in values:
+                start = float(values["start"])
+            else:
+                rows.setdefault(_row_of(values.pop("row")), {}).update(values)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            raise TraceError(f"{file}: line {number + 1} is not a line of a journal; remove it") from None
+    if not math.isfinite(start):
+        raise TraceError(f"{file}: the run begins at {start}, which is no time; correct the line")
+    return start, rows
+
+
+def _row_of(value: Any) -> int:
+    check_whole("row", value)
+    return int(value)
+
+
+def _offered(file: Path) -> pd.DataFrame:
+    try:
+        return read_table(file, OFFERED)
+    except TraceError:
+        file.stat()  # raises where it is gone: the run came to its end just now
+        raise
 
 
 class Lines:

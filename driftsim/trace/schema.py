@@ -145,6 +145,8 @@ TELEMETRY_COLUMNS: tuple[Column, ...] = (  # those of the GPU stand only in the 
     Column("gpu_memory_clock_mhz", "float", MAY_BE_EMPTY, "MHz", "Clock of the GPU's memory."),
     Column("gpu_performance_state", "float", MAY_BE_EMPTY, "", "Performance state of the GPU: 0 is the fastest."),
 )  # fmt: skip
+SAMPLED = tuple(column for column in TELEMETRY_COLUMNS if not column.nullable)  # on every machine
+MAY_BE_SAMPLED = tuple(column for column in TELEMETRY_COLUMNS if column.nullable)  # of a GPU
 LIFE_TIMES = ("arrival_s", "dispatch_s", "queued_s", "scheduled_s", "first_token_s", "finish_s")
 TRACE_FILES = ("header.json", "requests.parquet", "steps.parquet", "telemetry.parquet")
 JOURNAL_FILES = ("offered.parquet", "requests.jsonl", "steps.csv", "telemetry.csv")  # while a run is recorded

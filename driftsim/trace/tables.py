@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
+import sys
+import warnings
 from collections.abc import Mapping
 from difflib import get_close_matches
 from itertools import pairwise
@@ -16,6 +19,7 @@ import pandas as pd
 from driftsim.errors import TraceError
 from driftsim.trace.schema import LARGEST_COUNT, OPTIONAL, SCHEMA_VERSION, TABLES, Column
 
+MOST_ROWS = 100_000_000  # of a table; a few bytes of Parquet may claim any number
 ROWS_AT_ONCE = 100_000  # rows converted per write, so that a large table is never held in memory twice
 
 
@@ -40,17 +44,23 @@ def _columns(name: str, table: pd.DataFrame) -> tuple[Column, ...] | None:
 def read_lines(file: Path, start: float) -> pd.DataFrame | None:
     """A table that grows by lines (CSV), with its first column, a time, counted from ``start``; earlier rows are cut.
 
-    None where there is no such file or it is empty. A torn last line is ignored.
+    None where there is no such file or it is empty. A torn last line is ignored. Raises ``TraceError`` for another that
+    has no time, or more values than there are columns.
     """
     if not file.exists():
         return None
-    text = file.read_text(encoding="utf-8")
+    text = file.read_text(encoding="utf-8", errors="replace")
     whole = text[: text.rfind("\n") + 1]
-    if not whole:
+    if not whole.strip():
         return None
-    table = pd.read_csv(io.StringIO(whole))
-    table.iloc[:, 0] -= start
-    return table[table.iloc[:, 0] >= 0].reset_index(drop=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # more values than columns
+            table = pd.read_csv(io.StringIO(whole), quoting=csv.QUOTE_NONE, index_col=False)
+        table[table.columns[0]] = table.iloc[:, 0].astype(float) - start
+    except (ValueError, TypeError, pd.errors.ParserWarning):  # the parser's own error is a ValueError
+        raise TraceError(f"{file}: holds a line that is no row of its table; remove the line") from None
+    return table[~(table.iloc[:, 0] < 0)].reset_index(drop=True)
 
 
 LISTS = {"list of str": "object", "list of int": "int64"}  # kinds whose values are arrays, of this dtype
@@ -64,44 +74,61 @@ KINDS: dict[str, Any] = {  # what Arrow calls a column that can hold each kind; 
 
 
 def read_table(file: Path, columns: tuple[Column, ...], optional: tuple[Column, ...] = ()) -> pd.DataFrame:
-    """The table in ``file``, with exactly ``columns``, and all or none of the ``optional`` ones behind them.
+    """The table in ``file``, with exactly ``columns``, and those of the ``optional`` ones that it has behind them.
 
-    Raises ``TraceError`` for any other, naming file, column and remedy.
+    Raises ``TraceError`` for any other, naming file, column and remedy; what no trace can be is not read.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    unreadable = f"{file}: not readable as Parquet; it is of another kind or not whole, copy it again"
     try:
-        rows = pq.read_table(file) if file.is_file() else None
-    except FileNotFoundError:
-        raise TraceError(f"{file}: no such file; the trace is incomplete, copy the whole folder") from None
-    except (OSError, pa.ArrowException) as error:
-        raise TraceError(f"{file}: not readable as Parquet ({str(error).splitlines()[0]})") from None
-    if rows is None:
+        opened = pq.ParquetFile(file) if file.is_file() else None
+    except (OSError, pa.ArrowException):
+        raise TraceError(unreadable) from None
+    if opened is None:
         raise TraceError(f"{file}: no such file; the trace is incomplete, copy the whole folder")
-    if {column.name for column in optional} & {*rows.schema.names}:
-        columns = (*columns, *optional)
+    with opened:
+        columns = _checked_columns(opened.schema_arrow, file, columns, optional)
+        if opened.metadata.num_rows > MOST_ROWS:
+            raise TraceError(f"{file}: {opened.metadata.num_rows:,} rows are too many; at most {MOST_ROWS:,} are read")
+        try:
+            rows = opened.read()
+        except (OSError, pa.ArrowException):
+            raise TraceError(unreadable) from None
+    return pd.DataFrame({column.name: _from_arrow(rows[column.name], column, str(file)) for column in columns})
+
+
+def _checked_columns(
+    schema: Any, file: Path, columns: tuple[Column, ...], optional: tuple[Column, ...]
+) -> tuple[Column, ...]:
+    """The columns that the table of ``schema`` has. Raises ``TraceError`` where one is missing, foreign or double."""
+    import pyarrow as pa
+
+    known = {column.name: column for column in (*columns, *optional)}
+    columns = (*columns, *(column for column in optional if column.name in schema.names))
+    twice = [name for name in known if schema.names.count(name) > 1]
+    if twice:
+        raise TraceError(f"{file}: column {twice[0]!r} is there twice; remove one of the two")
     for column in columns:
-        kind = rows.schema.field(column.name).type if column.name in rows.schema.names else pa.null()
+        kind = schema.field(column.name).type if column.name in schema.names else pa.null()
         if not (pa.types.is_null(kind) or KINDS[column.kind](pa.types, kind)):
             raise TraceError(
                 f"{file}: column {column.name} does not hold {column.kind} values but {kind} "
                 f"({column.gloss}); convert it"
             )
-    missing = [column for column in columns if column.name not in rows.schema.names]
+    missing = [column for column in columns if column.name not in schema.names]
     if missing:
         raise TraceError(
             f"{file}: column {missing[0].name!r} is missing ({missing[0].gloss}); "
             "every column of the schema must be there"
         )
-    known = {column.name: column for column in (*columns, *optional)}
-    foreign = [name for name in rows.schema.names if name not in known]
+    foreign = [name for name in schema.names if name not in known]
     if foreign:
         near = [known[name] for name in get_close_matches(foreign[0], known, n=1)]
         meant = f" (the nearest: {near[0].name}, {near[0].gloss})" if near else ""
         raise TraceError(f"{file}: column {foreign[0]!r} is not in schema {SCHEMA_VERSION}{meant}; remove it")
-    series = {column.name: _from_arrow(rows[column.name], column, str(file)) for column in columns}
-    return pd.DataFrame(series)
+    return columns
 
 
 def _from_arrow(values: Any, column: Column, where: str) -> pd.Series:
@@ -132,6 +159,9 @@ def _from_arrow(values: Any, column: Column, where: str) -> pd.Series:
 
 def typed(table: pd.DataFrame, columns: tuple[Column, ...], where: str) -> pd.DataFrame:
     """``table`` with exactly ``columns``, in order and in their dtypes. ``TraceError`` where a value does not fit."""
+    missing = next((column for column in columns if column.name not in table), None)
+    if missing is not None:
+        raise TraceError(f"{where}: column {missing.name!r} is missing ({missing.gloss}); every column must be there")
     series = {column.name: _typed_column(table[column.name], column, where) for column in columns}
     return pd.DataFrame(series, columns=[column.name for column in columns]).reset_index(drop=True)
 
@@ -173,6 +203,7 @@ def _typed_column(values: pd.Series, column: Column, where: str) -> pd.Series:
         dtype = LISTS[column.kind]
         items = np.concatenate([np.empty(0, dtype=dtype), *values]).astype(dtype)
         return _parts(items, values.map(len).to_numpy(dtype=int))
+    _check_kinds(values, column, where)
     if column.kind == "str":
         codes, texts = pd.factorize(values, use_na_sentinel=True)
         return _shared(codes, np.asarray(texts, dtype=object))
@@ -186,6 +217,29 @@ def _typed_column(values: pd.Series, column: Column, where: str) -> pd.Series:
                 f"({column.gloss})"
             )
     return values.astype(column.dtype)
+
+
+def _check_kinds(values: pd.Series, column: Column, where: str) -> None:
+    """Raise ``TraceError`` at the first of ``values`` that is of another kind than ``column``."""
+    is_text = column.kind == "str"
+    if not is_text and pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        return
+    there = values.dropna()
+    if set(there.map(type)) <= ({str} if is_text else {float, np.float64, np.int64}):
+        return
+    for row, value in there.items():
+        if not (isinstance(value, str) if is_text else _is_number(value)):
+            what = "a text" if is_text else "a number"
+            raise TraceError(
+                f"{where}: row {row}: {column.name} is {value!r:.60}, not {what} ({column.gloss}); correct the row"
+            )
+
+
+def _is_number(value: Any) -> bool:
+    """Whether ``value`` is a number that a float can hold."""
+    if isinstance(value, bool | np.bool_):
+        return False
+    return isinstance(value, float | np.number) or (isinstance(value, int) and abs(value) <= sys.float_info.max)
 
 
 def write_table(table: pd.DataFrame, file: Path, columns: tuple[Column, ...] | None) -> None:

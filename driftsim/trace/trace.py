@@ -27,7 +27,9 @@ from driftsim.trace.marks import marked, odd_note
 from driftsim.trace.schema import (
     FINISHED,
     JOURNAL_FILES,
+    MAY_BE_SAMPLED,
     REQUEST_COLUMNS,
+    SAMPLED,
     SCHEMA_VERSION,
     STEP_COLUMNS,
     STEP_REQUEST_COLUMNS,
@@ -159,7 +161,7 @@ def read(folder: Path | str) -> Trace:
         header=header,
         requests=requests,
         steps=read_table(steps, STEP_COLUMNS, STEP_REQUEST_COLUMNS) if steps.exists() else None,
-        telemetry=_read_telemetry(telemetry) if telemetry.exists() else None,
+        telemetry=read_table(telemetry, SAMPLED, MAY_BE_SAMPLED) if telemetry.exists() else None,
     )
     return _checked(trace, folder)
 
@@ -168,13 +170,6 @@ def _checked(trace: Trace, folder: Path) -> Trace:
     trace.check(str(folder))
     object.__setattr__(trace, "source", folder)  # frozen for everybody else
     return trace
-
-
-def _read_telemetry(file: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(file)
-    except (OSError, ValueError) as error:
-        raise TraceError(f"{file}: not readable as Parquet ({str(error).splitlines()[0]}); remove it") from None
 
 
 def digest(folder: Path | str) -> str:

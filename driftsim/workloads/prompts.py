@@ -42,11 +42,22 @@ class Prompt(BaseModel):
     def _first_turn(cls, value: Any) -> Any:
         return value[0] if isinstance(value, list) and value else value
 
+    @field_validator("id")
+    @classmethod
+    def _printable(cls, value: str | None) -> str | None:
+        if value is not None and not value.isprintable():
+            raise ValueError("an id is one line of characters that can be printed")
+        return value
+
 
 def read_prompts(file: Path) -> list[Prompt]:
     """The prompts in ``file``. Raises ``InputError`` naming the line, and ``OSError``."""
     prompts = []
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="strict").splitlines(), start=1):
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
