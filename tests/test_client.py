@@ -199,7 +199,7 @@ def test_a_request_asks_for_its_limit_or_its_forced_length_its_usage_and_its_tem
 
 def test_an_answer_without_an_end_is_an_error_by_its_chunks_and_by_its_time() -> None:
     async def endless() -> AsyncIterator[Any]:
-        while True:
+        for _ in range(5000):
             yield event("word ")
 
     [outcome], _ = served(endless, (job(), None))

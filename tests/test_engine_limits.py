@@ -263,3 +263,9 @@ def test_a_job_dropped_from_a_batch_that_is_being_filled_is_in_no_batch() -> Non
     live.submit(second, 3)
     clock.run()
     assert [(sequence.job, sequence.batch) for sequence in left] == [(second, (0, 1))]
+
+
+def test_who_ends_at_an_instant_is_learned_from_before_those_are_estimated_who_arrive_at_it() -> None:
+    made = workload([0.0, 0.03, 0.0300001], [3, 2, 2])
+    run = simulate(Scenario(profile=profile(), estimator="ema", refill_lag=False), made)
+    assert run.requests["bias"].tolist() == pytest.approx([1.0, 0.925, 0.925])  # 3 of 64 expected, clipped to a quarter

@@ -15,7 +15,7 @@ from driftsim.metrics import summary
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.spec import ScenarioSpec
-from driftsim.sweeps import runner
+from driftsim.sweeps import local, runner
 from driftsim.sweeps.baseline import make_baseline
 from driftsim.sweeps.gate import check_baseline
 from driftsim.sweeps.recorder import Progress, Recorder
@@ -251,3 +251,56 @@ def test_new_captures_are_held_against_those_beside_them_and_not_the_other_way_r
     assert [one.verdict for one in faster.scenarios] == ["improvement"]
     assert slower.scenarios[0].worst.change == pytest.approx(0.5)
     assert not slower.scenarios[0].foreign
+
+
+# -- workers that die
+
+
+def test_a_run_that_was_lost_twice_is_run_alone(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks, inputs = plan([spec(place), spec(place, "sjf")])
+    pools: list[int] = []
+
+    def dies(work: Any, batches: Any, file: Path, jobs: int) -> Any:
+        """Begins the first batch, and dies; the third pool gets through."""
+        batch = next(batches)
+        pools.append(len(batch.tasks))
+        if len(pools) < 3:
+            (Path(batch.under_way) / "1").write_text(batch.tasks[0].key)
+            (Path(batch.under_way) / "2").write_text("")
+            raise workers.WorkerError("gone")
+        yield [{"key": task.key, "failed": False, "duration_s": 0.1} for task in batch.tasks]
+        for other in batches:
+            yield [{"key": task.key, "failed": False, "duration_s": 0.1} for task in other.tasks]
+
+    alone: list[tuple[str, int]] = []
+
+    def by_itself(task: Any, file: Path, keep: Path | None) -> dict[str, Any]:
+        alone.append((task.key, len(pools)))
+        return {"key": task.key, "failed": True, "error": "dead", "duration_s": 0.1}
+
+    monkeypatch.setattr(workers, "map_shared", dies)
+    monkeypatch.setattr(local, "_alone", by_itself)
+    with Store.open(tmp_path / "s", create=True) as store:
+        recorder = Recorder({task.key: task for task in tasks}, store, Progress(2), lambda progress: None)
+        local.run_locally(recorder, inputs, None, 2)
+    assert len(alone) == 1
+    assert alone[0][1] == 2  # after the second pool, not after the first
+    assert (recorder.progress.restarts, recorder.progress.done, recorder.progress.failed) == (2, 2, 1)
+
+
+def test_a_worker_says_which_run_is_under_way_and_after_its_batch_none(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks, inputs = plan([spec(place), spec(place, "sjf")])
+    said: list[str] = []
+
+    def told(task: Any, inputs: Any, keep: Path | None) -> dict[str, Any]:
+        [marker] = tmp_path.iterdir()
+        said.append(marker.read_text())
+        return {"key": task.key}
+
+    monkeypatch.setattr(local, "run_task", told)
+    rows = local._run_batch(inputs, local.Batch(tasks, str(tmp_path), None))
+    assert said == [task.key for task in tasks] == [row["key"] for row in rows]
+    [marker] = tmp_path.iterdir()
+    assert marker.read_text() == ""

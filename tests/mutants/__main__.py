@@ -137,12 +137,12 @@ def run(job: Job, limit_s: float) -> Iterator[int | None]:
 
 
 def fate(job: Job, code: int, limit_s: float) -> tuple[str, str]:
-    """``caught``, ``survived`` or ``error``, and by which test, or why."""
+    """``caught``, ``survived``, ``late`` or ``error``, and by which test, or why."""
     told = job.log.read_text(errors="replace")
     if code == PASSED:
         return "survived", " ".join(job.files)
     if code == -1:
-        return "caught", f"no end within {limit_s:g} s"
+        return "late", f"no end within {limit_s:g} s, which may be the machine's: raise --limit"
     if code in (FAILED, UNREADABLE):
         lines = [line for line in told.splitlines() if line.startswith(("FAILED ", "ERROR "))]
         return "caught", lines[0][:150] if lines else "pytest failed"
@@ -228,8 +228,9 @@ def main() -> int:
             print(f"the tests fail without a fault:\n{problem}", file=sys.stderr)
             return 2
         count = run_all(chosen, copies, options.limit)
-    print(f"{len(chosen)} faults: {count['caught']} caught, {count['survived']} survived, {count['error']} errors")
-    return 2 if count["error"] else int(count["survived"] > 0)
+    told = ", ".join(f"{count[name]} {name}" for name in ("caught", "survived", "late", "error"))
+    print(f"{len(chosen)} faults: {told}")
+    return 2 if count["error"] else int(count["caught"] < len(chosen))
 
 
 if __name__ == "__main__":

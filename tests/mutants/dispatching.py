@@ -632,7 +632,7 @@ plant(
 )
 
 file = "workloads/arrivals.py"
-CLOSED = "test_delays test_workload test_loops"
+CLOSED = "test_arrivals test_delays test_workload test_loops"
 plant(
     "arrivals due now come later",
     file,

@@ -61,13 +61,6 @@ plant(
     STEPPED,
 )
 plant(
-    "a run is one step too long for the blocks",
-    file,
-    "fitting = pool.steps_within(self.free, steps)",
-    "fitting = pool.steps_within(self.free + 1, steps)",
-    STEPPED,
-)
-plant(
     "a run ends after its gap",
     file,
     "Moment(self.env, end - self.gap, COMPLETE",
@@ -375,13 +368,6 @@ plant(
     file,
     "if self._free_since is None or nap == 0 or",
     "if True or",
-    "test_engine_limits test_microbatch",
-)
-plant(
-    "a sleep is counted from zero",
-    file,
-    "self._wakes = now + nap - (now - self._free_since) % nap",
-    "self._wakes = now + nap",
     "test_engine_limits test_microbatch",
 )
 plant(
