@@ -21,6 +21,7 @@ import pandas as pd
 import pytest
 
 import driftsim as ds
+from driftsim.cli.show import MOST_LINES, _print
 from driftsim.cli.terminal import hinting
 from driftsim.comparison.kept import KeptTraces
 from driftsim.comparison.plan import Setting
@@ -39,6 +40,7 @@ from driftsim.sweeps.runner import plan_grid
 from driftsim.sweeps.tasks import plan, spec_key
 from driftsim.trace.trace import read
 from driftsim.validation.validation import LATENCY, Validation, grouped_statistics
+from driftsim.workloads.replay import replay
 from tests.strategies import engine, profile
 
 BASE = """
@@ -218,18 +220,27 @@ def test_nothing_of_a_run_outlives_it_but_its_trace() -> None:
 
 
 def test_another_trace_of_the_same_requests_takes_few_bytes_and_comes_back_whole() -> None:
-    workload, count = drawn(1000), 1000
+    workload, count = replay(ds.sample()), 360
     settings = [Setting(policy, estimator) for policy in ("fifo", "sjf", "priority") for estimator in ("static", "ema")]
     runs = {one: ds.simulate(workload, profile=MODEL, policy=one.policy, estimator=one.estimator) for one in settings}
     kept = KeptTraces()
     kept.add(settings[0], runs[settings[0]])
     for one in settings[1:]:
         kept.add(one, runs[one])
-    for one, trace in kept.traces().items():
-        pd.testing.assert_frame_equal(trace.requests, runs[one].requests)
-        assert trace.header == runs[one].header
-    packed = len(pickle.dumps(kept)) - len(pickle.dumps({"first": runs[settings[0]]}))
+    sent = pickle.loads(pickle.dumps(kept))
+    for one, run in [*kept.traces().items(), *sent.traces().items()]:
+        pd.testing.assert_frame_equal(run.requests, runs[one].requests)
+        assert run.header == runs[one].header
+    assert runs[settings[1]].requests["scheduling_class"].nunique() > 1
+    packed = len(pickle.dumps(kept)) - len(pickle.dumps(runs[settings[0]]))
     assert packed / count / (len(settings) - 1) < 100
+
+
+def test_a_store_of_more_lines_than_anybody_reads_prints_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+    _print(pd.DataFrame({"rate": np.arange(MOST_LINES + 5.0)}))
+    said = capsys.readouterr().out
+    assert said.count("\n") < MOST_LINES + 20
+    assert "The first 2,000 of 2,005 lines; --json prints all" in said
 
 
 # -- progress

@@ -14,6 +14,7 @@ from driftsim.cli.terminal import print_table, progress, say, say_document, wide
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_LINES = 2000  # of a table that is printed
 METRICS = "e2e_mean_s,e2e_p50_s,e2e_p99_s,ttft_mean_s,mae"
 
 
@@ -136,8 +137,11 @@ def _print_about(done: pd.DataFrame, averaged: list[str]) -> None:
 
 
 def _print(table: pd.DataFrame) -> None:
-    lines = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
+    """Print the first ``MOST_LINES`` of ``table``: nobody reads more, and a million take minutes."""
+    lines = [[_cell(value) for value in row] for row in table.head(MOST_LINES).itertuples(index=False)]
     print_table(wide_console(), "", [f"{_cell(name)}\n" for name in table], lines)
+    if len(table) > MOST_LINES:
+        typer.echo(f"The first {MOST_LINES:,} of {len(table):,} lines; --json prints all, --where and --group fewer.")
 
 
 def _cell(value: Any) -> str:

@@ -26,16 +26,22 @@ class KeptTraces:
         if self._first is None:
             self._first = trace
         common = self._first.requests
-        own = {str(name): column.array for name, column in trace.requests.items() if not _alike(column, common[name])}
+        own = {str(name): column for name, column in trace.requests.items() if not _alike(column, common[name])}
         self._kept[setting] = trace.header, own
 
     def traces(self) -> dict[Setting, Trace]:
         """The traces, which share the columns that are alike."""
         if self._first is None:
             return {}
+        index = self._first.requests.index
         common = {str(name): column for name, column in self._first.requests.items()}
+
+        def placed(columns: dict[str, pd.Series]) -> dict[str, pd.Series]:
+            # On one and the same index: to bring two in line, pandas would make text of a column of objects.
+            return {name: pd.Series(one.array, index, one.dtype, copy=False) for name, one in columns.items()}
+
         return {
-            setting: Trace(header, pd.DataFrame(common | own, self._first.requests.index, copy=False))
+            setting: Trace(header, pd.DataFrame(common | placed(own), index, copy=False))
             for setting, (header, own) in self._kept.items()
         }
 
