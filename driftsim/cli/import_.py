@@ -82,6 +82,6 @@ def _suggest(file: str, out: Path | None, others: list[str]) -> None:
     if out is None:
         typer.echo(text, nl=False)
         return
-    check_own(out, "mapping that --suggest wrote", b"# A mapping for ")
+    check_own(out, "such suggestion, or was corrected since", lambda begin: text.startswith(begin))
     write_file(out, text)
     typer.echo(f"{out}: a mapping to start from; read it, then driftsim import {file} --mapping {out}", err=True)

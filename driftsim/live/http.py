@@ -246,7 +246,6 @@ class HttpEngine:
         try:
             async with asyncio.timeout(self.timeout_s):
                 await self._receive(answer, true_length)
-            self._heard.add("".join(answer.texts))
             answer.reason = None if answer.reason is None else self._masked(str(answer.reason), answer)
             outcome = answer.outcome()
         except asyncio.CancelledError as stop:
@@ -257,6 +256,7 @@ class HttpEngine:
             outcome = answer.failed(f"no end of the answer after {self.timeout_s:g} s")
         except Exception as error:  # whatever the server does belongs to this request's row
             outcome = answer.failed(self._said(error, answer))
+        self._heard.add("".join(answer.texts))
         self.on_outcome(outcome)
 
     async def _receive(self, answer: Answer, true_length: int | None) -> None:
