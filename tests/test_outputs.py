@@ -21,8 +21,11 @@ import pandas as pd
 import pytest
 
 from driftsim import workers
+from driftsim.cli import app
 from driftsim.errors import InputError, TraceError
 from driftsim.files import write_file
+from driftsim.sweeps.columns import of_one_kind
+from driftsim.sweeps.plot import plotted
 from driftsim.sweeps.store import MARK, Store
 from tests.commands import driftsim
 
@@ -405,6 +408,7 @@ def test_a_pickle_is_read_out_of_a_folder_of_ones_own_alone(tmp_path: Path) -> N
 SLEEPER = """
 import os, sys, time
 from driftsim import workers
+from driftsim.cli import app
 
 def nap(shared, task):
     open(f"{sys.argv[1]}/{os.getpid()}", "w").close()
@@ -448,3 +452,24 @@ def _number(shared: int, task: int) -> int:
 def _alive(pid: int) -> bool:
     status = Path(f"/proc/{pid}/status")
     return status.is_file() and "State:\tZ" not in status.read_text()
+
+
+def test_who_is_terminated_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(**_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)  # the handler runs here
+
+    monkeypatch.setattr(app, "app", killed)
+    run = driftsim("show", "s")
+    assert (run.returncode, run.stderr) == (143, "driftsim: terminated\n")
+
+
+def test_runs_whose_number_is_a_text_are_drawn_as_any_other() -> None:
+    rows = [row(n, replication=number, e2e_p99_s=3.0, estimator="static") for n, number in enumerate([0, 1, "two"])]
+    assert len(plotted(of_one_kind(pd.DataFrame(rows))).points) == 1
+
+
+@pytest.mark.parametrize("out", ["", "/", "."])
+def test_an_export_without_a_name_is_one_line(out: str) -> None:
+    run = driftsim("export", SHIPPED, "blis", "--out", out)
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)

@@ -82,7 +82,7 @@ def export_trace(trace: Trace | Path | str, form: str, file: Path | str) -> list
 def check_export(file: Path, form: str) -> None:
     """Raise ``TraceError`` where ``file`` is there, or the header beside it, and driftsim did not write it."""
     kind = "export of driftsim"
-    if form != "blis":
+    if form != "blis" or not file.name:
         check_own(file, kind, _is_counted)
         return
     header = file.with_suffix(".yaml")

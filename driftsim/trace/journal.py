@@ -21,11 +21,13 @@ import pandas as pd
 
 from driftsim.errors import TraceError
 from driftsim.files import check_place
+from driftsim.records import parsed_json
 from driftsim.trace.checks import check
 from driftsim.trace.header import Header
-from driftsim.trace.schema import JOURNAL_FILES, OFFERED, REQUEST_COLUMNS, STEP_COLUMNS
-from driftsim.trace.tables import read_lines, typed, write_table, write_tables
+from driftsim.trace.schema import JOURNAL_FILES, LARGEST_COUNT, OFFERED, REQUEST_COLUMNS, STEP_COLUMNS
+from driftsim.trace.tables import read_lines, read_table, typed, write_table, write_tables
 
+KINDS = {column.name: column.kind for column in REQUEST_COLUMNS}
 REMAINS = (*JOURNAL_FILES, ".header.json")  # of a run that was killed before its header was written
 
 
@@ -45,22 +47,13 @@ def is_being_recorded(folder: Path) -> bool:
 
 
 def read_journal(folder: Path) -> dict[str, pd.DataFrame]:
-    """The tables that the journal in ``folder`` holds so far, by name. A torn last line is ignored."""
-    lines = (folder / "requests.jsonl").read_text(errors="replace").splitlines(keepends=True)
-    rows: dict[int, dict[str, Any]] = {}
-    start = 0.0
-    for number, line in enumerate(lines):
-        try:
-            values = json.loads(line) if line.endswith("\n") else {}
-            if "start" in values:
-                start = float(values["start"])
-            elif values:
-                rows.setdefault(int(values.pop("row")), {}).update(values)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise TraceError(
-                f"{folder}/requests.jsonl: line {number + 1} is not a line of a journal; remove it"
-            ) from None
-    offered = pd.read_parquet(folder / "offered.parquet")
+    """The tables that the journal in ``folder`` holds so far, by name. A torn last line is ignored.
+
+    Raises ``TraceError`` naming the file and its line, and ``FileNotFoundError``.
+    """
+    (folder / "offered.parquet").stat()  # raises where it is not there
+    offered = read_table(folder / "offered.parquet", OFFERED)
+    start, rows = _lived(folder / "requests.jsonl", len(offered))
     lived = pd.DataFrame.from_dict(rows, orient="index").reindex(sorted(rows))
     whole = offered.loc[lived.index]
     for name in (name for name in lived if name in offered):  # the engine's own count, where it gave one
@@ -69,10 +62,41 @@ def read_journal(folder: Path) -> dict[str, pd.DataFrame]:
     whole = pd.concat([whole, lived], axis=1).reindex(columns=[column.name for column in REQUEST_COLUMNS])
     tables = {"requests": typed(whole, REQUEST_COLUMNS, f"{folder}/requests.jsonl")}
     if (steps := read_lines(folder / "steps.csv", start)) is not None:
-        tables["steps"] = typed(steps, STEP_COLUMNS, "steps")
+        tables["steps"] = typed(steps, STEP_COLUMNS, f"{folder}/steps.csv")
     if (telemetry := read_lines(folder / "telemetry.csv", start)) is not None:
         tables["telemetry"] = telemetry
     return tables
+
+
+def _lived(file: Path, most: int) -> tuple[float, dict[int, dict[str, Any]]]:
+    """The start of the run, and what happened to each of at most ``most`` requests."""
+    rows: dict[int, dict[str, Any]] = {}
+    start = 0.0
+    *whole, _ = file.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(whole):
+        try:
+            values = parsed_json(line)
+            if "start" in values:
+                start = float(values["start"])
+                continue
+            row = values.pop("row")
+            if not (_is_of("int", row) and 0 <= row < most):
+                raise ValueError
+            if not all(_is_of(KINDS[name], value) for name, value in values.items() if value is not None):
+                raise ValueError
+            rows.setdefault(row, {}).update(values)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            raise TraceError(f"{file}: line {number + 1} is not a line of a journal; remove it") from None
+    return start, rows
+
+
+def _is_of(kind: str, value: object) -> bool:
+    """Whether ``value`` can stand in a column of this kind."""
+    if kind == "str":
+        return isinstance(value, str) and value == value.encode(errors="replace").decode()  # whole characters
+    if isinstance(value, bool) or not isinstance(value, int if kind == "int" else int | float):
+        return False
+    return not abs(value) > LARGEST_COUNT  # not a number is a number here, and nothing that is shown
 
 
 class Lines:

@@ -40,15 +40,18 @@ def _columns(name: str, table: pd.DataFrame) -> tuple[Column, ...] | None:
 def read_lines(file: Path, start: float) -> pd.DataFrame | None:
     """A table that grows by lines (CSV), with its first column, a time, counted from ``start``; earlier rows are cut.
 
-    None where there is no such file or it is empty. A torn last line is ignored.
+    None where there is no such file or it is empty. A torn last line is ignored. Raises ``TraceError`` for any other.
     """
     if not file.exists():
         return None
-    text = file.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if not whole:
-        return None
-    table = pd.read_csv(io.StringIO(whole))
+    try:
+        text = file.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        if not whole.strip():
+            return None
+        table = pd.read_csv(io.StringIO(whole), index_col=False, dtype=float)
+    except ValueError:  # of pandas, whose messages are of its own matters
+        raise TraceError(f"{file}: is no table of numbers, with a line of names above; remove it") from None
     table.iloc[:, 0] -= start
     return table[table.iloc[:, 0] >= 0].reset_index(drop=True)
 
@@ -132,6 +135,9 @@ def _from_arrow(values: Any, column: Column, where: str) -> pd.Series:
 
 def typed(table: pd.DataFrame, columns: tuple[Column, ...], where: str) -> pd.DataFrame:
     """``table`` with exactly ``columns``, in order and in their dtypes. ``TraceError`` where a value does not fit."""
+    missing = [column for column in columns if column.name not in table]
+    if missing:
+        raise TraceError(f"{where}: column {missing[0].name!r} is missing ({missing[0].gloss}); remove the file")
     series = {column.name: _typed_column(table[column.name], column, where) for column in columns}
     return pd.DataFrame(series, columns=[column.name for column in columns]).reset_index(drop=True)
 
