@@ -125,7 +125,7 @@ class Told:
 
 def counting(*pages: Page) -> tuple[HttpEngine, Told]:
     engine, told = HttpEngine("http://127.0.0.1:9/v1"), Told(*pages)
-    engine._pages = told
+    engine._pages = told  # type: ignore[assignment]
     return engine, told
 
 
@@ -273,7 +273,7 @@ def test_a_run_with_an_odd_row_ends_as_a_trace(tmp_path: Path) -> None:
     class Odd(Echo):
         async def _serve(self, job: Any, true_length: int | None) -> None:
             put = self.on_outcome
-            odd = {"prompt_tokens": 10**6} if job.index == 1 else {}
+            odd: dict[str, Any] = {"prompt_tokens": 10**6} if job.index == 1 else {}
             self.on_outcome = lambda outcome: put(replace(outcome, **odd))
             await super()._serve(job, true_length)
             self.on_outcome = put
