@@ -6,9 +6,10 @@ import os
 import tempfile
 import uuid
 import zlib
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from driftsim.errors import TraceError
 
@@ -16,11 +17,18 @@ REQUESTS = ("requests.parquet", "requests.jsonl")  # one of which is in a trace'
 BEGIN = 1 << 16  # bytes of a file that tell what it is
 
 
+class Mark(NamedTuple):
+    """How an earlier output is known that is a folder: by a file of it, and a text in the beginning of that file."""
+
+    name: str
+    holds: str
+
+
 @contextmanager
-def whole_folder(folder: Path | str, replaces: Collection[str] = (), mark: str = "") -> Iterator[Path]:
+def whole_folder(folder: Path | str, replaces: Collection[str] = (), mark: Mark | None = None) -> Iterator[Path]:
     """A folder to fill, which becomes ``folder`` at the end, or nothing at all if the block raises.
 
-    An existing ``folder`` is replaced only if it holds nothing but files named in ``replaces``, the file ``mark``
+    An existing ``folder`` is replaced only if it holds nothing but files named in ``replaces``, that of ``mark``
     among them. Raises as ``check_place`` does, before the block begins.
     """
     folder = check_place(folder, replaces, mark)
@@ -63,7 +71,7 @@ def write_file(file: Path, content: str | bytes) -> None:
         raise
 
 
-def check_place(folder: Path | str, replaces: Collection[str] = (), mark: str = "") -> Path:
+def check_place(folder: Path | str, replaces: Collection[str] = (), mark: Mark | None = None) -> Path:
     """The absolute path of ``folder``, if it can be written and stands in nobody's way; nothing is left behind.
 
     Raises ``TraceError`` for a folder that may not be replaced and ``OSError`` for a place that cannot be written.
@@ -73,7 +81,9 @@ def check_place(folder: Path | str, replaces: Collection[str] = (), mark: str = 
         raise TraceError(f"{folder}: is a file; choose a folder")
     check_outside(folder)
     held = [file.name for file in folder.iterdir()] if folder.exists() else []
-    foreign = [name for name in held if name not in replaces] or (held if mark and mark not in held else [])
+    foreign = [name for name in held if name not in replaces]
+    if mark is not None and mark.holds not in _beginning(folder / mark.name):
+        foreign = foreign or held
     if foreign:
         raise TraceError(f"{folder}: exists already and holds {foreign[0]!r}; choose another folder or remove it")
     missing = [parent for parent in folder.parents if not parent.exists()]
@@ -94,19 +104,26 @@ def check_outside(place: Path | str) -> None:
             raise TraceError(f"{place}: lies in the trace {folder}, which is only read; choose a place outside of it")
 
 
-def check_own(file: Path, kind: str, *marks: bytes) -> None:
-    """Raise ``TraceError`` if ``file`` is there and is no earlier output: one of ``marks`` is in its beginning.
+def check_own(file: Path, kind: str, is_own: Callable[[str], object]) -> None:
+    """Raise ``TraceError`` if ``file`` is there and is no earlier output, as ``is_own`` tells by its beginning.
 
     ``kind`` says what it should be. An empty file, and what is no file, as a pipe, may be written to.
     """
+    begin = _beginning(file)
+    if begin and not is_own(begin):
+        raise TraceError(f"{file}: is there already and is no {kind}; choose another file or remove it")
+
+
+def _beginning(file: Path) -> str:
+    """The first ``BEGIN`` bytes of ``file`` as text, unpacked if it is compressed; none of what is no file."""
     if not file.is_file():
-        return
+        return ""
     with file.open("rb") as handle:
         begin = handle.read(BEGIN)
     if begin[:2] == b"\x1f\x8b":
-        begin = zlib.decompressobj(wbits=31).decompress(begin, BEGIN)
-    if begin and not any(mark in begin for mark in marks):
-        raise TraceError(f"{file}: is there already and is no {kind}; choose another file or remove it")
+        with suppress(zlib.error):  # then it stays what it is, which is nobody's output
+            begin = zlib.decompressobj(wbits=31).decompress(begin, BEGIN) or begin
+    return begin.decode(errors="replace")
 
 
 def check_apart(out: Path | None, read: Iterable[Path | str]) -> None:

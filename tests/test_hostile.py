@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -364,3 +365,54 @@ def test_a_row_that_cannot_be_is_marked_and_the_others_stay(odd: dict[str, Any],
     assert any("marked as errors" in note for note in trace.header.notes)
     trace.write(tmp_path / "kept")
     assert len(traces.read(tmp_path / "kept").requests) == 2
+
+
+NO_LINES = [
+    {"row": 10**9, "arrival_s": 1.0},
+    {"row": -1, "arrival_s": 1.0},
+    {"row": 10**400},
+    {"row": 0.5},
+    {"row": True},
+    {"start": 10**400},
+    {"row": 0, "finish_s": "x"},
+    {"row": 0, "finish_s": [1]},
+    {"row": 0, "output_tokens": 10**400},
+    {"row": 0, "output_tokens": 1.5},
+    {"row": 0, "finish_reason": {"a": 1}},
+    {"row": 0, "error": "\ud800"},
+    [1],
+]
+
+
+@pytest.mark.parametrize("line", [*map(json.dumps, NO_LINES), "[" * 100_000, '{"row": 1e400}', "\0"], ids=range(16))
+def test_a_line_that_no_recorder_writes_is_named(line: str, log: Journal, tmp_path: Path) -> None:
+    log._requests.write(line)
+    with pytest.raises(TraceError, match=r"requests.jsonl: line 2 is not a line of a journal; remove it"):
+        traces.read(tmp_path / "t")
+
+
+@pytest.mark.parametrize("file", ["telemetry.csv", "steps.csv"])
+@pytest.mark.parametrize("content", [b"a,b\nx,y\n", b"a,b\n1,2\n1,2,3\n", b"\xff\xfe\n", b'"a\n1\n', b"a,b\n1,0x9\n"])
+def test_a_table_beside_a_journal_that_is_none_is_named(
+    file: str, content: bytes, log: Journal, tmp_path: Path
+) -> None:
+    log.note(0, {"arrival_s": 0.0})
+    (tmp_path / "t" / file).write_bytes(content)
+    with pytest.raises(TraceError, match=file):
+        traces.read(tmp_path / "t")
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", None])
+def test_requests_that_nobody_can_read_are_named(content: bytes | None, log: Journal, tmp_path: Path) -> None:
+    (tmp_path / "t" / "offered.parquet").unlink()
+    if content is not None:
+        (tmp_path / "t" / "offered.parquet").write_bytes(content)
+    with pytest.raises(TraceError, match=r"offered\.parquet"):
+        traces.read(tmp_path / "t")
+
+
+def test_steps_of_something_else_are_named(log: Journal, tmp_path: Path) -> None:
+    log.note(0, {"arrival_s": 0.0})
+    (tmp_path / "t" / "steps.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(TraceError, match=r"steps.csv: column 'start_s' is missing"):
+        traces.read(tmp_path / "t")

@@ -21,8 +21,11 @@ import pandas as pd
 import pytest
 
 from driftsim import workers
+from driftsim.cli import app
 from driftsim.errors import InputError, TraceError
 from driftsim.files import write_file
+from driftsim.sweeps.columns import of_one_kind
+from driftsim.sweeps.plot import plotted
 from driftsim.sweeps.store import MARK, Store
 from tests.commands import driftsim
 
@@ -264,6 +267,88 @@ def test_no_output_replaces_what_is_not_its_own(
     assert {file.read_text() for file in mine} == {"precious\n"}
 
 
+LIKE_OURS = {  # files that say what ours say, and are of somebody else
+    "calibrate": ("x.json", '{"notes": "the profile had a wrong", "intercept_s": 3}'),
+    "view": ("x.json", '{"schemaVersion": 1, "traceEvents": [{"ph": "X", "name": "aten::mm"}]}'),
+    "export mooncake": (
+        "x.jsonl",
+        '{"timestamp": 0, "input_length": 6758, "output_length": 500, "hash_ids": [0, 1, 2, 3]}\n'
+        '{"timestamp": 30, "input_length": 732, "output_length": 490, "hash_ids": [0, 14]}\n',
+    ),
+    "export blis": ("x.yaml", "trace_version: 2\nmode: generated\n"),
+    "show --csv": ("x.csv", "name,monkey,donkey\n1,2,3\n"),
+    "import --suggest": ("x.toml", "# A mapping for t.csv, guessed\n# and corrected by hand\n[columns]\n"),
+    "check --junit": ("x.xml", '<testsuites><testsuite name="pytest"/><!-- name="driftsim check" --></testsuites>'),
+    "check --markdown": ("x.md", "# How we work\n\nWe run driftsim check each night.\n"),
+    "view, no gzip": ("x.json.gz", "\x1f\x0bnone"),
+}
+GATE = ("check", "--baseline", ROOT / "experiments" / "gate" / "baseline.json", "--jobs", 1)
+ASKED: dict[str, tuple[object, ...]] = {
+    "calibrate": ("calibrate", SHIPPED, "--out", "x.json"),
+    "view": ("view", SHIPPED, "--out", "x.json"),
+    "export mooncake": ("export", SHIPPED, "mooncake", "--out", "x.jsonl"),
+    "export blis": ("export", SHIPPED, "blis", "--out", "x.csv"),
+    "show --csv": ("show", "s", "--csv", "x.csv"),
+    "import --suggest": ("import", "table.csv", "--suggest", "--out", "x.toml"),
+    "check --junit": (*GATE, "--junit", "x.xml"),
+    "check --markdown": (*GATE, "--markdown", "x.md"),
+    "view, no gzip": ("view", SHIPPED, "--out", "x.json.gz"),
+}
+
+
+@pytest.mark.parametrize("case", LIKE_OURS)
+def test_what_only_looks_like_an_output_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Store.open("s", create=True) as store:
+        store.append([row(1)])
+    Path("table.csv").write_text("created_at,in_tokens,out_tokens\n0.5,20,7\n1.5,30,9\n")
+    name, text = LIKE_OURS[case]
+    content = text.encode("latin-1").replace(b"\x1f\x0b", b"\x1f\x8b")
+    Path(name).write_bytes(content)
+    run = driftsim(*ASKED[case])
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1), run.stderr
+    assert Path(name).read_bytes() == content
+
+
+@pytest.mark.parametrize("case", ["view", "export mooncake", "export blis", "show --csv", "import --suggest"])
+def test_an_output_replaces_an_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Store.open("s", create=True) as store:
+        store.append([row(1)])
+    Path("table.csv").write_text("created_at,in_tokens,out_tokens\n0.5,20,7\n1.5,30,9\n")
+    for _ in range(2):
+        run = driftsim(*ASKED[case])
+        assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize(
+    ("asked", "files"),
+    [
+        (("show", "s", "--figures", "folder"), {"load.png": "my own picture"}),
+        (("show", "s", "--figures", "folder"), {"pareto.svg": "<svg>mine</svg>", "pareto.png": "mine"}),
+        (("compare", SHIPPED, "--out", "folder"), {"comparison.json": '{"mine": 1}', "report.html": "mine"}),
+        (("validate", SHIPPED, "--steps", "measured", "--out", "folder"),
+         {"validation.json": '{\n "files": ["x.svg"]}', "x.svg/mine": "mine"}),
+        (("validate", SHIPPED, "--steps", "measured", "--out", "folder"),
+         {"validation.json": '{\n "files": ["t"]}', "t/header.json": '{"kind": "simulated"}', "t/mine": "mine"}),
+    ],
+)  # fmt: skip
+def test_a_folder_that_only_looks_like_an_output_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: tuple[object, ...], files: dict[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Store.open("s", create=True) as store:
+        store.append([row(n, e2e_p99_s=3.0, estimator="static") for n in range(3)])
+    for name, text in files.items():
+        (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / name).write_text(text)
+    run = driftsim(*asked)
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1), run.stderr
+    assert {name: (tmp_path / "folder" / name).read_text() for name in files} == files
+
+
 def test_a_validation_replaces_a_validation_and_no_recording(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for _ in range(2):
@@ -323,6 +408,7 @@ def test_a_pickle_is_read_out_of_a_folder_of_ones_own_alone(tmp_path: Path) -> N
 SLEEPER = """
 import os, sys, time
 from driftsim import workers
+from driftsim.cli import app
 
 def nap(shared, task):
     open(f"{sys.argv[1]}/{os.getpid()}", "w").close()
@@ -366,3 +452,24 @@ def _number(shared: int, task: int) -> int:
 def _alive(pid: int) -> bool:
     status = Path(f"/proc/{pid}/status")
     return status.is_file() and "State:\tZ" not in status.read_text()
+
+
+def test_who_is_terminated_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(**_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)  # the handler runs here
+
+    monkeypatch.setattr(app, "app", killed)
+    run = driftsim("show", "s")
+    assert (run.returncode, run.stderr) == (143, "driftsim: terminated\n")
+
+
+def test_runs_whose_number_is_a_text_are_drawn_as_any_other() -> None:
+    rows = [row(n, replication=number, e2e_p99_s=3.0, estimator="static") for n, number in enumerate([0, 1, "two"])]
+    assert len(plotted(of_one_kind(pd.DataFrame(rows))).points) == 1
+
+
+@pytest.mark.parametrize("out", ["", "/", "."])
+def test_an_export_without_a_name_is_one_line(out: str) -> None:
+    run = driftsim("export", SHIPPED, "blis", "--out", out)
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)

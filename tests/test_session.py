@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from driftsim.errors import InputError, TraceError
-from driftsim.live.engine import LiveEngine
+from driftsim.errors import InputError, RunError, TraceError
+from driftsim.live import recorder
+from driftsim.live.engine import LiveEngine, Outcome
 from driftsim.live.order import orders, williams
 from driftsim.live.recorder import CapturePlan
 from driftsim.live.resume import CaptureRun, check_places
@@ -135,3 +137,48 @@ def test_a_trace_that_tells_no_order_is_of_the_fixed_one(tmp_path: Path) -> None
     with pytest.raises(TraceError, match="in an order that it does not tell"):
         asyncio.run(run_session(Echo(), made, interleaved(tmp_path, PLANS, 2, "random")))
     assert len(asyncio.run(run_session(Echo(), made, runs))) == 4
+
+
+class Stopped(Echo):
+    """An engine whose third answer comes in the very moment in which the run is stopped."""
+
+    def submit(self, job: Job, true_length: int | None) -> None:
+        """Serve ``job``; at the third, stop the run."""
+        if job.index != 2:
+            return super().submit(job, true_length)
+        recording, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert recording is not None
+
+        def both() -> None:
+            now = time.monotonic()
+            self.on_outcome(Outcome(job, "stop", first_token=now, finish=now, output_tokens=1))
+            recording.cancel()
+
+        loop.call_later(0.05, both)
+        return None
+
+
+def test_a_run_is_stopped_at_every_moment_and_keeps_what_had_ended(tmp_path: Path) -> None:
+    run = CaptureRun(tmp_path / "t", CapturePlan(max_in_flight=1))
+    trace = asyncio.run(run_session(Stopped(), made, [run]))[0]
+    assert (trace.header.ended, trace.header.ended_why) == ("interrupted", "stopped from outside")
+    assert traces.read(run.folder).requests["finish_reason"].tolist()[:3] == ["stop"] * 3
+
+
+def test_a_session_that_is_stopped_after_a_run_keeps_it_and_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stopped(*_: object) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    runs = interleaved(tmp_path / "t", [CapturePlan(policy=name) for name in ("fifo", "sjf")], 1, "fixed")
+    with monkeypatch.context() as patched:
+        patched.setattr(recorder, "_covered", stopped)
+        with pytest.raises(RunError, match="stopped after 1 of 2 runs; the same command goes on"):
+            asyncio.run(run_session(Echo(), made, runs))
+    assert traces.read(runs[0].folder).header.ended == "complete"
+    assert not runs[1].folder.exists()
+    assert len(asyncio.run(run_session(Echo(), made, runs))) == 2

@@ -55,6 +55,7 @@ app.command()(view)
 trace = typer.Typer(help="What can be done with one trace.", no_args_is_help=True, rich_markup_mode=None)
 trace.command("view")(view)
 app.add_typer(trace, name="trace", hidden=True)  # the long name of `view`
+TERMINATED = 143  # as a shell says it of SIGTERM
 _debug = False  # whether --debug was given
 
 
@@ -62,7 +63,7 @@ def main() -> None:
     """Run the command line and exit."""
     global _debug
     _debug = False
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers and half-written folders go too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that workers and half-written folders go too
     _ready_streams()
     try:
         _check_arguments()
@@ -71,6 +72,10 @@ def main() -> None:
         sys.exit(getattr(stop, "exit_code", 1))
     except RunError as error:
         _fail(one_line(str(error)), 1)
+    except SystemExit as stop:
+        if stop.code == TERMINATED:
+            _fail("terminated", TERMINATED)
+        raise
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except Exception as error:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from driftsim.cli.options import PROFILE_MARK, AllowPlugins, AsJson, ProfileFile
+from driftsim.cli.options import IS_PROFILE, AllowPlugins, AsJson, ProfileFile
 from driftsim.cli.terminal import check_file, progress, say, say_document, wide_console
 from driftsim.simulation.names import FitSource
 
@@ -33,7 +33,7 @@ def calibrate(
 
     check_apart(out, traces)
     check_file(out)
-    check_own(out, "profile", PROFILE_MARK)
+    check_own(out, "profile", IS_PROFILE)
     for folder in allow or ():
         allow_plugins(folder)
     with progress("calibrating") as reporter:

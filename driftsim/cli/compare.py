@@ -118,7 +118,7 @@ def compare(
 
     from driftsim import api
     from driftsim.comparison.plan import BASELINE
-    from driftsim.comparison.report import FILES
+    from driftsim.comparison.report import FILES, MARK
     from driftsim.files import check_apart, check_place
     from driftsim.formats.imports import import_trace
     from driftsim.formatting import dumps
@@ -134,7 +134,7 @@ def compare(
 
     check_apart(out, traces)
     if out is not None:
-        check_place(out, FILES, "comparison.json")  # before the runs, not after them
+        check_place(out, FILES, MARK)  # before the runs, not after them
     with progress("replaying") as reporter:
         result = api.compare(
             traces if mapping is None else [import_trace(trace, mapping=mapping) for trace in traces],

@@ -18,7 +18,7 @@ def demo(
 ) -> None:
     """Compare the schedulers on the recorded run that comes with driftsim, and write a report."""
     from driftsim import api
-    from driftsim.comparison.report import FILES
+    from driftsim.comparison.report import FILES, MARK
     from driftsim.files import check_place
     from driftsim.inputs import SAMPLE
 
@@ -26,7 +26,7 @@ def demo(
         refuse(context, "--path writes nothing", "out")
         say(str(SAMPLE.resolve()))
         return
-    check_place(out, FILES, "comparison.json")
+    check_place(out, FILES, MARK)
     with progress("replaying") as reporter:
         result = api.compare(SAMPLE, progress=reporter.update)
         result.write(out)

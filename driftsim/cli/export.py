@@ -16,18 +16,11 @@ def export(
     out: Annotated[Path, typer.Option(help="File to write: .jsonl, or for blis .csv, with its header beside it.")],
 ) -> None:
     """Write a trace for another tool to replay: arrivals and lengths, and whatever else its format can hold."""
-    from driftsim.files import check_apart, check_own
-    from driftsim.formats.exports import export_trace
+    from driftsim.files import check_apart
+    from driftsim.formats.exports import check_export, export_trace
 
     check_apart(out, [trace])
-    check_own(out, "export", b'{"timestamp": ', b"request_id,client_id,")
-    check_own(
-        out.with_suffix(".yaml") if form == "blis" and out.name else out,
-        "export",
-        b'{"timestamp": ',
-        b"trace_version: ",
-    )
-
+    check_export(out, form)
     lost = export_trace(trace, form, out)
     say(f"{out}: written as {form}", err=True)
     for sentence in lost:

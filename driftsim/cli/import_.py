@@ -88,7 +88,7 @@ def _suggest(file: str, out: Path | None, others: list[str]) -> None:
     if out is None:
         say_document(text, nl=False)
         return
-    check_own(out, "mapping that --suggest wrote", b"# A mapping for ")
+    check_own(out, "such suggestion, or was corrected since", lambda begin: text.startswith(begin))
     write_file(out, text)
     then = for_shell(["driftsim", "import", file, "--mapping", str(out)])
     say(f"{out}: a mapping to start from; read it, then {then}", err=True)

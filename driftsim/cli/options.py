@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from driftsim.errors import InputError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 ProfileFile = Annotated[Path, typer.Option(help="File of the profile to write.")]
-PROFILE_MARK = b'"intercept_s"'  # what every profile has, and hardly another file
+IS_PROFILE = re.compile(r'\s*\{\s*"schema_version": \d+,\s*"model": .*"intercept_s": ', re.DOTALL).match
 AllowPlugins = Annotated[
     list[Path] | None,
     typer.Option("--allow-plugins", help="Folder of code that a trace or a baseline may name; else none of it is run."),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from driftsim.cli.options import PROFILE_MARK, AsJson, ProfileFile
+from driftsim.cli.options import IS_PROFILE, AsJson, ProfileFile
 from driftsim.cli.terminal import check_file, say, say_document
 from driftsim.latency.weights import WeightType
 
@@ -37,7 +37,7 @@ def profile(
     from driftsim.formatting import dumps
 
     check_file(out)
-    check_own(out, "profile", PROFILE_MARK)
+    check_own(out, "profile", IS_PROFILE)
     efficiencies = {"bandwidth_efficiency": bandwidth_efficiency, "compute_efficiency": compute_efficiency}
     derived = api.derive_profile(
         gpu,

@@ -23,7 +23,7 @@ def view(
 ) -> None:
     """Draw runs step by step, for Perfetto: requests in lanes, engine steps, KV cache and queue, side by side."""
     from driftsim.files import check_apart, check_own
-    from driftsim.formats.perfetto import check_suffix, perfetto, write_timeline
+    from driftsim.formats.perfetto import check_suffix, is_timeline, perfetto, write_timeline
     from driftsim.formats.window import View
     from driftsim.inputs import as_trace
 
@@ -31,7 +31,7 @@ def view(
     check_suffix(out)
     check_apart(out, traces)
     check_file(out)
-    check_own(out, "timeline", b'"traceEvents"')
+    check_own(out, "timeline of driftsim view", is_timeline)
     with progress("events") as reporter:
         made = perfetto([as_trace(trace) for trace in traces], chosen, reporter.update)
     write_timeline(made, out)

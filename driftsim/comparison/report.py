@@ -11,6 +11,7 @@ from driftsim.comparison.notes import warnings
 from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting
 from driftsim.comparison.sameness import MEANINGS, explained
 from driftsim.comparison.verdict import all_checks, answer, findings
+from driftsim.files import Mark
 from driftsim.formatting import give_or_take, without_nan
 from driftsim.scheduling.estimators import is_deployable
 from driftsim.trace.trace import Trace
@@ -27,6 +28,7 @@ FIGURES = {
 
 PICTURES = tuple(f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png"))
 FILES = ("rows.csv", "comparison.json", "report.html", *PICTURES)
+MARK = Mark("comparison.json", '{\n "rows": [')
 TERMS = {
     "E2E": "end to end: from arrival to the last token; TTFT: to the first token; TPOT: time per token after the first",
     "vs fifo/static": "change of the mean E2E against first come, first served with uncorrected estimates",

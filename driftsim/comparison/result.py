@@ -56,7 +56,7 @@ class ComparisonResult(Comparison):
 
         An earlier result there is replaced. Raises ``InputError`` if the folder holds anything else, and ``OSError``.
         """
-        with whole_folder(folder, replaces=report.FILES, mark="comparison.json") as building:
+        with whole_folder(folder, report.FILES, report.MARK) as building:
             folder_of.write(self, self.provenance, building)
         return Path(folder)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from driftsim.errors import InputError
-from driftsim.files import write_file
+from driftsim.files import check_own, write_file
 from driftsim.trace.header import Header
 from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace, read
@@ -76,6 +77,23 @@ def export_trace(trace: Trace | Path | str, form: str, file: Path | str) -> list
         raise InputError(f"{file}: the trace has no request with an output to write")
     _write(file, export.texts(trace.header, written))
     return _lost(trace.header, rows, written, export)
+
+
+def check_export(file: Path, form: str) -> None:
+    """Raise ``TraceError`` where ``file`` is there, or the header beside it, and driftsim did not write it."""
+    kind = "export of driftsim"
+    if form != "blis" or not file.name:
+        check_own(file, kind, _is_counted)
+        return
+    header = file.with_suffix(".yaml")
+    check_own(header, kind, lambda begin: begin.startswith(WRITTEN))
+    check_own(file, kind, lambda begin: header.is_file() and begin.startswith(",".join(BLIS_COLUMNS)))
+
+
+def _is_counted(begin: str) -> bool:
+    """Whether ``begin`` is of JSON Lines whose blocks are numbered through, as ours are: those of others recur."""
+    numbers = ", ".join(re.findall(r'"hash_ids": \[([\d, ]*)', begin)).split(", ")[:-1]  # the last may be cut
+    return begin.startswith('{"timestamp": ') and numbers == [str(number) for number in range(len(numbers))]
 
 
 def _write(file: Path, texts: Mapping[str, str]) -> None:
@@ -173,6 +191,7 @@ def _blis_header(header: Header, timed: bool) -> str:
                "max_model_len": engine.max_model_len}  # fmt: skip
     told = {name: value for name, value in numbers.items() if name not in engine.assumed}
     lines = [
+        WRITTEN,
         "trace_version: 2",
         "time_unit: microseconds",
         *([f"created_at: {json.dumps(header.captured_at)}"] if header.captured_at else []),
@@ -185,6 +204,7 @@ def _blis_header(header: Header, timed: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
+WRITTEN = "# written by driftsim export"
 LOST_BY_ALL = ("category", "max_tokens", "queued_s", "scheduled_s", "preemptions")
 EXPORTS: Mapping[str, Export] = {
     "timed-trace": Export("JSON Lines for vLLM's timed_trace dataset, in seconds", ".jsonl", _lines(1, 16),

@@ -97,6 +97,11 @@ def write_timeline(made: Timeline, file: Path) -> None:
     write_file(file, gzip.compress(made.content, mtime=0) if file.suffix.lower() == ".gz" else made.content)
 
 
+def is_timeline(begin: str) -> bool:
+    """Whether a file that begins with ``begin`` is one of ours."""
+    return begin.startswith('{"displayTimeUnit":"ms","otherData":{"driftsim"')
+
+
 def check_suffix(file: Path) -> None:
     """Raise ``InputError`` unless ``file`` ends in ``.json`` or ``.json.gz``."""
     if not file.name.lower().endswith((".json", ".json.gz")):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 from driftsim.live.engine import Outcome
 from driftsim.request import Job
@@ -118,7 +118,7 @@ def _call(choice: Any) -> str:
     return "".join(_joined(_of(one, "name")) + _joined(_of(one, "arguments")) for one in functions)
 
 
-def _is_whole(number: Any) -> bool:
+def _is_whole(number: Any) -> TypeGuard[int]:
     return isinstance(number, int) and not isinstance(number, bool)
 
 

@@ -22,7 +22,7 @@ import psutil
 from driftsim.errors import InputError
 from driftsim.live.answer import Answer
 from driftsim.live.engine import Outcome
-from driftsim.live.masking import masked
+from driftsim.live.masking import Heard, masked
 from driftsim.live.pages import ASK_S, Page, Pages
 from driftsim.request import Job
 from driftsim.scheduling.accounting import count_words
@@ -44,7 +44,9 @@ TOKENS_A_WORD = 1.4  # where nobody can count: an English text through a common 
 CHUNKS_A_TOKEN = 4  # a stream with more chunks per allowed token is taken to be endless
 BYTES_A_TOKEN, MOST_BESIDE = 4_000, 1_000_000  # of an answer: more is taken to be endless
 COUNTING_S, SLOW_COUNT_S = 60.0, 0.25  # a server that takes so long in all, and for a prompt, is asked no more
-MOST_LABELS = 4_000  # characters of a line of metrics
+MOST_LABELS, LONGEST_NAME = 4_000, 1_000  # characters of a line of metrics, and of a model's name
+MOST_AROUND = 10_000  # tokens of a chat template; a character is at most four
+SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, which no request can hold
 _most: ContextVar[int] = ContextVar("bytes that the answer may have", default=MOST_BESIDE)
 
 
@@ -108,6 +110,7 @@ class HttpEngine:
         self._estimated = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._key = _key()
+        self._heard = Heard()
         self._served = model or ""  # the model's name as the server has it
 
     async def start(self) -> None:
@@ -153,7 +156,7 @@ class HttpEngine:
                 f"{self._url}: no OpenAI-compatible server answers there ({self._refusal(page)}); start one or correct "
                 "--base-url"
             )
-        known = [entry for entry in listed if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+        known = [entry for entry in listed if isinstance(entry, dict) and _is_name(entry.get("id"))]
         chosen = next((entry for entry in known if entry["id"] == self.model or not self.model), None)
         if chosen is None:
             names = self._masked(", ".join(entry["id"][:80] for entry in known[:5])) or "none"
@@ -162,6 +165,9 @@ class HttpEngine:
 
     async def warm_up(self) -> None:
         """A few short answers at once, so that connections and code paths are warm."""
+        # By now the prompts are known, which a server may have heard in an earlier session and tell as its own name.
+        self.model, version = self._masked(self._served), self._masked(self.settings.version)
+        self.settings, self.arguments["model"] = self.settings.changed(version=version), self.model
 
         async def one(number: int) -> None:
             with suppress(openai.OpenAIError, TimeoutError):
@@ -176,6 +182,7 @@ class HttpEngine:
 
     def count_tokens(self, prompt: str) -> int:
         """Tokens of ``prompt`` with the chat template around it; estimated from words where nobody can count."""
+        self._heard.add(prompt)
         if self._counter is not None:
             return self._counter(prompt)
         if self._asks and (count := self._served_count(prompt)) is not None:
@@ -189,7 +196,7 @@ class HttpEngine:
         told = self._pages.ask(f"{self._root}/tokenize", body).json()
         self._asked, self._asking_s = self._asked + 1, self._asking_s + time.monotonic() - begin
         slow = self._asking_s > max(COUNTING_S, SLOW_COUNT_S * self._asked)
-        count = _whole(told.get("count") if isinstance(told, dict) else None)
+        count = _whole(told.get("count") if isinstance(told, dict) else None, 4 * len(prompt) + MOST_AROUND)
         if slow or not count:
             self._asks = False
             why = f"takes {self._asking_s / self._asked:.1f} s to count one" if slow else "has no /tokenize"
@@ -249,6 +256,7 @@ class HttpEngine:
             outcome = answer.failed(f"no end of the answer after {self.timeout_s:g} s")
         except Exception as error:  # whatever the server does belongs to this request's row
             outcome = answer.failed(self._said(error, answer))
+        self._heard.add("".join(answer.texts))
         self.on_outcome(outcome)
 
     async def _receive(self, answer: Answer, true_length: int | None) -> None:
@@ -288,7 +296,7 @@ class HttpEngine:
 
     def _masked(self, text: str, answer: Answer | None = None) -> str:
         secrets = [] if answer is None else [answer.job.request.prompt or "", "".join(answer.texts)]
-        return masked(text, "" if self._key == NO_KEY else self._key, secrets)
+        return masked(text, "" if self._key == NO_KEY else self._key, secrets, self._heard)
 
     def _refusal(self, page: Page) -> str:
         return self._masked(page.problem) if page.problem else f"HTTP {page.status}: {self._masked(page.text)}"
@@ -315,10 +323,15 @@ def _key() -> str:
     return key or NO_KEY
 
 
-def _whole(told: Any) -> int:
-    """A count that a server tells; 0 where it is none, or none that a trace can hold."""
-    is_count = isinstance(told, int) and not isinstance(told, bool) and 1 <= told <= LARGEST_COUNT
+def _whole(told: Any, most: int = LARGEST_COUNT) -> int:
+    """A count that a server tells; 0 where it is none, or above ``most``, as no trace or no prompt can have it."""
+    is_count = isinstance(told, int) and not isinstance(told, bool) and 1 <= told <= most
     return told if is_count else 0
+
+
+def _is_name(told: Any) -> bool:
+    """Whether ``told`` can name a model: a text that can be sent back."""
+    return isinstance(told, str) and 0 < len(told) <= LONGEST_NAME and not SURROGATE.search(told)
 
 
 def _tokenizer_counter(folder: Path) -> Callable[[str], int]:

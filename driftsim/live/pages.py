@@ -48,7 +48,10 @@ class Pages:
         reader = threading.Thread(target=lambda: pages.append(self._read(url, body, end)), daemon=True)
         reader.start()
         reader.join(self._wait_s)
-        return pages[0] if pages else Page(0, "", f"no whole answer within {self._wait_s:g} s")
+        return pages[0] if pages else self._late()
+
+    def _late(self) -> Page:
+        return Page(0, "", f"no whole answer within {self._wait_s:g} s")
 
     def _read(self, url: str, body: dict[str, Any] | None, end: float) -> Page:
         content = b""
@@ -59,7 +62,7 @@ class Pages:
                     if len(content) > MOST_TOLD:
                         return Page(0, "", f"more than {MOST_TOLD // 1_000_000} MB")
                     if time.monotonic() > end:
-                        break  # nobody waits any more
+                        return self._late()  # nobody waits any more
                 return Page(page.status_code, content.decode(errors="replace"))
         except Exception as error:  # whatever the server or the way to it does is told, not raised
             return Page(0, "", f"{type(error).__name__}: {error}")

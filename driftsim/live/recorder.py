@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
@@ -93,7 +94,8 @@ async def record(
         run = _Run(workload, engine, dispatcher, plan, journal, progress)
         ended, why = await run.drive_to_an_end()
         if ended == "complete":
-            await _covered(monitor, time.monotonic())
+            with suppress(asyncio.CancelledError):  # all is recorded; who stops the run now does without a sample
+                await _covered(monitor, time.monotonic())
     start = run.start
     header = header.changed(load=monitor.load(start), workload=run.workload_info(), ended=ended, ended_why=why)
     requests, odd = marked(run.table(), header)
@@ -143,6 +145,7 @@ class _Run:
         self.lives = RequestRows(len(workload))
         self.arrived = self.done = self.output_tokens = 0
         self.outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
+        self.taken: list[Outcome] = []  # out of the queue, and not yet noted
         engine.on_outcome = self.outcomes.put_nowait
         self.categories = workload.categories(dispatcher.admission)
         self.build = workload.requests(rules_in_force(plan.tiers, workload.tier_names))
@@ -158,6 +161,7 @@ class _Run:
         try:
             await self.drive()
         except asyncio.CancelledError:
+            self._leave(self._ready())
             return "interrupted", "stopped from outside"
         except EngineError as error:
             return "failed", str(error)
@@ -188,10 +192,16 @@ class _Run:
         due = self.arrivals.next_at()
         try:
             timeout = 1.0 if due is None else min(1.0, max(0.0, due - self.now()))
-            ended = [await asyncio.wait_for(self.outcomes.get(), timeout)]
+            async with asyncio.timeout(timeout):  # not wait_for, which may swallow that the run is stopped
+                self.taken.append(await self.outcomes.get())
         except TimeoutError:
             return []
         await asyncio.sleep(0)  # let the others that ended in the same step arrive: they are learned from together
+        return self._ready()
+
+    def _ready(self) -> list[Outcome]:
+        """What has ended, and is to be noted now."""
+        ended, self.taken = self.taken, []
         while not self.outcomes.empty():
             ended.append(self.outcomes.get_nowait())
         return ended

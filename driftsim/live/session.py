@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from driftsim.errors import InputError
+from driftsim.errors import InputError, RunError
 from driftsim.live.engine import LiveEngine
 from driftsim.live.kinds import Order
 from driftsim.live.order import orders
@@ -52,7 +52,8 @@ async def run_session(
     """Start ``engine``, record every run that is not there yet, and stop it; ends with the first that ends badly.
 
     ``begun`` hears of each run as it begins. SIGINT and SIGTERM end the run that is under way: what was recorded is
-    written, marked as interrupted. Raises ``TraceError`` where a folder holds a trace of something else.
+    written, marked as interrupted. Raises ``TraceError`` where a folder holds a trace of something else,
+    and ``RunError`` where the session was stopped between two runs.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what is synchronous: let Ctrl-C break in
     traces: list[Trace] = []
@@ -74,6 +75,8 @@ async def run_session(
             traces.append(await record(noted, engine, run.plan, run.folder, progress))
             if traces[-1].header.ended != "complete":
                 break
+            if task.cancelling() and len(traces) < len(runs):
+                raise RunError(f"stopped after {len(traces)} of {len(runs)} runs; the same command goes on")
     finally:
         await engine.shutdown()
     return traces

@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 
 from driftsim.errors import InputError
 from driftsim.figures import GREY, STYLE, label, panels, save
-from driftsim.files import whole_folder
+from driftsim.files import Mark, whole_folder
 from driftsim.sweeps.drawing import (
     LINE,
     WIDTH,
@@ -34,6 +34,7 @@ from driftsim.sweeps.plot import GIVEN, LOADS, METRICS, Plot, groups_of, left_ou
 from driftsim.sweeps.rows import settings
 
 FILES = [f"{name}.{suffix}" for name in ("pareto", "load", "gain") for suffix in ("svg", "png")]
+MARK = Mark("pareto.svg", f'width="{72 * WIDTH:g}pt"')  # which every folder has
 MOST_PANELS = 6
 MOST_ROWS = 3  # of panels against the load
 COLUMNS_OF_PARETO = 3
@@ -57,7 +58,7 @@ def save_figures(table: pd.DataFrame, folder: Path) -> list[Path]:
         others = [name for name in axes if name not in (*numbers, "policy")]
         if "policy" in axes and numbers and len(numbers) + len(others) > 1:
             figures["gain"] = gain(plot, numbers[0], [*numbers[1:], *others][0])
-        with whole_folder(folder, replaces=FILES) as building:
+        with whole_folder(folder, FILES, MARK) as building:
             for name, figure in figures.items():
                 save(figure, building, name)
     return [folder / f"{name}.svg" for name in figures]

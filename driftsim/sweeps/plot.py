@@ -95,7 +95,8 @@ def plotted(table: pd.DataFrame) -> Plot:
     """The settings of ``table``, rows of a store, with the mean of each metric over the runs of a setting."""
     axes = settings(table)
     by = axes or ["policy"][: "policy" in table] or ["key"]
-    resamples = (table["replication"] > 0) & ~drawn(table) if "replication" in table else drawn(table) & False
+    number = pd.to_numeric(table["replication"], errors="coerce") if "replication" in table else 0
+    resamples = ~drawn(table) & (number > 0)
     rate = table["recorded_rate"] * table.get("rate_scale", 1.0) if "recorded_rate" in table else np.nan
     marked = table.assign(_resample=resamples, rate=rate)
     points = []

@@ -20,14 +20,23 @@ from typing import Any
 
 import pandas as pd
 
-from driftsim.errors import TraceError, check_whole
+from driftsim.errors import TraceError
 from driftsim.files import check_place
 from driftsim.records import parsed_json
 from driftsim.trace.checks import check
 from driftsim.trace.header import Header
-from driftsim.trace.schema import JOURNAL_FILES, MAY_BE_SAMPLED, OFFERED, REQUEST_COLUMNS, SAMPLED, STEP_COLUMNS
+from driftsim.trace.schema import (
+    JOURNAL_FILES,
+    LARGEST_COUNT,
+    MAY_BE_SAMPLED,
+    OFFERED,
+    REQUEST_COLUMNS,
+    SAMPLED,
+    STEP_COLUMNS,
+)
 from driftsim.trace.tables import read_lines, read_table, typed, write_table, write_tables
 
+KINDS = {column.name: column.kind for column in REQUEST_COLUMNS}
 REMAINS = (*JOURNAL_FILES, ".header.json")  # of a run that was killed before its header was written
 
 
@@ -49,15 +58,10 @@ def is_being_recorded(folder: Path) -> bool:
 def read_journal(folder: Path) -> dict[str, pd.DataFrame]:
     """The tables that the journal in ``folder`` holds so far, by name. A torn last line is ignored.
 
-    Raises ``TraceError`` for a line that is none, ``FileNotFoundError`` where a file is gone.
+    Raises ``TraceError`` naming the file and its line, and ``FileNotFoundError`` where a file is gone.
     """
-    start, rows = _lived(folder / "requests.jsonl")
     offered = _offered(folder / "offered.parquet")
-    strange = next((row for row in rows if not 0 <= row < len(offered)), None)
-    if strange is not None:
-        raise TraceError(
-            f"{folder}/requests.jsonl: tells of row {strange!r:.40}, which offered.parquet lacks; copy the folder whole"
-        )
+    start, rows = _lived(folder / "requests.jsonl", len(offered))
     lived = pd.DataFrame.from_dict(rows, orient="index").reindex(sorted(rows))
     whole = offered.loc[lived.index]
     for name in (name for name in lived if name in offered):  # the engine's own count, where it gave one
@@ -73,8 +77,8 @@ def read_journal(folder: Path) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def _lived(file: Path) -> tuple[float, dict[int, dict[str, Any]]]:
-    """When the run began (monotonic, s), and what each row's lines say, the later ones added to the earlier."""
+def _lived(file: Path, most: int) -> tuple[float, dict[int, dict[str, Any]]]:
+    """When the run began (monotonic, s), and what the lines say of each of ``most`` requests, the later ones added."""
     lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
     rows: dict[int, dict[str, Any]] = {}
     start = 0.0
@@ -83,18 +87,18 @@ def _lived(file: Path) -> tuple[float, dict[int, dict[str, Any]]]:
             values = parsed_json(line)
             if "start" in values:
                 start = float(values["start"])
-            else:
-                rows.setdefault(_row_of(values.pop("row")), {}).update(values)
+                if not math.isfinite(start):
+                    raise ValueError
+                continue
+            row = values.pop("row")
+            if not (_is_of("int", row) and 0 <= row < most):
+                raise ValueError
+            if not all(_is_of(KINDS[name], value) for name, value in values.items() if value is not None):
+                raise ValueError
+            rows.setdefault(row, {}).update(values)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             raise TraceError(f"{file}: line {number + 1} is not a line of a journal; remove it") from None
-    if not math.isfinite(start):
-        raise TraceError(f"{file}: the run begins at {start}, which is no time; correct the line")
     return start, rows
-
-
-def _row_of(value: Any) -> int:
-    check_whole("row", value)
-    return int(value)
 
 
 def _offered(file: Path) -> pd.DataFrame:
@@ -103,6 +107,15 @@ def _offered(file: Path) -> pd.DataFrame:
     except TraceError:
         file.stat()  # raises where it is gone: the run came to its end just now
         raise
+
+
+def _is_of(kind: str, value: object) -> bool:
+    """Whether ``value`` can stand in a column of this kind."""
+    if kind == "str":
+        return isinstance(value, str) and value == value.encode(errors="replace").decode()  # whole characters
+    if isinstance(value, bool) or not isinstance(value, int if kind == "int" else int | float):
+        return False
+    return not abs(value) > LARGEST_COUNT  # not a number is a number here, and nothing that is shown
 
 
 class Lines:

@@ -45,21 +45,21 @@ def read_lines(file: Path, start: float) -> pd.DataFrame | None:
     """A table that grows by lines (CSV), with its first column, a time, counted from ``start``; earlier rows are cut.
 
     None where there is no such file or it is empty. A torn last line is ignored. Raises ``TraceError`` for another that
-    has no time, or more values than there are columns.
+    has no time, what is no number, or more values than there are columns.
     """
     if not file.exists():
         return None
-    text = file.read_text(encoding="utf-8", errors="replace")
-    whole = text[: text.rfind("\n") + 1]
-    if not whole.strip():
-        return None
     try:
+        text = file.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        if not whole.strip():
+            return None
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # more values than columns
-            table = pd.read_csv(io.StringIO(whole), quoting=csv.QUOTE_NONE, index_col=False)
-        table[table.columns[0]] = table.iloc[:, 0].astype(float) - start
-    except (ValueError, TypeError, pd.errors.ParserWarning):  # the parser's own error is a ValueError
+            table = pd.read_csv(io.StringIO(whole), quoting=csv.QUOTE_NONE, index_col=False, dtype=float)
+    except (ValueError, pd.errors.ParserWarning):  # the parser's own error is a ValueError
         raise TraceError(f"{file}: holds a line that is no row of its table; remove the line") from None
+    table[table.columns[0]] -= start
     return table[~(table.iloc[:, 0] < 0)].reset_index(drop=True)
 
 

@@ -150,9 +150,11 @@ def read(folder: Path | str) -> Trace:
             tables = read_journal(folder)
             tables["requests"], odd = marked(tables["requests"], header)
             return _checked(Trace(header.changed(notes=(*header.notes, *odd_note(odd))), **tables), folder)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, TraceError) as error:
             if _read_header(folder / "header.json").ended != "recording":
                 return read(folder)  # it came to its end just now
+            if isinstance(error, TraceError):
+                raise
             raise TraceError(f"{error.filename}: no such file; the journal is incomplete, copy it whole") from None
     requests = read_table(folder / "requests.parquet", REQUEST_COLUMNS)
     steps = folder / "steps.parquet"

@@ -15,7 +15,7 @@ import pandas as pd
 from driftsim.calibration.coverage import extrapolation_warnings, mismatch_warnings
 from driftsim.calibration.host_speed import NEARLY_THE_STEPS
 from driftsim.errors import InputError, check_whole
-from driftsim.files import whole_folder
+from driftsim.files import Mark, whole_folder
 from driftsim.formatting import between, dumps, html_table, show_table, shown_text, signed_percent, without_nan
 from driftsim.latency.profile import Profile
 from driftsim.progress import Told, after, unheard
@@ -23,6 +23,7 @@ from driftsim.records import parsed_json
 from driftsim.scheduling.policies import BASELINE
 from driftsim.simulation.names import StepSource
 from driftsim.text import for_html
+from driftsim.trace.schema import TRACE_FILES
 from driftsim.trace.trace import Trace
 from driftsim.validation.agreement import (
     FEWEST,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 SEEDS = 20  # runs with noise
 WIDTH = 100  # columns of the printed text
 
-MARK = "validation.json"  # which tells the folder of a validation
+MARK = Mark("validation.json", '{\n "files": [')  # which tells the folder of a validation
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,13 +134,13 @@ class ValidationResult:
         from driftsim.figures import save
         from driftsim.validation.figures import validation_figures
 
-        with whole_folder(folder, replaces=written(Path(folder)), mark=MARK) as building:
+        with whole_folder(folder, written(Path(folder)), MARK) as building:
             for one in self.validations:
                 one.simulated.write(building / one.name)
                 for name, figure in validation_figures(one.recorded, one.simulated, self.model).items():
                     save(figure, building, f"{one.name}-{name}")
             document = {"files": sorted(file.name for file in building.iterdir()), **self.document()}
-            (building / MARK).write_text(dumps(document) + "\n", encoding="utf-8")
+            (building / MARK.name).write_text(dumps(document) + "\n", encoding="utf-8")
         return Path(folder)
 
     def show(self, console: Console, *, by_tenant: bool = False) -> None:
@@ -296,15 +297,17 @@ def _names(traces: Sequence[Trace]) -> list[str]:
 def written(folder: Path) -> list[str]:
     """What a validation wrote into ``folder``, so far as nobody has put a recorded run in its place."""
     try:
-        files = parsed_json((folder / MARK).read_text(encoding="utf-8"))["files"]
-        kinds = {name: _kind(folder / str(name) / "header.json") for name in files}
+        files = parsed_json((folder / MARK.name).read_text(encoding="utf-8"))["files"]
+        ours = [str(name) for name in files if _is_ours(folder / str(name))]
     except (OSError, ValueError, TypeError, KeyError):
         return []
-    return [MARK, *(str(name) for name, kind in kinds.items() if kind == "simulated")]
+    return [MARK.name, *ours]
 
 
-def _kind(header: Path) -> object:
-    """The kind of the trace that has this ``header``; a figure counts as simulated, and nothing else is anything."""
-    if header.is_file():
-        return parsed_json(header.read_text(encoding="utf-8")).get("kind")
-    return "simulated" if header.parent.suffix in (".png", ".svg") else None
+def _is_ours(place: Path) -> bool:
+    """Whether ``place`` is a simulated trace with nothing beside it, or a figure."""
+    if place.is_file():
+        return place.suffix in (".png", ".svg")
+    names = {file.name for file in place.iterdir()} if place.is_dir() else set()
+    header = place / "header.json"
+    return names <= {*TRACE_FILES} and parsed_json(header.read_text(encoding="utf-8")).get("kind") == "simulated"
