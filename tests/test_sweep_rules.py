@@ -19,7 +19,7 @@ from driftsim.sweeps import local, runner
 from driftsim.sweeps.baseline import make_baseline
 from driftsim.sweeps.gate import check_baseline
 from driftsim.sweeps.recorder import Progress, Recorder
-from driftsim.sweeps.runner import estimate, sweep, sweep_grid
+from driftsim.sweeps.runner import estimate, plan_grid, sweep, sweep_grid
 from driftsim.sweeps.store import Store
 from driftsim.sweeps.tasks import plan, run_task, workload_name
 from driftsim.trace.header import Phase
@@ -119,7 +119,7 @@ def test_runs_share_a_workload_only_if_nothing_that_makes_it_differs(place: Path
         spec(place, replication=1, resampling="local"), spec(place, rate_scale=2.0), spec(place, requests=9),
     ]  # fmt: skip
     tasks, _ = plan(specs)
-    assert len({workload_name(task) for task in tasks}) == len(specs) - 1  # but for the policy
+    assert len({workload_name(task.trace, task.spec) for task in tasks}) == len(specs) - 1  # but for the policy
 
 
 def test_requests_that_taught_a_base_are_not_scored(place: Path, tmp_path: Path) -> None:
@@ -141,10 +141,11 @@ def test_the_recorded_rate_is_of_the_gaps_within_phases(place: Path) -> None:
 def test_rows_of_other_stores_are_taken_in_before_anything_is_run(place: Path, tmp_path: Path) -> None:
     grid = '[base]\ntrace = "t"\nprofile = "p.json"\n[grid]\npolicy = ["fifo", "sjf"]\n'
     (place / "g.toml").write_text(grid)
-    sweep_grid(place / "g.toml", tmp_path / "other", jobs=1)
+    planned = plan_grid(place / "g.toml")
+    sweep_grid(planned, tmp_path / "other", jobs=1)
     seen: list[int] = []
     progress, keys = sweep_grid(
-        place / "g.toml", tmp_path / "s", merge=[tmp_path / "other"], jobs=1, watch=lambda own: seen.append(own.done)
+        planned, tmp_path / "s", merge=[tmp_path / "other"], jobs=1, watch=lambda own: seen.append(own.done)
     )
     assert seen == [2]
     assert (progress.done, len(keys)) == (2, 2)
@@ -156,7 +157,7 @@ def test_a_dry_run_tells_what_is_left_how_long_it_takes_and_what_fails(
 ) -> None:
     swept(place, tmp_path / "s", spec(place))
     monkeypatch.setenv("ODD", "1")
-    found = estimate([spec(place), spec(place, "sjf"), spec(place, odd(place))], tmp_path / "s", 2)
+    found = estimate(plan([spec(place), spec(place, "sjf"), spec(place, odd(place))]), tmp_path / "s", 2)
     assert (found["runs"], found["in_store"], found["processes"]) == (3, 1, 2)
     assert found["seconds"] == pytest.approx(2 * found["seconds_a_run"] / 2)
     assert len(found["failed_tries"]) == 1

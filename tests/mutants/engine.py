@@ -327,7 +327,7 @@ plant(
 
 # -- async scheduling, batches, recorded steps, priority
 file = "engine/pipelined.py"
-plant("three steps in flight", file, "while len(in_flight) < 2:", "while len(in_flight) < 3:", STEPPED)
+plant("three steps in flight", file, "(len(in_flight) < 2 and", "(len(in_flight) < 3 and", STEPPED)
 plant("a step begins though the one before computes", file, "begin = max(now, self._last)", "begin = now", STEPPED)
 plant("nobody is overscheduled", file, "if target < min(", "if False and target < min(", STEPPED)
 plant("a limit overschedules", file, "if target < min(", "if target <= min(", STEPPED)

@@ -269,8 +269,8 @@ plant(
 plant(
     "the last token is the last text",
     file,
-    "self.reason, self.last = choice.finish_reason, now",
-    "self.reason = choice.finish_reason",
+    "self.reason, self.last = reason, now",
+    "self.reason = reason",
     ANSWER,
 )
 plant("calls count tokens", file, "self.fewest += bool(text)", "self.fewest += 1", ANSWER)
@@ -292,8 +292,8 @@ plant(
 plant(
     "an answer without usage is an answer",
     file,
-    "if not (_is_whole(tokens) and _is_whole(prompt)):",
-    "if not _is_whole(tokens):",
+    "not (_is_whole(tokens) and _is_whole(prompt)):",
+    "not _is_whole(tokens):",
     ANSWER + " test_http",
 )
 plant("more tokens than allowed", file, "<= tokens <= cap or not 1", "<= tokens or not 1", ANSWER + " test_http")
@@ -449,8 +449,8 @@ plant(
 plant(
     "the key is told",
     file,
-    'return masked(text, "" if self._key == NO_KEY else self._key, secrets)',
-    'return masked(text, "", secrets)',
+    'return masked(text, "" if self._key == NO_KEY else self._key, secrets, self._heard)',
+    'return masked(text, "", secrets, self._heard)',
     HTTP,
 )
 plant("a prompt is told", file, "secrets = [] if answer is None else", "secrets: list[str] = [] if True else", HTTP)
@@ -505,8 +505,8 @@ plant(
 plant(
     "loads are CPU seconds",
     file,
-    "(busy_now - busy) / span, (own_now - own) / span",
-    "(busy_now - busy), (own_now - own)",
+    "max(0.0, part / span)",
+    "max(0.0, part)",
     TELE,
 )
 plant(
@@ -527,11 +527,11 @@ plant("samples count from boot", file, '        table["time_s"] -= start\n', "",
 plant(
     "a run is disturbed by its worst sample",
     file,
-    "disturbed=mean > FOREIGN_CPU_LIMIT",
-    "disturbed=float(foreign.max()) > FOREIGN_CPU_LIMIT",
+    "disturbed=mean > limit",
+    "disturbed=float(foreign.max()) > limit",
     TELE,
 )
-plant("no run is disturbed", file, "disturbed=mean > FOREIGN_CPU_LIMIT", "disturbed=False", TELE)
+plant("no run is disturbed", file, "disturbed=mean > limit", "disturbed=False", TELE)
 plant(
     "the largest foreign load is the mean",
     file,

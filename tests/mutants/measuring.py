@@ -120,7 +120,7 @@ plant("the queue of those who never wait", file, "queued = end > begin", "queued
 plant(
     "fairness over requests",
     file,
-    "rates = np.array([own.mean() if len(own) else np.nan for own in known])",
+    "rates = np.array([own.mean() for own in known if len(own)])",
     "rates = np.concatenate(known) if known else np.array([])",
     METRICS,
 )
@@ -128,7 +128,7 @@ plant("fairness by seconds", file, 'rows["output_tokens"].astype(float) / e2e(ro
 plant(
     "fairness without the number of tenants",
     file,
-    "rates.sum() ** 2 / (len(rates) * (rates**2).sum())",
+    "rates.sum() ** 2 / (count * (rates**2).sum())",
     "rates.sum() ** 2 / (rates**2).sum()",
     METRICS,
 )
@@ -512,8 +512,8 @@ plant(
 plant(
     "the results' traces are of the last draw",
     file,
-    "summaries, done[0].traces, measured",
-    "summaries, done[-1].traces, measured",
+    "summaries, done[0].kept.traces(), measured",
+    "summaries, done[-1].kept.traces(), measured",
     COMPARE,
 )
 plant(
@@ -716,15 +716,15 @@ VALIDATE = "test_intervals test_validate test_judging"
 plant(
     "an error of the simulation",
     file,
-    "error = modelled / measured - 1 if measured",
-    "error = measured / modelled - 1 if measured",
+    "error = simulated / measured - 1 if measured",
+    "error = measured / simulated - 1 if measured",
     VALIDATE,
 )
 plant(
     "measured and simulated are swapped",
     file,
-    '{"measured": measured, "simulated": modelled,',
-    '{"measured": modelled, "simulated": measured,',
+    '{"measured": measured, "simulated": simulated,',
+    '{"measured": simulated, "simulated": measured,',
     VALIDATE,
 )
 plant(
@@ -745,8 +745,8 @@ plant(
 plant(
     "a tenant is everybody",
     file,
-    'trace.requests[trace.requests["tenant"] == tenant]',
-    'trace.requests[trace.requests["tenant"] != ""]',
+    'places = pd.Index(names).get_indexer(pd.Index(rows["tenant"]))',
+    "places = np.zeros(len(rows), int)",
     VALIDATE,
 )
 plant("the middle 90 %", file, "[2.5, 97.5])", "[5.0, 95.0])", VALIDATE + " test_noise")
@@ -891,4 +891,51 @@ plant(
     'if ours != theirs and "unknown" not in (ours, theirs)',
     "if ours != theirs",
     EXTENT + " test_trust test_reading",
+)
+
+# -- async scheduling on recorded steps
+file = "calibration/launches.py"
+plant("a prefill is told twice", file, "np.where(np.append(False, ahead[:-1]), 0, own)", "own", "test_gpu")
+plant(
+    "a prefill moves out of idleness too",
+    file,
+    'steps["start_s"].to_numpy()[1:] < ends(steps)[:-1]',
+    'steps["start_s"].to_numpy()[1:] < np.inf',
+    "test_gpu",
+)
+plant(
+    "the worse attribution is taken",
+    file,
+    "return min((list(tables), launched), key=_error)",
+    "return max((list(tables), launched), key=_error)",
+    "test_gpu",
+)
+plant("prefills never move", file, "if not any(asynchronous):", "if True:", "test_gpu")
+plant(
+    "an end knows nothing of the step before",
+    file,
+    'np.maximum.accumulate(steps["start_s"].to_numpy() - before) + total',
+    'steps["start_s"].to_numpy() - before + total',
+    "test_gpu",
+)
+plant(
+    "the launch takes no time on recorded steps",
+    "engine/recorded.py",
+    "return made >= len(starts) or starts[made] <= now",
+    "return True",
+    "test_validate",
+)
+plant(
+    "forced lengths are ends of their own",
+    "validation/validation.py",
+    "limit = int(row.output_tokens if forced else row.max_tokens)",
+    "limit = int(row.max_tokens)",
+    "test_gpu",
+)
+plant(
+    "every length is a limit",
+    "validation/validation.py",
+    "limit = int(row.output_tokens if forced else row.max_tokens)",
+    "limit = int(row.output_tokens)",
+    "test_gpu",
 )

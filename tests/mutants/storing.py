@@ -615,7 +615,7 @@ plant("an unchecked trace is read", file, "    trace.check(str(folder))\n    obj
 plant(
     "telemetry is not read",
     file,
-    "telemetry=_read_telemetry(telemetry) if telemetry.exists() else None",
+    "telemetry=read_table(telemetry, SAMPLED, MAY_BE_SAMPLED) if telemetry.exists() else None",
     "telemetry=None",
     CHECKS + " test_recorder",
 )
@@ -637,7 +637,7 @@ plant(
 )
 file = "trace/journal.py"
 JOURNAL = "test_keeping test_journal test_hostile"
-plant("a torn line is an error", file, 'json.loads(line) if line.endswith("\\n") else {}', "json.loads(line)", JOURNAL)
+plant("a torn line is an error", file, "in enumerate(lines[:-1]):", "in enumerate(lines):", JOURNAL)
 plant(
     "times of samples count from boot",
     file,
@@ -655,8 +655,8 @@ plant(
 plant(
     "later lines replace earlier ones",
     file,
-    'rows.setdefault(int(values.pop("row")), {}).update(values)',
-    'rows[int(values.pop("row"))] = values',
+    "rows.setdefault(row, {}).update(values)",
+    "rows[row] = values",
     JOURNAL,
 )
 plant(
