@@ -18,7 +18,7 @@ from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.sweeps.store import MARK, Store
 from driftsim.trace.journal import Journal, is_being_recorded
-from driftsim.trace.schema import OFFERED, STEP_COLUMNS
+from driftsim.trace.schema import OFFERED, SAMPLED, STEP_COLUMNS
 from driftsim.trace.trace import Trace, read
 from tests.strategies import profile, workload
 
@@ -235,7 +235,7 @@ def run() -> Trace:
 
 def test_a_digest_names_all_that_a_trace_holds(run: Trace, tmp_path: Path) -> None:
     assert run.steps is not None
-    telemetry = pd.DataFrame({"time_s": [0.0, 1.0], "busy_cpu": [0.5, 0.5]})
+    telemetry = pd.DataFrame({column.name: [0.0, 1.0] for column in SAMPLED})
     others = [
         run,
         replace(run, steps=run.steps.assign(duration_s=run.steps["duration_s"] * 1.01)),
@@ -259,9 +259,12 @@ def test_a_journal_adds_up_its_lines_on_the_clock_of_the_run(run: Trace, tmp_pat
     journal.note(0, {"arrival_s": 0.25, "dispatch_s": 0.5})
     journal.note(1, {"arrival_s": 0.75})
     journal.note(0, {"finish_s": 2.0, "finish_reason": "stop", "output_tokens": 3, "first_token_s": 1.0})
-    journal.sample(["time_s", "busy_cpu"], [99.0, 0.1])
-    journal.sample(["time_s", "busy_cpu"], [101.5, 0.5])
-    values = ",".join("1" for _ in STEP_COLUMNS[2:])
+    sampled = [column.name for column in SAMPLED]
+    journal.sample(sampled, [99.0, 0.1, 0.1, 0.0, 0.0])
+    journal.sample(sampled, [101.5, 0.5, 0.4, 0.1, 0.0])
+    values = ",".join(
+        "0" if column.name in ("decode_requests", "context_tokens") else "1" for column in STEP_COLUMNS[2:]
+    )
     journal.steps_file.write_text(",".join(column.name for column in STEP_COLUMNS) + f"\n102.0,0.25,{values}\n")
     with (tmp_path / "t" / "requests.jsonl").open("a") as file:
         file.write('{"row": 1, "dispatch_s": 0.')  # torn
