@@ -194,7 +194,8 @@ def test_steps_that_an_engine_writes_are_part_of_the_trace_on_the_clock_of_the_r
         def submit(self, job: Job, true_length: int | None) -> None:
             super().submit(job, true_length)
             names = ",".join(column.name for column in STEP_COLUMNS)
-            values = ",".join("1" for _ in STEP_COLUMNS[2:])
+            none = ("decode_requests", "context_tokens")
+            values = ",".join("0" if column.name in none else "1" for column in STEP_COLUMNS[2:])
             begin = time.monotonic()
             self.file.write_text(
                 f"{names}\n{begin - 999},0.5,{values}\n{begin},0.25,{values}\n{begin + 1},0.5,{values}\n"

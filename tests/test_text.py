@@ -204,7 +204,8 @@ def hostile(folder: Path, names: tuple[str, ...] = NAMES) -> Path:
     run = simulate(Scenario(profile=profile(engine(max_num_seqs=2))), made, record_steps=True)
     table = run.requests.copy()
     for shift, column in enumerate(("tenant", "category", "predicted_category", "scheduling_class", "error")):
-        table[column] = [names[(place + shift) % len(names)] for place in range(count)]
+        told = [names[(place + shift) % len(names)] for place in range(count)]
+        table[column] = [name or "no name" for name in told] if column == "tenant" else told
     table["tier"] = "=1[/b]"  # whose name begins columns of a result
     every = "".join(names)
     header = run.header.changed(

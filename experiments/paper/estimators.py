@@ -36,10 +36,12 @@ CELL = ["category", "tenant"]
 
 
 def traces() -> Iterator[tuple[str, Trace]]:
-    """Every shipped trace, by name; of repeats of the same requests the first."""
+    """Every shipped trace, by name; of repeats of the same requests the first. None whose model has no weights."""
     for folder in sorted((ROOT / "traces").iterdir()):
         if folder.is_dir():
-            yield folder.name, read(folder if (folder / "header.json").exists() else _first(folder))
+            trace = read(folder if (folder / "header.json").exists() else _first(folder))
+            if trace.header.engine_arguments.get("load_format") != "dummy":  # its lengths are those of another
+                yield folder.name, trace
 
 
 def _first(folder: Path) -> Path:
