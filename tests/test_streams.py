@@ -46,7 +46,7 @@ def taken(*events: SimpleNamespace, most: int = 8, longest: int = 2000) -> Outco
     return stream.outcome()
 
 
-PLAIN = (event(role="assistant", content=""), event(content="Good "), event(content="mor"), event(content="ning"))
+PLAIN = (event(role="assistant", content=""), event(content="Good "), event(content="even"), event(content="ing"))
 
 
 def test_times_are_of_the_first_and_the_last_piece_and_neither_of_the_role_nor_of_the_usage() -> None:
