@@ -12,7 +12,7 @@ help:
 	@echo "make test   the tests, without vLLM"
 	@echo "make fuzz   20,000 files made wrong, through every verb that reads them; INPUTS=2000 tries fewer"
 	@echo "make mutants  plant hundreds of faults one by one; each must fail a test; an hour or two"
-	@echo "make nightly  the studies: do the intervals cover what they claim to cover? an hour"
+	@echo "make nightly  studies of what the intervals cover, and tests of size and time; an hour"
 	@echo "make check  the gate: have latency or error become worse than the baseline says?"
 	@echo "make lint   ruff, mypy --strict and spelling"
 	@echo "make docs   the documentation as a site, into out/docs"

@@ -169,6 +169,7 @@ def test_a_folder_with_other_things_in_it_is_not_made_a_store(tmp_path: Path) ->
         Store.open(tmp_path, create=True)
 
 
+@pytest.mark.nightly
 def test_a_hundred_thousand_rows_are_resumed_and_read_in_two_seconds(tmp_path: Path) -> None:
     metrics = {f"metric_{number}": 0.123456789 + number for number in range(60)}
     with Store.open(tmp_path / "s", create=True) as store:

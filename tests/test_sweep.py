@@ -144,7 +144,7 @@ def test_a_run_that_raises_is_a_row_with_its_error_and_a_line_that_repeats_it(pl
     assert "no way" in driftsim("show", tmp_path / "s", "--where", "failed=True").stdout
 
 
-@pytest.mark.parametrize("deaths", [1, 100])
+@pytest.mark.parametrize("deaths", [1, pytest.param(100, marks=pytest.mark.nightly)])
 def test_a_worker_that_is_killed_costs_nothing_but_time(
     place: Path, expected: pd.DataFrame, tmp_path: Path, deaths: int
 ) -> None:

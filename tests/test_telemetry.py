@@ -205,6 +205,7 @@ def test_a_gpu_is_sampled_five_times_a_second_in_its_units(monkeypatch: pytest.M
     assert np.isnan(row["gpu_performance_state"])
 
 
+@pytest.mark.nightly
 def test_telemetry_takes_at_most_a_hundredth_of_a_core() -> None:
     code = (
         "import time, os\nfrom driftsim.live.telemetry import Monitor\n"

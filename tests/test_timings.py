@@ -127,6 +127,7 @@ def test_one_run_with_one_batch_size_leaves_named_warnings() -> None:
     assert profile.decode_request_s == 0
 
 
+@pytest.mark.nightly
 def test_large_inputs_are_fitted_in_time_and_memory() -> None:
     code = """
 import time
