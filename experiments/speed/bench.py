@@ -11,6 +11,7 @@ import gc
 import io
 import json
 import pstats
+import re
 import resource
 import signal
 import sys
@@ -245,7 +246,8 @@ def layers(count: int, load: float) -> str:
     profiler.disable()
     text = io.StringIO()
     pstats.Stats(profiler, stream=text).sort_stats("tottime").print_stats(25)
-    return text.getvalue()
+    told = text.getvalue().replace(f"{Path(__file__).resolve().parents[2]}/", "")
+    return re.sub(r"/\S*/(lib/python)", r"\1", told)  # no path of this machine
 
 
 if __name__ == "__main__":
