@@ -40,7 +40,7 @@ from driftsim.inputs import (
 )
 from driftsim.latency.profile import Profile, load_profile
 from driftsim.profiles import calibrate, derive_profile
-from driftsim.progress import Told, unheard
+from driftsim.progress import OnProgress, no_progress
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.plugins import plugin_name, plugin_names
 from driftsim.scheduling.policies import STOCK
@@ -87,7 +87,7 @@ def compare(
     practical: float = PRACTICAL,
     seed: int = 0,
     jobs: int | None = None,
-    progress: Told = unheard,
+    progress: OnProgress = no_progress,
 ) -> ComparisonResult:
     """Replay a trace, or run a workload, under each policy with each estimator, and set the results side by side.
 
@@ -235,7 +235,7 @@ def simulate(
 
 
 def simulate_scenario(
-    file: Path | str, changes: Mapping[str, Any] | None = None, *, progress: Told = unheard
+    file: Path | str, changes: Mapping[str, Any] | None = None, *, progress: OnProgress = no_progress
 ) -> tuple[Trace, ScenarioSpec, list[str]]:
     """Run the scenario in ``file`` (TOML or JSON): its trace, what it says, and warnings about the profile.
 
@@ -274,7 +274,7 @@ def validate(
     profile: AnyProfile | None = None,
     steps: StepSource = "model",
     seeds: int | None = None,
-    progress: Told = unheard,
+    progress: OnProgress = no_progress,
 ) -> ValidationResult:
     """Simulate what was measured, and set the two side by side.
 

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable
 from html import escape
 
-LONGEST_LINE = 2_000  # characters of an error
+LONGEST_LINE = 800  # characters of an error
 LONGEST_CELL = 200  # characters of a cell of a printed table; JSON and CSV have all of them
 FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")  # what makes a spreadsheet compute a cell
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)

@@ -249,17 +249,22 @@ def test_links_that_leave_the_docs_lead_to_figures_and_to_the_repository() -> No
     assert f"[h]({home}/blob/main/README.md#citing-and-licence)" in led
 
 
+def check_names_tests(section: str) -> None:
+    """Fail unless ``section`` of a page names tests, each of which is there."""
+    title = section.splitlines()[0]
+    held = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", section)
+    assert held, f"{title}: no test is named"
+    for file, name in held:
+        assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.M), f"{title}: {file} has no {name}"
+
+
 def test_every_law_names_tests_that_exist() -> None:
     page = (DOCS / "explanation" / "laws.md").read_text()
     sections = page.split("\n## ")[1:]
     assert len(sections) >= 15
     for section in sections:
-        title = section.splitlines()[0]
-        held = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", section)
-        assert held, f"{title}: no test is named"
-        for file, name in held:
-            assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.M), f"{title}: {file} has no {name}"
-        assert "**What taught it.**" in section, title
+        check_names_tests(section)
+        assert "**What taught it.**" in section, section.splitlines()[0]
 
 
 def test_every_promise_of_the_threat_model_names_tests_that_exist() -> None:
@@ -267,11 +272,7 @@ def test_every_promise_of_the_threat_model_names_tests_that_exist() -> None:
     promises = page.split("\n## What is not trusted")[1].split("\n## What is not promised")[0].split("\n## ")[1:]
     assert len(promises) >= 6
     for promise in promises:
-        title = promise.splitlines()[0]
-        held = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", promise)
-        assert held, f"{title}: no test is named"
-        for file, name in held:
-            assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.M), f"{title}: {file} has no {name}"
+        check_names_tests(promise)
 
 
 def test_every_rule_of_vllm_names_its_file() -> None:

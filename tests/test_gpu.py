@@ -11,11 +11,13 @@ import pytest
 
 from driftsim import read
 from driftsim.calibration.calibrate import calibrate
-from driftsim.calibration.launches import as_launched, ends, priced
+from driftsim.calibration.launches import as_launched, priced
 from driftsim.calibration.runs import Run
+from driftsim.trace.steps import step_ends
 from driftsim.trace.trace import Trace
 from driftsim.validation.validation import on_measured_steps
 from driftsim.workloads.prompts import synthetic
+from driftsim.workloads.unfinished import caveats
 from experiments import gpu
 
 PREFIX = Path(__file__).parent / "data" / "prefix_caching_h200"
@@ -66,14 +68,15 @@ def test_no_prefill_is_lost_or_told_twice(loaded: Trace) -> None:
     for name in ("prefill_tokens", "prefill_requests", "prefill_attention"):
         assert moved[name].sum() == loaded.steps[name].sum()
     begun = loaded.steps["start_s"].to_numpy()[1:]
-    alone = np.append(True, begun >= ends(loaded.steps)[:-1]) & (loaded.steps["prefill_tokens"].to_numpy() > 0)
+    alone = np.append(True, begun >= step_ends(loaded.steps)[:-1]) & (loaded.steps["prefill_tokens"].to_numpy() > 0)
     assert 1 <= alone.sum() < 20  # of some 200: the others move
     assert (moved["prefill_tokens"][alone] >= loaded.steps["prefill_tokens"][alone]).all()
 
 
 def test_a_step_lasts_from_the_end_of_the_one_before() -> None:
     steps = pd.DataFrame({"start_s": [0.0, 0.5, 1.0, 9.0], "duration_s": [2.0, 1.0, 1.0, 0.5]})
-    assert ends(steps).tolist() == [2.0, 3.0, 4.0, 9.5]
+    assert step_ends(steps).tolist() == [2.0, 3.0, 4.0, 9.5]
+    assert step_ends(steps.head(0)).tolist() == []
 
 
 def test_a_load_that_was_not_fitted_is_predicted() -> None:
@@ -81,7 +84,7 @@ def test_a_load_that_was_not_fitted_is_predicted() -> None:
     assert profile.fit is not None
     assert profile.fit.mean_absolute_percentage_error < 0.10
     assert profile.prefill_step_s > profile.intercept_s
-    found = {(row["run"], row["metric"], row["stat"]): row for row in gpu.held_out().to_dict("records")}
+    found = {(row["run"], row["metric"], row["stat"]): row for row in gpu.held_out(profile).to_dict("records")}
     assert abs(found["80 % load", "e2e", "mean"]["error"]) < 0.05
     assert abs(found["80 % load", "makespan", "mean"]["error"]) < 0.02
     stored = pd.read_csv(gpu.STORED / "held_out.csv")
@@ -95,6 +98,15 @@ def test_lengths_that_were_forced_were_limits_to_the_engine(loaded: Trace) -> No
     assert alike is not None
     assert alike < 0.99
     assert on_measured_steps("t", loaded).steps_alike == 1.0
+
+
+def test_preemptions_that_the_engine_told_of_nobody_are_said() -> None:
+    gpu_run, cpu_run = (read(gpu.TRACES / f"{name}-small-kv") for name in ("qwen1.8b-h200", "smollm2-cpu"))
+    assert gpu_run.steps is not None
+    said = f"its steps tell of {gpu_run.steps['preempted'].sum()} preemptions and its requests of none"
+    assert any(one.startswith(said) for one in caveats(gpu_run))
+    assert cpu_run.requests["preemptions"].sum() > 0
+    assert not any("preemptions" in one for one in caveats(cpu_run))
 
 
 def test_the_run_with_prefix_caching_tells_what_was_cached() -> None:

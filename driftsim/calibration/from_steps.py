@@ -78,7 +78,7 @@ def fit_steps(
         submit_lag_s=submit,
         intervals=intervals,
         noise=noise,
-        seen=coverage_of([run.trace for run in runs], int(steps["prefill_tokens"].max())),
+        seen=coverage_of([run.trace for run in runs], max(int(table["prefill_tokens"].max()) for table in tables)),
         fit=Fit(
             source="steps",
             rows=len(duration),

@@ -17,6 +17,7 @@ from driftsim.calibration.form import Form
 from driftsim.calibration.least_squares import Rows, blocks, solve
 from driftsim.calibration.runs import Run
 from driftsim.latency.steptime import TERMS
+from driftsim.trace.steps import step_ends
 
 PREFILL = ("prefill_tokens", "prefill_requests", "prefill_attention")
 TERMS_TRIED = tuple(term for term in TERMS if term != "prefill_attention")
@@ -30,20 +31,13 @@ def as_launched(steps: pd.DataFrame) -> pd.DataFrame:
     >>> as_launched(steps)["prefill_tokens"].tolist()
     [7, 0, 9]
     """
-    ahead = np.append(steps["start_s"].to_numpy()[1:] < ends(steps)[:-1], False)  # of each row: the next was begun
+    ahead = np.append(steps["start_s"].to_numpy()[1:] < step_ends(steps)[:-1], False)  # of each row: the next was begun
     moved = {}
     for name in PREFILL:
         own = steps[name].to_numpy()
         stays = np.where(np.append(False, ahead[:-1]), 0, own)
         moved[name] = stays + np.where(ahead, np.append(own[1:], 0), 0)
     return steps.assign(**moved)
-
-
-def ends(steps: pd.DataFrame) -> np.ndarray:
-    """When each step was over (s): its duration counts from its start, or from the end of the step before if later."""
-    total = steps["duration_s"].to_numpy().cumsum()
-    before = np.append(0.0, total[:-1])
-    return np.asarray(np.maximum.accumulate(steps["start_s"].to_numpy() - before) + total)
 
 
 def priced(runs: Sequence[Run], tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from driftsim.trace.steps import step_ends
 from driftsim.trace.trace import Trace
 
 FEWEST_SAMPLES = 5  # of a lag
@@ -12,7 +13,7 @@ FEWEST_SAMPLES = 5  # of a lag
 
 def gap(steps: pd.DataFrame) -> float:
     """Mean host overhead between steps, over those that follow without an idle spell: somebody was decoding on."""
-    start, end = steps["start_s"].to_numpy(), (steps["start_s"] + steps["duration_s"]).to_numpy()
+    start, end = steps["start_s"].to_numpy(), step_ends(steps)
     gaps = (start[1:] - end[:-1])[steps["decode_requests"].to_numpy()[1:] > 0]
     return float(max(0.0, gaps.mean())) if len(gaps) else 0.0
 
@@ -52,7 +53,7 @@ def _refill_delays(rows: pd.DataFrame, limit: int | None) -> np.ndarray:
 
 def _is_idle(steps: pd.DataFrame, moments: np.ndarray) -> np.ndarray:
     """Whether each moment (s) lies outside every step; hosts spend well under a millisecond between busy steps."""
-    start, end = steps["start_s"].to_numpy(), (steps["start_s"] + steps["duration_s"]).to_numpy()
+    start, end = steps["start_s"].to_numpy(), step_ends(steps)
     last = np.searchsorted(start, moments, side="right") - 1
     after = np.where(last >= 0, end[np.maximum(last, 0)], -np.inf)
     return moments > after + 1e-3

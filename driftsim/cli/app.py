@@ -24,7 +24,7 @@ from driftsim.cli.conformance import conformance
 from driftsim.cli.demo import demo
 from driftsim.cli.effects import effects
 from driftsim.cli.export import export
-from driftsim.cli.failure import bug_report, cut, line_of
+from driftsim.cli.failure import bug_report, line_of
 from driftsim.cli.import_ import import_
 from driftsim.cli.profile import profile
 from driftsim.cli.scenario import scenario
@@ -82,7 +82,7 @@ def main() -> None:
         usage = _usage_error(error)
         line = line_of(error) if usage is None else usage
         if line is not None:
-            _fail(cut(line), 2)
+            _fail(line, 2)
         _fail(bug_report(error, _debug), 3)
 
 

@@ -115,7 +115,6 @@ def _report(result: GateResult, junit: Path | None, markdown: Path | None, as_js
     from driftsim.files import write_file
     from driftsim.formatting import dumps
 
-    _check_outputs(junit, markdown)
     if junit is not None:
         write_file(junit, result.junit())
     if markdown is not None:

@@ -13,7 +13,6 @@ from driftsim.text import one_line
 
 PACKAGE = Path(__file__).resolve().parent.parent
 FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)', re.MULTILINE)
-LONGEST_LINE = 800  # characters of an error
 LIVE = PACKAGE / "live"
 VLLM = {LIVE / "vllm.py", LIVE / "model.py"}  # reached only where the vLLM engine is asked for
 
@@ -35,15 +34,6 @@ def line_of(error: Exception) -> str | None:
         if PACKAGE not in Path(str(error.filename)).resolve().parents:
             return one_line(f"{error.filename}: {error.strerror}")
     return None
-
-
-def cut(line: str) -> str:
-    """``line``, without its middle where it is longer than anybody reads: a file may name a key of any length.
-
-    >>> cut("what is wrong"), len(cut("k" * 5000))
-    ('what is wrong', 805)
-    """
-    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 200]} ... {line[-200:]}"
 
 
 def bug_report(error: Exception, debug: bool) -> str:

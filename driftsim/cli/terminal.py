@@ -17,7 +17,7 @@ from driftsim.text import shown, shown_lines
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from driftsim.progress import Told
+    from driftsim.progress import OnProgress
     from driftsim.sweeps.recorder import Progress
 
 TABLE_WIDTH = 100  # columns that the printed tables need
@@ -129,7 +129,7 @@ def sweep_progress() -> Iterator[Callable[[Progress], None]]:
         yield watch
 
 
-def hinting(update: Told, hint: str, clock: Callable[[], float] = time.monotonic) -> Told:
+def hinting(update: OnProgress, hint: str, clock: Callable[[], float] = time.monotonic) -> OnProgress:
     """``update``, which says ``hint`` on stderr, once, where more than ``LONG_S`` are left."""
     begun, said = clock(), False
 

@@ -15,7 +15,7 @@ from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting, check_pl
 from driftsim.comparison.tenants import largest_tenants, tenant_latencies
 from driftsim.errors import InputError
 from driftsim.metrics import summary
-from driftsim.progress import Told, after, unheard
+from driftsim.progress import OnProgress, after, no_progress
 from driftsim.scheduling.plugins import give_class, given_classes
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
@@ -53,7 +53,7 @@ def compare(
     days: Workload | Sequence[Workload],
     plan: ComparisonPlan,
     jobs: int | None = None,
-    progress: Told = unheard,
+    progress: OnProgress = no_progress,
     measured: dict[str, dict[str, Any]] | None = None,
 ) -> Comparison:
     """Run every setting of ``plan``, and FIFO/static to compare with, on every one of ``days`` and its resamples.
@@ -131,7 +131,7 @@ def _scenarios(plan: ComparisonPlan, draw: Draw) -> Callable[[Setting], Scenario
     )
 
 
-def _run(inputs: _Inputs, draw: Draw, told: Told = unheard) -> _Drawn:
+def _run(inputs: _Inputs, draw: Draw, told: OnProgress = no_progress) -> _Drawn:
     """Run every setting on ``draw``; ``told`` hears of the settings done, and of all."""
     plan, workload = inputs.plan, inputs.workloads[draw.day]
     for name, kind in inputs.classes.items():

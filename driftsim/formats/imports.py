@@ -34,7 +34,7 @@ from driftsim.formats.mapping import Mapping as TableMapping
 from driftsim.formats.mapping import check_mapping, completed, load_mapping, read_mapped
 from driftsim.formats.rebuilt import Asked
 from driftsim.formats.timed_trace import Unit
-from driftsim.progress import Told, unheard
+from driftsim.progress import OnProgress, no_progress
 from driftsim.trace.trace import Trace
 
 STAGES = 3
@@ -166,7 +166,7 @@ def import_trace(
     rate: float | None = None,
     users: int | None = None,
     unit: Unit | None = None,
-    progress: Told = unheard,
+    progress: OnProgress = no_progress,
 ) -> Trace:
     """The run in ``file``, a file of another tool, as a trace.
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from driftsim.trace.schema import STEP_REQUEST_COLUMNS
+from driftsim.trace.steps import step_ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +32,6 @@ def names_requests(steps: pd.DataFrame | None) -> bool:
     return steps is not None and all(column.name in steps for column in STEP_REQUEST_COLUMNS)
 
 
-def completions(steps: pd.DataFrame) -> list[float]:
-    """When each of ``steps`` was complete, in seconds: steps are computed one after the other.
-
-    >>> completions(pd.DataFrame({"start_s": [0.0, 0.25, 3.0], "duration_s": [1.0, 1.0, 0.5]}))
-    [1.0, 2.0, 3.5]
-    """
-    done, ends = -math.inf, []
-    for start, duration in zip(steps["start_s"].tolist(), steps["duration_s"].tolist(), strict=True):
-        done = (start if start > done else done) + duration
-        ends.append(done)
-    return ends
-
-
 def begins(steps: pd.DataFrame, ends: list[float]) -> list[float]:
     """When each of ``steps`` began to be computed: as it was scheduled, or as the one before it was complete."""
     before = [-math.inf, *ends][: len(ends)]
@@ -58,7 +46,7 @@ def pauses(steps: pd.DataFrame | None, requests: pd.DataFrame) -> dict[str, list
     if steps is None or not names_requests(steps):
         return {}
     taken = _places(steps["preempted_ids"][steps["preempted"] > 0])
-    starts, ends = steps["start_s"].tolist(), completions(steps)
+    starts, ends = steps["start_s"].tolist(), step_ends(steps).tolist()
     prompts = dict(zip(requests["request_id"], requests["prompt_tokens"].tolist(), strict=True))
     computed = _computed(steps, set(taken))
     return {

@@ -21,11 +21,12 @@ import pandas as pd
 from driftsim.errors import InputError
 from driftsim.files import write_file
 from driftsim.formats.lanes import packed
-from driftsim.formats.pauses import begins, completions, names_requests, pauses
+from driftsim.formats.pauses import begins, names_requests, pauses
 from driftsim.formats.stages import Life, last_known, lives, recorded_until
 from driftsim.formats.window import Chosen, View, choose
 from driftsim.metrics import is_finished, queue_depth, service_start
 from driftsim.trace.schema import FINISHED
+from driftsim.trace.steps import step_ends
 from driftsim.trace.trace import Trace
 from driftsim.version import __version__
 
@@ -186,7 +187,7 @@ class _Drawing:
         steps = self.trace.steps
         if steps is None:
             return
-        ends = completions(steps)
+        ends = step_ends(steps).tolist()
         part = self.chosen.steps
         spans = list(zip(begins(steps, ends)[part], ends[part], strict=True))
         shown = steps.iloc[part]

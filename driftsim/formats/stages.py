@@ -16,8 +16,9 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from driftsim.formats.pauses import Pause, completions
+from driftsim.formats.pauses import Pause
 from driftsim.trace.schema import FINISHED, LIFE_TIMES
+from driftsim.trace.steps import step_ends
 from driftsim.trace.trace import Trace
 
 WAITING, PREFILL, DECODE, PREEMPTED = "waiting", "prefill", "decode", "preempted"
@@ -49,7 +50,7 @@ def recorded_until(trace: Trace) -> float:
     """The last moment that ``trace`` knows of, in seconds."""
     times = trace.requests[list(LIFE_TIMES)].to_numpy(dtype=float)
     last = float(np.nanmax(times)) if times.size and not np.isnan(times).all() else 0.0
-    return last if trace.steps is None or trace.steps.empty else max(last, completions(trace.steps)[-1])
+    return last if trace.steps is None or trace.steps.empty else max(last, float(step_ends(trace.steps)[-1]))
 
 
 def last_known(requests: pd.DataFrame, until: float) -> np.ndarray:

@@ -30,6 +30,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
+from vllm.v1.metrics.stats import RequestStateStats
 
 from driftsim.errors import InputError
 from driftsim.live.engine import Outcome
@@ -38,6 +39,7 @@ from driftsim.trace.header import EngineSettings
 from driftsim.trace.schema import STEP_COLUMNS
 from driftsim.workloads.prompts import synthetic
 
+TELLS_PREEMPTIONS = hasattr(RequestStateStats(), "num_preemptions")  # not in 0.24
 STEPS_LINK = "DRIFTSIM_STEPS_LINK"  # environment variable: a symbolic link to the file that steps go to
 NOWHERE = "/dev/null"
 STEP_NAMES = ",".join(column.name for column in STEP_COLUMNS) + "\n"
@@ -251,7 +253,9 @@ class VllmEngine:
         self.settings = _settings(config)
         self.arguments = {"model": Path(self.model).name, "temperature": self.temperature} | _resolved(config)
         if getattr(config.scheduler_config, "long_prefill_token_threshold_adaptive", False):
-            self.notes = ("long_prefill_token_threshold_adaptive is on, which the simulated engine does not follow",)
+            self.notes += ("long_prefill_token_threshold_adaptive is on, which the simulated engine does not follow",)
+        if not TELLS_PREEMPTIONS:
+            self.notes += (f"vLLM {vllm_version} does not tell which requests were preempted; the steps count them",)
 
     async def warm_up(self) -> None:
         """Run every code path once, full batches included, so that the first recorded steps are like the others."""
@@ -373,7 +377,7 @@ def _outcome(job: Job, last: Any) -> Outcome:
         finish=times.last_token_ts or None,
         output_tokens=len(completion.token_ids),
         output_words=len(completion.text.split()),
-        preemptions=getattr(times, "num_preemptions", 0),  # 0.24 does not tell; its steps do
+        preemptions=times.num_preemptions if TELLS_PREEMPTIONS else 0,
     )
 
 

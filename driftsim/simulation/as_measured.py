@@ -7,7 +7,7 @@ from typing import Any
 
 from driftsim.errors import TraceError
 from driftsim.latency.profile import Profile
-from driftsim.progress import Told, unheard
+from driftsim.progress import OnProgress, no_progress
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.plugins import check_trusted
 from driftsim.scheduling.policies import STOCK, policy_class
@@ -61,7 +61,7 @@ def settings_as_told(recorded: EngineSettings, known: EngineSettings) -> EngineS
 
 
 def simulate_as_measured(
-    trace: Trace, profile: Profile, name: str = "trace", *, told: Told = unheard, **switches: Any
+    trace: Trace, profile: Profile, name: str = "trace", *, told: OnProgress = no_progress, **switches: Any
 ) -> Trace:
     """``trace`` simulated as it was measured; ``switches`` are the scenario's. Raises as ``as_measured`` does.
 

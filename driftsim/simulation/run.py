@@ -20,7 +20,7 @@ from driftsim.engine.sequence import Sequence
 from driftsim.errors import InputError
 from driftsim.latency.noise import NoisyStepTime
 from driftsim.latency.steptime import TICKS_PER_SECOND, StepTime, ticks
-from driftsim.progress import EVERY, Told, unheard
+from driftsim.progress import EVERY, OnProgress, no_progress
 from driftsim.request import Job
 from driftsim.scheduling.dispatcher import Departure, Dispatcher, Engine
 from driftsim.scheduling.estimators import ESTIMATORS, ORACLE, make_estimator
@@ -48,7 +48,7 @@ def simulate(
     *,
     record_steps: bool = False,
     step_requests: bool = False,
-    told: Told = unheard,
+    told: OnProgress = no_progress,
 ) -> Trace:
     """The trace of ``workload`` under ``scenario``: the same scenario and workload give the same trace, bit by bit.
 
@@ -95,7 +95,7 @@ class Simulation:
         engine: Callable[..., Engine] | None = None,
         *,
         step_requests: bool = False,
-        told: Told = unheard,
+        told: OnProgress = no_progress,
     ) -> None:
         self.scenario = scenario
         self.workload = workload
@@ -138,7 +138,7 @@ class Simulation:
         self.rows = RequestRows(len(workload))
         self.columns = FilledColumns(self.rows)
         self._told, self._gone = told, 0  # requests that have left
-        self._tell_at = math.inf if told is unheard else 0
+        self._tell_at = math.inf if told is no_progress else 0
         self._awaited: float | None = None  # the arrival for which a timeout is under way
         self._releasing = False  # now, or soon at this instant
         self._again = False  # somebody left meanwhile

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from driftsim.errors import InputError
-from driftsim.progress import Told, unheard
+from driftsim.progress import OnProgress, no_progress
 from driftsim.records import Record
 from driftsim.sweeps.runs import Bundles, Draws, Runs
 
@@ -44,7 +44,7 @@ class Grid(Record):
     )
 
 
-def load_grid(file: Path, told: Told = unheard) -> Runs:
+def load_grid(file: Path, told: OnProgress = no_progress) -> Runs:
     """All runs of the grid in ``file``, in its order, each once; paths are made to count from the working directory.
 
     ``told`` hears of the settings that were checked, and of all. Raises ``InputError`` naming file, key, value and

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from driftsim.progress import Told, unheard
+from driftsim.progress import OnProgress, no_progress
 from driftsim.sweeps.grid import load_grid
 from driftsim.sweeps.local import run_locally
 from driftsim.sweeps.recorder import Progress, Recorder, Watch, unwatched
@@ -60,7 +60,7 @@ def sweep(
 Planned: TypeAlias = tuple[list[Task], Inputs]
 
 
-def plan_grid(grid: Path, told: Told = unheard) -> Planned:
+def plan_grid(grid: Path, told: OnProgress = no_progress) -> Planned:
     """The runs of the grid in a TOML file, and what they need; ``told`` hears of settings, then of runs.
 
     Raises ``InputError`` for a grid that cannot be run.

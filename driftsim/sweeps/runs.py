@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias, overload
 from pydantic import ValidationError
 
 from driftsim.errors import InputError
-from driftsim.progress import EVERY, Told
+from driftsim.progress import EVERY, OnProgress
 from driftsim.records import first_problem
 from driftsim.simulation.dotted import nested
 from driftsim.simulation.spec import ScenarioSpec
@@ -95,7 +95,7 @@ class Runs(Sequence[ScenarioSpec]):
             self._last = number, self._drawn(self._spec(self._settings[place]), place, number - first)
         return self._last[1]
 
-    def fill(self, exclude: Sequence[Settings], told: Told) -> None:
+    def fill(self, exclude: Sequence[Settings], told: OnProgress) -> None:
         """Check every setting that ``exclude`` does not leave out. Raises ``InputError`` for one that cannot be run."""
         seen = set[bytes]()
         runs = 0  # those of settings that are there twice among them

@@ -26,7 +26,7 @@ import pandas as pd
 from driftsim.errors import InputError
 from driftsim.files import check_outside, write_file
 from driftsim.glossary import SUMMARY
-from driftsim.progress import Told, unheard
+from driftsim.progress import OnProgress, no_progress
 from driftsim.records import parsed_json
 from driftsim.sweeps.columns import of_one_kind, plain_rows
 from driftsim.sweeps.naming import with_names
@@ -160,14 +160,14 @@ class Store:
                 self._keys[row["key"]] = row["failed"] and self._keys.get(row["key"], True)
         return self._keys
 
-    def table(self, told: Told = unheard) -> pd.DataFrame:
+    def table(self, told: OnProgress = no_progress) -> pd.DataFrame:
         """All rows, one for each key, in order of key; traces and profiles by names that tell them apart.
 
         ``told`` hears of the files that were read, and of all.
         """
         return with_names(self.stored(told))
 
-    def stored(self, told: Told = unheard) -> pd.DataFrame:
+    def stored(self, told: OnProgress = no_progress) -> pd.DataFrame:
         """The same as they were written: with the paths of traces and profiles."""
         rows: list[dict[str, Any]] = []
         for file in sorted(self.folder.glob("journal-*.jsonl")):  # before the Parquet that a journal may become now

@@ -13,7 +13,7 @@ from typing import Any
 from driftsim.calibration.calibrate import fit_own_profile
 from driftsim.latency.profile import Profile, load_profile
 from driftsim.metrics import summary
-from driftsim.progress import EVERY, Told, unheard
+from driftsim.progress import EVERY, OnProgress, no_progress
 from driftsim.scheduling.estimators import estimator_class
 from driftsim.scheduling.plugins import is_plugin
 from driftsim.scheduling.policies import policy_class
@@ -110,7 +110,7 @@ class Inputs:
         return self._workloads[name]
 
 
-def plan(specs: Sequence[ScenarioSpec], told: Told = unheard) -> tuple[list[Task], Inputs]:
+def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple[list[Task], Inputs]:
     """The runs of ``specs``, each once, and what they need; ``told`` hears of the runs that were looked at, and of all.
 
     Raises ``InputError`` where a trace or profile lacks.

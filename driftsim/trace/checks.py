@@ -24,6 +24,7 @@ from driftsim.trace.schema import (
     STEP_REQUEST_COLUMNS,
     TELEMETRY_COLUMNS,
 )
+from driftsim.trace.steps import step_ends
 
 NOT_NEGATIVE = (
     "prompt_words", "output_words", "output_tokens", "preemptions", "estimate", "budget", "dispatch_index", "batch_id",
@@ -177,11 +178,8 @@ def _check_steps(steps: pd.DataFrame, engine: EngineSettings, where: str) -> Non
 
 def _overlapping(steps: pd.DataFrame) -> np.ndarray:
     """Where a step begins though ``UNDER_WAY`` others are not done: one waits for the other, so the ends add up."""
-    starts, durations = steps["start_s"].to_numpy(), steps["duration_s"].to_numpy()
-    done = np.cumsum(durations)
-    ends = done + np.maximum.accumulate(starts - (done - durations)) if len(steps) else done
     late = np.zeros(len(steps), dtype=bool)
-    late[UNDER_WAY:] = starts[UNDER_WAY:] < ends[:-UNDER_WAY] - OVERLAP_TOLERANCE_S
+    late[UNDER_WAY:] = steps["start_s"].to_numpy()[UNDER_WAY:] < step_ends(steps)[:-UNDER_WAY] - OVERLAP_TOLERANCE_S
     return late
 
 

@@ -7,7 +7,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
@@ -117,12 +117,7 @@ def _checked_columns(
                 f"{file}: column {column.name} does not hold {column.kind} values but {kind} "
                 f"({column.gloss}); convert it"
             )
-    missing = [column for column in columns if column.name not in schema.names]
-    if missing:
-        raise TraceError(
-            f"{file}: column {missing[0].name!r} is missing ({missing[0].gloss}); "
-            "every column of the schema must be there"
-        )
+    _check_all_there(schema.names, columns, str(file))
     foreign = [name for name in schema.names if name not in known]
     if foreign:
         near = [known[name] for name in get_close_matches(foreign[0], known, n=1)]
@@ -157,11 +152,18 @@ def _from_arrow(values: Any, column: Column, where: str) -> pd.Series:
     return pd.Series(pd.arrays.IntegerArray(numbers, values.is_null().to_numpy(zero_copy_only=False)))
 
 
+def _check_all_there(names: Collection[str], columns: tuple[Column, ...], where: str) -> None:
+    """Raise ``TraceError`` at the first of ``columns`` that ``names`` lack."""
+    missing = next((column for column in columns if column.name not in names), None)
+    if missing is not None:
+        raise TraceError(
+            f"{where}: column {missing.name!r} is missing ({missing.gloss}); every column of the schema must be there"
+        )
+
+
 def typed(table: pd.DataFrame, columns: tuple[Column, ...], where: str) -> pd.DataFrame:
     """``table`` with exactly ``columns``, in order and in their dtypes. ``TraceError`` where a value does not fit."""
-    missing = next((column for column in columns if column.name not in table), None)
-    if missing is not None:
-        raise TraceError(f"{where}: column {missing.name!r} is missing ({missing.gloss}); every column must be there")
+    _check_all_there(table.columns, columns, where)
     series = {column.name: _typed_column(table[column.name], column, where) for column in columns}
     return pd.DataFrame(series, columns=[column.name for column in columns]).reset_index(drop=True)
 

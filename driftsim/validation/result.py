@@ -18,7 +18,7 @@ from driftsim.errors import InputError, check_whole
 from driftsim.files import Mark, whole_folder
 from driftsim.formatting import between, dumps, html_table, show_table, shown_text, signed_percent, without_nan
 from driftsim.latency.profile import Profile
-from driftsim.progress import Told, after, unheard
+from driftsim.progress import OnProgress, after, no_progress
 from driftsim.records import parsed_json
 from driftsim.scheduling.policies import BASELINE
 from driftsim.simulation.names import StepSource
@@ -238,7 +238,7 @@ def validate_runs(
     name: str | None = None,
     steps: StepSource = "model",
     seeds: int | None = None,
-    progress: Told = unheard,
+    progress: OnProgress = no_progress,
 ) -> ValidationResult:
     """Simulate each of ``traces`` as it was measured; ``name`` is the profile's, ``progress`` hears of the requests
     simulated, over all runs, and of all.

@@ -14,7 +14,7 @@ from driftsim.errors import TraceError
 from driftsim.latency.profile import Profile
 from driftsim.latency.steptime import TICKS_PER_SECOND, ticks
 from driftsim.metrics import LATENCIES, PERCENTILES, e2e, makespan, tpot, ttft
-from driftsim.progress import Told, after, unheard
+from driftsim.progress import OnProgress, after, no_progress
 from driftsim.request import Job, Request, Tier
 from driftsim.simulation.as_measured import simulate_as_measured
 from driftsim.tiers import ranked, rules_in_force
@@ -169,7 +169,9 @@ def _alike(recorded: pd.DataFrame, simulated: pd.DataFrame) -> float:
     return float(same.sum() / max(len(recorded), len(simulated)))
 
 
-def on_model_steps(name: str, trace: Trace, profile: Profile, told: Told = unheard, **switches: Any) -> Validation:
+def on_model_steps(
+    name: str, trace: Trace, profile: Profile, told: OnProgress = no_progress, **switches: Any
+) -> Validation:
     """``trace`` beside its simulation as it was measured; arguments and errors as ``simulate_as_measured`` has them."""
     simulated = simulate_as_measured(trace, profile, name, told=told, **switches)
     known = trace.requests["finish_reason"].isin(FINISHED)
@@ -179,7 +181,9 @@ def on_model_steps(name: str, trace: Trace, profile: Profile, told: Told = unhea
     return Validation(name, replace(trace, requests=trace.requests[known]), simulated)
 
 
-def with_noise(name: str, trace: Trace, profile: Profile, seeds: int, told: Told = unheard) -> list[dict[str, Any]]:
+def with_noise(
+    name: str, trace: Trace, profile: Profile, seeds: int, told: OnProgress = no_progress
+) -> list[dict[str, Any]]:
     """For each metric and statistic, the middle 95 % of ``seeds`` simulations with the profile's noise.
 
     ``told`` hears of the requests simulated, over all of them. Raises as ``on_model_steps`` does, and ``InputError`` if

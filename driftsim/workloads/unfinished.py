@@ -64,6 +64,9 @@ def caveats(trace: Trace) -> list[str]:
         )
     if trace.header.load is not None and trace.header.load.disturbed:
         said.append("the machine was disturbed while this trace was recorded: its step times are unreliable")
+    preempted = 0 if trace.steps is None else int(trace.steps["preempted"].sum())
+    if preempted and not rows["preemptions"].sum():
+        said.append(f"its steps tell of {preempted} preemptions and its requests of none: the engine did not say whose")
     if trace.header.ended != "complete":
         said.append(f"the recorded run did not end properly: {trace.header.ended} {trace.header.ended_why}".rstrip())
     return said

@@ -899,7 +899,7 @@ plant("a prefill is told twice", file, "np.where(np.append(False, ahead[:-1]), 0
 plant(
     "a prefill moves out of idleness too",
     file,
-    'steps["start_s"].to_numpy()[1:] < ends(steps)[:-1]',
+    'steps["start_s"].to_numpy()[1:] < step_ends(steps)[:-1]',
     'steps["start_s"].to_numpy()[1:] < np.inf',
     "test_gpu",
 )
@@ -913,9 +913,9 @@ plant(
 plant("prefills never move", file, "if not any(asynchronous):", "if True:", "test_gpu")
 plant(
     "an end knows nothing of the step before",
-    file,
-    'np.maximum.accumulate(steps["start_s"].to_numpy() - before) + total',
-    'steps["start_s"].to_numpy() - before + total',
+    "trace/steps.py",
+    "max(end, row[0]) + row[1]",
+    "row[0] + row[1]",
     "test_gpu",
 )
 plant(
