@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from driftsim.statistics import Interval, student_quantile
 
 BELIEVED = 0.5  # error of the mean E2E of a check, above which nothing is concluded
 CHECKED = (("e2e_mean_s", "mean latency"), ("e2e_p99_s", "slowest 1 %"))  # what the verdict quotes of a check
+MEAN_AND_TAIL = tuple(metric for metric, _ in CHECKED)
 CLOSE = 0.1  # error of the mean E2E of a check, above which the model is the first thing to mend
 MOST_DAYS = 30
 LABELS = ("What to do", "Gain and cost", "How sure", "Trust", "Next")
@@ -161,7 +163,7 @@ def _gain(comparison: Comparison, chosen: Setting) -> str:
     chosen = chosen if chosen != BASELINE else _nearest(comparison)
     if chosen == BASELINE:
         return ""
-    mean, tail = (comparison.change(chosen, BASELINE, metric) for metric in ("e2e_mean_s", "e2e_p99_s"))
+    mean, tail = (comparison.change(chosen, BASELINE, metric) for metric in MEAN_AND_TAIL)
     before, after = (comparison.summaries[one][0]["e2e_mean_s"] for one in (BASELINE, chosen))
     return (
         f"{whom} mean latency {moved(mean)} against first come, first served ({before:.3g} s to {after:.3g} s in this "
@@ -181,23 +183,33 @@ def _bound(comparison: Comparison) -> str:
 
 
 def _tenants(comparison: Comparison, chosen: Setting) -> str:
-    """Who gains and who pays, beyond doubt, by name and mean E2E."""
+    """Who gains and who pays, beyond doubt, by name: in mean E2E, and whose P99 rises; all judged together."""
     names = [name for name, row in comparison.recorded["per_tenant"].items() if row["finished"]]
-    changes = {name: comparison.change_of(chosen, BASELINE, "e2e_mean_s", name) for name in names}
     if len(names) == 1:
         return f"There is one tenant, {names[0]}."
-    real = comparison.real(list(changes.values()), [abs(change.centre) for change in changes.values()])
-    known = {name: change.centre for (name, change), told in zip(changes.items(), real, strict=True) if told}
-    if not comparison.recorded_only and not known:
+    asked = [(metric, name) for metric in MEAN_AND_TAIL for name in names]
+    changes = [comparison.change_of(chosen, BASELINE, metric, name) for metric, name in asked]
+    sizes = [abs(change.centre) for change in changes]
+    sure = [size > 0 for size in sizes] if comparison.recorded_only else comparison.real(changes, sizes)
+    known = {one: change.centre for one, change, told in zip(asked, changes, sure, strict=True) if told}
+    mean, tail = (
+        {name: known[metric, name] for name in names if (metric, name) in known}
+        for metric in ("e2e_mean_s", "e2e_p99_s")
+    )
+    if not known:
         return "No tenant gains or pays measurably."
-    if comparison.recorded_only:
-        known = {name: change.centre for name, change in changes.items() if change.centre}
-    order = sorted(known, key=known.__getitem__)
-    gains = [f"{name} ({100 * known[name]:+.0f} %)" for name in order if known[name] < 0]
-    pays = [f"{name} ({100 * known[name]:+.0f} %)" for name in reversed(order) if known[name] > 0]
+    gains, pays = _named(mean, falls=True), _named(mean, falls=False)
     parts = [f"{listed(gains)} {'gain' if len(gains) > 1 else 'gains'}"] if gains else []
     parts += [f"{listed(pays)} {'pay' if len(pays) > 1 else 'pays'}"] if pays else ["no tenant pays measurably"]
-    return f"By tenant, mean latency: {'; '.join(parts)}."
+    late = _named(tail, falls=False)
+    rises = f" What the slowest 1 % exceed rises for {listed(late)}." if late else ""
+    return f"By tenant, mean latency: {'; '.join(parts)}.{rises}"
+
+
+def _named(changes: Mapping[str, float], *, falls: bool) -> list[str]:
+    """The tenants whose latency falls, or rises, each with by how much; the largest change first."""
+    order = sorted(changes, key=changes.__getitem__, reverse=not falls)
+    return [f"{name} ({100 * changes[name]:+.0f} %)" for name in order if (changes[name] < 0) == falls]
 
 
 def _sure(comparison: Comparison, ranking: Ranking, chosen: Setting) -> str:
@@ -225,9 +237,13 @@ def _trust(comparison: Comparison) -> str:
         said = ["Nothing measured could be held against the simulation: believe the changes, not the seconds."]
     else:
         said = [sentence(errors(checks[0]))]
-    if len(checks) > 1:
-        worst = max(checks[1:], key=_off)
-        said.append(f"The worst of its parts is {worst.what.partition(' against')[0]}: {100 * _off(worst):.1f} % off.")
+    parts = [check for check in checks[1:] if _off(check)]
+    if parts:
+        worst = max(parts, key=_off)
+        error = worst.simulated["e2e_mean_s"] / worst.measured["e2e_mean_s"] - 1
+        said.append(
+            f"The worst of its parts is {worst.what.partition(' against')[0]}: mean latency {100 * error:+.1f} %."
+        )
     chosen = recommended(comparison)
     wide = None if chosen == BASELINE else comparison.change_with_model(chosen, BASELINE, "e2e_mean_s")
     if wide is not None:
