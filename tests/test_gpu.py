@@ -19,6 +19,7 @@ from driftsim.validation.validation import on_measured_steps
 from driftsim.workloads.prompts import synthetic
 from driftsim.workloads.unfinished import caveats
 from experiments import gpu
+from tests.commands import driftsim
 
 PREFIX = Path(__file__).parent / "data" / "prefix_caching_h200"
 INTERCEPT, STEP, TOKEN, CONTEXT = 0.002, 0.010, 2e-6, 6e-8
@@ -119,3 +120,13 @@ def test_the_run_with_prefix_caching_tells_what_was_cached() -> None:
         assert one["cached_tokens"] % block == 0
         assert one["cached_tokens"] <= shared < rows.loc[name, "prompt_tokens"]
     assert len(synthetic(told["r00000"]["parts"][0][0], 300, 151936)) == 300
+
+
+@pytest.mark.parametrize("verb", ["compare", "validate"])
+def test_an_engine_with_prefix_caching_is_refused_in_one_line_before_anything_runs(verb: str) -> None:
+    more = ("--jobs", "2") if verb == "compare" else ("--steps", "measured")
+    run = driftsim(verb, PREFIX, *more)
+    assert run.returncode == 2
+    assert run.stderr == (
+        "driftsim: the engine has enable_prefix_caching on, which is not simulated; record with it off\n"
+    )

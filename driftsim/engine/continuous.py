@@ -38,8 +38,7 @@ class ContinuousEngine(Scheduler):
         on_leave: Callable[[list[Sequence]], None],
         on_step: Callable[[tuple[float, ...]], None] | None = None,
     ) -> None:
-        if settings.enable_prefix_caching:
-            raise InputError("prefix caching is not simulated; record with enable_prefix_caching off")
+        settings.check_simulated()
         super().__init__(settings)
         self.env = env
         self.step_time = step_time

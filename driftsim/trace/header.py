@@ -133,6 +133,11 @@ class EngineSettings(Record):
         if self.why_not_started:
             raise InputError(self.why_not_started)
 
+    def check_simulated(self) -> None:
+        """Raise ``InputError`` if the simulated engine cannot be this one."""
+        if self.enable_prefix_caching:
+            raise InputError("the engine has enable_prefix_caching on, which is not simulated; record with it off")
+
     @property
     def usable_kv_blocks(self) -> int:
         """Blocks that can hold tokens: all but vLLM's null block (vllm/v1/core/block_pool.py)."""

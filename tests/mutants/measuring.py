@@ -646,8 +646,8 @@ plant("a check's P99 is its mean", file, '("e2e_p99_s", "slowest 1 %"))', '("e2e
 plant(
     "gains and pains are swapped",
     file,
-    "for name in order if known[name] < 0]",
-    "for name in order if known[name] > 0]",
+    "if (changes[name] < 0) == falls]",
+    "if (changes[name] > 0) == falls]",
     VERDICT,
 )
 plant(
@@ -937,5 +937,26 @@ plant(
     "validation/validation.py",
     "limit = int(row.output_tokens if forced else row.max_tokens)",
     "limit = int(row.output_tokens)",
+    "test_gpu",
+)
+plant(
+    "no tail pays",
+    "comparison/verdict.py",
+    "late = _named(tail, falls=False)",
+    "late = _named(mean, falls=False)",
+    "test_verdict",
+)
+plant(
+    "the worst part is told upside down",
+    "comparison/verdict.py",
+    'worst.simulated["e2e_mean_s"] / worst.measured["e2e_mean_s"] - 1',
+    'worst.measured["e2e_mean_s"] / worst.simulated["e2e_mean_s"] - 1',
+    "test_verdict",
+)
+plant(
+    "an engine with prefix caching is compared",
+    "comparison/plan.py",
+    "plan.profile.engine.check_simulated()",
+    "plan.profile.engine.check_starts()",
     "test_gpu",
 )
