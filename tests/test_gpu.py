@@ -13,6 +13,8 @@ from driftsim import read
 from driftsim.calibration.calibrate import calibrate
 from driftsim.calibration.launches import as_launched, priced
 from driftsim.calibration.runs import Run
+from driftsim.comparison.plan import BASELINE, ComparisonPlan, check_plan
+from driftsim.errors import InputError
 from driftsim.trace.steps import step_ends
 from driftsim.trace.trace import Trace
 from driftsim.validation.validation import on_measured_steps
@@ -20,6 +22,7 @@ from driftsim.workloads.prompts import synthetic
 from driftsim.workloads.unfinished import caveats
 from experiments import gpu
 from tests.commands import driftsim
+from tests.strategies import engine, profile, workload
 
 PREFIX = Path(__file__).parent / "data" / "prefix_caching_h200"
 INTERCEPT, STEP, TOKEN, CONTEXT = 0.002, 0.010, 2e-6, 6e-8
@@ -130,3 +133,9 @@ def test_an_engine_with_prefix_caching_is_refused_in_one_line_before_anything_ru
     assert run.stderr == (
         "driftsim: the engine has enable_prefix_caching on, which is not simulated; record with it off\n"
     )
+
+
+def test_a_comparison_checks_its_engine_before_it_runs() -> None:
+    plan = ComparisonPlan(profile=profile(engine(enable_prefix_caching=True)), settings=(BASELINE,))
+    with pytest.raises(InputError, match="enable_prefix_caching on, which is not simulated"):
+        check_plan(plan, workload([0.0, 1.0], [3, 4]))
