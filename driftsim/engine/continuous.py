@@ -38,7 +38,6 @@ class ContinuousEngine(Scheduler):
         on_leave: Callable[[list[Sequence]], None],
         on_step: Callable[[tuple[float, ...]], None] | None = None,
     ) -> None:
-        settings.check_simulated()
         super().__init__(settings)
         self.env = env
         self.step_time = step_time
@@ -79,6 +78,8 @@ class ContinuousEngine(Scheduler):
         if self.by_priority:
             self._sent += 1
             sequence.rank = (job.priority, self._sent)
+        if self.shared is not None:
+            self.shared.enter(sequence)
         self._inbox.append(sequence)
         if self._next is None:
             self._wake_at(self.env.now, STEP, self._core_loop)
@@ -141,6 +142,8 @@ class ContinuousEngine(Scheduler):
         pool, run = self.pool, self._run
         steps = pool.steps_to_finish()
         fitting = pool.steps_within(self.free, steps)
+        if self.shared is not None and self.waiting:
+            fitting = self.shared.sooner(self.waiting[0], fitting)
         self._run_start, self._run_steps = start, fitting
         self._last_call = start if start > self.env.now else start - 1
         run.decode_requests, run.context_tokens = pool.size, pool.context_tokens
@@ -210,7 +213,7 @@ class ContinuousEngine(Scheduler):
         for sequence in [one for one in (*self.running, *self.waiting) if id(one.job) in aborted]:
             if sequence in self.running:
                 unseen = self._unseen(sequence)
-                self._remove(sequence)
+                self._remove(sequence, self.free)
                 sequence.shown -= unseen
                 if not sequence.shown:
                     sequence.first_token = None
@@ -277,6 +280,8 @@ class ContinuousEngine(Scheduler):
                 if sequence.first_token is None:
                     sequence.first_token = begin + duration
                 pool.join(sequence)
+                if self.shared is not None:
+                    sequence.joined = computed
         if self.on_step is not None:
             composition = (batch.prefill_tokens, batch.prefill_requests, batch.decode_requests, batch.context_tokens)
             after = (len(self.running), len(self.waiting), self.total - self.free, preempted)
@@ -290,10 +295,15 @@ class ContinuousEngine(Scheduler):
         now = self.env.now
         self._finish_decode_run()
         finished = self.pool.take_finished()
-        size, running = self._limits[2], self.running
+        size, running, shared = self._limits[2], self.running, self.shared
+        if shared is not None:
+            shared.follow(self.free)
         for sequence in finished:
             del running[sequence]
-            self.free -= -sequence.computed // size  # rounded up
+            if shared is None:
+                self.free -= -sequence.computed // size  # rounded up
+            else:
+                self.free += shared.give_back(sequence, sequence.computed, sequence.computed)
             self._end(sequence, now)
         if not (self.running or self.waiting or self._inbox or self._aborts):
             self._next = None

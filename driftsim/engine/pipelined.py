@@ -49,6 +49,8 @@ class PipelinedEngine(ContinuousEngine):
         pool = self.pool
         self._run_start = start
         self._run_steps = pool.steps_within(self.free, pool.steps_to_finish())
+        if self.shared is not None and self.waiting:
+            self._run_steps = self.shared.sooner(self.waiting[0], self._run_steps)
         self._run.decode_requests, self._run.context_tokens = pool.size, pool.context_tokens
         self._wake_at(self._boundary_at(self._run_steps), STEP, self._core_loop)
 
@@ -142,7 +144,7 @@ class PipelinedEngine(ContinuousEngine):
             if sequence.finish_reason:  # aborted in the meantime
                 continue
             if sequence in self.running:
-                self._remove(sequence)
+                self._remove(sequence, self.free, known=sequence.prompt + shown - 1)
             else:  # preempted while its last token was in flight: vLLM delivers stale output all the same
                 self.waiting.remove(sequence)
             sequence.shown = shown

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from driftsim.engine.decoding import DecodePool
 from driftsim.engine.sequence import Sequence, blocks_for
+from driftsim.engine.sharing import SharedBlocks
 from driftsim.engine.waiting import waiting_queue
 from driftsim.trace.header import EngineSettings
 
@@ -19,7 +20,8 @@ MIRRORED_VLLM = "0.32.0"  # the version whose decisions the conformance suite ho
 class Scheduler:
     """Running and waiting sequences, and the KV blocks that they hold.
 
-    ``free`` still counts the blocks that the decodes of the next step will take; ``_spare`` does not.
+    ``free`` still counts the blocks that the decodes of the next step will take; ``_spare`` does not. ``shared`` says
+    which blocks these are, where the engine caches prefixes.
     """
 
     def __init__(self, settings: EngineSettings) -> None:
@@ -32,6 +34,9 @@ class Scheduler:
         # Running, with the last token scheduled and its output not processed yet (async scheduling).
         self.awaiting_output: set[Sequence] = set()
         self.pool = DecodePool(settings.block_size)  # the other running sequences decode
+        self.shared: SharedBlocks | None = None
+        if settings.enable_prefix_caching:
+            self.shared = SharedBlocks(self.total, self.pool, pipelined=settings.async_scheduling)
         self._paused: list[Sequence] = []  # decodes that get no turn in the step under way
         self._watermark = int(settings.watermark * settings.kv_blocks)
         self._threshold = settings.long_prefill_token_threshold
@@ -70,7 +75,7 @@ class Scheduler:
                 continue
             while claimed == self.free:
                 victim = self._victim()
-                self._preempt(victim)
+                self._preempt(victim, self.free - claimed)
                 preempted += 1
                 if victim is sequence:
                     return preempted
@@ -84,11 +89,13 @@ class Scheduler:
             new = min(sequence.length - sequence.computed, budget)
             if new <= 0:
                 break
-            need = self._growth(sequence, new)
-            if need > self._spare():
-                self._preempt(sequence)
+            need, spare = self._growth(sequence, new), self._spare()
+            if need > spare:
+                self._preempt(sequence, spare)
                 return 1
             self.free -= need
+            if self.shared is not None:
+                self.shared.grow(sequence, sequence.computed + new)
             prefills.append((sequence, new))
         return 0
 
@@ -110,14 +117,12 @@ class Scheduler:
             need = self._growth(sequence, new) if prefill else int(sequence in claims)
             while need > spare:
                 victim = self._victim()
-                if victim in given:  # its turn in this step is taken back (scheduler.py, PRIORITY)
-                    tokens, blocks = given.pop(victim)
-                    budget += tokens
-                    spare += blocks
+                turn = given.pop(victim, (0, 0))  # is taken back (scheduler.py, PRIORITY)
+                budget += turn[0]
                 if victim in order:
                     index -= order.index(victim) < index
                     order.remove(victim)
-                spare += self._preempt(victim)
+                spare += self._preempt(victim, spare, turn)
                 preempted += 1
                 if victim is sequence:
                     break
@@ -131,6 +136,8 @@ class Scheduler:
         for sequence, (new, need) in given.items():
             if sequence in self.prefilling:
                 self.free -= need
+                if self.shared is not None:
+                    self.shared.grow(sequence, sequence.computed + new)
                 prefills.append((sequence, new))
         for sequence in order[index:]:  # the budget ran out before their turn: they pause for this step
             if sequence not in self.prefilling:
@@ -148,15 +155,22 @@ class Scheduler:
 
     def _schedule_waiting(self, prefills: list[tuple[Sequence, int]], threshold: int, now: int) -> None:
         """Admit from the head of the waiting queue while slots, token budget and KV blocks allow; nobody is skipped."""
-        waiting, running, pool = self.waiting, self.running, self.pool
+        waiting, running, pool, shared = self.waiting, self.running, self.pool, self.shared
         budget, slots, size = self._limits
         budget -= pool.size
         for _, new in prefills:
             budget -= new
         spare = begun = self._spare()
+        if shared is not None:
+            shared.follow(spare)
+        found = idle = 0
         while waiting and budget > 0 and len(running) < slots:
             sequence = waiting[0]
-            new = length = sequence.prompt + sequence.shown  # recomputes what a preemption lost, outputs included
+            length = sequence.prompt + sequence.shown  # recomputes what a preemption lost, outputs included
+            if shared is not None:
+                held, found, idle, _ = shared.look_up(sequence)
+                length -= found * size
+            new = length
             if threshold and new > threshold:
                 new = threshold
             if new > budget:
@@ -170,10 +184,13 @@ class Scheduler:
                 whole = -(-length // size)
                 # Without a reserve vLLM would start over and over on a prompt that can never fit; here it waits until
                 # the engine fails it.
-                asked = whole if self.settings.scheduler_reserve_full_isl or whole > self.total else need
+                asked = whole if self.settings.scheduler_reserve_full_isl or whole + found > self.total else need
+            asked += idle  # found blocks that nobody holds leave the free ones, too
             if asked > spare or (running and asked + self._watermark > spare):
                 break
-            spare -= need
+            if shared is not None:
+                shared.admit(sequence, held, found, new, need)
+            spare -= need + idle
             budget -= new
             self._admitted += 1
             sequence.number = self._admitted
@@ -200,16 +217,22 @@ class Scheduler:
         """The running sequence to preempt: under FCFS the one admitted last, by priority the last in that order."""
         return max(self.running, key=_by_rank) if self.by_priority else next(reversed(self.running))
 
-    def _preempt(self, victim: Sequence) -> int:
-        """Put ``victim``, its output kept, at the front of the queue, to be recomputed; returns the blocks freed."""
-        held = self._remove(victim)
+    def _preempt(self, victim: Sequence, spare: int, turn: tuple[int, int] = (0, 0)) -> int:
+        """Put ``victim``, its output kept, at the front of the queue, to be recomputed; returns the blocks freed.
+
+        ``spare`` blocks are free by now; ``turn``: the tokens and blocks that it had already been given in this step.
+        """
+        freed = self._remove(victim, spare, turn)
         victim.computed = 0
         victim.preemptions += 1
         self.waiting.appendleft(victim)
-        return held
+        return freed
 
-    def _remove(self, sequence: Sequence) -> int:
-        """Take ``sequence`` out of the running ones and free its blocks; returns how many."""
+    def _remove(self, sequence: Sequence, spare: int, turn: tuple[int, int] = (0, 0), known: int | None = None) -> int:
+        """Take ``sequence`` out of the running ones and free its blocks; returns how many. See ``_preempt``.
+
+        Where it has ended, its first ``known`` tokens are known by now.
+        """
         if sequence in self.prefilling:
             del self.prefilling[sequence]
         elif sequence in self.awaiting_output:
@@ -217,9 +240,16 @@ class Scheduler:
         else:
             self.pool.leave(sequence)
         del self.running[sequence]
-        held = blocks_for(sequence.computed, self.settings.block_size)
-        self.free += held
-        return held
+        tokens, taken = turn
+        if self.shared is None:
+            freed = taken + blocks_for(sequence.computed, self.settings.block_size)
+        else:
+            tokens += sequence.computed
+            known = self.shared.known(sequence, tokens) if known is None else min(known, tokens)
+            self.shared.follow(spare)
+            freed = self.shared.give_back(sequence, tokens, known)
+        self.free += freed - taken
+        return freed
 
 
 def _by_admission(sequence: Sequence) -> int:
