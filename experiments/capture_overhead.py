@@ -221,7 +221,7 @@ def step_hook_us(steps: int = 2000) -> float:
         os.environ[STEPS_LINK] = str(link)
         scheduler = bare_scheduler(settings, Hooked)
         for number in range(BATCH):
-            scheduler.add_request(request(f"r{number}", 20, 7000))
+            scheduler.add_request(request(f"r{number}", list(range(20)), 7000))
         costs = []
         for _ in range(steps):
             inner[0] = 0.0

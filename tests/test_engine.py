@@ -164,11 +164,6 @@ def test_host_gaps_come_between_steps_but_not_before_an_idle_start() -> None:
     assert in_steps(steps(trace)["start_s"]) == [0, 1.2, 10]
 
 
-def test_what_is_not_simulated_is_refused() -> None:
-    with pytest.raises(ValueError, match="not simulated"):
-        run(engine(enable_prefix_caching=True), [0.0], [1])
-
-
 def test_async_scheduling_decides_a_step_ahead() -> None:
     settings = engine(max_num_seqs=1, async_scheduling=True)
     known = run(settings, [0.0, 0.005], [2, 2], max_tokens=[2, 2])

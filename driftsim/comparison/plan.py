@@ -113,7 +113,6 @@ DEFAULT_SETTINGS = settings_of((STOCK, *POLICIES), ("static", "ema"))
 
 def check_plan(plan: ComparisonPlan, workload: Workload) -> None:
     """Raise ``InputError`` for what no run could accept: an engine, policy, estimator, phase or words."""
-    plan.profile.engine.check_simulated()  # before workers start, which would end in the midst
     observed_lengths(workload, plan.admission.unit)
     rules = rules_in_force(plan.tiers or workload.tiers, workload.tier_names)
     for setting in plan.settings:

@@ -72,14 +72,14 @@ class ContinuousEngine(Scheduler):
         if self._longest - prompt < most:
             most = self._longest - prompt
         sequence = Sequence(job, true_length if true_length < most else most)
+        if self.shared is not None:
+            self.shared.enter(sequence)
         if prompt > self._longest_prompt:
             self._leave_unserved(sequence, "rejected", f"request {job.request.id} {self._never_fits(prompt)}")
             return
         if self.by_priority:
             self._sent += 1
             sequence.rank = (job.priority, self._sent)
-        if self.shared is not None:
-            self.shared.enter(sequence)
         self._inbox.append(sequence)
         if self._next is None:
             self._wake_at(self.env.now, STEP, self._core_loop)
@@ -143,7 +143,7 @@ class ContinuousEngine(Scheduler):
         steps = pool.steps_to_finish()
         fitting = pool.steps_within(self.free, steps)
         if self.shared is not None and self.waiting:
-            fitting = self.shared.sooner(self.waiting[0], fitting)
+            fitting = self.shared.sooner(self.waiting[0], fitting, self._unseen)
         self._run_start, self._run_steps = start, fitting
         self._last_call = start if start > self.env.now else start - 1
         run.decode_requests, run.context_tokens = pool.size, pool.context_tokens
@@ -208,9 +208,11 @@ class ContinuousEngine(Scheduler):
             self._process_aborts()
 
     def _process_aborts(self) -> None:
-        """Let the sequences of aborted jobs leave, if they are still in the engine."""
-        aborted, self._aborts = set(map(id, self._aborts)), []
-        for sequence in [one for one in (*self.running, *self.waiting) if id(one.job) in aborted]:
+        """Let the sequences of aborted jobs leave, in the order of the messages, if they are still in the engine."""
+        order = {id(job): place for place, job in enumerate(self._aborts)}
+        self._aborts = []
+        there = [one for one in (*self.running, *self.waiting) if id(one.job) in order]
+        for sequence in sorted(there, key=lambda one: order[id(one.job)]):
             if sequence in self.running:
                 unseen = self._unseen(sequence)
                 self._remove(sequence, self.free)
@@ -220,10 +222,6 @@ class ContinuousEngine(Scheduler):
             else:
                 self.waiting.remove(sequence)
             self._leave_unserved(sequence, "abort", None)
-
-    def _unseen(self, sequence: Sequence) -> int:
-        """The tokens of ``sequence`` that are still being computed; an abort drops them."""
-        return 0
 
     def _fail_head(self) -> None:
         """Let the head of the waiting queue leave with an error: it has outgrown the whole cache."""
@@ -303,7 +301,7 @@ class ContinuousEngine(Scheduler):
             if shared is None:
                 self.free -= -sequence.computed // size  # rounded up
             else:
-                self.free += shared.give_back(sequence, sequence.computed, sequence.computed)
+                self.free += shared.give_back(sequence, sequence.computed, sequence.computed, self._unseen)
             self._end(sequence, now)
         if not (self.running or self.waiting or self._inbox or self._aborts):
             self._next = None

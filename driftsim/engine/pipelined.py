@@ -50,7 +50,7 @@ class PipelinedEngine(ContinuousEngine):
         self._run_start = start
         self._run_steps = pool.steps_within(self.free, pool.steps_to_finish())
         if self.shared is not None and self.waiting:
-            self._run_steps = self.shared.sooner(self.waiting[0], self._run_steps)
+            self._run_steps = self.shared.sooner(self.waiting[0], self._run_steps, self._unseen)
         self._run.decode_requests, self._run.context_tokens = pool.size, pool.context_tokens
         self._wake_at(self._boundary_at(self._run_steps), STEP, self._core_loop)
 

@@ -1,9 +1,9 @@
 """The KV cache with prefix caching: which blocks can be found again, who holds them, which are evicted next.
 
-It mirrors vllm/v1/core/block_pool.py, single_type_kv_cache_manager.py and kv_cache_manager.py of vLLM 0.32 for one group
-of full attention. A block's key stands for all tokens up to the block's end; here a key is a place in a *stretch*, the
-tokens that one request was the first to send or to produce (see ``Request.stretches``). Neighbours with equal state are
-one ``Run``, so an operation costs a few runs, however long the prompt is.
+It mirrors vllm/v1/core/block_pool.py, single_type_kv_cache_manager.py and kv_cache_manager.py of vLLM 0.32 for a single
+group of full attention. A block's key stands for all tokens up to the block's end; here a key is a place in a
+*stretch*, the tokens that one request was the first to send or to produce (see ``Request.stretches``). Neighbours with
+equal state are one ``Run``, so an operation costs a few runs, however long the prompt is.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from driftsim.engine.sequence import Sequence
+from driftsim.trace.prefixes import ALWAYS
 
-NOWHERE = -1
+NOWHERE = -2  # no stretch
 Held: TypeAlias = "list[tuple[Run, int]]"  # a run from its start on, and the place at which what is held of it ends
 
 
@@ -72,6 +73,8 @@ class PrefixCache:
                 end = most
             if end <= count:
                 continue
+            if owner == ALWAYS:
+                count = end
             for run in found.get(owner, ()):
                 if run.start != count:
                     if run.start > count:

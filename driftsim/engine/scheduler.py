@@ -95,7 +95,7 @@ class Scheduler:
                 return 1
             self.free -= need
             if self.shared is not None:
-                self.shared.grow(sequence, sequence.computed + new)
+                self.shared.grow(sequence, sequence.computed + new, self._unseen)
             prefills.append((sequence, new))
         return 0
 
@@ -137,7 +137,7 @@ class Scheduler:
             if sequence in self.prefilling:
                 self.free -= need
                 if self.shared is not None:
-                    self.shared.grow(sequence, sequence.computed + new)
+                    self.shared.grow(sequence, sequence.computed + new, self._unseen)
                 prefills.append((sequence, new))
         for sequence in order[index:]:  # the budget ran out before their turn: they pause for this step
             if sequence not in self.prefilling:
@@ -168,7 +168,7 @@ class Scheduler:
             sequence = waiting[0]
             length = sequence.prompt + sequence.shown  # recomputes what a preemption lost, outputs included
             if shared is not None:
-                held, found, idle, _ = shared.look_up(sequence)
+                held, found, idle, _ = shared.look_up(sequence, self._unseen)
                 length -= found * size
             new = length
             if threshold and new > threshold:
@@ -188,12 +188,12 @@ class Scheduler:
             asked += idle  # found blocks that nobody holds leave the free ones, too
             if asked > spare or (running and asked + self._watermark > spare):
                 break
-            if shared is not None:
-                shared.admit(sequence, held, found, new, need)
-            spare -= need + idle
-            budget -= new
             self._admitted += 1
             sequence.number = self._admitted
+            if shared is not None:
+                shared.admit(sequence, held, found, new, need, self._unseen)
+            spare -= need + idle
+            budget -= new
             running[waiting.popleft()] = None
             if new < length:
                 self.prefilling[sequence] = None
@@ -201,6 +201,10 @@ class Scheduler:
             if sequence.scheduled is None:  # vLLM keeps the first time when a preempted request resumes
                 sequence.scheduled = now
         self.free -= begun - spare
+
+    def _unseen(self, sequence: Sequence) -> int:
+        """The tokens of the running ``sequence`` that are still being computed; an abort drops them."""
+        return 0
 
     # -- KV blocks, and who gives them up
 
@@ -233,6 +237,8 @@ class Scheduler:
 
         Where it has ended, its first ``known`` tokens are known by now.
         """
+        tokens, taken = turn
+        unseen = self._unseen(sequence) if self.shared is not None else 0
         if sequence in self.prefilling:
             del self.prefilling[sequence]
         elif sequence in self.awaiting_output:
@@ -240,14 +246,14 @@ class Scheduler:
         else:
             self.pool.leave(sequence)
         del self.running[sequence]
-        tokens, taken = turn
         if self.shared is None:
             freed = taken + blocks_for(sequence.computed, self.settings.block_size)
         else:
             tokens += sequence.computed
-            known = self.shared.known(sequence, tokens) if known is None else min(known, tokens)
+            if known is None:
+                known = tokens - unseen if tokens > sequence.joined else tokens
             self.shared.follow(spare)
-            freed = self.shared.give_back(sequence, tokens, known)
+            freed = self.shared.give_back(sequence, tokens, min(known, tokens), self._unseen)
         self.free += freed - taken
         return freed
 

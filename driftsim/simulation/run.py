@@ -28,6 +28,7 @@ from driftsim.scheduling.plugins import PLUGIN_NOTE
 from driftsim.scheduling.policies import POLICIES, STOCK, check_order, make_policy
 from driftsim.simulation.observed import observed_lengths
 from driftsim.simulation.scenario import Scenario
+from driftsim.simulation.tables import requests_table
 from driftsim.tiers import rules_in_force
 from driftsim.trace.builder import FilledColumns, RequestRows
 from driftsim.trace.header import Header
@@ -132,6 +133,7 @@ class Simulation:
             self.env, profile.engine, step_times(scenario), ticks(profile.gap_s), self._left,
             self.steps.append if self.record_steps else None,
         )  # fmt: skip
+        self.caching = profile.engine.enable_prefix_caching
         self.arrivals = Arrivals(workload, ticks)
         self.build = workload.requests(rules)
         self.categories = workload.categories(self.admission)
@@ -147,7 +149,8 @@ class Simulation:
         self._await_arrival()
         with collector_off():
             self.env.run()
-        return Trace(self._header(), self._requests(), self._steps() if self.record_steps else None)
+        requests = requests_table(self.rows, self.workload)
+        return Trace(self._header(), requests, self._steps() if self.record_steps else None)
 
     def _await_arrival(self) -> None:
         due = self.arrivals.next_at()
@@ -251,6 +254,8 @@ class Simulation:
             columns.finish_reason[row] = sequence.finish_reason
             if sequence.error is not None:
                 self.rows.texts["error"][row] = sequence.error
+            if self.caching and sequence.cached >= 0:
+                self.rows.counts["cached_tokens"][row] = sequence.cached
             if sequence.batch is not None:
                 counts = self.rows.counts
                 counts["batch_id"][row], counts["batch_size"][row] = sequence.batch
@@ -275,18 +280,6 @@ class Simulation:
         if sequence.shown != full:  # cut short by a limit that the recorded run did not have: words shrink alike
             length = round(length * sequence.shown / full)
         return Departure(job, length, reason in CENSORED)
-
-    def _requests(self) -> pd.DataFrame:
-        return self.rows.table(self.workload.offered, output_words=self._words())
-
-    def _words(self) -> Any:
-        """The recorded words, in proportion where a limit that the recorded run did not have cut the output short."""
-        words = self.workload.output_words
-        shown, full = np.frombuffer(self.rows.counts["output_tokens"], dtype=np.int64), np.array(self.outputs)
-        cut = shown != full
-        if cut.any():
-            words = words.where(~cut, (words.astype("float64") * shown / full).round().astype("Int64"))
-        return words.array.copy()  # nothing of the workload's own, which other runs share
 
     def _steps(self) -> pd.DataFrame:
         table = pd.DataFrame(self.steps, columns=[column.name for column in self.step_columns])
@@ -318,6 +311,7 @@ class Simulation:
             seed=scenario.seed,
             profile_digest=profile.digest,
             clocks=CLOCKS,
+            prefixes=self.workload.prefixes,
             notes=self.workload.notes,
         )
 

@@ -22,6 +22,7 @@ GUESSES: dict[str, Any] = {
 
 LARGEST_BATCH = 10**6  # requests
 LARGEST_BLOCK = 2**16  # tokens; vLLM's blocks hold 16 to some hundreds
+IDLE_KEYS = ("tiers", "caveats", "turn", "prefixes")  # which a header lacks where they say nothing
 SECONDS: dict[str, Any] = {"unit": "s"}
 TOKENS: dict[str, Any] = {"unit": "tokens"}
 REQUESTS: dict[str, Any] = {"unit": "requests"}
@@ -133,11 +134,6 @@ class EngineSettings(Record):
         if self.why_not_started:
             raise InputError(self.why_not_started)
 
-    def check_simulated(self) -> None:
-        """Raise ``InputError`` if the simulated engine cannot be this one."""
-        if self.enable_prefix_caching:
-            raise InputError("the engine has enable_prefix_caching on, which is not simulated; record with it off")
-
     @property
     def usable_kv_blocks(self) -> int:
         """Blocks that can hold tokens: all but vLLM's null block (vllm/v1/core/block_pool.py)."""
@@ -246,6 +242,24 @@ class Turn(Record):
     )
 
 
+class Prefixes(Record):
+    """What is known of the beginnings that requests share, and of the cache at the run's start."""
+
+    block_size: int = Field(
+        gt=0,
+        le=LARGEST_BLOCK,
+        description="Tokens by which `prefix_tokens` counts: a multiple of it is known to be shared, the rest is not.",
+        json_schema_extra=TOKENS,
+    )
+    source: Literal["blocks", "tokens", "text", "hash_ids", "generated"] = Field(
+        description="What was compared: the engine's own blocks, token ids, texts, a file's hashes of blocks, or "
+        "nothing, because a generator made them."
+    )
+    began_cold: bool | None = Field(
+        default=None, description="Whether the cache was empty at the run's start; none: nobody knows."
+    )
+
+
 class Header(Record):
     """Everything about a run that is not a row. Simulated headers hold no wall-clock time."""
 
@@ -287,6 +301,11 @@ class Header(Record):
         "down, and then the header lacks the key.",
     )
     load: MachineLoad | None = Field(default=None, description="How busy the machine was during a capture.")
+    prefixes: Prefixes | None = Field(
+        default=None,
+        description="What is known of the beginnings that requests share; none where nothing is, and then the header "
+        "lacks the key.",
+    )
     notes: tuple[str, ...] = Field(default=(), description="What a reader of the trace must know.")
     caveats: tuple[str, ...] = Field(
         default=(), description="What an import dropped, changed or guessed; every verb that uses the trace says it."
@@ -294,9 +313,9 @@ class Header(Record):
 
     @model_serializer(mode="wrap")
     def _without_idle_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A header that has no tiers, caveats or turn is written as it was before there were keys for them."""
+        """A header that has no tiers, caveats and the like is written as it was before there were keys for them."""
         written: dict[str, Any] = plain(self)
-        return {key: value for key, value in written.items() if value or key not in ("tiers", "caveats", "turn")}
+        return {key: value for key, value in written.items() if value or key not in IDLE_KEYS}
 
     def as_json(self) -> str:
         """The header as its file holds it."""

@@ -13,6 +13,7 @@ from typing import TypeAlias
 Stretches: TypeAlias = "tuple[tuple[int, int], ...]"
 ENDLESS = 1 << 60  # tokens
 NONE = -1  # a prefix_row that is none
+ALWAYS = -1  # the owner of tokens that the cache is taken to hold at any time, at no cost: who had them is not known
 
 
 def stretches(rows: Sequence[int], tokens: Sequence[int]) -> list[Stretches]:
@@ -38,6 +39,19 @@ def _cut(whole: Stretches, tokens: int) -> Stretches:
         if end >= tokens:
             break
     return tuple(parts)
+
+
+def as_cached(prompts: Sequence[int], cached: Sequence[int]) -> list[Stretches]:
+    """Stretches of requests of which only is known how many tokens of their prompts were found: the first order.
+
+    >>> as_cached([40, 40], [32, 0])
+    [((-1, 32), (0, 1152921504606846976)), ((1, 1152921504606846976),)]
+    """
+    found: list[Stretches] = []
+    for row, (prompt, hit) in enumerate(zip(prompts, cached, strict=True)):
+        own, most = (row, ENDLESS), min(hit, prompt - 1)
+        found.append(((ALWAYS, most), own) if most > 0 else (own,))
+    return found
 
 
 def prefixes(whose: Iterable[Stretches]) -> tuple[list[int], list[int]]:

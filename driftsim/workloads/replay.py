@@ -11,10 +11,11 @@ import pandas as pd
 from driftsim.errors import InputError
 from driftsim.trace.header import Phase, WorkloadInfo
 from driftsim.trace.loops import due_times, sends
+from driftsim.trace.prefixes import Stretches, as_cached, stretches
 from driftsim.trace.trace import Trace
-from driftsim.workloads.table import as_admission_sees
+from driftsim.workloads.table import as_admission_sees, in_order
 from driftsim.workloads.unfinished import as_far_as_known, caveats
-from driftsim.workloads.workload import COLUMNS, Workload
+from driftsim.workloads.workload import Workload
 
 ROUNDED_PLACES = 9  # of a second: sums of recorded times carry no more
 
@@ -54,7 +55,7 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
         raise InputError(
             f"phase {rateless[0].name!r} is {rateless[0].kind} and has no arrival rate to scale; ask for {instead}"
         )
-    known, said = as_admission_sees(as_far_as_known(trace))
+    known, said = as_admission_sees(with_stretches(as_far_as_known(trace), trace))
     parts, phases = [], []
     previous = 0.0  # last arrival of the phase before
     for phase in trace.header.workload.phases:
@@ -72,10 +73,28 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
         raise InputError("the trace has no finished request to replay")
     return Workload(
         info=trace.header.workload.changed(phases=tuple(phases)),
-        table=pd.concat(parts, ignore_index=True)[COLUMNS],
+        table=in_order(pd.concat(parts, ignore_index=True)),
         notes=(*caveats(trace), *said),
         tiers=trace.header.tiers,
+        prefixes=trace.header.prefixes,
     )
+
+
+def with_stretches(known: pd.DataFrame, trace: Trace) -> pd.DataFrame:
+    """``known`` rows of ``trace``, with whom they share their beginnings, as far as the trace tells that."""
+    whose = stretches_of(trace)
+    return known if whose is None else known.assign(stretches=[whose[row] for row in known["source"].tolist()])
+
+
+def stretches_of(trace: Trace) -> list[Stretches] | None:
+    """With whom each request shares its beginning; failing that, what the engine found of it; None: nothing is told."""
+    rows = trace.requests
+    if "prefix_row" in rows:
+        whose, tokens = (rows[name].fillna(none).tolist() for name, none in (("prefix_row", -1), ("prefix_tokens", 0)))
+        return stretches(whose, tokens)
+    if "cached_tokens" in rows:
+        return as_cached(rows["prompt_tokens"].tolist(), rows["cached_tokens"].fillna(0).tolist())
+    return None
 
 
 def _offsets(phase: Phase, arrival: np.ndarray, end: np.ndarray, start: float) -> tuple[int, np.ndarray]:

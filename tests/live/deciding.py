@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request: when it arrives, its prompt, what it would produce and may, how urgent it is, and when it is aborted."""
+    """A request: its arrival, its prompt, what it would produce and may, its urgency, and when it is given up."""
 
     step: int
     tokens: list[int]
@@ -103,9 +103,7 @@ def ours(made: Case) -> Watched:
     kind = WatchedPipeline if made.settings.async_scheduling else Watched
     engine = kind(env, made.settings, LinearStepTime(1, 0, 0, 0), 0, left, lambda row: None)
     for number, (asked, whose) in enumerate(zip(made.requests, made.stretches(), strict=True)):
-        sent = Request(
-            str(number), "", Tier.STANDARD, "", 0.0, len(asked.tokens), None, asked.cap, stretches=whose
-        )
+        sent = Request(str(number), "", Tier.STANDARD, "", 0.0, len(asked.tokens), None, asked.cap, stretches=whose)
         job = Job(sent, "", 0, 0, priority=asked.priority)
         Moment(env, asked.step, ARRIVE, lambda _, job=job, asked=asked: engine.submit(job, len(asked.output)))  # type: ignore[misc]
         if asked.gone is not None:
@@ -203,7 +201,7 @@ class Theirs:
             self.update(output, samples, decision)
 
 
-def compared(cases: Iterable[Case], ours: Callable[[Case], Watched] = ours) -> Iterator[tuple[Case, Watched, list[Decision]]]:
+def compared(cases: Iterable[Case]) -> Iterator[tuple[Case, Watched, list[Decision]]]:
     """Every case after all decisions of vLLM were found to be ours."""
     for made in cases:
         engine, theirs = ours(made), Theirs(made).run()

@@ -198,8 +198,8 @@ plant(
 plant(
     "a partial prefill takes the last free block of a decode",
     file,
-    "if need > self._spare():",
-    "if need > self.free:",
+    "need, spare = self._growth(sequence, new), self._spare()",
+    "need, spare = self._growth(sequence, new), self.free",
     STEPPED,
 )
 plant(
@@ -209,8 +209,8 @@ plant(
     "if False:",
     STEPPED,
 )
-plant("a victim's tokens are not given back", file, "                    budget += tokens\n", "", STEPPED)
-plant("a victim's blocks are not given back", file, "                    spare += blocks\n", "", STEPPED)
+plant("a victim's tokens are not given back", file, "                budget += turn[0]\n", "", STEPPED)
+plant("a victim's blocks are not given back", file, "freed = taken + blocks_for(", "freed = blocks_for(", STEPPED)
 plant(
     "paused decodes stay out",
     file,
@@ -235,14 +235,14 @@ plant(
 plant(
     "what a preemption lost is recomputed without the output",
     file,
-    "new = length = sequence.prompt + sequence.shown",
-    "new = length = sequence.prompt",
+    "            length = sequence.prompt + sequence.shown  #",
+    "            length = sequence.prompt  #",
     STEPPED,
 )
 plant(
     "the reserve for a whole prompt is ignored",
     file,
-    "whole if self.settings.scheduler_reserve_full_isl or whole > self.total else need",
+    "whole if self.settings.scheduler_reserve_full_isl or whole + found > self.total else need",
     "need",
     STEPPED,
 )

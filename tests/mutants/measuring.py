@@ -953,10 +953,3 @@ plant(
     'worst.measured["e2e_mean_s"] / worst.simulated["e2e_mean_s"] - 1',
     "test_verdict",
 )
-plant(
-    "an engine with prefix caching is compared",
-    "comparison/plan.py",
-    "plan.profile.engine.check_simulated()",
-    "plan.profile.engine.check_starts()",
-    "test_gpu",
-)

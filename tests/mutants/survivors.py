@@ -234,9 +234,9 @@ plant(
 )
 plant(
     "words are not scaled with an output that was cut, in the trace",
-    "simulation/run.py",
-    "        if cut.any():\n",
-    "        if False:\n",
+    "simulation/tables.py",
+    "    if cut.any():\n",
+    "    if False:\n",
     "test_delays",
 )
 plant(
