@@ -73,7 +73,8 @@ if TYPE_CHECKING:
     from driftsim.sweeps.gate import GateResult, check_baseline
     from driftsim.sweeps.store import Store
     from driftsim.tiers import TierRule
-    from driftsim.trace.header import EngineSettings, Phase
+    from driftsim.trace.header import Phase
+    from driftsim.trace.settings import EngineSettings
     from driftsim.trace.trace import Trace, read
     from driftsim.validation.result import ValidationResult
     from driftsim.workloads.generated import Tenant, WorkloadSpec
@@ -108,7 +109,8 @@ _HOMES = {
     "sweeps.gate": ("GateResult", "check_baseline"),
     "sweeps.store": ("Store",),
     "tiers": ("TierRule",),
-    "trace.header": ("EngineSettings", "Phase"),
+    "trace.header": ("Phase",),
+    "trace.settings": ("EngineSettings",),
     "formats.exports": ("export_trace",),
     "formats.imports": ("import_trace",),
     "trace.trace": ("Trace", "read"),

@@ -31,7 +31,8 @@ from driftsim.live.telemetry import Monitor
 from driftsim.scheduling.dispatcher import Departure, Dispatcher
 from driftsim.scheduling.estimators import make_estimator
 from driftsim.scheduling.policies import POLICIES, make_policy
-from driftsim.trace.header import EngineSettings, Phase, WorkloadInfo
+from driftsim.trace.header import Phase, WorkloadInfo
+from driftsim.trace.settings import EngineSettings
 from driftsim.workloads.workload import COLUMNS
 from experiments.arguments import plain
 

@@ -13,10 +13,11 @@ from typing import Any
 
 from driftsim.engine.clock import COMPLETE, STEP, Clock, Moment
 from driftsim.engine.sequence import Sequence, blocks_for
+from driftsim.engine.versions import rules_of
 from driftsim.engine.waiting import waiting_queue
 from driftsim.latency.steptime import Batch, StepTime
 from driftsim.request import Job
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.settings import EngineSettings
 
 
 class Block:
@@ -34,8 +35,9 @@ class BlockPool:
     of a request.
     """
 
-    def __init__(self, total: int, block_size: int, *, caching: bool) -> None:
+    def __init__(self, total: int, block_size: int, *, caching: bool, keyless_first: bool) -> None:
         self.total = total
+        self.keyless_first = keyless_first
         self.block_size = block_size
         self.caching = caching
         self.queue = deque(Block() for _ in range(total))  # free; the first is taken next
@@ -121,7 +123,7 @@ class BlockPool:
         for block in reversed(self.held.pop(sequence, [])):
             block.holders -= 1
             if not block.holders:
-                (blank if block.key is None else self.queue).append(block)
+                (blank if block.key is None and self.keyless_first else self.queue).append(block)
         self.queue.extendleft(reversed(blank))
 
 
@@ -146,8 +148,11 @@ class StepwiseEngine:
         self.gap = gap
         self.on_leave = on_leave
         self.on_step = on_step
-        caching = settings.enable_prefix_caching
-        self.kv = BlockPool(settings.usable_kv_blocks, settings.block_size, caching=caching)
+        self.rules = rules_of(settings.version)
+        caching, first = settings.enable_prefix_caching, self.rules.keyless_first
+        self.kv = BlockPool(settings.usable_kv_blocks, settings.block_size, caching=caching, keyless_first=first)
+        self.chunked: set[Sequence] = set()  # whose prompt was not through after the last step that computed it
+        self.executed, self.last_prefill, self.behind = 0, -settings.prefill_schedule_interval, False
         self.inbox: list[Sequence] = []  # sent, not yet drained by the core
         self.waiting = waiting_queue(settings.scheduling_policy)
         self.sent = 0
@@ -245,9 +250,18 @@ class StepwiseEngine:
     def _schedule(self, now: int) -> tuple[list[tuple[Sequence, int]], int]:
         """Who computes how many tokens in this step, and how many were preempted for it."""
         scheduled: list[tuple[Sequence, int]] = []
-        budget, threshold = self.settings.max_num_batched_tokens, self.settings.long_prefill_token_threshold
-        if len(self.running) + len(self.waiting) < 2:
+        settings, there = self.settings, len(self.running) + len(self.waiting)
+        budget, threshold = settings.max_num_batched_tokens, settings.long_prefill_token_threshold
+        if there < 2 and self.rules.lone_prefill_uncapped:
             threshold = 0  # nobody to starve: a lone long prefill gets the whole budget
+        elif threshold and settings.long_prefill_token_threshold_adaptive:
+            threshold = max(threshold, budget // max(there, 1))
+        if settings.max_num_scheduled_tokens is not None:
+            budget = min(budget, settings.max_num_scheduled_tokens)
+        interval = settings.prefill_schedule_interval if self.rules.cadence else 1
+        since = self.executed + 1 - self.last_prefill
+        self.hold = not self.behind and since < interval and any(one not in self.chunked for one in self.running)
+        self.prefills = False
         preempted = 0
         index = 0
         # Those who run come first, in order of admission, so that decodes precede new prefills.
@@ -256,6 +270,9 @@ class StepwiseEngine:
             waits = self.placeholders[sequence]
             if waits and sequence.computed + 2 - waits >= sequence.prompt + sequence.job.request.max_tokens:
                 index += 1  # async: the step under way is sure to be its last
+                continue
+            if self.hold and sequence in self.chunked:
+                index += 1
                 continue
             new = sequence.length + waits - sequence.computed
             if 0 < threshold < new:
@@ -269,7 +286,10 @@ class StepwiseEngine:
                     victim = max(self.running, key=lambda one: one.rank)
                     place = self.running.index(victim)
                     del self.running[place]
-                    index -= place < index
+                    if self.rules.cursor_follows_victim:
+                        index -= place < index
+                    else:
+                        index -= any(one is victim for one, _ in scheduled)
                     for given in [pair for pair in scheduled if pair[0] is victim]:
                         scheduled.remove(given)
                         budget += given[1]
@@ -283,17 +303,28 @@ class StepwiseEngine:
                 scheduled.append((sequence, new))
                 budget -= new
                 index += 1
+                self.prefills |= sequence in self.chunked
                 continue
-            break
+            if not (self.rules.goes_on_after_self and self.settings.scheduling_policy == "priority"):
+                break
         # A step that preempted admits nobody, lest it evict what it just admitted.
         if not preempted:
             self._admit(scheduled, budget, threshold, now)
+            if not self.hold:
+                self.behind = len(self.waiting) > 0
+        self.executed += len(scheduled) > 0
+        if self.prefills:
+            self.last_prefill = self.executed
+        for sequence, new in scheduled:
+            through = sequence.computed + new >= sequence.length + self.placeholders[sequence]
+            (self.chunked.discard if through else self.chunked.add)(sequence)
         return scheduled, preempted
 
     def _admit(self, scheduled: list[tuple[Sequence, int]], budget: int, threshold: int, now: int) -> None:
         """Admit from the head of the waiting queue while slots, token budget and KV blocks allow; nobody is skipped."""
         skipped = []
-        while self.waiting and budget > 0 and len(self.running) < self.settings.max_num_seqs:
+        slots = self.settings.max_num_active_seqs or self.settings.max_num_seqs
+        while self.waiting and budget > 0 and len(self.running) < slots:
             sequence = self.waiting[0]
             if self.stale[sequence]:
                 skipped.append(self.waiting.popleft())
@@ -301,6 +332,9 @@ class StepwiseEngine:
             hit = self.kv.lookup(sequence)
             have = len(hit) * self.kv.block_size
             new = sequence.length - have  # recomputes what a preemption lost, outputs included
+            prompt = new > 1
+            if prompt and self.hold:
+                break
             if 0 < threshold < new:
                 new = threshold
             if new > budget and not self.settings.enable_chunked_prefill:
@@ -308,11 +342,13 @@ class StepwiseEngine:
             new = min(new, budget)
             outgrown = blocks_for(sequence.length, self.kv.block_size) > self.kv.total
             reserve = sequence.length if self.settings.scheduler_reserve_full_isl or outgrown else 0
-            watermark = int(self.settings.watermark * self.settings.kv_blocks) if self.running else 0
+            kept = self.running and self.rules.watermark
+            watermark = int(self.settings.watermark * self.settings.kv_blocks) if kept else 0
             if not self.kv.grow(sequence, have + new, sequence.length, reserve, watermark, hit):
                 break
             sequence.computed = have
             sequence.cached = have if sequence.cached < 0 else sequence.cached
+            self.prefills |= prompt
             self.running.append(self.waiting.popleft())
             scheduled.append((sequence, new))
             budget -= new
@@ -324,6 +360,7 @@ class StepwiseEngine:
     def _preempt(self, victim: Sequence) -> None:
         """Recompute later: all blocks are lost, what was shown is kept, and the victim waits at the front."""
         self.kv.release(victim)
+        self.chunked.discard(victim)
         victim.computed = 0
         self.stale[victim] = self.in_flight[victim]
         self.placeholders[victim] = 0

@@ -12,7 +12,7 @@ import simpy
 from driftsim.engine.clock import Clock, Moment
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.settings import EngineSettings
 from driftsim.trace.trace import Trace
 from tests.strategies import engine, profile, workload
 

@@ -19,7 +19,7 @@ from driftsim.errors import InputError
 from driftsim.latency.noise import NoisyStepTime
 from driftsim.latency.steptime import Batch, StepTime
 from driftsim.request import Job
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.settings import EngineSettings
 
 
 class ContinuousEngine(Scheduler):
@@ -142,8 +142,8 @@ class ContinuousEngine(Scheduler):
         pool, run = self.pool, self._run
         steps = pool.steps_to_finish()
         fitting = pool.steps_within(self.free, steps)
-        if self.shared is not None and self.waiting:
-            fitting = self.shared.sooner(self.waiting[0], fitting, self._unseen)
+        if self.waiting or self.prefilling:
+            fitting = self._undisturbed(fitting)
         self._run_start, self._run_steps = start, fitting
         self._last_call = start if start > self.env.now else start - 1
         run.decode_requests, run.context_tokens = pool.size, pool.context_tokens
@@ -153,12 +153,22 @@ class ContinuousEngine(Scheduler):
         else:
             self._next = Moment(self.env, end - self.gap, COMPLETE, self._on_step_done)
 
+    def _undisturbed(self, steps: int) -> int:
+        """At most ``steps`` decode steps: until the cadence lets prompts in, or a block that the head needs is full."""
+        if self.cadence.held:
+            steps = min(steps, self.cadence.steps_held())
+        if self.shared is not None and self.waiting:
+            steps = self.shared.sooner(self.waiting[0], steps, self._unseen)
+        return steps
+
     def _finish_decode_run(self) -> None:
         """Apply the steps of the run that has just ended."""
         if self._run_steps:
             if self._taken is not None:
                 self._taken(self._run_steps)
             self.free -= self.pool.advance(self._run_steps)
+            if self.cadence.interval > 1:
+                self.cadence.executed(self._run_steps, bool(self.waiting))
             self._run_steps = 0
 
     # -- one turn of vLLM's core loop
@@ -267,6 +277,8 @@ class ContinuousEngine(Scheduler):
         batch.decode_requests, batch.context_tokens = decodes, context
         duration = self.step_time.step(batch)
         self.free -= pool.advance(1)
+        if self.cadence.interval > 1:
+            self.cadence.executed(1, True)
         if self._paused:
             self._resume()
         for sequence, new in prefills:

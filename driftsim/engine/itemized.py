@@ -11,7 +11,7 @@ from typing import Any
 from driftsim.engine.continuous import ContinuousEngine
 from driftsim.engine.pipelined import PipelinedEngine
 from driftsim.engine.sequence import Sequence
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.settings import EngineSettings
 
 
 class Itemized(ContinuousEngine):

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from driftsim.engine.sequence import Sequence
 from driftsim.trace.prefixes import ALWAYS
 
-NOWHERE = -2  # no stretch
+NOWHERE, BLANK = -2, -3  # no stretch; blocks without a key
 Held: TypeAlias = "list[tuple[Run, int]]"  # a run from its start on, and the place at which what is held of it ends
 
 
@@ -44,10 +44,11 @@ class PrefixCache:
     """``total`` blocks of ``block_size`` tokens, all free at first.
 
     The free queue holds ``blank`` blocks without a key, which are taken first, then ``idle`` ones with a key, the least
-    recently used first: free_blocks() puts what has no key to the front.
+    recently used first: free_blocks() puts what has no key to the front. Unless ``keyless_first``: before vLLM 0.24,
+    all stood in the order in which they were freed.
     """
 
-    def __init__(self, total: int, block_size: int) -> None:
+    def __init__(self, total: int, block_size: int, *, keyless_first: bool = True) -> None:
         self.size = block_size
         self.blank = total
         self.idle = 0
@@ -55,6 +56,9 @@ class PrefixCache:
         self.found: dict[int, list[Run]] = {}  # by stretch, in order of place; of equal runs the first
         self._ends = Run(-1, 0, 0)  # before the first and after the last of the free runs
         self._ends.before = self._ends.after = self._ends
+        self._in_order = not keyless_first
+        if self._in_order:
+            self._append_blank(self._ends, total)
 
     # -- what is there
 
@@ -97,6 +101,9 @@ class PrefixCache:
         """Take blocks from the head of the free queue until ``free`` are left; what has a key loses it."""
         more = self.blank + self.idle - free
         if more <= 0:
+            return
+        if self._in_order:
+            self._take_in_order(more)
             return
         if more <= self.blank:
             self.blank -= more
@@ -178,6 +185,8 @@ class PrefixCache:
         freed = blocks - sequence.keyed
         self.blank += freed
         last = self._ends.before
+        if self._in_order and freed:
+            last = self._append_blank(last, freed)
         held = sequence.held
         for run, end in reversed(held):
             pieces = [run]
@@ -196,6 +205,28 @@ class PrefixCache:
         sequence.held = []
         sequence.keyed = 0
         return freed
+
+    def _append_blank(self, last: Run, blocks: int) -> Run:
+        """Free blocks without a key after ``last``, which is the last of the free queue."""
+        run = Run(BLANK, 0, blocks)
+        run.holders = 0
+        last.after, run.before = run, last
+        run.after, self._ends.before = self._ends, run
+        return run
+
+    def _take_in_order(self, blocks: int) -> None:
+        """Take ``blocks`` from the head of the free queue, with a key or without."""
+        while blocks:
+            run = self._ends.after
+            taken = min(blocks, run.end - run.start)
+            if run.owner != BLANK:
+                self._evict(taken)
+            else:
+                self.blank -= taken
+                run.end -= taken
+                if not run.end:
+                    self._ends.after, run.after.before = run.after, self._ends
+            blocks -= taken
 
     def _evict(self, blocks: int) -> None:
         self.idle -= blocks

@@ -8,11 +8,13 @@ sequences: decodes are one ``DecodePool``, and are walked one by one only where 
 
 from __future__ import annotations
 
+from driftsim.engine.cadence import Cadence
 from driftsim.engine.decoding import DecodePool
 from driftsim.engine.sequence import Sequence, blocks_for
 from driftsim.engine.sharing import SharedBlocks
+from driftsim.engine.versions import rules_of
 from driftsim.engine.waiting import waiting_queue
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.settings import EngineSettings
 
 MIRRORED_VLLM = "0.32.0"  # the version whose decisions the conformance suite holds the engine to
 
@@ -34,23 +36,31 @@ class Scheduler:
         # Running, with the last token scheduled and its output not processed yet (async scheduling).
         self.awaiting_output: set[Sequence] = set()
         self.pool = DecodePool(settings.block_size)  # the other running sequences decode
+        self.rules = rules_of(settings.version)
         self.shared: SharedBlocks | None = None
         if settings.enable_prefix_caching:
-            self.shared = SharedBlocks(self.total, self.pool, pipelined=settings.async_scheduling)
+            self.shared = SharedBlocks(
+                self.total,
+                self.pool,
+                pipelined=settings.async_scheduling,
+                keyless_first=self.rules.keyless_first,
+            )
         self._paused: list[Sequence] = []  # decodes that get no turn in the step under way
-        self._watermark = int(settings.watermark * settings.kv_blocks)
+        self._watermark = int(settings.watermark * settings.kv_blocks) if self.rules.watermark else 0
         self._threshold = settings.long_prefill_token_threshold
-        self._limits = (settings.max_num_batched_tokens, settings.max_num_seqs, settings.block_size)
+        budget = settings.max_num_batched_tokens
+        self._budget = min(settings.max_num_scheduled_tokens or budget, budget)
+        self._limits = (self._budget, settings.max_num_active_seqs or settings.max_num_seqs, settings.block_size)
         self._admitted = 0
+        self.cadence = Cadence(settings.prefill_schedule_interval if self.rules.cadence else 1)
 
     def _schedule(self, now: int) -> tuple[list[tuple[Sequence, int]], int]:
         """The prefills of the step scheduled at ``now``, each with its tokens, and the number of preemptions for it.
 
         All sequences of the pool decode beside them.
         """
-        threshold = self._threshold
-        if threshold and len(self.running) + len(self.waiting) < 2:
-            threshold = 0  # nobody to starve: a lone long prefill gets the whole budget
+        threshold = self._threshold and self._chunk_limit()
+        hold = self.cadence.holds(len(self.running) > len(self.prefilling))
         prefills: list[tuple[Sequence, int]] = []
         preempted, short = 0, self._spare() < 0
         if short or self.prefilling:
@@ -58,12 +68,23 @@ class Scheduler:
                 preempted = self._schedule_running(prefills, threshold)
             else:
                 preempted = self._preempt_for_decodes() if short else 0
-                if self.prefilling:
+                if self.prefilling and not hold:
                     preempted += self._schedule_partial_prefill(prefills)
         # vLLM admits nobody in a step that preempted, lest it evict what it just admitted.
         if not preempted and self.waiting:
             self._schedule_waiting(prefills, threshold, now)
+        if self.cadence.interval > 1:
+            self.cadence.scheduled(bool(prefills or self.pool.size), bool(self.waiting), preempted > 0)
         return prefills, preempted
+
+    def _chunk_limit(self) -> int:
+        """The longest chunk of a prompt in the step at hand; 0: no limit."""
+        there = len(self.running) + len(self.waiting)
+        if there < 2 and self.rules.lone_prefill_uncapped:
+            return 0  # nobody to starve: a lone long prefill gets the whole budget
+        if self.settings.long_prefill_token_threshold_adaptive and there:
+            return max(self._threshold, self.settings.max_num_batched_tokens // there)
+        return self._threshold
 
     # -- running sequences
 
@@ -85,7 +106,7 @@ class Scheduler:
     def _schedule_partial_prefill(self, prefills: list[tuple[Sequence, int]]) -> int:
         """Schedule the next chunk of the one prompt that is partly computed; its sequence was admitted last."""
         for sequence in self.prefilling:
-            budget = self.settings.max_num_batched_tokens - self.pool.size
+            budget = self._budget - self.pool.size
             new = min(sequence.length - sequence.computed, budget)
             if new <= 0:
                 break
@@ -96,6 +117,7 @@ class Scheduler:
             self.free -= need
             if self.shared is not None:
                 self.shared.grow(sequence, sequence.computed + new, self._unseen)
+            self.cadence.prefilled = True
             prefills.append((sequence, new))
         return 0
 
@@ -105,23 +127,26 @@ class Scheduler:
         Their order decides in two cases: with a cap on prefill chunks, several partial prefills may stand between the
         decodes; by priority, a victim may stand anywhere, also before the sequence that needs its blocks.
         """
-        budget, spare, preempted = self.settings.max_num_batched_tokens, self.free, 0
-        claims = self.pool.claims()
-        order = [sequence for sequence in self.running if sequence not in self.awaiting_output]
+        budget, spare, preempted = self._budget, self.free, 0
+        claims, held = self.pool.claims(), self.cadence.held
+        order = list(self.running)
         given: dict[Sequence, tuple[int, int]] = {}  # tokens and blocks of this step
         index = 0
         while index < len(order) and budget > 0:
             sequence = order[index]
             prefill = sequence in self.prefilling
+            if sequence in self.awaiting_output or (prefill and held):
+                index += 1
+                continue
             new = min(sequence.length - sequence.computed, threshold or budget, budget) if prefill else 1
             need = self._growth(sequence, new) if prefill else int(sequence in claims)
             while need > spare:
                 victim = self._victim()
+                had_turn = victim in given
                 turn = given.pop(victim, (0, 0))  # is taken back (scheduler.py, PRIORITY)
                 budget += turn[0]
-                if victim in order:
-                    index -= order.index(victim) < index
-                    order.remove(victim)
+                index -= order.index(victim) < index if self.rules.cursor_follows_victim else had_turn
+                order.remove(victim)
                 spare += self._preempt(victim, spare, turn)
                 preempted += 1
                 if victim is sequence:
@@ -131,16 +156,18 @@ class Scheduler:
                 budget -= new
                 index += 1
                 given[sequence] = (new, need)
+                self.cadence.prefilled |= prefill
                 continue
-            break
+            if not (self.rules.goes_on_after_self and self.by_priority):
+                break
         for sequence, (new, need) in given.items():
             if sequence in self.prefilling:
                 self.free -= need
                 if self.shared is not None:
                     self.shared.grow(sequence, sequence.computed + new, self._unseen)
                 prefills.append((sequence, new))
-        for sequence in order[index:]:  # the budget ran out before their turn: they pause for this step
-            if sequence not in self.prefilling:
+        for sequence in order:  # whose turn did not come pauses for this step
+            if sequence.ends >= 0 and sequence not in given:
                 self.pool.leave(sequence)
                 self._paused.append(sequence)
         return preempted
@@ -170,6 +197,8 @@ class Scheduler:
             if shared is not None:
                 held, found, idle, _ = shared.look_up(sequence, self._unseen)
                 length -= found * size
+            if length > 1 and self.cadence.held:
+                break
             new = length
             if threshold and new > threshold:
                 new = threshold
@@ -198,6 +227,7 @@ class Scheduler:
             if new < length:
                 self.prefilling[sequence] = None
             prefills.append((sequence, new))
+            self.cadence.prefilled |= length > 1
             if sequence.scheduled is None:  # vLLM keeps the first time when a preempted request resumes
                 sequence.scheduled = now
         self.free -= begun - spare

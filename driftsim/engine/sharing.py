@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from driftsim.engine.decoding import DecodePool
-from driftsim.engine.prefixes import NOWHERE, Held, PrefixCache
+from driftsim.engine.prefixes import BLANK, NOWHERE, Held, PrefixCache
 from driftsim.engine.sequence import Sequence
 from driftsim.trace.prefixes import ENDLESS
 
@@ -21,13 +21,13 @@ Unseen: TypeAlias = Callable[[Sequence], int]  # how many tokens of a running se
 class SharedBlocks(PrefixCache):
     """The cache of an engine whose decoding sequences are ``pool``; ``pipelined``: it schedules asynchronously."""
 
-    def __init__(self, total: int, pool: DecodePool, *, pipelined: bool) -> None:
-        super().__init__(total, pool.block_size)
+    def __init__(self, total: int, pool: DecodePool, *, pipelined: bool, keyless_first: bool) -> None:
+        super().__init__(total, pool.block_size, keyless_first=keyless_first)
         self.pool = pool
         self._ahead = 0 if pipelined else 1  # of the tokens of a decode run's last step, those that are known
         self._live: dict[int, Sequence] = {}  # by its own stretch, who runs
         self._echoing: dict[Sequence, None] = {}  # who produces what another request had before
-        self._strangers = NOWHERE
+        self._strangers = BLANK
 
     def enter(self, sequence: Sequence) -> None:
         """Prepare ``sequence``, which the engine was just given."""

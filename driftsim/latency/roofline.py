@@ -19,7 +19,7 @@ from driftsim.errors import InputError
 from driftsim.latency.profile import Profile
 from driftsim.latency.weights import WeightType
 from driftsim.records import Record, parsed_json
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.settings import EngineSettings
 
 GIB = 2**30
 # NVIDIA L4, Qwen2.5-7B, vLLM 0.11: experiments/first_principles.py fits them.

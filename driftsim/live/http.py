@@ -26,8 +26,8 @@ from driftsim.live.masking import Heard, masked
 from driftsim.live.pages import ASK_S, Page, Pages
 from driftsim.request import Job
 from driftsim.scheduling.accounting import count_words
-from driftsim.trace.header import EngineSettings
 from driftsim.trace.schema import LARGEST_COUNT
+from driftsim.trace.settings import EngineSettings
 from driftsim.workloads.prompts import synthetic
 
 KEY = "OPENAI_API_KEY"  # environment variable; never logged, never stored

@@ -12,7 +12,7 @@ import pandas as pd
 
 from driftsim.errors import TraceError
 from driftsim.request import is_tier_name
-from driftsim.trace.header import LARGEST_BATCH, EngineSettings, Header
+from driftsim.trace.header import Header
 from driftsim.trace.schema import (
     FINISH_REASONS,
     FINISHED,
@@ -26,6 +26,7 @@ from driftsim.trace.schema import (
     STEP_REQUEST_COLUMNS,
     TELEMETRY_COLUMNS,
 )
+from driftsim.trace.settings import LARGEST_BATCH, EngineSettings
 from driftsim.trace.steps import step_ends
 
 NOT_NEGATIVE = (

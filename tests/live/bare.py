@@ -7,7 +7,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.settings import EngineSettings
 
 
 def bare_scheduler(settings: EngineSettings, kind: type[Any] | None = None) -> Any:

@@ -18,8 +18,8 @@ from driftsim.engine.pipelined import PipelinedEngine
 from driftsim.engine.sequence import Sequence
 from driftsim.latency.steptime import LinearStepTime
 from driftsim.request import Job, Request, Tier
-from driftsim.trace.header import EngineSettings
 from driftsim.trace.prefixes import Stretches, shared, stretches
+from driftsim.trace.settings import EngineSettings
 from tests.live.bare import bare_scheduler, faked_output, request, sampling
 
 

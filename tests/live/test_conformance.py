@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from driftsim.engine.scheduler import MIRRORED_VLLM
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.settings import EngineSettings
 from tests.live.bare import EOS, OTHER
 from tests.live.deciding import Asked, Case, compared
 

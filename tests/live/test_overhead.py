@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.settings import EngineSettings
 from experiments.capture_overhead import step_hook_us
 from tests.live.bare import bare_scheduler
 from tests.live.deciding import Theirs

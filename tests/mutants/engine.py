@@ -173,8 +173,8 @@ file = "engine/scheduler.py"
 plant(
     "a lone pair of prompts is not capped",
     file,
-    "len(self.running) + len(self.waiting) < 2",
-    "len(self.running) + len(self.waiting) <= 2",
+    "if there < 2 and self.rules",
+    "if there <= 2 and self.rules",
     STEPPED,
 )
 plant("a step that preempted admits", file, "if not preempted and self.waiting:", "if self.waiting:", STEPPED)
@@ -191,8 +191,8 @@ plant(
 plant(
     "a partial prefill takes the decodes' tokens",
     file,
-    "self.settings.max_num_batched_tokens - self.pool.size",
-    "self.settings.max_num_batched_tokens",
+    "budget = self._budget - self.pool.size",
+    "budget = self._budget",
     STEPPED,
 )
 plant(
