@@ -76,9 +76,9 @@ def workloads(draw: st.DrawFn, largest: int = 20, patient: bool = True) -> Workl
 @st.composite
 def profiles(draw: st.DrawFn) -> Profile:
     """Random engines, tiny KV caches among them, and step times with and without lags."""
-    chunked = draw(st.booleans())
+    chunked, slots = draw(st.booleans()), draw(st.integers(1, 6))
     settings = engine(
-        max_num_seqs=draw(st.integers(1, 6)),
+        max_num_seqs=slots,
         max_num_batched_tokens=draw(st.sampled_from([8, 32, 64, 200])) if chunked else 200,
         max_model_len=draw(st.sampled_from([64, 140])),
         kv_blocks=draw(st.integers(2, 24)),
@@ -92,7 +92,7 @@ def profiles(draw: st.DrawFn) -> Profile:
         enable_prefix_caching=draw(st.booleans()),
         version=draw(st.sampled_from(["0.32.0", "0.32.0", "0.19.0", "0.23.0", "0.27.0", "0.30.0", "0.33.0"])),
         long_prefill_token_threshold_adaptive=draw(st.sampled_from([False, False, True])),
-        max_num_active_seqs=draw(st.sampled_from([None, None, 2])),
+        max_num_active_seqs=draw(st.sampled_from([None, None, min(slots, 2)])),
         max_num_scheduled_tokens=draw(st.sampled_from([None, None, 7])) if chunked else None,
         prefill_schedule_interval=draw(st.sampled_from([1, 1, 3])),
     )

@@ -149,8 +149,8 @@ class Simulation:
         self._await_arrival()
         with collector_off():
             self.env.run()
-        requests = requests_table(self.rows, self.workload)
-        return Trace(self._header(), requests, self._steps() if self.record_steps else None)
+        requests, lost = requests_table(self.rows, self.workload)
+        return Trace(self._header(requests, lost), requests, self._steps() if self.record_steps else None)
 
     def _await_arrival(self) -> None:
         due = self.arrivals.next_at()
@@ -220,7 +220,7 @@ class Simulation:
         self.columns.finish_s[row] = self.env.now / TICKS_PER_SECOND
         self.columns.output_tokens[row] = self.columns.preemptions[row] = 0
         self.columns.finish_reason[row] = "abort"
-        if self.arrivals.left(row, self.env.now):
+        if self.arrivals.left(row, self.env.now, failed=True):
             self._await_arrival()
 
     def _submit(self, job: Job) -> None:
@@ -268,7 +268,7 @@ class Simulation:
         now, left = self.env.now, self.arrivals.left
         self.dispatcher.finished([self._departure(sequence) for sequence in sequences], now / TICKS_PER_SECOND)
         for sequence in sequences:
-            if left(sequence.job.index, now):
+            if left(sequence.job.index, now, failed=sequence.finish_reason not in FINISHED):
                 self._await_arrival()
         self._release_soon()
 
@@ -287,7 +287,7 @@ class Simulation:
             table[name] = table[name] / TICKS_PER_SECOND
         return typed(table, self.step_columns, "simulated steps")
 
-    def _header(self) -> Header:
+    def _header(self, requests: pd.DataFrame, lost: int) -> Header:
         scenario, profile = self.scenario, self.scenario.profile
         switches = {
             "refill_lag": scenario.refill_lag,
@@ -295,9 +295,14 @@ class Simulation:
             **self.admission.model_dump(mode="json"),
         }
         starts = [start / TICKS_PER_SECOND for start in self.arrivals.starts()]
+        counts = requests["phase"].value_counts()
         phases = tuple(
-            phase.changed(start_s=start) for phase, start in zip(self.workload.info.phases, starts, strict=True)
+            phase.changed(start_s=start, requests=int(counts[phase.name]))
+            for phase, start in zip(self.workload.info.phases, starts, strict=True)
         )
+        notes = self.workload.notes
+        if lost:
+            notes += (f"{lost} of {lost + len(requests)} turns were never sent: the one before them failed",)
         return Header(
             kind="simulated",
             driftsim_version=__version__,
@@ -312,7 +317,7 @@ class Simulation:
             profile_digest=profile.digest,
             clocks=CLOCKS,
             prefixes=self.workload.prefixes,
-            notes=self.workload.notes,
+            notes=notes,
         )
 
 

@@ -12,8 +12,8 @@ from driftsim.trace.prefixes import prefixes
 from driftsim.workloads.workload import Workload
 
 
-def requests_table(rows: RequestRows, workload: Workload) -> pd.DataFrame:
-    """The table of ``workload``, whose requests fared as ``rows`` say."""
+def requests_table(rows: RequestRows, workload: Workload) -> tuple[pd.DataFrame, int]:
+    """The table of ``workload``, whose requests fared as ``rows`` say, and how many never came."""
     others = {"output_words": _words(rows, workload)}
     if "stretches" in workload.table:
         whose, tokens = (np.array(part, dtype=np.int64) for part in prefixes(workload.table["stretches"]))
@@ -24,7 +24,27 @@ def requests_table(rows: RequestRows, workload: Workload) -> pd.DataFrame:
         tokens = np.minimum(tokens, np.minimum(there, there[np.maximum(whose, 0)]))
         for name, values in (("prefix_row", whose), ("prefix_tokens", tokens)):
             others[name] = pd.arrays.IntegerArray(values, alone)
-    return rows.table(workload.offered, **others)
+    table = rows.table(workload.offered, **others)
+    if "parent" not in table:
+        return table, 0
+    came = ~np.isnan(np.frombuffer(rows.times["arrival_s"])[: len(table)])
+    return without(table, came), int((~came).sum())
+
+
+def without(table: pd.DataFrame, came: np.ndarray) -> pd.DataFrame:
+    """The requests that ``came``; rows that others name are counted anew."""
+    if came.all():
+        return table
+    place = np.cumsum(came) - 1
+    kept = table[came].reset_index(drop=True)
+    parents = [place[parents[came[parents]]] for parents in kept["parent"]]
+    kept["parent"] = pd.Series(parents, dtype=object)
+    if "prefix_row" in kept:
+        whose = kept["prefix_row"].to_numpy(dtype=np.int64, na_value=-1)
+        there = (whose >= 0) & came[whose]
+        for name, values in (("prefix_row", place[whose]), ("prefix_tokens", kept["prefix_tokens"])):
+            kept[name] = pd.array(np.where(there, np.asarray(values, dtype=float), np.nan), dtype="Int64")
+    return kept
 
 
 def _words(rows: RequestRows, workload: Workload) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -15,6 +15,10 @@ from driftsim.trace.settings import CORES, LARGEST_BLOCK, REQUESTS, SECONDS, TOK
 IDLE_KEYS = ("tiers", "caveats", "turn", "prefixes")  # which a header lacks where they say nothing
 
 
+PhaseKind: TypeAlias = Literal["open", "after-drain", "closed", "capped", "backlog", "sessions"]
+LOOPS = ("closed", "capped", "sessions")  # phases whose requests wait for others to end
+
+
 class Phase(Record):
     """A stretch of a workload and the rule by which its requests arrive.
 
@@ -23,12 +27,13 @@ class Phase(Record):
     """
 
     name: str = Field(description="Name of the phase, which the column `phase` of its requests holds.")
-    kind: Literal["open", "after-drain", "closed", "capped", "backlog"] = Field(
+    kind: PhaseKind = Field(
         default="open",
         description="How requests arrive. `open`: at recorded offsets from the phase's start, which is when the "
         "previous phase has sent its last request. `after-drain`: likewise, but the phase starts when every earlier "
         "request has left. `backlog`: all at the phase's start. `closed`: each user sends a request, waits for its "
-        "end, thinks and sends the next. `capped`: at offsets as `open`, but held back while `users` requests are out.",
+        "end, thinks and sends the next. `capped`: at offsets as `open`, but held back while `users` requests are out. "
+        "`sessions`: first turns at offsets as `open`; a later one when all its parents have ended, `gap_s` after.",
     )
     requests: int = Field(
         gt=0, le=LARGEST_COUNT, description="Number of requests of the phase.", json_schema_extra=REQUESTS

@@ -140,6 +140,9 @@ class EngineSettings(Record):
         budget = self.max_num_batched_tokens
         if budget < self.max_num_seqs:
             raise InputError(f"max_num_batched_tokens {budget} is below max_num_seqs {self.max_num_seqs}")
+        active = self.max_num_active_seqs
+        if active is not None and active > self.max_num_seqs:
+            raise InputError(f"max_num_active_seqs {active} is above max_num_seqs {self.max_num_seqs}")
         if not self.enable_chunked_prefill and budget < self.max_model_len:
             raise InputError(
                 f"max_num_batched_tokens {budget} is below max_model_len {self.max_model_len}, "

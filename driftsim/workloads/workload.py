@@ -24,7 +24,7 @@ from driftsim.scheduling.admission import Admission
 from driftsim.text import for_html
 from driftsim.tiers import TierRule, ranked
 from driftsim.trace.header import Prefixes, WorkloadInfo
-from driftsim.trace.schema import OFFERED
+from driftsim.trace.schema import OFFERED, SESSION_COLUMNS
 from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace, read
 from driftsim.workloads.drawn import generate
@@ -210,7 +210,8 @@ class Workload:
     @cached_property
     def offered(self) -> pd.DataFrame:
         """What a trace's request table holds of these requests before a run begins, in its dtypes."""
-        return typed(self.table[[column.name for column in OFFERED]], OFFERED, "workload")
+        known = (*OFFERED, *(column for column in SESSION_COLUMNS if column.name in self.table))
+        return typed(self.table[[column.name for column in known]], known, "workload")
 
     @cached_property
     def output_words(self) -> pd.Series:

@@ -35,8 +35,8 @@ def bare_scheduler(settings: EngineSettings, kind: type[Any] | None = None) -> A
         policy=settings.scheduling_policy,
         async_scheduling=settings.async_scheduling,
         scheduler_reserve_full_isl=settings.scheduler_reserve_full_isl,
-        watermark=settings.watermark,
         is_encoder_decoder=False,
+        **{name: value for name, value in newer(settings).items() if name in SchedulerConfig.__dataclass_fields__},
     )
     cache = CacheConfig(block_size=settings.block_size, enable_prefix_caching=settings.enable_prefix_caching)
     cache.num_gpu_blocks = settings.kv_blocks
@@ -46,6 +46,7 @@ def bare_scheduler(settings: EngineSettings, kind: type[Any] | None = None) -> A
     # Building a config may adjust what it was given; the comparison is with what was asked for.
     scheduler.enable_chunked_prefill = settings.enable_chunked_prefill
     scheduler.long_prefill_token_threshold = settings.long_prefill_token_threshold
+    scheduler.long_prefill_token_threshold_adaptive = settings.long_prefill_token_threshold_adaptive
     scheduler.async_scheduling = settings.async_scheduling
     spec = FullAttentionSpec(block_size=settings.block_size, num_kv_heads=1, head_size=1, dtype=torch.float32)
     blocks = KVCacheConfig(
@@ -58,6 +59,17 @@ def bare_scheduler(settings: EngineSettings, kind: type[Any] | None = None) -> A
         block_size=settings.block_size,
         log_stats=False,
     )
+
+
+def newer(settings: EngineSettings) -> dict[str, Any]:
+    """Settings that not every version of vLLM knows."""
+    return {
+        "watermark": settings.watermark,
+        "long_prefill_token_threshold_adaptive": settings.long_prefill_token_threshold_adaptive,
+        "max_num_active_seqs": settings.max_num_active_seqs,
+        "max_num_scheduled_tokens": settings.max_num_scheduled_tokens,
+        "prefill_schedule_interval": settings.prefill_schedule_interval,
+    }
 
 
 _model: Any = None

@@ -41,6 +41,10 @@ def settings(dice: random.Random, **changes: Any) -> EngineSettings:
         async_scheduling=dice.random() < 0.5,
         scheduler_reserve_full_isl=dice.random() < 0.8,
         watermark=dice.choice([0.0, 0.0, 0.05]),
+        long_prefill_token_threshold_adaptive=dice.random() < 0.3,
+        max_num_active_seqs=dice.choice([None, None, 2]),
+        max_num_scheduled_tokens=dice.choice([None, None, 50]) if chunked else None,
+        prefill_schedule_interval=dice.choice([1, 1, 3, 5]),
         **changes,
     )
 

@@ -630,7 +630,7 @@ plant(
 plant(
     "a closed user does not go on after a client gave up",
     file,
-    "        if self.arrivals.left(row, self.env.now):\n            self._await_arrival()\n",
+    "        if self.arrivals.left(row, self.env.now, failed=True):\n            self._await_arrival()\n",
     "",
     "test_delays test_unfinished test_laws",
 )
@@ -707,7 +707,7 @@ plant(
 plant(
     "notes of the workload are lost",
     file,
-    "notes=self.workload.notes,",
+    "notes=notes,",
     "notes=(),",
     "test_delays test_workload test_unfinished test_generated_workloads test_laws",
 )
