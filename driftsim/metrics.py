@@ -16,6 +16,7 @@ from scipy.stats import kendalltau
 from driftsim.errors import TraceError
 from driftsim.scheduling.accounting import Accounting
 from driftsim.scheduling.admission import Admission
+from driftsim.statistics import intervals_union as intervals_union
 from driftsim.tiers import by_urgency
 from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
@@ -215,18 +216,6 @@ def _tau_within(rows: Rows, column: str, budget: np.ndarray, total: np.ndarray) 
             taus.append(tau)
             weights.append(len(places) * (len(places) - 1))
     return float(np.average(taus, weights=weights)) if taus else np.nan
-
-
-def intervals_union(starts: np.ndarray, ends: np.ndarray) -> float:
-    """Total length covered by the intervals, overlaps counted once.
-
-    >>> intervals_union(np.array([0.0, 1.0, 5.0]), np.array([2.0, 3.0, 6.0]))
-    4.0
-    """
-    order = np.argsort(starts, kind="stable")
-    starts, ends = starts[order], np.maximum.accumulate(ends[order])
-    begins = np.maximum(starts, np.concatenate([[-np.inf], ends[:-1]]))
-    return float(np.maximum(ends - begins, 0).sum())
 
 
 def makespan(rows: Rows) -> float:

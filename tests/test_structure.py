@@ -24,7 +24,7 @@ STOREYS = [
     {"errors", "statistics", "version"},
     {"text"},
     {"contrasts", "request", "records", "files", "formatting", "figures", "workers", "progress"},
-    {"tiers"},
+    {"tiers", "parts"},
     {"trace", "scheduling"},
     {"workloads", "latency", "metrics"},
     {"glossary", "formats", "outcomes"},

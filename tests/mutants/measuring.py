@@ -101,12 +101,18 @@ plant(
 )
 plant(
     "overlaps count twice",
-    file,
+    "statistics.py",
     "begins = np.maximum(starts, np.concatenate([[-np.inf], ends[:-1]]))",
     "begins = starts",
     METRICS,
 )
-plant("an interval inside another ends the union", file, "np.maximum.accumulate(ends[order])", "ends[order]", METRICS)
+plant(
+    "an interval inside another ends the union",
+    "statistics.py",
+    "np.maximum.accumulate(ends[order])",
+    "ends[order]",
+    METRICS,
+)
 plant("one who waits alone is a choice", file, "depth[:-1] >= 2", "depth[:-1] >= 1", METRICS)
 plant("three wait before there is a choice", file, "depth[:-1] >= 2", "depth[:-1] > 2", METRICS)
 plant(
