@@ -92,6 +92,13 @@ def metrics() -> str:
         "What `per_tier` holds for each tier. In flat rows, those of a sweep and of `rows.csv`, the name of the tier "
         f"stands before each name, as in `{glossary.TIERS[0].name}`.",
         entries(metric_entries(glossary.PER_TIER), extra="better"),
+        "## SLOs",
+        "What a summary holds besides, and each tier in `per_tier`, where there are SLOs (`--slo`, `slos` of a "
+        "scenario or of a trace's header). `per_tenant` holds the same for each of the largest tenants; in flat rows, "
+        f"`tenant_` and the tenant's name stand before each name, as in `{glossary.of_tier('tenant_acme', glossary.SLO)[3].name}`.",
+        entries(metric_entries(glossary.SLO), extra="better"),
+        "A row of a comparison holds these as well.",
+        entries(metric_entries(glossary.SLO_COMPARISON), extra="better"),
         "## Comparison",
         "What a row of `driftsim compare --json` holds besides a summary.",
         entries(metric_entries(glossary.COMPARISON), extra="better"),

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from driftsim.live.capture import capture
     from driftsim.live.choices import EngineChoice, WorkloadChoice
     from driftsim.metrics import e2e, summary, tpot, ttft
+    from driftsim.outcomes import slo_outcomes
     from driftsim.request import Job, Request, Tier
     from driftsim.scheduling.admission import Admission
     from driftsim.scheduling.estimators import Estimate, Estimator
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from driftsim.simulation.laws import Verdict
     from driftsim.simulation.scenario import Barrier, Scenario
     from driftsim.simulation.spec import ScenarioSpec, load_spec
+    from driftsim.slo import Slo
     from driftsim.sweeps.baseline import Baseline, make_baseline
     from driftsim.sweeps.gate import GateResult, check_baseline
     from driftsim.sweeps.store import Store
@@ -97,6 +99,7 @@ _HOMES = {
     "live.capture": ("capture",),
     "live.choices": ("EngineChoice", "WorkloadChoice"),
     "metrics": ("e2e", "summary", "tpot", "ttft"),
+    "outcomes": ("slo_outcomes",),
     "request": ("Job", "Request", "Tier"),
     "scheduling.admission": ("Admission",),
     "scheduling.estimators": ("Estimate", "Estimator"),
@@ -104,6 +107,7 @@ _HOMES = {
     "simulation.laws": ("Verdict",),
     "simulation.scenario": ("Barrier", "Scenario"),
     "simulation.spec": ("ScenarioSpec", "load_spec"),
+    "slo": ("Slo",),
     "sweeps.baseline": ("Baseline", "make_baseline"),
     "sweeps.gate": ("GateResult", "check_baseline"),
     "sweeps.store": ("Store",),
@@ -124,11 +128,11 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "Admission", "Barrier", "Baseline", "CapturedComparison", "ComparisonResult", "EngineChoice", "EngineSettings",
     "Estimate", "Estimator", "GateResult", "InputError", "Job", "Keyed", "Lengths", "Phase", "Policy", "Process",
-    "Profile", "RecordedLengths", "Request", "RunError", "Scenario", "ScenarioSpec", "Store", "Tenant", "Tier",
+    "Profile", "RecordedLengths", "Request", "RunError", "Scenario", "ScenarioSpec", "Slo", "Store", "Tenant", "Tier",
     "TierRule", "Trace", "TraceError", "ValidationResult", "Verdict", "Workload", "WorkloadChoice", "WorkloadSpec",
     "calibrate", "capacity", "capture", "check_baseline", "check_laws", "compare", "compare_captured", "derive_profile",
     "e2e", "export_trace", "import_trace", "load_profile", "load_spec", "make_baseline", "read", "replay", "resample",
-    "sample", "simulate", "simulate_scenario", "summary", "sweep", "tpot", "ttft", "validate",
+    "sample", "simulate", "simulate_scenario", "slo_outcomes", "summary", "sweep", "tpot", "ttft", "validate",
 ]  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from driftsim.metrics import Columns, e2e, is_finished
+from driftsim.metrics import Columns, e2e, is_finished, judged
 from driftsim.parts import largest, parts
 from driftsim.trace.trace import Trace
 from driftsim.workloads.workload import Workload
@@ -22,13 +22,18 @@ def largest_tenants(workload: Workload) -> tuple[str, ...]:
 def tenant_latencies(trace: Trace, named: Sequence[str], phase: str = "all") -> dict[str, dict[str, float]]:
     """Requests, finished ones, and ``LATENCIES`` in seconds of each of the tenants ``named``, or of one ``phase``.
 
+    With SLOs in the trace's header, also what kept them.
     All other tenants count together, as ``parts.OTHERS``.
     """
     rows = Columns.of(trace.requests)
     if phase != "all":
         rows = rows[rows["phase"] == phase]
     done, seconds = is_finished(rows), np.asarray(e2e(rows), dtype=float)
-    return {name: _latencies(seconds, own, done) for name, own in parts(rows["tenant"], named).items()}
+    within = judged(trace, phase=phase)
+    return {
+        name: _latencies(seconds, own, done) | (within.counts(own) if within else {})
+        for name, own in parts(rows["tenant"], named).items()
+    }
 
 
 def _latencies(seconds: np.ndarray, own: np.ndarray, done: np.ndarray) -> dict[str, float]:

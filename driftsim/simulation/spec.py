@@ -25,6 +25,7 @@ from driftsim.scheduling.plugins import is_plugin, source_digest
 from driftsim.scheduling.policies import policy_class
 from driftsim.simulation.dotted import nested
 from driftsim.simulation.scenario import Barrier, Scenario
+from driftsim.slo import Slos
 from driftsim.tiers import TierRules
 from driftsim.trace.trace import Trace, read
 from driftsim.workloads.arrivals import arriving
@@ -75,6 +76,11 @@ class ScenarioSpec(Record):
         default=(),
         description="Tables of the tiers, the most urgent first, or their names alone. None: the trace's own, else the "
         "published three; a trace with other tiers then has no order that a policy could go by.",
+    )
+    slos: Slos = Field(
+        default=(),
+        description="SLOs, as tables or as texts `premium:ttft=1s,tpot=50ms,e2e=30s`; without a name, everybody's. A "
+        "tenant's own goes before its tier's. None: the trace's own.",
     )
     refill_lag: bool = Field(
         default=True, description="Whether a freed slot is refilled with the profile's lags, as on a real engine."
@@ -244,6 +250,7 @@ def build_scenario(spec: ScenarioSpec, profile: Profile) -> Scenario:
         admission=spec.admission,
         max_in_flight=spec.max_in_flight,
         tiers=spec.tiers,
+        slos=spec.slos,
         refill_lag=spec.refill_lag,
         noise=spec.noise,
         barrier=spec.barrier,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from driftsim.calibration.calibrate import fit_own_profile
+from driftsim.glossary import TENANT
 from driftsim.latency.profile import Profile, load_profile
 from driftsim.metrics import summary
 from driftsim.progress import EVERY, OnProgress, no_progress
@@ -20,6 +21,7 @@ from driftsim.scheduling.policies import policy_class
 from driftsim.simulation.bases import Fitted, with_own_bases
 from driftsim.simulation.run import simulate
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload
+from driftsim.slo import Slo, needs_itl, slos_for
 from driftsim.sweeps import cautions
 from driftsim.sweeps.naming import OWN, SHORT
 from driftsim.tiers import TierRule
@@ -117,7 +119,7 @@ def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple
     """
     inputs, keys = Inputs(), set[str]()
     groups: dict[tuple[Any, ...], list[Task]] = {}  # by workload, so that each is made once
-    digest_of, names = _SourceDigests(inputs), set[tuple[str, str]]()
+    digest_of, names, judged = _SourceDigests(inputs), set[tuple[str, str]](), set[tuple[str | None, tuple[Slo, ...]]]()
     for number, spec in enumerate(specs):
         if number % EVERY == 0:
             told(number, len(specs))
@@ -126,6 +128,9 @@ def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple
             policy_class(spec.policy)
             estimator_class(spec.estimator)
             names.add((spec.policy, spec.estimator))
+        if spec.slos and spec.trace is not None and (spec.trace, spec.slos) not in judged:
+            slos_for(spec.slos, inputs.traces[inputs.digests[spec.trace]].requests)
+            judged.add((spec.trace, spec.slos))
         source, profile = digest_of(spec), inputs.fits[spec.trace, spec.profile]
         key = spec.key(source, profile)
         if key not in keys:
@@ -173,8 +178,10 @@ def run_task(task: Task, inputs: Inputs, keep: Path | None = None) -> dict[str, 
     try:
         recorded = None if task.spec.trace is None else inputs.traces[task.trace]
         fitted = with_own_bases(task.spec.admission, inputs.workload(task), recorded)
-        scenario = replace(build_scenario(task.spec, inputs.profiles[task.profile]), admission=fitted.admission)
-        steps, named = task.spec.steps, task.spec.step_requests
+        slos = slos_for(task.spec.slos, fitted.workload.table) or (recorded.header.slos if recorded else ())
+        scenario = build_scenario(task.spec, inputs.profiles[task.profile])
+        scenario = replace(scenario, admission=fitted.admission, slos=slos)
+        steps, named = task.spec.steps, task.spec.step_requests or needs_itl(slos)
         trace = simulate(scenario, fitted.workload, record_steps=steps, step_requests=named)
         found, own = _metrics(trace, task.spec, fitted, inputs.profiles[task.profile])
         row |= found
@@ -215,9 +222,11 @@ def parameters(task: Task) -> dict[str, Any]:
     if is_plugin(spec.policy) or is_plugin(spec.estimator):
         sources = spec.identity(task.trace, task.profile)["plugins"]
         found["plugins"] = " ".join(source[:SHORT] for source in sources.values())
-    plain = spec.model_dump(mode="json", exclude={"steps": True, "workload": _unused(spec)})
+    plain = spec.model_dump(mode="json", exclude={"steps": True, "slos": True, "workload": _unused(spec)})
     for name, value in (plain | {"profile": OWN if spec.profile is None else spec.profile}).items():
         found |= dict(_flat(name, value))
+    if spec.slos:
+        found["slos"] = "; ".join(map(str, spec.slos))
     if spec.tiers:
         found["tiers"] = ",".join(map(_rule, spec.tiers))
     return found
@@ -277,5 +286,7 @@ def _metrics(trace: Trace, spec: ScenarioSpec, fitted: Fitted, profile: Profile)
     per_tier = row.pop("per_tier")
     for tier, values in per_tier.items():
         row |= {f"{tier}_{name}": value for name, value in values.items() if name != "p99_flagged"}
+    for tenant, values in row.pop("per_tenant", {}).items():
+        row |= {f"{TENANT}{tenant}_{name}": value for name, value in values.items()}
     name = row.pop("requests")
     return {"offered": name, **row}, known

@@ -9,6 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from driftsim.errors import InputError
 from driftsim.records import Record
+from driftsim.slo import Slos
 from driftsim.tiers import TierRules
 from driftsim.trace.schema import LARGEST_COUNT, LONGEST_S
 
@@ -277,6 +278,11 @@ class Header(Record):
         description="Rules of the tiers, the most urgent first; none where nobody gave any, and then the header lacks "
         "the key.",
     )
+    slos: Slos = Field(
+        default=(),
+        description="SLOs of tenants and tiers, as tables or as texts `premium:ttft=1s,e2e=30s`; none where nobody "
+        "gave any, and then the header lacks the key.",
+    )
     seed: int | None = Field(default=None, description="Seed of everything random in the run.")
     profile_digest: str | None = Field(default=None, description="SHA-256 of the profile of a simulated run.")
     clocks: str = Field(default="", description="What the times count from, and whose clock they are.")
@@ -294,9 +300,11 @@ class Header(Record):
 
     @model_serializer(mode="wrap")
     def _without_idle_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A header that has no tiers, caveats or turn is written as it was before there were keys for them."""
+        """A header that has no tiers, SLOs, caveats or turn is written as it was before there were keys for them."""
         written: dict[str, Any] = plain(self)
-        return {key: value for key, value in written.items() if value or key not in ("tiers", "caveats", "turn")}
+        return {
+            key: value for key, value in written.items() if value or key not in ("tiers", "slos", "caveats", "turn")
+        }
 
     def as_json(self) -> str:
         """The header as its file holds it."""
