@@ -84,6 +84,7 @@ def compare(
     max_in_flight: int | None = None,
     tiers: AnyTiers = (),
     slos: AnySlos = (),
+    fairness: bool = False,
     engine: EngineName | Barrier = "continuous",
     kv_blocks: int | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -96,18 +97,17 @@ def compare(
     """Replay a trace, or run a workload, under each policy with each estimator, and set the results side by side.
 
     what: a trace, its folder, a file of another tool that ``import_trace`` recognises, or a workload; or a list of
-    them, which are days of one engine and serve as the replications. policies, estimators: names, ``file.py:Class``,
-    or classes (default: stock and all of ours). profile: the latency profile; without one, the profile is fitted to
-    the trace's own steps, or, where it has none, to the timings of its requests. admission: how requests are
-    estimated. phase: measure one phase only. replications: the trace as recorded and one less resamples of it, of
-    either kind, for the intervals. rate_scale: above 1 presses harder. arrivals: other arrivals than the recorded
-    ones, such as ``Process(kind="closed", users=16)``. max_in_flight: requests inside the engine at most (default: its
-    slots). tiers: their order, weights and limits, most urgent first: rules, names or ``gold:5,silver:3`` (default: the
-    trace's, else the published). slos: limits on latencies, such as ``premium:ttft=1s,e2e=30s`` (default: the trace's).
-    engine: continuous batching, or the DriftSched worker's barrier. kv_blocks: another
-    size of the KV cache. settings: other engine settings, such as ``{"max_num_seqs": 16}``. refill_lag: a freed slot
-    misses the next step, as recorded. practical: the relative difference below which nothing counts as one. jobs:
-    processes (default: one a core). progress: called with runs done and runs in all.
+    them: days of one engine. policies, estimators: names, ``file.py:Class``, or classes (default: stock and all of
+    ours). profile: the latency profile (default: fitted to the trace's own steps, or else to the timings of its
+    requests). admission: how requests are estimated. phase: measure one phase only. replications: the trace as recorded
+    and one less resamples of it, of either kind, for the intervals. rate_scale: above 1 presses harder. arrivals: other
+    arrivals than the recorded ones, such as ``Process(kind="closed", users=16)``. max_in_flight: requests inside the
+    engine at most (default: its slots). tiers: their order, weights and limits, most urgent first: rules, names or
+    ``gold:5,silver:3`` (default: the trace's, else the published). slos: limits, such as ``premium:ttft=1s,e2e=30s``
+    (default: the trace's). fairness: tell how much tenants were slowed down. engine: continuous batching, or
+    DriftSched's barrier. kv_blocks: another size of the KV cache. settings: other engine settings, such as
+    ``{"max_num_seqs": 16}``. refill_lag: a freed slot misses the next step, as recorded. practical: the least relative
+    difference that counts. jobs: processes (default: one a core). progress: called with runs done and in all.
 
     Raises ``InputError`` for what no run could accept, ``TraceError`` for a trace that cannot be replayed so.
 
@@ -141,6 +141,7 @@ def compare(
         max_in_flight=max_in_flight,
         tiers=rules,
         slos=as_slos(slos, None, [trace for _, trace in days]),
+        fairness=fairness,
         refill_lag=refill_lag,
         barrier=as_barrier(engine),
         arrivals=arrivals,
@@ -152,15 +153,15 @@ def compare(
     as_recorded = rate_scale == 1 and not changes and profile is None and arrivals is None and not others
     measured = measured_by_phase(recorded, choice) if as_recorded and recorded is not None else None
     known = [with_slos(trace, choice.checked_slos) for _, trace in days if trace is not None]
-    checks = [] if measured else checks_of_days(known, given, own=profile is None, several=bool(others))
+    checks = () if measured else checks_of_days(known, given, own=profile is None, several=bool(others))
     result = compare_settings(workloads, choice, jobs, progress, measured)
     mismatches = [text for trace in known if profile is not None for text in mismatch_warnings(given, trace)]
     about = {"profile": described(choice.profile, profile), "rate_scale": rate_scale}
     provenance = {**report.source(workload, recorded), **about, **report.provenance(choice)}
     if others:
         provenance["days"] = [report.source(other, trace) for other, trace in days]
-    parts = {**vars(result), "checks": tuple(checks), "mismatches": tuple(dict.fromkeys(mismatches))}
-    return ComparisonResult(**parts, provenance=provenance)
+    found = {"checks": tuple(checks), "mismatches": tuple(dict.fromkeys(mismatches)), "provenance": provenance}
+    return ComparisonResult(**{**vars(result), **found})
 
 
 def compare_captured(*traces: AnyTrace, practical: float = PRACTICAL) -> CapturedComparison:
@@ -202,10 +203,9 @@ def simulate(
 ) -> Trace:
     """Simulate one run and return its trace: the same arguments give the same trace, bit by bit.
 
-    what: a trace to replay, or a workload. profile: the latency profile; without one, the profile is fitted to the
-    trace's own steps. noise: draw step times around the profile's. steps: record the steps as well. step_requests:
-    likewise, and each step names the requests that it computed. The other arguments are those of ``compare``. A written
-    scenario is run by ``simulate_scenario``.
+    what: a trace to replay, or a workload. profile: of the latency; without one, it is fitted to the trace's own steps.
+    noise: draw step times around the profile's. steps: record the steps; step_requests: with the requests of each. The
+    other arguments are those of ``compare``. A written scenario is run by ``simulate_scenario``.
 
     Raises ``InputError`` for a workload without a profile or without output lengths.
 

@@ -163,6 +163,43 @@ SLO: tuple[Metric, ...] = (  # of a summary, of each tier and of each tenant, wh
         for cause, text in CAUSE_NAMES.items()
     ),
 )
+_SLOWDOWNS: tuple[Metric, ...] = tuple(
+    Metric(
+        f"slowdown_{stat}",
+        "",
+        f"{STATISTICS[stat]} of the slowdown, over finished requests: end-to-end latency over what the request would "
+        "take alone on this engine; 1 is alone (slowdown of Harchol-Balter 2013, stretch of Bender et al. 1998).",
+        "lower",
+    )
+    for stat in ("mean", "p50", "p99")
+)
+FAIRNESS: tuple[Metric, ...] = (  # of a summary, where fairness was asked for
+    *_SLOWDOWNS,
+    Metric(
+        "jain_slowdown",
+        "",
+        "Jain's fairness index (Jain, Chiu and Hawe 1984) over the tenants' mean slowdowns: 1 is equal. A tenant of "
+        "whom nothing finished counts as infinitely slow.",
+        "higher",
+    ),
+    Metric(
+        "service_gap",
+        "weighted tokens",
+        "Largest difference of service between two tenants over any time in which both had requests waiting (what the "
+        "bound of VTC is of, Sheng et al. 2024); 1 a prompt token, 2 an output token.",
+        "lower",
+    ),
+)
+TENANT_FAIRNESS: tuple[Metric, ...] = (  # of each tenant, likewise
+    *_SLOWDOWNS,
+    Metric("backlogged_s", "s", "Time during which a request of the tenant waited to be begun."),
+    Metric(
+        "backlogged_share",
+        "",
+        "Share of all service in that time that was the tenant's, in weighted tokens; what generalised processor "
+        "sharing guarantees is of this time (Parekh and Gallager 1993).",
+    ),
+)
 SLO_METRICS = ("attainment", "goodput", "token_goodput")  # that a comparison gives an interval
 
 
@@ -254,7 +291,8 @@ def of_tier(tier: str, metrics: Sequence[Metric] = PER_TIER) -> tuple[Metric, ..
 TIERS: tuple[Metric, ...] = tuple(metric for tier in TIER_NAMES for metric in of_tier(tier))
 SLO_COMPARISON: tuple[Metric, ...] = tuple(_slo_compared())  # of a comparison's rows, where there are SLOs
 METRICS: dict[str, Metric] = {
-    metric.name: metric for metric in (*SUMMARY, *SLO, *COMPARISON, *SLO_COMPARISON, *SWEEP, *TIERS)
+    metric.name: metric
+    for metric in (*SUMMARY, *SLO, *FAIRNESS, *TENANT_FAIRNESS, *COMPARISON, *SLO_COMPARISON, *SWEEP, *TIERS)
 }
 
 
@@ -268,7 +306,9 @@ def metric(name: str) -> Metric:
     """
     if name in METRICS:
         return METRICS[name]
-    for own in sorted((*PER_TIER, *SLO), key=lambda one: -len(one.name)):  # token_goodput before goodput
+    for own in sorted(
+        (*PER_TIER, *SLO, *TENANT_FAIRNESS), key=lambda one: -len(one.name)
+    ):  # token_goodput before goodput
         tier = name.removesuffix(f"_{own.name}")
         if tier not in ("", name):
             return of_tier(tier, [own])[0]

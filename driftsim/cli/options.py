@@ -26,6 +26,13 @@ Slo = Annotated[
         "everybody's. Repeat it [default: the trace's own].",
     ),
 ]
+Fairness = Annotated[
+    bool,
+    typer.Option(
+        "--fairness",
+        help="Tell how much each tenant was slowed down against being alone, and what service it got.",
+    ),
+]
 Jobs = Annotated[int, typer.Option(min=0, help="Local processes; 0: one a core.")]
 
 

@@ -50,6 +50,7 @@ class ComparisonPlan:
     max_in_flight: int | None = None
     tiers: tuple[TierRule, ...] = ()
     slos: tuple[Slo, ...] = ()
+    fairness: bool = False  # whether each summary says how much tenants were slowed down, and what service they got
     refill_lag: bool = True
     barrier: Barrier | None = None
     arrivals: Process | None = None  # other arrivals than the workload's

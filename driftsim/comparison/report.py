@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from driftsim.comparison.comparison import Comparison
+from driftsim.comparison.fair import LEGEND as FAIR_LEGEND
 from driftsim.comparison.notes import warnings
 from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting
 from driftsim.comparison.sameness import MEANINGS, explained
@@ -14,7 +15,7 @@ from driftsim.comparison.slos import LEGEND as SLO_LEGEND
 from driftsim.comparison.verdict import all_checks, answer, findings
 from driftsim.files import Mark
 from driftsim.formatting import give_or_take, without_nan
-from driftsim.glossary import SLO, TENANT
+from driftsim.glossary import SLO, TENANT, TENANT_FAIRNESS
 from driftsim.scheduling.estimators import is_deployable
 from driftsim.trace.trace import Trace
 from driftsim.workloads.workload import Workload
@@ -63,6 +64,11 @@ def columns(comparison: Comparison) -> list[TableColumn]:
         TableColumn("attained", "%", "attainment", 1, largest=True),
         TableColumn("goodput", "requests/s", "goodput", 3, largest=True),
     ]
+    fair = [
+        TableColumn("slowdown", "", "slowdown_mean", 2),
+        TableColumn("Jain of it", "", "jain_slowdown", 3, largest=True),
+        TableColumn("service gap", "tokens", "service_gap", 0),
+    ]
     return [
         *(within if comparison.plan.slos else []),
         TableColumn("E2E mean", "s", "e2e_mean_s", 2),
@@ -77,6 +83,7 @@ def columns(comparison: Comparison) -> list[TableColumn]:
         TableColumn("tau", "", "kendall_tau", 3, largest=True),
         TableColumn("tau of length", "", "kendall_tau_estimate", 3, largest=True, brief=False),
         TableColumn("Jain", "", "jain_index", 3, largest=True, brief=False),
+        *(fair if comparison.plan.fairness else []),
     ]
 
 
@@ -155,7 +162,7 @@ def legend(comparison: Comparison) -> list[str]:
     """What marks, intervals and words in place of a change mean, and what is estimated."""
     found = {comparison.same.get(setting, "") for setting in comparison.plan.settings}
     same = [f"instead of a change, {explained(reason)}" for reason in MEANINGS if reason in found]
-    same += SLO_LEGEND if comparison.plan.slos else []
+    same += [*(SLO_LEGEND if comparison.plan.slos else []), *(FAIR_LEGEND if comparison.plan.fairness else [])]
     days, resamples = len(comparison.days), comparison.plan.replications - 1
     if comparison.recorded_only:
         return ["* best of its column; no intervals, which need 3 replications or more", *folded(comparison), *same]
@@ -251,14 +258,15 @@ def _key_of(metric: str) -> str:
 def flat_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """The rows of ``comparison`` with plain columns: those of a tier begin with its name.
 
-    With SLOs, also those of a tenant, which begin with ``tenant_`` and its name.
+    With SLOs or fairness, also those of a tenant, which begin with ``tenant_`` and its name.
     """
     rows = []
     for row in comparison.rows():
         flat = {name: value for name, value in row.items() if name not in ("per_tier", "per_tenant")}
         for tier, values in row["per_tier"].items():
             flat |= {f"{tier}_{name}": value for name, value in values.items()}
-        for tenant, values in row["per_tenant"].items() if comparison.plan.slos else ():
-            flat |= {f"{TENANT}{tenant}_{metric.name}": values[metric.name] for metric in SLO}
+        added = [*(SLO if comparison.plan.slos else ()), *(TENANT_FAIRNESS if comparison.plan.fairness else ())]
+        for tenant, values in row["per_tenant"].items():
+            flat |= {f"{TENANT}{tenant}_{metric.name}": values[metric.name] for metric in added}
         rows.append(flat)
     return rows

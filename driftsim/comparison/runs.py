@@ -14,10 +14,12 @@ from driftsim.comparison.kept import KeptTraces
 from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting, check_plans
 from driftsim.comparison.tenants import largest_tenants, tenant_latencies
 from driftsim.errors import InputError
+from driftsim.fairness import with_fairness
 from driftsim.goodput import with_slos
 from driftsim.metrics import judged, summary
 from driftsim.progress import OnProgress, after, no_progress
 from driftsim.scheduling.plugins import give_class, given_classes
+from driftsim.simulation.alone import alone_times, sizes_of
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.slo import needs_itl
@@ -152,12 +154,14 @@ def _run(inputs: _Inputs, draw: Draw, told: OnProgress = no_progress) -> _Drawn:
     summaries, kept, same, codes = {}, KeptTraces(), {}, {}
     named = largest_tenants(inputs.workloads[0])
     scenario = _scenarios(plan, draw)
+    alone = alone_times(sizes_of(workload.table), scenario(BASELINE)) if plan.fairness else {}
     named_steps = needs_itl(plan.slos)
     fifo = simulate(scenario(BASELINE), drawn, step_requests=named_steps)
     for setting in plan.settings:
         trace = fifo if setting == BASELINE else simulate(scenario(setting), drawn, step_requests=named_steps)
         row = summary(trace, plan.admission, phase=plan.phase, scored=scored)
-        summaries[setting] = row | {"per_tenant": tenant_latencies(trace, named, plan.phase)}
+        row |= {"per_tenant": tenant_latencies(trace, named, plan.phase)}
+        summaries[setting] = with_fairness(row, trace, alone, plan.phase, named) if plan.fairness else row
         same[setting] = sameness.reasons(*setting, plan.admission, trace, fifo)
         if (draw.day, draw.kind) == (0, "recorded"):
             kept.add(setting, trace)

@@ -110,6 +110,11 @@ class ScenarioSpec(Record):
         description="How a resample draws its blocks: `circular`, from anywhere in the phase, or `local`, from around "
         "the block's own place, so that a peak inside a phase stays where it was.",
     )
+    fairness: bool = Field(
+        default=False,
+        description="Whether results say how much each tenant was slowed down and what service it got; for that, a "
+        "request of each size is simulated alone.",
+    )
     phase: str = Field(default="all", description="Phase of the workload that the metrics are over.")
     seed: int = Field(default=0, ge=0, description="Seed of everything random in the run.")
     steps: bool = Field(default=False, description="Whether the run's steps are recorded.")

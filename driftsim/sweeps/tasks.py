@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from driftsim.calibration.calibrate import fit_own_profile
+from driftsim.fairness import with_fairness
 from driftsim.glossary import TENANT
 from driftsim.latency.profile import Profile, load_profile
 from driftsim.metrics import summary
@@ -18,8 +19,10 @@ from driftsim.progress import EVERY, OnProgress, no_progress
 from driftsim.scheduling.estimators import estimator_class
 from driftsim.scheduling.plugins import is_plugin
 from driftsim.scheduling.policies import policy_class
+from driftsim.simulation.alone import alone_times, sizes_of
 from driftsim.simulation.bases import Fitted, with_own_bases
 from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload
 from driftsim.slo import Slo, needs_itl, slos_for
 from driftsim.sweeps import cautions
@@ -183,7 +186,7 @@ def run_task(task: Task, inputs: Inputs, keep: Path | None = None) -> dict[str, 
         scenario = replace(scenario, admission=fitted.admission, slos=slos)
         steps, named = task.spec.steps, task.spec.step_requests or needs_itl(slos)
         trace = simulate(scenario, fitted.workload, record_steps=steps, step_requests=named)
-        found, own = _metrics(trace, task.spec, fitted, inputs.profiles[task.profile])
+        found, own = _metrics(trace, task.spec, fitted, inputs.profiles[task.profile], scenario)
         row |= found
         known = [*known, *own]
         if keep is not None:
@@ -222,7 +225,9 @@ def parameters(task: Task) -> dict[str, Any]:
     if is_plugin(spec.policy) or is_plugin(spec.estimator):
         sources = spec.identity(task.trace, task.profile)["plugins"]
         found["plugins"] = " ".join(source[:SHORT] for source in sources.values())
-    plain = spec.model_dump(mode="json", exclude={"steps": True, "slos": True, "workload": _unused(spec)})
+    plain = spec.model_dump(
+        mode="json", exclude={"steps": True, "slos": True, "fairness": not spec.fairness, "workload": _unused(spec)}
+    )
     for name, value in (plain | {"profile": OWN if spec.profile is None else spec.profile}).items():
         found |= dict(_flat(name, value))
     if spec.slos:
@@ -278,10 +283,14 @@ def _by_label(tenants: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _metrics(trace: Trace, spec: ScenarioSpec, fitted: Fitted, profile: Profile) -> tuple[dict[str, Any], list[str]]:
+def _metrics(
+    trace: Trace, spec: ScenarioSpec, fitted: Fitted, profile: Profile, scenario: Scenario
+) -> tuple[dict[str, Any], list[str]]:
     """The results of a run, flat, and what a reader must know of it."""
     scored = ~fitted.workload.table["source"].isin(fitted.used).to_numpy() if fitted.used else None
     row = summary(trace, fitted.admission, phase=spec.phase, scored=scored)
+    if spec.fairness:
+        row = with_fairness(row, trace, alone_times(sizes_of(trace.requests), scenario), spec.phase)
     known = [*fitted.workload.notes, *cautions.of_run(trace, row, profile)]
     per_tier = row.pop("per_tier")
     for tier, values in per_tier.items():
