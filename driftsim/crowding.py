@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from driftsim.fairness import Alone, fairness_summary
 from driftsim.inputs import AnyProfile, AnyTrace, as_barrier, as_profile, as_trace
 from driftsim.simulation.alone import alone_times, sizes_of
 from driftsim.simulation.names import EngineName
 from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.simulation.spec import ScenarioSpec, build_scenario
+from driftsim.tenancy import Alone, fairness_summary
 from driftsim.trace.trace import Trace
 
 

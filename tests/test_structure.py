@@ -28,7 +28,7 @@ STOREYS = [
     {"trace", "scheduling"},
     {"goodput"},
     {"workloads", "latency", "metrics"},
-    {"glossary", "formats", "outcomes", "fairness"},
+    {"glossary", "formats", "outcomes", "tenancy"},
     {"engine", "live"},
     {"testing"},
     {"simulation"},

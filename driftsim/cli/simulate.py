@@ -31,12 +31,12 @@ def simulate(
     """Run one scenario and write its trace, in the schema of a captured one."""
     from driftsim import api
     from driftsim.crowding import alone_in
-    from driftsim.fairness import fairness_lines, with_fairness
     from driftsim.files import check_place
     from driftsim.formatting import dumps, without_nan
     from driftsim.metrics import summary
     from driftsim.outcomes import nobody_finished, turned_away, within_slos
     from driftsim.slo import slo_rules
+    from driftsim.tenancy import fairness_lines, with_fairness
     from driftsim.trace.schema import JOURNAL_FILES, TRACE_FILES
 
     check_place(out, (*TRACE_FILES, *JOURNAL_FILES) if overwrite else ())

@@ -130,7 +130,7 @@ def check_plans(plan: ComparisonPlan, workloads: Sequence[Workload]) -> None:
     """``check_plan`` for each of ``workloads``; every SLO is of some request in one of them."""
     for workload in workloads:
         check_plan(plan, workload)
-    tenants, tiers = ((name for one in workloads for name in one.table[column]) for column in ("tenant", "tier"))
+    tenants, tiers = ([name for one in workloads for name in one.table[column]] for column in ("tenant", "tier"))
     check_slos(plan.slos, tenants, tiers)
 
 

@@ -14,7 +14,6 @@ from driftsim.comparison.kept import KeptTraces
 from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting, check_plans
 from driftsim.comparison.tenants import largest_tenants, tenant_latencies
 from driftsim.errors import InputError
-from driftsim.fairness import with_fairness
 from driftsim.goodput import with_slos
 from driftsim.metrics import judged, summary
 from driftsim.progress import OnProgress, after, no_progress
@@ -23,6 +22,7 @@ from driftsim.simulation.alone import alone_times, sizes_of
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.slo import needs_itl
+from driftsim.tenancy import with_fairness
 from driftsim.trace.trace import Trace
 from driftsim.workers import map_shared, processes, shared
 from driftsim.workloads.arrivals import arriving

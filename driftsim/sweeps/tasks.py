@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from driftsim.calibration.calibrate import fit_own_profile
-from driftsim.fairness import with_fairness
 from driftsim.glossary import TENANT
 from driftsim.latency.profile import Profile, load_profile
 from driftsim.metrics import summary
@@ -27,6 +26,7 @@ from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workloa
 from driftsim.slo import Slo, needs_itl, slos_for
 from driftsim.sweeps import cautions
 from driftsim.sweeps.naming import OWN, SHORT
+from driftsim.tenancy import with_fairness
 from driftsim.tiers import TierRule
 from driftsim.trace.trace import Trace, digest, read
 from driftsim.version import __version__

@@ -111,7 +111,7 @@ def largest_gap(one: Service, other: Service) -> float:
     """The largest difference of service between the two, strictly inside any time in which both wait; NaN without one.
 
     ``max |W_f(t1, t2) - W_g(t1, t2)|`` over all t1 < t2 between which both are backlogged, as the bound of VTC (Sheng
-    et al. 2024, theorem 4.4) has it.
+    et al. 2024) has it.
     """
     both = one.waiting & other.waiting
     if not both.any():
