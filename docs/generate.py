@@ -101,8 +101,8 @@ def metrics() -> str:
         "A row of a comparison holds these as well.",
         entries(metric_entries(glossary.SLO_COMPARISON), extra="better"),
         "## Fairness",
-        "What a summary holds besides, where it was asked for (`--fairness`, `fairness = true` in a scenario), and what "
-        "`driftsim.fairness` returns.",
+        "What a summary holds besides, where it was asked for (`--fairness`, `fairness = true` in a scenario), and "
+        "what `driftsim.fairness` returns.",
         entries(metric_entries(glossary.FAIRNESS), extra="better"),
         "What `per_tenant` then holds of each of the largest tenants, named in flat rows as above.",
         entries(metric_entries(glossary.TENANT_FAIRNESS), extra="better"),

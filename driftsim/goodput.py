@@ -1,8 +1,8 @@
 """Goodput is what was served within the SLOs, a second: each offered request met its SLO, missed it, or has none.
 
 A request meets its SLO if it finished within every limit (``request_goodput`` of vLLM, vllm/benchmarks/serve.py); the
-share that does is the attainment (DistServe, Zhong et al. 2024). vLLM's rate and share are of what it served; here, what
-did not finish missed, since who was turned away was not served.
+share that does is the attainment (DistServe, Zhong et al. 2024). vLLM's are of what it served; here, who did not
+finish missed, since who was turned away was not served.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from driftsim.scheduling.plugins import is_plugin, source_digest
 from driftsim.scheduling.policies import policy_class
 from driftsim.simulation.dotted import nested
 from driftsim.simulation.scenario import Barrier, Scenario
-from driftsim.slo import Slos
+from driftsim.slo import Slos, check_only_e2e
 from driftsim.tiers import TierRules
 from driftsim.trace.trace import Trace, read
 from driftsim.workloads.arrivals import arriving
@@ -127,9 +127,11 @@ class ScenarioSpec(Record):
         return self._with_one_source()
 
     def _with_one_source(self) -> Self:
-        """This spec. Raises ``InputError`` unless it says where its requests come from, once."""
+        """This spec. Raises ``InputError`` unless it says where its requests come from, once, and its parts agree."""
         if (self.trace is None) == (self.workload is None):
             raise InputError("give trace = FOLDER to replay or a table workload to draw, one of the two")
+        if self.barrier is not None:
+            check_only_e2e(self.slos)
         if self.workload is None:
             return self
         if self.profile is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,14 @@ from driftsim.simulation.bases import Fitted, with_own_bases
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload
-from driftsim.slo import Slo, needs_itl, slos_for
+from driftsim.slo import Slo, check_slos, needs_itl
 from driftsim.sweeps import cautions
 from driftsim.sweeps.naming import OWN, SHORT
 from driftsim.tenancy import with_fairness
 from driftsim.tiers import TierRule
 from driftsim.trace.trace import Trace, digest, read
 from driftsim.version import __version__
-from driftsim.workloads.generated import WorkloadSpec
+from driftsim.workloads.generated import Tenant, WorkloadSpec
 from driftsim.workloads.workload import Workload
 
 KEPT_DIGESTS = 1000
@@ -122,7 +122,7 @@ def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple
     """
     inputs, keys = Inputs(), set[str]()
     groups: dict[tuple[Any, ...], list[Task]] = {}  # by workload, so that each is made once
-    digest_of, names, judged = _SourceDigests(inputs), set[tuple[str, str]](), set[tuple[str | None, tuple[Slo, ...]]]()
+    digest_of, names, judged = _SourceDigests(inputs), set[tuple[str, str]](), set[tuple[Any, tuple[Slo, ...]]]()
     for number, spec in enumerate(specs):
         if number % EVERY == 0:
             told(number, len(specs))
@@ -131,15 +131,24 @@ def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple
             policy_class(spec.policy)
             estimator_class(spec.estimator)
             names.add((spec.policy, spec.estimator))
-        if spec.slos and spec.trace is not None and (spec.trace, spec.slos) not in judged:
-            slos_for(spec.slos, inputs.traces[inputs.digests[spec.trace]].requests)
-            judged.add((spec.trace, spec.slos))
         source, profile = digest_of(spec), inputs.fits[spec.trace, spec.profile]
+        if spec.slos and (source, spec.slos) not in judged:
+            tenants, tiers = _who_sends(spec, inputs)
+            check_slos(spec.slos, tenants, tiers)
+            judged.add((source, spec.slos))
         key = spec.key(source, profile)
         if key not in keys:
             keys.add(key)
             groups.setdefault(workload_name(source, spec), []).append(Task(key, specs, source, profile, number))
     return [task for name in sorted(groups) for task in groups[name]], inputs
+
+
+def _who_sends(spec: ScenarioSpec, inputs: Inputs) -> Iterator[Iterable[str]]:
+    """Tenants, then tiers, of the requests that ``spec`` may run, row by row."""
+    tables = [inputs.traces[inputs.digests[path]].requests for path in spec.traces]
+    named = () if spec.workload is None else spec.workload.tenants or (() if tables else (Tenant(name="default"),))
+    yield [*(name for table in tables for name in table["tenant"]), *(one.name for one in named)]
+    yield [*(name for table in tables for name in table["tier"]), *(one.tier for one in named)]
 
 
 class _SourceDigests:
@@ -181,7 +190,9 @@ def run_task(task: Task, inputs: Inputs, keep: Path | None = None) -> dict[str, 
     try:
         recorded = None if task.spec.trace is None else inputs.traces[task.trace]
         fitted = with_own_bases(task.spec.admission, inputs.workload(task), recorded)
-        slos = slos_for(task.spec.slos, fitted.workload.table) or (recorded.header.slos if recorded else ())
+        slos = task.spec.slos or (
+            recorded.header.slos if recorded else ()
+        )  # a draw may lack a tenant, which is no error
         scenario = build_scenario(task.spec, inputs.profiles[task.profile])
         scenario = replace(scenario, admission=fitted.admission, slos=slos)
         steps, named = task.spec.steps, task.spec.step_requests or needs_itl(slos)
