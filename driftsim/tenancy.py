@@ -13,6 +13,7 @@ from itertools import combinations
 from typing import Any, Self, TypeAlias
 
 import numpy as np
+import pandas as pd
 
 from driftsim.metrics import Columns, e2e, is_finished, service_start
 from driftsim.parts import OTHERS, largest, parts
@@ -35,7 +36,7 @@ def slowdowns(rows: Columns, alone: Alone) -> np.ndarray:
     return found
 
 
-def jain(values: Sequence[float]) -> float:
+def jain(values: Sequence[float] | np.ndarray) -> float:
     """Jain's fairness index of positive ``values`` (Jain, Chiu and Hawe 1984): 1 is equal, 1 / n is one having all.
 
     An infinite value is the limit of a growing one: of n values of which k are infinite, k / n. NaN of none.
@@ -130,7 +131,7 @@ def fairness_summary(
 ) -> dict[str, Any]:
     """The metrics of ``glossary.FAIRNESS`` of ``trace``, or of its requests in one ``phase``, and ``per_tenant``.
 
-    named: the tenants that are told apart (default: the largest); no gap is told of the others, who are many.
+    named: the tenants that are told apart (default: the largest); the gap is between two of these.
     """
     rows = Columns.of(trace.requests)
     if phase != "all":
@@ -146,12 +147,20 @@ def fairness_summary(
     for name, mask in own.items():
         service = services.get(name)
         per_tenant[name] = _statistics(values[mask]) | _backlogged(service, everybody)
-    means = [np.inf if np.isnan(per_tenant[name]["slowdown_mean"]) else per_tenant[name]["slowdown_mean"]
-             for name in services if name != OTHERS]  # fmt: skip
     pairs = combinations([service for name, service in services.items() if name != OTHERS], 2)
     gaps = [gap for gap in (largest_gap(*pair) for pair in pairs) if not np.isnan(gap)]
-    overall = {"jain_slowdown": jain(means), "service_gap": max(gaps, default=np.nan)}
+    overall = {"jain_slowdown": jain(_means(values, rows["tenant"])), "service_gap": max(gaps, default=np.nan)}
     return _statistics(values) | overall | {"per_tenant": per_tenant}
+
+
+def _means(values: np.ndarray, tenants: np.ndarray) -> np.ndarray:
+    """The mean of the known ``values`` of each tenant, (tenants,); infinite where none is known."""
+    codes, names = pd.factorize(np.asarray(tenants, dtype=object))
+    known = ~np.isnan(values)
+    sums = np.bincount(codes[known], weights=values[known], minlength=len(names))
+    counts = np.bincount(codes[known], minlength=len(names))
+    found: np.ndarray = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
+    return found
 
 
 def _statistics(values: np.ndarray) -> dict[str, float]:

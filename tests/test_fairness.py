@@ -90,6 +90,8 @@ def test_a_tenant_of_whom_nothing_finished_is_infinitely_slow() -> None:
     found = fairness_of(made, Scenario(profile=profile(engine(max_model_len=512))))
     assert found["jain_slowdown"] == 0.5
     assert math.isnan(found["per_tenant"]["never"]["slowdown_mean"])
+    many = workload([0.0] * 30, [5] * 30, prompt_tokens=[8] * 29 + [600], tenant=[f"t{number}" for number in range(30)])
+    assert fairness_of(many, Scenario(profile=profile(engine(max_model_len=512))))["jain_slowdown"] == 1 / 30
     assert jain([1.0, 1e12]) == pytest.approx(jain([1.0, math.inf]))
 
 

@@ -338,6 +338,9 @@ def test_a_run_tells_it_and_its_header_keeps_it(place: Path, tmp_path: Path) -> 
     assert "; missed: e2e " in out.stdout
     run = ds.read(tmp_path / "o")
     assert run.header.slos == slo_rules("premium:e2e=300ms")
+    header = json.loads((tmp_path / "o" / "header.json").read_text()) | {"slos": ["premium:e2e=300ms"]}
+    (tmp_path / "o" / "header.json").write_text(json.dumps(header))  # as somebody writes it by hand
+    assert ds.read(tmp_path / "o").header.slos == run.header.slos
     again = ds.simulate(run, profile=place / "p.json")
     assert again.header.slos == run.header.slos  # of the trace, where no other is given
     assert ds.simulate(run, profile=place / "p.json", slos="e2e=1s").header.slos == slo_rules("e2e=1s")

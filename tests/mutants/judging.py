@@ -57,7 +57,7 @@ plant("who never fits waits", file, 'waits = (until > arrival) & (rows["finish_r
 plant("a gap is over all time", file, "both = one.waiting & other.waiting", "both = one.waiting | other.waiting", FAIR)
 plant("the share is of all service", file, "total = everybody.while_waiting(service.waiting)",
       "total = everybody.jumps.sum() + everybody.flows.sum()", FAIR)  # fmt: skip
-plant("who got nothing is left out", file, "means = [np.inf if", "means = [1.0 if", FAIR)
+plant("who got nothing is left out", file, "np.maximum(counts, 1), np.inf)", "np.maximum(counts, 1), 1.0)", FAIR)
 plant("Jain's index without the number of tenants", file, "(len(known) * (known**2).sum())", "((known**2).sum())", FAIR)
 plant("slowdown is a difference", file, "dtype=float) / np.array(own", "dtype=float) - np.array(own", FAIR)
 file = "simulation/alone.py"
