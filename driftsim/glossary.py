@@ -186,8 +186,8 @@ FAIRNESS: tuple[Metric, ...] = (  # of a summary, where fairness was asked for
         "service_gap",
         "weighted tokens",
         "Largest difference of service between two tenants (of the largest, where there are more than 12) over any "
-        "time in which both had requests waiting: what the bound of VTC is of (Sheng et al. 2024). 1 a prompt token, 2 an "
-        "output token.",
+        "time in which both had requests waiting: what the bound of VTC is of (Sheng et al. 2024). 1 a prompt token, "
+        "2 an output token.",
         "lower",
     ),
 )

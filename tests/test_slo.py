@@ -246,6 +246,39 @@ def test_a_long_prompt_of_another_makes_the_gap_that_an_itl_limit_catches_and_tp
     assert longest_gaps(run)[0] == pytest.approx(np.diff(ends).max())
 
 
+def test_what_a_preempted_request_computes_again_shows_no_token_before_it_is_whole() -> None:
+    """Tokens are computed again 8 a step; the gap ends with the last of these steps."""
+    small = profile(engine(kv_blocks=13, block_size=4, max_num_seqs=6, max_num_batched_tokens=8))
+    prompts = [9, 13, 7, 11, 16, 5]
+    run = ds.simulate(workload([0.01 * row for row in range(6)], [20] * 6, prompt_tokens=prompts), profile=small,
+                      step_requests=True)  # fmt: skip
+    assert run.steps is not None
+    steps: list[Any] = list(run.steps.itertuples())
+    ends, gaps = step_ends(run.steps), longest_gaps(run)
+    told = 0
+    for row, prompt in enumerate(prompts):
+        name = f"r{row}"
+        lost = [place for place, step in enumerate(steps) if name in step.preempted_ids]
+        if len(lost) != 1:
+            continue
+        own = [(place, step.request_tokens[list(step.request_ids).index(name)])
+               for place, step in enumerate(steps) if name in step.request_ids]  # fmt: skip
+        before = [place for place, _ in own if place < lost[0]]
+        shown = sum(tokens for place, tokens in own if place < lost[0]) - prompt + 1
+        if shown < 1:  # lost in the midst of its prompt
+            continue
+        again, whole = [place for place, _ in own if place >= lost[0]], 0
+        sizes = dict(own)
+        while whole < prompt + shown:
+            whole += sizes[again[0]]
+            last = again.pop(0)
+        assert whole == prompt + shown
+        assert len(again) == 20 - shown - 1  # of the tokens that are left, each has a step
+        assert gaps[row] >= ends[last] - ends[before[-1]] - 1e-9
+        told += last > lost[0] and gaps[row] == pytest.approx(ends[last] - ends[before[-1]])
+    assert told > 0
+
+
 def test_a_limit_between_tokens_needs_steps_that_name_requests(tmp_path: Path) -> None:
     plain = ds.simulate(workload([0.0], [9]), profile=profile(), steps=True)
     with pytest.raises(TraceError, match=r"limits itl, .*--step-requests"):
