@@ -428,11 +428,20 @@ def test_a_grid_may_be_over_slos_and_over_draws_that_lack_a_tenant(place: Path, 
         assert (run.returncode, told in run.stderr) == (2, True)
 
 
-def test_captured_runs_are_checked_by_their_slos_and_a_share_of_0_is_no_ratio(place: Path) -> None:
+def test_captured_runs_are_checked_by_their_slos_and_a_share_that_falls_to_0_is_worse(
+    place: Path, tmp_path: Path
+) -> None:
     arguments = ("check", "--captured", place / "t", "--beside", place / "t", "--json")
     checked = driftsim(*arguments, "--slo", "e2e=500ms")
     assert {"attainment", "goodput"} <= {move["metric"] for move in json.loads(checked.stdout)["moves"]}
     assert "attainment" not in driftsim(*arguments).stdout
+    slow = ds.load_profile(place / "p.json").changed(intercept_s=0.5)
+    ds.simulate(place / "t", profile=slow).write(tmp_path / "slow")
+    fallen = driftsim("check", "--captured", tmp_path / "slow", "--beside", place / "t", "--slo", "ttft=100ms")
+    assert fallen.returncode == 1
+    assert "attainment" in fallen.stderr or "attainment is gone" in fallen.stdout
+    two = ("--captured", tmp_path / "slow", "--captured", place / "t", "--beside", place / "t")
+    assert "attainment is 0 in a repeat" in driftsim("check", *two, "--slo", "ttft=100ms").stderr
     alone = driftsim("check", "--baseline", "b.json", "--slo", "e2e=1s")
     assert alone.returncode == 2
     assert "--slo does nothing here" in alone.stderr
