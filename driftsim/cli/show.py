@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_LINES = 2000  # of a table that is printed
-METRICS = "e2e_mean_s,e2e_p50_s,e2e_p99_s,ttft_mean_s,mae"
+METRICS = "e2e_mean_s,e2e_p50_s,e2e_p99_s,ttft_mean_s,mae,attainment,goodput"
 
 
 def show(

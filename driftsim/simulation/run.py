@@ -313,6 +313,7 @@ class Simulation:
             admission={"policy": scenario.policy, "estimator": scenario.estimator, **switches},
             max_in_flight=scenario.limit,
             tiers=scenario.tiers or self.workload.tiers,
+            slos=scenario.slos,
             seed=scenario.seed,
             profile_digest=profile.digest,
             clocks=CLOCKS,

@@ -25,6 +25,7 @@ from driftsim.scheduling.plugins import is_plugin, source_digest
 from driftsim.scheduling.policies import policy_class
 from driftsim.simulation.dotted import nested
 from driftsim.simulation.scenario import Barrier, Scenario
+from driftsim.slo import Slos, check_only_e2e
 from driftsim.tiers import TierRules
 from driftsim.trace.trace import Trace, read
 from driftsim.workloads.arrivals import arriving
@@ -76,6 +77,11 @@ class ScenarioSpec(Record):
         description="Tables of the tiers, the most urgent first, or their names alone. None: the trace's own, else the "
         "published three; a trace with other tiers then has no order that a policy could go by.",
     )
+    slos: Slos = Field(
+        default=(),
+        description="SLOs, as tables or as texts `premium:ttft=1s,tpot=50ms,e2e=30s`; without a name, everybody's. A "
+        "tenant's own goes before its tier's. None: the trace's own.",
+    )
     refill_lag: bool = Field(
         default=True, description="Whether a freed slot is refilled with the profile's lags, as on a real engine."
     )
@@ -104,6 +110,11 @@ class ScenarioSpec(Record):
         description="How a resample draws its blocks: `circular`, from anywhere in the phase, or `local`, from around "
         "the block's own place, so that a peak inside a phase stays where it was.",
     )
+    fairness: bool = Field(
+        default=False,
+        description="Whether results say how much each tenant was slowed down and what service it got; for that, a "
+        "request of each size is simulated alone.",
+    )
     phase: str = Field(default="all", description="Phase of the workload that the metrics are over.")
     seed: int = Field(default=0, ge=0, description="Seed of everything random in the run.")
     steps: bool = Field(default=False, description="Whether the run's steps are recorded.")
@@ -116,9 +127,11 @@ class ScenarioSpec(Record):
         return self._with_one_source()
 
     def _with_one_source(self) -> Self:
-        """This spec. Raises ``InputError`` unless it says where its requests come from, once."""
+        """This spec. Raises ``InputError`` unless it says where its requests come from, once, and its parts agree."""
         if (self.trace is None) == (self.workload is None):
             raise InputError("give trace = FOLDER to replay or a table workload to draw, one of the two")
+        if self.barrier is not None:
+            check_only_e2e(self.slos)
         if self.workload is None:
             return self
         if self.profile is None:
@@ -244,6 +257,7 @@ def build_scenario(spec: ScenarioSpec, profile: Profile) -> Scenario:
         admission=spec.admission,
         max_in_flight=spec.max_in_flight,
         tiers=spec.tiers,
+        slos=spec.slos,
         refill_lag=spec.refill_lag,
         noise=spec.noise,
         barrier=spec.barrier,

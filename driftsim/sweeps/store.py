@@ -25,7 +25,7 @@ import pandas as pd
 
 from driftsim.errors import InputError
 from driftsim.files import check_outside, write_file
-from driftsim.glossary import SUMMARY
+from driftsim.glossary import FAIRNESS, SLO, SUMMARY
 from driftsim.progress import OnProgress, no_progress
 from driftsim.records import parsed_json
 from driftsim.sweeps.columns import of_one_kind, plain_rows
@@ -33,7 +33,9 @@ from driftsim.sweeps.naming import with_names
 
 MARK = "driftsim-store.json"
 VERSION = 1
-NUMBERS = {metric.name for metric in SUMMARY if metric.kind in ("float", "int")} - {"requests"}  # a spec has it, too
+NUMBERS = {one.name for one in (*SUMMARY, *SLO, *FAIRNESS) if one.kind in ("float", "int")} - {
+    "requests"
+}  # a spec has it, too
 NO_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")  # half of a pair, perhaps without the other
 
 

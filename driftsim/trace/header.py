@@ -8,11 +8,12 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from driftsim.errors import InputError
 from driftsim.records import Record
+from driftsim.slo import Slos
 from driftsim.tiers import TierRules
 from driftsim.trace.schema import LARGEST_COUNT, LONGEST_S
 from driftsim.trace.settings import CORES, LARGEST_BLOCK, REQUESTS, SECONDS, TOKENS, EngineSettings
 
-IDLE_KEYS = ("tiers", "caveats", "turn", "prefixes")  # which a header lacks where they say nothing
+IDLE_KEYS = ("tiers", "slos", "caveats", "turn", "prefixes")  # which a header lacks where they say nothing
 
 
 PhaseKind: TypeAlias = Literal["open", "after-drain", "closed", "capped", "backlog", "sessions"]
@@ -164,6 +165,11 @@ class Header(Record):
         default=(),
         description="Rules of the tiers, the most urgent first; none where nobody gave any, and then the header lacks "
         "the key.",
+    )
+    slos: Slos = Field(
+        default=(),
+        description="SLOs of tenants and tiers, as tables or as texts `premium:ttft=1s,e2e=30s`; none where nobody "
+        "gave any, and then the header lacks the key.",
     )
     seed: int | None = Field(default=None, description="Seed of everything random in the run.")
     profile_digest: str | None = Field(default=None, description="SHA-256 of the profile of a simulated run.")

@@ -214,8 +214,8 @@ plant(
 plant(
     "another draw for each setting",
     "comparison/runs.py",
-    "else simulate(scenario(setting), drawn)",
-    "else simulate(scenario(setting), resample(workload, plan.seed + 1, draw.number))",
+    "else simulate(scenario(setting), drawn, ",
+    "else simulate(scenario(setting), resample(workload, plan.seed + 1, draw.number), ",
     "test_report test_compare",
 )
 plant(
