@@ -9,7 +9,9 @@ import resource
 import subprocess
 import sys
 import time
+import tomllib
 import tracemalloc
+from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -84,22 +86,77 @@ def bytes_of(make: Callable[[], Made]) -> tuple[Made, int, int]:
 # -- grids
 
 
-def test_runs_made_from_parts_are_those_that_are_checked_whole(tmp_path: Path) -> None:
-    file = grid(tmp_path, "replications = 3\n" + BASE + AXES)
-    base = {"profile": "p.json", "workload": {"kind": "gamma", "requests": 9, "prompt_tokens": 30, "output_tokens": 20}}
-    names = ["workload.rate", "workload.cv", "policy", "engine.kv_blocks", "replication"]
-    crossed = itertools.product([1.0, 2.0, 3.0], [1.0, 2.0], ["fifo", "sjf"], [90, 100], range(3))
+IN_TABLES = """
+[grid]
+"workload.kind" = ["gamma", "mmpp", "poisson"]
+"workload.rate" = [1, 2.0]
+"workload.output_tokens" = [20, {kind = "geometric", mean = 8, high = 40}]
+"admission.safety.premium" = [1.0, 1.5]
+[[zip]]
+"engine.kv_blocks" = [90, 100]
+"admission.clamp_at_max_tokens" = [true, false]
+"""
+IN_A_LIST = """
+[[base.workload.tenants]]
+name = "chat"
+[[base.workload.tenants]]
+name = "rag"
+[grid]
+"workload.tenants.chat.share" = [1, 2]
+"workload.tenants.rag.share" = [1.0, 3.0]
+"workload.rate" = [1.0, 2.0]
+"""
+OF_TRACES = """
+[[base.workload.tenants]]
+name = "chat"
+trace = "t"
+[grid]
+"workload.rate" = [1.0, 2.0]
+"workload.cv" = [1.0, 2.0]
+"workload.requests" = [9, 10]
+"""
+
+
+@pytest.mark.parametrize("kept", [10_000, 1], ids=["whole", "as what differs"])
+@pytest.mark.parametrize("text", [AXES, IN_TABLES, IN_A_LIST, OF_TRACES], ids=["keys", "tables", "list", "traces"])
+def test_runs_made_from_parts_are_those_that_are_checked_whole(
+    tmp_path: Path, text: str, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("driftsim.sweeps.parts.MOST_WHOLE", kept)
+    file = grid(tmp_path, "replications = 3\n" + BASE + text)
+    said = tomllib.loads(file.read_text())
+    together = [
+        [dict(zip(axes, one, strict=True)) for one in zip(*axes.values(), strict=True)] for axes in said.get("zip", [])
+    ]
+    axes = [[{name: value} for value in values] for name, values in said["grid"].items()] + together
+    axes.append([{"replication": number} for number in range(3)])
     whole = [
-        ScenarioSpec.model_validate(nested(base | dict(zip(names, values, strict=True)))).placed(
+        ScenarioSpec.model_validate(nested(dict(ChainMap(*reversed(settings), said["base"])))).placed(
             lambda path: str(tmp_path / path)
         )
-        for values in crossed
+        for settings in itertools.product(*axes)
     ]
     runs = load_grid(file)
     assert list(runs) == [runs[number] for number in range(len(runs))] == whole
+    assert [one.model_dump_json() for one in runs] == [one.model_dump_json() for one in whole]
     assert (runs[-1], runs[1:3]) == (whole[-1], whole[1:3])
     with pytest.raises(IndexError):
         runs[len(whole)]
+
+
+def test_what_two_axes_in_one_table_come_to_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("driftsim.sweeps.parts.MOST_WHOLE", 5)
+    numbers = [*range(1, 13)]
+    file = grid(tmp_path, BASE + f"[grid]\n'workload.rate' = {numbers}\n'workload.cv' = {numbers}\n")
+    checked = list[str]()
+    for name in ("part", "placed"):  # of one key, of a whole scenario
+        was = getattr(ScenarioSpec, name)
+        monkeypatch.setattr(
+            ScenarioSpec, name, lambda *given, was=was, name=name: (checked.append(name), was(*given))[1]
+        )
+    tasks, _ = plan_grid(file)
+    assert len({task.spec.model_dump_json() for task in tasks}) == 144
+    assert (checked.count("part"), checked.count("placed")) == (144, 1)
 
 
 def test_a_planned_run_is_the_one_that_its_key_names(tmp_path: Path) -> None:
@@ -126,7 +183,7 @@ def test_parts_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     ids=["replications of a setting", "settings", "workloads"],
 )
 def test_planning_a_grid_costs_at_most_2_kb_a_run(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("driftsim.sweeps.runs.MOST_PARTS", 50)
+    monkeypatch.setattr("driftsim.sweeps.parts.MOST_PARTS", 50)
     monkeypatch.setattr("driftsim.sweeps.tasks.KEPT_DIGESTS", 50)
     file = grid(tmp_path, text)
     plan_grid(file)  # what is loaded once is not the grid's
