@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -38,8 +38,10 @@ from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.spec import ScenarioSpec
 from driftsim.sweeps.grid import load_grid
+from driftsim.sweeps.row_files import write_rows
 from driftsim.sweeps.runner import plan_grid
-from driftsim.sweeps.tasks import plan, spec_key
+from driftsim.sweeps.store import Store
+from driftsim.sweeps.tasks import plan, run_task, spec_key
 from driftsim.trace.trace import read
 from driftsim.validation.validation import LATENCY, Validation, grouped_statistics
 from driftsim.workloads.replay import replay
@@ -149,11 +151,18 @@ def test_what_two_axes_in_one_table_come_to_is_checked_once(tmp_path: Path, monk
     numbers = [*range(1, 13)]
     file = grid(tmp_path, BASE + f"[grid]\n'workload.rate' = {numbers}\n'workload.cv' = {numbers}\n")
     checked = list[str]()
-    for name in ("part", "placed"):  # of one key, of a whole scenario
+
+    def counted(name: str) -> Callable[..., Any]:
         was = getattr(ScenarioSpec, name)
-        monkeypatch.setattr(
-            ScenarioSpec, name, lambda *given, was=was, name=name: (checked.append(name), was(*given))[1]
-        )
+
+        def counting(*given: Any) -> Any:
+            checked.append(name)
+            return was(*given)
+
+        return counting
+
+    for name in ("part", "placed"):  # of one key, of a whole scenario
+        monkeypatch.setattr(ScenarioSpec, name, counted(name))
     tasks, _ = plan_grid(file)
     assert len({task.spec.model_dump_json() for task in tasks}) == 144
     assert (checked.count("part"), checked.count("placed")) == (144, 1)
@@ -354,6 +363,17 @@ def test_an_import_tells_its_stages(tmp_path: Path) -> None:
 # -- at full size
 
 
+def cost_of(*arguments: object) -> tuple[float, int]:
+    """What a command takes in a process of its own: CPU seconds, and the most bytes of memory, without its parent's."""
+    code = "import re, sys, time\nfrom driftsim.cli import main\ntry:\n    main()\nfinally:\n"
+    code += "    peak = re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]\n"
+    code += "    print('cost', time.process_time(), peak, file=sys.stderr)"
+    run = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    seconds, peak = run.stderr.rsplit("cost ", 1)[1].split()
+    return float(seconds), int(peak) * 1024
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("policy", ["stock", *POLICIES])
 def test_a_backlog_of_100_000_is_served_in_order_n_log_n(policy: str) -> None:
@@ -385,12 +405,8 @@ def test_a_million_requests_take_2_kb_each_through_import_simulate_validate(tmp_
         ("simulate", tmp_path / "s.toml", "--out", tmp_path / "t"),
         ("validate", tmp_path / "t", "--profile", tmp_path / "p.json"),
     ):
-        code = "import resource, sys\nfrom driftsim.cli import main\ntry:\n    main()\nfinally:\n"
-        code += "    print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
-        run = subprocess.run([sys.executable, "-c", code, *map(str, asked)], capture_output=True, text=True)
-        peak = int(run.stderr.rsplit("peak ", 1)[1])  # KiB
-        assert run.returncode == 0, run.stderr
-        assert peak * 1024 < 2000 * 1_000_000 + 300e6  # the libraries alone take about 250 MB
+        _, peak = cost_of(*asked)
+        assert peak < 2000 * 1_000_000 + 300e6  # the libraries alone take about 250 MB
 
 
 @pytest.mark.nightly
@@ -401,3 +417,24 @@ def test_a_grid_of_a_million_runs_is_planned_in_half_a_gigabyte(tmp_path: Path) 
     tasks, _ = plan_grid(grid(tmp_path, BASE + axes))
     assert len(tasks) == 1_000_000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600_000  # KiB
+
+
+@pytest.mark.nightly
+def test_a_store_of_a_million_rows_is_shown_in_10_seconds_and_2_gigabytes(tmp_path: Path) -> None:
+    rows, parts = 1_000_000, 4
+    tasks, inputs = plan_grid(grid(tmp_path, BASE + "rate = 2.0\n"))
+    one = run_task(tasks[0], inputs)
+    drawn = np.random.default_rng(0).exponential(size=rows)
+    numbers = {name: drawn * value for name, value in one.items() if name.endswith("_s")}
+    axes = {"workload.rate": 1.0 + np.arange(rows) // 5 % 20, "replication": np.arange(rows) // 100}
+    policies = np.array([*POLICIES], dtype=object)[np.arange(rows) % 5 % len(POLICIES)]
+    keys = [f"{number * 2654435761 % 2**32:032x}" for number in range(rows)]
+    table = pd.DataFrame({**one, **numbers, **axes, "policy": policies, "key": keys}, index=range(rows))
+    for name in range(82 - len(table.columns)):
+        table[f"more_{name}"] = drawn
+    Store.open(tmp_path / "s", create=True)
+    for part in range(parts):
+        write_rows(table.iloc[part::parts], tmp_path / "s" / f"rows-{part}.parquet")
+    spent, peak = cost_of("show", tmp_path / "s")
+    assert spent < 10
+    assert peak < 2e9
