@@ -524,9 +524,12 @@ def test_a_view_reads_what_it_shows_and_what_differs_between_runs(
             store.append([{"key": f"{place}{number:031x}", "failed": False, **told} for place in range(3)])
     read = list[str]()
     whole = pd.read_parquet
-    monkeypatch.setattr(
-        pd, "read_parquet", lambda file, columns: (read.extend(columns), whole(file, columns=columns))[1]
-    )
+
+    def noted(file: Path, columns: list[str]) -> pd.DataFrame:
+        read.extend(columns)
+        return whole(file, columns=columns)
+
+    monkeypatch.setattr(pd, "read_parquet", noted)
     assert driftsim("show", tmp_path / "s").returncode == 0
     assert set(read) == {"key", "failed", "policy", "engine.x", "e2e_mean_s", "mae"}
     read.clear()
