@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pyarrow.parquet import FileMetaData
 
 Only: TypeAlias = tuple[type, Any] | None
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, NotImplementedError)
 
 
 def columns_of(file: Path) -> dict[str, Only]:
@@ -27,14 +28,17 @@ def columns_of(file: Path) -> dict[str, Only]:
     import pyarrow.parquet as pq
 
     try:
-        told = pq.read_metadata(file)
-    except (OSError, ValueError):
+        names = [str(name) for name in pq.read_schema(file).names]
+    except UNREADABLE:
         return {}
-    names = [str(name) for name in told.schema.to_arrow_schema().names]
-    ours = b"pandas" in (told.metadata or {})  # which writes no NaN as a value, of which the statistics know nothing
-    if not ours or len(names) != told.num_columns or not told.num_row_groups:
+    try:
+        told = pq.read_metadata(file)
+        ours = b"pandas" in (told.metadata or {})  # which writes no NaN as a value: the statistics do not count these
+        if not ours or len(names) != told.num_columns or not told.num_row_groups:
+            return dict.fromkeys(names)
+        return {name: _only_value(told, place) for place, name in enumerate(names)}
+    except UNREADABLE:
         return dict.fromkeys(names)
-    return {name: _only_value(told, place) for place, name in enumerate(names)}
 
 
 def _only_value(told: FileMetaData, place: int) -> Only:
@@ -62,7 +66,7 @@ def read_rows(file: Path, columns: Collection[str]) -> pd.DataFrame | None:
         plain = keyed and table["failed"].dtype == bool
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
+    except UNREADABLE as error:
         why = f"not readable as rows of a store ({' '.join(str(error).split()):.100})"
     else:
         if plain:
