@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
 from driftsim.errors import InputError
 from driftsim.latency.profile import Profile
@@ -42,6 +42,7 @@ PLACES = {
     "steps",
     "step_requests",
 }  # fields that enter the key by digest, or not at all
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 class ScenarioSpec(Record):
@@ -136,9 +137,8 @@ class ScenarioSpec(Record):
             return self
         if self.profile is None:
             raise InputError("a workload has no steps to fit a profile to; give profile = FILE")
-        others = {"rate_scale": "workload.rate", "requests": "workload.requests", "arrivals": "workload.kind"}
-        for name, instead in others.items():
-            if getattr(self, name) != type(self).model_fields[name].default:
+        for name, (default, instead) in _of_a_trace().items():
+            if getattr(self, name) != default:
                 raise InputError(f"{name} changes a recorded trace; set {instead} instead")
         return self
 
@@ -156,6 +156,17 @@ class ScenarioSpec(Record):
             workload=None if self.workload is None else self.workload.placed(place),
             profile=None if self.profile is None else place(self.profile),
         )
+
+    @classmethod
+    def part(cls, name: str, value: Any, place: Callable[[str], str]) -> Any:
+        """The ``value`` of one key as a spec holds it, checked alone, with every path in it changed by ``place``.
+
+        Raises ``KeyError`` if a spec has no such key, ``ValueError`` for a value that it cannot have.
+        """
+        found = getattr(_alone(name).model_validate({name: value}), name)
+        if isinstance(found, WorkloadSpec):
+            return found.placed(place)
+        return place(found) if name in ("trace", "profile") and found is not None else found
 
     def with_parts(self, parts: Mapping[str, Any]) -> Self:
         """The same with other values of some keys, each as another spec has it; only how they go together is checked.
@@ -177,16 +188,29 @@ class ScenarioSpec(Record):
         ``trace_digest`` is the ``source_digest``: a workload stands in the key as a trace does.
         So a switch that is added later leaves old keys as they are; a default that changes takes a new ``key_version``.
         """
-        asked = self.model_dump(mode="json", exclude_defaults=True)
-        plain = {name: value for name, value in asked.items() if name not in PLACES}
+        plain = self.model_dump(mode="json", exclude_defaults=True, exclude=PLACES)
         sources = {name: _source(name) for name in (self.policy, self.estimator) if is_plugin(name)}
         return {"key_version": 1, "trace": trace_digest, "profile": profile_digest, "plugins": sources, **plain}
 
     def key(self, trace_digest: str, profile_digest: str) -> str:
         """SHA-256 of the canonical form, as 32 hexadecimal digits; the same on every platform."""
         plain = self.identity(trace_digest, profile_digest)
-        canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+        return hashlib.sha256(CANONICAL.encode(plain).encode()).hexdigest()[:32]
+
+
+@cache
+def _of_a_trace() -> dict[str, tuple[Any, str]]:
+    """The keys that change a recorded trace, each with its default and with what a workload has instead."""
+    instead = {"rate_scale": "workload.rate", "requests": "workload.requests", "arrivals": "workload.kind"}
+    return {name: (ScenarioSpec.model_fields[name].default, other) for name, other in instead.items()}
+
+
+@cache
+def _alone(name: str) -> type[Record]:
+    """A record with no other field than the one that a spec has by that ``name``."""
+    field = ScenarioSpec.model_fields[name]
+    fields: dict[str, Any] = {name: (field.annotation, field)}
+    return create_model("Part", __base__=Record, **fields)
 
 
 @cache
