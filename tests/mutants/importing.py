@@ -78,8 +78,8 @@ plant(
 plant(
     "rows stay in the file's order",
     file,
-    '.sort_values("arrival_s", kind="stable").reset_index(drop=True)',
-    ".reset_index(drop=True)",
+    '.drop(index=list(self.bad)).sort_values("arrival_s", kind="stable")',
+    ".drop(index=list(self.bad))",
     ASSEMBLE,
 )
 plant("unreadable rows stay", file, "rows.drop(index=list(self.bad))", "rows", ASSEMBLE)
@@ -342,9 +342,6 @@ plant(
 plant("the wall clock counts microseconds", file, 'units={"arrival_s": "ns"}', 'units={"arrival_s": "us"}', BENCH)
 file = "formats/burstgpt.py"
 plant("0 seconds are no time", file, "ROUNDED_S if none else cell", "cell", BENCH)
-plant(
-    "later turns are not told", file, "said = turns(repeated(source.either(*SESSIONS)))", "said: list[str] = []", BENCH
-)
 file = "formats/blis.py"
 plant("BLIS counts milliseconds", file, 'units={"all": "us"}', 'units={"all": "ms"}', BENCH)
 plant(
@@ -427,13 +424,6 @@ plant(
 plant("a coarse clock is fine", file, "if np.all(np.abs(steps - np.round(steps)) < ON_STEP):", "if False:", BENCH)
 plant("the finest step goes first", file, "for step in GRIDS_S:", "for step in reversed(GRIDS_S):", BENCH)
 file = "formats/said.py"
-plant(
-    "a session's first request is a later turn",
-    file,
-    "found.append(name is not None and name in seen)",
-    "found.append(name is not None)",
-    BENCH,
-)
 plant("held back by a little", file, "HELD_S = 0.005 ", "HELD_S = 0.5 ", BENCH)
 file = "formats/exports.py"
 EXPORT = "test_readers test_exports"
