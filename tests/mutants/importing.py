@@ -387,7 +387,7 @@ plant(
     BENCH,
 )
 file = "formats/timed_trace.py"
-plant("blocks of 512 are in seconds", file, '512: "ms", 16: "s"', '512: "s", 16: "ms"', BENCH)
+plant("blocks of 512 are in seconds", file, 'MOONCAKE: "ms", BAILIAN: "s"', 'MOONCAKE: "s", BAILIAN: "ms"', BENCH)
 plant("long gaps are seconds", file, "if gap > LONG_GAP:", "if gap > 1e9:", BENCH)
 plant(
     "fractions are milliseconds", file, 'return "s", "they have fractions"', 'return "ms", "they have fractions"', BENCH
