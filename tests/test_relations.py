@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from driftsim.errors import InputError
 from driftsim.formats.imports import import_trace
 from driftsim.formats.mapping import Mapping
 from driftsim.trace.prefixes import stretches
 from driftsim.trace.trace import Trace, read
-from tests.format_files import said
+from tests import format_files as files
+from tests.format_files import brought, said
 
 
 @dataclass
@@ -174,6 +177,36 @@ def test_turns_without_a_link_are_found_by_what_they_repeat(tmp_path: Path) -> N
     assert right > 0.8 * known > 100
 
 
+@pytest.mark.parametrize(
+    ("second", "third", "tokens"),
+    [
+        ((600, [9, 10]), (1800, [1, 2, 4, 5]), 1536),  # a turn after somebody else's
+        ((600, [9, 10]), (1500, [1, 2, 4]), 1024),  # shorter than the prompt and its answer: another question
+        ((1100, [1, 2, 3]), (1800, [1, 2, 4, 5]), 1024),  # the prompt came twice: nobody knows whose answer it is
+        ((1100, [1, 2, 8]), (1800, [1, 2, 4, 5]), 1536),  # another question stands in nobody's way
+    ],
+)
+def test_an_answer_is_taken_for_repeated_where_nothing_else_would_do(
+    second: tuple[int, list[int]], third: tuple[int, list[int]], tokens: int, tmp_path: Path
+) -> None:
+    asked = [(1100, [1, 2, 3]), second, third]
+    rows = [{"timestamp": 5000 * at, "input_length": length, "output_length": 500, "hash_ids": ids}
+            for at, (length, ids) in enumerate(asked)]  # fmt: skip
+    trace = imported(tmp_path, rows, "mooncake")
+    assert trace.requests["prefix_tokens"].fillna(0).tolist()[2] == tokens
+    assert ("1 requests are taken for turns that repeat an earlier prompt and its answer" in said(trace)) == (
+        tokens > 1024
+    )
+
+
+def test_a_group_shares_no_more_than_its_shortest_prompts(tmp_path: Path) -> None:
+    rows = [row | {"prefix_group": "ab"[place % 2], "prefix_length": 20 * place, "server_input_tokens": 60}
+            for place, row in enumerate(files.blis())]  # fmt: skip
+    trace = brought(tmp_path, "blis", rows)
+    assert trace.requests["prefix_row"].fillna(-1).tolist() == [-1, -1, -1, 1, 2, 3]
+    assert trace.requests["prefix_tokens"].fillna(0).tolist() == [0, 0, 0, 20, 40, 60]
+
+
 def rows_of_turns(**columns: Any) -> list[dict[str, Any]]:
     """Requests that arrive every 10 s and take 2."""
     count = len(next(iter(columns.values())))
@@ -289,3 +322,94 @@ def test_what_the_engine_found_is_kept_and_tells_that_it_caches(tmp_path: Path) 
     assert "cached_tokens" not in untold.requests
     unread = turns_of(tmp_path, rows_of_turns(cached_tokens=[0, 32]))
     assert "it tells of shared prefixes (cached_tokens), which are not read" in said(unread)
+
+
+# -- sessions and caches of other tools
+
+
+def test_guidellm_tells_conversations_and_what_was_cached(tmp_path: Path) -> None:
+    turns = [(0, "c"), (1, "c"), (0, "d"), (2, "c"), (0, None)]
+    requests = [
+        files.guidellm_request(number, 1000.0 + 5 * number, cached_tokens=16 * number)
+        for number, _ in enumerate(turns)
+    ]  # fmt: skip
+    for request, (turn, name) in zip(requests, turns, strict=True):
+        request["info"] |= {"conversation_id": name, "turn_index": turn}
+    trace = brought(tmp_path, "guidellm", files.guidellm(successful=requests, errored=[], incomplete=[]))
+    assert parents(trace) == [[], [0], [], [1], []]
+    assert trace.requests["session"].tolist() == ["c", "c", "d", "c", None]
+    np.testing.assert_allclose(trace.requests["gap_s"], [np.nan, 4.4, np.nan, 9.4, np.nan], atol=1e-6)
+    assert trace.requests["cached_tokens"].tolist() == [0, 16, 32, 48, 64]
+
+
+def test_aiperf_tells_the_instances_of_a_conversation_apart(tmp_path: Path) -> None:
+    rows = files.aiperf()[1:6]
+    for row, turn in zip(rows, (0, 1, 0, 1, 2), strict=True):
+        start = row["metadata"]["request_start_ns"] + 10_000_000_000 * rows.index(row)
+        row["metadata"] |= {
+            "conversation_id": "c",
+            "turn_index": turn,
+            "request_start_ns": start,
+            "request_end_ns": start,
+        }
+        row["metrics"]["usage_prompt_cache_read_tokens"] = {"value": 100 * turn, "unit": "tokens"}
+    trace = brought(tmp_path, "aiperf", rows)
+    assert parents(trace) == [[], [0], [], [2], [3]]
+    assert trace.requests["session"].tolist() == ["c", "c", "c#2", "c#2", "c#2"]
+    assert trace.requests["cached_tokens"].tolist() == [0, 100, 0, 100, 200]
+    for row, name in zip(rows, "xxyyy", strict=True):
+        row["metadata"]["x_correlation_id"] = name
+    assert brought(tmp_path, "aiperf", rows).requests["session"].tolist() == ["x", "x", "y", "y", "y"]
+
+
+def test_inference_perf_tells_what_was_cached(tmp_path: Path) -> None:
+    rows = files.inference_perf()
+    rows[1]["info"]["response_metrics"]["server_usage"]["prompt_tokens_details"] = {"cached_tokens": 16}
+    trace = brought(tmp_path, "inference_perf", rows)
+    assert trace.requests["cached_tokens"].fillna(-1).tolist() == [-1, 16, -1, -1, -1, -1]
+
+
+def test_rounds_of_blis_follow_each_other_and_those_that_lack_are_told(tmp_path: Path) -> None:
+    rows = [row | {"arrival_time_us": 10**6 * place, "send_time_us": 0, "first_chunk_time_us": 10**6 * place + 1000,
+                   "last_chunk_time_us": 10**6 * place + 2000} for place, row in enumerate(files.blis())]  # fmt: skip
+    for row, (name, turn) in zip(rows, [("a", 0), ("a", 1), ("b", 1), ("a", 2), ("a", 2), ("", 0)], strict=True):
+        row |= {"session_id": name, "round_index": turn}
+    trace = brought(tmp_path, "blis", rows)
+    assert parents(trace) == [[], [0], [], [1], [1], []]
+    assert "4 of 6 requests are later turns of a session" in said(trace)
+    assert "1 later turns name a parent that is not in the file" in said(trace)
+
+
+def test_sessions_of_burstgpt_go_on_after_who_had_ended(tmp_path: Path) -> None:
+    rows = [row | {"Session ID": 7, "Elapsed time": 50} for row in files.burstgpt()[:4]]  # at 5, 45, 118, 185 s
+    trace = brought(tmp_path, "burstgpt", rows)
+    assert parents(trace) == [[], [], [1], [2]]
+    np.testing.assert_allclose(trace.requests["gap_s"], [np.nan, np.nan, 23, 17])
+    assert "3 of 4 requests are later turns" in said(trace)
+    assert "1 later turns were sent before the turn before them had ended" in said(trace)
+
+
+def test_a_hash_of_another_length_is_told_by_the_numbers_and_one_of_none_is_said(tmp_path: Path) -> None:
+    chats = Chats(3, 64)
+    trace = imported(tmp_path, mooncake(chats, chats.made(20)), "timed-trace", unit="ms")
+    assert trace.header.prefixes is not None
+    assert trace.header.prefixes.block_size == 64
+    rows = [{"timestamp": at, "input_length": 50 + 7 * at**2, "output_length": 5, "hash_ids": [1]} for at in range(9)]
+    trace = imported(tmp_path, rows)
+    assert "it tells of shared prefixes (hash_ids), which are not read" in said(trace)
+    assert trace.header.prefixes is None
+
+
+@pytest.mark.parametrize(
+    ("mapping", "what"),
+    [
+        ({"values": {"session": "x"}}, "session stands in columns; nothing else can give it"),
+        ({"columns": {"hash_ids": "h"}}, "hash_ids and hash_tokens belong together"),
+        ({"hash_tokens": 16}, "hash_ids and hash_tokens belong together"),
+        ({"columns": {"sesion": "s"}}, "'sesion' is no column of a trace (the nearest is session)"),
+        ({"units": {"parent": "s"}}, "units.parent: parent is no time"),
+    ],
+)
+def test_a_mapping_names_relations_in_columns(mapping: dict[str, Any], what: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=re.escape(what)):
+        imported(tmp_path, rows_of_turns(h=[[1]]), mapping=Mapping(**mapping))

@@ -470,13 +470,6 @@ plant(
     RELATIONS,
 )
 plant("a shorter turn repeats an answer", file, "lengths.prompt[row] >= lengths.whole[parent] and", "", RELATIONS)
-plant(
-    "whoever begins alike is a turn",
-    file,
-    "before if before != NONE and lengths.prompt[row] >= lengths.whole[before] else NONE",
-    "before",
-    RELATIONS,
-)
 plant("a prompt that came twice is continued", file, "            last[node] = NONE\n", "            pass\n", RELATIONS)
 plant("prefixes of a group are as long as each prompt", file, "min(self.lengths[row], prompt)", "prompt", RELATIONS)
 plant("an id as text is another", file, "isinstance(told, str) and NUMBER.fullmatch(told)", "False", RELATIONS)
