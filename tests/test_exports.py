@@ -13,6 +13,7 @@ import pytest
 import driftsim as ds
 from driftsim.errors import InputError
 from driftsim.formats.exports import EXPORTS, check_export, export_trace
+from driftsim.formats.hashing import hash_ids
 from driftsim.formats.imports import import_trace
 from driftsim.trace.trace import Trace
 from tests import format_files as files
@@ -82,6 +83,11 @@ def test_prompts_share_as_many_full_blocks_after_the_round(form: str, block: int
     for (earlier, later), tokens in before.items():
         most = min(prompts[earlier], prompts[later])
         assert min(after[earlier, later], most // block * block) == min(tokens, most) // block * block
+
+
+def test_a_last_part_of_a_block_is_equal_to_one_of_its_length_alone() -> None:
+    whose = [((0, 99),), ((0, 36), (1, 99)), ((0, 40), (2, 99))]
+    assert hash_ids(whose, [40, 36, 40], 16) == [[0, 1, 2], [0, 1, 3], [0, 1, 2]]
 
 
 def test_an_export_that_shares_blocks_is_known_for_ours(tmp_path: Path) -> None:

@@ -344,7 +344,7 @@ def test_guidellm_tells_conversations_and_what_was_cached(tmp_path: Path) -> Non
 
 def test_aiperf_tells_the_instances_of_a_conversation_apart(tmp_path: Path) -> None:
     rows = files.aiperf()[1:6]
-    for row, turn in zip(rows, (0, 1, 0, 1, 2), strict=True):
+    for row, turn in zip(rows, (0, 1, 0, 2, 3), strict=True):
         start = row["metadata"]["request_start_ns"] + 10_000_000_000 * rows.index(row)
         row["metadata"] |= {
             "conversation_id": "c",
@@ -356,7 +356,7 @@ def test_aiperf_tells_the_instances_of_a_conversation_apart(tmp_path: Path) -> N
     trace = brought(tmp_path, "aiperf", rows)
     assert parents(trace) == [[], [0], [], [2], [3]]
     assert trace.requests["session"].tolist() == ["c", "c", "c#2", "c#2", "c#2"]
-    assert trace.requests["cached_tokens"].tolist() == [0, 100, 0, 100, 200]
+    assert trace.requests["cached_tokens"].tolist() == [0, 100, 0, 200, 300]
     for row, name in zip(rows, "xxyyy", strict=True):
         row["metadata"]["x_correlation_id"] = name
     assert brought(tmp_path, "aiperf", rows).requests["session"].tolist() == ["x", "x", "y", "y", "y"]
