@@ -352,11 +352,11 @@ def test_aiperf_tells_the_instances_of_a_conversation_apart(tmp_path: Path) -> N
             "request_start_ns": start,
             "request_end_ns": start,
         }
-        row["metrics"]["usage_prompt_cache_read_tokens"] = {"value": 100 * turn, "unit": "tokens"}
+        row["metrics"]["usage_prompt_cache_read_tokens"] = {"value": 60 * turn, "unit": "tokens"}
     trace = brought(tmp_path, "aiperf", rows)
     assert parents(trace) == [[], [0], [], [2], [3]]
     assert trace.requests["session"].tolist() == ["c", "c", "c#2", "c#2", "c#2"]
-    assert trace.requests["cached_tokens"].tolist() == [0, 100, 0, 200, 300]
+    assert trace.requests["cached_tokens"].tolist() == [0, 60, 0, 120, 180]
     for row, name in zip(rows, "xxyyy", strict=True):
         row["metadata"]["x_correlation_id"] = name
     assert brought(tmp_path, "aiperf", rows).requests["session"].tolist() == ["x", "x", "y", "y", "y"]
