@@ -42,7 +42,7 @@ def sequence(whose: tuple[tuple[int, int], ...], prompt: int = 64) -> Sequence:
 def take(cache: PrefixCache, one: Sequence, blocks: int) -> int:
     """Let ``one`` hold its first ``blocks`` blocks, of which it finds as many as there are; returns how many."""
     held, found, _, _ = cache.lookup(one, blocks)
-    cache.hold(held)
+    cache.hold(held, found)
     cache.follow(cache.blank + cache.idle - (blocks - found))
     one.held, one.keyed = held, found
     cache.register(one, blocks)
@@ -98,10 +98,10 @@ def test_equal_blocks_are_not_merged_and_the_first_is_found() -> None:
     cache.register(two, 2)  # it computed the same once more
     held, found, idle, _ = cache.lookup(sequence(((0, ENDLESS),)), 2)
     assert (found, idle) == (2, 0)
-    assert held[0][0] is one.held[0][0]
+    assert held[0] is one.held[0]
     cache.release(one, 2)
     cache.follow(0)  # evicts the first: the second is found in its place
-    assert cache.lookup(sequence(((0, ENDLESS),)), 2)[0][0][0] is two.held[0][0]
+    assert cache.lookup(sequence(((0, ENDLESS),)), 2)[0][0] is two.held[0]
 
 
 def test_the_last_token_is_always_computed() -> None:

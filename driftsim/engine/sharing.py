@@ -56,7 +56,7 @@ class SharedBlocks(PrefixCache):
 
     def admit(self, sequence: Sequence, held: Held, count: int, new: int, need: int, unseen: Unseen) -> None:
         """Let ``sequence`` run: it holds ``count`` found blocks and takes ``need`` for the next ``new`` tokens."""
-        self.hold(held)
+        self.hold(held, count)
         if need:
             self.follow(self.blank + self.idle - need)
         sequence.held = held

@@ -7,6 +7,7 @@ then of its output. Both lose nothing: any two requests share what their chains 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TypeAlias
 
@@ -63,16 +64,21 @@ def prefixes(whose: Iterable[Stretches]) -> tuple[list[int], list[int]]:
     ([-1, 0, 1, 0], [0, 32, 48, 16])
     """
     rows, tokens = [], []
-    furthest: dict[int, list[tuple[int, int]]] = {}  # by owner: rows that went further in it than all before, and where
+    # By owner: how far the rows went in it that went further than all before them, and these rows.
+    furthest: dict[int, tuple[list[int], list[int]]] = {}
     for row, parts in enumerate(whose):
         best, share = NONE, 0
         for owner, end in parts:
-            there = furthest.setdefault(owner, [])
-            if there:
-                best, reach = next((pair for pair in there if pair[1] >= end), there[-1])
-                share = min(end, reach)
-            if not there or there[-1][1] < end:
-                there.append((row, end))
+            if owner not in furthest:
+                furthest[owner] = ([end], [row])
+                continue
+            reach, reached = furthest[owner]
+            if reach[-1] < end:
+                best, share = reached[-1], reach[-1]
+                reach.append(end)
+                reached.append(row)
+            else:
+                best, share = reached[bisect_left(reach, end)], end
         rows.append(best)
         tokens.append(share)
     return rows, tokens
