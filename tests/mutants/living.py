@@ -416,10 +416,12 @@ plant(
     "if task.get_name() != job.request.id:",
     HTTP,
 )
-plant("a tenth of a block size", file, '("block_size", "block_size", 1)', '("kv_blocks", "block_size", 1)', HTTP)
+plant(
+    "a tenth of a block size", "live/told.py", '("block_size", "block_size", 1)', '("kv_blocks", "block_size", 1)', HTTP
+)
 plant(
     "prefix caching is never told",
-    file,
+    "live/told.py",
     'labels["enable_prefix_caching"] == "True"',
     'labels["enable_prefix_caching"] == "False"',
     HTTP,
