@@ -138,6 +138,10 @@ class Instant:
     def abort(self, job: Job) -> None:
         raise NotImplementedError
 
+    async def forget(self) -> bool | None:
+        """It has no cache."""
+        return None
+
     def trace_steps(self, file: Path) -> bool:
         return False
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,10 +21,11 @@ import psutil
 
 from driftsim.errors import InputError
 from driftsim.live.answer import Answer
+from driftsim.live.begun import WARM_UP, Prompts
 from driftsim.live.engine import Outcome
 from driftsim.live.masking import Heard, masked
 from driftsim.live.pages import ASK_S, Page, Pages
-from driftsim.live.told import cache_settings, counted, is_name
+from driftsim.live.told import as_usual, cache_settings, counted, is_name, token_ids
 from driftsim.request import Job
 from driftsim.scheduling.accounting import count_words
 from driftsim.trace.header import EngineSettings
@@ -101,13 +103,14 @@ class HttpEngine:
         self.own_processes: tuple[int, ...] = ()
         self.on_outcome: Callable[[Outcome], None] = lambda outcome: None
         self._known = known or {}
-        self._counter = _tokenizer_counter(tokenizer) if tokenizer else None
+        self._encode = _encoder(tokenizer) if tokenizer else None
         self._asks = True
         self._asked, self._asking_s = 0, 0.0
         self._estimated = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._key = _key()
         self._heard = Heard()
+        self._prompts = Prompts()
         self._served = model or ""  # the model's name as the server has it
 
     async def start(self) -> None:
@@ -133,15 +136,15 @@ class HttpEngine:
         told = self._pages.ask(f"{self._root}/version").json()
         if isinstance(told, dict) and isinstance(told.get("version"), str):
             settings["version"] = self._masked(told["version"])
-        self.settings = EngineSettings.guessed(settings | self._known, "openai")
         self.arguments = {"model": self.model, "temperature": self.temperature, "api": "openai, streaming"}
         if self._host in ("localhost", "127.0.0.1", "::1"):
             self.own_processes = _listening(self._port)
+        guessed = EngineSettings.guessed(settings | self._known, "openai")
+        self.settings = as_usual(guessed, chosen.get("owned_by") == "vllm", self.own_processes)
+        self._prompts.block = self.settings.block_size
         if self.settings.assumed:
-            self.notes = (
-                f"the server does not tell {', '.join(self.settings.assumed)}: assumed, give them as options if you "
-                "know them",
-            )
+            assumed = ", ".join(f"{name} ({getattr(self.settings, name)})" for name in self.settings.assumed)
+            self.notes = (f"the server does not tell {assumed}: assumed, give them as options if you know them",)
 
     def _chosen_model(self) -> dict[str, Any]:
         """What the server tells of the model that was asked for, or of its first. Raises ``InputError``."""
@@ -166,24 +169,31 @@ class HttpEngine:
         self.model, version = self._masked(self._served), self._masked(self.settings.version)
         self.settings, self.arguments["model"] = self.settings.changed(version=version), self.model
 
-        async def one(number: int) -> None:
+        async def one(prompt: str) -> None:
             with suppress(openai.OpenAIError, TimeoutError):
                 async with asyncio.timeout(min(60.0, self.timeout_s)):
-                    await self._client.chat.completions.create(
-                        model=self._served,
-                        messages=[{"role": "user", "content": f"Count to {number + 2}."}],
-                        max_tokens=8,
+                    answer = await self._client.chat.completions.create(
+                        model=self._served, messages=[{"role": "user", "content": prompt}], max_tokens=8
                     )
+                usage = getattr(answer, "usage", None)  # a server may send anything
+                self._prompts.warmed(counted(getattr(usage, "prompt_tokens", None), MOST_AROUND))
 
-        await asyncio.gather(*map(one, range(4)))
+        await asyncio.gather(*map(one, WARM_UP))
+
+    async def forget(self) -> bool | None:
+        """A server keeps what it has, and does not tell for whom it worked before."""
+        return None
 
     def count_tokens(self, prompt: str) -> int:
         """Tokens of ``prompt`` with the chat template around it; estimated from words where nobody can count."""
         self._heard.add(prompt)
-        if self._counter is not None:
-            return self._counter(prompt)
+        if self._encode is not None:
+            ids = self._encode(prompt)
+            self._prompts.note(prompt, ids)
+            return len(ids)
         if self._asks and (count := self._served_count(prompt)) is not None:
             return count
+        self._prompts.note(prompt, None)
         return max(1, round(TOKENS_A_WORD * count_words(prompt)))
 
     def _served_count(self, prompt: str) -> int | None:
@@ -202,6 +212,8 @@ class HttpEngine:
                 f"{left}prompts were counted at admission as {TOKENS_A_WORD} tokens a word: the server {why}; "
                 "name a --tokenizer",
             )
+        if count:
+            self._prompts.note(prompt, token_ids(told, count))
         return count or None
 
     def room(self) -> int:
@@ -254,7 +266,11 @@ class HttpEngine:
         except Exception as error:  # whatever the server does belongs to this request's row
             outcome = answer.failed(self._said(error, answer))
         self._heard.add("".join(answer.texts))
-        self.on_outcome(outcome)
+        if outcome.cached_tokens and "enable_prefix_caching" in self.settings.assumed:
+            told = (name for name in self.settings.assumed if name != "enable_prefix_caching")
+            self.settings = self.settings.changed(enable_prefix_caching=True, assumed=tuple(told))
+        beginning = self._prompts.beginning(outcome.job.request, outcome.prompt_tokens)
+        self.on_outcome(replace(outcome, beginning=beginning))
 
     async def _receive(self, answer: Answer, true_length: int | None) -> None:
         request = answer.job.request
@@ -269,6 +285,7 @@ class HttpEngine:
         _most.set(BYTES_A_TOKEN * shared["max_tokens"] + MOST_BESIDE)
         if request.prompt is None:
             ids = synthetic(request.id, request.prompt_tokens, 30_000)
+            self._prompts.note_ids(request.id, ids)
             stream: Any = await self._client.completions.create(prompt=ids, **shared)
         else:
             messages: Any = [{"role": "user", "content": request.prompt}]
@@ -307,10 +324,10 @@ def _key() -> str:
     return key or NO_KEY
 
 
-def _tokenizer_counter(folder: Path) -> Callable[[str], int]:
-    from driftsim.scheduling.accounting import token_counter
+def _encoder(folder: Path) -> Callable[[str], list[int]]:
+    from driftsim.scheduling.accounting import encoder
 
-    return token_counter(folder, chat=True)
+    return encoder(folder, chat=True)
 
 
 def _listening(port: int) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ import pandas as pd
 from driftsim.errors import InputError
 from driftsim.live.engine import LiveEngine, Outcome
 from driftsim.live.machine import hardware, software
+from driftsim.live.sharing import Beginning, with_prefixes
 from driftsim.live.telemetry import Monitor
 from driftsim.request import Job
 from driftsim.scheduling.dispatcher import Departure, Dispatcher, Dispatching
@@ -83,6 +84,7 @@ async def record(
         limit,
         plan.tier_limits(rules),
     )
+    cold = await engine.forget()
     header = _header(workload, engine, plan, limit)
     journal = Journal(folder, header.changed(ended="recording"), workload.offered)
     has_steps = engine.trace_steps(journal.steps_file)
@@ -96,8 +98,9 @@ async def record(
     start = run.start
     header = header.changed(load=monitor.load(start), workload=run.workload_info(), ended=ended, ended_why=why)
     requests, odd = marked(run.table(), header)
+    requests, prefixes = with_prefixes(requests, run.beginnings, engine.settings.block_size, cold)
     notes = (*header.notes, *engine.notes, *run.notes(), *monitor.notes, *odd_note(odd))
-    header = header.changed(notes=notes)
+    header = header.changed(engine=engine.settings, notes=notes, prefixes=prefixes)  # a server may have told more
     del run  # a long run's columns need not be there twice
     steps = read_lines(journal.steps_file, start) if has_steps else None
     recorded = None if steps is None else typed(steps.dropna(), STEP_COLUMNS, "steps")
@@ -140,6 +143,7 @@ class _Run:
         self.words = [int(count) if told else None for count, told in known] if plan.force_lengths else None
         self.stops = (table["stops"] == True).tolist()  # noqa: E712  # NA is not True
         self.lives = RequestRows(len(workload))
+        self.beginnings: dict[int, Beginning] = {}  # by row
         self.arrived = self.done = self.output_tokens = 0
         self.outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
         self.taken: list[Outcome] = []  # out of the queue, and not yet noted
@@ -250,8 +254,11 @@ class _Run:
                     "preemptions": outcome.preemptions,
                     "error": outcome.error,
                     "prompt_tokens": outcome.prompt_tokens,
+                    "cached_tokens": outcome.cached_tokens,
                 },
             )
+            if outcome.beginning is not None:
+                self.beginnings[row] = outcome.beginning
             self.done += 1
             self.output_tokens += outcome.output_tokens or 0
             self.arrivals.left(row, self.now())
