@@ -133,16 +133,8 @@ def test_token_ids_that_are_not_the_servers_are_left_aside() -> None:
     assert prompts.beginning(asked("three", 1), 9) is None
 
 
-HOSTILE: list[Any] = [
-    None,
-    [],
-    "7",
-    {"tokens": 5},
-    {"tokens": [1, 2]},
-    {"tokens": [1, 2, True]},
-    {"tokens": [1, -2, 3]},
-]
-HOSTILE += [{"tokens": [1, 2, 10**30]}, {"tokens": [1, 2, float("nan")]}, {"tokens": ["a", "b", "c"]}]
+WRONG_IDS: list[Any] = [5, [1, 2], [1, 2, True], [1, -2, 3], [1, 2, 10**30], [1, 2, float("nan")], ["a", "b", "c"]]
+HOSTILE: list[Any] = [None, [], "7", *({"tokens": ids} for ids in WRONG_IDS)]
 
 
 @pytest.mark.parametrize("page", HOSTILE, ids=str)
