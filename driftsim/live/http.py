@@ -29,7 +29,7 @@ from driftsim.live.told import as_usual, cache_settings, counted, is_name, token
 from driftsim.request import Job
 from driftsim.scheduling.accounting import count_words
 from driftsim.trace.header import EngineSettings
-from driftsim.workloads.prompts import synthetic
+from driftsim.workloads.prompts import stand_in
 
 KEY = "OPENAI_API_KEY"  # environment variable; never logged, never stored
 NO_KEY = "none"  # what is sent where the environment has no key
@@ -284,7 +284,7 @@ class HttpEngine:
         }
         _most.set(BYTES_A_TOKEN * shared["max_tokens"] + MOST_BESIDE)
         if request.prompt is None:
-            ids = synthetic(request.id, request.prompt_tokens, 30_000)
+            ids = stand_in(request, 30_000)
             self._prompts.note_ids(request.id, ids)
             stream: Any = await self._client.completions.create(prompt=ids, **shared)
         else:

@@ -39,7 +39,7 @@ from driftsim.live.sharing import Beginning, Hashes
 from driftsim.request import Job
 from driftsim.trace.header import EngineSettings
 from driftsim.trace.schema import STEP_COLUMNS
-from driftsim.workloads.prompts import synthetic
+from driftsim.workloads.prompts import stand_in, synthetic
 
 TELLS_PREEMPTIONS = hasattr(RequestStateStats(), "num_preemptions")  # not in 0.24
 STEPS_LINK = "DRIFTSIM_STEPS_LINK"  # environment variable: a symbolic link to the file that steps go to
@@ -353,7 +353,7 @@ class VllmEngine:
         ids: list[int] = []
         try:
             if request.prompt is None:
-                ids = synthetic(request.id, request.prompt_tokens, self._vocabulary)
+                ids = stand_in(request, self._vocabulary)
             else:
                 ids = list(self.token_ids(request.prompt))
             rank = job.priority if self.settings.scheduling_policy == "priority" else 0
