@@ -19,7 +19,10 @@ import pytest
 from driftsim.live import telemetry, told
 from driftsim.live.begun import Prompts
 from driftsim.live.engine import Outcome
-from driftsim.live.recorder import CapturePlan, record
+from driftsim.live.http import HttpEngine
+from driftsim.live.recorder import CapturePlan, Progress, record
+from driftsim.live.resume import CaptureRun
+from driftsim.live.session import run_session
 from driftsim.live.sharing import Beginning, Hashes, with_prefixes
 from driftsim.live.told import as_usual, token_ids
 from driftsim.request import Job, Request, Tier
@@ -28,6 +31,7 @@ from driftsim.trace import trace as traces
 from driftsim.trace.header import EngineSettings, Prefixes
 from driftsim.trace.prefixes import ENDLESS
 from driftsim.trace.trace import Trace
+from driftsim.workloads.prompts import Prompt, prompt_workload
 from driftsim.workloads.replay import replay
 from tests.strategies import workload
 from tests.test_http import Server, run
@@ -133,6 +137,21 @@ def test_token_ids_that_are_not_the_servers_are_left_aside() -> None:
     assert prompts.beginning(asked("three", 1), 9) is None
 
 
+def test_texts_are_compared_where_the_ids_of_one_prompt_are_not_known() -> None:
+    prompts, texts = (
+        Prompts(BLOCK),
+        ["a text of some thirty letters or so, one", "a text of some thirty letters or so, two"],
+    )
+    for text, ids in zip(texts, (None, counted(texts[1])), strict=True):
+        prompts.note(text, ids)
+    begun = {row: prompts.beginning(asked(text, 1), len(counted(text))) for row, text in enumerate(texts)}
+    known = {row: one for row, one in begun.items() if one is not None}
+    found, header = with_prefixes(table([len(counted(text)) for text in texts], [3, 3]), known, BLOCK, None)
+    assert header is not None
+    assert header.source == "text"
+    assert rows_of(found)[1][0] == 0
+
+
 WRONG_IDS: list[Any] = [5, [1, 2], [1, 2, True], [1, -2, 3], [1, 2, 10**30], [1, 2, float("nan")], ["a", "b", "c"]]
 HOSTILE: list[Any] = [None, [], "7", *({"tokens": ids} for ids in WRONG_IDS)]
 
@@ -224,6 +243,17 @@ def test_a_server_that_found_tokens_in_its_cache_has_one(
     assert "enable_prefix_caching" not in engine.assumed
 
 
+def test_a_second_run_on_a_server_that_caches_is_not_cold_and_says_so(stock: str, tmp_path: Path) -> None:
+    asked = [Prompt(prompt=text, max_tokens=5) for text in CHATS]
+    runs = [CaptureRun(tmp_path / name, CapturePlan()) for name in ("one", "two")]
+    made = run_session(HttpEngine(stock), lambda live: prompt_workload(asked, None, 5, "x", live.count_tokens), runs)
+    first, second = (trace.header for trace in asyncio.run(made))
+    assert (first.prefixes, second.prefixes) == tuple(
+        Prefixes(block_size=8, source="tokens", began_cold=cold) for cold in (None, False)
+    )
+    assert [any("cache may hold" in note for note in header.notes) for header in (first, second)] == [False, True]
+
+
 def test_a_run_that_is_recorded_tells_nothing_of_what_was_said(stock: str, tmp_path: Path) -> None:
     hashes: list[bytes] = []
     chained = Hashes._chain
@@ -278,6 +308,19 @@ def test_what_an_engine_knows_of_beginnings_is_in_its_trace(tmp_path: Path) -> N
     assert list(trace.requests["cached_tokens"]) == [16, 16, 16]
     assert trace.header.prefixes == Prefixes(block_size=16, source="tokens", began_cold=True)
     assert traces.read(tmp_path / "t").header.prefixes == trace.header.prefixes
+
+
+def test_a_run_under_way_tells_what_was_cached(tmp_path: Path) -> None:
+    seen: list[list[Any]] = []
+
+    def look(standing: Progress) -> None:
+        if standing.done == 1:
+            seen.append(traces.read(tmp_path / "t").requests["cached_tokens"].tolist())
+
+    made = workload([0.0, 0.0], [1, 1], prompt_tokens=[32, 48])
+    asyncio.run(record(made, Knowing(), CapturePlan(max_in_flight=1), tmp_path / "t", look))
+    assert seen[0][0] == 16
+    assert pd.isna(seen[0][1])
 
 
 def test_a_row_that_cannot_be_costs_no_other_its_prefix(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ CHUNKS_A_TOKEN = 4  # a stream with more chunks per allowed token is taken to be
 BYTES_A_TOKEN, MOST_BESIDE = 4_000, 1_000_000  # of an answer: more is taken to be endless
 COUNTING_S, SLOW_COUNT_S = 60.0, 0.25  # a server that takes so long in all, and for a prompt, is asked no more
 MOST_AROUND = 10_000  # tokens of a chat template; a character is at most four
+WARM = "the server's cache may hold prompts of the runs before this one, which share prefixes with it"
 _most: ContextVar[int] = ContextVar("bytes that the answer may have", default=MOST_BESIDE)
 
 
@@ -111,6 +112,7 @@ class HttpEngine:
         self._key = _key()
         self._heard = Heard()
         self._prompts = Prompts()
+        self._ran = False
         self._served = model or ""  # the model's name as the server has it
 
     async def start(self) -> None:
@@ -181,8 +183,10 @@ class HttpEngine:
         await asyncio.gather(*map(one, WARM_UP))
 
     async def forget(self) -> bool | None:
-        """A server keeps what it has, and does not tell for whom it worked before."""
-        return None
+        """A server keeps what it has: of earlier runs that is known, of others it does not tell."""
+        again, self._ran = self._ran and self.settings.enable_prefix_caching, True
+        self.notes += (WARM,) if again and WARM not in self.notes else ()
+        return False if again else None
 
     def count_tokens(self, prompt: str) -> int:
         """Tokens of ``prompt`` with the chat template around it; estimated from words where nobody can count."""
