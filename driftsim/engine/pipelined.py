@@ -60,7 +60,7 @@ class PipelinedEngine(ContinuousEngine):
             if self._taken is not None:
                 self._taken(self._run_steps)
             self.free -= self.pool.advance(self._run_steps)
-            if self.cadence.interval > 1:
+            if self.cadence is not None:
                 self.cadence.executed(self._run_steps, bool(self.waiting))
             self._run_steps = 0
             self._left_out.clear()
