@@ -19,6 +19,7 @@ from driftsim.request import Job, Request, Tier
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.header import Prefixes
+from driftsim.trace.ignored import ignored
 from driftsim.trace.prefixes import ALWAYS, ENDLESS, as_cached, prefixes, shared, stretches
 from driftsim.trace.trace import Trace, read
 from driftsim.workloads.replay import replay
@@ -223,6 +224,28 @@ def test_what_is_not_known_of_a_cache_is_said() -> None:
     assert caveats(imported)[0].startswith("nothing tells whether the engine cached prefixes")
     off = trace.header.engine.changed(enable_prefix_caching=False)
     assert caveats(Trace(trace.header.changed(engine=off), nothing.requests)) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"speculative_config": {"method": "ngram"}}, "speculative decoding"),
+        ({"enable_lora": True}, "LoRA"),
+        ({"cache.kv_offloading_size": 4.0}, "a KV connector or offloading"),
+        ({"parallel.pipeline_parallel_size": 2}, "pipeline parallelism"),
+        ({"data_parallel_size": 4}, "data parallelism"),
+        ({"cache.sliding_window": 4096}, "a sliding window"),
+        ({"scheduler.is_multimodal_model": True}, "a multi-modal model"),
+        ({"scheduler.stream_interval": 8}, "a stream interval"),
+        ({"scheduler_cls": "mine.Scheduler"}, "a scheduler of its own"),
+        ({"max_num_queued_reqs": 10}, "limits of the queue"),
+    ],
+)
+def test_what_the_engine_used_and_is_not_simulated_is_said(arguments: dict[str, Any], said: str) -> None:
+    trace = run(workload([0.0], [2]), enable_prefix_caching=False)
+    used = Trace(trace.header.changed(engine_arguments=arguments), trace.requests)
+    assert [one.startswith(f"the engine used what is not simulated: {said}") for one in caveats(used)] == [True]
+    assert not ignored(dict.fromkeys(arguments))
 
 
 def test_each_version_has_its_rules() -> None:
