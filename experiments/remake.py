@@ -171,9 +171,9 @@ def traces_block() -> str:
 
 def versions_block() -> str:
     """What differs between the versions of vLLM, as a Markdown table."""
-    lines = ["| rule | from vLLM |", "|---|---|"]
-    for (major, minor), what in SINCE.values():
-        lines.append(f"| {what[0].upper()}{what[1:]}. | {major}.{minor} |")
+    lines = ["| rule | from vLLM | in vLLM |", "|---|---|---|"]
+    for (major, minor), what, file in SINCE.values():
+        lines.append(f"| {what[0].upper()}{what[1:]}. | {major}.{minor} | `{file}` |")
     return "\n".join(lines) + "\n"
 
 

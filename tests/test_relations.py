@@ -406,7 +406,7 @@ def test_a_hash_of_another_length_is_told_by_the_numbers_and_one_of_none_is_said
         ({"values": {"session": "x"}}, "session stands in columns; nothing else can give it"),
         ({"columns": {"hash_ids": "h"}}, "hash_ids and hash_tokens belong together"),
         ({"hash_tokens": 16}, "hash_ids and hash_tokens belong together"),
-        ({"columns": {"sesion": "s"}}, "'sesion' is no column of a trace (the nearest is session)"),
+        ({"columns": {"sessionn": "s"}}, "'sessionn' is no column of a trace (the nearest is session)"),
         ({"units": {"parent": "s"}}, "units.parent: parent is no time"),
     ],
 )

@@ -13,7 +13,7 @@ OLDEST, NEWEST = (0, 19), (0, 33)  # the versions whose decisions were compared
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The rules that a version of vLLM follows; each holds from the version on that ``SINCE`` names."""
+    """The rules that a version of vLLM follows; each holds from the version on that ``SINCE`` names, with its file."""
 
     watermark: bool = True
     keyless_first: bool = True
@@ -23,20 +23,39 @@ class Rules:
     cadence: bool = False
 
 
-SINCE: dict[str, tuple[tuple[int, int], str]] = {
-    "watermark": ((0, 24), "admission leaves the watermark's share of the KV blocks free"),
-    "keyless_first": ((0, 24), "freed blocks that no prefix can find are taken first; before, in the order of freeing"),
+SCHEDULER = "v1/core/sched/scheduler.py"
+SINCE: dict[str, tuple[tuple[int, int], str, str]] = {
+    "watermark": (
+        (0, 24),
+        "admission leaves the watermark's share of the KV blocks free",
+        "v1/core/kv_cache_manager.py",
+    ),
+    "keyless_first": (
+        (0, 24),
+        "freed blocks that no prefix can find are taken first; before, in the order of freeing",
+        "v1/core/block_pool.py",
+    ),
     "cursor_follows_victim": (
         (0, 28),
         "by priority, async: a victim in front of the request at hand whose last token is in flight moves the turn; "
         "before, the next request lost its turn in that step",
+        SCHEDULER,
     ),
-    "lone_prefill_uncapped": ((0, 31), "the cap on a prompt's chunk is off while one request is there alone"),
+    "lone_prefill_uncapped": (
+        (0, 31),
+        "the cap on a prompt's chunk is off while one request is there alone",
+        SCHEDULER,
+    ),
     "goes_on_after_self": (
         (0, 33),
         "by priority: after a request that preempted itself, those behind it get their turn; before, the pass ended",
+        SCHEDULER,
     ),
-    "cadence": ((0, 33), "`prefill_schedule_interval` holds prefills back; before, only with data parallelism"),
+    "cadence": (
+        (0, 33),
+        "`prefill_schedule_interval` holds prefills back; before, only with data parallelism",
+        SCHEDULER,
+    ),
 }
 
 

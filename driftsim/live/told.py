@@ -21,7 +21,7 @@ ACCELERATORS = (
     "nvidia[0-9]*",
     "dxg",
     "kfd",
-    "dri/renderD*",
+    "dri/render*",
     "accel*",
     "davinci[0-9]*",
 )  # in /dev, as vLLM may use them
