@@ -24,6 +24,7 @@ from driftsim.trace.prefixes import ALWAYS, ENDLESS, as_cached, prefixes, shared
 from driftsim.trace.trace import Trace, read
 from driftsim.workloads.replay import replay
 from driftsim.workloads.unfinished import caveats
+from tests.stepwise import BlockPool
 from tests.strategies import engine, profile, workload
 
 BLOCK = 16
@@ -88,6 +89,62 @@ def test_a_block_that_somebody_holds_is_not_evicted_and_one_hit_in_part_is_cut()
     assert cache.lookup(sequence(((0, ENDLESS),)), 4)[1] == 2
     assert cache.release(part, 3) == 3
     assert cache.blank + cache.idle == 3
+
+
+def test_every_stretch_of_a_prompt_is_cut_where_the_next_begins() -> None:
+    cache = PrefixCache(12, BLOCK)
+    first, second = sequence(((0, ENDLESS),)), sequence(((0, 2 * BLOCK), (1, ENDLESS)))
+    take(cache, first, 5)
+    cache.release(first, 5)
+    take(cache, second, 4)
+    third = sequence(((0, 2 * BLOCK), (1, 3 * BLOCK), (2, ENDLESS)))
+    assert take(cache, third, 5) == 3
+    cache.release(second, 4)
+    cache.release(third, 5)
+    assert cache.blank + cache.idle == 12
+    assert take(cache, third, 3) == 3
+    cache.follow(0)
+    assert cache.release(third, 3) == 3
+    assert (cache.blank, cache.idle) == (0, 3)
+
+
+@given(st.integers(0, 10**6))
+def test_the_cache_of_runs_is_the_cache_of_blocks(seed: int) -> None:
+    dice = random.Random(seed)
+    size, total = 4, dice.randint(6, 30)
+    texts: list[list[int]] = []
+    for _ in range(12):
+        begin = dice.choice(texts)[: dice.randint(0, 30)] if texts and dice.random() < 0.9 else []
+        texts.append([*begin, *(dice.randint(0, 1) for _ in range(dice.randint(1, 12)))])
+    keys = [[tuple(text[at : at + size]) for at in range(0, len(text) - size + 1, size)] for text in texts]
+    whose = stretches(*shared(keys, size))
+    fast, plain = PrefixCache(total, size), BlockPool(total, size, caching=True, keyless_first=True)
+    inside: list[Sequence] = []
+    for _ in range(40):
+        if inside and (dice.random() < 0.4 or len(inside) > 4):
+            one = inside.pop(dice.randrange(len(inside)))
+            blocks = len(plain.held[one])
+            freed = fast.release(one, blocks)
+            before = len(plain.queue)
+            plain.release(one)
+            assert freed == len(plain.queue) - before
+            continue
+        number = dice.randrange(len(texts))
+        one = Sequence(Job(Request(str(number), "", Tier.BATCH, "", 0.0, len(texts[number]), None, 9,
+                                   stretches=whose[number]), "", 0, 0), 9)  # fmt: skip
+        one.stretches, one.held, one.keyed = whose[number], [], 0
+        hit = plain.lookup(one)
+        held, count, idle, _ = fast.lookup(one, (len(texts[number]) - 1) // size)
+        assert (count, idle) == (len(hit), sum(not block.holders for block in hit))
+        tokens = dice.randint(count * size + 1, max(count * size + 1, len(texts[number])))
+        if not plain.grow(one, tokens, tokens, hit=hit):
+            continue
+        fast.hold(held, count)
+        fast.follow(fast.blank + fast.idle - (len(plain.held[one]) - count))
+        one.held, one.keyed = held, count
+        fast.register(one, tokens // size)
+        assert fast.blank + fast.idle == len(plain.queue)
+        inside.append(one)
 
 
 def test_equal_blocks_are_not_merged_and_the_first_is_found() -> None:

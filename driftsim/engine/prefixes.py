@@ -115,13 +115,15 @@ class PrefixCache:
 
     def hold(self, held: Held, count: int) -> None:
         """Let one more sequence hold ``count`` blocks, ``held``, as looked up: they leave the free queue (touch())."""
-        if held and count < held[-1].end:
-            self._cut(held[-1], count)
-        for run in held:
+        end = count
+        for run in reversed(held):
+            if end < run.end:
+                self._cut(run, end)
             if not run.holders:
-                self.idle -= run.end - run.start
+                self.idle -= end - run.start
                 run.before.after, run.after.before = run.after, run.before
             run.holders += 1
+            end = run.start
 
     def register(self, sequence: Sequence, upto: int) -> None:
         """Give their keys to the blocks of ``sequence`` before place ``upto`` (cache_full_blocks())."""

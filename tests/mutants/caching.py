@@ -13,10 +13,16 @@ plant(
     "a block is freed from the front", file, "for run in reversed(sequence.held):", "for run in sequence.held:", CACHE
 )
 plant("keyless blocks are lost", file, "        self.blank += freed\n", "", CACHE)
-plant("a held block stays in the free queue", file, "self.idle -= run.end - run.start\n", "pass\n", CACHE)
+plant("a held block stays in the free queue", file, "self.idle -= end - run.start\n", "pass\n", CACHE)
 plant("the newest of equal blocks takes over", file, "heir, *others = run.copies", "*others, heir = run.copies", CACHE)
 plant("an evicted run can still be found", file, "            self._forget(run)\n", "", CACHE)
-plant("a run that is hit in part is held whole", file, "if held and count < held[-1].end:", "if False:", CACHE)
+plant(
+    "a run that is hit in part is held whole",
+    file,
+    "            if end < run.end:\n                self._cut",
+    "            if False:\n                self._cut",
+    CACHE,
+)
 plant("a run is lengthened that others hold", file, "last.holders == 1 and held", "held", CACHE)
 plant(
     "before 0.24 keyless blocks come first", file, "self._in_order = not keyless_first", "self._in_order = False", CACHE
