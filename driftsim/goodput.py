@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from driftsim.errors import TraceError
-from driftsim.parts import largest, parts
 from driftsim.slo import LIMITS, AnySlos, Slo, rule_of, slos_for
+from driftsim.tenants import largest, parts
 from driftsim.trace.schema import LARGEST_COUNT, STEP_REQUEST_COLUMNS
 from driftsim.trace.steps import step_ends
 from driftsim.trace.trace import Trace

@@ -102,8 +102,8 @@ def test_jobs_enter_the_engine_in_the_order_of_their_dispatch() -> None:
 class Leaks(ContinuousEngine):
     """Planted: whoever leaves early keeps a block for ever."""
 
-    def _remove(self, sequence: Sequence, spare: int, turn: tuple[int, int] = (0, 0), known: int | None = None) -> int:
-        held = super()._remove(sequence, spare, turn, known)
+    def _remove(self, sequence: Sequence, spare: int, turn: tuple[int, int] = (0, 0), ended: int | None = None) -> int:
+        held = super()._remove(sequence, spare, turn, ended)
         self.free -= 1
         return held
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,15 +15,17 @@ from driftsim.engine.decoding import DecodePool
 from driftsim.engine.prefixes import PrefixCache
 from driftsim.engine.sequence import Sequence
 from driftsim.engine.sharing import SharedBlocks
-from driftsim.engine.versions import Rules, is_compared, numbered, rules_of
+from driftsim.engine.versions import Rules, not_compared, numbered, rules_of
 from driftsim.errors import InputError, TraceError
 from driftsim.request import Job, Request, Tier
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
-from driftsim.trace.header import Prefixes
+from driftsim.trace.header import Phase, Prefixes
 from driftsim.trace.ignored import ignored
 from driftsim.trace.prefixes import ALWAYS, ENDLESS, as_cached, prefixes, shared, stretches
+from driftsim.trace.subset import only, taken
 from driftsim.trace.trace import Trace, read
+from driftsim.validation.result import validate_runs
 from driftsim.workloads.replay import replay
 from driftsim.workloads.unfinished import caveats
 from tests.stepwise import BlockPool
@@ -247,6 +251,40 @@ def test_a_trace_carries_what_its_requests_share(tmp_path: Any) -> None:
     assert caveats(again) == []
 
 
+def test_some_requests_of_a_run_share_what_they_did() -> None:
+    whose = stretches([-1, 0, 0, 1, 3], [0, 32, 32, 60, 70])
+    made = workload(
+        [0.0, 1.0, 2.0, 3.0, 4.0], [4] * 5, (Phase(name="one", requests=1), Phase(name="two", requests=4)),
+        prompt_tokens=[40, 80, 40, 80, 80], stretches=whose,
+    )  # fmt: skip
+    trace = run(made)
+    some = only(trace, np.array([False, True, True, False, True]))
+    some.check("t")
+    assert [(phase.name, phase.requests) for phase in some.header.workload.phases] == [("two", 3)]
+    assert some.requests["prefix_row"].fillna(-1).tolist() == [-1, 0, 0]
+    assert some.requests["prefix_tokens"].fillna(0).tolist() == [0, 32, 60]
+    assert only(trace, np.ones(5, dtype=bool)) is trace
+    turned = taken(trace.requests, [4, 1, 0])
+    assert turned["prefix_row"].fillna(-1).tolist() == [-1, 0, 0]
+    assert turned["prefix_tokens"].fillna(0).tolist() == [0, 60, 32]
+
+
+def test_a_run_with_requests_that_did_not_finish_is_validated_and_written(tmp_path: Path) -> None:
+    made = workload(
+        [0.0, 0.1, 0.2, 0.3], [8] * 4, prompt_tokens=[64] * 4, stretches=stretches([-1, 0, 0, 1], [0, 32, 16, 48])
+    )
+    trace = run(made)
+    rows = trace.requests.copy()
+    rows.loc[1, "finish_reason"] = "abort"
+    Trace(trace.header.changed(kind="captured"), rows).write(tmp_path / "t")
+    prof = profile(engine(enable_prefix_caching=True, max_num_batched_tokens=512), prefill_token_s=0.001)
+    validate_runs([read(tmp_path / "t")], profile=prof).write(tmp_path / "out")
+    written = read(tmp_path / "out" / "t").requests
+    assert written["request_id"].tolist() == ["r0", "r2", "r3"]
+    assert written["prefix_row"].fillna(-1).tolist() == [-1, 0, 0]
+    assert written["prefix_tokens"].fillna(0).tolist() == [0, 16, 32]
+
+
 @pytest.mark.parametrize(
     ("column", "values", "problem"),
     [
@@ -312,7 +350,7 @@ def test_each_version_has_its_rules() -> None:
     )
     assert rules_of("0.33.1") == Rules(goes_on_after_self=True, cadence=True)
     assert [numbered(text) for text in ("v0.24.0rc1", "main", "")] == [(0, 24), None, None]
-    assert [is_compared(text) for text in ("0.18.1", "0.19.0", "0.33.0", "0.34.0", "unknown")] == [
+    assert [not_compared(text) == "" for text in ("0.18.1", "0.19.0", "0.33.0", "0.34.0", "unknown")] == [
         False, True, True, False, False,
     ]  # fmt: skip
 

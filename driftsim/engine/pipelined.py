@@ -146,7 +146,7 @@ class PipelinedEngine(ContinuousEngine):
             if sequence.finish_reason:  # aborted in the meantime
                 continue
             if sequence in self.running:
-                self._remove(sequence, self.free, known=sequence.prompt + shown - 1)
+                self._remove(sequence, self.free, ended=sequence.prompt + shown - 1)
             else:  # preempted while its last token was in flight: vLLM delivers stale output all the same
                 self.waiting.remove(sequence)
             sequence.shown = shown

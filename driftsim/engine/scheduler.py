@@ -11,7 +11,7 @@ from __future__ import annotations
 from driftsim.engine.cadence import Cadence
 from driftsim.engine.decoding import DecodePool
 from driftsim.engine.sequence import Sequence, blocks_for
-from driftsim.engine.sharing import SharedBlocks
+from driftsim.engine.sharing import SharedBlocks, known
 from driftsim.engine.versions import rules_of
 from driftsim.engine.waiting import waiting_queue
 from driftsim.trace.settings import EngineSettings
@@ -268,10 +268,10 @@ class Scheduler:
         self.waiting.appendleft(victim)
         return freed
 
-    def _remove(self, sequence: Sequence, spare: int, turn: tuple[int, int] = (0, 0), known: int | None = None) -> int:
+    def _remove(self, sequence: Sequence, spare: int, turn: tuple[int, int] = (0, 0), ended: int | None = None) -> int:
         """Take ``sequence`` out of the running ones and free its blocks; returns how many. See ``_preempt``.
 
-        Where it has ended, its first ``known`` tokens are known by now.
+        Where it has ended, its first ``ended`` tokens are known by now.
         """
         tokens, taken = turn
         unseen = self._unseen(sequence) if self.shared is not None else 0
@@ -286,10 +286,10 @@ class Scheduler:
             freed = taken + blocks_for(sequence.computed, self.settings.block_size)
         else:
             tokens += sequence.computed
-            if known is None:
-                known = tokens - unseen if tokens > sequence.joined else tokens
+            if ended is None:
+                ended = known(sequence, tokens, unseen)
             self.shared.follow(spare)
-            freed = self.shared.give_back(sequence, tokens, min(known, tokens), self._unseen)
+            freed = self.shared.give_back(sequence, tokens, min(ended, tokens), self._unseen)
         self.free += freed - taken
         return freed
 

@@ -81,7 +81,14 @@ def rules_of(version: str) -> Rules:
     return Rules(**{field.name: number >= SINCE[field.name][0] for field in fields(Rules)})
 
 
-def is_compared(version: str) -> bool:
-    """Whether the decisions of ``version`` were compared with this engine's."""
+def not_compared(version: str) -> str:
+    """What a reader must know where the decisions of ``version`` were not compared with this engine's; else empty.
+
+    >>> not_compared("0.24.0"), not_compared("1.0")
+    ('', 'the engine decides as vLLM 0.19 to 0.33; this trace is from 1.0, not checked against it')
+    """
     number = numbered(version)
-    return number is not None and OLDEST <= number <= NEWEST
+    if number is not None and OLDEST <= number <= NEWEST:
+        return ""
+    oldest, newest = (".".join(map(str, end)) for end in (OLDEST, NEWEST))
+    return f"the engine decides as vLLM {oldest} to {newest}; this trace is from {version}, not checked against it"

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from driftsim.trace.prefixes import ENDLESS, Stretches, stretches
+from driftsim.trace.prefixes import ENDLESS, Stretches, stretches_in
 
 
 def whose(requests: pd.DataFrame) -> list[Stretches]:
     """With whom each of a trace's ``requests`` shares its beginning: with nobody where the trace does not tell."""
     if "prefix_row" not in requests:
         return [((row, ENDLESS),) for row in range(len(requests))]
-    return stretches(requests["prefix_row"].fillna(-1).tolist(), requests["prefix_tokens"].fillna(0).tolist())
+    return stretches_in(requests)
 
 
 def hash_ids(parts: Sequence[Stretches], prompts: Sequence[int], size: int) -> list[list[int]]:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
-import numpy as np
 import pandas as pd
 
 from driftsim.trace.header import Prefixes
-from driftsim.trace.prefixes import shared
+from driftsim.trace.prefixes import lengths_of, prefix_columns, shared
 from driftsim.trace.schema import request_columns
 
 HASH_BYTES = 8  # of 10**8 blocks, two are taken for one another in one run of 3,000
@@ -70,23 +69,13 @@ def with_prefixes(
         return requests, None
     known = [begun.get(row, Beginning()) for row in range(len(requests))]
     by_tokens = all(one.blocks is not None for one in begun.values())
-    rows, tokens = _of_blocks(known, block) if by_tokens else _of_texts(known, block)
-    lengths = (requests["prompt_tokens"] + requests["output_tokens"].fillna(0)).to_numpy(dtype=np.int64)
-    most = np.minimum(lengths, lengths[np.maximum(rows, 0)]) // block * block
-    tokens = np.minimum(tokens, most)
-    alone = (rows < 0) | (tokens < 1)
-    columns = {"prefix_row": rows, "prefix_tokens": tokens}
-    table = requests.assign(**{name: pd.arrays.IntegerArray(part, alone) for name, part in columns.items()})
+    rows, tokens = shared((one.blocks or () for one in known), block) if by_tokens else _of_texts(known, block)
+    table = requests.assign(**prefix_columns(rows, tokens, lengths_of(requests), block))
     table = table[[column.name for column in request_columns(set(table.columns)) if column.name in table]]
     return table, Prefixes(block_size=block, source="tokens" if by_tokens else "text", began_cold=cold)
 
 
-def _of_blocks(known: Iterable[Beginning], block: int) -> tuple[np.ndarray, np.ndarray]:
-    rows, tokens = shared((one.blocks or () for one in known), block)
-    return np.array(rows, dtype=np.int64), np.array(tokens, dtype=np.int64)
-
-
-def _of_texts(known: Sequence[Beginning], block: int) -> tuple[np.ndarray, np.ndarray]:
+def _of_texts(known: Sequence[Beginning], block: int) -> tuple[list[int], list[int]]:
     """The same by texts: the template's tokens and those of the common pieces, as many whole blocks as they fill."""
     keys = [() if one.pieces is None else (TEMPLATE, *one.pieces) for one in known]
     rows, pieces = shared(keys, 1)
@@ -94,4 +83,4 @@ def _of_texts(known: Sequence[Beginning], block: int) -> tuple[np.ndarray, np.nd
         int((one.before + (count - 1) * one.a_piece) // block) * block if count else 0
         for one, count in zip(known, pieces, strict=True)
     ]
-    return np.array(rows, dtype=np.int64), np.array(tokens, dtype=np.int64)
+    return rows, tokens

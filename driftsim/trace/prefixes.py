@@ -11,6 +11,9 @@ from bisect import bisect_left
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TypeAlias
 
+import numpy as np
+import pandas as pd
+
 Stretches: TypeAlias = "tuple[tuple[int, int], ...]"
 ENDLESS = 1 << 60  # tokens
 NONE = -1  # a prefix_row that is none
@@ -30,6 +33,11 @@ def stretches(rows: Sequence[int], tokens: Sequence[int]) -> list[Stretches]:
         own = (row, ENDLESS)
         found.append((*_cut(found[other], share), own) if other >= 0 and share > 0 else (own,))
     return found
+
+
+def stretches_in(table: pd.DataFrame) -> list[Stretches]:
+    """The stretches of the requests of a ``table`` that has both columns."""
+    return stretches(table["prefix_row"].fillna(NONE).tolist(), table["prefix_tokens"].fillna(0).tolist())
 
 
 def _cut(whole: Stretches, tokens: int) -> Stretches:
@@ -82,6 +90,28 @@ def prefixes(whose: Iterable[Stretches]) -> tuple[list[int], list[int]]:
         rows.append(best)
         tokens.append(share)
     return rows, tokens
+
+
+def prefix_columns(
+    rows: Sequence[int] | np.ndarray, tokens: Sequence[int] | np.ndarray, lengths: np.ndarray, block: int = 1
+) -> dict[str, pd.arrays.IntegerArray]:
+    """Both columns as a trace has them, of no more tokens than the two requests have, in whole blocks of ``block``.
+
+    ``lengths``: prompt and output of each request, as far as it came.
+    """
+    whose, shares = np.asarray(rows, dtype=np.int64), np.asarray(tokens, dtype=np.int64)
+    if len(whose):
+        shares = np.minimum(shares, np.minimum(lengths, lengths[np.maximum(whose, 0)]) // block * block)
+    alone = (whose < 0) | (shares < 1)
+    return {
+        name: pd.arrays.IntegerArray(values, alone.copy())
+        for name, values in (("prefix_row", whose), ("prefix_tokens", shares))
+    }
+
+
+def lengths_of(table: pd.DataFrame) -> np.ndarray:
+    """Prompt and output of each request of a requests ``table``, as far as it came (tokens)."""
+    return (table["prompt_tokens"] + table["output_tokens"].fillna(0)).to_numpy(dtype=np.int64)
 
 
 def shared(keys: Iterable[Sequence[Hashable]], size: int) -> tuple[list[int], list[int]]:

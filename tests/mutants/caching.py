@@ -41,7 +41,7 @@ plant("the next admission tells what was found", file, "if sequence.cached < 0:"
 plant(
     "a token in flight is known",
     file,
-    "tokens - unseen(sequence) if tokens > sequence.joined else tokens",
+    "tokens - unseen if tokens > sequence.joined else tokens",
     "tokens",
     CACHE,
 )
@@ -125,5 +125,19 @@ plant(
     SESSIONS,
 )
 
-file = "simulation/tables.py"
-plant("rows are not counted anew", file, "place[parents[came[parents]]]", "parents[came[parents]]", SESSIONS)
+file = "trace/subset.py"
+plant(
+    "rows are not counted anew",
+    file,
+    "[now[one] for one in before if now.get(one, place) < place]",
+    "[one for one in before if one in now]",
+    SESSIONS,
+)
+plant("the header counts those that were left out", file, "if phase.name in counts]", "]", "test_prefixes")
+plant(
+    "texts are not followed",
+    file,
+    "prefixes(whose[place] for place in places.tolist())",
+    "prefixes(whose[: len(kept)])",
+    "test_prefixes",
+)
