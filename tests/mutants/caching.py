@@ -6,7 +6,7 @@ from tests.mutants.fault import Table
 
 FAULTS = Table()
 plant = FAULTS.plant
-CACHE = "test_prefixes test_oracle"
+CACHE = "test_prefixes test_engine test_oracle"
 
 file = "engine/prefixes.py"
 plant(
