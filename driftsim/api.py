@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from driftsim.calibration.coverage import extrapolation_warnings, mismatch_warnings
+from driftsim.clients import AnyRetries, AnyTimeouts, clients_of
 from driftsim.comparison import report
 from driftsim.comparison.captured import CapturedComparison
 from driftsim.comparison.captured import compare_captured as compare_runs
@@ -34,6 +35,7 @@ from driftsim.inputs import (
     as_slos,
     as_trace,
     as_workload,
+    check_clients,
     check_words,
     described,
     fitted_to_days,
@@ -46,6 +48,7 @@ from driftsim.progress import OnProgress, no_progress
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.plugins import plugin_name, plugin_names
 from driftsim.scheduling.policies import STOCK
+from driftsim.scheduling.shedding import AnySheds, shed_rules
 from driftsim.simulation import laws
 from driftsim.simulation.bases import with_bases, with_own_bases
 from driftsim.simulation.capacity import capacity as backlog_capacity
@@ -84,6 +87,9 @@ def compare(
     max_in_flight: int | None = None,
     tiers: AnyTiers = (),
     slos: AnySlos = (),
+    timeouts: AnyTimeouts = (),
+    retries: AnyRetries = None,
+    shed: AnySheds = (),
     fairness: bool = False,
     engine: EngineName | Barrier = "continuous",
     kv_blocks: int | None = None,
@@ -104,7 +110,9 @@ def compare(
     arrivals than the recorded ones, such as ``Process(kind="closed", users=16)``. max_in_flight: requests inside the
     engine at most (default: its slots). tiers: their order, weights and limits, most urgent first: rules, names or
     ``gold:5,silver:3`` (default: the trace's, else the published). slos: limits, such as ``premium:ttft=1s,e2e=30s``
-    (default: the trace's). fairness: tell how much tenants were slowed down. engine: continuous batching, or
+    (default: the trace's). timeouts: when clients give up, ``premium:30s``; retries: how often they send again, or how
+    (default of both: as the trace says). shed: limits of the queue, ``batch:requests=20,wait=5s``. fairness: tell how
+    much tenants were slowed down. engine: continuous batching, or
     DriftSched's barrier. kv_blocks: another size of the KV cache. settings: other engine settings, such as
     ``{"max_num_seqs": 16}``. refill_lag: a freed slot misses the next step, as recorded. practical: the least relative
     difference that counts. jobs: processes (default: one a core). progress: called with runs done and in all.
@@ -141,6 +149,8 @@ def compare(
         max_in_flight=max_in_flight,
         tiers=rules,
         slos=as_slos(slos, None, [trace for _, trace in days]),
+        clients=clients_of(timeouts, retries),
+        shed=shed_rules(shed),
         fairness=fairness,
         refill_lag=refill_lag,
         barrier=as_barrier(engine),
@@ -194,6 +204,9 @@ def simulate(
     max_in_flight: int | None = None,
     tiers: AnyTiers = (),
     slos: AnySlos = (),
+    timeouts: AnyTimeouts = (),
+    retries: AnyRetries = None,
+    shed: AnySheds = (),
     engine: EngineName | Barrier = "continuous",
     refill_lag: bool = True,
     noise: bool = False,
@@ -227,11 +240,14 @@ def simulate(
         max_in_flight=max_in_flight,
         tiers=tier_rules(tiers),
         slos=as_slos(slos, workload, [recorded]),
+        clients=clients_of(timeouts, retries),
+        shed=shed_rules(shed),
         refill_lag=refill_lag,
         noise=noise,
         barrier=as_barrier(engine),
         seed=seed,
     )
+    check_clients(scenario, workload.table)
     return run_scenario(scenario, workload, record_steps=steps, step_requests=step_requests or needs_itl(scenario.slos))
 
 
@@ -260,6 +276,7 @@ def simulate_scenario(
     try:
         slos = as_slos(spec.slos, drawn, [recorded.get(here.trace or "")])
         scenario = replace(build_scenario(spec, known), slos=slos)
+        check_clients(scenario, drawn.table)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
     admission, _, workload = with_own_bases(spec.admission, drawn, recorded.get(here.trace or ""))

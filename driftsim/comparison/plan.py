@@ -6,16 +6,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from driftsim.clients import PATIENT, Clients
 from driftsim.errors import InputError, check_whole
 from driftsim.latency.profile import Profile
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import make_estimator
 from driftsim.scheduling.policies import POLICIES, STOCK, check_order, goes_by_tier, make_policy
+from driftsim.scheduling.shedding import Shed, shed_rules
 from driftsim.simulation.observed import observed_lengths
 from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.slo import Slo, check_only_e2e, check_slos, needs_itl, slo_rules
 from driftsim.statistics import PRACTICAL
 from driftsim.tiers import TierRule, no_order, rules_in_force, tier_rules
+from driftsim.whose import check_present
 from driftsim.workloads.processes import Process
 from driftsim.workloads.workload import Workload
 
@@ -50,6 +53,8 @@ class ComparisonPlan:
     max_in_flight: int | None = None
     tiers: tuple[TierRule, ...] = ()
     slos: tuple[Slo, ...] = ()
+    clients: Clients = PATIENT  # of the workload, unless others are given
+    shed: tuple[Shed, ...] = ()
     fairness: bool = False  # whether each summary says how much tenants were slowed down, and what service they got
     refill_lag: bool = True
     barrier: Barrier | None = None
@@ -63,6 +68,7 @@ class ComparisonPlan:
             check_whole(name, getattr(self, name))
         object.__setattr__(self, "tiers", tier_rules(self.tiers))  # frozen for everybody else
         object.__setattr__(self, "slos", slo_rules(self.slos))
+        object.__setattr__(self, "shed", shed_rules(self.shed))
         if self.replications < 1:
             raise InputError(f"replications must be at least 1, got {self.replications}")
         if not 0 <= self.practical < 1:
@@ -97,6 +103,8 @@ class ComparisonPlan:
             max_in_flight=self.max_in_flight,
             tiers=self.tiers,
             slos=self.slos,
+            clients=self.clients,
+            shed=self.shed,
             refill_lag=self.refill_lag,
             barrier=self.barrier,
             seed=self.seed,
@@ -132,6 +140,8 @@ def check_plans(plan: ComparisonPlan, workloads: Sequence[Workload]) -> None:
         check_plan(plan, workload)
     tenants, tiers = ([name for one in workloads for name in one.table[column]] for column in ("tenant", "tier"))
     check_slos(plan.slos, tenants, tiers)
+    check_present(plan.clients.timeouts, "timeout", tenants, tiers)
+    check_present(plan.shed, "queue limit", tenants, tiers)
 
 
 def check_plan(plan: ComparisonPlan, workload: Workload) -> None:
