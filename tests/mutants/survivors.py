@@ -19,7 +19,7 @@ plant(
 plant(
     "the truth is handed to every estimator that is not built in",
     "scheduling/estimators.py",
-    "outputs if name == ORACLE else admission",
+    "outputs if kind is Oracle else admission",
     "admission if name in ESTIMATORS else outputs",
     "test_dispatcher test_plugins",
 )
@@ -97,7 +97,7 @@ plant(
 )
 plant(
     "shortest estimate first, prompts forgotten",
-    "scheduling/policies.py",
+    "scheduling/published.py",
     "return job.budget",
     "return job.estimate",
     "test_dispatcher test_policies",
