@@ -11,7 +11,7 @@ from driftsim.latency.profile import Profile
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import estimator_name, make_estimator
 from driftsim.scheduling.names import DEFAULT_POLICIES
-from driftsim.scheduling.policies import STOCK, check_order, goes_by_tier, make_policy, policy_name
+from driftsim.scheduling.policies import STOCK, check_needs, check_order, goes_by_tier, make_policy, policy_name
 from driftsim.simulation.observed import observed_lengths
 from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.slo import Slo, check_only_e2e, check_slos, needs_itl, slo_rules
@@ -143,7 +143,8 @@ def check_plan(plan: ComparisonPlan, workload: Workload) -> None:
     rules = rules_in_force(plan.tiers or workload.tiers, workload.tier_names)
     for setting in plan.settings:
         check_order(setting.policy, rules, workload.tier_names, plan.profile.engine.scheduling_policy)
-        make_policy(setting.policy, rules)
+        check_needs(setting.policy, plan.slos)
+        make_policy(setting.policy, rules, slos=plan.slos)
         make_estimator(setting.estimator, plan.admission, {})
     phases = [phase.name for phase in workload.info.phases] if plan.arrivals is None else [plan.arrivals.kind]
     if plan.phase not in ("all", *phases):

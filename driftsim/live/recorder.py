@@ -22,7 +22,7 @@ from driftsim.live.telemetry import Monitor
 from driftsim.request import Job
 from driftsim.scheduling.dispatcher import Departure, Dispatcher, Dispatching
 from driftsim.scheduling.estimators import make_estimator
-from driftsim.scheduling.policies import check_order, make_policy
+from driftsim.scheduling.policies import check_needs, check_order, make_policy
 from driftsim.tiers import rules_in_force
 from driftsim.trace.builder import RequestRows
 from driftsim.trace.header import Header, Phase, Turn, WorkloadInfo
@@ -76,6 +76,7 @@ async def record(
     limit = plan.limit_of(engine.settings.max_num_seqs)
     rules = rules_in_force(plan.tiers or workload.tiers, workload.tier_names)
     check_order(plan.policy, rules, workload.tier_names, engine.settings.scheduling_policy)
+    check_needs(plan.policy, (), profile=False)
     plan = replace(plan, tiers=plan.tiers or workload.tiers, admission=plan.admission.with_safety(rules))
     dispatcher = Dispatcher(
         make_policy(plan.policy, rules),
@@ -302,7 +303,7 @@ class _Run:
 
 def _departure(outcome: Outcome, length: Callable[[int, int | None], int]) -> Departure:
     if outcome.finish_reason not in (*FINISHED, "abort") or outcome.output_tokens is None:
-        return Departure(outcome.job, None, censored=True)
+        return Departure(outcome.job, None, True, None if outcome.scheduled is None else outcome.output_tokens or 0)
     observed = length(outcome.output_tokens, outcome.output_words)
     return Departure(outcome.job, observed, outcome.finish_reason in CENSORED)
 

@@ -75,11 +75,15 @@ class Dispatching:
 
 
 class Departure(NamedTuple):
-    """A job that left the engine. ``output_length`` is in the accounting's unit, None where nothing can be learned."""
+    """A job that left the engine. ``output_length`` is in the accounting's unit, None where nothing can be learned.
+
+    ``served``: the output that was made all the same, in that unit; None where the job never ran.
+    """
 
     job: Job
     output_length: int | None
     censored: bool
+    served: int | None = None
 
 
 class Dispatcher:
@@ -109,6 +113,7 @@ class Dispatcher:
         self.in_flight: dict[int, int] = {}  # id(job) -> order of dispatch
         self.dispatched = 0
         self._withdrawn = set[int]()  # id(job) of those that still stand in the policy's queue, but wait no more
+        self._served: Callable[[Job, int | None, float], None] | None = getattr(policy, "served", None)
         self._counts_tokens = admission.accounting == "tokenizer"
         self._waiting: dict[int, Job] | None = None  # id(job) -> job, kept only to refresh estimates
         if admission.estimates == "refreshed":
@@ -152,6 +157,9 @@ class Dispatcher:
             del in_flight[id(departure.job)]
             if self._limits:
                 self._count(departure.job, -1)
+            if self._served is not None:
+                length = departure.served if departure.output_length is None else departure.output_length
+                self._served(departure.job, length, now)
             if departure.output_length is not None:
                 self.estimator.observe(departure.job, departure.output_length, departure.censored, now)
         if self._waiting is not None and departures:
@@ -207,6 +215,8 @@ class Dispatcher:
                 self._count(job, 1)
                 return job
             self._withdrawn.remove(id(job))
+            if self._served is not None:
+                self._served(job, None, now)
 
     def _count(self, job: Job, more: int) -> None:
         """Note that ``job`` went into the engine (1), or left it (-1)."""

@@ -1,4 +1,4 @@
-"""The policies by name.
+"""The policies by name, and the published ones.
 
 Adding one: a class with its source and a ``key``, in the module of its family, and its line in ``POLICIES``. The
 smallest key goes first, ties by arrival.
@@ -6,20 +6,125 @@ smallest key goes first, ties by arrival.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self
 
 from driftsim.errors import InputError
+from driftsim.request import Job, Tier
+from driftsim.scheduling.around import Around, Service
 from driftsim.scheduling.names import spelled
 from driftsim.scheduling.parameters import canonical, values_of
 from driftsim.scheduling.plugins import declared, declared_names, instance, is_plugin, plugin
-from driftsim.scheduling.published import Aging, Fifo, Priority, Sjf, Weighted
-from driftsim.scheduling.queues import Heeds, Keyed, Policy, passes_over
+from driftsim.scheduling.queues import Heeds, Keyed, Needs, Policy, passes_over
 
 if TYPE_CHECKING:
+    from driftsim.slo import Slo
     from driftsim.tiers import TierRule
 
-__all__ = ["Aging", "Fifo", "Keyed", "Policy", "Priority", "Sjf", "Weighted", "passes_over"]
+__all__ = ["Keyed", "Policy", "passes_over"]
+
+
+class Fifo(Keyed):
+    """First in, first out, over all tiers (arXiv 2606.02982: the oldest head)."""
+
+    def key(self, job: Job) -> float:
+        """Arrival alone."""
+        return job.request.arrival
+
+
+class Priority(Keyed):
+    """Strict priority: the most urgent tier first, each in order of arrival (arXiv 2606.02982)."""
+
+    heeds = "tier"
+
+    def key(self, job: Job) -> float:
+        """The tier's rank."""
+        return job.request.tier.rank
+
+
+class Sjf(Keyed):
+    """Shortest job first by total budget, prompt plus estimate, over all tiers (Smith 1956; arXiv 2606.02982)."""
+
+    heeds = "budget"
+
+    def key(self, job: Job) -> float:
+        """The total budget."""
+        return job.budget
+
+
+class Aging(Keyed):
+    """Smallest ``rank - 0.01 x seconds waited`` (arXiv 2606.02982).
+
+    All ages grow alike, so the order never changes: the key is stored as arrival + rank / rate, here 100 s a rank.
+    """
+
+    heeds = "tier"
+    rate = 0.01  # ranks / s
+
+    def key(self, job: Job) -> float:
+        """The static equivalent of the aging key, in seconds."""
+        return job.request.arrival + job.request.tier.rank / self.rate
+
+
+PUBLISHED_CYCLE = (Tier.PREMIUM,) * 5 + (Tier.STANDARD,) * 3 + (Tier.BATCH,) * 2
+
+
+class Weighted:
+    """A fixed cycle of slots over the tiers, PPPPPSSSBB as published; empty tiers are skipped (arXiv 2606.02982).
+
+    Each tier has as many slots in a row as its weight, the most urgent first. The pointer moves past the slot just
+    served, so an empty tier's slots are lost. Counts requests, not tokens.
+    """
+
+    heeds: Heeds = "tier"
+    cycle: tuple[Tier, ...] = PUBLISHED_CYCLE
+
+    def __init__(self, cycle: tuple[Tier, ...] = ()) -> None:
+        self.cycle = cycle = cycle or self.cycle
+        self._queues: dict[Tier, deque[Job]] = {tier: deque() for tier in cycle}
+        self._pointer = 0
+        self._row = [1] * len(cycle)  # slots of the same tier from each slot on
+        for slot in reversed(range(len(cycle) - 1)):
+            self._row[slot] = self._row[slot + 1] + 1 if cycle[slot] == cycle[slot + 1] else 1
+
+    @classmethod
+    def of_tiers(cls, rules: Sequence[TierRule]) -> Self:
+        """One whose cycle follows ``rules``, unless the class has a cycle of its own."""
+        from driftsim.tiers import ranked
+
+        if cls.cycle is not PUBLISHED_CYCLE:
+            return cls()
+        tiers = ranked(rules, [rule.name for rule in rules])
+        return cls(tuple(tiers[rule.name] for rule in rules for _ in range(rule.slots)))
+
+    def push(self, job: Job, now: float) -> None:
+        """Take ``job`` into the queue of its tier."""
+        self._queues[job.request.tier].append(job)
+
+    def pop(self, now: float) -> Job:
+        """Remove and return the oldest job of the first slot, from the pointer on, whose tier has one."""
+        return self.pop_below(now, ())
+
+    def pop_below(self, now: float, full: Collection[Tier]) -> Job:
+        """The same with the tiers that are ``full`` as if nobody of them waited."""
+        cycle, queues, passed = self.cycle, self._queues, 0
+        while passed < len(cycle):
+            slot = (self._pointer + passed) % len(cycle)
+            tier = cycle[slot]
+            if queues[tier] and tier not in full:
+                self._pointer = (slot + 1) % len(cycle)
+                return queues[tier].popleft()
+            passed += self._row[slot]
+        raise IndexError("pop from an empty policy")
+
+    def rekey(self) -> None:
+        """Estimates play no part in the order."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues.values()))
+
 
 POLICIES: dict[str, type[Policy]] = {
     "fifo": Fifo,
@@ -62,28 +167,43 @@ def policy_name(name: str) -> str:
     return canonical(name, policy_class)
 
 
-def make_policy(name: str, rules: Sequence[TierRule] = ()) -> Policy:
+def make_policy(
+    name: str, rules: Sequence[TierRule] = (), *, slos: Sequence[Slo] = (), service_s: Service | None = None
+) -> Policy:
     """A fresh policy for tiers that go by ``rules``. Raises ``InputError`` for an unknown name or parameter.
 
-    A policy that wants more of the tiers than the rank in each request has a class method ``of_tiers(rules)``.
+    A policy that wants more of the tiers than the rank in each request has a class method ``of_tiers(rules)``; one that
+    wants the SLOs, too, or the seconds that a job takes, has a method ``given(around)``.
     """
     kind = policy_class(name)
     told = values_of(name, kind)
-    if rules and hasattr(kind, "of_tiers"):
-        made: Policy = kind.of_tiers(rules, **told)
-        return made
-    return instance(name, kind, **told)
+    of_tiers = getattr(kind, "of_tiers", None) if rules else None
+    made: Policy = instance(name, kind, **told) if of_tiers is None else of_tiers(rules, **told)
+    if hasattr(made, "given"):
+        around = Around(rules=tuple(rules), slos=tuple(slos))
+        made.given(around if service_s is None else replace(around, service_s=service_s))
+    return made
 
 
 def goes_by_tier(name: str) -> bool:
     """Whether the policy ``name`` says that it goes by tier; one of the user's own may do so and not say it."""
-    return getattr(policy_class(name), "heeds", "") == "tier"
+    kind = policy_class(name)
+    return getattr(kind, "heeds", "") == "tier" or "tiers" in getattr(kind, "needs", ())
 
 
 def alone_by(name: str) -> Heeds:
     """What, besides the arrival, alone decides the order of the policy ``name``; "" if that is not known."""
     found: Heeds = vars(policy_class(name)).get("heeds", "")  # what a class inherits says nothing of its own key
     return found
+
+
+def check_needs(name: str, slos: Sequence[Slo], profile: bool = True) -> None:
+    """Raise ``InputError`` if the policy ``name`` goes by SLOs or by a latency ``profile``, and there is none."""
+    needs: Collection[Needs] = getattr(policy_class(name), "needs", ())
+    if "slos" in needs and not slos:
+        raise InputError(f"{name} orders by SLOs, and there is none; give some, as --slo ttft=1s or slos = ['ttft=1s']")
+    if "profile" in needs and not profile:
+        raise InputError(f"{name} orders by seconds of service, and here is no latency profile; choose another policy")
 
 
 def check_order(name: str, rules: Sequence[TierRule], present: Iterable[str], engine_policy: str = "fcfs") -> None:

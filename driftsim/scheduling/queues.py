@@ -14,6 +14,7 @@ from driftsim.errors import InputError
 from driftsim.request import Job, Tier
 
 Heeds: TypeAlias = Literal["", "tier", "budget"]
+Needs: TypeAlias = Literal["profile", "slos", "tiers"]  # of the run, without which the order would mean nothing
 
 
 @runtime_checkable

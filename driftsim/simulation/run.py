@@ -19,6 +19,7 @@ from driftsim.engine.pipelined import engine_for
 from driftsim.engine.sequence import Sequence
 from driftsim.errors import InputError
 from driftsim.latency.noise import NoisyStepTime
+from driftsim.latency.service import service_of
 from driftsim.latency.steptime import TICKS_PER_SECOND, StepTime, ticks
 from driftsim.progress import EVERY, OnProgress, no_progress
 from driftsim.request import Job
@@ -26,7 +27,7 @@ from driftsim.scheduling.dispatcher import Departure, Dispatcher, Engine
 from driftsim.scheduling.estimators import ESTIMATORS, ORACLE, make_estimator
 from driftsim.scheduling.names import spelled
 from driftsim.scheduling.plugins import PLUGIN_NOTE
-from driftsim.scheduling.policies import POLICIES, STOCK, check_order, make_policy
+from driftsim.scheduling.policies import POLICIES, STOCK, check_needs, check_order, make_policy
 from driftsim.simulation.observed import observed_lengths
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.tables import requests_table
@@ -99,8 +100,7 @@ class Simulation:
         step_requests: bool = False,
         told: OnProgress = no_progress,
     ) -> None:
-        self.scenario = scenario
-        self.workload = workload
+        self.scenario, self.workload = scenario, workload
         table = workload.table
         if table["output_tokens"].isna().any():
             raise InputError("a simulation needs every output length; this workload does not know them")
@@ -112,6 +112,7 @@ class Simulation:
         self.impatient = dict[int, Job]()  # by row, those that are there and may be given up
         rules = rules_in_force(scenario.tiers or workload.tiers, workload.tier_names)
         check_order(scenario.policy, rules, workload.tier_names, scenario.profile.engine.scheduling_policy)
+        check_needs(scenario.policy, scenario.slos)
         self.admission = scenario.admission.with_safety(rules)
         self.env = Clock(initial_time=0)
         profile = scenario.profile
@@ -120,8 +121,9 @@ class Simulation:
         self.submit_lag = ticks(profile.submit_lag_s) if lag else 0
         self.output_lag = ticks(profile.output_lag_s)
         truth = dict(zip(table["request_id"], self.observed, strict=True)) if scenario.estimator == ORACLE else {}
+        service = service_of(profile, self.admission.words_per_token, scenario.limit)
         self.dispatcher = Dispatcher(
-            make_policy(scenario.policy, rules),
+            make_policy(scenario.policy, rules, slos=scenario.slos, service_s=service),
             make_estimator(scenario.estimator, self.admission, truth),
             self.admission,
             scenario.limit,
@@ -134,8 +136,7 @@ class Simulation:
             self.env, profile.engine, step_times(scenario), ticks(profile.gap_s), self._left,
             self.steps.append if self.record_steps else None,
         )  # fmt: skip
-        self.sessions = "parent" in table
-        self.caching = profile.engine.enable_prefix_caching
+        self.sessions, self.caching = "parent" in table, profile.engine.enable_prefix_caching
         self.arrivals = Arrivals(workload, ticks)
         self.build = workload.requests(rules)
         self.categories = workload.categories(self.admission)
@@ -277,9 +278,10 @@ class Simulation:
 
     def _departure(self, sequence: Sequence) -> Departure:
         job, reason = sequence.job, sequence.finish_reason
-        if reason not in FINISHED:
-            return Departure(job, None, True)
         length, full = self.observed[job.index], self.outputs[job.index]
+        if reason not in FINISHED:
+            made = None if sequence.scheduled is None else round(length * sequence.shown / full)
+            return Departure(job, None, True, made)
         if sequence.shown != full:  # cut short by a limit that the recorded run did not have: words shrink alike
             length = round(length * sequence.shown / full)
         return Departure(job, length, reason in CENSORED)

@@ -194,49 +194,49 @@ plant(
 )
 plant(
     "aging ten times as fast",
-    "scheduling/published.py",
+    "scheduling/policies.py",
     "rate = 0.01  # ranks / s",
     "rate = 0.1  # ranks / s",
     "test_dispatcher test_policies",
 )
 plant(
     "aging by the wrong sign",
-    "scheduling/published.py",
+    "scheduling/policies.py",
     "job.request.arrival + job.request.tier.rank / self.rate",
     "job.request.arrival - job.request.tier.rank / self.rate",
     "test_dispatcher test_policies",
 )
 plant(
     "a cycle of 5, 3 and 1",
-    "scheduling/published.py",
+    "scheduling/policies.py",
     "+ (Tier.BATCH,) * 2",
     "+ (Tier.BATCH,) * 1",
     "test_dispatcher test_policies",
 )
 plant(
     "the pointer stays at the slot served",
-    "scheduling/published.py",
+    "scheduling/policies.py",
     "self._pointer = (slot + 1) % len(cycle)",
     "self._pointer = slot",
     "test_dispatcher test_policies",
 )
 plant(
     "the newest of a tier first",
-    "scheduling/published.py",
+    "scheduling/policies.py",
     "return queues[tier].popleft()",
     "return queues[tier].pop()",
     "test_dispatcher test_policies",
 )
 plant(
     "weighted serves a full tier",
-    "scheduling/published.py",
+    "scheduling/policies.py",
     "if queues[tier] and tier not in full:",
     "if queues[tier]:",
     "test_dispatcher test_tiers",
 )
 plant(
     "weights of the rules are ignored",
-    "scheduling/published.py",
+    "scheduling/policies.py",
     "for rule in rules for _ in range(rule.slots))",
     "for rule in rules for _ in range(1))",
     "test_dispatcher test_tiers",

@@ -97,7 +97,7 @@ plant(
 )
 plant(
     "shortest estimate first, prompts forgotten",
-    "scheduling/published.py",
+    "scheduling/policies.py",
     "return job.budget",
     "return job.estimate",
     "test_dispatcher test_policies",
