@@ -14,8 +14,8 @@ from typing import NamedTuple, Protocol
 from driftsim.errors import InputError, check_whole
 from driftsim.request import Job, Request, Tier
 from driftsim.scheduling.admission import Admission, check_admission
-from driftsim.scheduling.estimators import Estimator
-from driftsim.scheduling.policies import STOCK, Policy, passes_over
+from driftsim.scheduling.estimators import Estimator, estimator_name
+from driftsim.scheduling.policies import STOCK, Policy, passes_over, policy_name
 from driftsim.scheduling.shedding import Refusal, Shed, Shedding, shed_rules
 from driftsim.tiers import TierRule, tier_rules
 
@@ -60,6 +60,8 @@ class Dispatching:
         check_admission(self.admission)
         object.__setattr__(self, "tiers", tier_rules(self.tiers))  # frozen for everybody else
         object.__setattr__(self, "shed", shed_rules(self.shed))
+        object.__setattr__(self, "policy", policy_name(self.policy))
+        object.__setattr__(self, "estimator", estimator_name(self.estimator))
         if self.seed < 0:
             raise InputError(f"seed must not be negative, got {self.seed}")
 
@@ -77,11 +79,15 @@ class Dispatching:
 
 
 class Departure(NamedTuple):
-    """A job that left the engine. ``output_length`` is in the accounting's unit, None where nothing can be learned."""
+    """A job that left the engine. ``output_length`` is in the accounting's unit, None where nothing can be learned.
+
+    ``served``: the output that was made all the same, in that unit; None where the job never ran.
+    """
 
     job: Job
     output_length: int | None
     censored: bool
+    served: int | None = None
 
 
 class Dispatcher:
@@ -115,6 +121,7 @@ class Dispatcher:
         self.refused: Refusal | None = None
         self._shedding = Shedding(shed) if shed else None
         self._withdrawn = set[int]()  # id(job) of those that still stand in the policy's queue, but wait no more
+        self._served: Callable[[Job, int | None, float], None] | None = getattr(policy, "served", None)
         self._counts_tokens = admission.accounting == "tokenizer"
         self._waiting: dict[int, Job] | None = None  # id(job) -> job, kept only to refresh estimates
         if admission.estimates == "refreshed":
@@ -166,6 +173,9 @@ class Dispatcher:
                 self._count(departure.job, -1)
             if self._shedding is not None:
                 self._shedding.left(departure.job, now)
+            if self._served is not None:
+                length = departure.served if departure.output_length is None else departure.output_length
+                self._served(departure.job, length, now)
             if departure.output_length is not None:
                 self.estimator.observe(departure.job, departure.output_length, departure.censored, now)
         if self._waiting is not None and departures:
@@ -223,6 +233,8 @@ class Dispatcher:
                 self._count(job, 1)
                 return job
             self._withdrawn.remove(id(job))
+            if self._served is not None:
+                self._served(job, None, now)
 
     def _count(self, job: Job, more: int) -> None:
         """Note that ``job`` went into the engine (1), or left it (-1)."""

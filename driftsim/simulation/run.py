@@ -13,13 +13,15 @@ import pandas as pd
 from driftsim.engine.clock import ARRIVE, RELEASE, Clock, Moment
 from driftsim.engine.sequence import Sequence
 from driftsim.errors import InputError
+from driftsim.latency.service import service_of
 from driftsim.latency.steptime import TICKS_PER_SECOND, ticks
 from driftsim.progress import EVERY, OnProgress, no_progress
 from driftsim.request import Job
 from driftsim.scheduling.dispatcher import Departure, Dispatcher, Engine
 from driftsim.scheduling.estimators import ESTIMATORS, ORACLE, make_estimator
+from driftsim.scheduling.names import spelled
 from driftsim.scheduling.plugins import PLUGIN_NOTE
-from driftsim.scheduling.policies import POLICIES, STOCK, check_order, make_policy
+from driftsim.scheduling.policies import POLICIES, STOCK, check_needs, check_order, make_policy
 from driftsim.simulation.engines import engine_of, step_times
 from driftsim.simulation.heading import heading
 from driftsim.simulation.observed import observed_lengths
@@ -61,7 +63,7 @@ def simulate(
     except InputError:
         raise
     except Exception as error:
-        foreign = [name for name in (scenario.policy, scenario.estimator) if name not in OURS]
+        foreign = [name for name in (scenario.policy, scenario.estimator) if spelled(name).base not in OURS]
         if foreign:
             error.add_note(f"{PLUGIN_NOTE}{' and '.join(foreign)}")
         raise
@@ -92,8 +94,7 @@ class Simulation:
         step_requests: bool = False,
         told: OnProgress = no_progress,
     ) -> None:
-        self.scenario = scenario
-        self.workload = workload
+        self.scenario, self.workload = scenario, workload
         table = workload.table
         if table["output_tokens"].isna().any():
             raise InputError("a simulation needs every output length; this workload does not know them")
@@ -109,6 +110,7 @@ class Simulation:
         self.given_up = dict[int, tuple[str, int]]()  # by row, those inside the engine: how it ends, and since when
         rules = rules_in_force(scenario.tiers or workload.tiers, workload.tier_names)
         check_order(scenario.policy, rules, workload.tier_names, scenario.profile.engine.scheduling_policy)
+        check_needs(scenario.policy, scenario.slos)
         self.admission = scenario.admission.with_safety(rules)
         self.env = Clock(initial_time=0)
         profile = scenario.profile
@@ -117,8 +119,9 @@ class Simulation:
         self.submit_lag = ticks(profile.submit_lag_s) if lag else 0
         self.output_lag = ticks(profile.output_lag_s)
         truth = dict(zip(attempts.names(), self.observed, strict=True)) if scenario.estimator == ORACLE else {}
+        service = service_of(profile, self.admission.words_per_token, scenario.limit)
         self.dispatcher = Dispatcher(
-            make_policy(scenario.policy, rules),
+            make_policy(scenario.policy, rules, slos=scenario.slos, service_s=service),
             make_estimator(scenario.estimator, self.admission, truth),
             self.admission,
             scenario.limit,
@@ -132,8 +135,7 @@ class Simulation:
             self.env, profile.engine, step_times(scenario), ticks(profile.gap_s), self._left,
             self.steps.append if self.record_steps else None,
         )  # fmt: skip
-        self.sessions = "parent" in table
-        self.caching = profile.engine.enable_prefix_caching
+        self.sessions, self.caching = "parent" in table, profile.engine.enable_prefix_caching
         self.arrivals = Arrivals(workload, ticks)
         self.build = attempts.builder(workload.requests(rules))
         self.categories = workload.categories(self.admission) * (1 + attempts.most)
@@ -312,9 +314,10 @@ class Simulation:
 
     def _departure(self, sequence: Sequence) -> Departure:
         job, reason = sequence.job, sequence.finish_reason
-        if reason not in FINISHED:
-            return Departure(job, None, True)
         length, full = self.observed[job.index], self.outputs[job.index]
+        if reason not in FINISHED:
+            made = None if sequence.scheduled is None else round(length * sequence.shown / full)
+            return Departure(job, None, True, made)
         if sequence.shown != full:  # cut short by a limit that the recorded run did not have: words shrink alike
             length = round(length * sequence.shown / full)
         return Departure(job, length, reason in CENSORED)
