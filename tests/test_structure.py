@@ -37,7 +37,7 @@ STOREYS = [
     {"calibration"},
     {"comparison", "validation", "sweeps"},
     {"inputs", "reference"},
-    {"profiles", "crowding"},
+    {"profiles", "crowding", "running"},
     {"api"},
     {"cli"},
 ]
