@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         sweep,
         validate,
     )
+    from driftsim.clients import Retries, Timeout
     from driftsim.comparison.captured import CapturedComparison
     from driftsim.comparison.result import ComparisonResult
     from driftsim.crowding import fairness
@@ -68,7 +69,10 @@ if TYPE_CHECKING:
     from driftsim.scheduling.admission import Admission
     from driftsim.scheduling.estimators import Estimate, Estimator
     from driftsim.scheduling.policies import Keyed, Policy
+    from driftsim.scheduling.routing import Replica, Router
+    from driftsim.scheduling.shedding import Shed
     from driftsim.simulation.laws import Verdict
+    from driftsim.simulation.replicas import Replicas
     from driftsim.simulation.scenario import Barrier, Scenario
     from driftsim.simulation.spec import ScenarioSpec, load_spec
     from driftsim.slo import Slo
@@ -76,6 +80,7 @@ if TYPE_CHECKING:
     from driftsim.sweeps.gate import GateResult, check_baseline
     from driftsim.sweeps.store import Store
     from driftsim.tiers import TierRule
+    from driftsim.trace.attempts import per_request
     from driftsim.trace.header import Phase
     from driftsim.trace.settings import EngineSettings
     from driftsim.trace.trace import Trace, read
@@ -127,17 +132,22 @@ _HOMES = {
     "workloads.replay": ("replay",),
     "workloads.resampling": ("resample",),
     "workloads.workload": ("Workload",),
+    "clients": ("Retries", "Timeout",),
+    "scheduling.shedding": ("Shed",),
+    "scheduling.routing": ("Router", "Replica",),
+    "simulation.replicas": ("Replicas",),
+    "trace.attempts": ("per_request",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "Admission", "Barrier", "Baseline", "CapturedComparison", "ComparisonResult", "EngineChoice", "EngineSettings",
     "Estimate", "Estimator", "GateResult", "InputError", "Job", "Keyed", "Lengths", "Phase", "Policy", "Process",
-    "Profile", "RecordedLengths", "Request", "RunError", "Scenario", "ScenarioSpec", "Slo", "Store", "Tenant", "Tier",
-    "TierRule", "Trace", "TraceError", "ValidationResult", "Verdict", "Workload", "WorkloadChoice", "WorkloadSpec",
-    "calibrate", "capacity", "capture", "check_baseline", "check_laws", "compare", "compare_captured", "derive_profile",
-    "e2e", "export_trace", "fairness", "import_trace", "load_profile", "load_spec", "make_baseline", "read", "replay",
-    "resample", "sample", "simulate", "simulate_scenario", "slo_outcomes", "summary", "sweep", "tpot", "ttft",
-    "validate",
+    "Profile", "RecordedLengths", "Replica", "Replicas", "Request", "Retries", "Router", "RunError", "Scenario",
+    "ScenarioSpec", "Shed", "Slo", "Store", "Tenant", "Tier", "TierRule", "Timeout", "Trace", "TraceError",
+    "ValidationResult", "Verdict", "Workload", "WorkloadChoice", "WorkloadSpec", "calibrate", "capacity", "capture",
+    "check_baseline", "check_laws", "compare", "compare_captured", "derive_profile", "e2e", "export_trace", "fairness",
+    "import_trace", "load_profile", "load_spec", "make_baseline", "per_request", "read", "replay", "resample", "sample",
+    "simulate", "simulate_scenario", "slo_outcomes", "summary", "sweep", "tpot", "ttft", "validate",
 ]  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from driftsim.inputs import (
     as_barrier,
     as_days,
     as_profile,
+    as_replicas,
     as_slos,
     as_trace,
     as_workload,
@@ -50,6 +51,7 @@ from driftsim.simulation import laws
 from driftsim.simulation.bases import with_bases
 from driftsim.simulation.capacity import capacity as backlog_capacity
 from driftsim.simulation.names import EngineName, StepSource
+from driftsim.simulation.replicas import Replicas
 from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.slo import AnySlos
 from driftsim.statistics import PRACTICAL
@@ -84,6 +86,7 @@ def compare(
     timeouts: AnyTimeouts = (),
     retries: AnyRetries = None,
     shed: AnySheds = (),
+    replicas: int | Replicas = 1,
     fairness: bool = False,
     engine: EngineName | Barrier = "continuous",
     kv_blocks: int | None = None,
@@ -105,9 +108,9 @@ def compare(
     engine at most (default: its slots). tiers: their order, weights and limits, most urgent first: rules, names or
     ``gold:5,silver:3`` (default: the trace's, else the published). slos: limits, such as ``premium:ttft=1s,e2e=30s``
     (default: the trace's). timeouts: when clients give up, ``premium:30s``; retries: how often they send again, or how
-    (default of both: as the trace says). shed: limits of the queue, ``batch:requests=20,wait=5s``. fairness: tell how
-    much tenants were slowed down. engine: continuous batching, or
-    DriftSched's barrier. kv_blocks: another size of the KV cache. settings: other engine settings, such as
+    (default of both: as the trace says). shed: limits of the queue, ``batch:requests=20,wait=5s``. replicas: how many
+    engines, or which and how they are routed to. fairness: tell how much tenants were slowed down. engine: continuous
+    batching, or DriftSched's barrier. kv_blocks: another size of the KV cache. settings: other engine settings, such as
     ``{"max_num_seqs": 16}``. refill_lag: a freed slot misses the next step, as recorded. practical: the least relative
     difference that counts. jobs: processes (default: one a core). progress: called with runs done and in all.
 
@@ -145,6 +148,7 @@ def compare(
         slos=as_slos(slos, None, [trace for _, trace in days]),
         clients=clients_of(timeouts, retries),
         shed=shed_rules(shed),
+        replicas=as_replicas(replicas),
         fairness=fairness,
         refill_lag=refill_lag,
         barrier=as_barrier(engine),
@@ -154,7 +158,10 @@ def compare(
         left_out=tuple(left_out),
     )
     check_plans(choice, workloads)
-    as_recorded = rate_scale == 1 and not changes and profile is None and arrivals is None and not others
+    others_asked = bool(choice.clients or choice.shed or choice.replicas)
+    as_recorded = (
+        rate_scale == 1 and not others_asked and not changes and profile is None and arrivals is None and not others
+    )
     measured = measured_by_phase(recorded, choice) if as_recorded and recorded is not None else None
     known = [with_slos(trace, choice.checked_slos) for _, trace in days if trace is not None]
     checks = () if measured else checks_of_days(known, given, own=profile is None, several=bool(others))

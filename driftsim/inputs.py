@@ -19,6 +19,7 @@ from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import Estimator
 from driftsim.scheduling.policies import Policy
 from driftsim.simulation.names import EngineName
+from driftsim.simulation.replicas import Replicas
 from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.slo import AnySlos, Slo, slo_rules, slos_for
 from driftsim.trace.trace import Trace, read
@@ -166,6 +167,13 @@ def as_slos(slos: AnySlos, workload: Workload | None, recorded: Sequence[Trace |
     """
     given = slo_rules(slos) if workload is None else slos_for(slos, workload.table)
     return given or next((trace.header.slos for trace in recorded if trace is not None and trace.header.slos), ())
+
+
+def as_replicas(replicas: int | Replicas) -> Replicas:
+    """The replicas, of which a number may be given. Raises ``InputError`` for what is none."""
+    if isinstance(replicas, bool) or not isinstance(replicas, int | Replicas):
+        raise InputError(f"replicas are a number or Replicas, not {replicas!r:.80}")
+    return Replicas(count=replicas) if isinstance(replicas, int) else replicas
 
 
 def check_clients(scenario: Scenario, table: pd.DataFrame) -> None:

@@ -17,6 +17,7 @@ from driftsim.inputs import (
     AnyTrace,
     as_barrier,
     as_profile,
+    as_replicas,
     as_slos,
     as_workload,
     check_clients,
@@ -30,6 +31,7 @@ from driftsim.scheduling.policies import STOCK
 from driftsim.scheduling.shedding import AnySheds, shed_rules
 from driftsim.simulation.bases import with_bases, with_own_bases
 from driftsim.simulation.names import EngineName
+from driftsim.simulation.replicas import Replicas
 from driftsim.simulation.run import simulate as run_scenario
 from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload, load_spec
@@ -53,6 +55,7 @@ def simulate(
     timeouts: AnyTimeouts = (),
     retries: AnyRetries = None,
     shed: AnySheds = (),
+    replicas: int | Replicas = 1,
     engine: EngineName | Barrier = "continuous",
     refill_lag: bool = True,
     noise: bool = False,
@@ -88,6 +91,7 @@ def simulate(
         slos=as_slos(slos, workload, [recorded]),
         clients=clients_of(timeouts, retries),
         shed=shed_rules(shed),
+        replicas=as_replicas(replicas),
         refill_lag=refill_lag,
         noise=noise,
         barrier=as_barrier(engine),

@@ -75,6 +75,9 @@ def calibrate(
         raise InputError(f"unknown source {source!r}; choose one of {', '.join(get_args(FitSource))}")
     if not runs:
         raise TraceError("no trace to calibrate with")
+    several = next((run for run in runs if run.trace.header.replicas), None)
+    if several is not None:
+        raise TraceError(f"{several.name}: was served by several replicas, and a profile is of one engine; {ANOTHER}")
     warnings = check_runs(runs)
     with_steps = [run for run in runs if run.trace.steps is not None and len(run.trace.steps) >= FEWEST_STEPS]
     if source == "steps" and len(with_steps) < len(runs):

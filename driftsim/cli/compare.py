@@ -11,14 +11,19 @@ from driftsim.cli.arrivals import Arrivals, ArrivalSetting, Cv, MaxOutstanding, 
 from driftsim.cli.effects import print_effects
 from driftsim.cli.options import (
     AsJson,
+    Failing,
     Fairness,
+    ReplicaCount,
     RetriesOption,
+    RouterName,
+    RouterPlace,
     ShedOption,
     Slo,
     Timeouts,
     names,
     others,
     refuse,
+    replicas_of,
     was_given,
 )
 from driftsim.cli.terminal import hinting, progress, say, say_document, wide_console
@@ -79,6 +84,10 @@ def compare(
     timeout: Timeouts = None,
     retries: RetriesOption = None,
     shed: ShedOption = None,
+    replicas: ReplicaCount = None,
+    router: RouterName = None,
+    router_place: RouterPlace = None,
+    fail: Failing = None,
     fairness: Fairness = False,
     engine: Annotated[
         EngineName, typer.Option(help="Continuous batching, or DriftSched's worker: one batch of 32 at a time.")
@@ -105,6 +114,7 @@ def compare(
 ) -> None:
     """Replay a trace under each scheduler, with and without bias correction, and show what each does."""
     from driftsim.scheduling.admission import DRIFTSCHED_SAFETY, Admission
+    from driftsim.simulation.replicas import Replicas
     from driftsim.slo import slo_rules
     from driftsim.tiers import tier_rules
 
@@ -168,6 +178,7 @@ def compare(
             timeouts=timeout or (),
             retries=retries,
             shed=shed or (),
+            replicas=Replicas.of(replicas_of(replicas, router, router_place, fail)),
             fairness=fairness,
             engine=engine,
             settings={name: value for name, value in settings.items() if value is not None},

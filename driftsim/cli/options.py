@@ -54,6 +54,33 @@ ShedOption = Annotated[
         "tenant or tier, batch:wait=5s; defer=5s tells them when to come again. Repeat it.",
     ),
 ]
+ReplicaCount = Annotated[
+    int | None, typer.Option("--replicas", min=1, max=1000, help="Engines that share the load [default: 1].")
+]
+RouterName = Annotated[
+    str | None,
+    typer.Option(
+        "--router",
+        help="Who serves what: least-requests, least-work, round-robin, random, two-choices, session, prefix, or yours "
+        "[default: least-requests].",
+    ),
+]
+RouterPlace = Annotated[
+    str | None,
+    typer.Option(
+        "--router-place",
+        metavar="behind|front",
+        help="Behind the dispatcher, with one queue; or in front of one for each replica [default: behind].",
+    ),
+]
+Failing = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail",
+        metavar="REPLICA:at=TIME[,back=TIME]",
+        help="A replica, from 0, fails then and comes back; what it held begins again elsewhere. Repeat it.",
+    ),
+]
 Fairness = Annotated[
     bool,
     typer.Option(
@@ -62,6 +89,12 @@ Fairness = Annotated[
     ),
 ]
 Jobs = Annotated[int, typer.Option(min=0, help="Local processes; 0: one a core.")]
+
+
+def replicas_of(count: int | None, router: str | None, place: str | None, fail: list[str] | None) -> dict[str, Any]:
+    """The keys of ``Replicas`` that were asked for."""
+    asked = {"count": count, "router": router, "place": place, "failures": fail or None}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def refuse(context: typer.Context, why: str, *parameters: str) -> None:

@@ -7,7 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from driftsim.cli.options import AsJson, Fairness, RetriesOption, ShedOption, Slo, Timeouts, setting
+from driftsim.cli.options import (
+    AsJson,
+    Failing,
+    Fairness,
+    ReplicaCount,
+    RetriesOption,
+    RouterName,
+    RouterPlace,
+    ShedOption,
+    Slo,
+    Timeouts,
+    replicas_of,
+    setting,
+)
 from driftsim.cli.terminal import progress, say, say_document
 from driftsim.errors import RunError
 
@@ -23,6 +36,10 @@ def simulate(
     timeout: Timeouts = None,
     retries: RetriesOption = None,
     shed: ShedOption = None,
+    replicas: ReplicaCount = None,
+    router: RouterName = None,
+    router_place: RouterPlace = None,
+    fail: Failing = None,
     fairness: Fairness = False,
     steps: Annotated[bool, typer.Option("--steps", help="Record the engine's steps.")] = False,
     step_requests: Annotated[
@@ -53,6 +70,8 @@ def simulate(
         asked["clients.retries.most"] = retries
     if shed:
         asked["shed"] = shed
+    for name, value in replicas_of(replicas, router, router_place, fail).items():
+        asked[f"replicas.{name}"] = value
     changed = dict(setting("--set", text, "policy=sjf") for text in changes or [])
     with progress("simulating requests") as reporter:
         trace, spec, warnings = api.simulate_scenario(scenario, {**changed, **asked}, progress=reporter.update)

@@ -22,6 +22,7 @@ from driftsim.scheduling.policies import (
 )
 from driftsim.scheduling.shedding import Shed, shed_rules
 from driftsim.simulation.observed import observed_lengths
+from driftsim.simulation.replicas import ALONE, Replicas
 from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.slo import Slo, check_only_e2e, check_slos, needs_itl, slo_rules
 from driftsim.statistics import PRACTICAL
@@ -63,6 +64,7 @@ class ComparisonPlan:
     slos: tuple[Slo, ...] = ()
     clients: Clients = PATIENT  # of the workload, unless others are given
     shed: tuple[Shed, ...] = ()
+    replicas: Replicas = ALONE
     fairness: bool = False  # whether each summary says how much tenants were slowed down, and what service they got
     refill_lag: bool = True
     barrier: Barrier | None = None
@@ -113,6 +115,7 @@ class ComparisonPlan:
             slos=self.slos,
             clients=self.clients,
             shed=self.shed,
+            replicas=self.replicas,
             refill_lag=self.refill_lag,
             barrier=self.barrier,
             seed=self.seed,

@@ -233,6 +233,7 @@ def provenance(plan: ComparisonPlan) -> dict[str, Any]:
         **({"slos": [str(slo) for slo in plan.slos]} if plan.slos else {}),
         **({"clients": plan.clients.words} if plan.clients else {}),
         **({"shed": [str(rule) for rule in plan.shed]} if plan.shed else {}),
+        **({"replicas": plan.replicas.words} if plan.replicas else {}),
         **({"tiers": [rule.model_dump(exclude_defaults=True) for rule in plan.tiers]} if plan.tiers else {}),
     }
 

@@ -139,16 +139,54 @@ class Dispatcher:
 
     def arrive(self, request: Request, category: str, now: float, index: int = -1) -> Job:
         """Admit ``request``, of predicted ``category``, and queue it unless it is ``refused``; ``index`` is its row."""
+        job = self.admit(request, category, now, index)
+        self.enqueue(job, now)
+        return job
+
+    def admit(self, request: Request, category: str, now: float, index: int = -1) -> Job:
+        """The job that ``request`` is, with its estimate; it is not queued yet."""
         job = Job(request, category, 0, 0, 1.0, "", index, request.tier.priority)
         self._estimate(job, now)
+        return job
+
+    def enqueue(self, job: Job, now: float, *, again: bool = False) -> None:
+        """Queue ``job`` unless it is ``refused``; one that was let in before, and waits ``again``, is not."""
         if self._shedding is not None:
-            self.refused = self._shedding.refuses(job, now)
+            self.refused = None if again else self._shedding.refuses(job, now)
             if self.refused is not None:
-                return job
+                return
+            if again:
+                self._shedding.waits(job)
         self.policy.push(job, now)
         if self._waiting is not None:
             self._waiting[id(job)] = job
-        return job
+
+    def drained(self, now: float) -> list[Job]:
+        """All jobs that wait here, in the policy's order; they wait here no more."""
+        jobs = list[Job]()
+        while len(self.policy):
+            job = self.policy.pop(now)
+            if self._served is not None:
+                self._served(job, None, now)
+            if id(job) in self._withdrawn:
+                self._withdrawn.remove(id(job))
+                continue
+            if self._shedding is not None:
+                self._shedding.withdrawn(job)
+            jobs.append(job)
+        if self._waiting is not None:
+            self._waiting.clear()
+        return jobs
+
+    def recall(self, job: Job, now: float) -> None:
+        """``job`` is inside the engine no more, and nothing is learned from it."""
+        del self.in_flight[id(job)]
+        if self._limits:
+            self._count(job, -1)
+        if self._shedding is not None:
+            self._shedding.left(job, now)
+        if self._served is not None:
+            self._served(job, None, now)
 
     def holds(self, job: Job) -> bool:
         """Whether ``job`` is inside the engine."""

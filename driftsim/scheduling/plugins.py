@@ -24,7 +24,7 @@ from driftsim.scheduling.names import spelled
 
 Made = TypeVar("Made")
 PLUGIN_NOTE = "the run used the plug-in "  # begins the note on an exception that a plug-in may have led to
-GROUPS = {"policy": "driftsim.policies", "estimator": "driftsim.estimators"}
+GROUPS = {"policy": "driftsim.policies", "estimator": "driftsim.estimators", "router": "driftsim.routers"}
 
 
 _given: dict[str, type] = {}  # classes that were given as such, by the name that stands for each
@@ -165,7 +165,7 @@ def instance(name: str, kind: Callable[..., Made], *arguments: object, **paramet
 
 
 def declared(kind: str) -> dict[str, type]:
-    """What installed packages declare of a ``kind``, policy or estimator, by name."""
+    """What installed packages declare of a ``kind``, policy, estimator or router, by name."""
     return {point.name: point.load() for point in entry_points(group=GROUPS[kind])}
 
 

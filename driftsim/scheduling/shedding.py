@@ -208,16 +208,19 @@ class Shedding:
 
     def refuses(self, job: Job, now: float) -> Refusal | None:
         """Whether ``job``, which comes ``now``, is turned away, by the first limit that it exceeds; else it waits."""
-        groups = self._of(job)
-        for group in groups:
+        for group in self._of(job):
             refusal = group.refuses(job, now)
             if refusal is not None:
                 return refusal
+        self.waits(job)
+        return None
+
+    def waits(self, job: Job) -> None:
+        """``job`` waits from now on, whatever the limits say."""
         self._budgets[id(job)] = job.budget
-        for group in groups:
+        for group in self._of(job):
             group.requests += 1
             group.budget += job.budget
-        return None
 
     def withdrawn(self, job: Job) -> None:
         """``job`` was given up while it waited."""

@@ -12,6 +12,7 @@ from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import estimator_name
 from driftsim.scheduling.plugins import check_trusted
 from driftsim.scheduling.policies import STOCK, policy_class, policy_name
+from driftsim.simulation.replicas import Replicas
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.settings import EngineSettings
@@ -48,7 +49,8 @@ def as_measured(
         policy=policy,
         estimator=estimator,
         admission=Admission.of(header.admission),
-        max_in_flight=header.max_in_flight,
+        max_in_flight=None if header.replicas else header.max_in_flight,
+        replicas=Replicas.of(header.replicas),
         **settings,
     )
     return scenario, as_recorded(trace, loops=loops)

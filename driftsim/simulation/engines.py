@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from driftsim.engine.barrier import BarrierEngine
+from driftsim.engine.clock import Clock
 from driftsim.engine.itemized import itemized_engine_for
 from driftsim.engine.pipelined import engine_for
+from driftsim.engine.sequence import Sequence
 from driftsim.errors import InputError
 from driftsim.latency.noise import NoisyStepTime
-from driftsim.latency.steptime import StepTime, ticks
-from driftsim.scheduling.dispatcher import Engine
+from driftsim.latency.profile import Profile
+from driftsim.latency.steptime import TERMS, StepTime, ticks
+from driftsim.scheduling.around import Service
+from driftsim.scheduling.dispatcher import Dispatcher, Engine
+from driftsim.scheduling.routing import make_router
+from driftsim.simulation.cluster import Cluster, Front, Placement
 from driftsim.simulation.scenario import Scenario
 from driftsim.workloads.workload import stream
 
@@ -30,10 +37,49 @@ def step_times(scenario: Scenario) -> StepTime:
 
     Raises ``InputError`` if the profile knows of no noise.
     """
-    profile = scenario.profile
+    return _step_times(scenario.profile, scenario, 0)
+
+
+def _step_times(profile: Profile, scenario: Scenario, number: int) -> StepTime:
     model = profile.step_time()
     if not scenario.noise:
         return model
     if profile.noise is None:
         raise InputError("the profile has no noise to draw step times from; fit it again with driftsim calibrate")
-    return NoisyStepTime(model, profile.noise, stream(scenario.seed, "noise"))
+    return NoisyStepTime(model, profile.noise, stream(scenario.seed, f"noise of {number}" if number else "noise"))
+
+
+def clustered(
+    env: Clock,
+    scenario: Scenario,
+    dispatcher: Callable[[int | None], Dispatcher],
+    service: Service,
+    on_leave: Callable[[list[Sequence]], None],
+    on_ready: Callable[[], None],
+    on_step: Callable[[tuple[Any, ...]], None] | None,
+    itemized: bool,
+) -> tuple[Dispatcher | Front, Cluster]:
+    """What dispatches to the replicas of ``scenario``, and these as one engine; a step ends in its replica's number.
+
+    ``dispatcher`` makes one with a limit in flight. The other arguments are those of ``Cluster`` and of an engine.
+    """
+    asked, limit, kind = scenario.replicas, scenario.limit, engine_of(scenario, itemized)
+    placement = Placement(asked.count, make_router(asked.router, scenario.seed), service)
+    front = Front([dispatcher(limit) for _ in range(asked.count)], placement) if asked.place == "front" else None
+    speeds = asked.speeds or (1.0,) * asked.count
+    times = [_step_times(_at_speed(scenario.profile, speed), scenario, number) for number, speed in enumerate(speeds)]
+    gap = ticks(scenario.profile.gap_s)
+
+    def made(number: int, left: Callable[[list[Sequence]], None]) -> Engine:
+        told = None if on_step is None else lambda step: on_step((*step, number))
+        return kind(env, scenario.profile.engine, times[number], gap, left, told)
+
+    cluster = Cluster(env, made, asked, placement, front, on_leave, on_ready, limit)
+    return front or dispatcher(None if limit is None else limit * asked.count), cluster
+
+
+def _at_speed(profile: Profile, speed: float) -> Profile:
+    """``profile`` of an engine whose steps take as long, divided by ``speed``."""
+    if speed == 1:
+        return profile
+    return profile.changed(**{f"{term}_s": getattr(profile, f"{term}_s") / speed for term in TERMS})

@@ -56,6 +56,7 @@ def heading(
         max_in_flight=scenario.limit,
         tiers=scenario.tiers or workload.tiers,
         slos=scenario.slos,
+        replicas=scenario.replicas.model_dump(mode="json", exclude_defaults=True) if scenario.replicas else {},
         clients=scenario.clients.over(workload.clients),
         seed=scenario.seed,
         profile_digest=profile.digest,

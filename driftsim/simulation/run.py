@@ -22,14 +22,16 @@ from driftsim.scheduling.estimators import ESTIMATORS, ORACLE, make_estimator
 from driftsim.scheduling.names import spelled
 from driftsim.scheduling.plugins import PLUGIN_NOTE
 from driftsim.scheduling.policies import POLICIES, STOCK, check_needs, check_order, make_policy
-from driftsim.simulation.engines import engine_of, step_times
+from driftsim.simulation.cluster import Cluster, Front
+from driftsim.simulation.cut import cut
+from driftsim.simulation.engines import clustered, engine_of, step_times
 from driftsim.simulation.heading import heading
 from driftsim.simulation.observed import observed_lengths
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.tables import requests_table
 from driftsim.tiers import rules_in_force
 from driftsim.trace.builder import FilledColumns, RequestRows
-from driftsim.trace.schema import CENSORED, FINISHED, STEP_COLUMNS, STEP_REQUEST_COLUMNS
+from driftsim.trace.schema import CENSORED, FINISHED, REPLICA_STEP_COLUMN, STEP_COLUMNS, STEP_REQUEST_COLUMNS
 from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace
 from driftsim.workloads.arrivals import Arrivals
@@ -104,8 +106,7 @@ class Simulation:
         self.attempts = attempts = Attempts(workload, scenario.clients.over(workload.clients), scenario.seed, ticks)
         if attempts.most:
             again = 1 + attempts.most
-            self.outputs, self.observed = self.outputs * again, self.observed * again
-            self.stops = self.stops * again
+            self.outputs, self.observed, self.stops = self.outputs * again, self.observed * again, self.stops * again
         self.impatient = dict[int, tuple[Job, int, str]]()  # by row: who may be given up, when, and how it then ends
         self.given_up = dict[int, tuple[str, int]]()  # by row, those inside the engine: how it ends, and since when
         rules = rules_in_force(scenario.tiers or workload.tiers, workload.tier_names)
@@ -113,6 +114,7 @@ class Simulation:
         check_needs(scenario.policy, scenario.slos)
         self.admission = scenario.admission.with_safety(rules)
         self.env = Clock(initial_time=0)
+        self.engine: Engine
         profile = scenario.profile
         lag = scenario.refill_lag and scenario.barrier is None  # the barrier's worker fetches its jobs itself
         self.notify_lag = ticks(profile.notify_lag_s) if lag else 0
@@ -120,21 +122,30 @@ class Simulation:
         self.output_lag = ticks(profile.output_lag_s)
         truth = dict(zip(attempts.names(), self.observed, strict=True)) if scenario.estimator == ORACLE else {}
         service = service_of(profile, self.admission.words_per_token, scenario.limit)
-        self.dispatcher = Dispatcher(
-            make_policy(scenario.policy, rules, slos=scenario.slos, service_s=service),
-            make_estimator(scenario.estimator, self.admission, truth),
-            self.admission,
-            scenario.limit,
-            scenario.tier_limits(rules),
-            scenario.shed,
-        )
+        learner = make_estimator(scenario.estimator, self.admission, truth)
+
+        def dispatcher(limit: int | None) -> Dispatcher:
+            policy = make_policy(scenario.policy, rules, slos=scenario.slos, service_s=service)
+            return Dispatcher(policy, learner, self.admission, limit, scenario.tier_limits(rules), scenario.shed)
+
         self.step_columns = (*STEP_COLUMNS, *(STEP_REQUEST_COLUMNS if step_requests else ()))
         self.record_steps = record_steps or step_requests
         self.steps: list[tuple[Any, ...]] = []
-        self.engine: Engine = (engine or engine_of(scenario, step_requests))(
-            self.env, profile.engine, step_times(scenario), ticks(profile.gap_s), self._left,
-            self.steps.append if self.record_steps else None,
-        )  # fmt: skip
+        on_step = self.steps.append if self.record_steps else None
+        self.cluster: Cluster | None = None
+        self.dispatcher: Dispatcher | Front
+        if scenario.replicas:
+            self.step_columns += (REPLICA_STEP_COLUMN,)
+            self.dispatcher, self.cluster = clustered(
+                self.env, scenario, dispatcher, service, self._left, self._release_soon, on_step, step_requests
+            )
+            self.engine = self.cluster
+        else:
+            self.dispatcher = dispatcher(scenario.limit)
+            self.engine = (engine or engine_of(scenario, step_requests))(
+                self.env, profile.engine, step_times(scenario), ticks(profile.gap_s), self._left,
+                on_step,
+            )  # fmt: skip
         self.sessions, self.caching = "parent" in table, profile.engine.enable_prefix_caching
         self.arrivals = Arrivals(workload, ticks)
         self.build = attempts.builder(workload.requests(rules))
@@ -151,7 +162,7 @@ class Simulation:
         self._await_arrival()
         with collector_off():
             self.env.run()
-        requests, lost = requests_table(self.rows, self.attempts)
+        requests, lost = requests_table(self.rows, self.attempts, self.cluster)
         starts = [start / TICKS_PER_SECOND for start in self.arrivals.starts()]
         header = heading(self.scenario, self.workload, self.admission, requests, starts, lost)
         return Trace(header, requests, self._steps() if self.record_steps else None)
@@ -271,7 +282,7 @@ class Simulation:
             if impatient and row in self.impatient:
                 self._left_in_time(sequence, *self.impatient.pop(row)[1:])
             if row in given_up and given_up[row][0] == "timeout":
-                _cut(sequence, given_up[row][1], lag)
+                cut(sequence, given_up[row][1], lag)
             if row in as_known and sequence.finish_reason in FINISHED:
                 sequence.finish_reason = "abort"
             if sequence.queued is not None:
@@ -326,17 +337,6 @@ class Simulation:
         table = pd.DataFrame(self.steps, columns=[column.name for column in self.step_columns])
         for name in ("start_s", "duration_s"):
             table[name] = table[name] / TICKS_PER_SECOND
+        if self.cluster is not None:
+            table = table.sort_values("start_s", kind="stable", ignore_index=True)
         return typed(table, self.step_columns, "simulated steps")
-
-
-def _cut(sequence: Sequence, until: int, lag: int) -> None:
-    """Leave of ``sequence`` what its client knew who timed out at ``until`` and hears of each token ``lag`` later."""
-    sequence.finish_reason, sequence.finish = "timeout", until - lag
-    if sequence.queued is not None and sequence.queued > until:
-        sequence.queued = None
-    if sequence.scheduled is not None and sequence.scheduled > until:
-        sequence.scheduled = None
-    if sequence.first_token is not None and sequence.first_token + lag > until:
-        sequence.first_token = None
-    if sequence.first_token is None:
-        sequence.shown = 0

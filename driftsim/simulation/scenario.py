@@ -11,6 +11,7 @@ from driftsim.errors import InputError
 from driftsim.latency.profile import SECONDS, Profile
 from driftsim.records import Record
 from driftsim.scheduling.dispatcher import Dispatching
+from driftsim.simulation.replicas import ALONE, Replicas
 from driftsim.slo import Slo, check_only_e2e, slo_rules
 
 
@@ -23,7 +24,7 @@ class Scenario(Dispatching):
     fetches its jobs itself, so that nothing lags.
     ``noise`` draws step times around the profile's, by ``seed``. ``slos`` change nothing in the run; its header holds
     them, so that its requests are judged by them. ``clients``: when they give up, and whether they send again; by
-    default as the workload says.
+    default as the workload says. ``replicas``: several engines, each with ``max_in_flight``.
 
     >>> profile = Profile.plain(intercept_s=0.01, max_num_seqs=8)
     >>> Scenario(profile=profile, policy="sjf").limit, Scenario(profile=profile, policy="stock").limit
@@ -36,12 +37,15 @@ class Scenario(Dispatching):
     barrier: Barrier | None = None
     slos: tuple[Slo, ...] = ()
     clients: Clients = PATIENT
+    replicas: Replicas = ALONE
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "slos", slo_rules(self.slos))  # frozen for everybody else
         if self.barrier is not None:
             check_only_e2e(self.slos)
+        if self.barrier is not None and self.replicas:
+            raise InputError("the barrier's worker has no replicas; leave replicas out, or take the continuous engine")
         if not isinstance(self.profile, Profile):
             raise InputError(f"a Profile is needed, not {self.profile!r:.80}; load one with load_profile(FILE)")
 

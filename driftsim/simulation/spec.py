@@ -26,6 +26,7 @@ from driftsim.scheduling.plugins import is_plugin, source_digest
 from driftsim.scheduling.policies import policy_class, policy_name
 from driftsim.scheduling.shedding import Sheds
 from driftsim.simulation.dotted import nested
+from driftsim.simulation.replicas import ALONE, Replicas
 from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.slo import Slos, check_only_e2e
 from driftsim.tiers import TierRules
@@ -95,6 +96,9 @@ class ScenarioSpec(Record):
         default=PATIENT,
         description="When clients give up, and whether they send again. Left out: as the trace says, else they wait "
         "for ever.",
+    )
+    replicas: Replicas = Field(
+        default=ALONE, description="Several replicas of the engine, and the router among them. Left out: one."
     )
     shed: Sheds = Field(
         default=(),
@@ -302,6 +306,7 @@ def build_scenario(spec: ScenarioSpec, profile: Profile) -> Scenario:
         slos=spec.slos,
         clients=spec.clients,
         shed=spec.shed,
+        replicas=spec.replicas,
         refill_lag=spec.refill_lag,
         noise=spec.noise,
         barrier=spec.barrier,

@@ -7,14 +7,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from driftsim.simulation.cluster import Cluster
 from driftsim.trace.builder import RequestRows
 from driftsim.trace.prefixes import prefix_columns, prefixes
 from driftsim.trace.subset import taken
 from driftsim.workloads.attempts import Attempts
 
 
-def requests_table(rows: RequestRows, attempts: Attempts) -> tuple[pd.DataFrame, int]:
-    """The table of the workload's requests, whose ``attempts`` fared as ``rows`` say, and how many never came."""
+def requests_table(rows: RequestRows, attempts: Attempts, cluster: Cluster | None = None) -> tuple[pd.DataFrame, int]:
+    """The table of the workload's requests, whose ``attempts`` fared as ``rows`` say, and how many never came.
+
+    ``cluster``: the replicas that served them, if there are several.
+    """
     columns, offered, stretches = attempts.columns(), attempts.offered(), attempts.workload.table.get("stretches")
     others: dict[str, Any] = {"output_words": _words(rows, attempts)}
     if stretches is not None:
@@ -24,12 +28,35 @@ def requests_table(rows: RequestRows, attempts: Attempts) -> tuple[pd.DataFrame,
         others |= prefix_columns(*prefixes(whose), there)
     if (deadlines := attempts.deadlines()) is not None:
         columns["deadline_s"] = deadlines + attempts.of_first(np.frombuffer(rows.times["arrival_s"]))
+    if cluster is not None:
+        _end_of_the_unserved(rows)
+        columns |= _placed(cluster, len(offered))
     table = rows.table(offered, **others, **columns)
     if "parent" not in table and not attempts.most:
         return table, 0
     came = ~np.isnan(np.frombuffer(rows.times["arrival_s"])[: len(table)])
     lost = int((~came[: attempts.requests]).sum())
     return table if came.all() else taken(table, np.flatnonzero(came)), lost
+
+
+def _end_of_the_unserved(rows: RequestRows) -> None:
+    """Give those an end who waited for a replica until no more could happen."""
+    reasons, arrived = rows.texts["finish_reason"], np.frombuffer(rows.times["arrival_s"])
+    for row in np.flatnonzero(~np.isnan(arrived)).tolist():
+        if reasons[row] is None:
+            reasons[row], rows.texts["error"][row] = "error", "no replica came back"
+            rows.counts["output_tokens"][row] = rows.counts["preemptions"][row] = 0
+
+
+def _placed(cluster: Cluster, count: int) -> dict[str, pd.arrays.IntegerArray]:
+    """Which replica had each request last, and how often one failed under it."""
+    where, moved = np.full(count, -1, dtype=np.int64), np.zeros(count, dtype=np.int64)
+    where[list(cluster.where)] = list(cluster.where.values())
+    moved[list(cluster.moved)] = list(cluster.moved.values())
+    return {
+        "replica": pd.arrays.IntegerArray(where, where < 0),
+        "moved": pd.arrays.IntegerArray(moved, np.zeros(count, dtype=bool)),
+    }
 
 
 def _words(rows: RequestRows, attempts: Attempts) -> Any:

@@ -250,6 +250,7 @@ def parameters(task: Task) -> dict[str, Any]:
             "slos": True,
             "clients": True,
             "shed": True,
+            "replicas": True,
             "fairness": not spec.fairness,
             "workload": _unused(spec),
         },
@@ -262,6 +263,10 @@ def parameters(task: Task) -> dict[str, Any]:
         found["clients.timeouts"] = "; ".join(map(str, spec.clients.timeouts))
     if spec.clients.retries is not None:
         found |= dict(_flat("clients.retries", spec.clients.retries.model_dump(mode="json")))
+    if spec.replicas:
+        for name, value in spec.replicas.model_dump(mode="json").items():
+            listed = "; ".join(map(str, getattr(spec.replicas, name))) if isinstance(value, list) else value
+            found[f"replicas.{name}"] = listed
     if spec.shed:
         found["shed"] = "; ".join(map(str, spec.shed))
     if spec.tiers:

@@ -155,6 +155,9 @@ def request_problems(table: pd.DataFrame, header: Header) -> Iterator[Problem]:
         yield Problem("deadline_s", late, f"a deadline is after the arrival, at most {LONGEST_S:g} s")
     if "attempt" in table:
         yield from _attempt_problems(table)
+    if "replica" in table:
+        yield Problem("replica", (table["replica"] < 0).fillna(False), "must not be negative")
+        yield Problem("moved", table["moved"] < 0, "must not be negative")
 
 
 def _prefix_problems(table: pd.DataFrame) -> Iterator[Problem]:
@@ -245,7 +248,14 @@ def _check_steps(steps: pd.DataFrame, engine: EngineSettings, where: str) -> Non
 
 
 def _overlapping(steps: pd.DataFrame) -> np.ndarray:
-    """Where a step begins though ``UNDER_WAY`` others are not done: one waits for the other, so the ends add up."""
+    """Where a step begins though ``UNDER_WAY`` others are not done: one waits for the other, so the ends add up.
+
+    Each replica has steps of its own.
+    """
+    if "replica" in steps:
+        parts = [_overlapping(own.drop(columns="replica")) for _, own in steps.groupby("replica", sort=False)]
+        order = np.concatenate([own.index.to_numpy() for _, own in steps.groupby("replica", sort=False)])
+        return np.concatenate(parts)[np.argsort(order)] if len(parts) else np.zeros(0, dtype=bool)
     late = np.zeros(len(steps), dtype=bool)
     late[UNDER_WAY:] = steps["start_s"].to_numpy()[UNDER_WAY:] < step_ends(steps)[:-UNDER_WAY] - OVERLAP_TOLERANCE_S
     return late

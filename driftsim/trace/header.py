@@ -14,7 +14,7 @@ from driftsim.tiers import TierRules
 from driftsim.trace.schema import LARGEST_COUNT, LONGEST_S
 from driftsim.trace.settings import CORES, LARGEST_BLOCK, REQUESTS, SECONDS, TOKENS, EngineSettings
 
-IDLE_KEYS = ("tiers", "slos", "caveats", "turn", "prefixes")  # which a header lacks where they say nothing
+IDLE_KEYS = ("tiers", "slos", "replicas", "caveats", "turn", "prefixes")  # which a header lacks where they say nothing
 
 
 PhaseKind: TypeAlias = Literal["open", "after-drain", "closed", "capped", "backlog", "sessions"]
@@ -171,6 +171,10 @@ class Header(Record):
         default=(),
         description="SLOs of tenants and tiers, as tables or as texts `premium:ttft=1s,e2e=30s`; none where nobody "
         "gave any, and then the header lacks the key.",
+    )
+    replicas: dict[str, Any] = Field(
+        default={},
+        description="Replicas of the engine, as a scenario says them; of a single one, the header lacks the key.",
     )
     clients: Clients = Field(
         default=PATIENT,

@@ -140,6 +140,10 @@ ATTEMPT_COLUMNS: tuple[Column, ...] = (  # both stand in a requests table, or no
     Column("attempt", "int", REQUIRED, "", "Which time this is that the client sends the request, from 1."),
     Column("retry_of", "str", MAY_BE_EMPTY, "", "Id of the request's first attempt; empty: this is the first."),
 )
+REPLICA_COLUMNS: tuple[Column, ...] = (  # both stand in a requests table, or none
+    Column("replica", "int", MAY_BE_EMPTY, "", "Replica that had the request last, from 0; empty: none had it."),
+    Column("moved", "int", REQUIRED, "", "How often a replica failed under the request, which then began again."),
+)
 OFFERED = REQUEST_COLUMNS[: 1 + [column.name for column in REQUEST_COLUMNS].index("max_tokens")]  # known beforehand
 STEP_COLUMNS: tuple[Column, ...] = (
     Column("start_s", "float", REQUIRED, "s", "When the engine began to schedule the step."),
@@ -174,6 +178,7 @@ STEP_REQUEST_COLUMNS: tuple[Column, ...] = (  # all of them stand in a steps tab
         "Requests that the engine preempted while it scheduled the step; only where the run was asked for them.",
     ),
 )  # fmt: skip
+REPLICA_STEP_COLUMN = Column("replica", "int", REQUIRED, "", "Replica that computed the step, from 0.")
 TELEMETRY_COLUMNS: tuple[Column, ...] = (  # those of the GPU stand only in the runs of a machine that has one
     Column("time_s", "float", REQUIRED, "s", "When the sample was taken; loads are means since the previous one."),
     Column("busy_cpu", "float", REQUIRED, "cores", "CPU that all processes of the machine used."),
@@ -203,8 +208,9 @@ GROUPS: dict[str, tuple[tuple[Column, ...], ...]] = {
         (TIMEOUT_COLUMN,),
         (DEADLINE_COLUMN,),
         ATTEMPT_COLUMNS,
+        REPLICA_COLUMNS,
     ),
-    "steps": (STEP_REQUEST_COLUMNS,),
+    "steps": (STEP_REQUEST_COLUMNS, (REPLICA_STEP_COLUMN,)),
 }
 OPTIONAL = {name: tuple(column for group in groups for column in group) for name, groups in GROUPS.items()}
 
