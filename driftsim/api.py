@@ -6,13 +6,12 @@ Wherever a verb takes a trace, a profile or a workload, it takes the object or t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from driftsim.calibration.coverage import extrapolation_warnings, mismatch_warnings
+from driftsim.calibration.coverage import mismatch_warnings
 from driftsim.comparison import report
 from driftsim.comparison.captured import CapturedComparison
 from driftsim.comparison.captured import compare_captured as compare_runs
@@ -40,29 +39,29 @@ from driftsim.inputs import (
     naming,
     with_engine,
 )
-from driftsim.latency.profile import load_profile
 from driftsim.profiles import calibrate, derive_profile
 from driftsim.progress import OnProgress, no_progress
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.plugins import plugin_name, plugin_names
 from driftsim.scheduling.policies import STOCK
 from driftsim.simulation import laws
-from driftsim.simulation.bases import with_bases, with_own_bases
+from driftsim.simulation.bases import with_bases
 from driftsim.simulation.capacity import capacity as backlog_capacity
 from driftsim.simulation.names import EngineName, StepSource
 from driftsim.simulation.run import simulate as run_scenario
 from driftsim.simulation.scenario import Barrier, Scenario
-from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload, load_spec
+from driftsim.simulation.spec import ScenarioSpec
 from driftsim.slo import AnySlos, needs_itl
 from driftsim.statistics import PRACTICAL
 from driftsim.sweeps.recorder import Watch, unwatched
 from driftsim.sweeps.runner import plan_grid, sweep_grid
 from driftsim.sweeps.store import Store
 from driftsim.tiers import AnyTiers, tier_rules
-from driftsim.trace.trace import Trace, read
+from driftsim.trace.trace import Trace
 from driftsim.validation.result import ValidationResult, validate_runs
 from driftsim.workloads.processes import Process
 from driftsim.workloads.workload import Workload
+from driftsim.written import run_written
 
 __all__ = [
     "calibrate", "capacity", "check_laws", "compare", "compare_captured", "derive_profile", "simulate",
@@ -252,23 +251,8 @@ def simulate_scenario(
     >>> spec.policy, len(trace.finished)
     ('sjf', 360)
     """
-    spec = load_spec(Path(file), changes or {})
-    here = spec.placed(lambda path: str(Path(file).parent / path))
-    recorded = {path: read(path) for path in here.traces}
-    known = load_profile(here.profile) if here.profile else as_profile(None, recorded[here.traces[0]])
-    drawn = build_workload(here, recorded.__getitem__)
-    try:
-        slos = as_slos(spec.slos, drawn, [recorded.get(here.trace or "")])
-        scenario = replace(build_scenario(spec, known), slos=slos)
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from None
-    admission, _, workload = with_own_bases(spec.admission, drawn, recorded.get(here.trace or ""))
-    scenario = replace(scenario, admission=admission)
-    steps, named = spec.steps, spec.step_requests or needs_itl(scenario.slos)
-    trace = run_scenario(scenario, workload, record_steps=steps, step_requests=named, told=progress)
-    found = [warning for other in recorded.values() for warning in mismatch_warnings(known, other)]
-    found += [known.engine.why_not_started] if known.engine.why_not_started else []
-    return trace, spec, [*workload.notes, *dict.fromkeys(found), *known.warnings, *extrapolation_warnings(known, trace)]
+    done = run_written(Path(file), changes or {}, progress)
+    return done.trace, done.spec, done.warnings
 
 
 def validate(

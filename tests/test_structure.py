@@ -35,7 +35,7 @@ STOREYS = [
     {"calibration"},
     {"comparison", "validation", "sweeps"},
     {"inputs", "reference"},
-    {"profiles", "crowding"},
+    {"profiles", "crowding", "written"},
     {"api"},
     {"cli"},
 ]
