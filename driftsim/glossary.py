@@ -163,12 +163,14 @@ SLO: tuple[Metric, ...] = (  # of a summary, of each tier and of each tenant, wh
         for cause, text in CAUSE_NAMES.items()
     ),
 )
+ALONE = " Alone, it finds as much of its prompt in the prefix cache as it did, and a barrier's worker awake."
 _SLOWDOWNS: tuple[Metric, ...] = tuple(
     Metric(
         f"slowdown_{stat}",
         "",
         f"{STATISTICS[stat]} of the slowdown, over finished requests: end-to-end latency over what the request would "
-        "take alone on this engine; 1 is alone (slowdown of Harchol-Balter 2013, stretch of Bender et al. 1998).",
+        "take alone on this engine; 1 is alone (slowdown of Harchol-Balter 2013, stretch of Bender et al. 1998)."
+        f"{ALONE if stat == 'mean' else ''}",
         "lower",
     )
     for stat in ("mean", "p50", "p99")
@@ -178,8 +180,9 @@ FAIRNESS: tuple[Metric, ...] = (  # of a summary, where fairness was asked for
     Metric(
         "jain_slowdown",
         "",
-        "Jain's fairness index (Jain, Chiu and Hawe 1984) over the tenants' mean slowdowns: 1 is equal. A tenant of "
-        "whom nothing finished counts as infinitely slow.",
+        "Jain's fairness index (Jain, Chiu and Hawe 1984) over the tenants' mean speeds: 1 is equal. The speed of a "
+        "request is the reciprocal of its slowdown, 1 as fast as alone, and 0 if it did not finish; so is that of a "
+        "tenant of whom nothing finished.",
         "higher",
     ),
     Metric(
@@ -187,13 +190,18 @@ FAIRNESS: tuple[Metric, ...] = (  # of a summary, where fairness was asked for
         "weighted tokens",
         "Largest difference of service between two tenants (of the largest, where there are more than 12) over any "
         "time in which both had requests waiting: what the bound of VTC is of (Sheng et al. 2024). 1 a prompt token, "
-        "2 an output token.",
+        "2 an output token. Of a phase: between its first arrival and its last finish, in service of all requests.",
         "lower",
     ),
 )
 TENANT_FAIRNESS: tuple[Metric, ...] = (  # of each tenant, likewise
     *_SLOWDOWNS,
-    Metric("backlogged_s", "s", "Time during which a request of the tenant waited to be begun."),
+    Metric(
+        "backlogged_s",
+        "s",
+        "Time during which a request of the tenant waited to be begun; to the run's end where none was. Of a phase: "
+        "between its first arrival and its last finish, whatever phase the request is of.",
+    ),
     Metric(
         "backlogged_share",
         "",
@@ -201,6 +209,7 @@ TENANT_FAIRNESS: tuple[Metric, ...] = (  # of each tenant, likewise
         "sharing guarantees is of this time (Parekh and Gallager 1993).",
     ),
 )
+NO_RATIO = " Empty if on some day it goes from 0 to more."
 SLO_METRICS = ("attainment", "goodput", "token_goodput")  # that a comparison gives an interval
 
 
@@ -238,7 +247,7 @@ def _with_interval(name: str, unit: str, suffix: str, better: Better) -> Iterato
         f"{name}_vs_fifo",
         "",
         f"Relative change of `{name}{suffix}` against fifo/static on the same workload, the mean over days like "
-        "those recorded: -0.1 is 10 % less.",
+        f"those recorded: -0.1 is 10 % less.{NO_RATIO if name in SLO_METRICS else ''}",
         better,
     )
     yield Metric(f"{name}_vs_fifo_this_run", "", "The same change in the recorded run alone.", better)
@@ -258,6 +267,7 @@ COMPARISON: tuple[Metric, ...] = (  # of a comparison's rows, besides those of a
     Metric("same_as_fifo", "", "Why the row cannot differ from fifo on this trace; only in such rows.", kind="str"),
     *_compared(),
 )
+SLO_COMPARISON: tuple[Metric, ...] = tuple(_slo_compared())  # of a comparison's rows, where there are SLOs
 SWEEP: tuple[Metric, ...] = (  # of a sweep's rows, besides those of a summary and the scenario's keys
     Metric("key", "", "Hash of everything that determines the run.", kind="str"),
     Metric("failed", "", "Whether the run failed.", kind="bool"),
@@ -275,14 +285,28 @@ SWEEP: tuple[Metric, ...] = (  # of a sweep's rows, besides those of a summary a
 
 
 TENANT = "tenant_"  # stands before a tenant's name, so that a tier of that name has other columns
+TIER = "tier_"  # stands before that of a tier whose columns would else have the names of others
+
+
+def tier_label(tier: str) -> str:
+    """What the columns of ``tier`` begin with in rows that are flat: its name, after ``TIER`` where others begin so.
+
+    >>> tier_label("gold"), tier_label("tenant_a"), tier_label("token")
+    ('gold', 'tier_tenant_a', 'tier_token')
+    """
+    others = {metric.name for metric in (*SUMMARY, *SLO, *COMPARISON, *SWEEP, *SLO_COMPARISON)}
+    taken = any(f"{tier}_{metric.name}" in others for metric in (*PER_TIER, *SLO))
+    return f"{TIER}{tier}" if taken or tier.startswith((TENANT, TIER)) else tier
 
 
 def of_tier(tier: str, metrics: Sequence[Metric] = PER_TIER) -> tuple[Metric, ...]:
-    """The ``metrics`` of one ``tier`` in rows that are flat, as those of a sweep and of rows.csv are.
+    """The ``metrics`` of one ``tier``, of this ``tier_label``, in rows that are flat: those of a sweep and of rows.csv.
 
     A name that begins with ``TENANT`` is that of a tenant.
     """
-    whose = f"the {tier} requests" if not tier.startswith(TENANT) else f"the tenant {tier.removeprefix(TENANT)}"
+    whose = f"the {tier.removeprefix(TIER)} requests"
+    if tier.startswith(TENANT):
+        whose = f"the tenant {tier.removeprefix(TENANT)}"
     return tuple(
         Metric(f"{tier}_{one.name}", one.unit, f"`{one.name}` of {whose} alone.", one.better, one.kind)
         for one in metrics
@@ -290,7 +314,6 @@ def of_tier(tier: str, metrics: Sequence[Metric] = PER_TIER) -> tuple[Metric, ..
 
 
 TIERS: tuple[Metric, ...] = tuple(metric for tier in TIER_NAMES for metric in of_tier(tier))
-SLO_COMPARISON: tuple[Metric, ...] = tuple(_slo_compared())  # of a comparison's rows, where there are SLOs
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (*SUMMARY, *SLO, *FAIRNESS, *TENANT_FAIRNESS, *COMPARISON, *SLO_COMPARISON, *SWEEP, *TIERS)

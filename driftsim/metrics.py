@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
-from driftsim.errors import TraceError
 from driftsim.goodput import Judged, judge, longest_gaps
 from driftsim.scheduling.accounting import Accounting
 from driftsim.scheduling.admission import Admission
@@ -276,32 +275,36 @@ def jain_index(rows: Rows, tenants: np.ndarray | None = None) -> float:
     return float(rates.sum() ** 2 / (count * (rates**2).sum())) if len(rates) else np.nan
 
 
-def judged(trace: Trace, slos: AnySlos | None = None, phase: str = "all") -> Judged | None:
+def judged(trace: Trace, slos: AnySlos | Judged | None = None, phase: str = "all") -> Judged | None:
     """The offered requests of ``trace``, or of one ``phase``, held against ``slos``; None where there are none.
 
-    By default, ``slos`` are those of the header. Raises ``InputError`` for what is no SLO of these requests.
+    By default, ``slos`` are those of the header; they may be what this function found of the whole trace. Raises
+    ``InputError`` for what is no SLO of these requests.
     """
-    rules = trace.header.slos if slos is None else slos_for(slos, trace.requests)
-    if not rules:
-        return None
     rows = Columns.of(trace.requests)
-    gaps = longest_gaps(trace) if needs_itl(rules) else np.full(len(rows), np.nan)
-    if phase != "all":
-        rows, gaps = rows[rows["phase"] == phase], gaps[rows["phase"] == phase]
-    times = {"ttft": ttft(rows), "tpot": tpot(rows), "itl": gaps, "e2e": e2e(rows)}
-    return judge(rules, rows, is_finished(rows), times, makespan(rows))
+    if isinstance(slos, Judged):
+        whole = slos
+    else:
+        rules = trace.header.slos if slos is None else slos_for(slos, trace.requests)
+        if not rules:
+            return None
+        gaps = longest_gaps(trace) if needs_itl(rules) else np.full(len(rows), np.nan)
+        times = {"ttft": ttft(rows), "tpot": tpot(rows), "itl": gaps, "e2e": e2e(rows)}
+        whole = judge(rules, rows, is_finished(rows), times, makespan(rows))
+    own = trace.in_phase(phase)
+    return whole.part(own, makespan(rows[own]))
 
 
 def summary(
     trace: Trace, admission: Admission | None = None, *, phase: str = "all", scored: np.ndarray | None = None,
-    slos: AnySlos | None = None,
+    slos: AnySlos | Judged | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """All metrics of ``trace``, or of its requests in one ``phase``, as one flat row plus ``per_tier``,
     whose tiers stand in their order of urgency; with SLOs, also what kept them, and ``per_tenant``.
 
     ``admission`` says how estimates are scored; by default the one that the trace's header describes. ``scored`` masks
-    the requests whose estimates count. ``slos`` are by default those of the header. Raises ``TraceError`` if the trace
-    has no such phase.
+    the requests whose estimates count. ``slos`` are those of ``judged``. Raises ``TraceError`` if the trace has no such
+    phase.
 
     >>> from driftsim.trace.trace import read
     >>> row = summary(read("traces/smollm2-cpu-drift"))
@@ -312,12 +315,8 @@ def summary(
         admission = Admission.of(trace.header.admission)
     offered = Columns.of(trace.requests)
     mask = np.ones(len(offered), dtype=bool) if scored is None else scored
-    if phase != "all":
-        names = [known.name for known in trace.header.workload.phases]
-        if phase not in names:
-            raise TraceError(f"unknown phase {phase!r}; choose one of all, {', '.join(names)}")
-        mask = mask[offered["phase"] == phase]
-        offered = offered[offered["phase"] == phase]
+    chosen = trace.in_phase(phase)
+    mask, offered = mask[chosen], offered[chosen]
     done = is_finished(offered)
     rows = offered[done]
     wait = service_start(rows) - rows["arrival_s"]

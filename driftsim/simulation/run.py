@@ -26,6 +26,7 @@ from driftsim.scheduling.dispatcher import Departure, Dispatcher, Engine
 from driftsim.scheduling.estimators import ESTIMATORS, ORACLE, make_estimator
 from driftsim.scheduling.plugins import PLUGIN_NOTE
 from driftsim.scheduling.policies import POLICIES, STOCK, check_order, make_policy
+from driftsim.simulation.names import BATCHED
 from driftsim.simulation.observed import observed_lengths
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.tables import requests_table
@@ -308,7 +309,7 @@ class Simulation:
         return Header(
             kind="simulated",
             driftsim_version=__version__,
-            engine=profile.engine.changed(name="continuous" if scenario.barrier is None else "microbatch"),
+            engine=profile.engine.changed(name="continuous" if scenario.barrier is None else BATCHED),
             model=profile.model,
             hardware=profile.hardware,
             workload=self.workload.info.changed(phases=phases),
