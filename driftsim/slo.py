@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 EVERYBODY = "*"
 LIMITS = ("ttft", "tpot", "itl", "e2e")
-UNITS = {"s": 1.0, "ms": 1e-3}
+UNITS = {"s": 1, "ms": 1000}  # to a second
 LONGEST_LIMIT_S = 1e9
 MOST_NAMED = 5
 FORM = "NAME:limit=VALUE,..., as premium:ttft=1s,tpot=50ms,e2e=30s; without NAME, it is everybody's"
-_DURATION = re.compile(r"(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?P<unit>[^\d\s]*)")
+_DURATION = re.compile(r"(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?P<unit>[^\d\s]*)", re.ASCII)
 _SECONDS: dict[str, Any] = {"unit": "s"}
 
 
 def _named(who: str) -> str:
     name = _Who.of(who).name
     if not is_tier_name(name):
-        raise InputError(f"an SLO is of a tenant or a tier, whose name is printable and not empty, got {who!r:.80}")
+        raise InputError("an SLO is of a tenant or a tier, whose name is printable and not empty")
     return who
 
 
@@ -90,7 +90,13 @@ class Slo(Record):
 
 
 def _duration(seconds: float) -> str:
-    return f"{1000 * seconds:.12g}ms" if seconds < 1 else f"{seconds:.12g}s"
+    """A short text that is read as exactly so many seconds.
+
+    >>> _duration(0.05), _duration(30.0), _duration(1.0000000000000002)
+    ('50ms', '30s', '1.0000000000000002s')
+    """
+    number, unit = (f"{1000 * seconds:.12g}", "ms") if seconds < 1 else (f"{seconds:.12g}", "s")
+    return f"{number}{unit}" if float(number) / UNITS[unit] == seconds else f"{seconds!r}s"
 
 
 def _written(text: str) -> dict[str, Any]:
@@ -114,19 +120,19 @@ def _seconds(value: str, name: str, text: str) -> float:
     if found is None or found["unit"] not in UNITS:
         why = "has no unit" if found is not None and not found["unit"] else "is no time in s or ms"
         raise InputError(f"SLO {text!r:.80}: {name}={value:.40} {why}; write {name}=1s or {name}=50ms")
-    seconds = float(found["number"]) * UNITS[found["unit"]]
+    seconds = float(found["number"]) / UNITS[found["unit"]]
     if not 0 < seconds <= LONGEST_LIMIT_S:
         raise InputError(f"SLO {text!r:.80}: {name}={value:.40} is no limit; it must be above 0 and at most 1e9 s")
     return seconds
 
 
-def _as_slos(value: Any) -> Any:
-    """A list of SLOs, of one, or of a list that may hold texts, too."""
+def _as_slos(value: Any) -> list[Any]:
+    """A list of SLOs, of one or several that may be texts, too. Raises ``InputError`` for what is neither."""
     if isinstance(value, str | Slo):
         value = [value]
-    if isinstance(value, list | tuple):
-        return [_written(one) if isinstance(one, str) else one for one in value]
-    return value
+    if not isinstance(value, Iterable) or isinstance(value, dict):
+        raise InputError(f"SLOs are a list, not {value!r:.80}; write {FORM}")
+    return [_written(one) if isinstance(one, str) else one for one in value]
 
 
 def _distinct(slos: tuple[Slo, ...]) -> tuple[Slo, ...]:
@@ -155,13 +161,7 @@ def slo_rules(slos: AnySlos) -> tuple[Slo, ...]:
     >>> [str(slo) for slo in slo_rules(["premium:ttft=1000ms,e2e=30s", "tpot=.05s"])]
     ['premium:ttft=1s,e2e=30s', 'tpot=50ms']
     """
-    if isinstance(slos, str | Slo):
-        listed: list[Any] = [slos]
-    elif isinstance(slos, Iterable) and not isinstance(slos, dict):
-        listed = list(slos)
-    else:
-        raise InputError(f"SLOs are a list, not {slos!r:.80}; write {FORM}")
-    return _Listed.of({"slos": [_written(one) if isinstance(one, str) else one for one in listed]}).slos
+    return _Listed.of({"slos": _as_slos(slos)}).slos
 
 
 def slos_for(slos: AnySlos, table: pd.DataFrame) -> tuple[Slo, ...]:
@@ -205,7 +205,8 @@ def check_only_e2e(slos: Sequence[Slo]) -> None:
     for slo in slos:
         if slo.limits.keys() - {"e2e"}:
             raise InputError(
-                f"SLO {str(slo)!r:.80}: the barrier's worker shows no token before the last; limit e2e alone"
+                f"SLO {str(slo)!r:.80}: the barrier's worker shows no token before the last; limit e2e alone; "
+                "--slo e2e=30s, or slos in a scenario, goes before the trace's own"
             )
 
 

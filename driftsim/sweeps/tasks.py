@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from driftsim.calibration.calibrate import fit_own_profile
-from driftsim.glossary import TENANT
+from driftsim.glossary import TENANT, tier_label
+from driftsim.goodput import own_slos
 from driftsim.latency.profile import Profile, load_profile
 from driftsim.metrics import summary
 from driftsim.progress import EVERY, OnProgress, no_progress
@@ -23,7 +24,7 @@ from driftsim.simulation.bases import Fitted, with_own_bases
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload
-from driftsim.slo import Slo, check_slos, needs_itl
+from driftsim.slo import Slo, check_only_e2e, check_slos, needs_itl
 from driftsim.sweeps import cautions
 from driftsim.sweeps.naming import OWN, SHORT
 from driftsim.tenancy import with_fairness
@@ -122,7 +123,7 @@ def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple
     """
     inputs, keys = Inputs(), set[str]()
     groups: dict[tuple[Any, ...], list[Task]] = {}  # by workload, so that each is made once
-    digest_of, names, judged = _SourceDigests(inputs), set[tuple[str, str]](), set[tuple[Any, tuple[Slo, ...]]]()
+    digest_of, names, judged = _SourceDigests(inputs), set[tuple[str, str]](), set[tuple[Any, ...]]()
     for number, spec in enumerate(specs):
         if number % EVERY == 0:
             told(number, len(specs))
@@ -132,15 +133,25 @@ def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple
             estimator_class(spec.estimator)
             names.add((spec.policy, spec.estimator))
         source, profile = digest_of(spec), inputs.fits[spec.trace, spec.profile]
-        if spec.slos and (source, spec.slos) not in judged:
-            tenants, tiers = _who_sends(spec, inputs)
-            check_slos(spec.slos, tenants, tiers)
-            judged.add((source, spec.slos))
+        if (source, spec.slos, spec.barrier is None) not in judged:
+            _check_slos(spec, inputs)
+            judged.add((source, spec.slos, spec.barrier is None))
         key = spec.key(source, profile)
         if key not in keys:
             keys.add(key)
             groups.setdefault(workload_name(source, spec), []).append(Task(key, specs, source, profile, number))
     return [task for name in sorted(groups) for task in groups[name]], inputs
+
+
+def _check_slos(spec: ScenarioSpec, inputs: Inputs) -> None:
+    """Raise ``InputError`` for SLOs of nobody, and for those that the engine of ``spec`` cannot keep."""
+    slos = spec.slos
+    if slos:
+        check_slos(slos, *_who_sends(spec, inputs))
+    elif spec.trace is not None:
+        slos = own_slos(inputs.traces[inputs.digests[spec.trace]])
+    if spec.barrier is not None:
+        check_only_e2e(slos)
 
 
 def _who_sends(spec: ScenarioSpec, inputs: Inputs) -> Iterator[Iterable[str]]:
@@ -193,6 +204,8 @@ def run_task(task: Task, inputs: Inputs, keep: Path | None = None) -> dict[str, 
         slos = task.spec.slos  # a draw may lack a tenant that has one, which is no error
         if not slos and recorded is not None:
             slos = recorded.header.slos
+        if slos:
+            row["slos"] = _told(slos)
         scenario = build_scenario(task.spec, inputs.profiles[task.profile])
         scenario = replace(scenario, admission=fitted.admission, slos=slos)
         steps, named = task.spec.steps, task.spec.step_requests or needs_itl(slos)
@@ -242,10 +255,14 @@ def parameters(task: Task) -> dict[str, Any]:
     for name, value in (plain | {"profile": OWN if spec.profile is None else spec.profile}).items():
         found |= dict(_flat(name, value))
     if spec.slos:
-        found["slos"] = "; ".join(map(str, spec.slos))
+        found["slos"] = _told(spec.slos)
     if spec.tiers:
         found["tiers"] = ",".join(map(_rule, spec.tiers))
     return found
+
+
+def _told(slos: Sequence[Slo]) -> str:
+    return "; ".join(map(str, slos))
 
 
 def _unused(spec: ScenarioSpec) -> set[str]:
@@ -305,7 +322,7 @@ def _metrics(
     known = [*fitted.workload.notes, *cautions.of_run(trace, row, profile)]
     per_tier = row.pop("per_tier")
     for tier, values in per_tier.items():
-        row |= {f"{tier}_{name}": value for name, value in values.items() if name != "p99_flagged"}
+        row |= {f"{tier_label(tier)}_{name}": value for name, value in values.items() if name != "p99_flagged"}
     for tenant, values in row.pop("per_tenant", {}).items():
         row |= {f"{TENANT}{tenant}_{name}": value for name, value in values.items()}
     name = row.pop("requests")
