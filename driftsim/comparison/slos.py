@@ -15,6 +15,7 @@ from driftsim.comparison.plan import BASELINE, Setting
 from driftsim.comparison.tenants import largest_tenants
 from driftsim.comparison.wording import setting_words
 from driftsim.goodput import CAUSES, causes, missed_by
+from driftsim.scheduling.estimators import is_deployable
 from driftsim.slo import rule_of
 from driftsim.tenants import parts
 from driftsim.text import for_csv
@@ -111,9 +112,14 @@ def within(comparison: Comparison, chosen: Setting) -> str:
     named = {BASELINE: "first come, first served"}
     if chosen != BASELINE:
         named[chosen] = "as advised"
-    ranking = comparison.ranking("goodput", largest=True)
-    if ranking is not None and ranking.best not in named:
-        named[ranking.best] = f"at best ({setting_words(ranking.best)})"
+    rates = {
+        setting: comparison.summaries[setting][0]["goodput"]
+        for setting in (BASELINE, *(group[0] for group in comparison.groups))
+        if setting in named or is_deployable(setting.estimator)
+    }
+    best = max(rates, key=lambda setting: rates[setting])
+    if rates[best] > max(rates[setting] for setting in named):
+        named[best] = f"at best ({setting_words(best)})"
     told = [f"{_share(comparison, setting)} {words}" for setting, words in named.items()]
     return f"Within the SLOs, in this run: {'; '.join(told)}."
 
