@@ -43,7 +43,7 @@ from driftsim.inputs import (
 )
 from driftsim.profiles import calibrate, derive_profile
 from driftsim.progress import OnProgress, no_progress
-from driftsim.running import simulate, simulate_scenario
+from driftsim.running import simulate
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.plugins import plugin_name, plugin_names
 from driftsim.scheduling.shedding import AnySheds, shed_rules
@@ -62,6 +62,7 @@ from driftsim.tiers import AnyTiers, tier_rules
 from driftsim.validation.result import ValidationResult, validate_runs
 from driftsim.workloads.processes import Process
 from driftsim.workloads.workload import Workload
+from driftsim.written import simulate_scenario
 
 __all__ = [
     "calibrate", "capacity", "check_laws", "compare", "compare_captured", "derive_profile", "simulate",

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from driftsim.errors import InputError
 from driftsim.inputs import AnyProfile, AnyTrace, as_barrier, as_profile, as_trace
 from driftsim.simulation.alone import alone_times, sizes_of
-from driftsim.simulation.names import EngineName
+from driftsim.simulation.names import BATCHED, EngineName
 from driftsim.simulation.scenario import Barrier, Scenario
-from driftsim.simulation.spec import ScenarioSpec, build_scenario
-from driftsim.tenancy import Alone, fairness_summary
-from driftsim.trace.trace import Trace
+from driftsim.tenancy import fairness_summary
 
 
 def fairness(
     trace: AnyTrace,
     *,
     profile: AnyProfile | None = None,
-    engine: EngineName | Barrier = "continuous",
+    engine: EngineName | Barrier | None = None,
     phase: str = "all",
 ) -> dict[str, Any]:
     """How much the requests of ``trace`` slowed each other down, and what service each tenant got while it waited.
 
     profile: of the engine, on which a request of each size is simulated alone; without one, it is fitted to the trace's
-    own steps. phase: of its requests only. The keys are those that ``driftsim columns metrics`` lists, and
+    own steps. engine: what served it; a trace of a barrier's worker needs it, the others are of continuous batching.
+    phase: of its requests only. The keys are those that ``driftsim columns metrics`` lists, and
     ``per_tenant``. Raises ``InputError`` as ``simulate`` does.
 
     >>> found = fairness("traces/smollm2-cpu-drift")
@@ -32,12 +31,10 @@ def fairness(
     (5.3, 0.36)
     """
     recorded = as_trace(trace)
-    scenario = Scenario(profile=as_profile(profile, recorded), barrier=as_barrier(engine))
+    if engine is None and recorded.header.engine.name == BATCHED:
+        raise InputError(
+            f'{recorded.name}: a barrier\'s worker served it, whose constants no trace tells; give engine="barrier", '
+            "or the Barrier that it was"
+        )
+    scenario = Scenario(profile=as_profile(profile, recorded), barrier=as_barrier(engine or "continuous"))
     return fairness_summary(recorded, alone_times(sizes_of(recorded.requests), scenario), phase)
-
-
-def alone_in(file: Path, spec: ScenarioSpec, trace: Trace) -> Alone:
-    """What the requests of ``trace``, a run of ``spec`` in ``file``, would take alone on the scenario's engine."""
-    here = spec.placed(lambda path: str(file.parent / path))
-    profile = as_profile(here.profile, None if here.profile else as_trace(str(here.trace)))
-    return alone_times(sizes_of(trace.requests), build_scenario(spec, profile))

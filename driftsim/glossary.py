@@ -7,28 +7,14 @@ sweep's row also holds, are described where the scenario is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Literal
 
 from driftsim.errors import InputError
 from driftsim.goodput import UNFINISHED
+from driftsim.metric import CLIENTS as CLIENTS
+from driftsim.metric import Metric as Metric
 from driftsim.metrics import FEWEST_FOR_P99, LATENCIES, PERCENTILES
 from driftsim.trace.schema import LENGTH, TIER_NAMES
-
-Better = Literal["lower", "higher", ""]
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One key of a result: its name, its unit, what it means, which direction is better (if one is), its kind."""
-
-    name: str
-    unit: str
-    meaning: str
-    better: Better = ""
-    kind: Literal["float", "int", "bool", "str", "table"] = "float"
-
 
 LATENCY_NAMES = {
     "e2e": "end-to-end latency, from arrival to the last token",
@@ -130,22 +116,6 @@ SUMMARY: tuple[Metric, ...] = (
     Metric("per_tier", "", "The counts and end-to-end latencies of each tier, by its name.", kind="table"),
 )
 
-CLIENTS: tuple[Metric, ...] = (  # of a summary, where clients give up or send again, or the queue has limits
-    Metric("timed_out", "requests", "Requests whose client waited no longer, at the last attempt.", "lower", "int"),
-    Metric(
-        "aborted",
-        "requests",
-        "Requests that their client gave up otherwise. Offered are those that finished, were rejected, timed out, were "
-        "aborted or ended with an error.",
-        "lower",
-        "int",
-    ),
-    Metric("attempts", "attempts", "How often requests were sent, the first time included.", kind="int"),
-    Metric("attempts_timed_out", "attempts", "Attempts whose client waited no longer.", "lower", "int"),
-    Metric("attempts_rejected", "attempts", "Attempts that were turned away.", "lower", "int"),
-    Metric("attempts_errors", "attempts", "Attempts that ended with an error.", "lower", "int"),
-)
-
 
 CAUSE_NAMES = {
     "ttft": "whose first token came later than its SLO allows, or whose first token is not known",
@@ -185,12 +155,14 @@ SLO: tuple[Metric, ...] = (  # of a summary, of each tier and of each tenant, wh
         for cause, text in CAUSE_NAMES.items()
     ),
 )
+ALONE = " Alone, it finds as much of its prompt in the prefix cache as it did, and a barrier's worker awake."
 _SLOWDOWNS: tuple[Metric, ...] = tuple(
     Metric(
         f"slowdown_{stat}",
         "",
         f"{STATISTICS[stat]} of the slowdown, over finished requests: end-to-end latency over what the request would "
-        "take alone on this engine; 1 is alone (slowdown of Harchol-Balter 2013, stretch of Bender et al. 1998).",
+        "take alone on this engine; 1 is alone (slowdown of Harchol-Balter 2013, stretch of Bender et al. 1998)."
+        f"{ALONE if stat == 'mean' else ''}",
         "lower",
     )
     for stat in ("mean", "p50", "p99")
@@ -200,8 +172,9 @@ FAIRNESS: tuple[Metric, ...] = (  # of a summary, where fairness was asked for
     Metric(
         "jain_slowdown",
         "",
-        "Jain's fairness index (Jain, Chiu and Hawe 1984) over the tenants' mean slowdowns: 1 is equal. A tenant of "
-        "whom nothing finished counts as infinitely slow.",
+        "Jain's fairness index (Jain, Chiu and Hawe 1984) over the tenants' mean speeds: 1 is equal. The speed of a "
+        "request is the reciprocal of its slowdown, 1 as fast as alone, and 0 if it did not finish; so is that of a "
+        "tenant of whom nothing finished.",
         "higher",
     ),
     Metric(
@@ -209,13 +182,18 @@ FAIRNESS: tuple[Metric, ...] = (  # of a summary, where fairness was asked for
         "weighted tokens",
         "Largest difference of service between two tenants (of the largest, where there are more than 12) over any "
         "time in which both had requests waiting: what the bound of VTC is of (Sheng et al. 2024). 1 a prompt token, "
-        "2 an output token.",
+        "2 an output token. Of a phase: between its first arrival and its last finish, in service of all requests.",
         "lower",
     ),
 )
 TENANT_FAIRNESS: tuple[Metric, ...] = (  # of each tenant, likewise
     *_SLOWDOWNS,
-    Metric("backlogged_s", "s", "Time during which a request of the tenant waited to be begun."),
+    Metric(
+        "backlogged_s",
+        "s",
+        "Time during which a request of the tenant waited to be begun; to the run's end where none was. Of a phase: "
+        "between its first arrival and its last finish, whatever phase the request is of.",
+    ),
     Metric(
         "backlogged_share",
         "",
@@ -223,6 +201,7 @@ TENANT_FAIRNESS: tuple[Metric, ...] = (  # of each tenant, likewise
         "sharing guarantees is of this time (Parekh and Gallager 1993).",
     ),
 )
+NO_RATIO = " Empty if on some day it goes from 0 to more."
 SLO_METRICS = ("attainment", "goodput", "token_goodput")  # that a comparison gives an interval
 
 
@@ -260,7 +239,7 @@ def _with_interval(name: str, unit: str, suffix: str, better: Better) -> Iterato
         f"{name}_vs_fifo",
         "",
         f"Relative change of `{name}{suffix}` against fifo/static on the same workload, the mean over days like "
-        "those recorded: -0.1 is 10 % less.",
+        f"those recorded: -0.1 is 10 % less.{NO_RATIO if name in SLO_METRICS else ''}",
         better,
     )
     yield Metric(f"{name}_vs_fifo_this_run", "", "The same change in the recorded run alone.", better)
@@ -280,6 +259,7 @@ COMPARISON: tuple[Metric, ...] = (  # of a comparison's rows, besides those of a
     Metric("same_as_fifo", "", "Why the row cannot differ from fifo on this trace; only in such rows.", kind="str"),
     *_compared(),
 )
+SLO_COMPARISON: tuple[Metric, ...] = tuple(_slo_compared())  # of a comparison's rows, where there are SLOs
 SWEEP: tuple[Metric, ...] = (  # of a sweep's rows, besides those of a summary and the scenario's keys
     Metric("key", "", "Hash of everything that determines the run.", kind="str"),
     Metric("failed", "", "Whether the run failed.", kind="bool"),
@@ -297,14 +277,28 @@ SWEEP: tuple[Metric, ...] = (  # of a sweep's rows, besides those of a summary a
 
 
 TENANT = "tenant_"  # stands before a tenant's name, so that a tier of that name has other columns
+TIER = "tier_"  # stands before that of a tier whose columns would else have the names of others
+
+
+def tier_label(tier: str) -> str:
+    """What the columns of ``tier`` begin with in rows that are flat: its name, after ``TIER`` where others begin so.
+
+    >>> tier_label("gold"), tier_label("tenant_a"), tier_label("token")
+    ('gold', 'tier_tenant_a', 'tier_token')
+    """
+    others = {metric.name for metric in (*SUMMARY, *SLO, *COMPARISON, *SWEEP, *SLO_COMPARISON)}
+    taken = any(f"{tier}_{metric.name}" in others for metric in (*PER_TIER, *SLO))
+    return f"{TIER}{tier}" if taken or tier.startswith((TENANT, TIER)) else tier
 
 
 def of_tier(tier: str, metrics: Sequence[Metric] = PER_TIER) -> tuple[Metric, ...]:
-    """The ``metrics`` of one ``tier`` in rows that are flat, as those of a sweep and of rows.csv are.
+    """The ``metrics`` of one ``tier``, of this ``tier_label``, in rows that are flat: those of a sweep and of rows.csv.
 
     A name that begins with ``TENANT`` is that of a tenant.
     """
-    whose = f"the {tier} requests" if not tier.startswith(TENANT) else f"the tenant {tier.removeprefix(TENANT)}"
+    whose = f"the {tier.removeprefix(TIER)} requests"
+    if tier.startswith(TENANT):
+        whose = f"the tenant {tier.removeprefix(TENANT)}"
     return tuple(
         Metric(f"{tier}_{one.name}", one.unit, f"`{one.name}` of {whose} alone.", one.better, one.kind)
         for one in metrics
@@ -312,7 +306,6 @@ def of_tier(tier: str, metrics: Sequence[Metric] = PER_TIER) -> tuple[Metric, ..
 
 
 TIERS: tuple[Metric, ...] = tuple(metric for tier in TIER_NAMES for metric in of_tier(tier))
-SLO_COMPARISON: tuple[Metric, ...] = tuple(_slo_compared())  # of a comparison's rows, where there are SLOs
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (*SUMMARY, *CLIENTS, *SLO, *FAIRNESS, *TENANT_FAIRNESS, *COMPARISON, *SLO_COMPARISON, *SWEEP, *TIERS)

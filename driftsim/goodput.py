@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftsim.errors import TraceError
-from driftsim.slo import LIMITS, AnySlos, Slo, rule_of, slos_for
+from driftsim.errors import InputError, TraceError
+from driftsim.slo import LIMITS, AnySlos, Slo, slos_for
 from driftsim.tenants import largest, parts
+from driftsim.trace.attempts import last_attempts
 from driftsim.trace.schema import LARGEST_COUNT, STEP_REQUEST_COLUMNS
 from driftsim.trace.steps import step_ends
 from driftsim.trace.trace import Trace
+from driftsim.whose import rule_of
 
 UNFINISHED = "unfinished"
 CAUSES = (*LIMITS, UNFINISHED)
@@ -74,6 +76,11 @@ class Judged:
             **{f"missed_{cause}": int((missed & mask).sum()) for cause, missed in self.missed.items()},
         }
 
+    def part(self, own: np.ndarray, span: float) -> Judged:
+        """That of the requests of the mask ``own`` alone, which took ``span`` seconds."""
+        missed = {cause: missed[own] for cause, missed in self.missed.items()}
+        return Judged(self.rule[own], missed, self.output_tokens[own], span)
+
     def _rate(self, amount: float, offered: int) -> float:
         """``amount`` a second; 0 where nothing of what was ``offered`` was good, however long that took."""
         if not offered:
@@ -82,12 +89,9 @@ class Judged:
             return 0.0
         return amount / self.span if self.span > 0 else np.nan
 
-    def by_tenant(self, tenants: np.ndarray, named: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
-        """``counts`` of each of the tenants ``named`` and of all others; ``tenants`` are the requests', (requests,).
-
-        Without names, those of the largest.
-        """
-        names = largest(pd.Series(tenants, dtype=object)) if named is None else named
+    def by_tenant(self, tenants: np.ndarray) -> dict[str, dict[str, Any]]:
+        """``counts`` of each of the largest tenants and of all others; ``tenants`` are the requests', (requests,)."""
+        names = largest(pd.Series(tenants, dtype=object))
         return {name: self.counts(own) for name, own in parts(tenants, names).items()}
 
 
@@ -100,15 +104,35 @@ def missed_by(code: int) -> str:
     return ", ".join(cause for place, cause in enumerate(CAUSES) if code > 0 and code >> place & 1)
 
 
+def causes(own: Mapping[str, Any]) -> str:
+    """How many requests missed which limit; ``own`` are ``counts``.
+
+    >>> causes({"missed_ttft": 3, "missed_tpot": 0, "missed_itl": 0, "missed_e2e": 2, "missed_unfinished": 0})
+    'ttft 3, e2e 2'
+    """
+    return ", ".join(f"{cause} {own[f'missed_{cause}']}" for cause in CAUSES if own[f"missed_{cause}"])
+
+
 def with_slos(trace: Trace, slos: Sequence[Slo]) -> Trace:
     """``trace`` with these ``slos`` in its header, and no others."""
     return replace(trace, header=trace.header.model_copy(update={"slos": tuple(slos)}))
 
 
 def with_given(trace: Trace, slos: AnySlos) -> Trace:
-    """``trace`` with ``slos``, if any are given, in place of its header's. Raises as ``slos_for`` does."""
+    """``trace`` with ``slos``, if any are given, in place of its header's. Raises as ``slos_for`` does, of either."""
     rules = slos_for(slos, trace.requests)
-    return with_slos(trace, rules) if rules else trace
+    if rules:
+        return with_slos(trace, rules)
+    own_slos(trace)
+    return trace
+
+
+def own_slos(trace: Trace) -> tuple[Slo, ...]:
+    """The SLOs in the header of ``trace``. Raises ``TraceError`` where one is of nobody, as ``check_slos`` does."""
+    try:
+        return slos_for(trace.header.slos, trace.requests)
+    except InputError as error:
+        raise TraceError(f"{trace.name}: its own {error}; correct its header, or give other SLOs") from None
 
 
 def judge(slos: Sequence[Slo], rows: Any, done: np.ndarray, latencies: Mapping[str, np.ndarray], span: float) -> Judged:
@@ -132,6 +156,8 @@ def judge(slos: Sequence[Slo], rows: Any, done: np.ndarray, latencies: Mapping[s
 
 def longest_gaps(trace: Trace) -> np.ndarray:
     """The longest time between two tokens in a row of each request (s), (requests,); NaN for fewer than two tokens.
+
+    The requests may be some of those that the steps name.
 
     A token appears as the step that computed it ends. That step brings the tokens computed up to the prompt and all
     tokens before; after a preemption they are computed anew, but for what a prefix cache still holds, which no step
@@ -157,6 +183,8 @@ def longest_gaps(trace: Trace) -> np.ndarray:
         for victim in victims:
             computed[victim] = lost
         for name, count in zip(named, counts, strict=True):
+            if name not in prompts:
+                continue
             computed[name] += count
             if computed[name] < prompts[name] + shown[name] or shown[name] >= outputs[name]:
                 continue  # a part of a prompt, or a token beyond the end, which async scheduling may compute
@@ -166,3 +194,9 @@ def longest_gaps(trace: Trace) -> np.ndarray:
             last[name] = end
     told = (longest.get(name, np.nan) if shown[name] == outputs[name] else np.nan for name in ids)
     return np.fromiter(told, dtype=float, count=len(ids))
+
+
+def gaps_of_last(trace: Trace) -> np.ndarray:
+    """``longest_gaps`` of the last attempt of each request; where none was sent again, of each request."""
+    gaps = longest_gaps(trace)
+    return gaps[last_attempts(trace.requests)[1]] if "attempt" in trace.requests else gaps

@@ -14,6 +14,7 @@ from driftsim.calibration.runs import Run
 from driftsim.errors import InputError, TraceError
 from driftsim.formats.imports import import_trace
 from driftsim.formats.source import SUFFIXES
+from driftsim.goodput import own_slos
 from driftsim.latency.profile import Profile, load_profile
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import Estimator
@@ -163,10 +164,11 @@ def with_engine(profile: Profile, settings: dict[str, Any]) -> Profile:
 def as_slos(slos: AnySlos, workload: Workload | None, recorded: Sequence[Trace | None]) -> tuple[Slo, ...]:
     """``slos``, else those of the first of the ``recorded`` runs that has any.
 
-    Raises ``InputError`` for what is none, and for one of nobody in ``workload``, if that is given.
+    Raises ``InputError`` for what is none, and for one of nobody in ``workload``, if that is given, or in the run.
     """
     given = slo_rules(slos) if workload is None else slos_for(slos, workload.table)
-    return given or next((trace.header.slos for trace in recorded if trace is not None and trace.header.slos), ())
+    known = (trace for trace in recorded if trace is not None and trace.header.slos)
+    return given or next((trace.header.slos if workload is None else own_slos(trace) for trace in known), ())
 
 
 def as_replicas(replicas: int | Replicas) -> Replicas:

@@ -6,85 +6,29 @@ functions return a Series for a DataFrame and an array for ``Columns``. The glos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, Self, TypeAlias, cast, overload
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
-from driftsim.errors import TraceError
-from driftsim.goodput import Judged, judge, longest_gaps
+from driftsim.goodput import Judged, gaps_of_last, judge
+from driftsim.rows import READ as READ
+from driftsim.rows import Columns, Rows, Values, rowwise
 from driftsim.scheduling.accounting import Accounting
 from driftsim.scheduling.admission import Admission
 from driftsim.slo import AnySlos, needs_itl, slos_for
 from driftsim.statistics import intervals_union as intervals_union
 from driftsim.tiers import by_urgency
+from driftsim.trace.attempts import fates, per_request
 from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
 
 FEWEST_FOR_P99 = 300
 FEW = 200  # requests, whose pairs are quickly counted
-READ = (
-    "tier", "phase", "tenant", "finish_reason", "category", "predicted_category", "predicted_category_unlabelled",
-    "prompt_tokens", "prompt_words", "output_tokens", "output_words", "estimate", "budget", "scheduling_class",
-    "arrival_s", "dispatch_s", "scheduled_s", "first_token_s", "finish_s", "preemptions",
-)  # fmt: skip
 ESTIMATION = ("mae", "rmse", "kendall_tau", "kendall_tau_within", "kendall_tau_estimate", "class_accuracy")
 LATENCIES = ("e2e", "ttft", "tpot")
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
-
-
-class Columns:
-    """Columns of a requests' table as arrays, numbers as floats, NaN where empty: looked at without a table's cost.
-
-    ``columns["tier"]`` is an array, ``columns[mask]`` are the rows of a mask.
-    """
-
-    def __init__(self, columns: Mapping[str, np.ndarray]) -> None:
-        self._columns = columns
-
-    @classmethod
-    def of(cls, table: pd.DataFrame) -> Self:
-        """The columns of ``table`` that metrics read."""
-        arrays = {}
-        for name in READ:
-            values = table[name]
-            text = values.dtype == object
-            arrays[name] = values.to_numpy() if text else values.to_numpy(dtype=float, na_value=np.nan)
-        return cls(arrays)
-
-    @overload
-    def __getitem__(self, what: str) -> np.ndarray: ...
-    @overload
-    def __getitem__(self, what: np.ndarray) -> Columns: ...
-    def __getitem__(self, what: str | np.ndarray) -> np.ndarray | Columns:
-        if isinstance(what, str):
-            return self._columns[what]
-        if what.all():
-            return self
-        return Columns({name: values[what] for name, values in self._columns.items()})
-
-    def __len__(self) -> int:
-        return len(self._columns["tier"])
-
-
-Rows: TypeAlias = "pd.DataFrame | Columns"
-Values: TypeAlias = "pd.Series | np.ndarray"
-
-
-class Rowwise(Protocol):
-    """What there is for each row: a Series of a DataFrame, an array of ``Columns``."""
-
-    @overload
-    def __call__(self, rows: pd.DataFrame) -> pd.Series: ...
-    @overload
-    def __call__(self, rows: Columns) -> np.ndarray: ...
-
-
-def rowwise(function: Callable[[Rows], Values]) -> Rowwise:
-    """``function`` itself; its types say that what comes out is of the kind that went in."""
-    return cast(Rowwise, function)
 
 
 @rowwise
@@ -276,32 +220,37 @@ def jain_index(rows: Rows, tenants: np.ndarray | None = None) -> float:
     return float(rates.sum() ** 2 / (count * (rates**2).sum())) if len(rates) else np.nan
 
 
-def judged(trace: Trace, slos: AnySlos | None = None, phase: str = "all") -> Judged | None:
+def judged(trace: Trace, slos: AnySlos | Judged | None = None, phase: str = "all") -> Judged | None:
     """The offered requests of ``trace``, or of one ``phase``, held against ``slos``; None where there are none.
 
-    By default, ``slos`` are those of the header. Raises ``InputError`` for what is no SLO of these requests.
+    By default, ``slos`` are those of the header; they may be what this function found of the whole trace. Raises
+    ``InputError`` for what is no SLO of these requests.
     """
-    rules = trace.header.slos if slos is None else slos_for(slos, trace.requests)
-    if not rules:
-        return None
+    sent, trace = trace, per_request(trace)
     rows = Columns.of(trace.requests)
-    gaps = longest_gaps(trace) if needs_itl(rules) else np.full(len(rows), np.nan)
-    if phase != "all":
-        rows, gaps = rows[rows["phase"] == phase], gaps[rows["phase"] == phase]
-    times = {"ttft": ttft(rows), "tpot": tpot(rows), "itl": gaps, "e2e": e2e(rows)}
-    return judge(rules, rows, is_finished(rows), times, makespan(rows))
+    if isinstance(slos, Judged):
+        whole = slos
+    else:
+        rules = trace.header.slos if slos is None else slos_for(slos, trace.requests)
+        if not rules:
+            return None
+        gaps = gaps_of_last(sent) if needs_itl(rules) else np.full(len(rows), np.nan)
+        times = {"ttft": ttft(rows), "tpot": tpot(rows), "itl": gaps, "e2e": e2e(rows)}
+        whole = judge(rules, rows, is_finished(rows), times, makespan(rows))
+    own = trace.in_phase(phase)
+    return whole.part(own, makespan(rows[own]))
 
 
 def summary(
     trace: Trace, admission: Admission | None = None, *, phase: str = "all", scored: np.ndarray | None = None,
-    slos: AnySlos | None = None,
+    slos: AnySlos | Judged | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """All metrics of ``trace``, or of its requests in one ``phase``, as one flat row plus ``per_tier``,
     whose tiers stand in their order of urgency; with SLOs, also what kept them, and ``per_tenant``.
 
     ``admission`` says how estimates are scored; by default the one that the trace's header describes. ``scored`` masks
-    the requests whose estimates count. ``slos`` are by default those of the header. Raises ``TraceError`` if the trace
-    has no such phase.
+    the requests whose estimates count. ``slos`` are those of ``judged``. Raises ``TraceError`` if the trace has no such
+    phase.
 
     >>> from driftsim.trace.trace import read
     >>> row = summary(read("traces/smollm2-cpu-drift"))
@@ -310,14 +259,11 @@ def summary(
     """
     if admission is None:
         admission = Admission.of(trace.header.admission)
+    sent, trace = trace, per_request(trace)
     offered = Columns.of(trace.requests)
     mask = np.ones(len(offered), dtype=bool) if scored is None else scored
-    if phase != "all":
-        names = [known.name for known in trace.header.workload.phases]
-        if phase not in names:
-            raise TraceError(f"unknown phase {phase!r}; choose one of all, {', '.join(names)}")
-        mask = mask[offered["phase"] == phase]
-        offered = offered[offered["phase"] == phase]
+    chosen = trace.in_phase(phase)
+    mask, offered = mask[chosen], offered[chosen]
     done = is_finished(offered)
     rows = offered[done]
     wait = service_start(rows) - rows["arrival_s"]
@@ -337,8 +283,9 @@ def summary(
         "choice_fraction": choice_fraction(offered),
         "jain_index": jain_index(rows, None if len(rows) == len(offered) else offered["tenant"]),
         "preemptions": int(np.nansum(offered["preemptions"])),
+        **fates(sent, phase),
     }
-    within = judged(trace, slos, phase)
+    within = judged(sent, slos, phase)
     row |= within.counts() if within else {}
     tiers, seconds = offered["tier"], e2e(rows)
     own = {tier: tiers == tier for tier in by_urgency(set(tiers), trace.header.tiers)}

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from driftsim.errors import InputError
-from driftsim.goodput import CAUSES, missed_by
+from driftsim.goodput import causes, missed_by
 from driftsim.metrics import judged
 from driftsim.slo import AnySlos, slos_for
 from driftsim.trace.trace import Trace
@@ -67,7 +67,7 @@ def within_slos(row: Mapping[str, Any]) -> str:
     without = f"; {row['without_slo']} have none" if row["without_slo"] else ""
     if not offered:
         return f"Within the SLOs: no request has one{without}"
-    missed = ", ".join(f"{cause} {row[f'missed_{cause}']}" for cause in CAUSES if row[f"missed_{cause}"])
+    missed = causes(row)
     told = f"{row['slo_met']} of {offered} requests ({100 * row['attainment']:.1f} %)"
     rates = f"goodput {row['goodput']:.3g} requests/s, {row['token_goodput']:.4g} output tokens/s"
     return f"Within the SLOs: {told}; {rates}" + (f"; missed: {missed}" if missed else "") + without

@@ -8,9 +8,10 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from driftsim.errors import InputError
 
@@ -56,6 +57,16 @@ class Record(BaseModel):
                 raise InputError(str(cause) if ours else first_problem(error, type(self))) from None
 
         __init__.__pydantic_base_init__ = True  # a record inside another is checked without it, as pydantic's RootModel
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Raises for a truth value where a number is wanted, as which pydantic would take it."""
+        if isinstance(value, bool):
+            wanted = _plain_types(cls.model_fields[str(info.field_name)].annotation)
+            if bool not in wanted and wanted & {int, float}:
+                raise InputError("a number is wanted, not true or false")
+        return value
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -131,6 +142,12 @@ def _keys(record: type[BaseModel], path: Sequence[int | str]) -> list[str]:
             return []
         record = inner
     return list(record.model_fields)
+
+
+def _plain_types(annotation: Any) -> set[Any]:
+    """The types of which ``annotation`` is one, those inside a container aside."""
+    inner = get_args(annotation) if get_origin(annotation) in (Union, UnionType, Annotated) else ()
+    return {annotation} if not inner else {found for one in inner for found in _plain_types(one)}
 
 
 def _record_in(annotation: Any) -> type[BaseModel] | None:

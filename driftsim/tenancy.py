@@ -2,7 +2,8 @@
 
 Service counts 1 a prompt token and 2 an output token (Sheng et al. 2024, 2401.00588). A prompt's counts as the engine
 begins with it, the first output token's as it appears, those of the others evenly from then to the last. A tenant is
-backlogged while a request of it waits that was not begun; one that never fits the engine waits for nothing.
+backlogged while a request of it waits that was not begun; one that never fits the engine waits for nothing. What still
+waits or runs when the run ends does so to its end.
 """
 
 from __future__ import annotations
@@ -15,41 +16,51 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 import pandas as pd
 
-from driftsim.metrics import Columns, e2e, is_finished, service_start
+from driftsim.metrics import e2e, is_finished, service_start
+from driftsim.rows import Columns
 from driftsim.tenants import OTHERS, largest, parts
 from driftsim.trace.trace import Trace
 
 PROMPT_WEIGHT, OUTPUT_WEIGHT = 1.0, 2.0  # a token
-Alone: TypeAlias = Mapping[tuple[int, int], float]  # (prompt, output tokens) -> E2E alone on the engine, s
+Size: TypeAlias = tuple[int, int, int]  # prompt tokens, output tokens, prompt tokens that the cache had
+Alone: TypeAlias = Mapping[Size, float]  # E2E alone on the engine, s
 
 
-def slowdowns(rows: Columns, alone: Alone) -> np.ndarray:
-    """E2E of each request over what it would take ``alone``, (requests,); NaN where it did not finish.
+def sizes(table: pd.DataFrame) -> list[Size | None]:
+    """The size of each request in ``table``; None where it has no output, or that is not known.
+
+    The cached tokens are part of it: who finds its prompt in the cache finds it there alone, too.
+    """
+    columns = [table["prompt_tokens"], table["output_tokens"], table.get("cached_tokens", pd.Series(0, table.index))]
+    known = (column.fillna(0).astype(int).tolist() for column in columns)
+    return [size if size[1] > 0 else None for size in zip(*known, strict=True)]
+
+
+def slowdowns(table: pd.DataFrame, alone: Alone) -> np.ndarray:
+    """E2E of each request in ``table`` over what it would take ``alone``, (requests,); NaN where it did not finish.
 
     The slowdown of queueing theory (Harchol-Balter 2013), or stretch (Bender, Chakrabarti and Muthukrishnan 1998): 1 is
     alone.
     """
-    done = is_finished(rows)
-    sizes = zip(rows["prompt_tokens"].tolist(), rows["output_tokens"].tolist(), strict=True)
-    own = [alone.get(size, np.nan) if finished else np.nan for size, finished in zip(sizes, done, strict=True)]
-    found: np.ndarray = np.asarray(e2e(rows), dtype=float) / np.array(own, dtype=float)
+    done = is_finished(table).tolist()
+    own = [
+        np.nan if size is None or not finished else alone.get(size, np.nan)
+        for size, finished in zip(sizes(table), done, strict=True)
+    ]
+    found: np.ndarray = np.asarray(e2e(table), dtype=float) / np.array(own, dtype=float)
     return found
 
 
 def jain(values: Sequence[float] | np.ndarray) -> float:
-    """Jain's fairness index of positive ``values`` (Jain, Chiu and Hawe 1984): 1 is equal, 1 / n is one having all.
+    """Jain's fairness index of ``values`` of 0 or more (Jain, Chiu and Hawe 1984): 1 is equal, 1 / n is one having all.
 
-    An infinite value is the limit of a growing one: of n values of which k are infinite, k / n. NaN of none.
+    NaN where nobody has any.
 
-    >>> jain([2.0, 2.0]), jain([1.0, 3.0]), jain([1.0, np.inf, 5.0, 1.0])
+    >>> jain([2.0, 2.0]), jain([1.0, 3.0]), jain([1.0, 0.0, 0.0, 0.0])
     (1.0, 0.8, 0.25)
     """
     known = np.asarray(values, dtype=float)
-    if not len(known) or np.isinf(known).all():
-        return np.nan
-    if np.isinf(known).any():
-        return float(np.isinf(known).mean())
-    return float(known.sum() ** 2 / (len(known) * (known**2).sum()))
+    return float(known.sum() ** 2 / (len(known) * (known**2).sum())) if known.any() else np.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +77,14 @@ class Service:
     waiting: np.ndarray
 
     @classmethod
-    def of(cls, rows: Columns, moments: np.ndarray) -> Self:
-        """That of the requests ``rows``, all of whose times are among ``moments``."""
-        arrival, finish = rows["arrival_s"], rows["finish_s"]
-        start, first = service_start(rows), rows["first_token_s"]
+    def of(cls, rows: Columns, moments: np.ndarray, within: tuple[float, float] = (-np.inf, np.inf)) -> Self:
+        """That of the requests ``rows``, all of whose times are among ``moments``; the last of these ends the run.
+
+        within: the time in which a request that waits counts, from one moment to another (s).
+        """
+        rejected = rows["finish_reason"] == "rejected"
+        arrival, start, first = rows["arrival_s"], service_start(rows), rows["first_token_s"]
+        finish = np.where(np.isnan(rows["finish_s"]) & ~rejected, moments[-1], rows["finish_s"])
         tokens = np.nan_to_num(rows["output_tokens"])
         shown = ~np.isnan(first) & (tokens > 0)
         flow_from = np.where(shown, first, start)  # an engine that shows no first token gives all in the course of it
@@ -82,12 +97,13 @@ class Service:
         begin, end = np.where(lasts, flow_from, np.nan), np.where(lasts, finish, np.nan)
         change = _sums(moments, begin, flow / span) - _sums(moments, end, flow / span)
         until = np.where(np.isnan(start), finish, start)
-        waits = (until > arrival) & (rows["finish_reason"] != "rejected")
+        waits = (until > arrival) & ~rejected
         ones = np.ones(len(arrival))
         depth = _sums(moments, np.where(waits, arrival, np.nan), ones) - _sums(
             moments, np.where(waits, until, np.nan), ones
         )
-        return cls(moments, jumps, np.cumsum(change)[:-1], np.cumsum(np.rint(depth))[:-1] > 0)
+        counts = (moments[:-1] >= within[0]) & (moments[1:] <= within[1])
+        return cls(moments, jumps, np.cumsum(change)[:-1], counts & (np.cumsum(np.rint(depth))[:-1] > 0))
 
     @property
     def flows(self) -> np.ndarray:
@@ -131,35 +147,55 @@ def fairness_summary(
 ) -> dict[str, Any]:
     """The metrics of ``glossary.FAIRNESS`` of ``trace``, or of its requests in one ``phase``, and ``per_tenant``.
 
-    named: the tenants that are told apart (default: the largest); the gap is between two of these.
+    Slowdowns are those of the phase's requests. Backlogs and service are those of all requests, from the first arrival
+    of the phase to its last finish: who is served then is served before those who wait. named: the tenants that are
+    told apart (default: the largest); the gap is between two of these. Raises ``InputError`` for an unknown phase.
     """
-    rows = Columns.of(trace.requests)
-    if phase != "all":
-        rows = rows[rows["phase"] == phase]
-    values = slowdowns(rows, alone)
+    rows, mine = Columns.of(trace.requests), trace.in_phase(phase)
+    values = slowdowns(trace.requests, alone)
     names = largest(trace.requests["tenant"]) if named is None else named
-    own = parts(rows["tenant"], names)
-    times = np.concatenate([rows["arrival_s"], service_start(rows), rows["first_token_s"], rows["finish_s"]])
-    moments = np.unique(times[~np.isnan(times)])
-    services = {name: Service.of(rows[mask], moments) for name, mask in own.items() if mask.any()}
-    everybody = Service.of(rows, moments)
-    per_tenant = {}
-    for name, mask in own.items():
-        service = services.get(name)
-        per_tenant[name] = _statistics(values[mask]) | _backlogged(service, everybody)
+    times = [rows["arrival_s"], service_start(rows), rows["first_token_s"], rows["finish_s"]]
+    moments, window = _known(times), (-np.inf, np.inf)
+    if mine.any() and not mine.all():
+        window = _window(times, mine, rows["finish_reason"])
+    everybody, whose = Service.of(rows, moments, window), parts(rows["tenant"], names)
+    services = {name: Service.of(rows[own], moments, window) for name, own in whose.items()}
+    per_tenant = {
+        name: _statistics(values[mine & whose[name]]) | _backlogged(services[name], everybody)
+        for name in parts(rows["tenant"][mine], names)
+    }
     pairs = combinations([service for name, service in services.items() if name != OTHERS], 2)
     gaps = [gap for gap in (largest_gap(*pair) for pair in pairs) if not np.isnan(gap)]
-    overall = {"jain_slowdown": jain(_means(values, rows["tenant"])), "service_gap": max(gaps, default=np.nan)}
-    return _statistics(values) | overall | {"per_tenant": per_tenant}
+    speeds = _speeds(values, np.asarray(is_finished(rows)))[mine]
+    overall = {"jain_slowdown": jain(_means(speeds, rows["tenant"][mine])), "service_gap": max(gaps, default=np.nan)}
+    return _statistics(values[mine]) | overall | {"per_tenant": per_tenant}
+
+
+def _known(times: Sequence[np.ndarray]) -> np.ndarray:
+    """All that are known of ``times``, ascending, each once."""
+    whole = np.concatenate(times)
+    found: np.ndarray = np.unique(whole[~np.isnan(whole)])
+    return found
+
+
+def _window(times: Sequence[np.ndarray], mine: np.ndarray, reasons: np.ndarray) -> tuple[float, float]:
+    """From the first to the last of the ``times`` of the requests ``mine``; to the run's end if one has not ended."""
+    known = _known([own[mine] for own in times])
+    ended = ~np.isnan(times[-1]) | (reasons == "rejected")
+    return float(known[0]), float(known[-1] if ended[mine].all() else np.inf)
+
+
+def _speeds(values: np.ndarray, done: np.ndarray) -> np.ndarray:
+    """The speed of each request over that alone, from its slowdown: 0 where it did not finish; NaN if not known."""
+    speeds: np.ndarray = 1 / np.where(values > 0, values, np.nan)
+    return np.where(done, speeds, 0.0)
 
 
 def _means(values: np.ndarray, tenants: np.ndarray) -> np.ndarray:
-    """The mean of the known ``values`` of each tenant, (tenants,); infinite where none is known."""
-    codes, names = pd.factorize(np.asarray(tenants, dtype=object))
+    """The mean of the known ``values`` of each tenant of whom one is known, (tenants,)."""
     known = ~np.isnan(values)
-    sums = np.bincount(codes[known], weights=values[known], minlength=len(names))
-    counts = np.bincount(codes[known], minlength=len(names))
-    found: np.ndarray = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
+    codes, names = pd.factorize(np.asarray(tenants[known], dtype=object))
+    found: np.ndarray = np.bincount(codes, weights=values[known], minlength=len(names)) / np.bincount(codes)
     return found
 
 
@@ -171,9 +207,9 @@ def _statistics(values: np.ndarray) -> dict[str, float]:
     return {"slowdown_mean": float(known.mean()), "slowdown_p50": float(median), "slowdown_p99": float(tail)}
 
 
-def _backlogged(service: Service | None, everybody: Service) -> dict[str, float]:
+def _backlogged(service: Service, everybody: Service) -> dict[str, float]:
     """How long the tenant was backlogged (s), and its share of the service in that time; NaN where it never was."""
-    if service is None or not service.waiting.any():
+    if not service.waiting.any():
         return {"backlogged_s": 0.0, "backlogged_share": np.nan}
     seconds = float(np.diff(service.moments)[service.waiting].sum())
     total = everybody.while_waiting(service.waiting)
@@ -198,7 +234,7 @@ def fairness_lines(row: Mapping[str, Any]) -> list[str]:
     gap = "no two tenants waited at once"
     if not np.isnan(row["service_gap"]):
         gap = f"largest service gap between two that waited {row['service_gap']:,.0f} weighted tokens"
-    lines = [f"Slowdown: {_slowdown(row)}; Jain's index of the tenants' {row['jain_slowdown']:.3f}; {gap}"]
+    lines = [f"Slowdown: {_slowdown(row)}; Jain's index of the tenants' speeds {row['jain_slowdown']:.3f}; {gap}"]
     for name, own in row["per_tenant"].items():
         share = "never backlogged"
         if not np.isnan(own["backlogged_share"]):

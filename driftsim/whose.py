@@ -12,9 +12,9 @@ from driftsim.errors import InputError
 from driftsim.request import is_tier_name
 
 EVERYBODY = "*"
-UNITS = {"s": 1.0, "ms": 1e-3}
+UNITS = {"s": 1, "ms": 1000}  # to a second
 MOST_NAMED = 5
-_DURATION = re.compile(r"(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?P<unit>[^\d\s]*)")
+_DURATION = re.compile(r"(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?P<unit>[^\d\s]*)", re.ASCII)
 
 
 class Rule(Protocol):
@@ -52,7 +52,7 @@ class Who(NamedTuple):
 def check_name(who: str, what: str) -> str:
     """``who``, if that can be somebody. Raises ``InputError`` that says ``what`` the rule is."""
     if not is_tier_name(Who.of(who).name):
-        raise InputError(f"{what} is of a tenant or a tier, whose name is printable and not empty, got {who!r:.80}")
+        raise InputError(f"{what} is of a tenant or a tier, whose name is printable and not empty")
     return who
 
 
@@ -62,7 +62,7 @@ def check_distinct(rules: Sequence[Rule], what: str) -> None:
     for who in (Who.of(rule.who) for rule in rules):
         if any(who.name == other.name and (who.kind == other.kind or not who.kind or not other.kind) for other in seen):
             whose = "everybody has" if who.name == EVERYBODY else f"{who.name!r:.80} has"
-            raise InputError(f"{whose} two {what}; put all into one")
+            raise InputError(f"{whose} two {what}; put all limits into one")
         seen.append(who)
 
 
@@ -100,6 +100,11 @@ def rule_of(rules: Sequence[Rule], tenants: np.ndarray, tiers: np.ndarray) -> np
     """The place among ``rules`` of the one that each request goes by, (requests,); -1 where it has none.
 
     A tenant's own goes before its tier's, and that before everybody's.
+
+    >>> from driftsim.slo import slo_rules
+    >>> slos = slo_rules(["ttft=1s", "gold:ttft=2s", "acme:ttft=3s"])
+    >>> rule_of(slos, np.array(["acme", "b", "b"]), np.array(["gold", "gold", "tin"])).tolist()
+    [2, 1, 0]
     """
     found = np.full(len(tenants), -1)
     named = [(Who.of(rule.who), place) for place, rule in enumerate(rules)]
@@ -125,16 +130,17 @@ def seconds(text: str, longest: float) -> float:
     found = _DURATION.fullmatch(text.strip())
     if found is None or found["unit"] not in UNITS:
         raise InputError("has no unit" if found is not None and not found["unit"] else "is no time in s or ms")
-    value = float(found["number"]) * UNITS[found["unit"]]
+    value = float(found["number"]) / UNITS[found["unit"]]
     if not 0 < value <= longest:
-        raise InputError(f"must be above 0 and at most {longest:g} s")
+        raise InputError(f"is no limit; it must be above 0 and at most {longest:g} s")
     return value
 
 
 def duration(value: float) -> str:
-    """``value`` seconds as ``seconds`` reads them.
+    """A short text that ``seconds`` reads as exactly ``value``.
 
-    >>> duration(0.05), duration(30.0)
-    ('50ms', '30s')
+    >>> duration(0.05), duration(30.0), duration(1.0000000000000002)
+    ('50ms', '30s', '1.0000000000000002s')
     """
-    return f"{1000 * value:.15g}ms" if value < 1 else f"{value:.15g}s"
+    number, unit = (f"{1000 * value:.12g}", "ms") if value < 1 else (f"{value:.12g}", "s")
+    return f"{number}{unit}" if float(number) / UNITS[unit] == value else f"{value!r}s"

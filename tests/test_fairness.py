@@ -12,15 +12,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import driftsim as ds
 from driftsim import glossary
-from driftsim.metrics import Columns, service_start
+from driftsim.errors import InputError
+from driftsim.metrics import service_start
+from driftsim.rows import Columns
 from driftsim.simulation.alone import alone_times, sizes_of
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.sweeps.store import Store
 from driftsim.tenancy import Service, fairness_summary, jain, largest_gap
+from driftsim.trace.header import Phase
+from driftsim.trace.prefixes import stretches
 from driftsim.trace.trace import Trace
 from tests.commands import driftsim
 from tests.strategies import engine, profile, profiles, workload, workloads
@@ -41,9 +46,13 @@ def fairness_of(made: ds.Workload, scenario: Scenario) -> dict[str, Any]:
 @settings(max_examples=settings().max_examples // 2)
 @given(profiles(), workloads(12))
 def test_who_is_alone_is_not_slowed_down(known: ds.Profile, made: ds.Workload) -> None:
-    """Requests so far apart that each finds the engine empty, on any engine, with lags, chunks and small caches."""
+    """Requests so far apart that each finds the engine empty, on any engine, with lags, chunks and small caches.
+
+    With prefix caching, what a request finds of its prompt in the cache makes neither it nor its tenant look favoured.
+    """
     prompts, outputs = (made.table[name].tolist() for name in ("prompt_tokens", "output_tokens"))
-    alone = workload((100.0 * np.arange(len(made))).tolist(), outputs, prompt_tokens=prompts)
+    shared: dict[str, Any] = {"stretches": made.table["stretches"].tolist()} if "stretches" in made.table else {}
+    alone = workload((100.0 * np.arange(len(made))).tolist(), outputs, prompt_tokens=prompts, **shared)
     found = fairness_of(alone, Scenario(profile=known))
     finished = not math.isnan(found["slowdown_mean"])
     assert not finished or [found["slowdown_p50"], found["slowdown_p99"]] == pytest.approx([1.0, 1.0], abs=1e-6)
@@ -51,9 +60,10 @@ def test_who_is_alone_is_not_slowed_down(known: ds.Profile, made: ds.Workload) -
 
 
 @settings(max_examples=settings().max_examples // 2)
-@given(workloads(20))
-def test_nobody_is_faster_than_alone_where_a_step_takes_one_time(made: ds.Workload) -> None:
-    found = fairness_of(made, Scenario(profile=profile(engine(max_num_seqs=3))))
+@given(workloads(20), st.booleans())
+def test_nobody_is_faster_than_alone_where_a_step_takes_one_time(made: ds.Workload, caches: bool) -> None:
+    server = engine(max_num_seqs=3, enable_prefix_caching=caches, block_size=4, max_num_batched_tokens=32)
+    found = fairness_of(made, Scenario(profile=profile(server)))
     assert math.isnan(found["slowdown_p50"]) or found["slowdown_p50"] >= 1 - 1e-9
 
 
@@ -72,6 +82,43 @@ def test_a_batch_that_slows_the_steps_slows_down_who_is_in_it() -> None:
     assert found["slowdown_mean"] == pytest.approx(30 / 15, rel=0.01)
 
 
+def test_who_shares_a_prompt_is_not_faster_than_alone() -> None:
+    """A prompt of 64 tokens at 1 ms, of which the second request finds 48, in whole blocks: 74 ms and 26 ms."""
+    known = profile(engine(enable_prefix_caching=True, block_size=16), prefill_token_s=0.001)
+    made = workload(
+        [0.0, 5.0], [1, 1], prompt_tokens=64, tenant=["first", "second"], stretches=stretches([-1, 0], [0, 63])
+    )
+    run = simulate(Scenario(profile=known), made)
+    assert run.requests["cached_tokens"].tolist() == [0, 48]
+    assert (run.requests["finish_s"] - run.requests["arrival_s"]).tolist() == pytest.approx([0.074, 0.026])
+    found = fairness_summary(run, alone_times(sizes_of(run.requests), Scenario(profile=known)))
+    assert [own["slowdown_mean"] for own in found["per_tenant"].values()] == pytest.approx([1.0, 1.0])
+    compared = ds.compare(
+        made, profile=known, policies=["fifo"], estimators=["static"], replications=1, fairness=True, jobs=1
+    )
+    assert compared.rows()[0]["slowdown_mean"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("idle_s", [0.0, 0.3, 0.7, 1.0])
+def test_behind_a_barrier_alone_is_the_fill_and_the_service_and_a_sleep_of_the_worker_slows_down(idle_s: float) -> None:
+    """A batch waits 50 ms to fill, a token takes 10 ms. The second request finds the worker asleep, if it sleeps."""
+    barrier = ds.Barrier(fill_s=0.05, idle_s=idle_s)
+    scenario = Scenario(profile=profile(), barrier=barrier)
+    times = alone_times({(8, tokens, 0) for tokens in (1, 5, 9)}, scenario)
+    assert times == pytest.approx({(8, 1, 0): 0.06, (8, 5, 0): 0.10, (8, 9, 0): 0.14})
+    run = simulate(scenario, workload([0.0, 1.15], [5, 5]))
+    since = 1.15 - 0.10  # the worker looked when the first request ended, and every idle_s from then on
+    sleep = -since % idle_s if idle_s else 0.0
+    assert ds.fairness(run, profile=profile(), engine=barrier)["slowdown_mean"] == pytest.approx(1 + sleep / 0.10 / 2)
+
+
+def test_of_a_barriers_run_the_barrier_must_be_given() -> None:
+    run = simulate(Scenario(profile=profile(), barrier=ds.Barrier()), workload([0.0], [5]))
+    with pytest.raises(InputError, match=r"a barrier's worker served it, .*; give engine=\"barrier\", or the Barrier"):
+        ds.fairness(run, profile=profile())
+    assert ds.fairness(run, profile=profile(), engine="barrier")["slowdown_mean"] == pytest.approx(1.0)
+
+
 def test_jains_index_of_slowdowns_holds_tenants_against_each_other_and_not_their_lengths() -> None:
     """Alternating tenants of short and long answers on one slot wait alike; that their speeds differ is no unfairness.
 
@@ -82,58 +129,102 @@ def test_jains_index_of_slowdowns_holds_tenants_against_each_other_and_not_their
     found = fairness_summary(run, alone_times(sizes_of(run.requests), Scenario(profile=SERVER)))
     assert found["jain_slowdown"] == pytest.approx(1.0)
     behind = workload([0.0, 0.0], [9, 9], tenant=["first", "second"])
-    assert fairness_of(behind, Scenario(profile=SERVER))["jain_slowdown"] == pytest.approx(jain([1.0, 2.0]))
+    assert fairness_of(behind, Scenario(profile=SERVER))["jain_slowdown"] == pytest.approx(jain([1.0, 1 / 2]))
+    three = workload([0.0] * 3, [9] * 3, tenant=["first", "second", "third"])
+    assert fairness_of(three, Scenario(profile=SERVER))["jain_slowdown"] == pytest.approx(jain([1.0, 1 / 2, 1 / 3]))
 
 
-def test_a_tenant_of_whom_nothing_finished_is_infinitely_slow() -> None:
+def test_a_tenant_of_whom_nothing_finished_has_no_speed_and_starving_one_more_is_less_fair() -> None:
     made = workload([0.0, 0.0], [5, 5], prompt_tokens=[8, 600], tenant=["fits", "never"])
     found = fairness_of(made, Scenario(profile=profile(engine(max_model_len=512))))
     assert found["jain_slowdown"] == 0.5
     assert math.isnan(found["per_tenant"]["never"]["slowdown_mean"])
     many = workload([0.0] * 30, [5] * 30, prompt_tokens=[8] * 29 + [600], tenant=[f"t{number}" for number in range(30)])
-    assert fairness_of(many, Scenario(profile=profile(engine(max_model_len=512))))["jain_slowdown"] == 1 / 30
-    assert jain([1.0, 1e12]) == pytest.approx(jain([1.0, math.inf]))
+    wide = Scenario(profile=profile(engine(max_model_len=512, max_num_seqs=64, max_num_batched_tokens=512)))
+    assert fairness_of(many, wide)["jain_slowdown"] == pytest.approx(29 / 30)
+    run = simulate(wide, workload([0.0] * 12, [5] * 12, tenant=list("abcd") * 3))
+    alone, indices = alone_times(sizes_of(run.requests), wide), []
+    for starved in range(5):
+        reasons = np.where(run.requests["tenant"].isin(list("abcd")[:starved]), "abort", run.requests["finish_reason"])
+        some = Trace(run.header, run.requests.assign(finish_reason=pd.Series(reasons, dtype=object)))
+        indices.append(fairness_summary(some, alone)["jain_slowdown"])
+    assert indices[:4] == pytest.approx([1.0, 3 / 4, 2 / 4, 1 / 4])
+    assert math.isnan(indices[4])  # nobody has any speed
+
+
+def test_a_request_that_did_not_finish_takes_from_its_tenants_speed() -> None:
+    """Of two requests of b at full speed, one is given up: half of a's speed."""
+    run = simulate(Scenario(profile=profile()), workload([0.0, 5.0, 9.0], [5] * 3, tenant=["a", "b", "b"]))
+    reasons = pd.Series(["stop", "stop", "abort"], dtype=object)
+    some = Trace(run.header, run.requests.assign(finish_reason=reasons))
+    alone = alone_times(sizes_of(run.requests), Scenario(profile=profile()))
+    assert fairness_summary(some, alone)["jain_slowdown"] == pytest.approx(jain([1.0, 0.5]))
 
 
 # -- service
 
 
-def given_at(row: Any, now: float) -> float:
-    """Weighted tokens that one request has got strictly before ``now``, and half of what it gets at that moment."""
+def given_at(row: Any, now: float, end: float) -> float:
+    """Weighted tokens that one request has got strictly before ``now``; the run ends at ``end``."""
     start = row.dispatch_s if math.isnan(row.scheduled_s) else row.scheduled_s
     got = 0.0
     for moment, amount in ((start, 1.0 * row.prompt_tokens), (row.first_token_s, 2.0)):
         if not math.isnan(moment):
             got += amount * (now > moment)
-    if not math.isnan(row.first_token_s) and not math.isnan(row.finish_s):
-        span = row.finish_s - row.first_token_s
-        share = (now - row.first_token_s) / span if span > 0 else float(now > row.finish_s)
+    finish = row.finish_s if row.finish_reason == "rejected" or not math.isnan(row.finish_s) else end
+    if not math.isnan(row.first_token_s) and not math.isnan(finish):
+        span = finish - row.first_token_s
+        share = (now - row.first_token_s) / span if span > 0 else float(now > finish)
         got += 2.0 * (row.output_tokens - 1) * min(1.0, max(0.0, share))
     return got
 
 
-def waits_at(rows: list[Any], now: float) -> bool:
+def waits_at(rows: list[Any], now: float, end: float) -> bool:
     for row in rows:
         start = row.dispatch_s if math.isnan(row.scheduled_s) else row.scheduled_s
         until = row.finish_s if math.isnan(start) else start
+        until = end if math.isnan(until) else until
         if row.finish_reason != "rejected" and row.arrival_s <= now < until:
             return True
     return False
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_gaps_and_shares_are_those_of_a_count_moment_by_moment(seed: int) -> None:
-    """All times are on eighths of a second, so that service is looked at just before and just after each of them."""
-    trace = random_trace(seed, 24)
+def unfinished(seed: int, count: int = 24) -> Trace:
+    """``random_trace``, of whose requests some still wait and some still run when the run ends."""
+    trace = random_trace(seed, count)
+    draw = np.random.default_rng(seed).random(count)
+    waits, runs = (draw < 0.15) & (trace.requests["finish_reason"] != "rejected"), (draw >= 0.15) & (draw < 0.3)
+    lost = {name: trace.requests[name].mask(waits) for name in ("dispatch_s", "scheduled_s", "first_token_s")}
+    reasons = trace.requests["finish_reason"].mask(waits, "abort")
+    finish = trace.requests["finish_s"].mask(waits | runs)
+    return Trace(trace.header, trace.requests.assign(finish_s=finish, finish_reason=reasons, **lost))
+
+
+@pytest.mark.parametrize("phase", ["all", "two"])
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("seed", range(6))
+def test_gaps_and_shares_are_those_of_a_count_moment_by_moment(seed: int, ends: bool, phase: str) -> None:
+    """All times are on eighths of a second, so that service is looked at just before and just after each of them.
+
+    In a phase, from its first arrival to its last finish, everybody's waiting and everybody's service count.
+    """
+    trace = random_trace(seed, 24) if ends else unfinished(seed)
     rows = list(trace.requests.itertuples())
-    found = fairness_summary(trace, {})
+    names = ["arrival_s", "dispatch_s", "scheduled_s", "first_token_s", "finish_s"]
+    times = trace.requests[names].to_numpy(dtype=float)
+    end = float(np.nanmax(times))
+    found = fairness_summary(trace, {}, phase)
+    own = (trace.requests["phase"] == phase).to_numpy() | (phase == "all")
+    left = own & np.isnan(times[:, -1]) & (trace.requests["finish_reason"] != "rejected").to_numpy()
+    begin, until = times[own, 0].min(), end if left.any() else np.nanmax(times[own])
     eighths = np.arange(0, 8 * 60) / 8
     looked = np.sort(np.concatenate([eighths + 1e-7, eighths + 1 / 8 - 1e-7]))
     curves, waiting = {}, {}
     for tenant in "abc":
         mine = [row for row in rows if row.tenant == tenant]
-        curves[tenant] = np.array([sum(given_at(row, now) for row in mine) for now in looked])
-        waiting[tenant] = np.array([waits_at(mine, now) for now in looked])
+        curves[tenant] = np.array([sum(given_at(row, now, end) for row in mine) for now in looked])
+        inside = (looked > begin) & (looked < until)
+        waiting[tenant] = np.array([waits_at(mine, now, end) for now in looked]) & inside
     gaps = []
     for one, other in itertools.combinations("abc", 2):
         both, gap = waiting[one] & waiting[other], curves[one] - curves[other]
@@ -180,11 +271,49 @@ def test_the_gap_is_the_same_from_either_side_and_none_to_oneself(seed: int) -> 
     one, other = (Service.of(rows[rows["tenant"] == name], moments) for name in "ab")
     assert largest_gap(one, other) == pytest.approx(largest_gap(other, one))
     assert largest_gap(one, one) == 0.0
-    weights = rows["prompt_tokens"][rows["tenant"] == "a"].sum() + 2 * rows["output_tokens"][
-        (rows["tenant"] == "a") & ~np.isnan(rows["finish_s"])].sum()  # fmt: skip
-    begun = ~np.isnan(rows["finish_s"][rows["tenant"] == "a"])
-    if begun.all():  # whatever was served stands in the curve
-        assert one.jumps.sum() + one.flows.sum() == pytest.approx(weights)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_was_served_stands_in_the_curve(seed: int) -> None:
+    """A request that waits to the end got nothing, one that runs to the end what it is known to have."""
+    whole = unfinished(seed, 40).requests
+    rows = Columns.of(whole[whole["finish_reason"] != "rejected"])
+    times = np.concatenate([rows["arrival_s"], service_start(rows), rows["first_token_s"], rows["finish_s"]])
+    served = Service.of(rows, np.unique(times[~np.isnan(times)]))
+    begun = ~np.isnan(service_start(rows))
+    assert 0 < begun.sum() < len(rows)
+    assert np.isnan(rows["finish_s"][begun]).any()
+    weights = (rows["prompt_tokens"] + 2 * rows["output_tokens"])[begun].sum()
+    assert served.jumps.sum() + served.flows.sum() == pytest.approx(weights)
+
+
+def test_who_still_waits_when_the_run_ends_waited_until_then() -> None:
+    """Of b, one is begun at 8 s and one never is; a is served from 0 s to 9 s."""
+    run = simulate(
+        Scenario(profile=profile()), workload([0.0, 1.0, 2.0], [5] * 3, prompt_tokens=10, tenant=list("abb"))
+    )
+    some = run.requests.assign(dispatch_s=[0.0, 8.0, np.nan], scheduled_s=[0.0, 8.0, np.nan],
+                               first_token_s=[1.0, 8.5, np.nan], finish_s=[9.0, 10.0, np.nan])  # fmt: skip
+    own = fairness_summary(Trace(run.header, some), {})["per_tenant"]
+    assert own["b"]["backlogged_s"] == pytest.approx(10.0 - 1.0)
+    got = {"a": 4 * 2, "b": 10 + 5 * 2}  # but a's prompt and first token, which came before and as b began to wait
+    assert own["b"]["backlogged_share"] == pytest.approx(got["b"] / sum(got.values()))
+
+
+def test_in_a_phase_waiting_behind_an_earlier_phase_is_waiting_in_which_others_were_served() -> None:
+    """Two requests of 0.4 s each before a and b, which arrive at 0.05 s and take 0.1 s: a waits 0.75 s, b 0.85 s."""
+    phases = (Phase(name="one", requests=2), Phase(name="two", requests=2))
+    made = workload([0.0, 0.0, 0.05, 0.05], [40, 40, 10, 10], phases, tenant=["big", "big", "a", "b"])
+    run = simulate(Scenario(profile=SERVER, refill_lag=False), made)
+    begun = run.requests["scheduled_s"] - run.requests["arrival_s"]
+    found = fairness_summary(run, alone_times(sizes_of(run.requests), Scenario(profile=SERVER)), "two")
+    own = found["per_tenant"]
+    assert [own[name]["backlogged_s"] for name in "ab"] == pytest.approx(begun[2:].tolist())
+    assert [own[name]["backlogged_share"] for name in "ab"] == [0.0, 0.0]
+    assert own["big"]["backlogged_s"] == pytest.approx(begun[1] - 0.05, abs=1e-6)
+    assert math.isnan(own["big"]["slowdown_mean"])  # it has no request in the phase
+    with pytest.raises(InputError, match="unknown phase 'three'; choose one of all, one, two"):
+        fairness_summary(run, {}, "three")
 
 
 # -- where it is told

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from driftsim import metrics
 from driftsim.errors import TraceError
+from driftsim.rows import Columns
 from driftsim.scheduling.accounting import Accounting
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.names import Unit
@@ -163,8 +164,8 @@ def test_a_trace_of_which_nothing_is_known_has_no_latency() -> None:
     assert (nothing["requests"], nothing["waiting_fraction"]) == (0, 0.0)
     assert np.isnan([nothing["e2e_mean_s"], nothing["makespan_s"], nothing["mae"], nothing["jain_index"]]).all()
     unfinished = trace.requests.assign(finish_s=np.nan)
-    assert np.isnan(metrics.jain_index(metrics.Columns.of(unfinished)))
-    assert metrics.choice_fraction(metrics.Columns.of(unfinished)) == 0.0
+    assert np.isnan(metrics.jain_index(Columns.of(unfinished)))
+    assert metrics.choice_fraction(Columns.of(unfinished)) == 0.0
 
 
 def test_a_phase_is_measured_alone_and_an_unknown_one_is_named() -> None:
@@ -179,7 +180,7 @@ def test_a_phase_is_measured_alone_and_an_unknown_one_is_named() -> None:
 def test_a_table_and_its_columns_measure_the_same(shipped: Path, unit: Unit) -> None:
     trace = read(shipped)
     table = trace.finished
-    columns = metrics.Columns.of(table)
+    columns = Columns.of(table)
     assert len(columns) == len(table)
     admission = Admission(accounting=unit)
     for measure in (metrics.latency_summary, metrics.waiting_fraction, metrics.choice_fraction, metrics.jain_index):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,15 +18,21 @@ from hypothesis import strategies as st
 
 import driftsim as ds
 from driftsim import glossary
+from driftsim.comparison import slos as slos_of
+from driftsim.comparison.plan import BASELINE
+from driftsim.comparison.report import flat_rows
+from driftsim.comparison.wording import setting_words
 from driftsim.errors import InputError, TraceError
 from driftsim.goodput import CAUSES, longest_gaps
 from driftsim.metrics import judged
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
-from driftsim.slo import Slo, rule_of, slo_rules
+from driftsim.slo import Slo, slo_rules
 from driftsim.sweeps.store import Store
+from driftsim.trace.header import Phase
 from driftsim.trace.steps import step_ends
 from driftsim.trace.trace import Trace
+from driftsim.whose import rule_of
 from tests.commands import driftsim
 from tests.strategies import engine, profile, workload, workloads
 from tests.test_definitions import random_trace
@@ -476,3 +484,230 @@ def test_the_keys_of_an_slo_are_those_of_the_glossary(place: Path) -> None:
         assert list(own) == names
     assert glossary.metric("gold_token_goodput").meaning == "`token_goodput` of the gold requests alone."
     assert glossary.metric("tenant_acme_goodput").meaning == "`goodput` of the tenant acme alone."
+
+
+# -- parts, phases and settings that have little to say
+
+SLOW = profile(engine(max_num_seqs=1))
+
+
+def test_a_tenant_and_a_tier_of_one_name_have_columns_of_their_own_under_every_setting() -> None:
+    """Their counts are equal under one policy and not under another; that they are other requests is so under both."""
+    draw = np.random.default_rng(10)
+    arrivals, outputs = np.cumsum(draw.exponential(0.05, 12)).tolist(), draw.integers(1, 30, 12).tolist()
+    tenant, tier = (draw.permutation(["x", "y"] * 6).tolist() for _ in range(2))
+    made = workload(arrivals, outputs, tenant=tenant, tier=tier)
+    two = profile(engine(max_num_seqs=2))
+    seen = set()
+    for limit in range(50, 500, 50):
+        result = ds.compare(made, profile=two, policies=["fifo", "sjf"], estimators=["oracle"], replications=1, jobs=1,
+                            slos=f"e2e={limit}ms")  # fmt: skip
+        headings, rows = slos_of.brief(result)
+        assert headings[2:-1] == ["all", "tier x", "tier y", "tenant x", "tenant y"]
+        for (setting, *_), cells in zip(result.groups, rows, strict=True):
+            row = result.summaries[setting][0]
+            shares = [row, *row["per_tier"].values(), *(row["per_tenant"][name] for name in "xy")]
+            assert cells[2:-1] == [f"{100 * own['attainment']:.1f}" for own in shares]
+            seen.add(row["per_tier"]["x"]["slo_met"] == row["per_tenant"]["x"]["slo_met"])
+        assert len(slos_of.table(result)) == 5 * len(result.groups)
+    assert seen == {True, False}
+    same = workload([0.0] * 4, [5] * 4, tenant=list("xyxy"), tier=list("xyxy"))
+    result = ds.compare(
+        same, profile=two, policies=["fifo"], estimators=["static"], replications=1, jobs=1, slos="e2e=1s"
+    )
+    assert slos_of.brief(result)[0][2:-1] == ["all", "tier x", "tier y"]  # the same requests once
+
+
+def test_a_share_that_is_0_under_fifo_has_no_relative_change_and_is_no_cause_of_warnings() -> None:
+    """Long answers first on one slot: FIFO serves nobody in time, shortest first serves the short ones in time."""
+    made = workload([0.0] * 40, [50] * 20 + [2] * 20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = ds.compare(made, profile=SLOW, policies=["fifo", "sjf"], estimators=["static", "oracle"],
+                            replications=5, jobs=1, slos="e2e=200ms")  # fmt: skip
+        rows, text = {(row["policy"], row["estimator"]): row for row in result.rows()}, str(result)
+    assert rows["fifo", "static"]["goodput"] == 0.0
+    best = rows["sjf", "oracle"]
+    assert best["slo_met"] == 10
+    for metric in ("attainment", "goodput", "token_goodput"):
+        assert all(math.isnan(value) for name, value in best.items() if name.startswith(f"{metric}_vs_fifo"))
+        assert not any(math.isinf(value) for name, value in best.items() if name.startswith(metric))
+    assert "inf" not in text
+
+
+def test_a_phase_in_which_nobody_has_an_slo_says_so() -> None:
+    phases = (Phase(name="one", requests=10), Phase(name="two", requests=10))
+    made = workload((0.05 * np.arange(10)).tolist() * 2, [9] * 20, phases, tenant=["a"] * 10 + ["b"] * 10)
+    known: dict[str, Any] = {"profile": profile(), "policies": ["fifo", "sjf"], "estimators": ["static"],
+                             "replications": 1, "jobs": 1}  # fmt: skip
+    assert slos_of.within(ds.compare(made, slos="a:e2e=1s", phase="two", **known), BASELINE) == (
+        "No request has an SLO in this run."
+    )
+    assert slos_of.within(ds.compare(made, slos="a:e2e=1ms", **known), BASELINE) == (
+        "No request met its SLO under any setting."
+    )
+    assert "nan" not in str(ds.compare(made, slos="a:e2e=1s", phase="two", **known))
+
+
+def test_the_time_between_tokens_is_looked_at_once_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = list[Trace]()
+
+    def look(trace: Trace) -> np.ndarray:
+        looked.append(trace)
+        return longest_gaps(trace)
+
+    monkeypatch.setattr("driftsim.goodput.longest_gaps", look)
+    ds.compare(workload([0.0] * 9, [9] * 9), profile=profile(engine(max_num_seqs=2)), policies=["fifo", "sjf"],
+               estimators=["static"], replications=2, slos="itl=1s", jobs=1)  # fmt: skip
+    assert len(looked) == 2 * 3  # settings, draws
+
+
+def test_the_gaps_of_some_requests_are_those_of_the_whole_run() -> None:
+    run = simulate(Scenario(profile=profile(engine(max_num_seqs=2))), workload([0.0, 0.0, 0.1], [9, 9, 9]),
+                   step_requests=True)  # fmt: skip
+    some = Trace(run.header, run.requests.iloc[1:], run.steps)
+    assert longest_gaps(some).tolist() == longest_gaps(run)[1:].tolist()
+    assert ds.summary(some, slos="itl=1s")["slo_met"] == 2
+
+
+@given(st.floats(0, 1e9, exclude_min=True))
+def test_any_limit_is_written_as_it_is_read(seconds: float) -> None:
+    slo = Slo(e2e_s=seconds)
+    assert slo_rules(str(slo)) == (slo,)
+
+
+@pytest.mark.parametrize("values", [{"e2e_s": True}, {"ttft_s": False}])
+def test_a_truth_value_is_no_time(values: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="a number is wanted, not true or false"):
+        slo_rules([values])
+    with pytest.raises(InputError, match="idle_s: a number is wanted"):
+        ds.Barrier(idle_s=True)
+
+
+# -- SLOs of the trace's own header
+
+
+def with_header(place: Path, folder: Path, slos: list[str]) -> Path:
+    """A copy in ``folder`` of the trace ``t``, whose header has these ``slos``."""
+    shutil.copytree(place / "t", folder)
+    header = json.loads((folder / "header.json").read_text()) | {"slos": slos}
+    (folder / "header.json").write_text(json.dumps(header))
+    return folder
+
+
+def test_an_slo_of_nobody_in_a_header_is_refused_as_one_of_the_command_line_is(place: Path, tmp_path: Path) -> None:
+    odd = with_header(place, tmp_path / "odd", ["gold:e2e=1s"])
+    (tmp_path / "g.toml").write_text(f'base = {{ trace = "odd", profile = "{place}/p.json" }}\n')
+    commands: list[tuple[Any, ...]] = [
+        ("check", "--captured", odd, "--beside", place / "t"),
+        ("sweep", tmp_path / "g.toml", "--store", tmp_path / "s", "--jobs", 1),
+        ("simulate", tmp_path / "g2.toml", "--out", tmp_path / "o"),
+    ]
+    (tmp_path / "g2.toml").write_text(f'trace = "odd"\nprofile = "{place}/p.json"\n')
+    for command in commands:
+        run = driftsim(*command)
+        assert (run.returncode, len(run.stderr.splitlines())) == (2, 1)
+        assert "its own SLO 'gold:e2e=1s': no request has the tenant or tier 'gold'" in run.stderr
+        assert "correct its header, or give other SLOs" in run.stderr
+    assert driftsim(*commands[0], "--slo", "e2e=1s").returncode == 0
+
+
+def test_a_barrier_on_a_trace_with_a_limit_on_its_first_token_says_what_to_do(place: Path, tmp_path: Path) -> None:
+    early = with_header(place, tmp_path / "early", ["ttft=1s"])
+    command = ("compare", early, "--profile", place / "p.json", "--engine", "barrier", "--policies", "fifo",
+               "--replications", 1, "--jobs", 1)  # fmt: skip
+    run = driftsim(*command)
+    assert run.returncode == 2
+    assert "--slo e2e=30s, or slos in a scenario, goes before the trace's own" in run.stderr
+    assert driftsim(*command, "--slo", "e2e=30s").returncode == 0
+    (tmp_path / "b.toml").write_text(f'base = {{ trace = "early", profile = "{place}/p.json", barrier = {{}} }}\n')
+    swept = driftsim("sweep", tmp_path / "b.toml", "--store", tmp_path / "s", "--jobs", 1)
+    assert (swept.returncode, "goes before the trace's own" in swept.stderr) == (2, True)
+    (tmp_path / "b.toml").write_text((tmp_path / "b.toml").read_text().replace("barrier", 'slos = "e2e=30s", barrier'))
+    assert driftsim("sweep", tmp_path / "b.toml", "--store", tmp_path / "s", "--jobs", 1).returncode == 0
+
+
+# -- which setting is best
+
+
+def test_settings_are_ranked_by_goodput_only_under_the_same_slos(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "g.toml").write_text(
+        f'base = {{ trace = "{place}/t", profile = "{place}/p.json" }}\n'
+        '[grid]\npolicy = ["fifo", "sjf"]\nslos = ["e2e=400ms", "e2e=2s"]\n'
+    )
+    ds.sweep(tmp_path / "g.toml", tmp_path / "s", jobs=1)
+    for metric in ("goodput", "attainment", "premium_token_goodput", "tenant_a_slo_met"):
+        run = driftsim("show", tmp_path / "s", "--best", metric)
+        assert (run.returncode, run.stdout, len(run.stderr.splitlines())) == (2, "", 1)
+        assert f"'{metric}' is judged by 2 different SLOs" in run.stderr
+        assert "--group slos" in run.stderr
+        assert driftsim("show", tmp_path / "s", "--best", metric, "--where", "slos=e2e=2s").returncode == 0
+    grouped = driftsim("show", tmp_path / "s", "--best", "goodput", "--group", "slos").stdout
+    assert "e2e=400ms" in grouped
+    assert "e2e=2s" in grouped
+    assert driftsim("show", tmp_path / "s", "--best", "e2e_mean_s").returncode == 0
+
+
+def test_the_slos_of_two_headers_are_different_slos(place: Path, tmp_path: Path) -> None:
+    for name, slo in (("strict", "e2e=400ms"), ("loose", "e2e=2s")):
+        with_header(place, tmp_path / name, [slo])
+    (tmp_path / "g.toml").write_text(
+        f'base = {{ profile = "{place}/p.json" }}\ngrid = {{ trace = ["strict", "loose"] }}\n'
+    )
+    ds.sweep(tmp_path / "g.toml", tmp_path / "s", jobs=1)
+    assert sorted(Store.open(tmp_path / "s").table()["slos"]) == ["e2e=2s", "e2e=400ms"]
+    assert "2 different SLOs" in driftsim("show", tmp_path / "s", "--best", "goodput").stderr
+    assert driftsim("show", tmp_path / "s", "--best", "goodput", "--group", "trace").returncode == 0
+
+
+def test_a_metric_that_no_run_was_asked_for_says_how_to_ask(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "g.toml").write_text(f'base = {{ trace = "{place}/t", profile = "{place}/p.json" }}\n')
+    ds.sweep(tmp_path / "g.toml", tmp_path / "s", jobs=1)
+    slos, fairness = 'slos = "e2e=30s"', "fairness = true"
+    asked = {"goodput": slos, "premium_attainment": slos, "jain_slowdown": fairness, "tenant_a_backlogged_s": fairness}
+    for metric, how in asked.items():
+        run = driftsim("show", tmp_path / "s", "--best", metric)
+        assert run.returncode == 2
+        assert f"no column '{metric}'" in run.stderr
+        assert f"set {how} in the grid and sweep again" in run.stderr
+
+
+def test_no_tier_has_the_columns_of_a_tenant_or_of_all() -> None:
+    made = workload(
+        [0.0] * 4, [5, 50, 5, 50], tenant=["a", "b", "a", "b"], tier=["tenant_a", "token", "tier_x", "gold"]
+    )
+    result = ds.compare(made, profile=profile(engine(max_num_seqs=1)), policies=["fifo"], estimators=["static"],
+                        replications=1, jobs=1, slos="e2e=900ms")  # fmt: skip
+    summary, row = result.rows()[0], flat_rows(result)[0]
+    assert row["token_goodput"] == summary["token_goodput"]
+    assert row["tenant_a_slo_met"] == summary["per_tenant"]["a"]["slo_met"] == 2
+    labels = {"tenant_a": "tier_tenant_a", "token": "tier_token", "tier_x": "tier_tier_x", "gold": "gold"}
+    for tier, label in labels.items():
+        assert {name: row[f"{label}_{name}"] for name in ("slo_met", "token_goodput")} == {
+            name: summary["per_tier"][tier][name] for name in ("slo_met", "token_goodput")
+        }
+    assert glossary.metric("tier_tenant_a_slo_met").meaning == "`slo_met` of the tenant_a requests alone."
+
+
+def test_a_message_about_a_floor_or_a_name_says_each_thing_once(place: Path) -> None:
+    run = driftsim("check", "--captured", place / "t", "--beside", place / "t", "--floor", "requests/s=1")
+    assert run.stderr.startswith("driftsim: floors: 'requests/s' is no metric and no unit")
+    with pytest.raises(InputError) as raised:
+        slo_rules(":e2e=1s")
+    assert str(raised.value).count("got ''") == 1
+
+
+def test_what_is_best_in_this_run_is_told_of_this_run() -> None:
+    """Over the resampled days, another setting has the largest mean goodput than in the run that is told of."""
+    draw = np.random.default_rng(11)
+    arrivals, outputs = np.cumsum(draw.exponential(0.06, 24)).tolist(), draw.integers(1, 30, 24).tolist()
+    made = workload(arrivals, outputs, tier=draw.permutation(["premium", "batch"] * 12).tolist())
+    result = ds.compare(made, profile=profile(engine(max_num_seqs=2)), policies=["fifo", "sjf", "priority"],
+                        estimators=["ema"], replications=4, jobs=1, slos="e2e=250ms")  # fmt: skip
+    rates = {setting: rows[0]["goodput"] for setting, rows in result.summaries.items()}
+    best = max(rates, key=lambda setting: rates[setting])
+    ranking = result.ranking("goodput", largest=True)
+    assert ranking is not None
+    assert BASELINE != best != ranking.best
+    assert f"({rates[best]:.3g} requests/s) at best ({setting_words(best)})" in slos_of.within(result, BASELINE)
+    assert "at best" not in slos_of.within(result, best)

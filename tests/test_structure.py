@@ -28,7 +28,7 @@ STOREYS = [
     {"whose"},
     {"tiers", "slo", "tenants", "clients"},
     {"trace", "scheduling"},
-    {"goodput"},
+    {"goodput", "rows", "metric"},
     {"workloads", "latency", "metrics"},
     {"glossary", "formats", "outcomes", "tenancy"},
     {"engine", "live"},
@@ -37,7 +37,7 @@ STOREYS = [
     {"calibration"},
     {"comparison", "validation", "sweeps"},
     {"inputs", "reference"},
-    {"profiles", "crowding", "running"},
+    {"profiles", "crowding", "running", "written"},
     {"api"},
     {"cli"},
 ]

@@ -18,11 +18,12 @@ import pytest
 
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
+from driftsim.sweeps.asked import Task
 from driftsim.sweeps.grid import load_grid
 from driftsim.sweeps.recorder import Progress
 from driftsim.sweeps.runner import sweep
 from driftsim.sweeps.store import MARK, Store
-from driftsim.sweeps.tasks import Task, plan, run_task
+from driftsim.sweeps.tasks import plan, run_task
 from tests.commands import driftsim
 from tests.strategies import engine, profile, workload
 

@@ -20,9 +20,10 @@ from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.spec import ScenarioSpec
 from driftsim.sweeps import cautions, results
 from driftsim.sweeps import rows as reading
+from driftsim.sweeps.asked import Task, parameters
 from driftsim.sweeps.naming import shortest, with_names
 from driftsim.sweeps.store import Store
-from driftsim.sweeps.tasks import Inputs, Task, parameters, spec_key
+from driftsim.sweeps.tasks import Inputs, spec_key
 from tests.commands import driftsim
 from tests.strategies import engine, profile, workload
 

@@ -49,15 +49,15 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Run one scenario and write its trace, in the schema of a captured one."""
-    from driftsim import api
-    from driftsim.crowding import alone_in
     from driftsim.files import check_place
     from driftsim.formatting import dumps, without_nan
     from driftsim.metrics import summary
     from driftsim.outcomes import fates_line, nobody_finished, turned_away, within_slos
+    from driftsim.simulation.alone import alone_times, sizes_of
     from driftsim.slo import slo_rules
     from driftsim.tenancy import fairness_lines, with_fairness
     from driftsim.trace.schema import JOURNAL_FILES, TRACE_FILES
+    from driftsim.written import run_written
 
     check_place(out, (*TRACE_FILES, *JOURNAL_FILES) if overwrite else ())
     recorded = {"steps": steps, "step_requests": step_requests, "fairness": fairness}
@@ -74,10 +74,11 @@ def simulate(
         asked[f"replicas.{name}"] = value
     changed = dict(setting("--set", text, "policy=sjf") for text in changes or [])
     with progress("simulating requests") as reporter:
-        trace, spec, warnings = api.simulate_scenario(scenario, {**changed, **asked}, progress=reporter.update)
+        trace, spec, warnings, ran = run_written(scenario, {**changed, **asked}, reporter.update)
         values = summary(trace, spec.admission, phase=spec.phase)
         if spec.fairness:
-            values = with_fairness(values, trace, alone_in(scenario, spec, trace), spec.phase)
+            alone = alone_times(sizes_of(trace.requests), ran)
+            values = with_fairness(values, trace, alone, spec.phase)
         trace.write(out, overwrite=overwrite)
     for warning in [*warnings, *turned_away(values)]:
         say(f"Warning: {warning}.", err=True)

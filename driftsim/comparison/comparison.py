@@ -102,9 +102,15 @@ class Comparison:
         return Interval(found.value, *(float(np.clip(end, 0.0, most)) for end in found[1:]))
 
     def ratios(self, setting: Setting, against: Setting, metric: str, tenant: str | None = None) -> np.ndarray:
-        """Relative change of ``metric`` from ``against`` to ``setting``, draw by draw."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratios: np.ndarray = self.values(setting, metric, tenant) / self.values(against, metric, tenant) - 1
+        """Relative change of ``metric`` from ``against`` to ``setting``, draw by draw.
+
+        NaN where both are 0; in all draws where one went from 0 to more, since then no mean exists.
+        """
+        before, after = (self.values(one, metric, tenant) for one in (against, setting))
+        nothing = before == 0
+        if (nothing & (after > 0)).any():
+            return np.full(len(before), np.nan)
+        ratios: np.ndarray = after / np.where(nothing, np.nan, before) - 1
         return ratios
 
     def change_of(self, setting: Setting, against: Setting, metric: str, tenant: str | None = None) -> DayEstimate:

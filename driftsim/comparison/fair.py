@@ -7,9 +7,10 @@ import math
 from driftsim.comparison.comparison import Comparison
 
 LEGEND = [
-    "slowdown: E2E over what the request would take alone on this engine; Jain of it: over the tenants' means, 1 is "
-    "equal; service gap: the most that one tenant was served above another while both waited, 1 a prompt token, 2 an "
-    "output token"
+    "slowdown: E2E over what the request would take alone on this engine; Jain of it: over the tenants' mean speeds, a "
+    "request's being 1 / slowdown, 0 if it did not finish; 1 is equal",
+    "service gap: the most that one tenant was served above another while both waited, 1 a prompt token, 2 an output "
+    "token",
 ]
 HEADINGS = [
     "policy",

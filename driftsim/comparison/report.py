@@ -15,7 +15,7 @@ from driftsim.comparison.slos import LEGEND as SLO_LEGEND
 from driftsim.comparison.verdict import all_checks, answer, findings
 from driftsim.files import Mark
 from driftsim.formatting import give_or_take, without_nan
-from driftsim.glossary import SLO, TENANT, TENANT_FAIRNESS
+from driftsim.glossary import SLO, TENANT, TENANT_FAIRNESS, tier_label
 from driftsim.scheduling.estimators import is_deployable
 from driftsim.trace.trace import Trace
 from driftsim.workloads.workload import Workload
@@ -273,7 +273,7 @@ def flat_rows(comparison: Comparison) -> list[dict[str, Any]]:
     for row in comparison.rows():
         flat = {name: value for name, value in row.items() if name not in ("per_tier", "per_tenant")}
         for tier, values in row["per_tier"].items():
-            flat |= {f"{tier}_{name}": value for name, value in values.items()}
+            flat |= {f"{tier_label(tier)}_{name}": value for name, value in values.items()}
         added = [*(SLO if comparison.plan.slos else ()), *(TENANT_FAIRNESS if comparison.plan.fairness else ())]
         for tenant, values in row["per_tenant"].items():
             flat |= {f"{TENANT}{tenant}_{metric.name}": values[metric.name] for metric in added}

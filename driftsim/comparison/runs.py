@@ -22,7 +22,7 @@ from driftsim.simulation.alone import alone_times, sizes_of
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.slo import needs_itl
-from driftsim.tenancy import with_fairness
+from driftsim.tenancy import Size, with_fairness
 from driftsim.trace.attempts import per_request
 from driftsim.trace.trace import Trace
 from driftsim.workers import map_shared, processes, shared
@@ -155,22 +155,24 @@ def _run(inputs: _Inputs, draw: Draw, told: OnProgress = no_progress) -> _Drawn:
     summaries, kept, same, codes = {}, KeptTraces(), {}, {}
     named = largest_tenants(inputs.workloads[0])
     scenario = _scenarios(plan, draw)
-    alone = alone_times(sizes_of(workload.table), scenario(BASELINE)) if plan.fairness else {}
+    alone = dict[Size, float]()
     named_steps = needs_itl(plan.slos)
     first = simulate(scenario(BASELINE), drawn, step_requests=named_steps)
     fifo = per_request(first)
     for setting in plan.settings:
-        trace = fifo
-        if setting != BASELINE:
-            trace = per_request(simulate(scenario(setting), drawn, step_requests=named_steps))
-        row = summary(trace, plan.admission, phase=plan.phase, scored=scored)
-        row |= {"per_tenant": tenant_latencies(trace, named, plan.phase)}
-        summaries[setting] = with_fairness(row, trace, alone, plan.phase, named) if plan.fairness else row
+        sent = first if setting == BASELINE else simulate(scenario(setting), drawn, step_requests=named_steps)
+        trace, within = per_request(sent), judged(sent)
+        row = summary(sent, plan.admission, phase=plan.phase, scored=scored, slos=within)
+        row |= {"per_tenant": tenant_latencies(trace, named, plan.phase, within)}
+        if plan.fairness:  # who finds what in a prefix cache may differ by setting
+            alone |= alone_times(sizes_of(trace.requests) - alone.keys(), scenario(BASELINE))
+            row = with_fairness(row, trace, alone, plan.phase, named)
+        summaries[setting] = row
         same[setting] = sameness.reasons(*setting, plan.admission, trace, fifo)
         if (draw.day, draw.kind) == (0, "recorded"):
             kept.add(setting, trace)
-            if (found := judged(trace)) is not None:
-                codes[setting] = found.codes
+            if within is not None:
+                codes[setting] = within.codes
         told(len(summaries), len(plan.settings))
-        del trace  # before the next one grows
+        del sent, trace  # before the next one grows
     return _Drawn(summaries, kept, same, codes)

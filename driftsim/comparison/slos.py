@@ -12,11 +12,14 @@ import pandas as pd
 from driftsim.comparison.checks import Check
 from driftsim.comparison.comparison import Comparison
 from driftsim.comparison.plan import BASELINE, Setting
+from driftsim.comparison.tenants import largest_tenants
 from driftsim.comparison.wording import setting_words
-from driftsim.glossary import SLO
-from driftsim.goodput import CAUSES, missed_by
-from driftsim.slo import rule_of
+from driftsim.goodput import CAUSES, causes, missed_by
+from driftsim.scheduling.estimators import is_deployable
+from driftsim.tenants import parts
 from driftsim.text import for_csv
+from driftsim.tiers import by_urgency
+from driftsim.whose import rule_of
 
 ALL = "all"
 MOST_PARTS = 9  # columns of the printed table; the page and the rows have all
@@ -30,21 +33,34 @@ HEADINGS = [
 ]  # fmt: skip
 
 
+def names_of(comparison: Comparison) -> dict[str, tuple[str, str]]:
+    """Where the counts of each part stand in a summary, by its heading: each tier and tenant with an SLO, of this run.
+
+    The same for all settings, since it looks at who sends the requests and not at what became of them. A tenant whose
+    requests are those of the tier of its name is left out; so are tiers and tenants of which there is one.
+    """
+    plan, workload = comparison.plan, comparison.workload
+    rows = workload.table
+    if plan.phase != "all" and plan.arrivals is None:  # other arrivals are one phase
+        rows = rows[rows["phase"] == plan.phase]
+    tenant, tier = (rows[name].to_numpy(dtype=object) for name in ("tenant", "tier"))
+    has = rule_of(plan.slos, tenant, tier) >= 0
+    tiers = {name: tier == name for name in by_urgency(set(tier), plan.tiers or workload.tiers)}
+    tenants = parts(tenant, largest_tenants(workload))
+    found = {}
+    for kind, masks in (("tier", tiers), ("tenant", tenants)):
+        for name, mask in masks.items() if len(masks) > 1 else ():
+            twice = kind == "tenant" and name in tiers and np.array_equal(mask, tiers[name])
+            if has[mask].any() and not twice:
+                found[f"{kind} {name}"] = (f"per_{kind}", name)
+    return found
+
+
 def parts_of(comparison: Comparison, setting: Setting) -> dict[str, dict[str, Any]]:
-    """The counts of all requests of ``setting``, of each tier and of each tenant, of this run; those with an SLO."""
+    """The counts of all requests of ``setting``, then of those of ``names_of`` that were sent under it."""
     row = comparison.summaries[setting][0]
-    tiers = {f"tier {name}": own for name, own in row["per_tier"].items()}
-    tenants = {
-        f"tenant {name}": own
-        for name, own in row["per_tenant"].items()
-        if _counted(own) != _counted(row["per_tier"].get(name, {}))  # else tier and tenant are the same requests
-    }
-    found = {ALL: row} | (tiers if len(tiers) > 1 else {}) | (tenants if len(row["per_tenant"]) > 1 else {})
-    return {name: own for name, own in found.items() if own["slo_met"] + own["slo_missed"]}
-
-
-def _counted(own: dict[str, Any]) -> list[Any]:
-    return [own.get(metric.name) for metric in SLO if metric.kind == "int"]
+    known = {label: row[table].get(name) for label, (table, name) in names_of(comparison).items()}
+    return {ALL: row} | {label: own for label, own in known.items() if own}
 
 
 def table(comparison: Comparison) -> list[list[str]]:
@@ -58,17 +74,12 @@ def table(comparison: Comparison) -> list[list[str]]:
 
 def _cells(own: dict[str, Any]) -> list[str]:
     counts = [str(own[name]) for name in ("slo_met", "slo_missed", "without_slo")]
-    rates = [f"{own['goodput']:.3f}", f"{own['token_goodput']:.1f}"]
-    return [*counts, f"{100 * own['attainment']:.1f}", *rates, causes(own)]
+    rates = [_rate(own["goodput"], 3), _rate(own["token_goodput"], 1)]
+    return [*counts, _percent(own["attainment"]), *rates, causes(own)]
 
 
-def causes(own: dict[str, Any]) -> str:
-    """How many missed which limit.
-
-    >>> causes({"missed_ttft": 3, "missed_tpot": 0, "missed_itl": 0, "missed_e2e": 2, "missed_unfinished": 0})
-    'ttft 3, e2e 2'
-    """
-    return ", ".join(f"{cause} {own[f'missed_{cause}']}" for cause in CAUSES if own[f"missed_{cause}"])
+def _rate(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def brief(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -76,27 +87,39 @@ def brief(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
     Of many tiers and tenants, the first ``MOST_PARTS`` parts.
     """
-    names = list(parts_of(comparison, comparison.groups[0][0]))[:MOST_PARTS]
+    names = [ALL, *names_of(comparison)][:MOST_PARTS]
     rows = []
     for setting, *_ in comparison.groups:
         own = parts_of(comparison, setting)
-        shares = [f"{100 * own[name]['attainment']:.1f}" for name in names]
-        rows.append([*setting, *shares, causes(comparison.summaries[setting][0])])
+        shares = [_percent(own[name]["attainment"]) if name in own else "-" for name in names]
+        rows.append([*setting, *shares, causes(own[ALL])])
     return ["policy", "estimator", *names, "missed by (requests)"], rows
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.1f}"
 
 
 def within(comparison: Comparison, chosen: Setting) -> str:
     """What was kept within the SLOs, first come, first served, under what is advised, and under the best; or ""."""
     if not comparison.plan.slos:
         return ""
-    if not any(comparison.summaries[group[0]][0]["slo_met"] for group in comparison.groups):
-        return "No request met its SLO, under no setting."
+    rows = [comparison.summaries[group[0]][0] for group in comparison.groups]
+    if not any(row["slo_met"] + row["slo_missed"] for row in rows):
+        return "No request has an SLO in this run."
+    if not any(row["slo_met"] for row in rows):
+        return "No request met its SLO under any setting."
     named = {BASELINE: "first come, first served"}
     if chosen != BASELINE:
         named[chosen] = "as advised"
-    ranking = comparison.ranking("goodput", largest=True)
-    if ranking is not None and ranking.best not in named:
-        named[ranking.best] = f"at best ({setting_words(ranking.best)})"
+    rates = {
+        setting: comparison.summaries[setting][0]["goodput"]
+        for setting in (BASELINE, *(group[0] for group in comparison.groups))
+        if setting in named or is_deployable(setting.estimator)
+    }
+    best = max(rates, key=lambda setting: rates[setting])
+    if rates[best] > max(rates[setting] for setting in named):
+        named[best] = f"at best ({setting_words(best)})"
     told = [f"{_share(comparison, setting)} {words}" for setting, words in named.items()]
     return f"Within the SLOs, in this run: {'; '.join(told)}."
 

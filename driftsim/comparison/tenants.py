@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from driftsim.metrics import Columns, e2e, is_finished, judged
+from driftsim.goodput import Judged
+from driftsim.metrics import e2e, is_finished, judged
+from driftsim.rows import Columns
 from driftsim.tenants import largest, parts
 from driftsim.trace.trace import Trace
 from driftsim.workloads.workload import Workload
@@ -19,17 +21,17 @@ def largest_tenants(workload: Workload) -> tuple[str, ...]:
     return largest(workload.table["tenant"])
 
 
-def tenant_latencies(trace: Trace, named: Sequence[str], phase: str = "all") -> dict[str, dict[str, float]]:
+def tenant_latencies(
+    trace: Trace, named: Sequence[str], phase: str = "all", within: Judged | None = None
+) -> dict[str, dict[str, float]]:
     """Requests, finished ones, and ``LATENCIES`` in seconds of each of the tenants ``named``, or of one ``phase``.
 
-    With SLOs in the trace's header, also what kept them.
-    All other tenants count together, as ``parts.OTHERS``.
+    With what was ``within`` the SLOs in the whole trace, also how much of that was theirs, see ``metrics.judged``. All
+    other tenants count together, as ``parts.OTHERS``.
     """
-    rows = Columns.of(trace.requests)
-    if phase != "all":
-        rows = rows[rows["phase"] == phase]
+    rows = Columns.of(trace.requests)[trace.in_phase(phase)]
     done, seconds = is_finished(rows), np.asarray(e2e(rows), dtype=float)
-    within = judged(trace, phase=phase)
+    within = judged(trace, within, phase) if within else None
     return {
         name: _latencies(seconds, own, done) | (within.counts(own) if within else {})
         for name, own in parts(rows["tenant"], named).items()

@@ -14,7 +14,8 @@ import numpy as np
 from driftsim.comparison.comparison import Comparison
 from driftsim.comparison.plan import BASELINE, Setting
 from driftsim.formatting import without_nan
-from driftsim.metrics import Columns, e2e, is_finished, service_start, tpot, ttft
+from driftsim.metrics import e2e, is_finished, service_start, tpot, ttft
+from driftsim.rows import Columns
 from driftsim.scheduling.accounting import Accounting
 from driftsim.text import shown as seen
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from driftsim.errors import InputError
 from driftsim.request import Job, Request, Tier
-from driftsim.slo import Slo, rule_of
+from driftsim.slo import Slo
 from driftsim.tiers import TierRule
+from driftsim.whose import rule_of
 
 PLAIN_S = 0.001  # a token, where nobody knows the engine: for tests of a queue alone
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from driftsim.scheduling.admission import Admission
+from driftsim.simulation.names import BATCHED
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.header import Header
 from driftsim.version import __version__
@@ -48,7 +49,7 @@ def heading(
     return Header(
         kind="simulated",
         driftsim_version=__version__,
-        engine=profile.engine.changed(name="continuous" if scenario.barrier is None else "microbatch"),
+        engine=profile.engine.changed(name="continuous" if scenario.barrier is None else BATCHED),
         model=profile.model,
         hardware=profile.hardware,
         workload=workload.info.changed(phases=phases),

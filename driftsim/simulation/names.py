@@ -6,4 +6,5 @@ from typing import Literal
 
 EngineName = Literal["continuous", "barrier"]
 FitSource = Literal["auto", "steps", "requests"]
+BATCHED = "microbatch"  # what the header of a run of the barrier's worker calls its engine
 StepSource = Literal["model", "noise", "measured"]

@@ -185,7 +185,7 @@ def make_baseline(
     specs = load_grid(Path(grid)) if grid else [spec_of(run, file.parent) for run in old.runs] if old else []
     named = named_specs(specs) if specs else {}
     rows = rows_by_name(named, None if store is None else Path(store), jobs, watch) if named else {}
-    check_names({}, floors, "floors")
+    check_names({}, floors)
     repeats = repeats_by_name([with_given(read(path), slos) for path in captured])
     groups = [Captured(name=name, metrics=values_of(group)) for name, group in repeats.items()]
     made = Baseline(

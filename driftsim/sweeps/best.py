@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from driftsim.errors import InputError
+from driftsim.glossary import SLO
 from driftsim.glossary import metric as described
 from driftsim.sweeps.rows import REPEATS, column, numbers, settings, varying
 from driftsim.sweeps.spread import draws_of, half_width
@@ -44,13 +45,14 @@ def best_settings(table: pd.DataFrame, by: Sequence[str], metric: str) -> pd.Dat
 
     Where settings were run more than once, ``as_good`` counts the other settings of the group that cannot be told from
     it: the 95 % interval of their paired difference includes 0. Raises ``InputError`` for what is no result, or has no
-    value in any run.
+    value in any run, or is judged by different SLOs in a group.
     """
     by = list(dict.fromkeys(by))
     others = [name for name in settings(table) if name not in by]
     if metric in (*by, *varying(table)):
         raise InputError(f"column {metric!r} is no result, so no setting is best at it; name a metric, as e2e_mean_s")
     values = numbers(table, metric)
+    _check_one_slo(table, values.notna(), by, metric)
     if values.isna().all():
         raise InputError(f"column {metric!r} is empty in all {len(table)} runs, so no setting is best at it")
     sign = -1.0 if larger_is_better(metric) else 1.0
@@ -62,6 +64,19 @@ def best_settings(table: pd.DataFrame, by: Sequence[str], metric: str) -> pd.Dat
     if again and others:
         found = found.assign(**{AS_GOOD: _as_good(table.assign(_value=values), by, others, again, means, found)})
     return found.reset_index(drop=True)
+
+
+def _check_one_slo(table: pd.DataFrame, known: pd.Series, by: Sequence[str], metric: str) -> None:
+    """Raise ``InputError`` where what counts as ``metric`` differs within a group of ``by``: the loosest SLOs win."""
+    if "slos" not in table or not any(f"_{metric}".endswith(f"_{one.name}") for one in SLO):
+        return
+    rows = table[known]
+    counts = rows.groupby([rows[name] for name in by] if by else np.zeros(len(rows)), dropna=False)["slos"].nunique()
+    if len(counts) and counts.max() > 1:
+        raise InputError(
+            f"column {metric!r} is judged by {counts.max()} different SLOs, of which the loosest would be best; group "
+            "by slos (--group slos), or choose one (--where slos=...)"
+        )
 
 
 def _as_good(

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from driftsim.errors import InputError
 
 if TYPE_CHECKING:
+    from driftsim.sweeps.asked import Task
     from driftsim.sweeps.recorder import Recorder
-    from driftsim.sweeps.tasks import Inputs, Task
+    from driftsim.sweeps.tasks import Inputs
 
 
 AHEAD = 3  # batches for each worker that wait at the cluster
@@ -67,7 +68,7 @@ def run_on_dask(address: str, recorder: Recorder, inputs: Inputs, keep: Path | N
 
 
 def _failed(task: Task, error: BaseException | None) -> dict[str, Any]:
-    from driftsim.sweeps.tasks import parameters
+    from driftsim.sweeps.asked import parameters
 
     why = " ".join(str(error).split())
     return {

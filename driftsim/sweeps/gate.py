@@ -211,7 +211,7 @@ def check_baseline(
     []
     """
     known = Baseline(reason="captured beside the new runs") if baseline is None else load_baseline(Path(baseline))
-    check_names({}, floors, "floors")
+    check_names({}, floors)
     known = known.changed(floors={**known.floors, **floors})
     _check_asked(known, baseline, bool(captured), bool(beside), store is not None)
     new, old = ([(Path(path), with_given(read(path), slos)) for path in paths] for paths in (captured, beside))

@@ -39,20 +39,21 @@ def floor_of(metric: str, floors: Mapping[str, float]) -> float:
     return floors.get(metric, floors.get(unit, FLOORS.get(unit, 0.0)))
 
 
-def check_names(tolerances: Mapping[str, float], floors: Mapping[str, float], where: str) -> None:
+def check_names(tolerances: Mapping[str, float], floors: Mapping[str, float], where: str = "") -> None:
     """Raise ``InputError`` for a tolerance of what is no metric, or a floor of what is neither metric nor unit.
 
-    ``where`` begins the message: the file or the option that says so.
+    ``where``, if there is any, begins the message: the file that says so.
     """
+    place = f"{where}: " if where else ""
     for name, known in (("tolerances", [*BETTER]), ("floors", [*FLOORS, *BETTER])):
         given = tolerances if name == "tolerances" else floors
         unknown = [metric for metric in given if metric not in known]
         if unknown:
             noun = "metric" if name == "tolerances" else "metric and no unit"
-            raise InputError(f"{where}: {name}: {unknown[0]!r} is no {noun}; choose among {', '.join(known)}")
+            raise InputError(f"{place}{name}: {unknown[0]!r} is no {noun}; choose among {', '.join(known)}")
         wrong = [metric for metric, value in given.items() if not value >= 0]
         if wrong:
-            raise InputError(f"{where}: {name}: {wrong[0]} must be at least 0, got {given[wrong[0]]!r}")
+            raise InputError(f"{place}{name}: {wrong[0]} must be at least 0, got {given[wrong[0]]!r}")
 
 
 def with_unit(value: float, metric: str) -> str:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from driftsim import workers
+from driftsim.sweeps.asked import Task, parameters
 from driftsim.sweeps.recorder import Recorder
-from driftsim.sweeps.tasks import Inputs, Task, parameters, run_task
+from driftsim.sweeps.tasks import Inputs, run_task
 
 LOSSES = 2  # of a run, after which it is run alone
 ALONE_S = 3600.0  # that a run may take alone

@@ -10,8 +10,8 @@ from typing import Any
 
 from driftsim.files import write_file
 from driftsim.simulation.spec import dump_spec
+from driftsim.sweeps.asked import Task
 from driftsim.sweeps.store import Store
-from driftsim.sweeps.tasks import Task
 from driftsim.text import for_shell
 
 BATCH_S = 0.5  # of work that a worker takes at once

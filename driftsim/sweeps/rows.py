@@ -9,11 +9,16 @@ import numpy as np
 import pandas as pd
 
 from driftsim.errors import InputError
+from driftsim.glossary import FAIRNESS, SLO, TENANT_FAIRNESS
 from driftsim.simulation.spec import ScenarioSpec
 
 REPEATS = ("seed", "replication", "resampling")  # by which a setting is run again
 ASKED = {name: place for place, name in enumerate([*ScenarioSpec.model_fields, "plugins"])}
 CONDITION = re.compile(r"(?P<name>.*?)(?P<sign>!=|<=|>=|=|<|>)(?P<wanted>.*)", re.DOTALL)
+ASKED_FOR = (  # metrics that a row has only where the scenario asks for them
+    (SLO, "no run has SLOs", 'slos = "e2e=30s"'),
+    ((*FAIRNESS, *TENANT_FAIRNESS), "no run was asked for fairness", "fairness = true"),
+)
 NOTHING = ("", "none")  # what a condition calls an empty cell
 
 
@@ -99,8 +104,11 @@ def select(table: pd.DataFrame, conditions: Sequence[str], store: str) -> pd.Dat
 
 
 def column(table: pd.DataFrame, name: str) -> pd.Series:
-    """The column ``name``. Raises ``InputError`` that lists those that are there."""
+    """The column ``name``. Raises ``InputError`` that lists those that are there, or says how to get the metric."""
     if name not in table:
+        for metrics, lacks, how in ASKED_FOR:
+            if any(f"_{name}".endswith(f"_{metric.name}") for metric in metrics) and metrics[0].name not in table:
+                raise InputError(f"no column {name!r}: {lacks}; set {how} in the grid and sweep again")
         raise InputError(f"no column {name!r}; there are {', '.join(sorted(map(str, table)))}")
     return table[name]
 

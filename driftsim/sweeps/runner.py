@@ -13,11 +13,12 @@ from typing import Any, TypeAlias
 
 from driftsim.progress import OnProgress, no_progress
 from driftsim.simulation.run import collector_off
+from driftsim.sweeps.asked import Task
 from driftsim.sweeps.grid import load_grid
 from driftsim.sweeps.local import run_locally
 from driftsim.sweeps.recorder import Progress, Recorder, Watch, unwatched
 from driftsim.sweeps.store import Store
-from driftsim.sweeps.tasks import Inputs, Task, plan, run_task
+from driftsim.sweeps.tasks import Inputs, plan, run_task
 from driftsim.workers import processes
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,53 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from driftsim.calibration.calibrate import fit_own_profile
-from driftsim.glossary import TENANT
+from driftsim.glossary import TENANT, tier_label
+from driftsim.goodput import own_slos
 from driftsim.latency.profile import Profile, load_profile
 from driftsim.metrics import summary
 from driftsim.progress import EVERY, OnProgress, no_progress
 from driftsim.scheduling.estimators import estimator_class
-from driftsim.scheduling.plugins import is_plugin
 from driftsim.scheduling.policies import policy_class
 from driftsim.simulation.alone import alone_times, sizes_of
 from driftsim.simulation.bases import Fitted, with_own_bases
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload
-from driftsim.slo import check_slos, needs_itl
+from driftsim.slo import check_only_e2e, check_slos, needs_itl
 from driftsim.sweeps import cautions
-from driftsim.sweeps.naming import OWN, SHORT
+from driftsim.sweeps.asked import Task, parameters, told_slos
 from driftsim.tenancy import with_fairness
-from driftsim.tiers import TierRule
 from driftsim.trace.trace import Trace, digest, read
-from driftsim.version import __version__
 from driftsim.whose import check_present
 from driftsim.workloads.generated import Tenant, WorkloadSpec
 from driftsim.workloads.workload import Workload
 
 KEPT_DIGESTS = 1000
-
-
-class Task:
-    """A run to do: its key, what it is, and the digests of what it needs; a workload's stands for a trace's.
-
-    ``specs``: the spec itself, or many of them, of which it is the one at ``number`` and is made when it is looked at.
-    """
-
-    __slots__ = ("_number", "_specs", "key", "profile", "trace")
-
-    def __init__(
-        self, key: str, specs: ScenarioSpec | Sequence[ScenarioSpec], trace: str, profile: str, number: int = 0
-    ) -> None:
-        self.key, self.trace, self.profile = key, trace, profile
-        self._specs, self._number = specs, number
-
-    @property
-    def spec(self) -> ScenarioSpec:
-        """What is run."""
-        return self._specs if isinstance(self._specs, ScenarioSpec) else self._specs[self._number]
-
-    def __reduce__(self) -> tuple[type[Task], tuple[Any, ...]]:
-        return Task, (self.key, self.spec, self.trace, self.profile)
 
 
 @dataclass(eq=False)
@@ -123,7 +97,7 @@ def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple
     """
     inputs, keys = Inputs(), set[str]()
     groups: dict[tuple[Any, ...], list[Task]] = {}  # by workload, so that each is made once
-    digest_of, names, judged = _SourceDigests(inputs), set[tuple[str, str]](), set[tuple[Any, tuple[Any, ...]]]()
+    digest_of, names, judged = _SourceDigests(inputs), set[tuple[str, str]](), set[tuple[Any, ...]]()
     for number, spec in enumerate(specs):
         if number % EVERY == 0:
             told(number, len(specs))
@@ -133,10 +107,9 @@ def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple
             estimator_class(spec.estimator)
             names.add((spec.policy, spec.estimator))
         source, profile = digest_of(spec), inputs.fits[spec.trace, spec.profile]
-        if spec.slos and (source, spec.slos) not in judged:
-            tenants, tiers = _who_sends(spec, inputs)
-            check_slos(spec.slos, tenants, tiers)
-            judged.add((source, spec.slos))
+        if (source, spec.slos, spec.barrier is None) not in judged:
+            _check_slos(spec, inputs)
+            judged.add((source, spec.slos, spec.barrier is None))
         rules = (*spec.clients.timeouts, *spec.shed)
         if rules and (source, rules) not in judged:
             tenants, tiers = map(list, _who_sends(spec, inputs))
@@ -148,6 +121,17 @@ def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple
             keys.add(key)
             groups.setdefault(workload_name(source, spec), []).append(Task(key, specs, source, profile, number))
     return [task for name in sorted(groups) for task in groups[name]], inputs
+
+
+def _check_slos(spec: ScenarioSpec, inputs: Inputs) -> None:
+    """Raise ``InputError`` for SLOs of nobody, and for those that the engine of ``spec`` cannot keep."""
+    slos = spec.slos
+    if slos:
+        check_slos(slos, *_who_sends(spec, inputs))
+    elif spec.trace is not None:
+        slos = own_slos(inputs.traces[inputs.digests[spec.trace]])
+    if spec.barrier is not None:
+        check_only_e2e(slos)
 
 
 def _who_sends(spec: ScenarioSpec, inputs: Inputs) -> Iterator[Iterable[str]]:
@@ -200,6 +184,8 @@ def run_task(task: Task, inputs: Inputs, keep: Path | None = None) -> dict[str, 
         slos = task.spec.slos  # a draw may lack a tenant that has one, which is no error
         if not slos and recorded is not None:
             slos = recorded.header.slos
+        if slos:
+            row["slos"] = told_slos(slos)
         scenario = build_scenario(task.spec, inputs.profiles[task.profile])
         scenario = replace(scenario, admission=fitted.admission, slos=slos)
         steps, named = task.spec.steps, task.spec.step_requests or needs_itl(slos)
@@ -232,94 +218,6 @@ def _recorded_rate(trace: Trace) -> float | None:
     return float((phases["size"] - 1).sum()) / span if span > 0 else None
 
 
-def parameters(task: Task) -> dict[str, Any]:
-    """What was asked for, flat; plain values only. Tasks of two keys differ here, paths counting as what they hold."""
-    spec = task.spec
-    found: dict[str, Any] = {
-        "trace_digest": task.trace,
-        "profile_digest": task.profile,
-        "driftsim_version": __version__,
-    }
-    if is_plugin(spec.policy) or is_plugin(spec.estimator):
-        sources = spec.identity(task.trace, task.profile)["plugins"]
-        found["plugins"] = " ".join(source[:SHORT] for source in sources.values())
-    plain = spec.model_dump(
-        mode="json",
-        exclude={
-            "steps": True,
-            "slos": True,
-            "clients": True,
-            "shed": True,
-            "replicas": True,
-            "fairness": not spec.fairness,
-            "workload": _unused(spec),
-        },
-    )
-    for name, value in (plain | {"profile": OWN if spec.profile is None else spec.profile}).items():
-        found |= dict(_flat(name, value))
-    if spec.slos:
-        found["slos"] = "; ".join(map(str, spec.slos))
-    if spec.clients.timeouts:
-        found["clients.timeouts"] = "; ".join(map(str, spec.clients.timeouts))
-    if spec.clients.retries is not None:
-        found |= dict(_flat("clients.retries", spec.clients.retries.model_dump(mode="json")))
-    if spec.replicas:
-        for name, value in spec.replicas.model_dump(mode="json").items():
-            listed = "; ".join(map(str, getattr(spec.replicas, name))) if isinstance(value, list) else value
-            found[f"replicas.{name}"] = listed
-    if spec.shed:
-        found["shed"] = "; ".join(map(str, spec.shed))
-    if spec.tiers:
-        found["tiers"] = ",".join(map(_rule, spec.tiers))
-    return found
-
-
-def _unused(spec: ScenarioSpec) -> set[str]:
-    """The keys of the workload that have their default and mean nothing for its kind of arrivals."""
-    if spec.workload is None:
-        return set()
-    fields = type(spec.workload).model_fields
-    return {name for name in spec.workload.unused if getattr(spec.workload, name) == fields[name].default}
-
-
-def _rule(rule: TierRule) -> str:
-    """``rule`` as a short text: name, weight, safety, most in flight, as far as they are said."""
-    name = rule.name if rule.name.isidentifier() else json.dumps(rule.name)
-    said = ["" if one is None else f"{one:g}" for one in (rule.weight, rule.safety, rule.max_in_flight)]
-    return ":".join([name, *said]).rstrip(":")
-
-
-def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The plain values below ``value``, by dotted name; tiers and tenants by theirs, other lists as one text."""
-    if name == "workload.tenants":
-        value = _by_label(value)
-        if value:
-            yield name, _listed(list(value))
-    elif name == "tiers":
-        value = {rule["name"]: {"rank": rank, **rule} for rank, rule in enumerate(value, start=1)}
-    if isinstance(value, dict):
-        for below, inner in value.items():
-            yield from _flat(f"{name}.{below}", inner)
-    elif isinstance(value, list | tuple):
-        yield name, _listed(value)
-    elif value is not None:
-        yield name, value
-
-
-def _listed(values: Sequence[Any]) -> str:
-    """A list as one text: its items, with commas; as JSON where that would not be clear."""
-    plain = all(isinstance(one, str) and one and not set(one) & set(',"[') for one in values)
-    return ", ".join(values) if plain else json.dumps(values)
-
-
-def _by_label(tenants: list[dict[str, Any]]) -> dict[str, Any]:
-    names = [tenant["name"] for tenant in tenants]
-    return {
-        name if names.count(name) == 1 else f"{name}/{tenant['category']}": tenant
-        for name, tenant in zip(names, tenants, strict=True)
-    }
-
-
 def _metrics(
     trace: Trace, spec: ScenarioSpec, fitted: Fitted, profile: Profile, scenario: Scenario
 ) -> tuple[dict[str, Any], list[str]]:
@@ -331,7 +229,7 @@ def _metrics(
     known = [*fitted.workload.notes, *cautions.of_run(trace, row, profile)]
     per_tier = row.pop("per_tier")
     for tier, values in per_tier.items():
-        row |= {f"{tier}_{name}": value for name, value in values.items() if name != "p99_flagged"}
+        row |= {f"{tier_label(tier)}_{name}": value for name, value in values.items() if name != "p99_flagged"}
     for tenant, values in row.pop("per_tenant", {}).items():
         row |= {f"{TENANT}{tenant}_{name}": value for name, value in values.items()}
     name = row.pop("requests")

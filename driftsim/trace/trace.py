@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
@@ -94,6 +95,17 @@ class Trace:
     def finished(self) -> pd.DataFrame:
         """The rows that ended by themselves or at their cap."""
         return self.requests[self.requests["finish_reason"].isin(FINISHED)]
+
+    def in_phase(self, phase: str) -> np.ndarray:
+        """Which requests are of ``phase``, a mask, (requests,); ``all`` are of phase ``all``.
+
+        Raises ``TraceError`` if the trace has no such phase.
+        """
+        names = [known.name for known in self.header.workload.phases]
+        if phase not in ("all", *names):
+            raise TraceError(f"unknown phase {phase!r}; choose one of all, {', '.join(names)}")
+        mask: np.ndarray = (self.requests["phase"] == phase).to_numpy(dtype=bool) | (phase == "all")
+        return mask
 
     def check(self, where: str) -> None:
         """Raise ``TraceError`` at the first row or key that cannot be; ``where`` names the trace in the message."""

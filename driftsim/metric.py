@@ -1,0 +1,34 @@
+"""What a metric is: its name, unit, meaning and direction; and those that tell how requests ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Better = Literal["lower", "higher", ""]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One key of a result: its name, its unit, what it means, which direction is better (if one is), its kind."""
+
+    name: str
+    unit: str
+    meaning: str
+    better: Better = ""
+    kind: Literal["float", "int", "bool", "str", "table"] = "float"
+
+
+_ENDED = {
+    "timed_out": "Requests whose client waited no longer, at the last attempt.",
+    "aborted": "Requests that their client gave up otherwise. Offered are those that finished, were rejected, timed "
+    "out, were aborted or ended with an error.",
+    "attempts": "How often requests were sent, the first time included.",
+    "attempts_timed_out": "Attempts whose client waited no longer.",
+    "attempts_rejected": "Attempts that were turned away.",
+    "attempts_errors": "Attempts that ended with an error.",
+}
+CLIENTS: tuple[Metric, ...] = tuple(  # of a summary, where clients give up or send again, or the queue has limits
+    Metric(name, name.partition("_")[0] if "attempts" in name else "requests", meaning,
+           "" if name == "attempts" else "lower", "int") for name, meaning in _ENDED.items()
+)  # fmt: skip
