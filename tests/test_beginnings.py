@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from array import array
@@ -270,12 +271,44 @@ def test_a_run_that_is_recorded_tells_nothing_of_what_was_said(stock: str, tmp_p
         patch.setattr("driftsim.trace.journal.JOURNAL_FILES", ())  # so that the journal stays
         run(stock, tmp_path / "t", *CHATS)
     assert len(hashes) > 50
-    files = {file.name: file.read_bytes() for file in (tmp_path / "t").iterdir()}
+    files = written(tmp_path / "t")
     assert {"requests.jsonl", "requests.parquet", "header.json"} <= set(files)
-    ids = [str(one).encode() for one in Caching.tokenized(Caching.__new__(Caching), SYSTEM)["tokens"][25:-5]]
+    assert b"stop" in files["requests.parquet"]  # the tables are read, not the bytes into which they are packed
     for name, content in files.items():
-        for secret in (*hashes, *ids, b"zebra", b"otherwise"):
+        for secret in (*hashes, *secret_ids(), b"zebra", b"otherwise"):
             assert secret not in content, (name, secret)
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    """What is in each file of ``folder``, of tables every cell as text."""
+    return {
+        file.name: pd.read_parquet(file).to_csv().encode() if file.suffix == ".parquet" else file.read_bytes()
+        for file in folder.iterdir()
+    }
+
+
+def secret_ids() -> list[bytes]:
+    return [str(one).encode() for one in Caching.tokenized(Caching.__new__(Caching), SYSTEM)["tokens"][25:-5]]
+
+
+@pytest.mark.parametrize("tells_ids", [True, False])
+def test_token_ids_that_a_server_says_of_a_prompt_are_not_recorded(
+    tells_ids: bool, stock: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Caching, what: str, more: list[str], prompt: int) -> None:
+        self.send_response(400)
+        self.end_headers()
+        said = f"cannot serve {self.tokenized(f'{SYSTEM} first one')['tokens'] if tells_ids else b', '.join(ids)!r}"
+        self.wfile.write(json.dumps({"error": {"message": said}}).encode())
+
+    ids = secret_ids()
+    Caching.tells_ids = tells_ids
+    monkeypatch.setattr(Caching, "answer", refuse)
+    monkeypatch.setattr("driftsim.trace.journal.JOURNAL_FILES", ())
+    trace = run(stock, tmp_path / "t", *CHATS)
+    assert trace.requests["error"].str.contains("HTTP 400: .*left out", regex=True).all()
+    for name, content in written(tmp_path / "t").items():
+        assert not [one for one in ids if one in content], name
 
 
 # -- a live engine that tells how requests begin

@@ -193,11 +193,11 @@ class HttpEngine:
         self._heard.add(prompt)
         if self._encode is not None:
             ids = self._encode(prompt)
-            self._prompts.note(prompt, ids)
+            self._note(prompt, ids)
             return len(ids)
         if self._asks and (count := self._served_count(prompt)) is not None:
             return count
-        self._prompts.note(prompt, None)
+        self._note(prompt, None)
         return max(1, round(TOKENS_A_WORD * count_words(prompt)))
 
     def _served_count(self, prompt: str) -> int | None:
@@ -217,8 +217,13 @@ class HttpEngine:
                 "name a --tokenizer",
             )
         if count:
-            self._prompts.note(prompt, token_ids(told, count))
+            self._note(prompt, token_ids(told, count))
         return count or None
+
+    def _note(self, prompt: str, ids: list[int] | None) -> None:
+        """Know ``prompt`` again, by its token ``ids`` where they are told."""
+        self._prompts.note(prompt, ids)
+        self._heard.add(" ".join(map(str, ids or ())))
 
     def room(self) -> int:
         """A server queues whatever it is given."""
@@ -313,8 +318,12 @@ class HttpEngine:
         return f"{type(error).__name__}: {self._masked(text, answer)}"
 
     def _masked(self, text: str, answer: Answer | None = None) -> str:
-        secrets = [] if answer is None else [answer.job.request.prompt or "", "".join(answer.texts)]
-        return masked(text, "" if self._key == NO_KEY else self._key, secrets, self._heard)
+        key = "" if self._key == NO_KEY else self._key
+        if answer is None:
+            return masked(text, key, heard=self._heard)
+        request = answer.job.request
+        secrets = request.prompt or "", "".join(answer.texts)
+        return masked(text, key, secrets, self._heard, self._prompts.ids(request))
 
     def _refusal(self, page: Page) -> str:
         return self._masked(page.problem) if page.problem else f"HTTP {page.status}: {self._masked(page.text)}"
