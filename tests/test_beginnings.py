@@ -101,10 +101,26 @@ def asked(prompt: str, tokens: int) -> Request:
     return Request("r", "a", Tier.BATCH, "", 0.0, tokens, None, 4, prompt)
 
 
+def test_the_template_before_a_prompt_is_what_is_around_one_less_what_is_behind_it() -> None:
+    """As the shortest answer to a prompt of the warm-up tells; one that tells nothing, or less than itself, is none."""
+
+    def before(*told: int) -> float:
+        prompts = Prompts(16)
+        for tokens in told:
+            prompts.warmed(tokens)
+        prompts.note("a text", None)
+        found = prompts.beginning(asked("a text", 1), 100)
+        assert found is not None
+        return found.before
+
+    assert before() == before(0) == before(5) == 0.0
+    assert before(35) == before(35, 0) == before(0, 35, 36) == before(36, 35) == 25.0  # 5 of its own, 5 behind it
+    assert before(9) == before(9, 35) == 0.0
+
+
 def shared_of(texts: list[str], ids: bool, block: int = 16) -> tuple[np.ndarray, str]:
     """The tokens that ``texts`` share, as they are found with token ids or without."""
     prompts = Prompts(block)
-    prompts.warmed(0)  # one answer told nothing
     prompts.warmed(35)
     for text in texts:
         prompts.note(text, counted(text) if ids else None)
@@ -126,6 +142,33 @@ def test_texts_share_about_what_their_tokens_share_the_template_included() -> No
     assert (exact > 200).sum() == 22
     assert np.abs(exact - close).max() <= 16
     assert (exact[12], close[12]) == (16, 16)  # of two that have nothing in common, the template is
+
+
+@pytest.mark.parametrize("later", [0, 1])
+def test_by_text_alone_no_more_is_shared_than_both_prompts_hold(later: int) -> None:
+    """Long words of few tokens before short ones of many: the pace of the whole is far from that of the beginning."""
+    begin = "internationalisation " * 20
+    texts, lengths = [begin, begin + "9 8 7 6 " * 60], [30 + 40, 30 + 40 + 480]
+    order = [0, 1] if later else [1, 0]
+    prompts = Prompts(16)
+    prompts.warmed(35)
+    for text in texts:
+        prompts.note(text, None)
+    begun = {row: prompts.beginning(asked(texts[one], 1), lengths[one]) for row, one in enumerate(order)}
+    known = {row: one for row, one in begun.items() if one is not None}
+    found, _ = with_prefixes(table([lengths[one] for one in order], [400, 400]), known, 16, None)
+    assert rows_of(found) == [(None, None), (0, 64)]  # of 25 of the template and 40 of the text: never of an output
+
+
+def test_what_texts_share_is_capped_by_what_the_server_counted() -> None:
+    """Here it counts what cannot be: one text is the beginning of the other, and has more tokens."""
+    hashes = Hashes()
+    begun = {
+        row: Beginning(None, hashes.pieces("a word of it " * count), 0.0, pace)
+        for row, (count, pace) in enumerate([(20, 9.0), (40, 1.0)])
+    }
+    found, _ = with_prefixes(table([290, 65], [400, 400]), begun, 16, None)
+    assert rows_of(found) == [(None, None), (0, 64)]
 
 
 def test_token_ids_that_are_not_the_servers_are_left_aside() -> None:
