@@ -114,7 +114,7 @@ def test_other_letters_are_known_too(secret: str, written: Callable[[str], str])
         "tokenization failed: expected 3 of [101, 202, 303]",
         "2026-11-26 09:03:51,123 ERROR cannot connect to 127.0.0.1:8000 at 2026-11-26T09:03:52.5Z",
         "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.15 GiB, of which 10.94 MiB "
-        "are free. Process 12345 has 78.66 GiB memory in use. Of these 70.97 GiB are allocated, 235.49 MiB are reserved",
+        "are free. Process 12345 has 78.66 GiB memory in use. Of these 70.97 GiB are allocated, 235.49 MiB reserved",
         "maximum context length is 4096 tokens, you requested 5000 (4000 in the messages, 1000 in the completion)",
     ],
 )
