@@ -5,14 +5,13 @@ Hashes name the blocks of prompts alone. The blocks of an answer are known where
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
-from driftsim.formats.values import Problems, is_nothing, shown
+from driftsim.formats.values import Problems, is_nothing, listed, shown
 from driftsim.trace.header import Prefixes
 from driftsim.trace.prefixes import ENDLESS, NONE, Stretches, prefixes, shared
 
@@ -113,18 +112,13 @@ def _ids(cell: Any) -> Ids:
     """The ids in ``cell``: a list of whole numbers or texts, or the text of one. Raises ``ValueError``."""
     if is_nothing(cell):
         return ()
-    listed = cell
-    if isinstance(cell, str) and cell.strip().startswith("["):
-        try:
-            listed = json.loads(cell)
-        except (ValueError, RecursionError):
-            listed = None
-    if not isinstance(listed, list):
+    ids = listed(cell)
+    if ids is None:
         raise ValueError(f"is {shown(cell)}, not a list of the ids of blocks")
-    wrong = [one for one in listed if type(one) not in (int, str) and not (isinstance(one, float) and one % 1 == 0)]
+    wrong = [one for one in ids if type(one) not in (int, str) and not (isinstance(one, float) and one % 1 == 0)]
     if wrong:
         raise ValueError(f"holds {shown(wrong[0])}, which is no id of a block")
-    return tuple(_id(one) for one in listed)
+    return tuple(_id(one) for one in ids)
 
 
 def _id(told: Any) -> Hashable:

@@ -5,7 +5,6 @@ A parent is an earlier request that had ended before its child was sent; what is
 
 from __future__ import annotations
 
-import json
 import math
 from bisect import bisect_left
 from collections import deque
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftsim.formats.values import Problems, shown, texts, times
+from driftsim.formats.values import Problems, listed, shown, texts, times
 from driftsim.trace.schema import LONGEST_S
 
 NO_PARENT = {"-1", "none", "null", "nan"}
@@ -107,17 +106,13 @@ class _Lost:
 
 def _named(cell: Any) -> tuple[list[str], str]:
     """The parents that ``cell`` names, and what is wrong with it."""
-    listed = cell
-    if isinstance(cell, str) and cell.strip().startswith("["):
-        try:
-            listed = json.loads(cell)
-        except (ValueError, RecursionError):
-            return [], f"is {shown(cell)}, not a list of requests"
-    if not isinstance(listed, list):
-        listed = [listed]
-    if any(isinstance(one, list | dict | bool) for one in listed):
+    asked = listed(cell)
+    if asked is None and isinstance(cell, str) and cell.strip().startswith("["):
+        return [], f"is {shown(cell)}, not a list of requests"
+    asked = [cell] if asked is None else asked
+    if any(isinstance(one, list | dict | bool) for one in asked):
         return [], f"is {shown(cell)}, which names no requests"
-    return [one for one in texts(listed)[0] if one is not None and one.lower() not in NO_PARENT], ""
+    return [one for one in texts(asked)[0] if one is not None and one.lower() not in NO_PARENT], ""
 
 
 def _as_named(sessions: Sessions, order: Sequence[int]) -> tuple[list[list[int]], _Lost]:

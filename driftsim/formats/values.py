@@ -91,6 +91,20 @@ def _storable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
+def listed(cell: Any) -> list[Any] | None:
+    """The list that ``cell`` is or writes as JSON; None for anything else.
+
+    >>> listed([1, 2]), listed(' ["a"]'), listed("[1, "), listed("a")
+    ([1, 2], ['a'], None, None)
+    """
+    if isinstance(cell, str) and cell.strip().startswith("["):
+        try:
+            cell = json.loads(cell)
+        except (ValueError, RecursionError):
+            return None
+    return cell if isinstance(cell, list) else None
+
+
 def counts(cells: Sequence[Any]) -> tuple[np.ndarray, Problems]:
     """Each cell as a whole number that is not negative, as a float; NaN where it holds nothing.
 
