@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from driftsim.formats.mapping import Mapping
 from driftsim.trace.prefixes import stretches
 from driftsim.trace.trace import Trace, read
 from tests import format_files as files
+from tests.commands import driftsim
 from tests.format_files import brought, said
 
 
@@ -308,6 +310,9 @@ def test_ids_of_blocks_may_be_texts_negative_huge_too_few_or_too_many(tmp_path: 
     assert trace.requests["prefix_tokens"].fillna(0).tolist() == [0, 32, 16, 0, 0, 32, 16]
     assert trace.header.prefixes is not None
     assert trace.header.prefixes.block_size == 16
+    assert "3 of 5 prompts have more or fewer hash_ids than blocks of 16 tokens: a block without an id is shared" in (
+        said(trace)
+    )
 
 
 def test_what_the_engine_found_is_kept_and_tells_that_it_caches(tmp_path: Path) -> None:
@@ -398,6 +403,85 @@ def test_a_hash_of_another_length_is_told_by_the_numbers_and_one_of_none_is_said
     trace = imported(tmp_path, rows)
     assert "it tells of shared prefixes (hash_ids), which are not read" in said(trace)
     assert trace.header.prefixes is None
+
+
+WRITERS = {"bailian": bailian, "mooncake": mooncake, "timed-trace": mooncake}
+
+
+@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize(
+    ("size", "last"), [(16, True), (40, True), (128, True), (512, True), (16, False), (128, False)]
+)
+def test_hashes_of_any_length_are_read_as_what_they_are(form: str, size: int, last: bool, tmp_path: Path) -> None:
+    """With an id for the last part of a block or without; what is not the format's is derived, and said."""
+    chats = Chats(2, size)
+    made = chats.made(60)
+    rows = WRITERS[form](chats, made)
+    for row in rows:
+        row["hash_ids"] = row["hash_ids"] if last else row["hash_ids"][: max(1, row["input_length"] // size)]
+    trace = imported(tmp_path, rows, form, unit="ms")
+    assert trace.header.prefixes is not None
+    assert trace.header.prefixes.block_size == size
+    expected = {"bailian": [16], "mooncake": [512], "timed-trace": [512, 16]}[form]
+    assert (f"its hash_ids count as {size} tokens each, not" in said(trace)) == (size not in expected)
+    for (earlier, later), tokens in shared_by(trace).items():
+        assert tokens >= common(made[earlier].prompt, made[later].prompt) // size * size
+        assert tokens <= common(made[earlier].whole, made[later].whole)
+
+
+NARROW = [{"timestamp": 5000 * at, "input_length": 130 + 10 * at, "output_length": 5, "hash_ids": [1, 100 + at]}
+          for at in range(6)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "size"), [("mooncake", 512), ("bailian", 16)])
+def test_hashes_that_may_be_of_several_lengths_are_refused_until_one_is_said(
+    form: str, size: int, tmp_path: Path
+) -> None:
+    rows = [{"chat_id": at, "parent_chat_id": -1, **row} for at, row in enumerate(NARROW)]
+    what = (
+        f"hash_ids are not of {size} tokens each, as .*'s are: 0 of 6 prompts fit; they may be of {{}} tokens each. Say"
+    )
+    with pytest.raises(InputError, match=what.format("64 or 128")):
+        imported(tmp_path, rows, form)
+    for at, row in enumerate(rows):  # of 100 tokens each, or nearly
+        row |= {"input_length": 400 + 90 * at, "hash_ids": list(range(math.ceil((400 + 90 * at) / 100)))}
+    with pytest.raises(InputError, match=what.format("100 to 106")):
+        imported(tmp_path, rows, form)
+    rows = [{"chat_id": at, "parent_chat_id": -1, **row} for at, row in enumerate(NARROW)]
+    by_what_is_said = imported(tmp_path, rows, form, hash_tokens=128)
+    assert by_what_is_said.requests["prefix_tokens"].fillna(0).tolist() == [0, *[128] * 5]
+    assert "hash_ids" not in "".join(by_what_is_said.header.caveats)
+    wrong = imported(tmp_path, rows, form, hash_tokens=16)
+    assert (
+        "6 of 6 prompts have more or fewer hash_ids than blocks of 16 tokens (ids of 64 or 128 tokens would fit)"
+        in (said(wrong))
+    )
+
+
+def test_hashes_of_a_trace_of_anybody_are_left_unread_where_they_may_be_of_several_lengths(tmp_path: Path) -> None:
+    trace = imported(tmp_path, NARROW)
+    assert trace.header.prefixes is None
+    assert "they may be of 64 or 128 tokens each" in said(trace)
+    assert "which are not read" in said(trace)
+    assert "--hash-tokens N says how many tokens an id stands for" in said(trace)
+    run = driftsim("import", tmp_path / "rows.jsonl", "--hash-tokens", 128, "--out", tmp_path / "t")
+    assert run.returncode == 0, run.stderr
+    assert read(tmp_path / "t").requests["prefix_tokens"].fillna(0).tolist() == [0, *[128] * 5]
+
+
+def test_the_formats_own_length_is_taken_where_others_fit_as_well_and_they_are_said(tmp_path: Path) -> None:
+    rows = [row | {"input_length": 1100 + 50 * at} for at, row in enumerate(NARROW)]
+    trace = imported(tmp_path, rows, "mooncake")
+    assert trace.requests["prefix_tokens"].fillna(0).tolist() == [0, *[512] * 5]
+    assert "count as 512 tokens each, as Mooncake's are: the lengths of prompts fit 1024 as well" in said(trace)
+
+
+@pytest.mark.parametrize("tokens", [0, -3, 2**16 + 1, True, "16"])
+def test_a_number_of_tokens_that_no_block_has_is_refused(tokens: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="hash_tokens"):
+        imported(tmp_path, NARROW, hash_tokens=tokens)
+    with pytest.raises(InputError, match="--hash-tokens says nothing about the format burstgpt"):
+        imported(tmp_path, NARROW, "burstgpt", hash_tokens=16)
 
 
 @pytest.mark.parametrize(

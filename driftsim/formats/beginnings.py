@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
+from driftsim.formats.blocks import misfits
 from driftsim.formats.values import Problems, is_nothing, listed, shown
 from driftsim.trace.header import Prefixes
 from driftsim.trace.prefixes import ENDLESS, NONE, Stretches, prefixes, shared
@@ -29,11 +30,12 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """``prefix_row`` and ``prefix_tokens`` of a trace, and how many answers are taken to be repeated."""
+    """``prefix_row`` and ``prefix_tokens`` of a trace, how many answers are taken to be repeated, and what to say."""
 
     rows: list[int]
     tokens: list[int]
     repeated: int = 0
+    said: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,7 +79,7 @@ class Hashes:
         if parents is None:
             parents = [[one] if one != NONE else [] for one in _continued(told, own, known, lengths)]
         whole, repeated = _with_answers(own, known, lengths, parents, self.size)
-        return Shared(*shared(whole, self.size), repeated)
+        return Shared(*shared(whole, self.size), repeated, tuple(misfits(told, lengths.prompt, self.size)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

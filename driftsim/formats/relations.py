@@ -36,6 +36,7 @@ def related(found: Found, rows: pd.DataFrame) -> Related:
         return Related(rows, None, said)
     lengths = _lengths(rows)
     shared = found.beginnings.shared(order, lengths, parents)
+    said += shared.said
     if not any(shared.tokens):
         return Related(rows, None, said)
     columns = {
