@@ -283,9 +283,13 @@ def test_a_server_that_found_tokens_in_its_cache_has_one(
     monkeypatch.setattr(Caching, "model", Server.model)  # it does not say that it is vLLM
     assert not run(stock, tmp_path / "cold", *CHATS[:2]).header.engine.enable_prefix_caching
     Caching.details = [{"cached_tokens": 24}]
-    engine = run(stock, tmp_path / "t", *CHATS[:2]).header.engine
-    assert engine.enable_prefix_caching
-    assert "enable_prefix_caching" not in engine.assumed
+    header = run(stock, tmp_path / "t", *CHATS[:2]).header
+    assert header.engine.enable_prefix_caching
+    assert "enable_prefix_caching" not in header.engine.assumed
+    notes = [note for note in header.notes if "the server does not tell" in note]
+    assert len(notes) == 1
+    assert "async_scheduling" in notes[0]  # which it did not tell
+    assert "enable_prefix_caching" not in notes[0]  # which it did
 
 
 def test_a_second_run_on_a_server_that_caches_is_not_cold_and_says_so(stock: str, tmp_path: Path) -> None:
@@ -428,8 +432,15 @@ def test_vllm_is_taken_to_cache_prefixes_unless_it_or_the_user_says_otherwise() 
     [
         ("0.32.0", ["python", "-m", "vllm.entrypoints.openai.api_server"], [], False),
         ("0.32.0", ["VLLM::APIServer"], [], False),
+        ("0.32.0", ["VLLM::EngineCore/0"], [], False),
         ("0.32.0", ["vllm", "serve"], ["nvidia0"], True),
-        ("0.32.0", ["ssh", "-L", "8000:far:8000"], [], True),  # the server is elsewhere
+        ("0.32.0", ["/opt/venv/bin/python3.11", "/opt/venv/bin/vllm", "serve", "m"], [], False),
+        ("0.32.0", ["python", "-u", "serve_vllm.py"], [], False),
+        ("0.32.0", ["ssh", "-L", "8000:vllm-far:8000"], [], True),  # the server is elsewhere
+        ("0.32.0", ["kubectl", "port-forward", "svc/vllm", "8000"], [], True),
+        ("0.32.0", ["/usr/bin/docker-proxy", "-host-port", "8000", "-container", "vllm"], [], True),
+        ("0.32.0", ["python", "-m", "litellm", "hosted_vllm/m"], [], True),
+        ("0.32.0", [""], [], True),
         ("0.32.0+cpu", None, ["nvidia0"], False),
         ("0.32.0", None, [], True),
     ],

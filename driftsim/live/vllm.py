@@ -281,7 +281,8 @@ class VllmEngine:
         if not self.settings.enable_prefix_caching:
             return True
         try:
-            return True if await self._running().reset_prefix_cache() else None
+            emptied: bool | None = await self._running().reset_prefix_cache()  # older ones do not say
+            return emptied
         except EngineDeadError:
             return None
 
