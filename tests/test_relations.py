@@ -278,6 +278,84 @@ def test_circles_later_parents_and_overlaps_wait_for_nobody(tmp_path: Path) -> N
     assert "1 later turns were sent before the turn before them had ended" in said(trace)
 
 
+def test_a_parent_by_its_row_is_that_of_the_file_whatever_could_not_be_read(tmp_path: Path) -> None:
+    rows = rows_of_turns(parent=[None, None, 0, 2, 3])
+    columns = {**MAPPED, "parent": "parent"}
+    lines = [json.dumps(row) for row in rows]
+    lines[1] = "no JSON at all"
+    (tmp_path / "l.jsonl").write_text("\n".join(["", lines[0], "", *lines[1:]]))
+    (tmp_path / "d.json").write_text(json.dumps([rows[0], 7, *rows[2:]]))
+    cells = [[str(row[name] if row[name] is not None else "") for name in rows[0]] for row in rows]
+    table = [",".join(line) for line in ([*rows[0]], *cells)]
+    table[2] += ",,,"
+    (tmp_path / "t.csv").write_text("\n".join(table))
+    for name in ("l.jsonl", "d.json", "t.csv"):
+        trace = import_trace(tmp_path / name, mapping=Mapping(columns=columns))
+        assert trace.requests["arrival_s"].tolist() == [0.0, 20.0, 30.0, 40.0]
+        assert parents(trace) == [[], [0], [1], [2]], name
+
+
+@pytest.mark.parametrize(
+    ("ids", "named", "wanted"),
+    [
+        (["1", "2", "3"], ["", "1.0", "2.0"], [[], [0], [1]]),  # pandas, where a number is missing
+        (["1.0", "2.0", "3.0"], [None, "1", 2], [[], [0], [1]]),
+        (["1.0", "1", "3"], ["-1.0", "", "1"], [[], [], [1]]),  # as it is written comes first
+        (["01", "1", "3"], ["nan", "N/A", "01"], [[], [], [0]]),
+        (["-1", "none", "c"], ["", -1, "none"], [[], [0], [1]]),  # requests that are called so
+        (["a", "b", "c"], ["none", "-", "null"], [[], [], []]),
+    ],
+)
+def test_names_of_parents_are_those_of_requests(
+    ids: list[Any], named: list[Any], wanted: list[list[int]], tmp_path: Path
+) -> None:
+    trace = turns_of(tmp_path, rows_of_turns(request_id=ids, parent=named), "request_id", "parent")
+    assert (parents(trace) if "parent" in trace.requests else [[], [], []]) == wanted
+    assert "not in the file" not in said(trace)
+
+
+def test_requests_of_one_moment_come_in_the_order_in_which_they_follow_each_other(tmp_path: Path) -> None:
+    names = ["c", "b", "x", "a", "y"]
+    rows = rows_of_turns(request_id=names, parent=["b", "a", "y", None, "x"])
+    for row in rows:
+        row["at"] = 7.0
+    trace = turns_of(tmp_path, rows, "request_id", "parent", ends=False)
+    assert trace.requests["request_id"].tolist() == ["a", "b", "c", "x", "y"]
+    assert parents(trace) == [[], [0], [1], [], [3]]  # x and y wait for each other: one comes first
+    assert "1 later turns do not come after" in said(trace)
+    rows = [row | {"session_id": "s", "round_index": 3 - place, "arrival_time_us": 10**6, "send_time_us": 0,
+                   "first_chunk_time_us": 0, "last_chunk_time_us": 0}
+            for place, row in enumerate(files.blis()[:4])]  # fmt: skip
+    assert parents(brought(tmp_path, "blis", rows)) == [[], [0], [1], [2]]
+
+
+def test_a_turn_that_comes_before_the_first_of_its_session_begins_no_other(tmp_path: Path) -> None:
+    rows = [row | {"session_id": "s", "round_index": turn, "arrival_time_us": 10**7 * (1 + place), "send_time_us": 0,
+                   "first_chunk_time_us": 0, "last_chunk_time_us": 0}
+            for place, (turn, row) in enumerate(zip([1, 0, 2, 0, 1], files.blis(), strict=False))]  # fmt: skip
+    trace = brought(tmp_path, "blis", rows)
+    assert parents(trace) == [[], [], [0], [], [3]]
+    assert trace.requests["session"].tolist() == ["s", "s", "s", "s#2", "s#2"]
+    assert "1 later turns do not come after" in said(trace)
+    assert "not in the file" not in said(trace)
+
+
+def test_gaps_and_names_that_nobody_waits_by_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="gap_s says nothing without session or parent"):
+        turns_of(tmp_path, rows_of_turns(gap_s=[1, 2]), "gap_s")
+    trace = turns_of(tmp_path, rows_of_turns(session=["a", "a", "b"], gap_s=[3, 1, 0]), "session", "gap_s")
+    assert "1 requests have a gap_s and wait for nobody: it is left out" in said(trace)
+    trace = turns_of(tmp_path, rows_of_turns(session=["a", "b", None]), "session")
+    assert "session" not in trace.requests
+    assert "the names of 2 sessions are left out" in " ".join(trace.header.notes)
+
+
+def test_ids_of_blocks_are_numbers_only_as_numbers_are_written(tmp_path: Path) -> None:
+    ids = [["0012", 1], ["12", 1], [12, 1], ["٣", 1], ["3", 1], ["-0", 1], ["0", 1]]
+    trace = turns_of(tmp_path, rows_of_turns(hash_ids=ids), "hash_ids", hash_tokens=16)
+    assert trace.requests["prefix_row"].fillna(-1).tolist() == [-1, -1, 1, -1, -1, -1, -1]
+
+
 @pytest.mark.parametrize(
     ("column", "cell", "what"),
     [

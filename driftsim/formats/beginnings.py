@@ -17,7 +17,7 @@ from driftsim.trace.header import Prefixes
 from driftsim.trace.prefixes import ENDLESS, NONE, Stretches, prefixes, shared
 
 Ids: TypeAlias = "tuple[Hashable, ...]"
-NUMBER = re.compile(r"-?\d{1,1000}")  # an id that is read as a number
+NUMBER = re.compile(r"0|-?[1-9][0-9]{0,999}")  # an id that is the same as a number; another, 0012, is a text
 
 
 @dataclass(frozen=True, slots=True)
