@@ -18,10 +18,10 @@ from driftsim.formats.source import Source, read_source
 from driftsim.records import Record
 from driftsim.tiers import TierRules
 from driftsim.trace.loops import Told
-from driftsim.trace.schema import CACHED_COLUMN, LIFE_TIMES, REQUEST_COLUMNS, SESSION_COLUMNS
+from driftsim.trace.schema import LIFE_TIMES, SESSION_COLUMNS, TOLD_COLUMNS
 from driftsim.trace.settings import LARGEST_BLOCK
 
-NAMES = tuple(column.name for column in (*REQUEST_COLUMNS, CACHED_COLUMN))
+NAMES = tuple(column.name for column in TOLD_COLUMNS)
 RELATIONS = (*(column.name for column in SESSION_COLUMNS), "hash_ids")  # what a mapping may name besides, in columns
 PREFIX_IDS = ("hash_ids", "cached_tokens", "prefix_group", "prefix_length")  # what tells of equal beginnings
 

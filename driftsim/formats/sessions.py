@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from driftsim.formats.clocks import CLOCKS_S
 from driftsim.formats.values import NOTHING, Problems, listed, shown, texts, times
 from driftsim.trace.schema import LONGEST_S
 
 NO_PARENT = {"-1", *NOTHING}  # unless a request is called so
 NO_FRACTION = re.compile(r"(-?[0-9]+)\.0+")  # as pandas writes ids of which one is missing
-CLOCKS_S = 0.05  # a turn may be sent by so much before the end that it waited for
 LOOKED_BACK = 64  # requests of a session among which the one before is looked for
 
 
@@ -90,7 +90,7 @@ def linked(sessions: Sessions, order: Sequence[int], rows: pd.DataFrame) -> Link
     else:
         mine, parents, lost = _in_turn(sessions, order, mine, arrival, finish)
     with np.errstate(invalid="ignore"):
-        early = [[one for one in before if arrival[row] < finish[one] - CLOCKS_S] for row, before in enumerate(parents)]
+        early = [[one for one in before if not _over(finish[one], arrival[row])] for row, before in enumerate(parents)]
     follow = sum(map(bool, parents)) + lost.first
     parents = [[one for one in before if one not in out] for before, out in zip(parents, early, strict=True)]
     found = Linked(mine, parents, *_gaps(sessions, order, parents, arrival, finish))
@@ -210,8 +210,13 @@ def _before(number: float, there: Iterable[int], numbers: np.ndarray, arrival: f
     if not math.isnan(number):
         return max((one for one in there if numbers[one] < number), key=lambda one: (numbers[one], one), default=None)
     latest = list(there)
-    ended = [one for one in latest if not finish[one] > arrival + CLOCKS_S]
+    ended = [one for one in latest if _over(finish[one], arrival)]
     return max(ended or latest, default=None)
+
+
+def _over(finish: float, arrival: float) -> bool:
+    """Whether a request that ended at ``finish``, if that is told, is over for one that is sent at ``arrival`` (s)."""
+    return not finish > arrival + CLOCKS_S
 
 
 def numbers_of(turns: Sequence[Any] | None, order: Sequence[int]) -> np.ndarray:

@@ -123,6 +123,7 @@ SESSION_COLUMNS: tuple[Column, ...] = (  # all of them stand in a requests table
         "Time between the end of the last of them and the request: thinking, a tool.",
     ),
 )  # fmt: skip
+TOLD_COLUMNS = (*REQUEST_COLUMNS, CACHED_COLUMN)  # what a client, an engine or a file tells of a request alone
 OFFERED = REQUEST_COLUMNS[: 1 + [column.name for column in REQUEST_COLUMNS].index("max_tokens")]  # known beforehand
 STEP_COLUMNS: tuple[Column, ...] = (
     Column("start_s", "float", REQUIRED, "s", "When the engine began to schedule the step."),
