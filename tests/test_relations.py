@@ -340,6 +340,43 @@ def test_a_turn_that_comes_before_the_first_of_its_session_begins_no_other(tmp_p
     assert "not in the file" not in said(trace)
 
 
+def turn_rows(*turns: tuple[float, float]) -> list[dict[str, Any]]:
+    """Requests of one session, by arrival and by how long each takes (s)."""
+    return [{"at": at, "in": 40, "out": 8, "took": took, "session": "s"} for at, took in turns]
+
+
+@pytest.mark.parametrize(("early", "waits"), [(0.0, True), (0.04, True), (0.06, False)])
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_turn_may_come_before_the_end_it_waits_for_by_as_much_as_clocks_disagree(
+    early: float, waits: bool, by_name: bool, tmp_path: Path
+) -> None:
+    rows = turn_rows((0.0, 10.0), (10.0 - early, 1.0))
+    if by_name:
+        rows = [row | {"parent": parent} for row, parent in zip(rows, (None, 0), strict=True)]
+    trace = turns_of(tmp_path, rows, "session", *(["parent"] if by_name else []))
+    assert ("parent" in trace.requests) == waits
+    if waits:
+        assert parents(trace) == [[], [0]]
+        assert trace.requests["gap_s"].tolist()[1] == 0.0
+
+
+def test_without_numbers_a_turn_follows_the_latest_that_is_over_however_many_are_not(tmp_path: Path) -> None:
+    over, running = (0.0, 1.0), [(2.0 + at, 1000.0) for at in range(60)]
+    trace = turns_of(tmp_path, turn_rows(over, (1.5, 0.2), *running, (500.0, 1.0), (600.0, 1.0)), "session")
+    assert parents(trace) == [[], [0], *[[1]] * 61, [62]]
+    almost = turns_of(tmp_path, turn_rows((0.0, 5.0), (1.0, 4.04), (5.0, 1.0)), "session")  # by both clocks
+    assert parents(almost) == [[], [], [1]]
+
+
+def test_a_session_whose_name_is_used_again_follows_none_of_the_first(tmp_path: Path) -> None:
+    rows = [row | {"session_id": "s", "round_index": turn, "arrival_time_us": 10**7 * (1 + place), "send_time_us": 0,
+                   "first_chunk_time_us": 0, "last_chunk_time_us": 0}
+            for place, (turn, row) in enumerate(zip([0, 2, 0, 3], files.blis(), strict=False))]  # fmt: skip
+    trace = brought(tmp_path, "blis", rows)
+    assert parents(trace) == [[], [0], [], [2]]
+    assert trace.requests["session"].tolist() == ["s", "s", "s#2", "s#2"]
+
+
 def test_gaps_and_names_that_nobody_waits_by_are_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="gap_s says nothing without session or parent"):
         turns_of(tmp_path, rows_of_turns(gap_s=[1, 2]), "gap_s")
