@@ -201,6 +201,16 @@ def test_an_answer_is_taken_for_repeated_where_nothing_else_would_do(
     )
 
 
+def test_a_turn_that_fills_no_further_block_is_followed_in_its_place(tmp_path: Path) -> None:
+    """Its prompt ends in the block in which the prompt and the answer before it end."""
+    asked = [(1100, 10, [1, 2, 3]), (1120, 500, [1, 2, 4]), (1700, 5, [1, 2, 5, 6])]
+    rows = [{"timestamp": 5000 * at, "input_length": prompt, "output_length": output, "hash_ids": ids}
+            for at, (prompt, output, ids) in enumerate(asked)]  # fmt: skip
+    trace = imported(tmp_path, rows, "mooncake")
+    assert trace.requests["prefix_row"].fillna(-1).tolist() == [-1, 0, 1]
+    assert trace.requests["prefix_tokens"].fillna(0).tolist() == [0, 1024, 1536]
+
+
 def test_a_group_shares_no_more_than_its_shortest_prompts(tmp_path: Path) -> None:
     rows = [row | {"prefix_group": "ab"[place % 2], "prefix_length": 20 * place, "server_input_tokens": 60}
             for place, row in enumerate(files.blis())]  # fmt: skip

@@ -46,7 +46,8 @@ class Blocks:
 
     def may_agree(self, size: int) -> np.ndarray:
         """Which prompts do, each with its last part or without."""
-        return np.logical_or(*self._ways(size))
+        with_last, without = self._ways(size)
+        return with_last | without
 
     def _ways(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         return self.ids == np.ceil(self.tokens / size), self.ids == np.maximum(self.tokens // size, 1)

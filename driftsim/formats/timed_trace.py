@@ -45,8 +45,8 @@ def read(file: Path, unit: Unit | None = None, hash_tokens: int | None = None, m
     source = read_source(file)
     check_columns(source)
     if mooncakes:
-        block, said = sized(source, MOONCAKE, "Mooncake's are", hash_tokens)
-        return found_in(source, unit or "ms", said, block)
+        tokens, said = sized(source, MOONCAKE, "Mooncake's are", hash_tokens)
+        return found_in(source, unit or "ms", said, tokens)
     block, said = (hash_tokens, []) if hash_tokens else of_which_size(_blocks(source), tuple(BLOCKS), KNOWN)
     if unit is None:
         unit, why = decided(source, block)
