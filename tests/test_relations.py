@@ -395,6 +395,15 @@ def test_gaps_and_names_that_nobody_waits_by_are_told(tmp_path: Path) -> None:
     trace = turns_of(tmp_path, rows_of_turns(session=["a", "b", None]), "session")
     assert "session" not in trace.requests
     assert "the names of 2 sessions are left out" in " ".join(trace.header.notes)
+    trace = turns_of(tmp_path, rows_of_turns(parent=[0, 1]), "parent")
+    assert "are left out" not in " ".join(trace.header.notes)  # nobody named any
+
+
+def test_lists_are_read_as_python_writes_them_into_a_table(tmp_path: Path) -> None:
+    ids = ["['a', 'b', 'c']", "['a', 'b', 'd']", "[1, 'b']", "['it\"s', 'b']"]
+    trace = turns_of(tmp_path, rows_of_turns(hash_ids=ids), "hash_ids", hash_tokens=16)
+    assert trace.requests["prefix_tokens"].fillna(0).tolist() == [0, 32, 0]
+    assert "1 of 4 rows could not be read" in said(trace)
 
 
 def test_ids_of_blocks_are_numbers_only_as_numbers_are_written(tmp_path: Path) -> None:

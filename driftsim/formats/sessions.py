@@ -61,6 +61,7 @@ class Linked:
     parents: list[list[int]]
     gaps: np.ndarray  # s
     said: list[str] = field(default_factory=list)
+    named: int = 0  # sessions to which the file gives a name
 
     @property
     def columns(self) -> Mapping[str, Any]:
@@ -74,10 +75,9 @@ class Linked:
     @property
     def left_out(self) -> list[str]:
         """What is told of sessions and does not stand in these columns."""
-        named = len({*self.names} - {None})
-        if any(self.parents) or not named:
+        if any(self.parents) or not self.named:
             return []
-        return [f"no request waits for another of its session: the names of {named} sessions are left out"]
+        return [f"no request waits for another of its session: the names of {self.named} sessions are left out"]
 
 
 def linked(sessions: Sessions, order: Sequence[int], rows: pd.DataFrame) -> Linked:
@@ -93,7 +93,7 @@ def linked(sessions: Sessions, order: Sequence[int], rows: pd.DataFrame) -> Link
         early = [[one for one in before if not _over(finish[one], arrival[row])] for row, before in enumerate(parents)]
     follow = sum(map(bool, parents)) + lost.first
     parents = [[one for one in before if one not in out] for before, out in zip(parents, early, strict=True)]
-    found = Linked(mine, parents, *_gaps(sessions, order, parents, arrival, finish))
+    found = Linked(mine, parents, *_gaps(sessions, order, parents, arrival, finish), len({*mine} - {None}))
     found.said = [
         *_replayed(follow, len(order)),
         *_counted(lost.missing, "name a parent that is not in the file: they count as first turns"),

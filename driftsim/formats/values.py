@@ -92,14 +92,15 @@ def _storable(text: str) -> str:
 
 
 def listed(cell: Any) -> list[Any] | None:
-    """The list that ``cell`` is or writes as JSON; None for anything else.
+    """The list that ``cell`` is, or writes as JSON or as Python does with plain texts; None for anything else.
 
-    >>> listed([1, 2]), listed(' ["a"]'), listed("[1, "), listed("a")
-    ([1, 2], ['a'], None, None)
+    >>> listed([1, 2]), listed(' ["a"]'), listed("['a', 'b']"), listed("[1, "), listed("a")
+    ([1, 2], ['a'], ['a', 'b'], None, None)
     """
     if isinstance(cell, str) and cell.strip().startswith("["):
+        is_pythons = '"' not in cell and "\\" not in cell
         try:
-            cell = json.loads(cell)
+            cell = json.loads(cell.replace("'", '"') if is_pythons else cell)
         except (ValueError, RecursionError):
             return None
     return cell if isinstance(cell, list) else None
