@@ -42,12 +42,12 @@ class Blocks:
 
     def agreeing(self, size: int) -> np.ndarray:
         """Which prompts have an id for each block of ``size`` tokens, all with their last parts or all without."""
-        return max(self._ways(size), key=np.count_nonzero)
+        return np.asarray(max(self._ways(size), key=np.count_nonzero))
 
     def may_agree(self, size: int) -> np.ndarray:
         """Which prompts do, each with its last part or without."""
         with_last, without = self._ways(size)
-        return with_last | without
+        return np.asarray(with_last | without)
 
     def _ways(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         return self.ids == np.ceil(self.tokens / size), self.ids == np.maximum(self.tokens // size, 1)
