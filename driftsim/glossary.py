@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from driftsim.errors import InputError
 from driftsim.goodput import UNFINISHED
 from driftsim.metric import CLIENTS as CLIENTS
+from driftsim.metric import Better
 from driftsim.metric import Metric as Metric
 from driftsim.metrics import FEWEST_FOR_P99, LATENCIES, PERCENTILES
 from driftsim.trace.schema import LENGTH, TIER_NAMES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from array import array
@@ -101,10 +102,26 @@ def asked(prompt: str, tokens: int) -> Request:
     return Request("r", "a", Tier.BATCH, "", 0.0, tokens, None, 4, prompt)
 
 
+def test_the_template_before_a_prompt_is_what_is_around_one_less_what_is_behind_it() -> None:
+    """As the shortest answer to a prompt of the warm-up tells; one that tells nothing, or less than itself, is none."""
+
+    def before(*told: int) -> float:
+        prompts = Prompts(16)
+        for tokens in told:
+            prompts.warmed(tokens)
+        prompts.note("a text", None)
+        found = prompts.beginning(asked("a text", 1), 100)
+        assert found is not None
+        return found.before
+
+    assert before() == before(0) == before(5) == 0.0
+    assert before(35) == before(35, 0) == before(0, 35, 36) == before(36, 35) == 25.0  # 5 of its own, 5 behind it
+    assert before(9) == before(9, 35) == 0.0
+
+
 def shared_of(texts: list[str], ids: bool, block: int = 16) -> tuple[np.ndarray, str]:
     """The tokens that ``texts`` share, as they are found with token ids or without."""
     prompts = Prompts(block)
-    prompts.warmed(0)  # one answer told nothing
     prompts.warmed(35)
     for text in texts:
         prompts.note(text, counted(text) if ids else None)
@@ -126,6 +143,33 @@ def test_texts_share_about_what_their_tokens_share_the_template_included() -> No
     assert (exact > 200).sum() == 22
     assert np.abs(exact - close).max() <= 16
     assert (exact[12], close[12]) == (16, 16)  # of two that have nothing in common, the template is
+
+
+@pytest.mark.parametrize("later", [0, 1])
+def test_by_text_alone_no_more_is_shared_than_both_prompts_hold(later: int) -> None:
+    """Long words of few tokens before short ones of many: the pace of the whole is far from that of the beginning."""
+    begin = "internationalisation " * 20
+    texts, lengths = [begin, begin + "9 8 7 6 " * 60], [30 + 40, 30 + 40 + 480]
+    order = [0, 1] if later else [1, 0]
+    prompts = Prompts(16)
+    prompts.warmed(35)
+    for text in texts:
+        prompts.note(text, None)
+    begun = {row: prompts.beginning(asked(texts[one], 1), lengths[one]) for row, one in enumerate(order)}
+    known = {row: one for row, one in begun.items() if one is not None}
+    found, _ = with_prefixes(table([lengths[one] for one in order], [400, 400]), known, 16, None)
+    assert rows_of(found) == [(None, None), (0, 64)]  # of 25 of the template and 40 of the text: never of an output
+
+
+def test_what_texts_share_is_capped_by_what_the_server_counted() -> None:
+    """Here it counts what cannot be: one text is the beginning of the other, and has more tokens."""
+    hashes = Hashes()
+    begun = {
+        row: Beginning(None, hashes.pieces("a word of it " * count), 0.0, pace)
+        for row, (count, pace) in enumerate([(20, 9.0), (40, 1.0)])
+    }
+    found, _ = with_prefixes(table([290, 65], [400, 400]), begun, 16, None)
+    assert rows_of(found) == [(None, None), (0, 64)]
 
 
 def test_token_ids_that_are_not_the_servers_are_left_aside() -> None:
@@ -240,9 +284,13 @@ def test_a_server_that_found_tokens_in_its_cache_has_one(
     monkeypatch.setattr(Caching, "model", Server.model)  # it does not say that it is vLLM
     assert not run(stock, tmp_path / "cold", *CHATS[:2]).header.engine.enable_prefix_caching
     Caching.details = [{"cached_tokens": 24}]
-    engine = run(stock, tmp_path / "t", *CHATS[:2]).header.engine
-    assert engine.enable_prefix_caching
-    assert "enable_prefix_caching" not in engine.assumed
+    header = run(stock, tmp_path / "t", *CHATS[:2]).header
+    assert header.engine.enable_prefix_caching
+    assert "enable_prefix_caching" not in header.engine.assumed
+    notes = [note for note in header.notes if "the server does not tell" in note]
+    assert len(notes) == 1
+    assert "async_scheduling" in notes[0]  # which it did not tell
+    assert "enable_prefix_caching" not in notes[0]  # which it did
 
 
 def test_a_second_run_on_a_server_that_caches_is_not_cold_and_says_so(stock: str, tmp_path: Path) -> None:
@@ -271,12 +319,44 @@ def test_a_run_that_is_recorded_tells_nothing_of_what_was_said(stock: str, tmp_p
         patch.setattr("driftsim.trace.journal.JOURNAL_FILES", ())  # so that the journal stays
         run(stock, tmp_path / "t", *CHATS)
     assert len(hashes) > 50
-    files = {file.name: file.read_bytes() for file in (tmp_path / "t").iterdir()}
+    files = written(tmp_path / "t")
     assert {"requests.jsonl", "requests.parquet", "header.json"} <= set(files)
-    ids = [str(one).encode() for one in Caching.tokenized(Caching.__new__(Caching), SYSTEM)["tokens"][25:-5]]
+    assert b"stop" in files["requests.parquet"]  # the tables are read, not the bytes into which they are packed
     for name, content in files.items():
-        for secret in (*hashes, *ids, b"zebra", b"otherwise"):
+        for secret in (*hashes, *secret_ids(), b"zebra", b"otherwise"):
             assert secret not in content, (name, secret)
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    """What is in each file of ``folder``, of tables every cell as text."""
+    return {
+        file.name: pd.read_parquet(file).to_csv().encode() if file.suffix == ".parquet" else file.read_bytes()
+        for file in folder.iterdir()
+    }
+
+
+def secret_ids() -> list[bytes]:
+    return [str(one).encode() for one in Caching.tokenized(Caching.__new__(Caching), SYSTEM)["tokens"][25:-5]]
+
+
+@pytest.mark.parametrize("tells_ids", [True, False])
+def test_token_ids_that_a_server_says_of_a_prompt_are_not_recorded(
+    tells_ids: bool, stock: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Caching, what: str, more: list[str], prompt: int) -> None:
+        self.send_response(400)
+        self.end_headers()
+        said = f"cannot serve {self.tokenized(f'{SYSTEM} first one')['tokens'] if tells_ids else b', '.join(ids)!r}"
+        self.wfile.write(json.dumps({"error": {"message": said}}).encode())
+
+    ids = secret_ids()
+    Caching.tells_ids = tells_ids
+    monkeypatch.setattr(Caching, "answer", refuse)
+    monkeypatch.setattr("driftsim.trace.journal.JOURNAL_FILES", ())
+    trace = run(stock, tmp_path / "t", *CHATS)
+    assert trace.requests["error"].str.contains("HTTP 400: .*left out", regex=True).all()
+    for name, content in written(tmp_path / "t").items():
+        assert not [one for one in ids if one in content], name
 
 
 # -- a live engine that tells how requests begin
@@ -353,8 +433,15 @@ def test_vllm_is_taken_to_cache_prefixes_unless_it_or_the_user_says_otherwise() 
     [
         ("0.32.0", ["python", "-m", "vllm.entrypoints.openai.api_server"], [], False),
         ("0.32.0", ["VLLM::APIServer"], [], False),
+        ("0.32.0", ["VLLM::EngineCore/0"], [], False),
         ("0.32.0", ["vllm", "serve"], ["nvidia0"], True),
-        ("0.32.0", ["ssh", "-L", "8000:far:8000"], [], True),  # the server is elsewhere
+        ("0.32.0", ["/opt/venv/bin/python3.11", "/opt/venv/bin/vllm", "serve", "m"], [], False),
+        ("0.32.0", ["python", "-u", "serve_vllm.py"], [], False),
+        ("0.32.0", ["ssh", "-L", "8000:vllm-far:8000"], [], True),  # the server is elsewhere
+        ("0.32.0", ["kubectl", "port-forward", "svc/vllm", "8000"], [], True),
+        ("0.32.0", ["/usr/bin/docker-proxy", "-host-port", "8000", "-container", "vllm"], [], True),
+        ("0.32.0", ["python", "-m", "litellm", "hosted_vllm/m"], [], True),
+        ("0.32.0", [""], [], True),
         ("0.32.0+cpu", None, ["nvidia0"], False),
         ("0.32.0", None, [], True),
     ],

@@ -15,6 +15,7 @@ from driftsim.errors import InputError
 from driftsim.formats.exports import EXPORTS, check_export, export_trace
 from driftsim.formats.hashing import hash_ids
 from driftsim.formats.imports import import_trace
+from driftsim.trace.schema import LIFE_TIMES
 from driftsim.trace.trace import Trace
 from tests import format_files as files
 from tests.commands import driftsim
@@ -63,6 +64,86 @@ def test_shared_beginnings_and_sessions_survive_the_round(seed: int, tmp_path: P
         assert again.requests[name].map(str).tolist() == trace.requests[name].map(str).tolist()
     export_trace(again, "bailian", tmp_path / "c.jsonl")
     assert (tmp_path / "c.jsonl").read_text() == (tmp_path / "b.jsonl").read_text()
+
+
+def parents_of(trace: Trace) -> list[list[int]]:
+    return [list(one) for one in trace.requests["parent"]] if "parent" in trace.requests else [[]] * len(trace.requests)
+
+
+@pytest.mark.parametrize("forks", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_turns_survive_the_round_in_blis_and_those_that_do_not_are_counted(
+    seed: int, forks: bool, tmp_path: Path
+) -> None:
+    chats = Chats(seed, 16, forks)
+    trace = imported(tmp_path, bailian(chats, chats.made(60)))
+    told = export_trace(trace, "blis", tmp_path / "b.csv")
+    again = import_trace(tmp_path / "b.csv")
+    differ = sum(one != other for one, other in zip(parents_of(trace), parents_of(again), strict=True))
+    assert (differ > 0) == forks
+    said = f"{differ} turns wait for others than the one before them in their session, which alone is written"
+    assert [one for one in told if "wait for others than the one before" in one] == ([said] if differ else [])
+    if not forks:
+        sessions = [trace.requests["session"][row] for row, before in enumerate(parents_of(trace)) if before]
+        assert sessions == [again.requests["session"][row] for row, before in enumerate(parents_of(again)) if before]
+    assert any("no place for gap_s" in one for one in told)
+    assert any("no place for" in one and "prefix_tokens" in one for one in told)
+
+
+def related(parents: list[list[int]], arrivals: list[float], **columns: Any) -> Trace:
+    made = ds.simulate(workload([0.0] * len(parents), [5] * len(parents)), profile=profile(engine(max_num_seqs=4)))
+    cells = np.empty(len(parents), dtype=object)
+    cells[:] = parents
+    shift = np.array(arrivals) - made.requests["arrival_s"].to_numpy()
+    times = {name: made.requests[name] + shift for name in LIFE_TIMES}
+    return Trace(made.header, made.requests.assign(session="s", parent=cells, gap_s=1.0, **times, **columns))
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("timed-trace", ["session, parent and gap_s: 3 turns lose whom they wait for"]),
+        ("mooncake", ["session, parent and gap_s: 3 turns lose whom they wait for"]),
+        ("bailian", ["gap_s: 3 turns", "2 turns wait for others that are not written", "1 turns wait for several"]),
+        (
+            "blis",
+            ["gap_s: 4 turns", "2 turns wait for others that are not written", "2 turns wait for others than the one"],
+        ),
+    ],
+)
+def test_turns_that_a_format_cannot_hold_are_told(form: str, said: list[str], tmp_path: Path) -> None:
+    """Also where all are of one session, and where a parent comes later or has no output."""
+    trace = related([[], [], [0, 1], [0], [2, 3], [0]], [9.0, 0.0, 20.0, 3.0, 30.0, 5.0])
+    trace.requests.loc[3, "output_tokens"] = None
+    trace.requests.loc[3, "finish_reason"] = "error"
+    trace.check("made by hand")
+    file = tmp_path / f"o{EXPORTS[form].suffix}"
+    told = export_trace(trace, form, file)
+    for one in said:
+        assert any(one in line for line in told), (one, told)
+    if form == "bailian":
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        assert [line["parent_chat_id"] for line in lines] == [-1, -1, -1, 2, 3]
+        assert [line["turn"] for line in lines] == [1, 1, 1, 2, 3]
+
+
+def test_tokens_that_fill_no_block_of_a_format_are_counted(tmp_path: Path) -> None:
+    chats = Chats(4, 400)
+    trace = imported(tmp_path, wide(chats.made(25), chats))
+    shared = np.minimum(trace.requests["prefix_tokens"].fillna(0), trace.requests["prompt_tokens"]).astype(int)
+    rest = int((shared % 512).sum())
+    said = f"{rest:,} of {shared.sum():,} prompt tokens that are shared fill no block of 512: they are not told"
+    assert said in export_trace(trace, "mooncake", tmp_path / "o.jsonl")
+    assert not [one for one in export_trace(trace, "timed-trace", tmp_path / "t.jsonl") if "fill no block" in one]
+
+
+def test_a_column_with_one_value_in_some_rows_is_told_as_lost(tmp_path: Path) -> None:
+    trace = run_of(4)
+    trace.requests["prefix_row"] = [None, 0, 0, None]
+    trace.requests["prefix_tokens"] = [None, 16, 16, None]
+    trace = Trace(trace.header, trace.requests.astype({"prefix_row": "Int64", "prefix_tokens": "Int64"}))
+    assert any("no place for" in one and "prefix_tokens" in one
+               for one in export_trace(trace, "blis", tmp_path / "o.csv"))  # fmt: skip
 
 
 def wide(made: list[Chat], chats: Chats) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from driftsim.errors import TraceError
+from driftsim.formats import timed_trace
 from driftsim.formats.assemble import assemble
 from driftsim.formats.clocks import coarse_step, refuse_unit
 from driftsim.formats.endings import ending
@@ -200,16 +201,18 @@ def test_a_closed_loop_gives_each_request_to_the_user_who_is_idle_first() -> Non
 )
 def test_the_gaps_of_a_trace_tell_its_unit(moments: list[Any], unit: str) -> None:
     records = [{"timestamp": at, "input_length": 9, "output_length": 9} for at in moments]
-    assert decided(Source(Path("f"), len(records), str, records=records))[0] == unit
+    assert decided(Source(Path("f"), len(records), str, records=records), None)[0] == unit
 
 
 @pytest.mark.parametrize(("block", "unit"), [(512, "ms"), (16, "s")])
-def test_the_length_of_a_hash_tells_whose_trace_it_is(block: int, unit: str) -> None:
+def test_the_length_of_a_hash_tells_whose_trace_it_is(block: int, unit: str, tmp_path: Path) -> None:
     records = [
         {"timestamp": 7 * at, "input_length": 3 * block - at, "output_length": 9, "hash_ids": [1, 2, 3]}
         for at in range(6)
     ]
-    assert decided(Source(Path("f"), len(records), str, records=records))[0] == unit
+    file = tmp_path / "f.jsonl"
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert timed_trace.read(file).units == {"arrival_s": unit}
 
 
 # -- what the examples of the formats do not tell apart

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from driftsim.formats.mapping import Mapping
 from driftsim.trace.prefixes import stretches
 from driftsim.trace.trace import Trace, read
 from tests import format_files as files
+from tests.commands import driftsim
 from tests.format_files import brought, said
 
 
@@ -199,6 +201,16 @@ def test_an_answer_is_taken_for_repeated_where_nothing_else_would_do(
     )
 
 
+def test_a_turn_that_fills_no_further_block_is_followed_in_its_place(tmp_path: Path) -> None:
+    """Its prompt ends in the block in which the prompt and the answer before it end."""
+    asked = [(1100, 10, [1, 2, 3]), (1120, 500, [1, 2, 4]), (1700, 5, [1, 2, 5, 6])]
+    rows = [{"timestamp": 5000 * at, "input_length": prompt, "output_length": output, "hash_ids": ids}
+            for at, (prompt, output, ids) in enumerate(asked)]  # fmt: skip
+    trace = imported(tmp_path, rows, "mooncake")
+    assert trace.requests["prefix_row"].fillna(-1).tolist() == [-1, 0, 1]
+    assert trace.requests["prefix_tokens"].fillna(0).tolist() == [0, 1024, 1536]
+
+
 def test_a_group_shares_no_more_than_its_shortest_prompts(tmp_path: Path) -> None:
     rows = [row | {"prefix_group": "ab"[place % 2], "prefix_length": 20 * place, "server_input_tokens": 60}
             for place, row in enumerate(files.blis())]  # fmt: skip
@@ -276,6 +288,130 @@ def test_circles_later_parents_and_overlaps_wait_for_nobody(tmp_path: Path) -> N
     assert "1 later turns were sent before the turn before them had ended" in said(trace)
 
 
+def test_a_parent_by_its_row_is_that_of_the_file_whatever_could_not_be_read(tmp_path: Path) -> None:
+    rows = rows_of_turns(parent=[None, None, 0, 2, 3])
+    columns = {**MAPPED, "parent": "parent"}
+    lines = [json.dumps(row) for row in rows]
+    lines[1] = "no JSON at all"
+    (tmp_path / "l.jsonl").write_text("\n".join(["", lines[0], "", *lines[1:]]))
+    (tmp_path / "d.json").write_text(json.dumps([rows[0], 7, *rows[2:]]))
+    cells = [[str(row[name] if row[name] is not None else "") for name in rows[0]] for row in rows]
+    table = [",".join(line) for line in ([*rows[0]], *cells)]
+    table[2] += ",,,"
+    (tmp_path / "t.csv").write_text("\n".join(table))
+    for name in ("l.jsonl", "d.json", "t.csv"):
+        trace = import_trace(tmp_path / name, mapping=Mapping(columns=columns))
+        assert trace.requests["arrival_s"].tolist() == [0.0, 20.0, 30.0, 40.0]
+        assert parents(trace) == [[], [0], [1], [2]], name
+
+
+@pytest.mark.parametrize(
+    ("ids", "named", "wanted"),
+    [
+        (["1", "2", "3"], ["", "1.0", "2.0"], [[], [0], [1]]),  # pandas, where a number is missing
+        (["1.0", "2.0", "3.0"], [None, "1", 2], [[], [0], [1]]),
+        (["1.0", "1", "3"], ["-1.0", "", "1"], [[], [], [1]]),  # as it is written comes first
+        (["01", "1", "3"], ["nan", "N/A", "01"], [[], [], [0]]),
+        (["-1", "none", "c"], ["", -1, "none"], [[], [0], [1]]),  # requests that are called so
+        (["a", "b", "c"], ["none", "-", "null"], [[], [], []]),
+    ],
+)
+def test_names_of_parents_are_those_of_requests(
+    ids: list[Any], named: list[Any], wanted: list[list[int]], tmp_path: Path
+) -> None:
+    trace = turns_of(tmp_path, rows_of_turns(request_id=ids, parent=named), "request_id", "parent")
+    assert (parents(trace) if "parent" in trace.requests else [[], [], []]) == wanted
+    assert "not in the file" not in said(trace)
+
+
+def test_requests_of_one_moment_come_in_the_order_in_which_they_follow_each_other(tmp_path: Path) -> None:
+    names = ["c", "b", "x", "a", "y"]
+    rows = rows_of_turns(request_id=names, parent=["b", "a", "y", None, "x"])
+    for row in rows:
+        row["at"] = 7.0
+    trace = turns_of(tmp_path, rows, "request_id", "parent", ends=False)
+    assert trace.requests["request_id"].tolist() == ["a", "b", "c", "x", "y"]
+    assert parents(trace) == [[], [0], [1], [], [3]]  # x and y wait for each other: one comes first
+    assert "1 later turns do not come after" in said(trace)
+    rows = [row | {"session_id": "s", "round_index": 3 - place, "arrival_time_us": 10**6, "send_time_us": 0,
+                   "first_chunk_time_us": 0, "last_chunk_time_us": 0}
+            for place, row in enumerate(files.blis()[:4])]  # fmt: skip
+    assert parents(brought(tmp_path, "blis", rows)) == [[], [0], [1], [2]]
+
+
+def test_a_turn_that_comes_before_the_first_of_its_session_begins_no_other(tmp_path: Path) -> None:
+    rows = [row | {"session_id": "s", "round_index": turn, "arrival_time_us": 10**7 * (1 + place), "send_time_us": 0,
+                   "first_chunk_time_us": 0, "last_chunk_time_us": 0}
+            for place, (turn, row) in enumerate(zip([1, 0, 2, 0, 1], files.blis(), strict=False))]  # fmt: skip
+    trace = brought(tmp_path, "blis", rows)
+    assert parents(trace) == [[], [], [0], [], [3]]
+    assert trace.requests["session"].tolist() == ["s", "s", "s", "s#2", "s#2"]
+    assert "1 later turns do not come after" in said(trace)
+    assert "not in the file" not in said(trace)
+
+
+def turn_rows(*turns: tuple[float, float]) -> list[dict[str, Any]]:
+    """Requests of one session, by arrival and by how long each takes (s)."""
+    return [{"at": at, "in": 40, "out": 8, "took": took, "session": "s"} for at, took in turns]
+
+
+@pytest.mark.parametrize(("early", "waits"), [(0.0, True), (0.04, True), (0.06, False)])
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_turn_may_come_before_the_end_it_waits_for_by_as_much_as_clocks_disagree(
+    early: float, waits: bool, by_name: bool, tmp_path: Path
+) -> None:
+    rows = turn_rows((0.0, 10.0), (10.0 - early, 1.0))
+    if by_name:
+        rows = [row | {"parent": parent} for row, parent in zip(rows, (None, 0), strict=True)]
+    trace = turns_of(tmp_path, rows, "session", *(["parent"] if by_name else []))
+    assert ("parent" in trace.requests) == waits
+    if waits:
+        assert parents(trace) == [[], [0]]
+        assert trace.requests["gap_s"].tolist()[1] == 0.0
+
+
+def test_without_numbers_a_turn_follows_the_latest_that_is_over_however_many_are_not(tmp_path: Path) -> None:
+    over, running = (0.0, 1.0), [(2.0 + at, 1000.0) for at in range(60)]
+    trace = turns_of(tmp_path, turn_rows(over, (1.5, 0.2), *running, (500.0, 1.0), (600.0, 1.0)), "session")
+    assert parents(trace) == [[], [0], *[[1]] * 61, [62]]
+    almost = turns_of(tmp_path, turn_rows((0.0, 5.0), (1.0, 4.04), (5.0, 1.0)), "session")  # by both clocks
+    assert parents(almost) == [[], [], [1]]
+
+
+def test_a_session_whose_name_is_used_again_follows_none_of_the_first(tmp_path: Path) -> None:
+    rows = [row | {"session_id": "s", "round_index": turn, "arrival_time_us": 10**7 * (1 + place), "send_time_us": 0,
+                   "first_chunk_time_us": 0, "last_chunk_time_us": 0}
+            for place, (turn, row) in enumerate(zip([0, 2, 0, 3], files.blis(), strict=False))]  # fmt: skip
+    trace = brought(tmp_path, "blis", rows)
+    assert parents(trace) == [[], [0], [], [2]]
+    assert trace.requests["session"].tolist() == ["s", "s", "s#2", "s#2"]
+
+
+def test_gaps_and_names_that_nobody_waits_by_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="gap_s says nothing without session or parent"):
+        turns_of(tmp_path, rows_of_turns(gap_s=[1, 2]), "gap_s")
+    trace = turns_of(tmp_path, rows_of_turns(session=["a", "a", "b"], gap_s=[3, 1, 0]), "session", "gap_s")
+    assert "1 requests have a gap_s and wait for nobody: it is left out" in said(trace)
+    trace = turns_of(tmp_path, rows_of_turns(session=["a", "b", None]), "session")
+    assert "session" not in trace.requests
+    assert "the names of 2 sessions are left out" in " ".join(trace.header.notes)
+    trace = turns_of(tmp_path, rows_of_turns(parent=[0, 1]), "parent")
+    assert "are left out" not in " ".join(trace.header.notes)  # nobody named any
+
+
+def test_lists_are_read_as_python_writes_them_into_a_table(tmp_path: Path) -> None:
+    ids = ["['a', 'b', 'c']", "['a', 'b', 'd']", "[1, 'b']", "['it\"s', 'b']"]
+    trace = turns_of(tmp_path, rows_of_turns(hash_ids=ids), "hash_ids", hash_tokens=16)
+    assert trace.requests["prefix_tokens"].fillna(0).tolist() == [0, 32, 0]
+    assert "1 of 4 rows could not be read" in said(trace)
+
+
+def test_ids_of_blocks_are_numbers_only_as_numbers_are_written(tmp_path: Path) -> None:
+    ids = [["0012", 1], ["12", 1], [12, 1], ["٣", 1], ["3", 1], ["-0", 1], ["0", 1]]
+    trace = turns_of(tmp_path, rows_of_turns(hash_ids=ids), "hash_ids", hash_tokens=16)
+    assert trace.requests["prefix_row"].fillna(-1).tolist() == [-1, -1, 1, -1, -1, -1, -1]
+
+
 @pytest.mark.parametrize(
     ("column", "cell", "what"),
     [
@@ -308,6 +444,9 @@ def test_ids_of_blocks_may_be_texts_negative_huge_too_few_or_too_many(tmp_path: 
     assert trace.requests["prefix_tokens"].fillna(0).tolist() == [0, 32, 16, 0, 0, 32, 16]
     assert trace.header.prefixes is not None
     assert trace.header.prefixes.block_size == 16
+    assert "3 of 5 prompts have more or fewer hash_ids than blocks of 16 tokens: a block without an id is shared" in (
+        said(trace)
+    )
 
 
 def test_what_the_engine_found_is_kept_and_tells_that_it_caches(tmp_path: Path) -> None:
@@ -398,6 +537,85 @@ def test_a_hash_of_another_length_is_told_by_the_numbers_and_one_of_none_is_said
     trace = imported(tmp_path, rows)
     assert "it tells of shared prefixes (hash_ids), which are not read" in said(trace)
     assert trace.header.prefixes is None
+
+
+WRITERS = {"bailian": bailian, "mooncake": mooncake, "timed-trace": mooncake}
+
+
+@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize(
+    ("size", "last"), [(16, True), (40, True), (128, True), (512, True), (16, False), (128, False)]
+)
+def test_hashes_of_any_length_are_read_as_what_they_are(form: str, size: int, last: bool, tmp_path: Path) -> None:
+    """With an id for the last part of a block or without; what is not the format's is derived, and said."""
+    chats = Chats(2, size)
+    made = chats.made(60)
+    rows = WRITERS[form](chats, made)
+    for row in rows:
+        row["hash_ids"] = row["hash_ids"] if last else row["hash_ids"][: max(1, row["input_length"] // size)]
+    trace = imported(tmp_path, rows, form, unit="ms")
+    assert trace.header.prefixes is not None
+    assert trace.header.prefixes.block_size == size
+    expected = {"bailian": [16], "mooncake": [512], "timed-trace": [512, 16]}[form]
+    assert (f"its hash_ids count as {size} tokens each, not" in said(trace)) == (size not in expected)
+    for (earlier, later), tokens in shared_by(trace).items():
+        assert tokens >= common(made[earlier].prompt, made[later].prompt) // size * size
+        assert tokens <= common(made[earlier].whole, made[later].whole)
+
+
+NARROW = [{"timestamp": 5000 * at, "input_length": 130 + 10 * at, "output_length": 5, "hash_ids": [1, 100 + at]}
+          for at in range(6)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "size"), [("mooncake", 512), ("bailian", 16)])
+def test_hashes_that_may_be_of_several_lengths_are_refused_until_one_is_said(
+    form: str, size: int, tmp_path: Path
+) -> None:
+    rows = [{"chat_id": at, "parent_chat_id": -1, **row} for at, row in enumerate(NARROW)]
+    what = (
+        f"hash_ids are not of {size} tokens each, as .*'s are: 0 of 6 prompts fit; they may be of {{}} tokens each. Say"
+    )
+    with pytest.raises(InputError, match=what.format("64 or 128")):
+        imported(tmp_path, rows, form)
+    for at, row in enumerate(rows):  # of 100 tokens each, or nearly
+        row |= {"input_length": 400 + 90 * at, "hash_ids": list(range(math.ceil((400 + 90 * at) / 100)))}
+    with pytest.raises(InputError, match=what.format("100 to 106")):
+        imported(tmp_path, rows, form)
+    rows = [{"chat_id": at, "parent_chat_id": -1, **row} for at, row in enumerate(NARROW)]
+    by_what_is_said = imported(tmp_path, rows, form, hash_tokens=128)
+    assert by_what_is_said.requests["prefix_tokens"].fillna(0).tolist() == [0, *[128] * 5]
+    assert "hash_ids" not in "".join(by_what_is_said.header.caveats)
+    wrong = imported(tmp_path, rows, form, hash_tokens=16)
+    assert (
+        "6 of 6 prompts have more or fewer hash_ids than blocks of 16 tokens (ids of 64 or 128 tokens would fit)"
+        in (said(wrong))
+    )
+
+
+def test_hashes_of_a_trace_of_anybody_are_left_unread_where_they_may_be_of_several_lengths(tmp_path: Path) -> None:
+    trace = imported(tmp_path, NARROW)
+    assert trace.header.prefixes is None
+    assert "they may be of 64 or 128 tokens each" in said(trace)
+    assert "which are not read" in said(trace)
+    assert "--hash-tokens N says how many tokens an id stands for" in said(trace)
+    run = driftsim("import", tmp_path / "rows.jsonl", "--hash-tokens", 128, "--out", tmp_path / "t")
+    assert run.returncode == 0, run.stderr
+    assert read(tmp_path / "t").requests["prefix_tokens"].fillna(0).tolist() == [0, *[128] * 5]
+
+
+def test_the_formats_own_length_is_taken_where_others_fit_as_well_and_they_are_said(tmp_path: Path) -> None:
+    rows = [row | {"input_length": 1100 + 50 * at} for at, row in enumerate(NARROW)]
+    trace = imported(tmp_path, rows, "mooncake")
+    assert trace.requests["prefix_tokens"].fillna(0).tolist() == [0, *[512] * 5]
+    assert "count as 512 tokens each, as Mooncake's are: the lengths of prompts fit 1024 as well" in said(trace)
+
+
+@pytest.mark.parametrize("tokens", [0, -3, 2**16 + 1, True, "16"])
+def test_a_number_of_tokens_that_no_block_has_is_refused(tokens: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="hash_tokens"):
+        imported(tmp_path, NARROW, hash_tokens=tokens)
+    with pytest.raises(InputError, match="--hash-tokens says nothing about the format burstgpt"):
+        imported(tmp_path, NARROW, "burstgpt", hash_tokens=16)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
+from driftsim.live.answer import Answer
 from driftsim.live.engine import Outcome
 from driftsim.live.http import HttpEngine
 from driftsim.live.masking import Heard, masked
@@ -63,6 +64,39 @@ def test_what_is_secret_is_known_in_every_common_writing(written: Callable[[str]
     assert "left out" in kept or kept == "wrong key: ***"
 
 
+IDS = [128006, 882, 41551, 757, 1268, 1317, 279, 25549, 690, 1935]
+LISTED: dict[str, Callable[[list[int]], str]] = {
+    "a list": str,
+    "lines": lambda ids: "\n".join(map(str, ids)),
+    "bytes apart": lambda ids: "; ".join(f"id={one}" for one in ids),
+    "hexadecimal": lambda ids: ", ".join(map(hex, ids)),
+    "as JSON in JSON": lambda ids: json.dumps(json.dumps({"prompt_token_ids": ids})),
+    "base64": lambda ids: base64.b64encode(str(ids).encode()).decode(),
+    "numbered": lambda ids: ", ".join(f"token {place} is {one}" for place, one in enumerate(ids)),
+    "backwards": lambda ids: str(ids[::-1]),
+    "of the type float": lambda ids: str(list(map(float, ids))),
+    "one number": lambda ids: "".join(map(str, ids)),
+    "as an address": lambda ids: ".".join(map(str, ids)),
+    "as a time": lambda ids: ":".join(map(str, ids)),
+}
+
+
+@pytest.mark.parametrize("listed", LISTED.values(), ids=LISTED)
+def test_token_ids_are_no_less_secret_than_what_they_stand_for(listed: Callable[[list[int]], str]) -> None:
+    heard = Heard()
+    heard.add(" ".join(map(str, IDS)))
+    said = f"cannot serve {listed(IDS)} "
+    assert "left out" in masked(said, KEY, ids=IDS)  # the request's own
+    assert "left out" in masked(said, KEY, heard=heard)  # another request's
+    assert "left out" in masked(said, KEY)  # those of an answer, which nobody here knows
+
+
+@pytest.mark.parametrize("listed", [listed for name, listed in LISTED.items() if name not in ("base64", "one number")])
+def test_two_ids_of_the_own_prompt_are_known_wherever_they_stand(listed: Callable[[list[int]], str]) -> None:
+    assert "left out" in masked(f"cannot serve {listed(IDS[4:6])}", KEY, ids=IDS)
+    assert "left out" not in masked(f"cannot serve {listed([5, 7])}", KEY, ids=IDS)
+
+
 @pytest.mark.parametrize("secret", ["Élise a été opérée", "Wir müssen über Größe reden", "离婚需要多长时间才能完成呢"])
 @pytest.mark.parametrize("written", [str, lambda text: quote(text), html.escape, lambda text: json.dumps(text)])
 def test_other_letters_are_known_too(secret: str, written: Callable[[str], str]) -> None:
@@ -78,13 +112,18 @@ def test_other_letters_are_known_too(secret: str, written: Callable[[str], str])
         "Server disconnected without sending a response, id cmpl-0123456789abcdef0123456789abcdef",
         "Rate limit reached: 60 of 60, retry in 12 s, 10 20 30",
         "tokenization failed: expected 3 of [101, 202, 303]",
+        "2026-11-26 09:03:51,123 ERROR cannot connect to 127.0.0.1:8000 at 2026-11-26T09:03:52.5Z",
+        "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.15 GiB, of which 10.94 MiB "
+        "are free. Process 12345 has 78.66 GiB memory in use. Of these 70.97 GiB are allocated, 235.49 MiB reserved",
+        "maximum context length is 4096 tokens, you requested 5000 (4000 in the messages, 1000 in the completion)",
     ],
 )
 def test_what_is_of_the_servers_own_is_kept(said: str) -> None:
     heard = Heard()
     for number in range(200):
         heard.add(f"question {number}: what may one of us say of the weather, the river and the old mill there?")
-    assert masked(said, KEY, [PROMPT], heard) == said
+    heard.add(" ".join(map(str, IDS)))
+    assert masked(said, KEY, [PROMPT], heard, IDS) == said
 
 
 @pytest.mark.parametrize("text", ["", "hi", "a short one", "an answer of middling length", PROMPT * 20])
@@ -120,6 +159,16 @@ def test_a_prompt_is_heard_before_it_is_sent() -> None:
     engine = telling({"count": 9})
     assert engine.count_tokens(PROMPT) == 9
     assert "left out" in engine._masked(f"m-{quote(PROMPT)}")
+
+
+def test_the_ids_that_a_server_tells_are_known_before_the_prompt_is_sent() -> None:
+    engine = telling({"count": len(IDS), "tokens": IDS})
+    assert engine.count_tokens(PROMPT) == len(IDS)
+    assert "left out" in engine._masked(f"m-{''.join(map(str, IDS))[3:26]}")
+    request = Request("r", "a", Tier.BATCH, "", 0.0, 9, 9, 99, prompt=PROMPT)
+    answer = Answer(Job(request, "", 0, 0), 0.0)
+    assert "left out" in engine._masked("cannot serve 757, 1268", answer)
+    assert "left out" not in engine._masked("cannot serve 757, 1268")
 
 
 @pytest.mark.parametrize("name", ["", "\ud800", "m" * 10_000])

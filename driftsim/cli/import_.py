@@ -38,6 +38,9 @@ def import_(
     unit: Annotated[
         Literal["s", "ms"] | None, typer.Option(help="Of the times in a trace whose format leaves it open.")
     ] = None,
+    hash_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens that one of the hash_ids stands for [default: as the file tells].")
+    ] = None,
     suggest: Annotated[
         bool, typer.Option("--suggest", help="Write a mapping to start from, for any table, instead of a trace.")
     ] = False,
@@ -51,7 +54,8 @@ def import_(
     *form, file = what
     if suggest:
         given = {"--mapping": mapping, "--strict": strict, "--result": result, "--rate": rate, "--users": users,
-                 "--unit": unit, f"the format {form[0] if form else ''}": form}  # fmt: skip
+                 "--unit": unit, "--hash-tokens": hash_tokens,
+                 f"the format {form[0] if form else ''}": form}  # fmt: skip
         _suggest(file, out, [name for name, value in given.items() if value])
         return
     if out is None:
@@ -67,6 +71,7 @@ def import_(
             rate=rate,
             users=users,
             unit=unit,
+            hash_tokens=hash_tokens,
             progress=lambda done, stages: reporter.update(done, stages + 1, DOING[done]),
         )
         trace.write(out)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from driftsim.errors import TraceError
-from driftsim.formats.clocks import doubtful_times, refuse_unit
+from driftsim.formats.clocks import CLOCKS_S, doubtful_times, refuse_unit
 from driftsim.formats.endings import DONE, ending
 from driftsim.formats.found import Found
 from driftsim.formats.heading import header_of, printable
@@ -26,16 +26,15 @@ from driftsim.trace.schema import (
     FINISHED,
     LIFE_TIMES,
     LONGEST_S,
-    REQUEST_COLUMNS,
+    TOLD_COLUMNS,
     request_columns,
 )
 from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace
 
-COLUMNS = {column.name: column for column in (*REQUEST_COLUMNS, CACHED_COLUMN)}
+COLUMNS = {column.name: column for column in TOLD_COLUMNS}
 NEEDED = ("prompt_tokens", "output_tokens", "arrival_s")
 DEFAULTS = {"tenant": "default", "tier": "standard", "phase": "imported"}
-CLOCKS_S = 0.05  # two clocks may disagree by this much before a row is refused
 NAMED = 3  # rows that a message names
 FLOATS = {"bias"}
 OPTIONAL = {CACHED_COLUMN.name}  # which a trace lacks where no row tells it

@@ -12,7 +12,7 @@ from driftsim.formats.found import Found
 from driftsim.formats.head import Head
 from driftsim.formats.sessions import Sessions
 from driftsim.formats.source import read_source
-from driftsim.formats.timed_trace import BAILIAN, COLUMNS, Unit, check_columns, found_in
+from driftsim.formats.timed_trace import BAILIAN, COLUMNS, Unit, check_columns, found_in, sized
 
 
 def fits(head: Head) -> bool:
@@ -20,11 +20,15 @@ def fits(head: Head) -> bool:
     return head.has("chat_id", *COLUMNS.values())
 
 
-def read(file: Path, unit: Unit | None = None) -> Found:
-    """What is found in ``file``: ``type`` is the category. Raises ``InputError`` if a key is missing."""
+def read(file: Path, unit: Unit | None = None, hash_tokens: int | None = None) -> Found:
+    """What is found in ``file``: ``type`` is the category.
+
+    Raises ``InputError`` if a key is missing, or as ``sized`` does.
+    """
     source = read_source(file)
     check_columns(source)
-    found = found_in(source, unit or "s", [], BAILIAN)
+    block, said = sized(source, BAILIAN, "Bailian's are", hash_tokens)
+    found = found_in(source, unit or "s", said, block)
     ids = source.either("chat_id")
     found.cells = {**found.cells, "request_id": ids, "category": source.either("type")}
     found.sessions = Sessions(parents=source.either("parent_chat_id"), ids=ids)

@@ -5,19 +5,19 @@ Hashes name the blocks of prompts alone. The blocks of an answer are known where
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
-from driftsim.formats.values import Problems, is_nothing, shown
+from driftsim.formats.blocks import misfits
+from driftsim.formats.values import Problems, is_nothing, listed, shown
 from driftsim.trace.header import Prefixes
 from driftsim.trace.prefixes import ENDLESS, NONE, Stretches, prefixes, shared
 
 Ids: TypeAlias = "tuple[Hashable, ...]"
-NUMBER = re.compile(r"-?\d{1,1000}")  # an id that is read as a number
+NUMBER = re.compile(r"0|-?[1-9][0-9]{0,999}")  # an id that is the same as a number; another, 0012, is a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,12 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """``prefix_row`` and ``prefix_tokens`` of a trace, and how many answers are taken to be repeated."""
+    """``prefix_row`` and ``prefix_tokens`` of a trace, how many answers are taken to be repeated, and what to say."""
 
     rows: list[int]
     tokens: list[int]
     repeated: int = 0
+    said: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,7 +79,7 @@ class Hashes:
         if parents is None:
             parents = [[one] if one != NONE else [] for one in _continued(told, own, known, lengths)]
         whole, repeated = _with_answers(own, known, lengths, parents, self.size)
-        return Shared(*shared(whole, self.size), repeated)
+        return Shared(*shared(whole, self.size), repeated, tuple(misfits(told, lengths.prompt, self.size)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,18 +114,13 @@ def _ids(cell: Any) -> Ids:
     """The ids in ``cell``: a list of whole numbers or texts, or the text of one. Raises ``ValueError``."""
     if is_nothing(cell):
         return ()
-    listed = cell
-    if isinstance(cell, str) and cell.strip().startswith("["):
-        try:
-            listed = json.loads(cell)
-        except (ValueError, RecursionError):
-            listed = None
-    if not isinstance(listed, list):
+    ids = listed(cell)
+    if ids is None:
         raise ValueError(f"is {shown(cell)}, not a list of the ids of blocks")
-    wrong = [one for one in listed if type(one) not in (int, str) and not (isinstance(one, float) and one % 1 == 0)]
+    wrong = [one for one in ids if type(one) not in (int, str) and not (isinstance(one, float) and one % 1 == 0)]
     if wrong:
         raise ValueError(f"holds {shown(wrong[0])}, which is no id of a block")
-    return tuple(_id(one) for one in listed)
+    return tuple(_id(one) for one in ids)
 
 
 def _id(told: Any) -> Hashable:

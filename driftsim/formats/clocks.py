@@ -9,6 +9,7 @@ from driftsim.errors import TraceError
 from driftsim.metrics import tpot
 from driftsim.trace.schema import FASTEST_S, FINISHED, SLOWEST_S
 
+CLOCKS_S = 0.05  # two clocks of one file may disagree by this much
 LATEST_EPOCH_S = 1e11  # the year 5138: a later moment was told in a finer unit
 FINER = (("ns", 1e17), ("us", 1e14), ("ms", LATEST_EPOCH_S))  # the unit, and from where a moment is told in it
 FEW_TIMES = 20  # requests, below which a grid of times may be chance

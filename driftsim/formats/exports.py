@@ -23,6 +23,7 @@ import pandas as pd
 from driftsim.errors import InputError
 from driftsim.files import check_own, write_file
 from driftsim.formats.hashing import hash_ids, whose
+from driftsim.formats.unrelated import Held, as_parents, as_turns, lost
 from driftsim.trace.header import Header
 from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace, read
@@ -47,6 +48,8 @@ class Export:
     texts: Callable[[Header, pd.DataFrame], dict[str, str]]
     loses: tuple[str, ...]
     needs_output: bool  # whether a request without one cannot be written
+    block: int | None = None  # tokens of one of the blocks by which it tells what prompts share
+    holds: Held = ""  # how it tells who waits for whom
 
 
 def export_trace(trace: Trace | Path | str, form: str, file: Path | str) -> list[str]:
@@ -121,9 +124,10 @@ def _lost(header: Header, rows: pd.DataFrame, written: pd.DataFrame, export: Exp
     cut = int((~written["finish_reason"].isin(FINISHED)).sum())
     if cut and export.needs_output:
         said.append(f"{cut} requests did not finish: each is written with the output that it had")
-    lost = [name for name in export.loses if name in rows and _told(rows[name])]
-    if lost:
-        said.append(f"the format has no place for {', '.join(lost)}")
+    nowhere = [name for name in export.loses if name in rows and _told(rows[name])]
+    if nowhere:
+        said.append(f"the format has no place for {', '.join(nowhere)}")
+    said += lost(written, export.holds, export.block)
     waits = sorted({phase.kind for phase in header.workload.phases} - {"open"})
     if waits:
         said.append(f"arrivals are written as they were recorded, not as {', '.join(waits)}")
@@ -132,7 +136,7 @@ def _lost(header: Header, rows: pd.DataFrame, written: pd.DataFrame, export: Exp
 
 def _told(column: pd.Series) -> bool:
     """Whether a column says more than the same for every request."""
-    return bool(column.notna().any() and (column.nunique() > 1 or column.dtype.kind == "f"))
+    return bool(column.notna().any() and (column.nunique(dropna=False) > 1 or column.dtype.kind == "f"))
 
 
 def _lines(step_s: float, block: int, *, chats: bool = False) -> Callable[[Header, pd.DataFrame], dict[str, str]]:
@@ -141,11 +145,11 @@ def _lines(step_s: float, block: int, *, chats: bool = False) -> Callable[[Heade
     def texts(header: Header, rows: pd.DataFrame) -> dict[str, str]:
         columns = [rows[name].tolist() for name in ("arrival_s", "prompt_tokens", "output_tokens")]
         ids = hash_ids(rows["stretches"].tolist(), columns[1], block)
-        turns = _turns(rows) if chats else [{} for _ in ids]
+        turns = as_parents(rows) if chats else [{} for _ in ids]
         lines = list[str]()
         for place, (arrival, prompt, output) in enumerate(zip(*columns, strict=True)):
             line = {
-                **({} if lines else json.loads(MARK + "}")),
+                **({} if lines else FIRST),
                 **turns[place],
                 "timestamp": round(arrival, 6) if step_s == 1 else round(arrival / step_s),
                 "input_length": int(prompt),
@@ -158,25 +162,13 @@ def _lines(step_s: float, block: int, *, chats: bool = False) -> Callable[[Heade
     return texts
 
 
-def _turns(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Who follows whom, as Bailian's traces tell it: a turn has one parent, the first of those that are written."""
-    places = {row: place for place, row in enumerate(rows.index.tolist())}
-    told = rows["parent"].tolist() if "parent" in rows else [()] * len(rows)
-    found = list[dict[str, Any]]()
-    for place, (before, category) in enumerate(zip(told, rows["category"].tolist(), strict=True)):
-        parent = next((places[one] for one in before if one in places and places[one] < place), -1)
-        turn = 1 if parent < 0 else found[parent]["turn"] + 1
-        found.append({"chat_id": place, "parent_chat_id": parent, "type": category or "", "turn": turn})
-    return found
-
-
 def _blis(header: Header, rows: pd.DataFrame) -> dict[str, str]:
     """The CSV and the header of a trace of BLIS."""
     out = io.StringIO()
     writer = csv.DictWriter(out, BLIS_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    for number, row in enumerate(rows.to_dict("records")):
-        writer.writerow(_blis_row(number, row, header.model))
+    for number, (row, turn) in enumerate(zip(rows.to_dict("records"), as_turns(rows), strict=True)):
+        writer.writerow(_blis_row(number, row, header.model) | turn)
     return {".yaml": _blis_header(header, bool(rows["finish_s"].notna().any())), ".csv": out.getvalue()}
 
 
@@ -184,7 +176,7 @@ def _blis_row(number: int, row: Mapping[Any, Any], model: str) -> dict[str, Any]
     first, last = (_micros(row[name]) for name in TIMED)
     arrival, ended = _micros(row["arrival_s"]), row["finish_reason"] in FINISHED
     output = 0 if pd.isna(row["output_tokens"]) else int(row["output_tokens"])
-    zeros = ("round_index", "prefix_length", "image_tokens", "audio_tokens", "video_tokens", "reason_ratio",
+    zeros = ("prefix_length", "image_tokens", "audio_tokens", "video_tokens", "reason_ratio",
              "deadline_us", "server_input_tokens")  # fmt: skip
     return dict.fromkeys(zeros, 0) | {
         "request_id": number, "client_id": row["tenant"], "tenant_id": row["tenant"],
@@ -223,17 +215,19 @@ def _blis_header(header: Header, timed: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-MARK = '{"written_by": "driftsim export"'  # the beginning of our JSON Lines
+FIRST = {"written_by": "driftsim export"}  # stands in the first of our JSON Lines
+MARK = json.dumps(FIRST)[:-1]
 WRITTEN = "# written by driftsim export"
 LOST_BY_ALL = ("max_tokens", "queued_s", "scheduled_s", "preemptions", "cached_tokens")
-SESSIONS = ("session", "gap_s")
+FINE, WIDE = 16, 512  # tokens of a block in vLLM's and Bailian's traces, and in Mooncake's
 EXPORTS: Mapping[str, Export] = {
-    "timed-trace": Export("JSON Lines for vLLM's timed_trace dataset, in seconds", ".jsonl", _lines(1, 16),
-                          ("tenant", "tier", "category", *LOST_BY_ALL, *TIMED, *SESSIONS), needs_output=True),
-    "mooncake": Export("JSON Lines as Mooncake's, in milliseconds", ".jsonl", _lines(1e-3, 512),
-                       ("tenant", "tier", "category", *LOST_BY_ALL, *TIMED, *SESSIONS), needs_output=True),
-    "bailian": Export("JSON Lines as Bailian's, in seconds, with sessions", ".jsonl", _lines(1, 16, chats=True),
-                      ("tenant", "tier", *LOST_BY_ALL, *TIMED, "gap_s"), needs_output=True),
+    "timed-trace": Export("JSON Lines for vLLM's timed_trace dataset, in seconds", ".jsonl", _lines(1, FINE),
+                          ("tenant", "tier", "category", *LOST_BY_ALL, *TIMED), needs_output=True, block=FINE),
+    "mooncake": Export("JSON Lines as Mooncake's, in milliseconds", ".jsonl", _lines(1e-3, WIDE),
+                       ("tenant", "tier", "category", *LOST_BY_ALL, *TIMED), needs_output=True, block=WIDE),
+    "bailian": Export("JSON Lines as Bailian's, in seconds, with sessions", ".jsonl", _lines(1, FINE, chats=True),
+                      ("tenant", "tier", *LOST_BY_ALL, *TIMED, "session"), needs_output=True, block=FINE,
+                      holds="parent"),
     "blis": Export("a trace of BLIS: a CSV, and its header as YAML beside it", ".csv", _blis,
-                   ("category", *LOST_BY_ALL, *SESSIONS, "prefix_tokens"), needs_output=False),
+                   ("category", *LOST_BY_ALL, "prefix_tokens"), needs_output=False, holds="turn"),
 }  # fmt: skip

@@ -35,6 +35,7 @@ from driftsim.formats.mapping import check_mapping, completed, load_mapping, rea
 from driftsim.formats.rebuilt import Asked
 from driftsim.formats.timed_trace import Unit
 from driftsim.progress import OnProgress, no_progress
+from driftsim.trace.settings import LARGEST_BLOCK
 from driftsim.trace.trace import Trace
 
 STAGES = 3
@@ -49,13 +50,16 @@ class Choices:
     rate: float | None = None
     users: int | None = None
     unit: Unit | None = None
+    hash_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("users", self.users), ("result", self.result)):
+        for name, value in (("users", self.users), ("result", self.result), ("hash_tokens", self.hash_tokens)):
             if value is not None:
                 check_whole(name, value)
                 if value < 1:
                     raise InputError(f"{name} must be at least 1, got {value}")
+        if self.hash_tokens is not None and self.hash_tokens > LARGEST_BLOCK:
+            raise InputError(f"hash_tokens must be at most {LARGEST_BLOCK}, got {self.hash_tokens}")
         if self.rate is not None and not (
             isinstance(self.rate, Real) and not isinstance(self.rate, bool) and 1e-9 <= self.rate <= 1e9
         ):
@@ -135,21 +139,21 @@ FORMATS: Mapping[str, Format] = {
     ),
     "bailian": Format(
         "Alibaba's traces of Qwen on Bailian",
-        lambda file, choices: bailian.read(file, choices.unit),
+        lambda file, choices: bailian.read(file, choices.unit, choices.hash_tokens),
         bailian.fits,
-        ("unit",),
+        ("unit", "hash_tokens"),
     ),
     "mooncake": Format(
         "Mooncake's traces",
-        lambda file, choices: timed_trace.read(file, choices.unit or "ms", timed_trace.MOONCAKE),
+        lambda file, choices: timed_trace.read(file, choices.unit, choices.hash_tokens, mooncakes=True),
         lambda head: False,  # its keys are those of timed-trace, which tells the two apart
-        ("unit",),
+        ("unit", "hash_tokens"),
     ),
     "timed-trace": Format(
         "what vLLM's timed_trace dataset reads",
-        lambda file, choices: timed_trace.read(file, choices.unit),
+        lambda file, choices: timed_trace.read(file, choices.unit, choices.hash_tokens),
         lambda head: timed_trace.fits(head) and not bailian.fits(head),
-        ("unit",),
+        ("unit", "hash_tokens"),
     ),
     "servegen": Format("ServeGen's data, which hold no requests", lambda file, choices: servegen.read(file),
                        lambda head: servegen.is_chunk(head.file)),
@@ -166,6 +170,7 @@ def import_trace(
     rate: float | None = None,
     users: int | None = None,
     unit: Unit | None = None,
+    hash_tokens: int | None = None,
     progress: OnProgress = no_progress,
 ) -> Trace:
     """The run in ``file``, a file of another tool, as a trace.
@@ -194,7 +199,7 @@ def import_trace(
         given: TableMapping | None = load_mapping(Path(mapping))
     elif (given := mapping) is not None:
         check_mapping(given, "the mapping")
-    choices = Choices(mapping=given, result=result, rate=rate, users=users, unit=unit)
+    choices = Choices(mapping=given, result=result, rate=rate, users=users, unit=unit, hash_tokens=hash_tokens)
     form = form or ("csv" if given is not None and given.names_columns else recognised(file))
     for name in (field.name for field in fields(choices) if field.name != "mapping"):
         if getattr(choices, name) is not None and name not in FORMATS[form].takes:

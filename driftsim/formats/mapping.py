@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,10 +18,10 @@ from driftsim.formats.source import Source, read_source
 from driftsim.records import Record
 from driftsim.tiers import TierRules
 from driftsim.trace.loops import Told
-from driftsim.trace.schema import CACHED_COLUMN, LIFE_TIMES, REQUEST_COLUMNS, SESSION_COLUMNS
+from driftsim.trace.schema import LIFE_TIMES, SESSION_COLUMNS, TOLD_COLUMNS
 from driftsim.trace.settings import LARGEST_BLOCK
 
-NAMES = tuple(column.name for column in (*REQUEST_COLUMNS, CACHED_COLUMN))
+NAMES = tuple(column.name for column in TOLD_COLUMNS)
 RELATIONS = (*(column.name for column in SESSION_COLUMNS), "hash_ids")  # what a mapping may name besides, in columns
 PREFIX_IDS = ("hash_ids", "cached_tokens", "prefix_group", "prefix_length")  # what tells of equal beginnings
 
@@ -33,7 +33,8 @@ class Mapping(Record):
         default={},
         description="Our column = the column of the table that holds it, or the path to it in a record, such as "
         "`metrics.ttft.value`. `parent` holds a request_id or a list of them, or rows from 0 where no request_id is "
-        "mapped; `hash_ids` lists of the ids of a prompt's blocks.",
+        "mapped; nothing, `-1`, `none`, `null` and the like stand for no parent, unless a request is called so. "
+        "`hash_ids` holds lists of the ids of a prompt's blocks.",
     )
     durations: dict[str, str] = Field(
         default={}, description="Our time = the column of the table that holds the time passed since the arrival."
@@ -123,6 +124,8 @@ def check_mapping(mapping: Mapping, where: str) -> None:
             raise InputError(f"{where}: {ours} stands in columns; nothing else can give it")
     if ("hash_ids" in mapping.columns) != (mapping.hash_tokens is not None):
         raise InputError(f"{where}: hash_ids and hash_tokens belong together: the tokens that one id stands for")
+    if "gap_s" in mapping.columns and not {"session", "parent"} & set(mapping.columns):
+        raise InputError(f"{where}: gap_s says nothing without session or parent, which tell whom a request follows")
     for ours in mapping.units:
         if ours not in ("all", "gap_s", *LIFE_TIMES):
             raise InputError(f"{where}: units.{ours}: {ours} is no time; times are {', '.join((*LIFE_TIMES, 'gap_s'))}")
@@ -161,7 +164,7 @@ def read_mapped(file: Path, mapping: Mapping) -> Found:
         maps=mapping.maps,
         values=mapping.values,
         beginnings=hashes,
-        sessions=_sessions(named, mapping),
+        sessions=_sessions(named, mapping, source.rows),
         guessed=unread_prefixes(source, used),
         left_out=left_out,
         offset=mapping.offset,
@@ -174,14 +177,14 @@ def read_mapped(file: Path, mapping: Mapping) -> Found:
     )
 
 
-def _sessions(named: dict[str, list[Any]], mapping: Mapping) -> Sessions | None:
+def _sessions(named: dict[str, list[Any]], mapping: Mapping, rows: Sequence[int]) -> Sessions | None:
     """The sessions that the ``named`` columns tell, if they do."""
     if "session" not in named and "parent" not in named:
         return None
     return Sessions(
         names=named.get("session"),
         parents=named.get("parent"),
-        ids=named.get("request_id"),
+        ids=named.get("request_id", rows),
         gaps=named.get("gap_s"),
         unit=mapping.units.get("gap_s", mapping.units.get("all", "s")),
     )

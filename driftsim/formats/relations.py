@@ -10,6 +10,7 @@ import pandas as pd
 from driftsim.formats.beginnings import Groups, Hashes, Lengths, Shared
 from driftsim.formats.found import Found
 from driftsim.formats.sessions import linked
+from driftsim.formats.ties import untied
 from driftsim.trace.header import Prefixes
 
 
@@ -25,25 +26,28 @@ class Related:
 
 def related(found: Found, rows: pd.DataFrame) -> Related:
     """``rows``, by arrival and indexed by their numbers in the file, with what was ``found`` to relate them."""
+    rows = rows if found.sessions is None else untied(found.sessions, rows)
     order = rows.index.tolist()
-    said, parents = list[str](), None
+    said, notes, parents = list[str](), list[str](), None
     if found.sessions is not None:
         sessions = linked(found.sessions, order, rows)
         rows = rows.assign(**sessions.columns)
         said += sessions.said
+        notes += sessions.left_out
         parents = sessions.parents
     if found.beginnings is None:
-        return Related(rows, None, said)
+        return Related(rows, None, said, notes)
     lengths = _lengths(rows)
     shared = found.beginnings.shared(order, lengths, parents)
+    said += shared.said
     if not any(shared.tokens):
-        return Related(rows, None, said)
+        return Related(rows, None, said, notes)
     columns = {
         "prefix_row": pd.array([row if row >= 0 else None for row in shared.rows], dtype="Int64"),
         "prefix_tokens": pd.array([tokens or None for tokens in shared.tokens], dtype="Int64"),
     }
     said += _of_answers(shared, parents)
-    notes = [_of_prompts(found.beginnings, shared, lengths)]
+    notes.append(_of_prompts(found.beginnings, shared, lengths))
     return Related(rows.assign(**columns), found.beginnings.told(), said, notes)
 
 

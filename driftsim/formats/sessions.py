@@ -5,8 +5,8 @@ A parent is an earlier request that had ended before its child was sent; what is
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftsim.formats.values import Problems, shown, texts, times
+from driftsim.formats.clocks import CLOCKS_S
+from driftsim.formats.values import NOTHING, Problems, listed, shown, texts, times
 from driftsim.trace.schema import LONGEST_S
 
-NO_PARENT = {"-1", "none", "null", "nan"}
-CLOCKS_S = 0.05  # a turn may be sent by so much before the end that it waited for
+NO_PARENT = {"-1", *NOTHING}  # unless a request is called so
+NO_FRACTION = re.compile(r"(-?[0-9]+)\.0+")  # as pandas writes ids of which one is missing
 LOOKED_BACK = 64  # requests of a session among which the one before is looked for
 
 
@@ -60,6 +61,7 @@ class Linked:
     parents: list[list[int]]
     gaps: np.ndarray  # s
     said: list[str] = field(default_factory=list)
+    named: int = 0  # sessions to which the file gives a name
 
     @property
     def columns(self) -> Mapping[str, Any]:
@@ -69,6 +71,13 @@ class Linked:
         parents = np.empty(len(self.parents), dtype=object)
         parents[:] = self.parents
         return {"session": self.names, "parent": parents, "gap_s": self.gaps}
+
+    @property
+    def left_out(self) -> list[str]:
+        """What is told of sessions and does not stand in these columns."""
+        if any(self.parents) or not self.named:
+            return []
+        return [f"no request waits for another of its session: the names of {self.named} sessions are left out"]
 
 
 def linked(sessions: Sessions, order: Sequence[int], rows: pd.DataFrame) -> Linked:
@@ -81,10 +90,10 @@ def linked(sessions: Sessions, order: Sequence[int], rows: pd.DataFrame) -> Link
     else:
         mine, parents, lost = _in_turn(sessions, order, mine, arrival, finish)
     with np.errstate(invalid="ignore"):
-        early = [[one for one in before if arrival[row] < finish[one] - CLOCKS_S] for row, before in enumerate(parents)]
+        early = [[one for one in before if not _over(finish[one], arrival[row])] for row, before in enumerate(parents)]
     follow = sum(map(bool, parents)) + lost.first
     parents = [[one for one in before if one not in out] for before, out in zip(parents, early, strict=True)]
-    found = Linked(mine, parents, *_gaps(sessions, order, parents, arrival, finish))
+    found = Linked(mine, parents, *_gaps(sessions, order, parents, arrival, finish), len({*mine} - {None}))
     found.said = [
         *_replayed(follow, len(order)),
         *_counted(lost.missing, "name a parent that is not in the file: they count as first turns"),
@@ -107,31 +116,47 @@ class _Lost:
 
 def _named(cell: Any) -> tuple[list[str], str]:
     """The parents that ``cell`` names, and what is wrong with it."""
-    listed = cell
-    if isinstance(cell, str) and cell.strip().startswith("["):
-        try:
-            listed = json.loads(cell)
-        except (ValueError, RecursionError):
-            return [], f"is {shown(cell)}, not a list of requests"
-    if not isinstance(listed, list):
-        listed = [listed]
-    if any(isinstance(one, list | dict | bool) for one in listed):
+    parents = listed(cell)
+    if parents is None and isinstance(cell, str) and cell.strip().startswith("["):
+        return [], f"is {shown(cell)}, not a list of requests"
+    parents = [cell] if parents is None else parents
+    if any(isinstance(one, list | dict | bool) for one in parents):
         return [], f"is {shown(cell)}, which names no requests"
-    return [one for one in texts(listed)[0] if one is not None and one.lower() not in NO_PARENT], ""
+    return [one for one in texts(parents)[0] if one is not None], ""
+
+
+def places_of(sessions: Sessions, order: Sequence[int]) -> dict[str, list[int]]:
+    """By name, as it is written and without an idle fraction, the places at which the rows ``order`` have it."""
+    names = texts(sessions.ids)[0] if sessions.ids is not None else [str(row) for row in range(max(order) + 1)]
+    places: dict[str, list[int]] = {}
+    for place, row in enumerate(order):
+        if (name := names[row]) is not None:
+            places.setdefault(name, []).append(place)
+    for name, there in list(places.items()):
+        places.setdefault(_plain(name), there)
+    return places
+
+
+def _plain(name: str) -> str:
+    """``name`` without the fraction of a whole number."""
+    return found[1] if (found := NO_FRACTION.fullmatch(name)) else name
+
+
+def asked(cell: Any, places: Mapping[str, Any]) -> list[str]:
+    """The names of ``cell`` as ``places`` has them; those that stand for none are left out."""
+    names = [name if name in places else _plain(name) for name in _named(cell)[0]]
+    return [name for name in names if name in places or name.lower() not in NO_PARENT]
 
 
 def _as_named(sessions: Sessions, order: Sequence[int]) -> tuple[list[list[int]], _Lost]:
     """The parents of each row of the trace, as the file names them."""
     assert sessions.parents is not None
-    names = texts(sessions.ids)[0] if sessions.ids is not None else [str(row) for row in range(len(sessions.parents))]
-    places: dict[str, list[int]] = {}
-    for place, row in enumerate(order):
-        if (name := names[row]) is not None:
-            places.setdefault(name, []).append(place)
+    places = places_of(sessions, order)
     found, lost = list[list[int]](), _Lost()
     for place, row in enumerate(order):
-        asked, before, missing = _named(sessions.parents[row])[0], set[int](), False
-        for name in asked:
+        before, missing = set[int](), False
+        names = asked(sessions.parents[row], places)
+        for name in names:
             there = places.get(name, [])
             earlier = bisect_left(there, place)
             if earlier:
@@ -139,8 +164,8 @@ def _as_named(sessions: Sessions, order: Sequence[int]) -> tuple[list[list[int]]
             missing |= not there
         found.append(sorted(before))
         lost.missing += missing
-        lost.later += bool(asked) and not missing and len(before) < len({*asked})
-        lost.first += bool(asked) and not before
+        lost.later += bool(names) and not missing and len(before) < len({*names})
+        lost.first += bool(names) and not before
     return found, lost
 
 
@@ -148,8 +173,11 @@ def _in_turn(
     sessions: Sessions, order: Sequence[int], names: Sequence[str | None], arrival: np.ndarray, finish: np.ndarray
 ) -> tuple[list[str | None], list[list[int]], _Lost]:
     """Names and parents by row of the trace: the turn before in the session, by its number or else by its arrival."""
-    numbers = _numbers(sessions.turns, order)
+    numbers = numbers_of(sessions.turns, order)
     first = np.nanmin(numbers) if np.isfinite(numbers).any() else math.nan
+    least: dict[str | None, float] = {}
+    for name, number in zip(names, numbers.tolist(), strict=True):
+        least[name] = min(number, least.get(name, number))
     before: dict[str, deque[int]] = {}
     begun: dict[str, int] = {}
     called, parents, lost = list[str | None](), list[list[int]](), _Lost()
@@ -160,11 +188,12 @@ def _in_turn(
             continue
         number, there = numbers[place], before.setdefault(name, deque(maxlen=LOOKED_BACK))
         parent = _before(number, there, numbers, arrival[place], finish)
-        if parent is None and number == first and there:  # the name of a session is used again
+        if parent is None and any(numbers[one] == number for one in there):  # the name of a session is used again
             there.clear()
             begun[name] = begun.get(name, 1) + 1
-        elif parent is None and number > first:
-            lost.missing += 1
+        if parent is None and number > first:
+            lost.later += number > least[name]
+            lost.missing += not number > least[name]
             lost.first += 1
         there.append(place)
         called.append(name if name not in begun else f"{name}#{begun[name]}")
@@ -181,11 +210,16 @@ def _before(number: float, there: Iterable[int], numbers: np.ndarray, arrival: f
     if not math.isnan(number):
         return max((one for one in there if numbers[one] < number), key=lambda one: (numbers[one], one), default=None)
     latest = list(there)
-    ended = [one for one in latest if not finish[one] > arrival + CLOCKS_S]
+    ended = [one for one in latest if _over(finish[one], arrival)]
     return max(ended or latest, default=None)
 
 
-def _numbers(turns: Sequence[Any] | None, order: Sequence[int]) -> np.ndarray:
+def _over(finish: float, arrival: float) -> bool:
+    """Whether a request that ended at ``finish``, if that is told, is over for one that is sent at ``arrival`` (s)."""
+    return not finish > arrival + CLOCKS_S
+
+
+def numbers_of(turns: Sequence[Any] | None, order: Sequence[int]) -> np.ndarray:
     """The turns of the rows of a trace as numbers; NaN for what is none."""
     if turns is None:
         return np.full(len(order), np.nan)
@@ -200,9 +234,10 @@ def _gaps(
 ) -> tuple[np.ndarray, list[str]]:
     """The gap before each row of the trace that has parents, and what is said of gaps that nothing tells."""
     told = times(sessions.gaps, sessions.unit)[0][list(order)] if sessions.gaps is not None else None
-    gaps, guessed = np.full(len(order), np.nan), 0
+    gaps, guessed, idle = np.full(len(order), np.nan), 0, 0
     for row, before in enumerate(parents):
         if not before:
+            idle += told is not None and bool(told[row] > 0)
             continue
         if told is not None and not math.isnan(told[row]):
             gaps[row] = told[row]
@@ -210,11 +245,13 @@ def _gaps(
         ends = [arrival[one] if math.isnan(finish[one]) else finish[one] for one in before]
         guessed += any(math.isnan(finish[one]) for one in before)
         gaps[row] = max(arrival[row] - max(ends), 0.0)
+    said = [f"{idle} requests have a gap_s and wait for nobody: it is left out"] if idle else []
     if not guessed:
-        return gaps, []
+        return gaps, said
     return gaps, [
+        *said,
         f"the end before {guessed} of {sum(map(bool, parents))} later turns is not told: gap_s counts from the arrival "
-        "before, so a turn that waits for an answer comes later than recorded by as long as the answer takes"
+        "before, so a turn that waits for an answer comes later than recorded by as long as the answer takes",
     ]
 
 

@@ -32,6 +32,12 @@ class Source:
     columns: dict[str, list[Any]] = field(default_factory=dict)
     records: Sequence[Any] = ()
     unreadable: dict[str, str] = field(default_factory=dict)  # place -> why the row could not be read
+    numbers: Sequence[int] = ()  # of the rows, from 0, those counted that could not be read; none: all could
+
+    @property
+    def rows(self) -> Sequence[int]:
+        """The number of each row in the file, from 0."""
+        return self.numbers or range(self.count)
 
     @property
     def names(self) -> list[str]:
@@ -66,7 +72,9 @@ class Source:
         kept = list(rows)
         columns = {name: [cells[row] for row in kept] for name, cells in self.columns.items()}
         records = [self.records[row] for row in kept] if self.records else ()
-        return replace(self, count=len(kept), place=lambda row: self.place(kept[row]), columns=columns, records=records)
+        numbers = [self.rows[row] for row in kept]
+        return replace(self, count=len(kept), place=lambda row: self.place(kept[row]), columns=columns, records=records,
+                       numbers=numbers)  # fmt: skip
 
     def listed(self) -> str:
         """The names, as a message lists them."""
@@ -162,6 +170,7 @@ def _table(file: Path) -> Source:
     first = next((line for line in lines if line.strip()), "")
     separator = max(SEPARATORS, key=first.count) if first else ","
     rows, places, unreadable = list[list[str]](), list[int](), dict[str, str]()
+    numbers = list[int]()
     reader = csv.reader(lines, delimiter=separator)
     header: list[str] = []
     try:
@@ -174,6 +183,7 @@ def _table(file: Path) -> Source:
             if len(row) > len(header):
                 unreadable[f"line {reader.line_num}"] = f"has {len(row)} cells, the header has {len(header)}"
                 continue
+            numbers.append(len(rows) + len(unreadable))
             rows.append(row + [""] * (len(header) - len(row)))
             places.append(reader.line_num)
     except csv.Error as error:
@@ -186,7 +196,8 @@ def _table(file: Path) -> Source:
     columns: dict[str, list[Any]] = {name: [] for name in header}
     for name, cells in zip(header, zip(*rows, strict=True) if rows else [()] * len(header), strict=True):
         columns[name] = list(cells)
-    return Source(file, len(rows), lambda row: f"line {places[row]} (row {row})", columns, unreadable=unreadable)
+    return Source(file, len(rows), lambda row: f"line {places[row]} (row {numbers[row]})", columns,
+                  unreadable=unreadable, numbers=numbers)  # fmt: skip
 
 
 def _parquet(file: Path) -> Source:
@@ -206,7 +217,7 @@ def _parquet(file: Path) -> Source:
 
 
 def _lines(file: Path) -> Source:
-    records, places, unreadable = list[Any](), list[int](), dict[str, str]()
+    records, places, unreadable, numbers = list[Any](), list[int](), dict[str, str](), list[int]()
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.strip():
             continue
@@ -218,14 +229,14 @@ def _lines(file: Path) -> Source:
         if not isinstance(record, dict):
             unreadable[f"line {number}"] = f"is {shown_kind(record)}, not an object"
             continue
+        numbers.append(len(records) + len(unreadable))
         records.append(record)
         places.append(number)
     if not records:
         why = next(iter(unreadable.items()), ("", "is empty"))
         raise InputError(f"{file}: {' '.join(why).strip()}; JSON Lines hold an object a line")
-    return Source(
-        file, len(records), lambda row: f"line {places[row]} (row {row})", records=records, unreadable=unreadable
-    )
+    return Source(file, len(records), lambda row: f"line {places[row]} (row {numbers[row]})", records=records,
+                  unreadable=unreadable, numbers=numbers)  # fmt: skip
 
 
 def shown_kind(value: Any) -> str:
@@ -288,7 +299,8 @@ def _listed(file: Path, found: Any, path: str) -> Source:
     records = [found[place] for place in kept]
     if unreadable and not records:
         raise InputError(f"{file}: {path or 'its list'} holds no object; a request is an object")
-    return Source(file, len(records), lambda row: f"{path}[{kept[row]}]", records=records, unreadable=unreadable)
+    return Source(file, len(records), lambda row: f"{path}[{kept[row]}]", records=records, unreadable=unreadable,
+                  numbers=kept)  # fmt: skip
 
 
 def lists_in(document: Any, before: str = "", depth: int = 6) -> list[str]:

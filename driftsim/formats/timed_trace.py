@@ -15,17 +15,18 @@ import numpy as np
 
 from driftsim.errors import InputError
 from driftsim.formats.beginnings import Hashes
+from driftsim.formats.blocks import Blocks, of_which_size
 from driftsim.formats.found import Found
 from driftsim.formats.head import Head
 from driftsim.formats.mapping import unread_prefixes
 from driftsim.formats.source import Source, read_source
-from driftsim.formats.values import counts, times
+from driftsim.formats.values import times
 
 Unit = Literal["s", "ms"]
 COLUMNS = {"arrival_s": "timestamp", "prompt_tokens": "input_length", "output_tokens": "output_length"}
 MOONCAKE, BAILIAN = 512, 16  # tokens of a hash
 BLOCKS: dict[int, Unit] = {MOONCAKE: "ms", BAILIAN: "s"}
-OTHER_BLOCKS = (64, 32, 128, 256, 1024, 8, 2048, 4096)  # tokens of a hash in a trace of anybody else
+KNOWN = "Mooncake's or Bailian's are"
 FEWEST = 3  # gaps that must be known before their length tells a unit
 LONG_GAP = 20.0  # a mean gap above it is too long for seconds, below a twentieth of a second too short for ms
 
@@ -35,31 +36,55 @@ def fits(head: Head) -> bool:
     return head.has(*COLUMNS.values())
 
 
-def read(file: Path, unit: Unit | None = None, block: int | None = None) -> Found:
+def read(file: Path, unit: Unit | None = None, hash_tokens: int | None = None, mooncakes: bool = False) -> Found:
     """What is found in ``file``; where no ``unit`` is given, the file's numbers tell it, and how is said.
 
-    ``block``: the tokens of a hash, where the file's numbers do not tell. Raises ``InputError`` if a key is missing.
+    ``hash_tokens``: the tokens of a hash, where the user says it. ``mooncakes``: the user says that the file is one of
+    Mooncake's, so that it must be as these are. Raises ``InputError`` if a key is missing, or as ``sized`` does.
     """
     source = read_source(file)
     check_columns(source)
-    said = []
+    if mooncakes:
+        tokens, said = sized(source, MOONCAKE, "Mooncake's are", hash_tokens)
+        return found_in(source, unit or "ms", said, tokens)
+    block, said = (hash_tokens, []) if hash_tokens else of_which_size(_blocks(source), tuple(BLOCKS), KNOWN)
     if unit is None:
-        unit, why = decided(source)
+        unit, why = decided(source, block)
         other = "ms" if unit == "s" else "s"
-        said = [f"its times count as {unit}: {why} (--unit {other} says otherwise)"]
-    return found_in(source, unit, said, block_size(source) or block)
+        said = [f"its times count as {unit}: {why} (--unit {other} says otherwise)", *said]
+    return found_in(source, unit, said, block)
+
+
+def sized(source: Source, expected: int, whose: str, given: int | None) -> tuple[int, list[str]]:
+    """The tokens of a hash in a file of a format that has ``expected``, and what is to be said of it.
+
+    Raises ``InputError`` where most lists of hashes fit neither these nor any others, and none are ``given``.
+    """
+    if given is not None:
+        return given, []
+    blocks = _blocks(source)
+    size, said = of_which_size(blocks, (expected,), whose)
+    agree = blocks.may_agree(expected)
+    if size is None and 2 * np.count_nonzero(agree) < len(agree):
+        raise InputError(
+            f"{source.file}: its hash_ids are not of {expected} tokens each, as {whose}: {np.count_nonzero(agree)} of "
+            f"{'; '.join((f'{len(agree)} prompts fit', *said))}. Say of how many an id is: --hash-tokens N"
+        )
+    return size or expected, said
 
 
 def found_in(source: Source, unit: Unit, said: list[str], block: int | None) -> Found:
     """What is found in ``source``, whose times count in ``unit``; a hash stands for ``block`` tokens, None: unknown."""
-    ids = source.either("hash_ids")
+    unread = unread_prefixes(source, () if block is None else ("hash_ids",))
+    if unread and block is None:
+        unread = [f"{unread[0]}; --hash-tokens N says how many tokens an id stands for"]
     return Found(
         source=source,
         cells={ours: source.either(theirs) for ours, theirs in COLUMNS.items()},
         names=COLUMNS,
         units={"arrival_s": unit},
-        beginnings=None if block is None else Hashes(cells=ids, size=block),
-        guessed=[*said, *unread_prefixes(source, () if block is None else ("hash_ids",))],
+        beginnings=None if block is None else Hashes(cells=source.either("hash_ids"), size=block),
+        guessed=[*said, *unread],
     )
 
 
@@ -70,9 +95,8 @@ def check_columns(source: Source) -> None:
             raise InputError(f"{source.file}: lacks {name!r}; such a trace has {', '.join(COLUMNS.values())}")
 
 
-def decided(source: Source) -> tuple[Unit, str]:
-    """The unit of the times in ``source``, and why it is taken for that."""
-    block = block_size(source)
+def decided(source: Source, block: int | None) -> tuple[Unit, str]:
+    """The unit of the times in ``source``, whose hashes stand for ``block`` tokens, and why it is taken for that."""
     if block in BLOCKS:
         whose = "Mooncake" if block == MOONCAKE else "Qwen-Bailian"
         return BLOCKS[block], f"a hash id stands for {block} tokens, as in the traces of {whose}"
@@ -89,14 +113,5 @@ def decided(source: Source) -> tuple[Unit, str]:
     return "s", "nothing in the file tells their unit, and vLLM's timed_trace reads seconds"
 
 
-def block_size(source: Source) -> int | None:
-    """How many tokens a hash id stands for, if it is a usual number and nearly every row agrees."""
-    ids = source.either("hash_ids")
-    lengths, _ = counts(source.either("input_length"))
-    rows = [(len(one), length) for one, length in zip(ids, lengths, strict=True) if isinstance(one, list) and len(one)]
-    rows = [(count, length) for count, length in rows if 1 <= length < np.inf]
-    for block in (*BLOCKS, *OTHER_BLOCKS):
-        agree = sum(count in (-(-length // block), max(length // block, 1)) for count, length in rows)
-        if rows and agree >= 0.9 * len(rows) and any(count > 1 for count, _ in rows):
-            return block
-    return None
+def _blocks(source: Source) -> Blocks:
+    return Blocks.of(source.either("hash_ids"), source.either("input_length"))

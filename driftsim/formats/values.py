@@ -91,6 +91,21 @@ def _storable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
+def listed(cell: Any) -> list[Any] | None:
+    """The list that ``cell`` is, or writes as JSON or as Python does with plain texts; None for anything else.
+
+    >>> listed([1, 2]), listed(' ["a"]'), listed("['a', 'b']"), listed("[1, "), listed("a")
+    ([1, 2], ['a'], ['a', 'b'], None, None)
+    """
+    if isinstance(cell, str) and cell.strip().startswith("["):
+        is_pythons = '"' not in cell and "\\" not in cell
+        try:
+            cell = json.loads(cell.replace("'", '"') if is_pythons else cell)
+        except (ValueError, RecursionError):
+            return None
+    return cell if isinstance(cell, list) else None
+
+
 def counts(cells: Sequence[Any]) -> tuple[np.ndarray, Problems]:
     """Each cell as a whole number that is not negative, as a float; NaN where it holds nothing.
 

@@ -11,7 +11,6 @@ from driftsim.scheduling.accounting import count_words
 from driftsim.trace.schema import FINISHED, LARGEST_COUNT, LONGEST_S
 
 CALLS = ("tool_calls", "function_call")  # finish reasons of an answer that ended by itself, as a call
-DIGITS = 40  # of a number that a server tells
 
 
 class Answer:
@@ -70,7 +69,7 @@ class Answer:
         cap = self.job.request.max_tokens
         if not max(1, self.fewest) <= tokens <= cap or not 1 <= prompt <= self.longest - tokens:
             return self.failed(
-                f"wrong usage: {str(tokens)[:DIGITS]} completion and {str(prompt)[:DIGITS]} prompt tokens, for "
+                f"wrong usage: {_shown(tokens)} completion and {_shown(prompt)} prompt tokens, for "
                 f"{self.chunks} chunks of text and max_tokens {cap}"
             )
         queued, scheduled = self._server_times()
@@ -123,6 +122,11 @@ def _call(choice: Any) -> str:
     functions = [_of(call, "function") for call in calls] if isinstance(calls, list) else []
     functions.append(_of(delta, "function_call"))
     return "".join(_joined(_of(one, "name")) + _joined(_of(one, "arguments")) for one in functions)
+
+
+def _shown(count: int) -> str:
+    """``count`` as far as it can be one: a longer number may say anything."""
+    return str(count) if abs(count) <= LARGEST_COUNT else f"{'less' if count < 0 else 'more'} than {LARGEST_COUNT:g}"
 
 
 def _is_whole(number: Any) -> TypeGuard[int]:

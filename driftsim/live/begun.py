@@ -6,6 +6,7 @@ out: the template puts its own tokens between a prompt and its answer, and no se
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 
 from driftsim.live.sharing import PIECE, Beginning, Hashes
@@ -22,17 +23,17 @@ class Prompts:
     def __init__(self, block: int = 16) -> None:
         self.block = block
         self._hashes = Hashes()
-        self._begun: dict[str, tuple[int, Beginning]] = {}  # with the tokens that were counted; 0 where none were
+        self._begun: dict[str, tuple[array[int], Beginning]] = {}  # with the token ids; none where none were told
         self._around: int | None = None
 
     def note(self, prompt: str, ids: Sequence[int] | None) -> None:
         """``prompt`` has these token ids, the template's included; None where nobody tells them."""
         blocks = None if ids is None else self._hashes.blocks(ids, self.block)
-        self._begun[prompt] = (len(ids or ()), Beginning(blocks, self._hashes.pieces(prompt)))
+        self._begun[prompt] = (array("q", ids or ()), Beginning(blocks, self._hashes.pieces(prompt)))
 
     def note_ids(self, name: str, ids: Sequence[int]) -> None:
         """The request ``name`` was sent as these token ids, without a text."""
-        self._begun[name] = (len(ids), Beginning(self._hashes.blocks(ids, self.block)))
+        self._begun[name] = (array("q", ids), Beginning(self._hashes.blocks(ids, self.block)))
 
     def warmed(self, tokens: int) -> None:
         """A prompt of ``WARM_UP`` was counted as so many ``tokens`` by the server; 0 where it did not tell."""
@@ -40,9 +41,13 @@ class Prompts:
             around = tokens - WARM_TOKENS
             self._around = around if self._around is None else min(self._around, around)
 
+    def ids(self, request: Request) -> Sequence[int]:
+        """The token ids of the prompt of ``request``, as far as anybody told them."""
+        return self._begun[_name(request)][0] if _name(request) in self._begun else ()
+
     def beginning(self, request: Request, counted: int | None) -> Beginning | None:
         """How ``request`` began, whose prompt the server ``counted``; token ids that are not as many are not its."""
-        told, known = self._begun.get(request.id if request.prompt is None else request.prompt, (0, None))
+        told, known = len(self.ids(request)), self._begun.get(_name(request), ((), None))[1]
         if known is None:
             return None
         tokens = request.prompt_tokens if counted is None else counted
@@ -51,3 +56,8 @@ class Prompts:
         text = len(request.prompt or "")
         a_piece = PIECE * (tokens - around) / text if text else 0.0
         return Beginning(blocks, known.pieces, float(max(0, around - TAIL)), a_piece)
+
+
+def _name(request: Request) -> str:
+    """Under what ``request`` is known: its prompt, or its id where it has none."""
+    return request.id if request.prompt is None else request.prompt

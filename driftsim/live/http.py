@@ -17,7 +17,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import openai
-import psutil
 
 from driftsim.errors import InputError
 from driftsim.live.answer import Answer
@@ -25,7 +24,7 @@ from driftsim.live.begun import WARM_UP, Prompts
 from driftsim.live.engine import Outcome
 from driftsim.live.masking import Heard, masked
 from driftsim.live.pages import ASK_S, Page, Pages
-from driftsim.live.told import as_usual, cache_settings, counted, is_name, token_ids
+from driftsim.live.told import as_usual, cache_settings, counted, is_name, listening, of_assumed, token_ids
 from driftsim.request import Job
 from driftsim.scheduling.accounting import count_words
 from driftsim.trace.settings import EngineSettings
@@ -140,13 +139,11 @@ class HttpEngine:
             settings["version"] = self._masked(told["version"])
         self.arguments = {"model": self.model, "temperature": self.temperature, "api": "openai, streaming"}
         if self._host in ("localhost", "127.0.0.1", "::1"):
-            self.own_processes = _listening(self._port)
+            self.own_processes = listening(self._port)
         guessed = EngineSettings.guessed(settings | self._known, "openai")
         self.settings = as_usual(guessed, chosen.get("owned_by") == "vllm", self.own_processes)
         self._prompts.block = self.settings.block_size
-        if self.settings.assumed:
-            assumed = ", ".join(f"{name} ({getattr(self.settings, name)})" for name in self.settings.assumed)
-            self.notes = (f"the server does not tell {assumed}: assumed, give them as options if you know them",)
+        self.notes = of_assumed(self.settings)
 
     def _chosen_model(self) -> dict[str, Any]:
         """What the server tells of the model that was asked for, or of its first. Raises ``InputError``."""
@@ -193,11 +190,11 @@ class HttpEngine:
         self._heard.add(prompt)
         if self._encode is not None:
             ids = self._encode(prompt)
-            self._prompts.note(prompt, ids)
+            self._note(prompt, ids)
             return len(ids)
         if self._asks and (count := self._served_count(prompt)) is not None:
             return count
-        self._prompts.note(prompt, None)
+        self._note(prompt, None)
         return max(1, round(TOKENS_A_WORD * count_words(prompt)))
 
     def _served_count(self, prompt: str) -> int | None:
@@ -217,8 +214,13 @@ class HttpEngine:
                 "name a --tokenizer",
             )
         if count:
-            self._prompts.note(prompt, token_ids(told, count))
+            self._note(prompt, token_ids(told, count))
         return count or None
+
+    def _note(self, prompt: str, ids: list[int] | None) -> None:
+        """Know ``prompt`` again, by its token ``ids`` where they are told."""
+        self._prompts.note(prompt, ids)
+        self._heard.add(" ".join(map(str, ids or ())))
 
     def room(self) -> int:
         """A server queues whatever it is given."""
@@ -272,7 +274,9 @@ class HttpEngine:
             outcome = answer.failed(self._said(error, answer))
         if outcome.cached_tokens and "enable_prefix_caching" in self.settings.assumed:
             told = (name for name in self.settings.assumed if name != "enable_prefix_caching")
+            stale = of_assumed(self.settings)
             self.settings = self.settings.changed(enable_prefix_caching=True, assumed=tuple(told))
+            self.notes = (*of_assumed(self.settings), *(note for note in self.notes if note not in stale))
         beginning = self._prompts.beginning(outcome.job.request, outcome.prompt_tokens)
         self.on_outcome(replace(outcome, beginning=beginning))
 
@@ -313,8 +317,12 @@ class HttpEngine:
         return f"{type(error).__name__}: {self._masked(text, answer)}"
 
     def _masked(self, text: str, answer: Answer | None = None) -> str:
-        secrets = [] if answer is None else [answer.job.request.prompt or "", "".join(answer.texts)]
-        return masked(text, "" if self._key == NO_KEY else self._key, secrets, self._heard)
+        key = "" if self._key == NO_KEY else self._key
+        if answer is None:
+            return masked(text, key, heard=self._heard)
+        request = answer.job.request
+        secrets = request.prompt or "", "".join(answer.texts)
+        return masked(text, key, secrets, self._heard, self._prompts.ids(request))
 
     def _refusal(self, page: Page) -> str:
         return self._masked(page.problem) if page.problem else f"HTTP {page.status}: {self._masked(page.text)}"
@@ -332,13 +340,3 @@ def _encoder(folder: Path) -> Callable[[str], list[int]]:
     from driftsim.scheduling.accounting import encoder
 
     return encoder(folder, chat=True)
-
-
-def _listening(port: int) -> tuple[int, ...]:
-    """The process that listens on ``port`` of this host: what it uses is ours, not foreign."""
-    with suppress(psutil.Error):
-        for connection in psutil.net_connections("tcp"):
-            at = connection.laddr  # empty where there is none
-            if connection.status == psutil.CONN_LISTEN and at and at.port == port and connection.pid:
-                return (connection.pid,)
-    return ()

@@ -1,4 +1,8 @@
-"""What a server says is kept without the key, without prompts and answers, and not at any length."""
+"""What a server says is kept without the key, without prompts and answers, and not at any length.
+
+A prompt is known by its text and by the ids of its tokens. Nobody but the server knows the ids of an answer's tokens:
+so no list of numbers is kept, whatever they are.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import base64
 import html
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from urllib.parse import unquote_plus
 
 MOST = 300  # characters that are kept of what a server says
@@ -14,10 +19,19 @@ READ = 20_000  # characters of it that are looked at
 PIECE = 8  # letters and digits of a prompt or an answer by which it is known again; a shorter one is known as a whole
 BLOCK = 12  # the same of what other requests said: any 23 hold such a block, and our language has few of 12
 KEY_PIECE = 4  # characters of a key by which a part of it is known
+IN_A_ROW, IN_ALL = 4, 8  # whole numbers, without and with words between, that may be the ids of tokens
+IN_ONE = 24  # digits of a number that may be several ids written as one
+APART = 3  # of what a server tells, every second or third number may be an id: others may count them
 WORD = re.compile(r"[^\W_]+")
 ESCAPE = re.compile(r"\\+(?:u([0-9a-f]{4})|x([0-9a-f]{2})|U([0-9a-f]{8})|([0-7]{3})|[nrt])", re.IGNORECASE)
 HEX = re.compile(r"(?:0x|\b|(?<=[0-9a-f]{2}))([0-9a-f]{2})(?=[0-9a-f]{2}|\b)", re.IGNORECASE)
 CODE = re.compile(r"\b\d{2,3}\b")
+WHOLE = re.compile(r"0x[0-9a-f]{1,16}|[0-9]{1,16}", re.IGNORECASE)
+NO_IDS = re.compile(  # dates, times of day, addresses, and numbers with a fraction
+    r"\b\d{4}-\d\d-\d\d(?=\b|T)|(?<![^\WT])\d\d?:\d\d:\d\d(?:[.,]\d{1,9})?Z?\b|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5})?\b"
+    r"|(?<![\w.])\d+\.\d*[1-9]\d*(?!\w|\.\d)"
+)
+NO_FRACTION = re.compile(r"(?<=\d)\.0+(?!\w|\.\d)")
 PACKED = re.compile(r"[A-Za-z0-9+/_-]{4,}")
 UNSEEN = {"Mn", "Me", "Cf"}  # accents, and signs without width
 
@@ -63,9 +77,12 @@ class Heard:
         )
 
 
-def masked(text: str, key: str = "", secrets: Iterable[str] = (), heard: Heard | None = None) -> str:
+def masked(
+    text: str, key: str = "", secrets: Iterable[str] = (), heard: Heard | None = None, ids: Sequence[int] = ()
+) -> str:
     """``text`` on one line, its ``key`` masked; only how long it is, if it repeats a piece of one of ``secrets`` or of
     what was ``heard``, or holds any of these in another writing: as a URL, base64 and hexadecimal have it, and others.
+    The same if it names two of a prompt's token ``ids`` that follow each other, or lists numbers that may be such ids.
 
     >>> masked("no model for sk-1234567", key="sk-1234567")
     'no model for ***'
@@ -73,29 +90,54 @@ def masked(text: str, key: str = "", secrets: Iterable[str] = (), heard: Heard |
     '(35 characters, left out: they repeat the key, the prompt or an answer)'
     >>> masked("no model for c2stMTIzNDU2Nw==", key="sk-1234567")
     '(29 characters, left out: they repeat the key, the prompt or an answer)'
+    >>> masked("cannot serve [15339, 1917, 374, 264]")
+    '(36 characters, left out: they list numbers, which may be token ids)'
     """
     shown = "".join(sign if sign.isprintable() else " " for sign in text[:READ])
     kept = _without_key(" ".join(shown.split()), key)[:MOST]
     hidden = [_words(secret) for secret in (key, *secrets)]
-    for words in map(_words, _readings(kept)):
-        if any(_repeats(words, secret) for secret in hidden) or (heard is not None and heard.repeats(words)):
-            return f"({len(text)} characters, left out: they repeat the key, the prompt or an answer)"
+    follow = {*pairwise(ids)}
+    for reading in _readings(kept):
+        digits = "".join(re.findall("[0-9]", reading))
+        for words in map(_words, (reading, reading[::-1], digits, digits[::-1])):
+            if any(_repeats(words, secret) for secret in hidden) or (heard is not None and heard.repeats(words)):
+                return f"({len(text)} characters, left out: they repeat the key, the prompt or an answer)"
+        if _names_ids(reading, follow):
+            return f"({len(text)} characters, left out: they repeat the token ids of the prompt)"
+        if reading.isascii() and reading.isprintable() and _lists_numbers(reading):
+            return f"({len(text)} characters, left out: they list numbers, which may be token ids)"
     return kept
 
 
+def _names_ids(text: str, follow: set[tuple[int, int]]) -> bool:
+    """Whether ``text`` names two ids that ``follow`` each other in a prompt, in either order."""
+    if not follow:
+        return False
+    numbers = [int(one, 16 if one[:2].lower() == "0x" else 10) for one in WHOLE.findall(text)]
+    pairs = {pair for apart in range(1, APART + 1) for pair in zip(numbers, numbers[apart:], strict=False)}
+    return any(pair in follow or pair[::-1] in follow for pair in pairs)
+
+
+def _lists_numbers(text: str) -> bool:
+    """Whether ``text`` holds so many whole numbers, decimal or hexadecimal, that they may be the ids of tokens."""
+    row = in_all = 0
+    for word in WORD.findall(NO_FRACTION.sub("", NO_IDS.sub(" x ", text))):
+        is_number = WHOLE.fullmatch(word) is not None
+        row, in_all = (row + 1) * is_number, in_all + is_number
+        if row >= IN_A_ROW or in_all >= IN_ALL or (len(word) >= IN_ONE and word.isdecimal()):
+            return True
+    return False
+
+
 def _readings(text: str) -> Iterator[str]:
-    """``text`` as it is and as it is meant where it is written otherwise, forwards and backwards."""
+    """``text`` as it is and as it is meant where it is written otherwise."""
     plain = _plain(text)
     unescaped = html.unescape(unquote_plus(unquote_plus(plain)))
     for _ in range(2):  # text in JSON in JSON
         unescaped = ESCAPE.sub(_character, unescaped)
     runs = PACKED.findall(unescaped)
     packed = [run[begin:] for run in (*runs, "".join(runs)) for begin in range(4)]
-    for reading in dict.fromkeys(
-        (plain, unescaped, _of_hex(unescaped), _of_codes(unescaped), *map(_of_base64, packed))
-    ):
-        yield reading
-        yield reading[::-1]
+    yield from dict.fromkeys((plain, unescaped, _of_hex(unescaped), _of_codes(unescaped), *map(_of_base64, packed)))
 
 
 def _character(escape: re.Match[str]) -> str:

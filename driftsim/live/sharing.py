@@ -1,8 +1,9 @@
 """Which requests of a run begin alike, found without keeping what they say: by hashes under a key that is thrown away.
 
 A hash stands for a block of tokens, or a piece of text, and for all before it; only their numbers in a row leave this
-module, as ``prefix_row`` and ``prefix_tokens``. Where a server tells no tokens, texts are compared, and what they share
-is turned into tokens at the pace of the whole prompt: that is approximate.
+module, as ``prefix_row`` and ``prefix_tokens``. Where a server tells no tokens, texts of prompts are compared, and what
+they share is turned into tokens at the pace of the shorter one: that is approximate. Outputs have no texts here, so
+nothing of them is known to be shared.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
+import numpy as np
 import pandas as pd
 
 from driftsim.trace.header import Prefixes
@@ -70,17 +72,21 @@ def with_prefixes(
     known = [begun.get(row, Beginning()) for row in range(len(requests))]
     by_tokens = all(one.blocks is not None for one in begun.values())
     rows, tokens = shared((one.blocks or () for one in known), block) if by_tokens else _of_texts(known, block)
-    table = requests.assign(**prefix_columns(rows, tokens, lengths_of(requests), block))
+    lengths = lengths_of(requests) if by_tokens else requests["prompt_tokens"].to_numpy(dtype=np.int64)
+    table = requests.assign(**prefix_columns(rows, tokens, lengths, block))
     table = table[[column.name for column in request_columns(set(table.columns)) if column.name in table]]
     return table, Prefixes(block_size=block, source="tokens" if by_tokens else "text", began_cold=cold)
 
 
 def _of_texts(known: Sequence[Beginning], block: int) -> tuple[list[int], list[int]]:
-    """The same by texts: the template's tokens and those of the common pieces, as many whole blocks as they fill."""
+    """The same by texts: the template's tokens and those of the common pieces, as many whole blocks as they fill.
+
+    The common pieces are most of the shorter text, so that its pace is nearest to theirs.
+    """
     keys = [() if one.pieces is None else (TEMPLATE, *one.pieces) for one in known]
     rows, pieces = shared(keys, 1)
-    tokens = [
-        int((one.before + (count - 1) * one.a_piece) // block) * block if count else 0
-        for one, count in zip(known, pieces, strict=True)
-    ]
+    tokens = list[int]()
+    for own, (row, count) in enumerate(zip(rows, pieces, strict=True)):
+        shorter = known[row if row >= 0 and len(keys[row]) < len(keys[own]) else own]
+        tokens.append(int((shorter.before + (count - 1) * shorter.a_piece) // block) * block if count else 0)
     return rows, tokens

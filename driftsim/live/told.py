@@ -41,6 +41,14 @@ def as_usual(settings: EngineSettings, is_vllm: bool, processes: Iterable[int]) 
     return settings.changed(**{name: value for name, value in usual.items() if name in settings.assumed})
 
 
+def of_assumed(settings: EngineSettings) -> tuple[str, ...]:
+    """A note of what the server does not tell of its ``settings``; none where it tells all."""
+    if not settings.assumed:
+        return ()
+    assumed = ", ".join(f"{name} ({getattr(settings, name)})" for name in settings.assumed)
+    return (f"the server does not tell {assumed}: assumed, give them as options if you know them",)
+
+
 def _runs_on_cpu(version: str, processes: Iterable[int]) -> bool:
     """Whether vLLM's ``version`` says so, or one of its ``processes`` runs on this machine, which has nothing else."""
     if "cpu" in version:
@@ -48,8 +56,20 @@ def _runs_on_cpu(version: str, processes: Iterable[int]) -> bool:
     here = False
     for process in processes:
         with suppress(psutil.Error):
-            here = here or "vllm" in " ".join(psutil.Process(process).cmdline()).lower()
+            here = here or _is_vllm(psutil.Process(process).cmdline())
     return here and not _devices()
+
+
+def _is_vllm(command: list[str]) -> bool:
+    """Whether ``command`` is vLLM itself: its title, its program or its module in Python, or a script that names it.
+
+    What only carries its name, such as a tunnel to a host that is called so, is not.
+    """
+    title, *arguments = [part.lower() for part in command] or [""]
+    program = Path(title).name
+    script = next((part for part in arguments if not part.startswith("-")), "")
+    runs_python = program.startswith("python") and "vllm" in Path(script).name
+    return runs_python or program == "vllm" or title.startswith("vllm::")
 
 
 def _devices() -> list[str]:
@@ -87,3 +107,13 @@ def counted(told: Any, most: int = LARGEST_COUNT) -> int:
 def is_name(told: Any) -> bool:
     """Whether ``told`` can name a model: a text that can be sent back."""
     return isinstance(told, str) and 0 < len(told) <= LONGEST_NAME and not SURROGATE.search(told)
+
+
+def listening(port: int) -> tuple[int, ...]:
+    """The process that listens on ``port`` of this host: what it uses is ours, not foreign."""
+    with suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            at = connection.laddr  # empty where there is none
+            if connection.status == psutil.CONN_LISTEN and at and at.port == port and connection.pid:
+                return (connection.pid,)
+    return ()

@@ -35,6 +35,7 @@ from vllm.v1.metrics.stats import RequestStateStats
 
 from driftsim.errors import InputError
 from driftsim.live.engine import Outcome
+from driftsim.live.masking import masked
 from driftsim.live.sharing import Beginning, Hashes
 from driftsim.request import Job
 from driftsim.trace.schema import STEP_COLUMNS
@@ -280,7 +281,8 @@ class VllmEngine:
         if not self.settings.enable_prefix_caching:
             return True
         try:
-            return True if await self._running().reset_prefix_cache() else None
+            emptied: bool | None = await self._running().reset_prefix_cache()  # older ones do not say
+            return emptied
         except EngineDeadError:
             return None
 
@@ -366,7 +368,8 @@ class VllmEngine:
             self.failure = "the engine core died"
             outcome = Outcome(job, "error", error=self.failure)
         except Exception as error:  # whatever vLLM raises belongs to this request's row
-            outcome = Outcome(job, "error", error=f"{type(error).__name__}: {error}")
+            said = masked(str(error), secrets=[request.prompt or ""], ids=ids)
+            outcome = Outcome(job, "error", error=f"{type(error).__name__}: {said}")
         shown = [] if last is None else last.outputs[0].token_ids
         blocks = self._hashes.blocks([*ids, *shown], self.settings.block_size)
         self.on_outcome(replace(outcome, beginning=Beginning(blocks)))

@@ -26,20 +26,19 @@ from driftsim.records import parsed_json
 from driftsim.trace.checks import check
 from driftsim.trace.header import Header
 from driftsim.trace.schema import (
-    CACHED_COLUMN,
     JOURNAL_FILES,
     LARGEST_COUNT,
     MAY_BE_SAMPLED,
     OFFERED,
     OPTIONAL,
-    REQUEST_COLUMNS,
     SAMPLED,
     STEP_COLUMNS,
+    TOLD_COLUMNS,
     request_columns,
 )
 from driftsim.trace.tables import read_lines, read_table, typed, write_table, write_tables
 
-KINDS = {column.name: column.kind for column in (*REQUEST_COLUMNS, CACHED_COLUMN)}
+KINDS = {column.name: column.kind for column in TOLD_COLUMNS}
 REMAINS = (*JOURNAL_FILES, ".header.json")  # of a run that was killed before its header was written
 
 

@@ -9,9 +9,9 @@ import pandas as pd
 
 from driftsim.trace.checks import request_problems
 from driftsim.trace.header import Header
-from driftsim.trace.schema import CACHED_COLUMN, LIFE_TIMES, REQUEST_COLUMNS
+from driftsim.trace.schema import LIFE_TIMES, TOLD_COLUMNS
 
-COLUMNS = {column.name: column for column in (*REQUEST_COLUMNS, CACHED_COLUMN)}
+COLUMNS = {column.name: column for column in TOLD_COLUMNS}
 CLEARED = (
     *LIFE_TIMES[1:],
     "dispatch_index",

@@ -144,6 +144,7 @@ REPLICA_COLUMNS: tuple[Column, ...] = (  # both stand in a requests table, or no
     Column("replica", "int", MAY_BE_EMPTY, "", "Replica that had the request last, from 0; empty: none had it."),
     Column("moved", "int", REQUIRED, "", "How often a replica failed under the request, which then began again."),
 )
+TOLD_COLUMNS = (*REQUEST_COLUMNS, CACHED_COLUMN)  # what a client, an engine or a file tells of a request alone
 OFFERED = REQUEST_COLUMNS[: 1 + [column.name for column in REQUEST_COLUMNS].index("max_tokens")]  # known beforehand
 STEP_COLUMNS: tuple[Column, ...] = (
     Column("start_s", "float", REQUIRED, "s", "When the engine began to schedule the step."),

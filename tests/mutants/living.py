@@ -459,7 +459,7 @@ plant("a prompt is told", file, "secrets = [] if answer is None else", "secrets:
 plant(
     "a server on this host is foreign",
     file,
-    "self.own_processes = _listening(self._port)",
+    "self.own_processes = listening(self._port)",
     "self.own_processes = ()",
     HTTP,
 )
