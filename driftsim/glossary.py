@@ -64,7 +64,13 @@ PER_TIER: tuple[Metric, ...] = (OFFERED, *_latencies("e2e"), FINISHED, FLAGGED)
 SUMMARY: tuple[Metric, ...] = (
     OFFERED,
     FINISHED,
-    Metric("rejected", "requests", "Requests that could never fit the engine and were turned away.", "lower", "int"),
+    Metric(
+        "rejected",
+        "requests",
+        "Requests that were turned away: they could never fit the engine, or met the limits of its queue.",
+        "lower",
+        "int",
+    ),
     Metric("errors", "requests", "Requests that ended with an error.", "lower", "int"),
     Metric("scored", "requests", "Finished requests whose estimates count in the errors of the estimates.", kind="int"),
     *(Metric(name, LENGTH, f"{meaning}, over scored requests.", "lower") for name, meaning in ERROR_NAMES.items()),

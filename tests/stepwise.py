@@ -163,6 +163,7 @@ class StepwiseEngine:
         self.stale: Counter[Sequence] = Counter()
         self.running: list[Sequence] = []  # in order of admission
         self.aborts: list[Job] = []
+        self.server: list[Sequence] = []  # what the API server holds: taken and not over
         self._busy = False  # a step is under way or about to start
 
     def room(self) -> int:
@@ -179,18 +180,31 @@ class StepwiseEngine:
         settings, prompt = self.settings, job.request.prompt_tokens
         sequence = Sequence(job, min(true_length, job.request.max_tokens, settings.max_model_len - prompt))
         sequence.cached = -1
-        problem = self._never_fits(prompt)
+        problem = self._refused() or self._never_fits(prompt)
         if problem:
             self._turn_away(sequence, "rejected", f"request {job.request.id} {problem}")
             return
         self.sent += 1
         sequence.rank = (job.priority, self.sent)
+        self.server.append(sequence)
         self.inbox.append(sequence)
         self._wake(0)
 
     def abort(self, job: Job) -> None:
         """Drop ``job`` when the core next drains its messages; it leaves with what it has shown by then."""
         self.aborts.append(job)
+        self.server = [one for one in self.server if one.job is not job]
+
+    def _refused(self) -> str:
+        """Why the API server turns one more request away (async_llm.py, check_admission); empty: it does not."""
+        most, most_tokens = self.settings.max_num_queued_reqs, self.settings.max_num_queued_tokens
+        self.server = [one for one in self.server if not one.finish_reason]
+        if most is not None and len(self.server) + 1 > most:
+            return f"was turned away: {len(self.server)} requests are there, max_num_queued_reqs is {most}"
+        tokens = sum(one.prompt for one in self.server if one.first_token is None)
+        if most_tokens is not None and tokens >= most_tokens:
+            return f"was turned away: {tokens} prompt tokens wait for an answer, max_num_queued_tokens is {most_tokens}"
+        return ""
 
     def _drop(self) -> None:
         for job in self.aborts:

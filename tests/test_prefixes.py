@@ -346,7 +346,6 @@ def test_what_is_not_known_of_a_cache_is_said() -> None:
         ({"scheduler.is_multimodal_model": True}, "a multi-modal model"),
         ({"scheduler.stream_interval": 8}, "a stream interval"),
         ({"scheduler_cls": "mine.Scheduler"}, "a scheduler of its own"),
-        ({"max_num_queued_reqs": 10}, "limits of the queue"),
     ],
 )
 def test_what_the_engine_used_and_is_not_simulated_is_said(arguments: dict[str, Any], said: str) -> None:

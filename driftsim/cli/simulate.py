@@ -51,7 +51,7 @@ def simulate(
         if spec.fairness:
             values = with_fairness(values, trace, alone_in(scenario, spec, trace), spec.phase)
         trace.write(out, overwrite=overwrite)
-    for warning in [*warnings, *turned_away(values)]:
+    for warning in [*warnings, *turned_away(values, trace.header.engine)]:
         say(f"Warning: {warning}.", err=True)
     if as_json:
         say_document(dumps(without_nan(values)))

@@ -17,6 +17,7 @@ from driftsim.engine.clock import ARRIVE, RELEASE, Clock, Moment
 from driftsim.engine.itemized import itemized_engine_for
 from driftsim.engine.pipelined import engine_for
 from driftsim.engine.sequence import Sequence
+from driftsim.engine.shedding import shedding
 from driftsim.errors import InputError
 from driftsim.latency.noise import NoisyStepTime
 from driftsim.latency.steptime import TICKS_PER_SECOND, StepTime, ticks
@@ -330,7 +331,9 @@ def _engine(scenario: Scenario, itemized: bool) -> Callable[..., Engine]:
         barrier = scenario.barrier
         fill, idle = ticks(barrier.fill_s), ticks(barrier.idle_s)
         return partial(BarrierEngine, batch_size=barrier.batch_size, fill=fill, idle=idle, itemized=itemized)
-    return (itemized_engine_for if itemized else engine_for)(scenario.profile.engine)
+    settings = scenario.profile.engine
+    kind = (itemized_engine_for if itemized else engine_for)(settings)
+    return shedding(kind) if settings.sheds else kind
 
 
 def step_times(scenario: Scenario) -> StepTime:

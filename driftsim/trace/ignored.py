@@ -39,7 +39,6 @@ FEATURES: tuple[tuple[tuple[str, ...], Tells, str], ...] = (
     (("scheduler.is_multimodal_model",), _is_set, "a multi-modal model: a budget and a cache for its encoder"),
     (("stream_interval", "scheduler.stream_interval"), _above_one, "a stream interval: tokens reach clients in groups"),
     (("scheduler_cls", "scheduler.scheduler_cls"), _is_set, "a scheduler of its own"),
-    (("max_num_queued_reqs", "max_num_queued_tokens"), _is_set, "limits of the queue: the server turns requests away"),
 )
 
 

@@ -169,6 +169,11 @@ class EngineSettings(Record):
         return cls(**{"name": name, "assumed": assumed} | values)
 
     @property
+    def sheds(self) -> bool:
+        """Whether the engine's server turns requests away while it holds too much."""
+        return self.max_num_queued_reqs is not None or self.max_num_queued_tokens is not None
+
+    @property
     def why_not_started(self) -> str:
         """Why vLLM would not start this engine, with its remedy; empty if it would.
 

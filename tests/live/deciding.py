@@ -16,6 +16,7 @@ from driftsim.engine.clock import ARRIVE, Clock, Moment
 from driftsim.engine.continuous import ContinuousEngine
 from driftsim.engine.pipelined import PipelinedEngine
 from driftsim.engine.sequence import Sequence
+from driftsim.engine.shedding import shedding
 from driftsim.latency.steptime import LinearStepTime
 from driftsim.request import Job, Request, Tier
 from driftsim.trace.prefixes import Stretches, shared, stretches
@@ -71,6 +72,7 @@ class Watched(ContinuousEngine):
         super().__init__(*args)
         self.decisions: list[Decision] = []
         self.preempted: list[str] = []
+        self.rejected: list[str] = []
 
     def _preempt(self, victim: Sequence, spare: int, turn: tuple[int, int] = (0, 0)) -> int:
         self.preempted.append(victim.job.request.id)
@@ -95,13 +97,18 @@ def ours(made: Case) -> Watched:
     env = Clock(initial_time=0)
 
     def left(sequences: list[Sequence]) -> None:
-        ended = [sequence.job.request.id for sequence in sequences if sequence.finish_reason != "abort"]
+        ended = [
+            sequence.job.request.id for sequence in sequences if sequence.finish_reason not in ("abort", "rejected")
+        ]
+        engine.rejected += [one.job.request.id for one in sequences if one.finish_reason == "rejected"]
         if ended:
             over = next(decision for decision in reversed(engine.decisions) if decision.end == env.now)
             over.finished.extend(ended)
 
-    kind = WatchedPipeline if made.settings.async_scheduling else Watched
-    engine = kind(env, made.settings, LinearStepTime(1, 0, 0, 0), 0, left, lambda row: None)
+    kind: Any = WatchedPipeline if made.settings.async_scheduling else Watched
+    if made.settings.sheds:
+        kind = shedding(kind)
+    engine: Watched = kind(env, made.settings, LinearStepTime(1, 0, 0, 0), 0, left, lambda row: None)
     for number, (asked, whose) in enumerate(zip(made.requests, made.stretches(), strict=True)):
         sent = Request(str(number), "", Tier.STANDARD, "", 0.0, len(asked.tokens), None, asked.cap, stretches=whose)
         job = Job(sent, "", 0, 0, priority=asked.priority)
@@ -165,6 +172,10 @@ class Theirs:
         assert decision is not None or not ended
         if decision is not None:
             decision.finished.extend(ended)
+        self.hear([one for core in results.values() for one in core.outputs])
+
+    def hear(self, outputs: list[Any]) -> None:
+        """What the core tells its front end."""
 
     def run(self) -> list[Decision]:
         """``step``, or ``step_with_batch_queue`` with async scheduling."""
