@@ -44,9 +44,12 @@ class ContinuousEngine(Scheduler):
         self._taken = step_time.taken if isinstance(step_time, NoisyStepTime) else None
         self.gap = gap
         self.on_leave = on_leave
-        self.on_step = on_step
+        # With a sliding window every step is made: it decides which blocks are free.
+        self.on_step = on_step if on_step is not None or self.windowed is None else _unheard
         self._longest = settings.max_model_len
         self._longest_prompt = min(settings.max_model_len - 1, self.total * settings.block_size)
+        if self.windowed is not None and self.windowed.most <= self.total:
+            self._longest_prompt = settings.max_model_len - 1
         self._inbox: list[Sequence] = []  # sent, not yet taken in by the core
         self._sent = 0
         self._aborts: list[Job] = []
@@ -333,3 +336,7 @@ class ContinuousEngine(Scheduler):
         shown = sequence.shown
         capped = shown >= sequence.job.request.max_tokens or sequence.prompt + shown >= self._longest
         sequence.finish, sequence.finish_reason = now, "length" if capped else "stop"
+
+
+def _unheard(step: tuple[float, ...]) -> None:
+    """Nobody asked for the steps."""

@@ -14,6 +14,7 @@ from driftsim.engine.sequence import Sequence, blocks_for
 from driftsim.engine.sharing import SharedBlocks, known
 from driftsim.engine.versions import rules_of
 from driftsim.engine.waiting import waiting_queue
+from driftsim.engine.windows import WindowedBlocks
 from driftsim.trace.settings import EngineSettings
 
 MIRRORED_VLLM = "0.32.0"  # the version whose decisions the conformance suite holds the engine to
@@ -45,6 +46,9 @@ class Scheduler:
                 pipelined=settings.async_scheduling,
                 keyless_first=self.rules.keyless_first,
             )
+        self.windowed: WindowedBlocks | None = None
+        if settings.slides:
+            self.shared = self.windowed = WindowedBlocks(settings, self.rules, self.pool)
         self._paused: list[Sequence] = []  # decodes that get no turn in the step under way
         self._watermark = int(settings.watermark * settings.kv_blocks) if self.rules.watermark else 0
         self._threshold = settings.long_prefill_token_threshold
@@ -65,8 +69,8 @@ class Scheduler:
         hold = cadence is not None and cadence.holds(len(self.running) > len(self.prefilling))
         prefills: list[tuple[Sequence, int]] = []
         preempted, short = 0, self._spare() < 0
-        if short or self.prefilling:
-            if self.by_priority or (self.prefilling and self._threshold):
+        if short or self.prefilling or self.windowed is not None:
+            if self.by_priority or (self.prefilling and self._threshold) or self.windowed is not None:
                 preempted = self._schedule_running(prefills, threshold)
             else:
                 preempted = self._preempt_for_decodes() if short else 0
@@ -127,8 +131,9 @@ class Scheduler:
     def _schedule_running(self, prefills: list[tuple[Sequence, int]], threshold: int) -> int:
         """Schedule the running sequences one by one, in order of admission.
 
-        Their order decides in two cases: with a cap on prefill chunks, several partial prefills may stand between the
-        decodes; by priority, a victim may stand anywhere, also before the sequence that needs its blocks.
+        Their order decides in three cases: with a cap on prefill chunks, several partial prefills may stand between the
+        decodes; by priority, a victim may stand anywhere, also before the sequence that needs its blocks; with a
+        sliding window, blocks become free in turn.
         """
         budget, spare, preempted = self._budget, self.free, 0
         claims, cadence = self.pool.claims(), self.cadence
@@ -143,6 +148,8 @@ class Scheduler:
                 index += 1
                 continue
             new = min(sequence.length - sequence.computed, threshold or budget, budget) if prefill else 1
+            if self.windowed is not None:
+                spare += self._slide(sequence, self.windowed)
             need = self._growth(sequence, new) if prefill else int(sequence in claims)
             while need > spare:
                 victim = self._victim()
@@ -216,6 +223,8 @@ class Scheduler:
             need = asked = -(-new // size)
             if new < length:
                 whole = -(-length // size)
+                if self.windowed is not None and whole > self.windowed.most:
+                    whole = self.windowed.most
                 # Without a reserve vLLM would start over and over on a prompt that can never fit; here it waits until
                 # the engine fails it.
                 asked = whole if self.settings.scheduler_reserve_full_isl or whole + found > self.total else need
@@ -237,6 +246,17 @@ class Scheduler:
             if sequence.scheduled is None:  # vLLM keeps the first time when a preempted request resumes
                 sequence.scheduled = now
         self.free -= begun - spare
+
+    def _slide(self, sequence: Sequence, windowed: WindowedBlocks) -> int:
+        """Free what the running ``sequence`` has behind its window; returns how many blocks."""
+        computed = self.pool.step + sequence.offset if sequence.ends >= 0 else sequence.computed
+        freed = windowed.slide(sequence, computed - (self._in_flight(sequence) if self.rules.window_settled else 0))
+        self.free += freed
+        return freed
+
+    def _in_flight(self, sequence: Sequence) -> int:
+        """The tokens of the running ``sequence``, of its prompt as well, that are still being computed."""
+        return 0
 
     def _unseen(self, sequence: Sequence) -> int:
         """The tokens of the running ``sequence`` that are still being computed; an abort drops them."""

@@ -20,7 +20,7 @@ class Sequence:
     """
 
     __slots__ = (
-        "batch", "cached", "computed", "ends", "error", "finish", "finish_reason", "first_token", "held", "job",
+        "batch", "cached", "computed", "ends", "error", "finish", "finish_reason", "first_token", "gone", "held", "job",
         "joined", "keyed", "number", "offset", "preemptions", "prompt", "queued", "rank", "scheduled", "shown",
         "stretches", "target",
     )  # fmt: skip
@@ -30,6 +30,7 @@ class Sequence:
     keyed: int  # blocks that have their keys
     joined: int  # tokens computed when it began to decode
     cached: int  # prompt tokens found at its first admission; -1 before
+    gone: int  # blocks given up behind a sliding window; only an engine with one sets it
 
     def __init__(self, job: Job, target: int) -> None:
         self.job = job

@@ -65,6 +65,8 @@ def cache_settings(page: Page) -> dict[str, Any]:
     for name, label, least in (("kv_blocks", "num_gpu_blocks", 2), ("block_size", "block_size", 1)):
         if re.fullmatch("[0-9]{1,9}", labels.get(label, "")) and int(labels[label]) >= least:
             settings[name] = int(labels[label])
+    if re.fullmatch("[1-9][0-9]{0,8}", labels.get("sliding_window", "")):
+        settings["sliding_window"] = int(labels["sliding_window"])
     if labels.get("enable_prefix_caching") in ("True", "False"):
         settings["enable_prefix_caching"] = labels["enable_prefix_caching"] == "True"
     return settings

@@ -17,7 +17,7 @@ def bare_scheduler(settings: EngineSettings, kind: type[Any] | None = None) -> A
     from vllm.config import CacheConfig, DeviceConfig, ModelConfig, SchedulerConfig, VllmConfig
     from vllm.v1.core.sched.async_scheduler import AsyncScheduler
     from vllm.v1.core.sched.scheduler import Scheduler
-    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec, SlidingWindowSpec
     from vllm.v1.structured_output import StructuredOutputManager
 
     from driftsim.live.model import smollm2
@@ -48,7 +48,14 @@ def bare_scheduler(settings: EngineSettings, kind: type[Any] | None = None) -> A
     scheduler.long_prefill_token_threshold = settings.long_prefill_token_threshold
     scheduler.long_prefill_token_threshold_adaptive = settings.long_prefill_token_threshold_adaptive
     scheduler.async_scheduling = settings.async_scheduling
-    spec = FullAttentionSpec(block_size=settings.block_size, num_kv_heads=1, head_size=1, dtype=torch.float32)
+    shape: dict[str, Any] = {
+        "block_size": settings.block_size,
+        "num_kv_heads": 1,
+        "head_size": 1,
+        "dtype": torch.float32,
+    }
+    window = settings.sliding_window
+    spec = FullAttentionSpec(**shape) if window is None else SlidingWindowSpec(**shape, sliding_window=window)
     blocks = KVCacheConfig(
         num_blocks=settings.kv_blocks, kv_cache_tensors=[], kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)]
     )

@@ -784,3 +784,11 @@ plant(
     "        super().abort(job)",
     "test_oracle",
 )
+
+# -- sliding windows
+file = "engine/windows.py"
+plant("the window is a token longer", file, "settled - self.window + 1", "settled - self.window", "test_oracle")
+plant("blocks behind the window are freed twice", file, "        sequence.gone = behind\n", "", STEPPED)
+plant("what is behind the window is given back again", file, " - sequence.gone\n        sequence.gone = 0", "", STEPPED)
+plant("admission asks for the whole prompt", file, "if rules.window_cap else", "if False else", STEPPED)
+plant("in flight counts as computed", "engine/pipelined.py", "self._chunks.get(sequence) or ", "", "test_oracle")
