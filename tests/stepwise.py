@@ -56,7 +56,7 @@ class BlockPool:
         for owner, tokens in sequence.job.request.stretches:
             if end <= tokens:
                 return owner, place
-        return -10 - sequence.rank[1], place  # known to nobody
+        return -10 - sequence.number, place  # known to nobody
 
     def lookup(self, sequence: Sequence) -> list[Block]:
         """The longest cached run of full blocks; the last token is computed anew, so it must not be in one."""
@@ -189,6 +189,8 @@ class StepwiseEngine:
             tokens = min(self.window - 1 + batches * settings.max_num_batched_tokens, settings.max_model_len)
             self.most = blocks_for(tokens, settings.block_size) + 1
         self.server: list[Sequence] = []  # what the API server holds: taken and not over
+        self.families: dict[int, int] = {}  # by request of several choices, when the first of them was sent
+        self.verdicts: dict[int, str] = {}  # of them, why they were turned away
         self._busy = False  # a step is under way or about to start
 
     def room(self) -> int:
@@ -205,12 +207,19 @@ class StepwiseEngine:
         settings, prompt = self.settings, job.request.prompt_tokens
         sequence = Sequence(job, min(true_length, job.request.max_tokens, settings.max_model_len - prompt))
         sequence.cached = -1
-        problem = self._refused() or self._never_fits(prompt)
+        problem = self._refused(job) or self._never_fits(prompt)
         if problem:
             self._turn_away(sequence, "rejected", f"request {job.request.id} {problem}")
             return
         self.sent += 1
+        sequence.number = self.sent
         sequence.rank = (job.priority, self.sent)
+        if (
+            job.request.choice is not None
+        ):  # one time of arrival for all; ties go by the id, "0_id", "1_id", "10_id" ...
+            family, place, _ = job.request.choice
+            first = self.families.setdefault(family, self.sent)
+            sequence.rank = (job.priority, first, f"{place}_id")
         self.server.append(sequence)
         self.inbox.append(sequence)
         self._wake(0)
@@ -220,11 +229,18 @@ class StepwiseEngine:
         self.aborts.append(job)
         self.server = [one for one in self.server if one.job is not job]
 
-    def _refused(self) -> str:
+    def _refused(self, job: Job) -> str:
         """Why the API server turns one more request away (async_llm.py, check_admission); empty: it does not."""
         most, most_tokens = self.settings.max_num_queued_reqs, self.settings.max_num_queued_tokens
         self.server = [one for one in self.server if not one.finish_reason]
-        if most is not None and len(self.server) + 1 > most:
+        family, place, count = job.request.choice or (-1, 0, 1)
+        if place:
+            return self.verdicts.get(family, "")
+        self.verdicts[family] = self._problem(count, most, most_tokens)
+        return self.verdicts[family]
+
+    def _problem(self, count: int, most: int | None, most_tokens: int | None) -> str:
+        if most is not None and len(self.server) + count > most:
             return f"was turned away: {len(self.server)} requests are there, max_num_queued_reqs is {most}"
         tokens = sum(one.prompt for one in self.server if one.first_token is None)
         if most_tokens is not None and tokens >= most_tokens:
@@ -325,7 +341,7 @@ class StepwiseEngine:
                 self.kv.slide(sequence, self.window, settled)
             while not self.kv.grow(sequence, sequence.computed + new, sequence.length):
                 if self.settings.scheduling_policy == "priority":
-                    victim = max(self.running, key=lambda one: one.rank)
+                    victim = max(self.running, key=lambda one: one.rank[:2])
                     place = self.running.index(victim)
                     del self.running[place]
                     if self.rules.cursor_follows_victim:

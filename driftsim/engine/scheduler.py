@@ -8,6 +8,8 @@ sequences: decodes are one ``DecodePool``, and are walked one by one only where 
 
 from __future__ import annotations
 
+from typing import Any
+
 from driftsim.engine.cadence import Cadence
 from driftsim.engine.decoding import DecodePool
 from driftsim.engine.sequence import Sequence, blocks_for
@@ -31,6 +33,7 @@ class Scheduler:
         self.settings = settings
         self.free = self.total = settings.usable_kv_blocks
         self.by_priority = settings.scheduling_policy == "priority"
+        self.tied = False  # whether some have the same priority and time of arrival: choices of one request
         self.waiting = waiting_queue(settings.scheduling_policy)
         self.running: dict[Sequence, None] = {}  # in order of admission
         self.prefilling: dict[Sequence, None] = {}  # running, with a part of the prompt still to compute
@@ -275,7 +278,9 @@ class Scheduler:
 
     def _victim(self) -> Sequence:
         """The running sequence to preempt: under FCFS the one admitted last, by priority the last in that order."""
-        return max(self.running, key=_by_rank) if self.by_priority else next(reversed(self.running))
+        if not self.by_priority:
+            return next(reversed(self.running))
+        return max(self.running, key=_by_arrival if self.tied else _by_rank)  # the first of those that are equal
 
     def _preempt(self, victim: Sequence, spare: int, turn: tuple[int, int] = (0, 0)) -> int:
         """Put ``victim``, its output kept, at the front of the queue, to be recomputed; returns the blocks freed.
@@ -318,5 +323,9 @@ def _by_admission(sequence: Sequence) -> int:
     return sequence.number
 
 
-def _by_rank(sequence: Sequence) -> tuple[int, int]:
+def _by_rank(sequence: Sequence) -> tuple[Any, ...]:
     return sequence.rank
+
+
+def _by_arrival(sequence: Sequence) -> tuple[Any, ...]:
+    return sequence.rank[:2]

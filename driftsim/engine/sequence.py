@@ -39,7 +39,8 @@ class Sequence:
         self.computed = 0  # tokens whose KV is in the cache
         self.shown = 0  # output tokens produced; kept when preempted
         self.number = -1  # order of its last admission
-        self.rank = (0, 0)  # priority, then order of arrival at the engine; only priority mode looks at it
+        # Priority, then order of arrival at the engine, then place among its choices; for priority mode alone.
+        self.rank: tuple[Any, ...] = (0, 0)
         self.offset = 0  # tokens computed, less the number of the step
         self.ends = -1  # number of its last decode step; -1 while it does not decode
         self.preemptions = 0

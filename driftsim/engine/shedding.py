@@ -28,11 +28,12 @@ class Shedding(ContinuousEngine):
         self._told: Callable[[list[Sequence]], None] = on_leave
         self._inside: dict[Job, None] = {}
         self._unanswered: dict[Job, Sequence] = {}
+        self._refused: dict[int, str] = {}  # by request of several choices, why it was turned away, or nothing
         self._most, self._most_tokens = settings.max_num_queued_reqs, settings.max_num_queued_tokens
 
     def submit(self, job: Job, true_length: int | None) -> None:
         """Take ``job``, or let it leave at once as rejected."""
-        refusal = self._refusal(1)
+        refusal = self._refusal_of(job)
         if refusal:
             sequence = Sequence(job, 0)
             sequence.cached = NOWHERE
@@ -49,6 +50,16 @@ class Shedding(ContinuousEngine):
         """Drop ``job``: the server forgets it at once, the engine at its next step."""
         super().abort(job)
         self._forget(job)
+
+    def _refusal_of(self, job: Job) -> str:
+        """Why ``job`` is turned away; all choices of a request are, or none."""
+        choice = job.request.choice
+        if choice is None:
+            return self._refusal(1)
+        first, place, count = choice
+        if place == 0:
+            self._refused[first] = self._refusal(count)
+        return self._refused.get(first, "")
 
     def _refusal(self, more: int) -> str:
         """Why ``more`` sequences would be turned away now; empty if they are let in."""

@@ -140,7 +140,7 @@ def block_hasher(block: int) -> Any:
     return get_request_block_hasher(block, sha256)
 
 
-def core_request(name: str, tokens: list[int], cap: int) -> Any:
+def core_request(name: str, tokens: list[int], cap: int, choices: int = 1) -> Any:
     """The same as vLLM's front end knows it."""
     from vllm.sampling_params import SamplingParams
     from vllm.v1.engine import EngineCoreRequest
@@ -148,5 +148,5 @@ def core_request(name: str, tokens: list[int], cap: int) -> Any:
     needed = EngineCoreRequest.__struct_fields__[: -len(EngineCoreRequest.__struct_defaults__)]
     values: dict[str, Any] = dict.fromkeys(needed)
     values |= {"request_id": name, "prompt_token_ids": tokens, "arrival_time": 0.0, "external_req_id": name}
-    values["sampling_params"] = SamplingParams(max_tokens=cap, ignore_eos=True, detokenize=False)
+    values["sampling_params"] = SamplingParams(n=choices, max_tokens=cap, ignore_eos=True, detokenize=False)
     return EngineCoreRequest(**values)

@@ -17,7 +17,7 @@ from driftsim.engine.conformance import FILE, digest
 from driftsim.engine.versions import numbered
 from tests.live.deciding import Case, Theirs, ours
 from tests.live.serving import Served
-from tests.live.test_conformance import case, sharing_case, windowed_case
+from tests.live.test_conformance import case, choices_case, sharing_case, windowed_case
 from tests.live.test_shedding import limited
 
 FIRST = 4  # workloads whose steps are counted apart: a test runs them again
@@ -25,6 +25,7 @@ KINDS: dict[str, Callable[[int], Case]] = {
     "plain": case,
     "prefixes": sharing_case,
     "windows": windowed_case,
+    "choices": choices_case,
     "queue limits": lambda seed: limited(case(seed), seed),
 }
 SINCE: dict[str, tuple[tuple[int, int], Any]] = {  # settings that vLLM knows from that version on, and their idle value

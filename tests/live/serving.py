@@ -17,6 +17,7 @@ class Served(Theirs):
         super().__init__(made)
         self.processor = OutputProcessor(tokenizer=None, log_stats=False)
         self.rejected: list[str] = []
+        self.refused = set[int]()
         # What check_admission() reads of an AsyncLLM:
         self.scheduler_config = self.scheduler.vllm_config.scheduler_config
         self.scheduler_config.max_num_queued_reqs = made.settings.max_num_queued_reqs
@@ -37,7 +38,7 @@ class Served(Theirs):
         while self.events and self.events[-1][0] <= now:
             _, number, leaves = self.events.pop()
             if leaves:
-                self.processor.abort_requests([str(number)], internal=True)
+                self.processor.abort_requests([self.made.name(number)], internal=True)
             elif not self.admit(number):
                 refused.add(number)
         self.arrivals = type(self.arrivals)(one for one in self.arrivals if one[0] not in refused)
@@ -47,10 +48,14 @@ class Served(Theirs):
         from vllm.exceptions import MaxQueuedTokensError, QueueOverflowError
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        asked, name = self.made.requests[number], str(number)
+        asked, name = self.made.requests[number], self.made.name(number)
+        first, place, count = asked.choice or (number, 0, 1)
         try:
-            AsyncLLM.check_admission(self, 1, name)  # which reads of it what stands above
+            if place == 0:
+                AsyncLLM.check_admission(self, count, name)  # which reads of it what stands above
         except (QueueOverflowError, MaxQueuedTokensError):
+            self.refused.update(range(first, first + count))
+        if number in self.refused:
             self.rejected.append(name)
             return False
         self.processor.add_request(core_request(name, asked.tokens, asked.cap), None)

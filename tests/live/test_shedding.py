@@ -9,7 +9,7 @@ import pytest
 
 from tests.live.deciding import Case, ours
 from tests.live.serving import Served
-from tests.live.test_conformance import FIRST, WORKLOADS, case, sharing_case
+from tests.live.test_conformance import FIRST, WORKLOADS, case, choices_case, sharing_case
 
 pytestmark = pytest.mark.live
 
@@ -23,7 +23,7 @@ def limited(made: Case, seed: int) -> Case:
     return Case(made.settings.changed(max_num_queued_reqs=most, max_num_queued_tokens=tokens), made.requests)
 
 
-@pytest.mark.parametrize("made", [case, sharing_case])
+@pytest.mark.parametrize("made", [case, sharing_case, choices_case])
 def test_who_is_turned_away_is_vllms_choice(made: Callable[[int], Case]) -> None:
     from vllm.v1.engine.async_llm import AsyncLLM
 
