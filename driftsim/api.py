@@ -6,13 +6,13 @@ Wherever a verb takes a trace, a profile or a workload, it takes the object or t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from driftsim.calibration.coverage import extrapolation_warnings, mismatch_warnings
+from driftsim.calibration.coverage import mismatch_warnings
+from driftsim.clients import AnyRetries, AnyTimeouts, clients_of
 from driftsim.comparison import report
 from driftsim.comparison.captured import CapturedComparison
 from driftsim.comparison.captured import compare_captured as compare_runs
@@ -40,26 +40,23 @@ from driftsim.inputs import (
     naming,
     with_engine,
 )
-from driftsim.latency.profile import load_profile
 from driftsim.profiles import calibrate, derive_profile
 from driftsim.progress import OnProgress, no_progress
+from driftsim.running import simulate, simulate_scenario
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.plugins import plugin_name, plugin_names
-from driftsim.scheduling.policies import STOCK
+from driftsim.scheduling.shedding import AnySheds, shed_rules
 from driftsim.simulation import laws
-from driftsim.simulation.bases import with_bases, with_own_bases
+from driftsim.simulation.bases import with_bases
 from driftsim.simulation.capacity import capacity as backlog_capacity
 from driftsim.simulation.names import EngineName, StepSource
-from driftsim.simulation.run import simulate as run_scenario
 from driftsim.simulation.scenario import Barrier, Scenario
-from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload, load_spec
-from driftsim.slo import AnySlos, needs_itl
+from driftsim.slo import AnySlos
 from driftsim.statistics import PRACTICAL
 from driftsim.sweeps.recorder import Watch, unwatched
 from driftsim.sweeps.runner import plan_grid, sweep_grid
 from driftsim.sweeps.store import Store
 from driftsim.tiers import AnyTiers, tier_rules
-from driftsim.trace.trace import Trace, read
 from driftsim.validation.result import ValidationResult, validate_runs
 from driftsim.workloads.processes import Process
 from driftsim.workloads.workload import Workload
@@ -84,6 +81,9 @@ def compare(
     max_in_flight: int | None = None,
     tiers: AnyTiers = (),
     slos: AnySlos = (),
+    timeouts: AnyTimeouts = (),
+    retries: AnyRetries = None,
+    shed: AnySheds = (),
     fairness: bool = False,
     engine: EngineName | Barrier = "continuous",
     kv_blocks: int | None = None,
@@ -104,7 +104,9 @@ def compare(
     arrivals than the recorded ones, such as ``Process(kind="closed", users=16)``. max_in_flight: requests inside the
     engine at most (default: its slots). tiers: their order, weights and limits, most urgent first: rules, names or
     ``gold:5,silver:3`` (default: the trace's, else the published). slos: limits, such as ``premium:ttft=1s,e2e=30s``
-    (default: the trace's). fairness: tell how much tenants were slowed down. engine: continuous batching, or
+    (default: the trace's). timeouts: when clients give up, ``premium:30s``; retries: how often they send again, or how
+    (default of both: as the trace says). shed: limits of the queue, ``batch:requests=20,wait=5s``. fairness: tell how
+    much tenants were slowed down. engine: continuous batching, or
     DriftSched's barrier. kv_blocks: another size of the KV cache. settings: other engine settings, such as
     ``{"max_num_seqs": 16}``. refill_lag: a freed slot misses the next step, as recorded. practical: the least relative
     difference that counts. jobs: processes (default: one a core). progress: called with runs done and in all.
@@ -141,6 +143,8 @@ def compare(
         max_in_flight=max_in_flight,
         tiers=rules,
         slos=as_slos(slos, None, [trace for _, trace in days]),
+        clients=clients_of(timeouts, retries),
+        shed=shed_rules(shed),
         fairness=fairness,
         refill_lag=refill_lag,
         barrier=as_barrier(engine),
@@ -181,94 +185,6 @@ def compare_captured(*traces: AnyTrace, practical: float = PRACTICAL) -> Capture
         raise InputError("there is nothing to compare; give captured runs")
     runs = [as_trace(trace) for trace in traces]
     return compare_runs([(str(run.source or run.name), run) for run in runs], practical)
-
-
-def simulate(
-    what: AnyTrace | Workload,
-    *,
-    policy: AnyPolicy = "fifo",
-    estimator: AnyEstimator = "static",
-    profile: AnyProfile | None = None,
-    admission: Admission | None = None,
-    rate_scale: float = 1.0,
-    max_in_flight: int | None = None,
-    tiers: AnyTiers = (),
-    slos: AnySlos = (),
-    engine: EngineName | Barrier = "continuous",
-    refill_lag: bool = True,
-    noise: bool = False,
-    seed: int = 0,
-    steps: bool = False,
-    step_requests: bool = False,
-) -> Trace:
-    """Simulate one run and return its trace: the same arguments give the same trace, bit by bit.
-
-    what: a trace to replay, or a workload. profile: of the latency; without one, it is fitted to the trace's own steps.
-    noise: draw step times around the profile's. steps: record the steps; step_requests: with the requests of each. The
-    other arguments are those of ``compare``. A written scenario is run by ``simulate_scenario``.
-
-    Raises ``InputError`` for a workload without a profile or without output lengths.
-
-    >>> run = simulate("traces/smollm2-cpu-drift", policy="sjf")
-    >>> from driftsim.metrics import summary
-    >>> round(summary(run)["e2e_mean_s"], 2)
-    59.76
-    """
-    if policy == STOCK and max_in_flight is not None:
-        raise InputError("policy 'stock' has no limit in flight; leave max_in_flight out, or take 'fifo'")
-    workload, recorded = as_workload(what, rate_scale)
-    with naming(recorded):
-        admission, _, workload = with_bases(admission, workload, recorded)
-    scenario = Scenario(
-        profile=as_profile(profile, recorded),
-        policy=plugin_name(policy),
-        estimator=plugin_name(estimator),
-        admission=admission,
-        max_in_flight=max_in_flight,
-        tiers=tier_rules(tiers),
-        slos=as_slos(slos, workload, [recorded]),
-        refill_lag=refill_lag,
-        noise=noise,
-        barrier=as_barrier(engine),
-        seed=seed,
-    )
-    return run_scenario(scenario, workload, record_steps=steps, step_requests=step_requests or needs_itl(scenario.slos))
-
-
-def simulate_scenario(
-    file: Path | str, changes: Mapping[str, Any] | None = None, *, progress: OnProgress = no_progress
-) -> tuple[Trace, ScenarioSpec, list[str]]:
-    """Run the scenario in ``file`` (TOML or JSON): its trace, what it says, and warnings about the profile.
-
-    changes: what replaces the file's, by dotted key, such as ``{"engine.kv_blocks": 900}``. progress: called with
-    requests done and requests in all.
-
-    Paths in the file count from its folder. Raises ``InputError`` naming file, key, value and remedy.
-
-    >>> import tempfile
-    >>> with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
-    ...     _ = file.write(f"trace = '{Path('traces/smollm2-cpu-drift').resolve()}'\\npolicy = 'sjf'"), file.flush()
-    ...     trace, spec, warnings = simulate_scenario(file.name)
-    >>> spec.policy, len(trace.finished)
-    ('sjf', 360)
-    """
-    spec = load_spec(Path(file), changes or {})
-    here = spec.placed(lambda path: str(Path(file).parent / path))
-    recorded = {path: read(path) for path in here.traces}
-    known = load_profile(here.profile) if here.profile else as_profile(None, recorded[here.traces[0]])
-    drawn = build_workload(here, recorded.__getitem__)
-    try:
-        slos = as_slos(spec.slos, drawn, [recorded.get(here.trace or "")])
-        scenario = replace(build_scenario(spec, known), slos=slos)
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from None
-    admission, _, workload = with_own_bases(spec.admission, drawn, recorded.get(here.trace or ""))
-    scenario = replace(scenario, admission=admission)
-    steps, named = spec.steps, spec.step_requests or needs_itl(scenario.slos)
-    trace = run_scenario(scenario, workload, record_steps=steps, step_requests=named, told=progress)
-    found = [warning for other in recorded.values() for warning in mismatch_warnings(known, other)]
-    found += [known.engine.why_not_started] if known.engine.why_not_started else []
-    return trace, spec, [*workload.notes, *dict.fromkeys(found), *known.warnings, *extrapolation_warnings(known, trace)]
 
 
 def validate(

@@ -67,7 +67,7 @@ SUMMARY: tuple[Metric, ...] = (
     Metric(
         "rejected",
         "requests",
-        "Requests that were turned away: they could never fit the engine, or met the limits of its queue.",
+        "Requests that were turned away: they could never fit the engine, or too many waited or were there.",
         "lower",
         "int",
     ),
@@ -128,6 +128,22 @@ SUMMARY: tuple[Metric, ...] = (
     ),
     Metric("preemptions", "", "How often the engine preempted a request, summed over all.", "lower", "int"),
     Metric("per_tier", "", "The counts and end-to-end latencies of each tier, by its name.", kind="table"),
+)
+
+CLIENTS: tuple[Metric, ...] = (  # of a summary, where clients give up or send again, or the queue has limits
+    Metric("timed_out", "requests", "Requests whose client waited no longer, at the last attempt.", "lower", "int"),
+    Metric(
+        "aborted",
+        "requests",
+        "Requests that their client gave up otherwise. Offered are those that finished, were rejected, timed out, were "
+        "aborted or ended with an error.",
+        "lower",
+        "int",
+    ),
+    Metric("attempts", "attempts", "How often requests were sent, the first time included.", kind="int"),
+    Metric("attempts_timed_out", "attempts", "Attempts whose client waited no longer.", "lower", "int"),
+    Metric("attempts_rejected", "attempts", "Attempts that were turned away.", "lower", "int"),
+    Metric("attempts_errors", "attempts", "Attempts that ended with an error.", "lower", "int"),
 )
 
 
@@ -299,7 +315,7 @@ TIERS: tuple[Metric, ...] = tuple(metric for tier in TIER_NAMES for metric in of
 SLO_COMPARISON: tuple[Metric, ...] = tuple(_slo_compared())  # of a comparison's rows, where there are SLOs
 METRICS: dict[str, Metric] = {
     metric.name: metric
-    for metric in (*SUMMARY, *SLO, *FAIRNESS, *TENANT_FAIRNESS, *COMPARISON, *SLO_COMPARISON, *SWEEP, *TIERS)
+    for metric in (*SUMMARY, *CLIENTS, *SLO, *FAIRNESS, *TENANT_FAIRNESS, *COMPARISON, *SLO_COMPARISON, *SWEEP, *TIERS)
 }
 
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import pandas as pd
+
 from driftsim.calibration.calibrate import calibrate, fit_own_profile
 from driftsim.calibration.runs import Run
 from driftsim.errors import InputError, TraceError
@@ -17,9 +19,10 @@ from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import Estimator
 from driftsim.scheduling.policies import Policy
 from driftsim.simulation.names import EngineName
-from driftsim.simulation.scenario import Barrier
+from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.slo import AnySlos, Slo, slo_rules, slos_for
 from driftsim.trace.trace import Trace, read
+from driftsim.whose import check_present
 from driftsim.workloads.replay import replay
 from driftsim.workloads.workload import Workload
 
@@ -163,6 +166,12 @@ def as_slos(slos: AnySlos, workload: Workload | None, recorded: Sequence[Trace |
     """
     given = slo_rules(slos) if workload is None else slos_for(slos, workload.table)
     return given or next((trace.header.slos for trace in recorded if trace is not None and trace.header.slos), ())
+
+
+def check_clients(scenario: Scenario, table: pd.DataFrame) -> None:
+    """Raise ``InputError`` for timeouts and queue limits of nobody among the requests of a ``table``."""
+    for rules, what in ((scenario.clients.timeouts, "timeout"), (scenario.shed, "queue limit")):
+        check_present(rules, what, table["tenant"], table["tier"])
 
 
 def as_barrier(engine: EngineName | Barrier) -> Barrier | None:

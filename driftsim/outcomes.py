@@ -38,8 +38,29 @@ def turned_away(row: Mapping[str, Any], engine: EngineSettings) -> list[str]:
     if not row["rejected"]:
         return []
     others = "latencies are of the others" if row["finished"] else "nobody is left to measure"
+    if "attempts" in row:  # the queue may have had no room
+        return [f"{row['rejected']} of {row['requests']} requests were turned away; {others}"]
     why = "met the limits of this engine's queue, or never fit it," if engine.sheds else "never fit this engine"
     return [f"{row['rejected']} of {row['requests']} requests {why} and were rejected; {others}"]
+
+
+def fates_line(row: Mapping[str, Any]) -> str:
+    """How the offered requests ended, in a line, whose clients give up; ``row`` is their ``summary``.
+
+    >>> names = ("requests", "finished", "rejected", "timed_out", "aborted", "errors", "attempts", "attempts_timed_out")
+    >>> fates_line({**dict(zip(names, (9, 5, 1, 2, 0, 1, 12, 4))), "attempts_rejected": 1, "attempts_errors": 2})
+    '9 requests offered: 5 finished, 1 rejected, 2 timed out, 1 with an error; 12 attempts, of which 4 timed out, \
+1 rejected, 2 with an error'
+    """
+    ends = {"finished": "finished", "rejected": "rejected", "timed_out": "timed out", "aborted": "aborted"}
+    named = ends | {"errors": "with an error"}
+    told = ", ".join(f"{row[name]} {word}" for name, word in named.items() if row[name] or name == "finished")
+    line = f"{row['requests']} requests offered: {told}"
+    if row["attempts"] == row["requests"]:
+        return line
+    failed = {"timed_out": "timed out", "rejected": "rejected", "errors": "with an error"}
+    parts = [f"{row[f'attempts_{name}']} {word}" for name, word in failed.items() if row[f"attempts_{name}"]]
+    return f"{line}; {row['attempts']} attempts, of which {', '.join(parts)}"
 
 
 def within_slos(row: Mapping[str, Any]) -> str:

@@ -131,11 +131,16 @@ class Echo:
 
     def submit(self, job: Job, true_length: int | None) -> None:
         """Serve ``job``; a forced length ends at its limit."""
-        self.tasks.append(asyncio.get_running_loop().create_task(self._serve(job, true_length)))
+        task = asyncio.get_running_loop().create_task(self._serve(job, true_length), name=job.request.id)
+        self.tasks.append(task)
 
     def abort(self, job: Job) -> None:
-        """Nothing aborts."""
-        raise NotImplementedError
+        """Drop ``job``, if it is here; its outcome follows."""
+        for task in self.tasks:
+            if task.get_name() == job.request.id and not task.done():
+                task.cancel()
+                self.inside -= 1
+                self.on_outcome(Outcome(job, "abort"))
 
     def trace_steps(self, file: Path) -> bool:
         """It has no steps."""

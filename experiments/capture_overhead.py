@@ -27,7 +27,8 @@ import pandas as pd
 from driftsim import Admission, Job, Workload
 from driftsim.live.engine import Outcome
 from driftsim.live.machine import hardware
-from driftsim.live.recorder import CapturePlan, record
+from driftsim.live.plan import CapturePlan
+from driftsim.live.recorder import record
 from driftsim.live.telemetry import Monitor
 from driftsim.scheduling.dispatcher import Departure, Dispatcher
 from driftsim.scheduling.estimators import make_estimator

@@ -20,7 +20,8 @@ from driftsim.live import telemetry, told
 from driftsim.live.begun import Prompts
 from driftsim.live.engine import Outcome
 from driftsim.live.http import HttpEngine
-from driftsim.live.recorder import CapturePlan, Progress, record
+from driftsim.live.plan import CapturePlan
+from driftsim.live.recorder import Progress, record
 from driftsim.live.resume import CaptureRun
 from driftsim.live.session import run_session
 from driftsim.live.sharing import Beginning, Hashes, with_prefixes

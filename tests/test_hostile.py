@@ -24,7 +24,8 @@ from driftsim.live import http
 from driftsim.live.http import HttpEngine
 from driftsim.live.masking import masked
 from driftsim.live.pages import Page, Pages
-from driftsim.live.recorder import CapturePlan, record
+from driftsim.live.plan import CapturePlan
+from driftsim.live.recorder import record
 from driftsim.live.resume import CaptureRun, check_places, set_aside
 from driftsim.live.session import run_session
 from driftsim.live.told import cache_settings

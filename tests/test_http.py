@@ -17,7 +17,7 @@ import pytest
 from driftsim.errors import InputError
 from driftsim.live import http, telemetry
 from driftsim.live.http import HttpEngine
-from driftsim.live.recorder import CapturePlan
+from driftsim.live.plan import CapturePlan
 from driftsim.live.resume import CaptureRun
 from driftsim.live.session import run_session
 from driftsim.metrics import summary

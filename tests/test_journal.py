@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from driftsim.errors import TraceError
-from driftsim.live.recorder import CapturePlan, Progress, record
+from driftsim.live.plan import CapturePlan
+from driftsim.live.recorder import Progress, record
 from driftsim.testing import Echo
 from driftsim.trace import trace as traces
 from driftsim.trace.schema import JOURNAL_FILES
@@ -24,7 +25,8 @@ from tests.strategies import workload
 
 RUN = """
 import asyncio, resource, sys
-from driftsim.live.recorder import CapturePlan, record
+from driftsim.live.plan import CapturePlan
+from driftsim.live.recorder import record
 from driftsim.testing import Echo
 from tests.strategies import workload
 

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from driftsim.live.engine import Outcome
-from driftsim.live.recorder import CapturePlan, Progress, record
+from driftsim.live.plan import CapturePlan
+from driftsim.live.recorder import Progress, record
 from driftsim.live.telemetry import Monitor
 from driftsim.request import Job
 from driftsim.scheduling.estimators import Static

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from driftsim.live.engine import Outcome
-from driftsim.live.recorder import CapturePlan, Progress, record
+from driftsim.live.plan import CapturePlan
+from driftsim.live.recorder import Progress, record
 from driftsim.live.resume import CaptureRun
 from driftsim.live.session import run_session
 from driftsim.live.telemetry import Monitor

@@ -14,7 +14,7 @@ from driftsim.errors import InputError, RunError, TraceError
 from driftsim.live import recorder
 from driftsim.live.engine import LiveEngine, Outcome
 from driftsim.live.order import orders, williams
-from driftsim.live.recorder import CapturePlan
+from driftsim.live.plan import CapturePlan
 from driftsim.live.resume import CaptureRun, check_places
 from driftsim.live.session import interleaved, run_session
 from driftsim.request import Job

@@ -17,7 +17,7 @@ from driftsim.live.engine import Outcome
 from driftsim.live.masking import masked
 from driftsim.live.order import orders, williams
 from driftsim.live.pages import Page
-from driftsim.live.recorder import CapturePlan
+from driftsim.live.plan import CapturePlan
 from driftsim.live.session import interleaved
 from driftsim.live.telemetry import FOREIGN_CPU_LIMIT, Monitor
 from driftsim.request import Job, Request, Tier

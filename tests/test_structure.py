@@ -14,7 +14,8 @@ import pytest
 from driftsim.comparison.plan import ComparisonPlan, Setting, settings_of
 from driftsim.comparison.runs import compare
 from driftsim.request import Job
-from driftsim.scheduling.policies import POLICIES, Keyed
+from driftsim.scheduling.names import DEFAULT_POLICIES
+from driftsim.scheduling.policies import POLICIES, STOCK, Keyed
 from driftsim.simulation.run import simulate
 from tests.strategies import engine, profile, workload
 
@@ -24,7 +25,8 @@ STOREYS = [
     {"errors", "statistics", "version"},
     {"text"},
     {"contrasts", "request", "records", "files", "formatting", "figures", "workers", "progress"},
-    {"tiers", "slo", "tenants"},
+    {"whose"},
+    {"tiers", "slo", "tenants", "clients"},
     {"trace", "scheduling"},
     {"goodput"},
     {"workloads", "latency", "metrics"},
@@ -35,7 +37,7 @@ STOREYS = [
     {"calibration"},
     {"comparison", "validation", "sweeps"},
     {"inputs", "reference"},
-    {"profiles", "crowding"},
+    {"profiles", "crowding", "running"},
     {"api"},
     {"cli"},
 ]
@@ -172,12 +174,13 @@ def test_help_loads_no_heavy_library() -> None:
 
 
 def test_adding_a_policy_takes_a_class_and_one_line() -> None:
-    source = MODULES["scheduling.policies"].read_text()
-    for kind in ("Priority", "Sjf", "Aging", "Weighted"):
-        uses = [line for line in source.splitlines() if re.search(rf"\b{kind}\b", line) and '"""' not in line]
-        assert len(uses) == 2, uses  # the class, and its line in POLICIES
-        others = [name for name, path in MODULES.items() if re.search(rf"\b{kind}\b", path.read_text())]
-        assert others == ["scheduling.policies"]
+    register = MODULES["scheduling.policies"].read_text()
+    for kind in set(POLICIES.values()) - {POLICIES["fifo"]}:  # which is stock, too
+        home, name = kind.__module__.removeprefix("driftsim."), kind.__name__
+        lines = [line for line in register.splitlines() if re.search(rf"\b{name}\b", line) and '"""' not in line]
+        assert len(lines) == (2 if home == "scheduling.policies" else 1), lines  # the class, its line in POLICIES
+        others = {module for module, path in MODULES.items() if re.search(rf"[\w.]*\b{name}\(", path.read_text())}
+        assert others <= {home}, name
 
 
 def test_a_policy_that_is_entered_joins_every_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,3 +198,8 @@ def test_a_policy_that_is_entered_joins_every_comparison(monkeypatch: pytest.Mon
     assert "lifo" in [row["policy"] for row in compare(made, plan, jobs=1).rows()]
     run = simulate(plan.scenario(Setting("lifo", "static")), made)
     assert list(run.requests["dispatch_index"]) == [0, 3, 2, 1]
+
+
+def test_the_default_policies_are_ours_and_stay_as_they_are() -> None:
+    assert {*DEFAULT_POLICIES} <= {STOCK, *POLICIES}
+    assert DEFAULT_POLICIES == ("stock", "fifo", "priority", "weighted", "sjf", "aging")

@@ -22,7 +22,8 @@ from driftsim.comparison.report import flat_rows
 from driftsim.errors import InputError, TraceError
 from driftsim.glossary import METRICS, metric
 from driftsim.latency.profile import Profile
-from driftsim.live.recorder import CapturePlan, record
+from driftsim.live.plan import CapturePlan
+from driftsim.live.recorder import record
 from driftsim.request import TIERS, Job, Request, Tier
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.dispatcher import Departure, Dispatcher

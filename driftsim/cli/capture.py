@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from driftsim.cli.arrivals import Arrivals, ArrivalSetting, Cv, MaxOutstanding, Rate, Think, Users, process_of
-from driftsim.cli.options import argument, names, refuse
+from driftsim.cli.options import RetriesOption, ShedOption, argument, names, refuse
 from driftsim.cli.terminal import progress, say
 from driftsim.errors import InputError, RunError
 from driftsim.live.kinds import CapTable, EngineKind, Order, WorkloadName
@@ -28,7 +28,16 @@ def capture(
     base_url: Annotated[
         str | None, typer.Option(help="openai: the server, http://HOST:PORT/v1; key in OPENAI_API_KEY.")
     ] = None,
-    timeout: Annotated[float, typer.Option(min=0.001, help="openai: longest wait for one whole answer, s.")] = 600.0,
+    timeout: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME:]TIME",
+            help="How long clients of a tenant or tier wait for the end of an answer, premium:30s; without NAME, all. "
+            "Repeat it. openai: a number alone is the longest wait for an answer, s; beyond is an error [600].",
+        ),
+    ] = None,
+    retries: RetriesOption = None,
+    shed: ShedOption = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="openai: model folder to count prompts with, if the server cannot.")
     ] = None,
@@ -107,6 +116,7 @@ def capture(
     _refuse_idle(context, engine, prompts, replay)
     if force_lengths and replay is None:
         raise InputError("--force-lengths needs --replay TRACE: only a trace knows the lengths")
+    timeouts, waiting = _timeouts(context, engine, timeout or [])
     limits = {
         "max_num_seqs": max_num_seqs,
         "max_num_batched_tokens": max_num_batched_tokens,
@@ -123,7 +133,7 @@ def capture(
         arguments=dict(argument("--engine-arg", text, "block_size=32") for text in engine_arg or []),
         tokenizer=tokenizer,
         temperature=temperature,
-        timeout_s=timeout,
+        **waiting,
         seed=seed,
     )
     process = process_of(context)
@@ -163,6 +173,9 @@ def capture(
             order=order,
             max_in_flight=max_in_flight,
             tiers=tiers or (),
+            timeouts=timeouts,
+            retries=retries,
+            shed=shed or (),
             force_lengths=force_lengths,
             seed=seed,
             begun=begun,
@@ -171,10 +184,24 @@ def capture(
     _report(out, runs)
 
 
+def _timeouts(context: typer.Context, engine: EngineKind, given: list[str]) -> tuple[list[str], dict[str, float]]:
+    """The timeouts of clients, and the longest wait for a server's answer, if a number alone gives one (s)."""
+    named, waiting = [], dict[str, float]()
+    for text in given:
+        try:
+            waiting["timeout_s"] = float(text)
+        except ValueError:
+            named.append(text)
+            continue
+        if engine == "vllm":
+            refuse(context, "a number alone is for --engine openai, which waits for a server", "timeout")
+        if not 0.001 <= waiting["timeout_s"] <= 1e9:
+            raise InputError(f"--timeout {text}: must be at least 0.001 s and at most 1e9 s")
+    return named, waiting
+
+
 def _refuse_idle(context: typer.Context, engine: EngineKind, prompts: Path | None, replay: Path | None) -> None:
     """Refuse options that do nothing in this call."""
-    if engine == "vllm":
-        refuse(context, "only --engine openai waits for a server", "timeout")
     if prompts is None:
         refuse(context, "only --prompts FILE has prompts that set no limit of their own", "max_tokens")
     else:

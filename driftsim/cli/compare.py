@@ -9,14 +9,24 @@ import typer
 
 from driftsim.cli.arrivals import Arrivals, ArrivalSetting, Cv, MaxOutstanding, Rate, Think, Users, process_of
 from driftsim.cli.effects import print_effects
-from driftsim.cli.options import AsJson, Fairness, Slo, names, others, refuse, was_given
+from driftsim.cli.options import (
+    AsJson,
+    Fairness,
+    RetriesOption,
+    ShedOption,
+    Slo,
+    Timeouts,
+    names,
+    others,
+    refuse,
+    was_given,
+)
 from driftsim.cli.terminal import hinting, progress, say, say_document, wide_console
 from driftsim.errors import InputError, RunError
-from driftsim.scheduling.names import Base, Estimates, Feedback, Label, Unit
-from driftsim.scheduling.policies import POLICIES, STOCK
+from driftsim.scheduling.names import DEFAULT_POLICIES, Base, Estimates, Feedback, Label, Unit
 from driftsim.simulation.names import EngineName
 
-ALL_POLICIES = ",".join([STOCK, *POLICIES])
+PLAIN = ",".join(DEFAULT_POLICIES)
 
 
 def compare(
@@ -33,7 +43,7 @@ def compare(
     measured: Annotated[
         bool, typer.Option("--measured", help="Old name of the verb `effects`; it goes in the next release.")
     ] = False,
-    policies: Annotated[str, typer.Option(help="Comma-separated; stock is the engine's own order.")] = ALL_POLICIES,
+    policies: Annotated[str, typer.Option(help="Comma-separated; stock is the engine's own order.")] = PLAIN,
     estimators: Annotated[
         str, typer.Option(help="Comma-separated: static, ema (DriftSched's correction), pooled (ours), oracle.")
     ] = "static,ema",
@@ -66,6 +76,9 @@ def compare(
         typer.Option(help="Most urgent first: name[:weight[:safety]],... [default: the trace's own, else published]."),
     ] = None,
     slo: Slo = None,
+    timeout: Timeouts = None,
+    retries: RetriesOption = None,
+    shed: ShedOption = None,
     fairness: Fairness = False,
     engine: Annotated[
         EngineName, typer.Option(help="Continuous batching, or DriftSched's worker: one batch of 32 at a time.")
@@ -152,6 +165,9 @@ def compare(
             max_in_flight=max_in_flight,
             tiers=rules,
             slos=slos,
+            timeouts=timeout or (),
+            retries=retries,
+            shed=shed or (),
             fairness=fairness,
             engine=engine,
             settings={name: value for name, value in settings.items() if value is not None},

@@ -26,6 +26,34 @@ Slo = Annotated[
         "everybody's. Repeat it [default: the trace's own].",
     ),
 ]
+Timeouts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--timeout",
+        metavar="[NAME:]TIME",
+        help="How long clients of a tenant or tier wait for the end of an answer, premium:30s; without NAME, all. "
+        "Repeat it [default: as the trace says].",
+    ),
+]
+RetriesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--retries",
+        min=0,
+        max=20,
+        help="How often a client sends a request again that timed out or was turned away, after 0.5, 1, 2 ... 8 s "
+        "[default: as the trace says].",
+    ),
+]
+ShedOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shed",
+        metavar="[NAME:]LIMIT=VALUE,...",
+        help="Limits of the queue, beyond which newcomers are turned away: requests=200,tokens=50000,wait=5s; of a "
+        "tenant or tier, batch:wait=5s; defer=5s tells them when to come again. Repeat it.",
+    ),
+]
 Fairness = Annotated[
     bool,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from driftsim.cli.options import AsJson, Fairness, Slo, setting
+from driftsim.cli.options import AsJson, Fairness, RetriesOption, ShedOption, Slo, Timeouts, setting
 from driftsim.cli.terminal import progress, say, say_document
 from driftsim.errors import RunError
 
@@ -20,6 +20,9 @@ def simulate(
         typer.Option("--set", metavar="KEY=VALUE", help="In place of what the file says: engine.kv_blocks=900."),
     ] = None,
     slo: Slo = None,
+    timeout: Timeouts = None,
+    retries: RetriesOption = None,
+    shed: ShedOption = None,
     fairness: Fairness = False,
     steps: Annotated[bool, typer.Option("--steps", help="Record the engine's steps.")] = False,
     step_requests: Annotated[
@@ -34,7 +37,7 @@ def simulate(
     from driftsim.files import check_place
     from driftsim.formatting import dumps, without_nan
     from driftsim.metrics import summary
-    from driftsim.outcomes import nobody_finished, turned_away, within_slos
+    from driftsim.outcomes import fates_line, nobody_finished, turned_away, within_slos
     from driftsim.slo import slo_rules
     from driftsim.tenancy import fairness_lines, with_fairness
     from driftsim.trace.schema import JOURNAL_FILES, TRACE_FILES
@@ -44,6 +47,12 @@ def simulate(
     asked: dict[str, Any] = {name: True for name, wanted in recorded.items() if wanted}
     if rules := slo_rules(slo or ()):
         asked["slos"] = [one.model_dump() for one in rules]
+    if timeout:
+        asked["clients.timeouts"] = timeout
+    if retries is not None:
+        asked["clients.retries.most"] = retries
+    if shed:
+        asked["shed"] = shed
     changed = dict(setting("--set", text, "policy=sjf") for text in changes or [])
     with progress("simulating requests") as reporter:
         trace, spec, warnings = api.simulate_scenario(scenario, {**changed, **asked}, progress=reporter.update)
@@ -61,6 +70,8 @@ def simulate(
         return
     latencies = ", ".join(f"{name} {values[f'e2e_{name}_s']:.3f} s" for name in ("mean", "p50", "p99"))
     say(f"{out}: {values['finished']} of {values['requests']} requests finished; E2E {latencies}")
+    if "attempts" in values:
+        say(fates_line(values))
     if "slo_met" in values:
         say(within_slos(values))
     if spec.fairness:

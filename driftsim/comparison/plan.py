@@ -6,16 +6,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from driftsim.clients import PATIENT, Clients
 from driftsim.errors import InputError, check_whole
 from driftsim.latency.profile import Profile
 from driftsim.scheduling.admission import Admission
-from driftsim.scheduling.estimators import make_estimator
-from driftsim.scheduling.policies import POLICIES, STOCK, check_order, goes_by_tier, make_policy
+from driftsim.scheduling.estimators import estimator_name, make_estimator
+from driftsim.scheduling.names import DEFAULT_POLICIES
+from driftsim.scheduling.policies import (
+    STOCK,
+    check_needs,
+    check_order,
+    goes_by_tier,
+    make_policy,
+    policy_name,
+)
+from driftsim.scheduling.shedding import Shed, shed_rules
 from driftsim.simulation.observed import observed_lengths
 from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.slo import Slo, check_only_e2e, check_slos, needs_itl, slo_rules
 from driftsim.statistics import PRACTICAL
 from driftsim.tiers import TierRule, no_order, rules_in_force, tier_rules
+from driftsim.whose import check_present
 from driftsim.workloads.processes import Process
 from driftsim.workloads.workload import Workload
 
@@ -50,6 +61,8 @@ class ComparisonPlan:
     max_in_flight: int | None = None
     tiers: tuple[TierRule, ...] = ()
     slos: tuple[Slo, ...] = ()
+    clients: Clients = PATIENT  # of the workload, unless others are given
+    shed: tuple[Shed, ...] = ()
     fairness: bool = False  # whether each summary says how much tenants were slowed down, and what service they got
     refill_lag: bool = True
     barrier: Barrier | None = None
@@ -63,6 +76,7 @@ class ComparisonPlan:
             check_whole(name, getattr(self, name))
         object.__setattr__(self, "tiers", tier_rules(self.tiers))  # frozen for everybody else
         object.__setattr__(self, "slos", slo_rules(self.slos))
+        object.__setattr__(self, "shed", shed_rules(self.shed))
         if self.replications < 1:
             raise InputError(f"replications must be at least 1, got {self.replications}")
         if not 0 <= self.practical < 1:
@@ -97,6 +111,8 @@ class ComparisonPlan:
             max_in_flight=self.max_in_flight,
             tiers=self.tiers,
             slos=self.slos,
+            clients=self.clients,
+            shed=self.shed,
             refill_lag=self.refill_lag,
             barrier=self.barrier,
             seed=self.seed,
@@ -105,25 +121,27 @@ class ComparisonPlan:
 
 def settings_of(policies: Iterable[str], estimators: Iterable[str]) -> tuple[Setting, ...]:
     """Every policy with every estimator; ``stock`` heeds no estimate and comes once, with the first."""
-    estimators = list(dict.fromkeys(estimators))
+    estimators = list(dict.fromkeys(map(estimator_name, estimators)))
     return tuple(
         Setting(policy, estimator)
-        for policy in dict.fromkeys(policies)
+        for policy in dict.fromkeys(map(policy_name, policies))
         for estimator in (estimators[:1] if policy == STOCK else estimators)
     )
 
 
 def default_policies(workload: Workload, tiers: Iterable[TierRule], profile: Profile) -> tuple[list[str], list[str]]:
-    """Stock and all of our policies that can run ``workload``, and a sentence about those that cannot."""
+    """Stock and those of the published policies that can run ``workload``, and a sentence about those that cannot."""
     present = workload.tier_names
     rules = rules_in_force(tuple(tiers) or workload.tiers, present)
-    by_tier = [] if rules or profile.engine.scheduling_policy == "priority" else list(filter(goes_by_tier, POLICIES))
-    kept = [policy for policy in (STOCK, *POLICIES) if policy not in by_tier]
+    by_tier = (
+        [] if rules or profile.engine.scheduling_policy == "priority" else list(filter(goes_by_tier, DEFAULT_POLICIES))
+    )
+    kept = [policy for policy in DEFAULT_POLICIES if policy not in by_tier]
     who = f"{', '.join(by_tier[:-1])} and {by_tier[-1]} are left out: they order" if by_tier else ""
     return kept, [no_order(present, who)] if by_tier else []
 
 
-DEFAULT_SETTINGS = settings_of((STOCK, *POLICIES), ("static", "ema"))
+DEFAULT_SETTINGS = settings_of(DEFAULT_POLICIES, ("static", "ema"))
 
 
 def check_plans(plan: ComparisonPlan, workloads: Sequence[Workload]) -> None:
@@ -132,6 +150,8 @@ def check_plans(plan: ComparisonPlan, workloads: Sequence[Workload]) -> None:
         check_plan(plan, workload)
     tenants, tiers = ([name for one in workloads for name in one.table[column]] for column in ("tenant", "tier"))
     check_slos(plan.slos, tenants, tiers)
+    check_present(plan.clients.timeouts, "timeout", tenants, tiers)
+    check_present(plan.shed, "queue limit", tenants, tiers)
 
 
 def check_plan(plan: ComparisonPlan, workload: Workload) -> None:
@@ -140,7 +160,8 @@ def check_plan(plan: ComparisonPlan, workload: Workload) -> None:
     rules = rules_in_force(plan.tiers or workload.tiers, workload.tier_names)
     for setting in plan.settings:
         check_order(setting.policy, rules, workload.tier_names, plan.profile.engine.scheduling_policy)
-        make_policy(setting.policy, rules)
+        check_needs(setting.policy, plan.slos)
+        make_policy(setting.policy, rules, slos=plan.slos)
         make_estimator(setting.estimator, plan.admission, {})
     phases = [phase.name for phase in workload.info.phases] if plan.arrivals is None else [plan.arrivals.kind]
     if plan.phase not in ("all", *phases):

@@ -69,8 +69,14 @@ def columns(comparison: Comparison) -> list[TableColumn]:
         TableColumn("Jain of it", "", "jain_slowdown", 3, largest=True),
         TableColumn("service gap", "tokens", "service_gap", 0),
     ]
+    lost = [
+        TableColumn("timed out", "requests", "timed_out", 0),
+        TableColumn("rejected", "requests", "rejected", 0),
+        TableColumn("attempts", "", "attempts", 0, brief=False),
+    ]
     return [
         *(within if comparison.plan.slos else []),
+        *(lost if "attempts" in comparison.recorded else []),
         TableColumn("E2E mean", "s", "e2e_mean_s", 2),
         TableColumn("E2E P50", "s", "e2e_p50_s", 2, brief=False),
         TableColumn("E2E P99", "s", "e2e_p99_s", 2),
@@ -225,6 +231,8 @@ def provenance(plan: ComparisonPlan) -> dict[str, Any]:
         "refill_lag": plan.refill_lag,
         **({} if plan.arrivals is None else {"arrivals": plan.arrivals.model_dump(exclude_defaults=True)}),
         **({"slos": [str(slo) for slo in plan.slos]} if plan.slos else {}),
+        **({"clients": plan.clients.words} if plan.clients else {}),
+        **({"shed": [str(rule) for rule in plan.shed]} if plan.shed else {}),
         **({"tiers": [rule.model_dump(exclude_defaults=True) for rule in plan.tiers]} if plan.tiers else {}),
     }
 

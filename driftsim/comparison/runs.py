@@ -23,6 +23,7 @@ from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.slo import needs_itl
 from driftsim.tenancy import with_fairness
+from driftsim.trace.attempts import per_request
 from driftsim.trace.trace import Trace
 from driftsim.workers import map_shared, processes, shared
 from driftsim.workloads.arrivals import arriving
@@ -156,9 +157,12 @@ def _run(inputs: _Inputs, draw: Draw, told: OnProgress = no_progress) -> _Drawn:
     scenario = _scenarios(plan, draw)
     alone = alone_times(sizes_of(workload.table), scenario(BASELINE)) if plan.fairness else {}
     named_steps = needs_itl(plan.slos)
-    fifo = simulate(scenario(BASELINE), drawn, step_requests=named_steps)
+    first = simulate(scenario(BASELINE), drawn, step_requests=named_steps)
+    fifo = per_request(first)
     for setting in plan.settings:
-        trace = fifo if setting == BASELINE else simulate(scenario(setting), drawn, step_requests=named_steps)
+        trace = fifo
+        if setting != BASELINE:
+            trace = per_request(simulate(scenario(setting), drawn, step_requests=named_steps))
         row = summary(trace, plan.admission, phase=plan.phase, scored=scored)
         row |= {"per_tenant": tenant_latencies(trace, named, plan.phase)}
         summaries[setting] = with_fairness(row, trace, alone, plan.phase, named) if plan.fairness else row

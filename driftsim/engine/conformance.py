@@ -27,10 +27,10 @@ def runs() -> dict[str, dict[str, Any]]:
 
 @cache
 def digest() -> str:
-    """The first digits of a SHA-256 over the engine's files."""
+    """The first digits of a SHA-256 over the engine's files, this one left out."""
     whole = hashlib.sha256()
     for file in sorted(files("driftsim.engine").iterdir(), key=lambda file: file.name):
-        if file.name.endswith(".py"):
+        if file.name.endswith(".py") and file.name != "conformance.py":
             whole.update(file.read_bytes())
     return whole.hexdigest()[:16]
 

@@ -6,16 +6,20 @@ import asyncio
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from driftsim.clients import AnyRetries, AnyTimeouts, clients_of
 from driftsim.errors import InputError, RunError
 from driftsim.live.choices import EngineChoice, WorkloadChoice
 from driftsim.live.kinds import Order
-from driftsim.live.recorder import CapturePlan, Progress
+from driftsim.live.plan import CapturePlan
+from driftsim.live.recorder import Progress
 from driftsim.live.resume import CaptureRun, check_places
 from driftsim.live.session import interleaved, run_session
 from driftsim.scheduling.admission import Admission
-from driftsim.scheduling.estimators import ORACLE, estimator_class
+from driftsim.scheduling.estimators import ORACLE, estimator_class, estimator_name
+from driftsim.scheduling.names import spelled
 from driftsim.scheduling.plugins import plugin_name, plugin_names
-from driftsim.scheduling.policies import policy_class
+from driftsim.scheduling.policies import policy_class, policy_name
+from driftsim.scheduling.shedding import AnySheds, shed_rules
 from driftsim.tiers import AnyTiers, tier_rules
 from driftsim.trace.trace import Trace
 
@@ -32,6 +36,9 @@ def capture(
     order: Order = "latin",
     max_in_flight: int | None = None,
     tiers: AnyTiers = (),
+    timeouts: AnyTimeouts = (),
+    retries: AnyRetries = None,
+    shed: AnySheds = (),
     force_lengths: bool = False,
     seed: int = 0,
     begun: Callable[[int, CaptureRun, int], None] = lambda number, run, requests: None,
@@ -42,8 +49,9 @@ def capture(
     out: the folder of the trace; of several runs, of their folders ``POLICY-REPEAT``. engine, workload: what to run
     (default: vLLM in this process, the drift workload). order: of the policies within each round of repeats: ``latin``,
     a Latin square balanced for carry-over, ``random`` or ``fixed``; drawn with ``seed``. tiers: as ``compare`` has
-    them. force_lengths: outputs exactly as long as recorded, of a workload that is a replay. begun: called with a run's
-    number, the run and its requests. progress: called as requests end. Runs that are there already are kept, one
+    them. timeouts, retries, shed: likewise; the harness is the client, and really drops
+    a request. force_lengths: outputs exactly as long as recorded, of a workload that is a replay. begun: called with a
+    run's number, the run and its requests. progress: called as requests end. Runs that are there already are kept, one
     that was cut short is set aside as ``.NAME.cut-1`` and made anew; the list ends with the first run that ends badly.
 
     Raises ``InputError`` for what cannot be run, before anything is started, and ``RunError`` if nothing was recorded.
@@ -52,20 +60,22 @@ def capture(
     Traceback (most recent call last):
     driftsim.errors.InputError: the estimator 'oracle' is told every length, and live nobody knows them; choose another
     """
-    names = list(dict.fromkeys(plugin_names(policies)))
+    names = list(dict.fromkeys(map(policy_name, plugin_names(policies))))
     for name in names:
         policy_class(name)
-    estimator_name = plugin_name(estimator)
-    if estimator_name == ORACLE:
+    learner = plugin_name(estimator)
+    if spelled(learner).base == ORACLE:
         raise InputError(f"the estimator {ORACLE!r} is told every length, and live nobody knows them; choose another")
-    estimator_class(estimator_name)
+    estimator_class(estimator_name(learner))
     plans = [
         CapturePlan(
             policy=name,
-            estimator=estimator_name,
+            estimator=learner,
             admission=admission or Admission(),
             max_in_flight=max_in_flight,
             tiers=tier_rules(tiers),
+            shed=shed_rules(shed),
+            clients=clients_of(timeouts, retries),
             force_lengths=force_lengths,
             seed=seed,
         )

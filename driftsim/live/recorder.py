@@ -16,35 +16,29 @@ import pandas as pd
 
 from driftsim.errors import InputError
 from driftsim.live.engine import LiveEngine, Outcome
-from driftsim.live.machine import hardware, software
+from driftsim.live.plan import CapturePlan, heading
 from driftsim.live.sharing import Beginning, with_prefixes
 from driftsim.live.telemetry import Monitor
+from driftsim.live.waiting import Waiting, as_seen, departure
 from driftsim.request import Job
-from driftsim.scheduling.dispatcher import Departure, Dispatcher, Dispatching
+from driftsim.scheduling.dispatcher import Dispatcher
 from driftsim.scheduling.estimators import make_estimator
-from driftsim.scheduling.policies import check_order, make_policy
+from driftsim.scheduling.policies import check_needs, check_order, make_policy
 from driftsim.tiers import rules_in_force
 from driftsim.trace.builder import RequestRows
-from driftsim.trace.header import Header, Phase, Turn, WorkloadInfo
+from driftsim.trace.header import Phase, WorkloadInfo
 from driftsim.trace.journal import Journal
 from driftsim.trace.marks import marked, odd_note
-from driftsim.trace.schema import CENSORED, FINISHED, STEP_COLUMNS
+from driftsim.trace.schema import FINISHED, STEP_COLUMNS
+from driftsim.trace.subset import taken
 from driftsim.trace.tables import read_lines, typed
 from driftsim.trace.trace import Trace
-from driftsim.version import __version__
+from driftsim.whose import check_present
 from driftsim.workloads.arrivals import Arrivals
+from driftsim.workloads.attempts import Attempts
 from driftsim.workloads.workload import Workload
 
 LATEST_SAMPLE_S = 60.0  # after the end of a run; then it goes without
-
-
-@dataclass(frozen=True, kw_only=True)
-class CapturePlan(Dispatching):
-    """How to run a workload; ``force_lengths``: every output is made exactly as long as the workload says. ``turn``:
-    where the run stands in a capture of several, for its header."""
-
-    force_lengths: bool = False
-    turn: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +67,12 @@ async def record(
     """
     if plan.force_lengths and workload.table["output_tokens"].isna().any():
         raise InputError("lengths can be forced only where they are known: replay a trace")
+    for given, what in ((plan.clients.timeouts, "timeout"), (plan.shed, "queue limit")):
+        check_present(given, what, workload.table["tenant"], workload.table["tier"])
     limit = plan.limit_of(engine.settings.max_num_seqs)
     rules = rules_in_force(plan.tiers or workload.tiers, workload.tier_names)
     check_order(plan.policy, rules, workload.tier_names, engine.settings.scheduling_policy)
+    check_needs(plan.policy, (), profile=False)
     plan = replace(plan, tiers=plan.tiers or workload.tiers, admission=plan.admission.with_safety(rules))
     dispatcher = Dispatcher(
         make_policy(plan.policy, rules),
@@ -83,14 +80,17 @@ async def record(
         plan.admission,
         limit,
         plan.tier_limits(rules),
+        plan.shed,
     )
+    attempts = Attempts(workload, plan.clients.over(workload.clients), plan.seed, float)
     cold = await engine.forget()
-    header = _header(workload, engine, plan, limit)
-    journal = Journal(folder, header.changed(ended="recording"), workload.offered)
+    header = heading(workload, engine, plan, limit)
+    offered = attempts.offered().assign(**attempts.columns())
+    journal = Journal(folder, header.changed(ended="recording"), offered)
     has_steps = engine.trace_steps(journal.steps_file)
     monitor = Monitor(engine.own_processes, journal.sample)
     with monitor:
-        run = _Run(workload, engine, dispatcher, plan, journal, progress)
+        run = _Run(attempts, offered, engine, dispatcher, plan, journal, progress)
         ended, why = await run.drive_to_an_end()
         if ended == "complete":
             with suppress(asyncio.CancelledError):  # all is recorded; who stops the run now does without a sample
@@ -98,7 +98,7 @@ async def record(
     start = run.start
     header = header.changed(load=monitor.load(start), workload=run.workload_info(), ended=ended, ended_why=why)
     requests, odd = marked(run.table(), header)
-    requests, prefixes = with_prefixes(requests, run.beginnings, engine.settings.block_size, cold)
+    requests, prefixes = with_prefixes(requests, run.begun(), engine.settings.block_size, cold)
     notes = (*header.notes, *engine.notes, *run.notes(), *monitor.notes, *odd_note(odd))
     header = header.changed(engine=engine.settings, notes=notes, prefixes=prefixes)  # a server may have told more
     del run  # a long run's columns need not be there twice
@@ -124,14 +124,17 @@ class _Run:
 
     def __init__(
         self,
-        workload: Workload,
+        attempts: Attempts,
+        offered: pd.DataFrame,
         engine: LiveEngine,
         dispatcher: Dispatcher,
         plan: CapturePlan,
         journal: Journal,
         progress: Callable[[Progress], None],
     ) -> None:
-        self.workload = workload
+        self.workload = workload = attempts.workload
+        self.attempts, self.offered = attempts, offered
+        self.waiting = Waiting(attempts)
         self.engine = engine
         self.dispatcher = dispatcher
         self.journal = journal
@@ -142,14 +145,14 @@ class _Run:
         known = zip(words, words.notna(), strict=True)
         self.words = [int(count) if told else None for count, told in known] if plan.force_lengths else None
         self.stops = (table["stops"] == True).tolist()  # noqa: E712  # NA is not True
-        self.lives = RequestRows(len(workload))
+        self.lives = RequestRows(attempts.rows)
         self.beginnings: dict[int, Beginning] = {}  # by row
-        self.arrived = self.done = self.output_tokens = 0
+        self.done = self.output_tokens = 0
         self.outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
         self.taken: list[Outcome] = []  # out of the queue, and not yet noted
         engine.on_outcome = self.outcomes.put_nowait
         self.categories = workload.categories(dispatcher.admission)
-        self.build = workload.requests(rules_in_force(plan.tiers, workload.tier_names))
+        self.build = attempts.builder(workload.requests(rules_in_force(plan.tiers, workload.tier_names)))
         self.arrivals = Arrivals(workload, float)
         self.start = time.monotonic()
         journal.begin(self.start)
@@ -172,9 +175,11 @@ class _Run:
 
     async def drive(self) -> None:
         """Until every request has arrived and left."""
-        while self.done < len(self.workload):
+        while self.done < len(self.workload) or self.dispatcher.in_flight:
             now = self.now()
-            for row, due in self.arrivals.take(now):
+            for job, at in self.waiting.late(now):
+                self._give_up(job, at)
+            for row, due in (*self.arrivals.take(now), *self.waiting.come(now)):
                 self._arrive(row, due, now)
             if self.engine.failure is None:
                 for job in self.dispatcher.release(self.engine.room(), now):
@@ -190,9 +195,9 @@ class _Run:
 
     async def _ended(self) -> list[Outcome]:
         """What ended, waiting until something does or the next arrival is due, at most a second."""
-        due = self.arrivals.next_at()
+        due = [at for at in (self.arrivals.next_at(), self.waiting.next_at()) if at is not None]
         try:
-            timeout = 1.0 if due is None else min(1.0, max(0.0, due - self.now()))
+            timeout = min([1.0, *(max(0.0, at - self.now()) for at in due)])
             async with asyncio.timeout(timeout):  # not wait_for, which may swallow that the run is stopped
                 self.taken.append(await self.outcomes.get())
         except TimeoutError:
@@ -217,8 +222,9 @@ class _Run:
         return None if moment is None else moment - self.start
 
     def _arrive(self, row: int, due: float, now: float) -> None:
-        job = self.dispatcher.arrive(self.build(row, due), self.categories[row], now, row)
-        self.arrived += 1
+        job = self.dispatcher.arrive(self.build(row, due), self.categories[row % len(self.workload)], now, row)
+        refused = self.dispatcher.refused
+        ended = {} if refused is None else {"finish_reason": "rejected", "output_tokens": 0, "error": refused.why}
         self._note(
             row,
             {
@@ -227,13 +233,35 @@ class _Run:
                 "scheduling_class": job.scheduling_class,
                 "estimate": job.estimate,
                 "budget": job.budget,
+                **ended,
             },
         )
+        if refused is None:
+            self.waiting.sent(job, due)
+        else:
+            self._over(row, "shed", now, refused.retry_after_s)
+
+    def _give_up(self, job: Job, at: float) -> None:
+        """The client of ``job`` waits no longer, since ``at``: the job leaves the queue, or the engine drops it."""
+        row = job.index
+        if self.dispatcher.holds(job):
+            self.waiting.given_up[row] = at
+            self.engine.abort(job)
+        else:
+            self.dispatcher.withdraw(job)
+            self._note(row, {"finish_reason": "timeout", "finish_s": at, "output_tokens": 0})
+        self._over(row, "timeout", self.now())
+
+    def _over(self, row: int, reason: str, now: float, told_s: float | None = None) -> None:
+        """The attempt in ``row`` is over for its client, who may send it again."""
+        if self.waiting.failed(row, reason, now, told_s):
+            self.done += 1
+            self.arrivals.left(row % len(self.workload), now, reason not in FINISHED)
 
     def _dispatch(self, job: Job) -> None:
         row = job.index
         self._note(row, {"dispatch_s": self.now(), "dispatch_index": self.dispatcher.in_flight[id(job)]})
-        self.engine.submit(job, self.lengths[row] if self.lengths else None)
+        self.engine.submit(job, self.lengths[row % len(self.workload)] if self.lengths else None)
 
     def _leave(self, ended: list[Outcome]) -> None:
         admission = self.dispatcher.admission
@@ -241,6 +269,9 @@ class _Run:
         for outcome in ended:
             outcome = self._as_it_would_have_been(outcome)
             row = outcome.job.index
+            gone = self.waiting.given_up.pop(row, None)
+            if gone is not None:
+                outcome = as_seen(outcome, self.start + gone)
             self._note(
                 row,
                 {
@@ -259,17 +290,18 @@ class _Run:
             )
             if outcome.beginning is not None:
                 self.beginnings[row] = outcome.beginning
-            self.done += 1
             self.output_tokens += outcome.output_tokens or 0
-            self.arrivals.left(row, self.now())
-            departures.append(_departure(outcome, admission.unit.length))
+            self.waiting.left(row)
+            if gone is None:
+                self._over(row, outcome.finish_reason, self.now())
+            departures.append(departure(outcome, admission.unit.length))
         self.dispatcher.finished(departures, self.now())
 
     def _as_it_would_have_been(self, outcome: Outcome) -> Outcome:
         """A forced length ends at a limit; the workload knows how it ended by nature, and how many words it had."""
         if self.lengths is None or self.words is None or outcome.finish_reason != "length":
             return outcome
-        row = outcome.job.index
+        row = outcome.job.index % len(self.workload)
         return replace(
             outcome,
             finish_reason="stop" if self.stops[row] and outcome.output_tokens == self.lengths[row] else "length",
@@ -277,18 +309,30 @@ class _Run:
         )
 
     def table(self) -> pd.DataFrame:
-        """The trace's request table: one row for each request that has arrived."""
-        return self.lives.table(self.workload.offered.head(self.arrived))
+        """The trace's request table: one row for each request that was sent, and for each time it was."""
+        table, came = self.lives.table(self.offered), self._came()
+        if (deadlines := self.attempts.deadlines()) is not None:
+            table = table.assign(deadline_s=deadlines + self.attempts.of_first(table["arrival_s"].to_numpy()))
+        return table if len(came) == len(table) else taken(table, came)
+
+    def begun(self) -> dict[int, Beginning]:
+        """How the requests of ``table`` begin, by their place there."""
+        places = {row: place for place, row in enumerate(self._came().tolist())}
+        return {places[row]: beginning for row, beginning in self.beginnings.items()}
+
+    def _came(self) -> np.ndarray:
+        """The rows that were sent."""
+        return np.flatnonzero(~np.isnan(np.frombuffer(self.lives.times["arrival_s"])))
 
     def notes(self) -> tuple[str, ...]:
         """What a reader of the numbers should know."""
-        counted = np.frombuffer(self.lives.counts["prompt_tokens"], dtype=np.int64)[: self.arrived]
-        ours = self.workload.table["prompt_tokens"].to_numpy()[: self.arrived]
+        counted = np.frombuffer(self.lives.counts["prompt_tokens"], dtype=np.int64)
+        ours = self.offered["prompt_tokens"].to_numpy()
         differ = int(((counted >= 0) & (counted != ours)).sum())
         if not differ:
             return ()
         return (
-            f"the engine counted other prompt lengths than admission did in {differ} of {self.arrived} requests: "
+            f"the engine counted other prompt lengths than admission did in {differ} of {len(self._came())} requests: "
             "prompt_tokens are the engine's, estimates and budgets rest on admission's",
         )
 
@@ -298,32 +342,3 @@ class _Run:
         phases = zip_longest(self.workload.info.phases, starts)  # one that never began has no start
         dated: tuple[Phase, ...] = tuple(phase.changed(start_s=start) for phase, start in phases)
         return self.workload.info.changed(phases=dated)
-
-
-def _departure(outcome: Outcome, length: Callable[[int, int | None], int]) -> Departure:
-    if outcome.finish_reason not in (*FINISHED, "abort") or outcome.output_tokens is None:
-        return Departure(outcome.job, None, censored=True)
-    observed = length(outcome.output_tokens, outcome.output_words)
-    return Departure(outcome.job, observed, outcome.finish_reason in CENSORED)
-
-
-def _header(workload: Workload, engine: LiveEngine, plan: CapturePlan, limit: int | None) -> Header:
-    forced = {"force_lengths": True} if plan.force_lengths else {}
-    return Header(
-        kind="captured",
-        driftsim_version=__version__,
-        engine=engine.settings,
-        engine_arguments=engine.arguments | forced,
-        model=Path(engine.model).name,
-        hardware=hardware(),
-        software=software(),
-        workload=workload.info,
-        admission={"policy": plan.policy, "estimator": plan.estimator, **plan.admission.model_dump(mode="json")},
-        max_in_flight=limit,
-        tiers=plan.tiers,
-        seed=plan.seed,
-        clocks=engine.clocks,
-        captured_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        turn=plan.turn,
-        notes=workload.notes,
-    )

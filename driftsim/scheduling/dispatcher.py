@@ -14,8 +14,9 @@ from typing import NamedTuple, Protocol
 from driftsim.errors import InputError, check_whole
 from driftsim.request import Job, Request, Tier
 from driftsim.scheduling.admission import Admission, check_admission
-from driftsim.scheduling.estimators import Estimator
-from driftsim.scheduling.policies import STOCK, Policy, passes_over
+from driftsim.scheduling.estimators import Estimator, estimator_name
+from driftsim.scheduling.policies import STOCK, Policy, passes_over, policy_name
+from driftsim.scheduling.shedding import Refusal, Shed, Shedding, shed_rules
 from driftsim.tiers import TierRule, tier_rules
 
 
@@ -41,6 +42,7 @@ class Dispatching:
 
     ``max_in_flight`` None means the engine's slots; the policy ``stock`` is FIFO with no limit at all. ``tiers``, the
     most urgent first, may be given as rules, names, or ``gold:5,silver:3``; none: those that the requests bring.
+    ``shed``: limits of the queue, as rules or texts ``batch:requests=20,wait=5s``; none: everybody is let in.
     """
 
     policy: str = "fifo"
@@ -48,6 +50,7 @@ class Dispatching:
     admission: Admission = field(default_factory=Admission)
     max_in_flight: int | None = None
     tiers: tuple[TierRule, ...] = ()
+    shed: tuple[Shed, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -56,6 +59,9 @@ class Dispatching:
             check_whole("max_in_flight", self.max_in_flight)
         check_admission(self.admission)
         object.__setattr__(self, "tiers", tier_rules(self.tiers))  # frozen for everybody else
+        object.__setattr__(self, "shed", shed_rules(self.shed))
+        object.__setattr__(self, "policy", policy_name(self.policy))
+        object.__setattr__(self, "estimator", estimator_name(self.estimator))
         if self.seed < 0:
             raise InputError(f"seed must not be negative, got {self.seed}")
 
@@ -73,18 +79,23 @@ class Dispatching:
 
 
 class Departure(NamedTuple):
-    """A job that left the engine. ``output_length`` is in the accounting's unit, None where nothing can be learned."""
+    """A job that left the engine. ``output_length`` is in the accounting's unit, None where nothing can be learned.
+
+    ``served``: the output that was made all the same, in that unit; None where the job never ran.
+    """
 
     job: Job
     output_length: int | None
     censored: bool
+    served: int | None = None
 
 
 class Dispatcher:
     """Admit, queue, release, learn. At most ``max_in_flight`` jobs are inside the engine; None means no limit.
 
     ``tier_limits`` says how many of a tier may be inside: a tier that is full is passed over, the others go on, and the
-    order of those who go stays the policy's.
+    order of those who go stays the policy's. ``shed`` are the limits of the queue: ``refused`` says of the last arrival
+    whether it was turned away, and is then neither queued nor learned from.
 
     At one instant, tell it of all departures and all arrivals before asking it for jobs: then simultaneous events
     have one outcome, whatever their order.
@@ -97,6 +108,7 @@ class Dispatcher:
         admission: Admission,
         max_in_flight: int | None = None,
         tier_limits: Mapping[str, int] | None = None,
+        shed: Sequence[Shed] = (),
     ) -> None:
         if max_in_flight is not None and max_in_flight < 1:
             raise InputError(f"max_in_flight must be at least 1, got {max_in_flight}")
@@ -106,7 +118,10 @@ class Dispatcher:
         self.max_in_flight = max_in_flight
         self.in_flight: dict[int, int] = {}  # id(job) -> order of dispatch
         self.dispatched = 0
+        self.refused: Refusal | None = None
+        self._shedding = Shedding(shed) if shed else None
         self._withdrawn = set[int]()  # id(job) of those that still stand in the policy's queue, but wait no more
+        self._served: Callable[[Job, int | None, float], None] | None = getattr(policy, "served", None)
         self._counts_tokens = admission.accounting == "tokenizer"
         self._waiting: dict[int, Job] | None = None  # id(job) -> job, kept only to refresh estimates
         if admission.estimates == "refreshed":
@@ -123,9 +138,13 @@ class Dispatcher:
             )
 
     def arrive(self, request: Request, category: str, now: float, index: int = -1) -> Job:
-        """Admit ``request``, of predicted ``category``, and queue it; ``index`` is its row in the workload."""
+        """Admit ``request``, of predicted ``category``, and queue it unless it is ``refused``; ``index`` is its row."""
         job = Job(request, category, 0, 0, 1.0, "", index, request.tier.priority)
         self._estimate(job, now)
+        if self._shedding is not None:
+            self.refused = self._shedding.refuses(job, now)
+            if self.refused is not None:
+                return job
         self.policy.push(job, now)
         if self._waiting is not None:
             self._waiting[id(job)] = job
@@ -138,6 +157,8 @@ class Dispatcher:
     def withdraw(self, job: Job) -> None:
         """``job``, which waits here, waits no more: its client has given up."""
         self._withdrawn.add(id(job))
+        if self._shedding is not None:
+            self._shedding.withdrawn(job)
         if self._waiting is not None:
             del self._waiting[id(job)]
 
@@ -150,6 +171,11 @@ class Dispatcher:
             del in_flight[id(departure.job)]
             if self._limits:
                 self._count(departure.job, -1)
+            if self._shedding is not None:
+                self._shedding.left(departure.job, now)
+            if self._served is not None:
+                length = departure.served if departure.output_length is None else departure.output_length
+                self._served(departure.job, length, now)
             if departure.output_length is not None:
                 self.estimator.observe(departure.job, departure.output_length, departure.censored, now)
         if self._waiting is not None and departures:
@@ -186,6 +212,8 @@ class Dispatcher:
             jobs.append(job)
             in_flight[id(job)] = self.dispatched
             self.dispatched += 1
+            if self._shedding is not None:
+                self._shedding.entered(job, now)
             if self._waiting is not None:
                 del self._waiting[id(job)]
             count -= 1
@@ -205,6 +233,8 @@ class Dispatcher:
                 self._count(job, 1)
                 return job
             self._withdrawn.remove(id(job))
+            if self._served is not None:
+                self._served(job, None, now)
 
     def _count(self, job: Job, more: int) -> None:
         """Note that ``job`` went into the engine (1), or left it (-1)."""

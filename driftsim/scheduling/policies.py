@@ -1,106 +1,29 @@
-"""A policy is an order of the waiting jobs.
+"""The policies by name, and the published ones.
 
-Adding one: a class with its source and a ``key``, and its line in ``POLICIES``. The smallest key goes first, ties by
-arrival. ``now`` and ``arrival`` are seconds since the run began. ``heeds`` says what, besides the arrival, alone makes
-the order: tier or budget.
+Adding one: a class with its source and a ``key``, in the module of its family, and its line in ``POLICIES``. The
+smallest key goes first, ties by arrival.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeAlias, runtime_checkable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self
 
 from driftsim.errors import InputError
 from driftsim.request import Job, Tier
+from driftsim.scheduling.around import Around, Service
+from driftsim.scheduling.names import spelled
+from driftsim.scheduling.parameters import canonical, values_of
 from driftsim.scheduling.plugins import declared, declared_names, instance, is_plugin, plugin
+from driftsim.scheduling.queues import Heeds, Keyed, Needs, Policy, passes_over
 
 if TYPE_CHECKING:
+    from driftsim.slo import Slo
     from driftsim.tiers import TierRule
 
-Heeds: TypeAlias = Literal["", "tier", "budget"]
-
-
-@runtime_checkable
-class Policy(Protocol):
-    """A queue discipline: jobs go in, the next one to serve comes out, in O(log n) or better."""
-
-    def push(self, job: Job, now: float) -> None:
-        """Take ``job`` into the queue."""
-        ...
-
-    def pop(self, now: float) -> Job:
-        """Remove and return the job to serve next. Raises ``IndexError`` when nobody waits."""
-        ...
-
-    def __len__(self) -> int:
-        """Jobs waiting."""
-        ...
-
-
-class Keyed:
-    """Jobs in the order of a key that is fixed when they are pushed; a policy of one's own overrides ``key``.
-
-    >>> class ShortPromptFirst(Keyed):
-    ...     def key(self, job):
-    ...         return job.request.prompt_tokens
-    >>> from driftsim.request import Job, Request, Tier
-    >>> queue = ShortPromptFirst()
-    >>> for name, prompt in (("long", 900), ("short", 20)):
-    ...     request = Request(name, "acme", Tier.STANDARD, "", 0.0, prompt, None, 64)
-    ...     queue.push(Job(request, "short_qa", estimate=64, budget=prompt + 64), now=0.0)
-    >>> queue.pop(now=1.0).request.id
-    'short'
-    """
-
-    heeds: Heeds = ""
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, float, int, Job]] = []
-        self._aside: dict[Tier, list[tuple[float, float, int, Job]]] = {}  # passed over when their tiers were full
-        self._pushed = self._put_aside = 0
-
-    def key(self, job: Job) -> float:
-        """Smaller goes first."""
-        raise InputError(f"the policy {type(self).__name__} has no key(job); give it one")
-
-    def push(self, job: Job, now: float) -> None:
-        """Take ``job`` into the queue, under its key of this moment."""
-        key = self.key(job)
-        if key is None or key != key:
-            raise InputError(f"the policy {type(self).__name__} gave {key} as a key; a key is a number")
-        heapq.heappush(self._heap, (key, job.request.arrival, self._pushed, job))
-        self._pushed += 1
-
-    def pop(self, now: float) -> Job:
-        """Remove and return the job with the smallest key, ties by arrival."""
-        return self.pop_below(now, ()) if self._put_aside else heapq.heappop(self._heap)[3]
-
-    def pop_below(self, now: float, full: Collection[Tier]) -> Job:
-        """The same among the jobs whose tier is not ``full``. Raises ``IndexError`` when none of these waits.
-
-        Each job steps aside at most once, into a heap of its tier: O(log n) amortised, and O(tiers).
-        """
-        heap, aside = self._heap, self._aside
-        while heap and (tier := heap[0][3].request.tier) in full:
-            heapq.heappush(aside.setdefault(tier, []), heapq.heappop(heap))
-            self._put_aside += 1
-        smallest = heap
-        for tier, own in aside.items():
-            if own and tier not in full and not (smallest and smallest[0] < own[0]):
-                smallest = own
-        self._put_aside -= smallest is not heap
-        return heapq.heappop(smallest)[3]
-
-    def rekey(self) -> None:
-        """Order the waiting jobs by what their keys are now, since their estimates were refreshed."""
-        for heap in (self._heap, *self._aside.values()):
-            heap[:] = [(self.key(job), arrival, pushed, job) for _, arrival, pushed, job in heap]
-            heapq.heapify(heap)
-
-    def __len__(self) -> int:
-        return len(self._heap) + self._put_aside
+__all__ = ["Keyed", "Policy", "passes_over"]
 
 
 class Fifo(Keyed):
@@ -210,14 +133,16 @@ POLICIES: dict[str, type[Policy]] = {
     "sjf": Sjf,
     "aging": Aging,
 }
+BASELINE = "fifo"
 STOCK = "stock"  # the engine's own order: FIFO with no limit in flight
 
 
 def policy_class(name: str) -> type[Policy]:
     """The class that ``name`` stands for: ours, a declared one, or one that it says the place of.
 
-    Raises ``InputError`` if there is none, or it is no policy.
+    Parameters behind the name are not looked at. Raises ``InputError`` if there is none, or it is no policy.
     """
+    name = spelled(name).base
     if is_plugin(name):
         kind = plugin(name)
     elif name in POLICIES or name == STOCK:
@@ -233,27 +158,52 @@ def policy_class(name: str) -> type[Policy]:
     return kind
 
 
-def make_policy(name: str, rules: Sequence[TierRule] = ()) -> Policy:
-    """A fresh policy for tiers that go by ``rules``. Raises ``InputError`` if ``name`` is unknown.
+def policy_name(name: str) -> str:
+    """The canonical spelling of the policy ``name``. Raises ``InputError`` for parameters that it does not take.
 
-    A policy that wants more of the tiers than the rank in each request has a class method ``of_tiers(rules)``.
+    >>> policy_name("sjf?"), policy_name("fifo")
+    ('sjf', 'fifo')
+    """
+    return canonical(name, policy_class)
+
+
+def make_policy(
+    name: str, rules: Sequence[TierRule] = (), *, slos: Sequence[Slo] = (), service_s: Service | None = None
+) -> Policy:
+    """A fresh policy for tiers that go by ``rules``. Raises ``InputError`` for an unknown name or parameter.
+
+    A policy that wants more of the tiers than the rank in each request has a class method ``of_tiers(rules)``; one that
+    wants the SLOs, too, or the seconds that a job takes, has a method ``given(around)``.
     """
     kind = policy_class(name)
-    if rules and hasattr(kind, "of_tiers"):
-        made: Policy = kind.of_tiers(rules)
-        return made
-    return instance(name, kind)
+    told = values_of(name, kind)
+    of_tiers = getattr(kind, "of_tiers", None) if rules else None
+    made: Policy = instance(name, kind, **told) if of_tiers is None else of_tiers(rules, **told)
+    if hasattr(made, "given"):
+        around = Around(rules=tuple(rules), slos=tuple(slos))
+        made.given(around if service_s is None else replace(around, service_s=service_s))
+    return made
 
 
 def goes_by_tier(name: str) -> bool:
     """Whether the policy ``name`` says that it goes by tier; one of the user's own may do so and not say it."""
-    return getattr(policy_class(name), "heeds", "") == "tier"
+    kind = policy_class(name)
+    return getattr(kind, "heeds", "") == "tier" or "tiers" in getattr(kind, "needs", ())
 
 
 def alone_by(name: str) -> Heeds:
     """What, besides the arrival, alone decides the order of the policy ``name``; "" if that is not known."""
     found: Heeds = vars(policy_class(name)).get("heeds", "")  # what a class inherits says nothing of its own key
     return found
+
+
+def check_needs(name: str, slos: Sequence[Slo], profile: bool = True) -> None:
+    """Raise ``InputError`` if the policy ``name`` goes by SLOs or by a latency ``profile``, and there is none."""
+    needs: Collection[Needs] = getattr(policy_class(name), "needs", ())
+    if "slos" in needs and not slos:
+        raise InputError(f"{name} orders by SLOs, and there is none; give some, as --slo ttft=1s or slos = ['ttft=1s']")
+    if "profile" in needs and not profile:
+        raise InputError(f"{name} orders by seconds of service, and here is no latency profile; choose another policy")
 
 
 def check_order(name: str, rules: Sequence[TierRule], present: Iterable[str], engine_policy: str = "fcfs") -> None:
@@ -263,15 +213,3 @@ def check_order(name: str, rules: Sequence[TierRule], present: Iterable[str], en
 
         who = "the engine's scheduling policy 'priority' orders" if engine_policy == "priority" else f"{name} orders"
         raise InputError(no_order(present, who))
-
-
-def passes_over(policy: Policy) -> bool:
-    """Whether ``policy`` can leave out the tiers that are full: ``pop_below``, from the class that has its ``pop``."""
-    for kind in type(policy).__mro__:
-        own = vars(kind).keys() & {"push", "pop", "pop_below"}
-        if own:
-            return "pop_below" in own
-    return False
-
-
-BASELINE = "fifo"

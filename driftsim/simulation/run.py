@@ -6,42 +6,37 @@ import gc
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from driftsim.engine.barrier import BarrierEngine
 from driftsim.engine.clock import ARRIVE, RELEASE, Clock, Moment
-from driftsim.engine.itemized import itemized_engine_for
-from driftsim.engine.pipelined import engine_for
 from driftsim.engine.sequence import Sequence
-from driftsim.engine.shedding import shedding
 from driftsim.errors import InputError
-from driftsim.latency.noise import NoisyStepTime
-from driftsim.latency.steptime import TICKS_PER_SECOND, StepTime, ticks
+from driftsim.latency.service import service_of
+from driftsim.latency.steptime import TICKS_PER_SECOND, ticks
 from driftsim.progress import EVERY, OnProgress, no_progress
 from driftsim.request import Job
 from driftsim.scheduling.dispatcher import Departure, Dispatcher, Engine
 from driftsim.scheduling.estimators import ESTIMATORS, ORACLE, make_estimator
+from driftsim.scheduling.names import spelled
 from driftsim.scheduling.plugins import PLUGIN_NOTE
-from driftsim.scheduling.policies import POLICIES, STOCK, check_order, make_policy
+from driftsim.scheduling.policies import POLICIES, STOCK, check_needs, check_order, make_policy
+from driftsim.simulation.engines import engine_of, step_times
+from driftsim.simulation.heading import heading
 from driftsim.simulation.observed import observed_lengths
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.tables import requests_table
 from driftsim.tiers import rules_in_force
 from driftsim.trace.builder import FilledColumns, RequestRows
-from driftsim.trace.header import Header
 from driftsim.trace.schema import CENSORED, FINISHED, STEP_COLUMNS, STEP_REQUEST_COLUMNS
 from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace
-from driftsim.version import __version__
 from driftsim.workloads.arrivals import Arrivals
-from driftsim.workloads.workload import Workload, stream
+from driftsim.workloads.attempts import Attempts
+from driftsim.workloads.workload import Workload
 
 OURS = {STOCK, ORACLE, *POLICIES, *ESTIMATORS}
-CLOCKS = "simulated seconds since the run began, exact to a picosecond"
 
 
 def simulate(
@@ -68,7 +63,7 @@ def simulate(
     except InputError:
         raise
     except Exception as error:
-        foreign = [name for name in (scenario.policy, scenario.estimator) if name not in OURS]
+        foreign = [name for name in (scenario.policy, scenario.estimator) if spelled(name).base not in OURS]
         if foreign:
             error.add_note(f"{PLUGIN_NOTE}{' and '.join(foreign)}")
         raise
@@ -99,19 +94,23 @@ class Simulation:
         step_requests: bool = False,
         told: OnProgress = no_progress,
     ) -> None:
-        self.scenario = scenario
-        self.workload = workload
+        self.scenario, self.workload = scenario, workload
         table = workload.table
         if table["output_tokens"].isna().any():
             raise InputError("a simulation needs every output length; this workload does not know them")
         self.outputs = table["output_tokens"].astype(int).tolist()
         self.stops = table["stops"].fillna(False).astype(bool).tolist()
         self.observed = observed_lengths(workload, scenario.admission.unit)
-        patience = table.get("patience_s", pd.Series(dtype=float)).to_numpy(dtype=float)
-        self.patience = None if np.isnan(patience).all() else patience.tolist()
-        self.impatient = dict[int, Job]()  # by row, those that are there and may be given up
+        self.attempts = attempts = Attempts(workload, scenario.clients.over(workload.clients), scenario.seed, ticks)
+        if attempts.most:
+            again = 1 + attempts.most
+            self.outputs, self.observed = self.outputs * again, self.observed * again
+            self.stops = self.stops * again
+        self.impatient = dict[int, tuple[Job, int, str]]()  # by row: who may be given up, when, and how it then ends
+        self.given_up = dict[int, tuple[str, int]]()  # by row, those inside the engine: how it ends, and since when
         rules = rules_in_force(scenario.tiers or workload.tiers, workload.tier_names)
         check_order(scenario.policy, rules, workload.tier_names, scenario.profile.engine.scheduling_policy)
+        check_needs(scenario.policy, scenario.slos)
         self.admission = scenario.admission.with_safety(rules)
         self.env = Clock(initial_time=0)
         profile = scenario.profile
@@ -119,27 +118,28 @@ class Simulation:
         self.notify_lag = ticks(profile.notify_lag_s) if lag else 0
         self.submit_lag = ticks(profile.submit_lag_s) if lag else 0
         self.output_lag = ticks(profile.output_lag_s)
-        truth = dict(zip(table["request_id"], self.observed, strict=True)) if scenario.estimator == ORACLE else {}
+        truth = dict(zip(attempts.names(), self.observed, strict=True)) if scenario.estimator == ORACLE else {}
+        service = service_of(profile, self.admission.words_per_token, scenario.limit)
         self.dispatcher = Dispatcher(
-            make_policy(scenario.policy, rules),
+            make_policy(scenario.policy, rules, slos=scenario.slos, service_s=service),
             make_estimator(scenario.estimator, self.admission, truth),
             self.admission,
             scenario.limit,
             scenario.tier_limits(rules),
+            scenario.shed,
         )
         self.step_columns = (*STEP_COLUMNS, *(STEP_REQUEST_COLUMNS if step_requests else ()))
         self.record_steps = record_steps or step_requests
         self.steps: list[tuple[Any, ...]] = []
-        self.engine: Engine = (engine or _engine(scenario, step_requests))(
+        self.engine: Engine = (engine or engine_of(scenario, step_requests))(
             self.env, profile.engine, step_times(scenario), ticks(profile.gap_s), self._left,
             self.steps.append if self.record_steps else None,
         )  # fmt: skip
-        self.sessions = "parent" in table
-        self.caching = profile.engine.enable_prefix_caching
+        self.sessions, self.caching = "parent" in table, profile.engine.enable_prefix_caching
         self.arrivals = Arrivals(workload, ticks)
-        self.build = workload.requests(rules)
-        self.categories = workload.categories(self.admission)
-        self.rows = RequestRows(len(workload))
+        self.build = attempts.builder(workload.requests(rules))
+        self.categories = workload.categories(self.admission) * (1 + attempts.most)
+        self.rows = RequestRows(attempts.rows)
         self.columns = FilledColumns(self.rows)
         self._told, self._gone = told, 0  # requests that have left
         self._tell_at = math.inf if told is no_progress else 0
@@ -151,8 +151,10 @@ class Simulation:
         self._await_arrival()
         with collector_off():
             self.env.run()
-        requests, lost = requests_table(self.rows, self.workload)
-        return Trace(self._header(requests, lost), requests, self._steps() if self.record_steps else None)
+        requests, lost = requests_table(self.rows, self.attempts)
+        starts = [start / TICKS_PER_SECOND for start in self.arrivals.starts()]
+        header = heading(self.scenario, self.workload, self.admission, requests, starts, lost)
+        return Trace(header, requests, self._steps() if self.record_steps else None)
 
     def _await_arrival(self) -> None:
         due = self.arrivals.next_at()
@@ -163,19 +165,42 @@ class Simulation:
     def _arrive(self, _: object) -> None:
         now = self.env.now
         self._awaited = None
-        seconds, columns, patience = now / TICKS_PER_SECOND, self.columns, self.patience
         for row, _ in self.arrivals.take(now):
-            job = self.dispatcher.arrive(self.build(row, seconds), self.categories[row], seconds, row)
-            columns.arrival_s[row] = seconds
-            columns.bias[row] = job.bias
-            columns.estimate[row] = job.estimate
-            columns.budget[row] = job.budget
-            columns.scheduling_class[row] = job.scheduling_class
-            if patience is not None and math.isfinite(patience[row]):
-                self.impatient[row] = job
-                Moment(self.env, now + ticks(patience[row]), ARRIVE, lambda _, row=row: self._give_up(row))  # type: ignore[misc]
+            self._send(row, now)
         self._await_arrival()
         self._release_soon()
+
+    def _send(self, row: int, now: int) -> None:
+        """The client sends the attempt in ``row``."""
+        seconds, columns, dispatcher = now / TICKS_PER_SECOND, self.columns, self.dispatcher
+        job = dispatcher.arrive(self.build(row, seconds), self.categories[row], seconds, row)
+        columns.arrival_s[row] = seconds
+        columns.bias[row] = job.bias
+        columns.estimate[row] = job.estimate
+        columns.budget[row] = job.budget
+        columns.scheduling_class[row] = job.scheduling_class
+        if dispatcher.refused is not None:
+            columns.finish_reason[row] = "rejected"
+            columns.output_tokens[row] = columns.preemptions[row] = 0
+            self.rows.texts["error"][row] = dispatcher.refused.why
+            self._over(row, "shed", now, dispatcher.refused.retry_after_s)
+        elif self.attempts.impatient and (until := self.attempts.until(row, now)) is not None:
+            self.impatient[row] = (job, *until)
+            Moment(self.env, until[0], ARRIVE, lambda _: self._give_up(row))
+
+    def _send_again(self, row: int) -> None:
+        self._send(row, self.env.now)
+        self._release_soon()
+
+    def _over(self, row: int, reason: str, now: int, told_s: float | None = None) -> None:
+        """The attempt in ``row`` is over for its client, who may send it again; see ``Attempts.again``."""
+        attempts = self.attempts
+        if attempts.most and (again := attempts.again(row, reason, now, told_s)) is not None:
+            Moment(self.env, again[1], ARRIVE, lambda _: self._send_again(again[0]))
+            return
+        failed = self.sessions and reason not in FINISHED
+        if self.arrivals.left(row % attempts.requests, now, failed):
+            self._await_arrival()
 
     def _release_soon(self) -> None:
         """At this instant, but after all arrivals and departures of it."""
@@ -211,19 +236,22 @@ class Simulation:
 
     def _give_up(self, row: int) -> None:
         """The client of ``row`` waits no longer, if its answer is not whole by now."""
-        job = self.impatient.pop(row, None)
-        if job is None:
+        if row not in self.impatient:
             return
+        job, now, reason = self.impatient.pop(row)
         if self.dispatcher.holds(job):
-            if self.scenario.barrier is None:  # the barrier's worker serves a batch to its end
-                Moment(self.env, self.env.now + self.submit_lag, ARRIVE, lambda _: self.engine.abort(job))
+            if self.scenario.barrier is not None:  # its worker serves a batch to its end
+                return
+            self.given_up[row] = reason, now
+            Moment(self.env, now + self.submit_lag, ARRIVE, lambda _: self.engine.abort(job))
+            if reason == "timeout":
+                self._over(row, reason, now)
             return
         self.dispatcher.withdraw(job)
-        self.columns.finish_s[row] = self.env.now / TICKS_PER_SECOND
+        self.columns.finish_s[row] = now / TICKS_PER_SECOND
         self.columns.output_tokens[row] = self.columns.preemptions[row] = 0
-        self.columns.finish_reason[row] = "abort"
-        if self.arrivals.left(row, self.env.now, True):
-            self._await_arrival()
+        self.columns.finish_reason[row] = reason
+        self._over(row, reason, now)
 
     def _submit(self, job: Job) -> None:
         self.engine.submit(job, self.outputs[job.index])
@@ -233,16 +261,19 @@ class Simulation:
         if self._gone >= self._tell_at:
             self._tell_at = self._gone + EVERY
             self._told(self._gone, len(self.outputs))
-        columns, lag, patience = self.columns, self.output_lag, self.patience
+        columns, lag, impatient = self.columns, self.output_lag, self.attempts.impatient
+        as_known, given_up = self.attempts.as_known, self.given_up
         for sequence in sequences:
             row = sequence.job.index
             # vLLM looks for the end of sequence before it looks at limits (check_stop): the last token may be both.
             if sequence.finish_reason == "length" and self.stops[row] and sequence.shown == self.outputs[row]:
                 sequence.finish_reason = "stop"
-            if patience is not None:
-                self.impatient.pop(row, None)
-                if math.isinf(patience[row]) and sequence.finish_reason in FINISHED:
-                    sequence.finish_reason = "abort"  # what was streamed is all that is known
+            if impatient and row in self.impatient:
+                self._left_in_time(sequence, *self.impatient.pop(row)[1:])
+            if row in given_up and given_up[row][0] == "timeout":
+                _cut(sequence, given_up[row][1], lag)
+            if row in as_known and sequence.finish_reason in FINISHED:
+                sequence.finish_reason = "abort"
             if sequence.queued is not None:
                 columns.queued_s[row] = sequence.queued / TICKS_PER_SECOND
             if sequence.scheduled is not None:
@@ -266,20 +297,27 @@ class Simulation:
         else:
             self._departed(sequences)
 
+    def _left_in_time(self, sequence: Sequence, until: int, reason: str) -> None:
+        """``sequence`` left the engine before its client gave up; its last token may come too late all the same."""
+        if reason == "timeout" and sequence.finish is not None and sequence.finish + self.output_lag > until:
+            row = sequence.job.index
+            self.given_up[row] = reason, until
+            Moment(self.env, max(until, self.env.now), ARRIVE, lambda _: self._over(row, reason, self.env.now))
+
     def _departed(self, sequences: list[Sequence]) -> None:
-        now, left = self.env.now, self.arrivals.left
+        now = self.env.now
         self.dispatcher.finished([self._departure(sequence) for sequence in sequences], now / TICKS_PER_SECOND)
         for sequence in sequences:
-            failed = self.sessions and sequence.finish_reason not in FINISHED
-            if left(sequence.job.index, now, failed):
-                self._await_arrival()
+            if sequence.finish_reason != "timeout":  # its client is gone already
+                self._over(sequence.job.index, sequence.finish_reason or "", now)
         self._release_soon()
 
     def _departure(self, sequence: Sequence) -> Departure:
         job, reason = sequence.job, sequence.finish_reason
-        if reason not in FINISHED:
-            return Departure(job, None, True)
         length, full = self.observed[job.index], self.outputs[job.index]
+        if reason not in FINISHED:
+            made = None if sequence.scheduled is None else round(length * sequence.shown / full)
+            return Departure(job, None, True, made)
         if sequence.shown != full:  # cut short by a limit that the recorded run did not have: words shrink alike
             length = round(length * sequence.shown / full)
         return Departure(job, length, reason in CENSORED)
@@ -290,61 +328,15 @@ class Simulation:
             table[name] = table[name] / TICKS_PER_SECOND
         return typed(table, self.step_columns, "simulated steps")
 
-    def _header(self, requests: pd.DataFrame, lost: int) -> Header:
-        scenario, profile = self.scenario, self.scenario.profile
-        switches = {
-            "refill_lag": scenario.refill_lag,
-            "noise": scenario.noise,
-            **self.admission.model_dump(mode="json"),
-        }
-        starts = [start / TICKS_PER_SECOND for start in self.arrivals.starts()]
-        counts = requests["phase"].value_counts()
-        phases = tuple(
-            phase.changed(start_s=start, requests=int(counts[phase.name]))
-            for phase, start in zip(self.workload.info.phases, starts, strict=True)
-        )
-        notes = self.workload.notes
-        if lost:
-            notes += (f"{lost} of {lost + len(requests)} turns were never sent: the one before them failed",)
-        return Header(
-            kind="simulated",
-            driftsim_version=__version__,
-            engine=profile.engine.changed(name="continuous" if scenario.barrier is None else "microbatch"),
-            model=profile.model,
-            hardware=profile.hardware,
-            workload=self.workload.info.changed(phases=phases),
-            admission={"policy": scenario.policy, "estimator": scenario.estimator, **switches},
-            max_in_flight=scenario.limit,
-            tiers=scenario.tiers or self.workload.tiers,
-            slos=scenario.slos,
-            seed=scenario.seed,
-            profile_digest=profile.digest,
-            clocks=CLOCKS,
-            prefixes=self.workload.prefixes,
-            notes=notes,
-        )
 
-
-def _engine(scenario: Scenario, itemized: bool) -> Callable[..., Engine]:
-    """What serves the jobs of ``scenario``: batch after batch, or continuously. ``itemized``: steps name requests."""
-    if scenario.barrier is not None:
-        barrier = scenario.barrier
-        fill, idle = ticks(barrier.fill_s), ticks(barrier.idle_s)
-        return partial(BarrierEngine, batch_size=barrier.batch_size, fill=fill, idle=idle, itemized=itemized)
-    settings = scenario.profile.engine
-    kind = (itemized_engine_for if itemized else engine_for)(settings)
-    return shedding(kind) if settings.sheds else kind
-
-
-def step_times(scenario: Scenario) -> StepTime:
-    """The profile's step-time model, with its noise if the scenario wants it.
-
-    Raises ``InputError`` if the profile knows of no noise.
-    """
-    profile = scenario.profile
-    model = profile.step_time()
-    if not scenario.noise:
-        return model
-    if profile.noise is None:
-        raise InputError("the profile has no noise to draw step times from; fit it again with driftsim calibrate")
-    return NoisyStepTime(model, profile.noise, stream(scenario.seed, "noise"))
+def _cut(sequence: Sequence, until: int, lag: int) -> None:
+    """Leave of ``sequence`` what its client knew who timed out at ``until`` and hears of each token ``lag`` later."""
+    sequence.finish_reason, sequence.finish = "timeout", until - lag
+    if sequence.queued is not None and sequence.queued > until:
+        sequence.queued = None
+    if sequence.scheduled is not None and sequence.scheduled > until:
+        sequence.scheduled = None
+    if sequence.first_token is not None and sequence.first_token + lag > until:
+        sequence.first_token = None
+    if sequence.first_token is None:
+        sequence.shown = 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
+from driftsim.clients import PATIENT, Clients
 from driftsim.errors import InputError
 from driftsim.latency.profile import SECONDS, Profile
 from driftsim.records import Record
@@ -21,7 +22,8 @@ class Scenario(Dispatching):
     ``barrier``: DriftSched's worker, which serves one batch at a time, instead of continuous batching; it
     fetches its jobs itself, so that nothing lags.
     ``noise`` draws step times around the profile's, by ``seed``. ``slos`` change nothing in the run; its header holds
-    them, so that its requests are judged by them.
+    them, so that its requests are judged by them. ``clients``: when they give up, and whether they send again; by
+    default as the workload says.
 
     >>> profile = Profile.plain(intercept_s=0.01, max_num_seqs=8)
     >>> Scenario(profile=profile, policy="sjf").limit, Scenario(profile=profile, policy="stock").limit
@@ -33,6 +35,7 @@ class Scenario(Dispatching):
     noise: bool = False
     barrier: Barrier | None = None
     slos: tuple[Slo, ...] = ()
+    clients: Clients = PATIENT
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -23,13 +23,14 @@ from driftsim.simulation.bases import Fitted, with_own_bases
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload
-from driftsim.slo import Slo, check_slos, needs_itl
+from driftsim.slo import check_slos, needs_itl
 from driftsim.sweeps import cautions
 from driftsim.sweeps.naming import OWN, SHORT
 from driftsim.tenancy import with_fairness
 from driftsim.tiers import TierRule
 from driftsim.trace.trace import Trace, digest, read
 from driftsim.version import __version__
+from driftsim.whose import check_present
 from driftsim.workloads.generated import Tenant, WorkloadSpec
 from driftsim.workloads.workload import Workload
 
@@ -122,7 +123,7 @@ def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple
     """
     inputs, keys = Inputs(), set[str]()
     groups: dict[tuple[Any, ...], list[Task]] = {}  # by workload, so that each is made once
-    digest_of, names, judged = _SourceDigests(inputs), set[tuple[str, str]](), set[tuple[Any, tuple[Slo, ...]]]()
+    digest_of, names, judged = _SourceDigests(inputs), set[tuple[str, str]](), set[tuple[Any, tuple[Any, ...]]]()
     for number, spec in enumerate(specs):
         if number % EVERY == 0:
             told(number, len(specs))
@@ -136,6 +137,12 @@ def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple
             tenants, tiers = _who_sends(spec, inputs)
             check_slos(spec.slos, tenants, tiers)
             judged.add((source, spec.slos))
+        rules = (*spec.clients.timeouts, *spec.shed)
+        if rules and (source, rules) not in judged:
+            tenants, tiers = map(list, _who_sends(spec, inputs))
+            check_present(spec.clients.timeouts, "timeout", tenants, tiers)
+            check_present(spec.shed, "queue limit", tenants, tiers)
+            judged.add((source, rules))
         key = spec.key(source, profile)
         if key not in keys:
             keys.add(key)
@@ -237,12 +244,26 @@ def parameters(task: Task) -> dict[str, Any]:
         sources = spec.identity(task.trace, task.profile)["plugins"]
         found["plugins"] = " ".join(source[:SHORT] for source in sources.values())
     plain = spec.model_dump(
-        mode="json", exclude={"steps": True, "slos": True, "fairness": not spec.fairness, "workload": _unused(spec)}
+        mode="json",
+        exclude={
+            "steps": True,
+            "slos": True,
+            "clients": True,
+            "shed": True,
+            "fairness": not spec.fairness,
+            "workload": _unused(spec),
+        },
     )
     for name, value in (plain | {"profile": OWN if spec.profile is None else spec.profile}).items():
         found |= dict(_flat(name, value))
     if spec.slos:
         found["slos"] = "; ".join(map(str, spec.slos))
+    if spec.clients.timeouts:
+        found["clients.timeouts"] = "; ".join(map(str, spec.clients.timeouts))
+    if spec.clients.retries is not None:
+        found |= dict(_flat("clients.retries", spec.clients.retries.model_dump(mode="json")))
+    if spec.shed:
+        found["shed"] = "; ".join(map(str, spec.shed))
     if spec.tiers:
         found["tiers"] = ",".join(map(_rule, spec.tiers))
     return found

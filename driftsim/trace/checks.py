@@ -63,9 +63,10 @@ def check(header: Header, tables: Mapping[str, pd.DataFrame], where: str) -> Non
     unknown = sorted(set(table["phase"]) - phases)
     if unknown:
         raise TraceError(f"{where}: phase {unknown[0]!r} is in requests.parquet but not in the header's workload")
+    asked = table[table["attempt"] == 1] if "attempt" in table else table
     previous = -np.inf
     for phase in header.workload.phases:
-        arrivals = table["arrival_s"][table["phase"] == phase.name]
+        arrivals = asked["arrival_s"][asked["phase"] == phase.name]
         first = arrivals.min()
         if len(arrivals) != phase.requests and header.ended == "complete":
             raise TraceError(
@@ -144,6 +145,16 @@ def request_problems(table: pd.DataFrame, header: Header) -> Iterator[Problem]:
         yield Problem("cached_tokens", wrong.fillna(False), "not from 0 to prompt_tokens")
     if "session" in table:
         yield from _session_problems(table)
+    if "timeout_s" in table:
+        timeout = table["timeout_s"]
+        yield Problem(
+            "timeout_s", (timeout <= 0) | (timeout > LONGEST_S), f"a timeout is above 0, at most {LONGEST_S:g} s"
+        )
+    if "deadline_s" in table:
+        late = (table["deadline_s"] <= table["arrival_s"]) | (table["deadline_s"] > LONGEST_S)
+        yield Problem("deadline_s", late, f"a deadline is after the arrival, at most {LONGEST_S:g} s")
+    if "attempt" in table:
+        yield from _attempt_problems(table)
 
 
 def _prefix_problems(table: pd.DataFrame) -> Iterator[Problem]:
@@ -166,6 +177,17 @@ def _session_problems(table: pd.DataFrame) -> Iterator[Problem]:
     yield Problem("parent", pd.Series(later), "not all are earlier rows")
     gap = table["gap_s"]
     yield Problem("gap_s", (gap < 0) | (gap > LONGEST_S), f"a gap is from 0 to {LONGEST_S:g} s")
+
+
+def _attempt_problems(table: pd.DataFrame) -> Iterator[Problem]:
+    """What may be wrong with requests that were sent again."""
+    attempt, first = table["attempt"], table["retry_of"]
+    yield Problem("attempt", attempt < 1, "attempts count from 1")
+    firsts = set(table["request_id"][attempt == 1])
+    what = "not the id of a first attempt, or not empty for one"
+    yield Problem("retry_of", first.notna().where(attempt == 1, ~first.isin(firsts)), what)
+    again = pd.DataFrame({"first": first.fillna(table["request_id"]), "attempt": attempt}).duplicated()
+    yield Problem("attempt", again, "there twice")
 
 
 def _time_problems(table: pd.DataFrame, finished: pd.Series, header: Header) -> Iterator[Problem]:

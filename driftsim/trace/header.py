@@ -6,6 +6,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from driftsim.clients import PATIENT, Clients
 from driftsim.errors import InputError
 from driftsim.records import Record
 from driftsim.slo import Slos
@@ -171,6 +172,11 @@ class Header(Record):
         description="SLOs of tenants and tiers, as tables or as texts `premium:ttft=1s,e2e=30s`; none where nobody "
         "gave any, and then the header lacks the key.",
     )
+    clients: Clients = Field(
+        default=PATIENT,
+        description="When clients give up, and whether they send again; where they wait for ever, the header lacks the "
+        "key.",
+    )
     seed: int | None = Field(default=None, description="Seed of everything random in the run.")
     profile_digest: str | None = Field(default=None, description="SHA-256 of the profile of a simulated run.")
     clocks: str = Field(default="", description="What the times count from, and whose clock they are.")
@@ -195,6 +201,8 @@ class Header(Record):
     def _without_idle_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A header that has no tiers, caveats and the like is written as it was before there were keys for them."""
         written: dict[str, Any] = plain(self)
+        if not self.clients:
+            written.pop("clients", None)
         return {key: value for key, value in written.items() if value or key not in IDLE_KEYS}
 
     def as_json(self) -> str:

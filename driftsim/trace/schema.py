@@ -10,8 +10,9 @@ from driftsim.request import TIERS
 
 SCHEMA_VERSION = 1
 FINISHED = ("stop", "length")
-FINISH_REASONS = (*FINISHED, "abort", "error", "rejected")
-CENSORED = ("length", "abort")
+GIVEN_UP = ("abort", "timeout")  # by the client
+FINISH_REASONS = (*FINISHED, *GIVEN_UP, "error", "rejected")
+CENSORED = ("length", *GIVEN_UP)
 TIER_NAMES = tuple(tier.value for tier in TIERS)  # the published three
 LONGEST_S = 1e9  # a run of thirty years
 FASTEST_S, SLOWEST_S = 1e-4, 5.0  # per output token: no engine is faster, none is used that is slower
@@ -88,7 +89,8 @@ REQUEST_COLUMNS: tuple[Column, ...] = (
     Column("output_words", "int", MAY_BE_EMPTY, "words", "Length of that output in words between white space."),
     Column(
         "finish_reason", "str", MAY_BE_EMPTY, "",
-        "How the request ended: stop (by itself), length (at its limit), abort, error or rejected.",
+        "How the request ended: stop (by itself), length (at its limit), abort, timeout (its client waited no longer), "
+        "error or rejected.",
     ),
     Column(
         "preemptions", "int", MAY_BE_EMPTY, "",
@@ -123,6 +125,21 @@ SESSION_COLUMNS: tuple[Column, ...] = (  # all of them stand in a requests table
         "Time between the end of the last of them and the request: thinking, a tool.",
     ),
 )  # fmt: skip
+TIMEOUT_COLUMN = Column(
+    "timeout_s", "float", MAY_BE_EMPTY, "s",
+    "How long its client waits for the end of the answer, from the arrival; empty: as long as it takes.",
+)  # fmt: skip
+DEADLINE_COLUMN = Column(
+    "deadline_s",
+    "float",
+    MAY_BE_EMPTY,
+    "s",
+    "When the answer must have ended, or its client gives it up; empty: never.",
+)
+ATTEMPT_COLUMNS: tuple[Column, ...] = (  # both stand in a requests table, or none
+    Column("attempt", "int", REQUIRED, "", "Which time this is that the client sends the request, from 1."),
+    Column("retry_of", "str", MAY_BE_EMPTY, "", "Id of the request's first attempt; empty: this is the first."),
+)
 OFFERED = REQUEST_COLUMNS[: 1 + [column.name for column in REQUEST_COLUMNS].index("max_tokens")]  # known beforehand
 STEP_COLUMNS: tuple[Column, ...] = (
     Column("start_s", "float", REQUIRED, "s", "When the engine began to schedule the step."),
@@ -179,7 +196,14 @@ JOURNAL_FILES = ("offered.parquet", "requests.jsonl", "steps.csv", "telemetry.cs
 TABLES = {"requests": REQUEST_COLUMNS, "steps": STEP_COLUMNS}  # telemetry is written as it was sampled
 # Columns that a table may have besides; those of one group stand there together.
 GROUPS: dict[str, tuple[tuple[Column, ...], ...]] = {
-    "requests": (PREFIX_COLUMNS, (CACHED_COLUMN,), SESSION_COLUMNS),
+    "requests": (
+        PREFIX_COLUMNS,
+        (CACHED_COLUMN,),
+        SESSION_COLUMNS,
+        (TIMEOUT_COLUMN,),
+        (DEADLINE_COLUMN,),
+        ATTEMPT_COLUMNS,
+    ),
     "steps": (STEP_REQUEST_COLUMNS,),
 }
 OPTIONAL = {name: tuple(column for group in groups for column in group) for name, groups in GROUPS.items()}

@@ -8,7 +8,9 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 
+from driftsim.clients import PATIENT
 from driftsim.errors import InputError
+from driftsim.trace.attempts import per_request
 from driftsim.trace.header import LOOPS, Phase, WorkloadInfo
 from driftsim.trace.loops import due_times, sends
 from driftsim.trace.prefixes import Stretches, as_cached, stretches_in
@@ -46,8 +48,15 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
     >>> len(replay(read("traces/smollm2-cpu-drift")))
     360
 
+    Requests that were sent again are one request each, which is sent again where it fails again.
+
     Raises ``InputError`` for a rate scale on a workload that has no arrival rate (closed loop or backlog).
     """
+    return _replayed(per_request(trace), rate_scale)
+
+
+def _replayed(trace: Trace, rate_scale: float = 1.0) -> Workload:
+    """The same, of the rows as they are."""
     if not isinstance(rate_scale, Real) or not 1e-6 <= rate_scale <= 1e6:
         raise InputError(f"rate scale must be above 0 (1e-6 to 1e6), got {rate_scale!r}")
     rateless = [phase for phase in trace.header.workload.phases if phase.kind in ("closed", "backlog")]
@@ -80,6 +89,7 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
         table=in_order(_by_position(pd.concat(parts, ignore_index=True))),
         notes=(*caveats(trace), *said),
         tiers=trace.header.tiers,
+        clients=trace.header.clients,
         prefixes=trace.header.prefixes,
     )
 
@@ -141,10 +151,12 @@ def as_recorded(trace: Trace, *, loops: bool = True) -> Workload:
     The arrivals of a closed or a capped loop follow from its ends: a model that is 5 % slow must delay them, or the
     simulated queue is not the one that the model would have had. Without ``loops`` they come when they came: what
     happened is then explained, request by request. Requests whose load is unknown are left out, as ``replay`` does.
-    Raises ``InputError`` if none is left.
+    Attempts are requests of their own, which come when they came. Raises ``InputError`` if none is left.
     """
-    made = replay(trace)
-    if loops and any(phase.kind in LOOPS for phase in made.info.phases):
+    made = _replayed(trace)
+    if "attempt" in trace.requests:
+        made = replace(made, clients=PATIENT)
+    elif loops and any(phase.kind in LOOPS for phase in made.info.phases):
         return made
     times = trace.requests["arrival_s"].to_numpy()[made.table["source"].to_numpy()]
     order = np.argsort(times, kind="stable")

@@ -37,8 +37,9 @@ COLUMNS = [
 ]
 # Columns that a workload may have besides. ``stretches``: with whom a request shares its beginning, see
 # ``Request.stretches``; numbers are those of ``source``. ``session``, ``parent`` and ``gap_s``: as in a trace, but the
-# parents are rows of this table.
-OPTIONAL = ["stretches", "session", "parent", "gap_s"]
+# parents are rows of this table. ``timeout_s``: how long its client waits for the end of each attempt; ``deadline_s``:
+# for that of the last one, from the arrival of the first (NaN: for ever).
+OPTIONAL = ["stretches", "session", "parent", "gap_s", "timeout_s", "deadline_s"]
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:

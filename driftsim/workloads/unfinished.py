@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from driftsim.trace.ignored import ignored
-from driftsim.trace.schema import FINISHED
+from driftsim.trace.schema import FINISHED, GIVEN_UP
 from driftsim.trace.trace import Trace
 
 
@@ -15,21 +15,32 @@ def as_far_as_known(trace: Trace) -> pd.DataFrame:
 
     An aborted request goes on towards its limit until its client gives it up, as it did. Where the limit or that time
     is not known, what it streamed is all of it, or what the time from its first token to its last allows at the median
-    pace of the others.
+    pace of the others. Where clients have a timeout, ``timeout_s`` is theirs, and ``deadline_s`` counts from the
+    arrival; who timed out without either timed out when it was given up.
     """
     whole = trace.requests.reset_index(names="source")
     whole["patience_s"] = np.nan
+    if "deadline_s" in whole:
+        whole["deadline_s"] -= whole["arrival_s"]
     finished = whole["finish_reason"].isin(FINISHED)
     if finished.all():
         return whole
-    part = whole[whole["finish_reason"].isin(("abort", "error"))].copy()
-    gave_up = ((part["finish_reason"] == "abort") & part["finish_s"].notna()).to_numpy()
+    part = whole[whole["finish_reason"].isin((*GIVEN_UP, "error"))].copy()
+    gave_up = (part["finish_reason"].isin(GIVEN_UP) & part["finish_s"].notna()).to_numpy()
     streamed = _streamed(part, whole[finished])
     limit = part["max_tokens"].to_numpy(dtype=float)
     output = np.clip(np.where(gave_up & (limit > streamed), limit, streamed), 1, limit)
     part["output_tokens"] = pd.array(output, dtype="Int64")
     part["output_words"] = pd.array([pd.NA] * len(part), dtype="Int64")
-    part["patience_s"] = np.where(gave_up, part["finish_s"] - part["arrival_s"], np.inf)
+    waited = np.where(gave_up, part["finish_s"] - part["arrival_s"], np.inf)
+    timed_out = (part["finish_reason"] == "timeout").to_numpy() & gave_up
+    part["patience_s"] = np.where(timed_out, np.nan, waited)
+    if timed_out.any():
+        known = [part[name].to_numpy(dtype=float) for name in ("timeout_s", "deadline_s") if name in part]
+        told = np.any([~np.isnan(times) for times in known], axis=0) if known else np.zeros(len(part), dtype=bool)
+        before = part["timeout_s"].to_numpy(dtype=float) if "timeout_s" in part else np.full(len(part), np.nan)
+        whole["timeout_s"] = whole.get("timeout_s", pd.Series(np.nan, whole.index))
+        part["timeout_s"] = np.where(timed_out & ~told, waited, before)
     return pd.concat([whole[finished], part[(streamed >= 1) | gave_up]]).sort_index()
 
 

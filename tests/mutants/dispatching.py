@@ -135,7 +135,7 @@ plant(
     "test_dispatcher test_recorder test_admission test_simulating",
 )
 
-file = "scheduling/policies.py"
+file = "scheduling/queues.py"
 plant(
     "ties by the order of the push",
     file,
@@ -194,43 +194,49 @@ plant(
 )
 plant(
     "aging ten times as fast",
-    file,
+    "scheduling/policies.py",
     "rate = 0.01  # ranks / s",
     "rate = 0.1  # ranks / s",
     "test_dispatcher test_policies",
 )
 plant(
     "aging by the wrong sign",
-    file,
+    "scheduling/policies.py",
     "job.request.arrival + job.request.tier.rank / self.rate",
     "job.request.arrival - job.request.tier.rank / self.rate",
     "test_dispatcher test_policies",
 )
-plant("a cycle of 5, 3 and 1", file, "+ (Tier.BATCH,) * 2", "+ (Tier.BATCH,) * 1", "test_dispatcher test_policies")
+plant(
+    "a cycle of 5, 3 and 1",
+    "scheduling/policies.py",
+    "+ (Tier.BATCH,) * 2",
+    "+ (Tier.BATCH,) * 1",
+    "test_dispatcher test_policies",
+)
 plant(
     "the pointer stays at the slot served",
-    file,
+    "scheduling/policies.py",
     "self._pointer = (slot + 1) % len(cycle)",
     "self._pointer = slot",
     "test_dispatcher test_policies",
 )
 plant(
     "the newest of a tier first",
-    file,
+    "scheduling/policies.py",
     "return queues[tier].popleft()",
     "return queues[tier].pop()",
     "test_dispatcher test_policies",
 )
 plant(
     "weighted serves a full tier",
-    file,
+    "scheduling/policies.py",
     "if queues[tier] and tier not in full:",
     "if queues[tier]:",
     "test_dispatcher test_tiers",
 )
 plant(
     "weights of the rules are ignored",
-    file,
+    "scheduling/policies.py",
     "for rule in rules for _ in range(rule.slots))",
     "for rule in rules for _ in range(1))",
     "test_dispatcher test_tiers",
@@ -244,14 +250,14 @@ plant(
 )
 plant(
     "an inherited order counts as known",
-    file,
+    "scheduling/policies.py",
     'vars(policy_class(name)).get("heeds", "")',
     'getattr(policy_class(name), "heeds", "")',
     "test_sameness test_plugins",
 )
 plant(
     "no order is asked for where the engine goes by priority",
-    file,
+    "scheduling/policies.py",
     'if not rules and (engine_policy == "priority" or goes_by_tier(name)):',
     "if not rules and goes_by_tier(name):",
     "test_dispatcher test_tiers",

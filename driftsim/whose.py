@@ -1,0 +1,140 @@
+"""Whom a rule is of, a tenant, a tier or everybody, and durations, both as a command line or a table spells them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple, Protocol, Self
+
+import numpy as np
+
+from driftsim.errors import InputError
+from driftsim.request import is_tier_name
+
+EVERYBODY = "*"
+UNITS = {"s": 1.0, "ms": 1e-3}
+MOST_NAMED = 5
+_DURATION = re.compile(r"(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?P<unit>[^\d\s]*)")
+
+
+class Rule(Protocol):
+    """A rule that is of somebody."""
+
+    @property
+    def who(self) -> str:
+        """Name of a tenant or a tier, ``*`` for everybody; ``tenant:`` or ``tier:`` before it says which."""
+        ...
+
+
+class Who(NamedTuple):
+    """Whom a rule is of: what kind of name, ``tenant``, ``tier`` or "" where that was not said, and the name."""
+
+    kind: str
+    name: str
+
+    @classmethod
+    def of(cls, who: str) -> Self:
+        """What ``who`` says.
+
+        >>> Who.of("tier:gold"), Who.of("gold")
+        (Who(kind='tier', name='gold'), Who(kind='', name='gold'))
+        """
+        kind, sign, name = who.partition(":")
+        return cls(kind, name) if sign and kind in ("tenant", "tier") else cls("", who)
+
+    def has(self, tenant: str, tier: str) -> bool:
+        """Whether a request of ``tenant`` and ``tier`` is among these; a name without a kind may be either's."""
+        if self == ("", EVERYBODY):
+            return True
+        return (self.kind != "tier" and self.name == tenant) or (self.kind != "tenant" and self.name == tier)
+
+
+def check_name(who: str, what: str) -> str:
+    """``who``, if that can be somebody. Raises ``InputError`` that says ``what`` the rule is."""
+    if not is_tier_name(Who.of(who).name):
+        raise InputError(f"{what} is of a tenant or a tier, whose name is printable and not empty, got {who!r:.80}")
+    return who
+
+
+def check_distinct(rules: Sequence[Rule], what: str) -> None:
+    """Raise ``InputError`` where two of ``rules`` are of the same requests."""
+    seen: list[Who] = []
+    for who in (Who.of(rule.who) for rule in rules):
+        if any(who.name == other.name and (who.kind == other.kind or not who.kind or not other.kind) for other in seen):
+            whose = "everybody has" if who.name == EVERYBODY else f"{who.name!r:.80} has"
+            raise InputError(f"{whose} two {what}; put all into one")
+        seen.append(who)
+
+
+def check_present(rules: Sequence[Rule], what: str, tenants: Iterable[str], tiers: Iterable[str]) -> None:
+    """Raise ``InputError`` for ``rules`` of nobody among the requests, given row by row; ``what`` a rule is.
+
+    Also for a name that is a tenant's and a tier's, if these have different requests.
+    """
+    pairs = set(zip(map(str, tenants), map(str, tiers), strict=True))
+    for rule in rules:
+        kind, name = Who.of(rule.who)
+        own = {
+            "tenant": {pair for pair in pairs if pair[0] == name},
+            "tier": {pair for pair in pairs if pair[1] == name},
+        }
+        if (kind and own[kind]) or rule.who == EVERYBODY:
+            continue
+        if kind or not (own["tenant"] or own["tier"]):
+            raise InputError(f"{what} {str(rule)!r:.80}: no request has the {kind or 'tenant or tier'} {name!r:.40}; "
+                             f"{_present('tenant', pairs)}, {_present('tier', pairs)}")  # fmt: skip
+        if own["tenant"] and own["tier"] and own["tenant"] != own["tier"]:
+            raise InputError(
+                f"{what} {str(rule)!r:.80}: a tenant and a tier are called {name!r:.40}, and their requests differ; "
+                f"write tenant:{name:.40} or tier:{name:.40}"
+            )
+
+
+def _present(kind: str, pairs: Collection[tuple[str, str]]) -> str:
+    names = sorted({pair[kind == "tier"] for pair in pairs})
+    more = f" and {len(names) - MOST_NAMED} more" if names[MOST_NAMED:] else ""
+    return f"the {kind}s are {', '.join(names[:MOST_NAMED])}{more}"
+
+
+def rule_of(rules: Sequence[Rule], tenants: np.ndarray, tiers: np.ndarray) -> np.ndarray:
+    """The place among ``rules`` of the one that each request goes by, (requests,); -1 where it has none.
+
+    A tenant's own goes before its tier's, and that before everybody's.
+    """
+    found = np.full(len(tenants), -1)
+    named = [(Who.of(rule.who), place) for place, rule in enumerate(rules)]
+    for kinds, names in ((("tier", ""), tiers), (("tenant", ""), tenants)):
+        for who, place in named:
+            if who.kind in kinds and who.name != EVERYBODY:
+                found[names == who.name] = place
+    for who, place in named:
+        if who == ("", EVERYBODY):
+            found[found < 0] = place
+    return found
+
+
+def seconds(text: str, longest: float) -> float:
+    """The duration ``text``, such as ``30s`` or ``50ms``, in seconds. Raises ``InputError`` that says what is wrong.
+
+    >>> seconds("250ms", 1e9)
+    0.25
+    >>> seconds("5", 1e9)
+    Traceback (most recent call last):
+    driftsim.errors.InputError: has no unit
+    """
+    found = _DURATION.fullmatch(text.strip())
+    if found is None or found["unit"] not in UNITS:
+        raise InputError("has no unit" if found is not None and not found["unit"] else "is no time in s or ms")
+    value = float(found["number"]) * UNITS[found["unit"]]
+    if not 0 < value <= longest:
+        raise InputError(f"must be above 0 and at most {longest:g} s")
+    return value
+
+
+def duration(value: float) -> str:
+    """``value`` seconds as ``seconds`` reads them.
+
+    >>> duration(0.05), duration(30.0)
+    ('50ms', '30s')
+    """
+    return f"{1000 * value:.15g}ms" if value < 1 else f"{value:.15g}s"
