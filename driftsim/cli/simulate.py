@@ -34,6 +34,7 @@ def simulate(
     """Run one scenario and write its trace, in the schema of a captured one."""
     from driftsim import api
     from driftsim.crowding import alone_in
+    from driftsim.engine.conformance import conformance
     from driftsim.files import check_place
     from driftsim.formatting import dumps, without_nan
     from driftsim.metrics import summary
@@ -76,3 +77,4 @@ def simulate(
         say(within_slos(values))
     if spec.fairness:
         say(*fairness_lines(values))
+    say(f"Engine: {conformance(trace.header.engine.version)}")

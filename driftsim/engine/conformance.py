@@ -52,4 +52,6 @@ def conformance(version: str) -> str:
     line = (
         f"in {differ} of them not conformant with {told})" if differ else f"conformant with {told}, each decided alike)"
     )
-    return line if entry["engine"] == digest() else f"{line}; the engine was changed since"
+    if entry["engine"] != digest():
+        line += "; the engine was changed since"
+    return line if numbered(version) else f"{line}; of which version this engine is, nothing tells"

@@ -293,7 +293,8 @@ class _Run:
             self.output_tokens += outcome.output_tokens or 0
             self.waiting.left(row)
             if gone is None:
-                self._over(row, outcome.finish_reason, self.now())
+                shed = outcome.finish_reason == "rejected"  # by the server, which held too much
+                self._over(row, "shed" if shed else outcome.finish_reason, self.now())
             departures.append(departure(outcome, admission.unit.length))
         self.dispatcher.finished(departures, self.now())
 

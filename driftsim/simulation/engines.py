@@ -8,6 +8,7 @@ from functools import partial
 from driftsim.engine.barrier import BarrierEngine
 from driftsim.engine.itemized import itemized_engine_for
 from driftsim.engine.pipelined import engine_for
+from driftsim.engine.sequence import Sequence
 from driftsim.engine.shedding import shedding
 from driftsim.errors import InputError
 from driftsim.latency.noise import NoisyStepTime
@@ -40,3 +41,9 @@ def step_times(scenario: Scenario) -> StepTime:
     if profile.noise is None:
         raise InputError("the profile has no noise to draw step times from; fit it again with driftsim calibrate")
     return NoisyStepTime(model, profile.noise, stream(scenario.seed, "noise"))
+
+
+def was_shed(sequence: Sequence) -> bool:
+    """Whether ``sequence`` met the limits of the server's queue: who can never fit does not come again, it may."""
+    said = f"request {sequence.job.request.id} was turned away"
+    return sequence.finish_reason == "rejected" and (sequence.error or "").startswith(said)
