@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := driftsim tests experiments notebooks docs examples
 SPELLED := $(SOURCES) traces *.md
 
-.PHONY: help demo test fuzz mutants nightly lint check docs wheel live bench paper experiments clean
+.PHONY: help demo test fuzz mutants nightly lint check docs wheel live conformance bench paper experiments clean
 
 help:
 	@echo "make demo   compare the schedulers on a recorded trace; writes out/demo/report.html"
@@ -21,6 +21,7 @@ help:
 	@echo "make paper  the published study, every table and figure; SEEDS=3 takes a minute, into out/paper-3"
 	@echo "make wheel  build the wheel, install it alone and run its demo"
 	@echo "make live   install vLLM and a small model, run the tests on the real engine"
+	@echo "make conformance  the engine beside vLLM's schedulers on random workloads; reports show the counts"
 
 demo: .venv/core
 	$(BIN)/driftsim compare traces/smollm2-cpu-drift --out out/demo
@@ -57,6 +58,9 @@ wheel: .venv/made
 	$(PYTHON) -m venv out/wheel
 	out/wheel/bin/python -m pip install --quiet --disable-pip-version-check out/dist/*.whl
 	cd out && wheel/bin/driftsim demo --out demo-of-the-wheel
+
+conformance: .venv/live
+	$(BIN)/python -m tests.live.conformance
 
 live: .venv/live
 	$(BIN)/python -m pytest -m live

@@ -54,7 +54,7 @@ SUMMARY: tuple[Metric, ...] = (
     Metric(
         "rejected",
         "requests",
-        "Requests that were turned away: they could never fit the engine, or too many waited.",
+        "Requests that were turned away: they could never fit the engine, or too many waited or were there.",
         "lower",
         "int",
     ),

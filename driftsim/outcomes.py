@@ -12,6 +12,7 @@ from driftsim.errors import InputError
 from driftsim.goodput import causes, missed_by
 from driftsim.metrics import judged
 from driftsim.slo import AnySlos, slos_for
+from driftsim.trace.settings import EngineSettings
 from driftsim.trace.trace import Trace
 
 
@@ -32,14 +33,15 @@ def nobody_finished(trace: Trace) -> str:
     )
 
 
-def turned_away(row: Mapping[str, Any]) -> list[str]:
-    """A warning if requests of the run whose ``summary`` is ``row`` never fit the engine: the others look fast."""
+def turned_away(row: Mapping[str, Any], engine: EngineSettings) -> list[str]:
+    """A warning if ``engine`` turned away requests of the run whose ``summary`` is ``row``: the others look fast."""
     if not row["rejected"]:
         return []
     others = "latencies are of the others" if row["finished"] else "nobody is left to measure"
     if "attempts" in row:  # the queue may have had no room
         return [f"{row['rejected']} of {row['requests']} requests were turned away; {others}"]
-    return [f"{row['rejected']} of {row['requests']} requests never fit this engine and were rejected; {others}"]
+    why = "met the limits of this engine's queue, or never fit it," if engine.sheds else "never fit this engine"
+    return [f"{row['rejected']} of {row['requests']} requests {why} and were rejected; {others}"]
 
 
 def fates_line(row: Mapping[str, Any]) -> str:

@@ -98,7 +98,8 @@ class Request:
     is None there. The true output length is deliberately absent: it travels beside the request. ``stretches`` tell with
     whom it shares its beginning: pairs of the request that was the first to have these tokens, as a number, and the
     token of this prompt up to which they are the same; the last pair is the request itself, and none at all says that
-    nobody knows.
+    nobody knows. ``choice`` of a request that asks for several answers (its ``n``), each a row: the number of its first
+    row, which of the answers this is, from 0, and how many they are.
 
     >>> Request("r1", "acme", Tier.BATCH, "report", 0.5, prompt_tokens=100, prompt_words=None, max_tokens=64).tier.rank
     3
@@ -114,6 +115,7 @@ class Request:
     max_tokens: int
     prompt: str | None = None
     stretches: tuple[tuple[int, int], ...] = ()
+    choice: tuple[int, int, int] | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -42,7 +42,7 @@ class BlockPool:
         self.caching = caching
         self.queue = deque(Block() for _ in range(total))  # free; the first is taken next
         self.found: dict[tuple[int, int], list[Block]] = {}  # equal ones in the order in which they got their key
-        self.held: dict[Sequence, list[Block]] = {}
+        self.held: dict[Sequence, list[Block | None]] = {}  # None: given up behind the window
         self.keyed: dict[Sequence, int] = {}
 
     @property
@@ -56,7 +56,7 @@ class BlockPool:
         for owner, tokens in sequence.job.request.stretches:
             if end <= tokens:
                 return owner, place
-        return -10 - sequence.rank[1], place  # known to nobody
+        return -10 - sequence.number, place  # known to nobody
 
     def lookup(self, sequence: Sequence) -> list[Block]:
         """The longest cached run of full blocks; the last token is computed anew, so it must not be in one."""
@@ -76,25 +76,30 @@ class BlockPool:
         must_fit: int = 0,
         watermark: int = 0,
         hit: Iterable[Block] = (),
+        most: int | None = None,
     ) -> bool:
         """Let ``sequence`` hold ``tokens`` tokens, ``hit`` the first; False, and nothing changed, where it is too much.
 
         ``known`` of the tokens are known, and found from now on: also by others of the same step, before they are
         computed. ``must_fit`` asks that so many tokens would fit, though blocks are taken for ``tokens`` only: vLLM
-        admits a request only if its whole prompt fits (``full_sequence_must_fit``). ``watermark`` blocks stay free.
+        admits a request only if its whole prompt fits (``full_sequence_must_fit``), or as much of it as it holds at
+        once, ``most`` blocks. ``watermark`` blocks stay free.
         """
         hit = list(hit)
         have = len(self.held.get(sequence, hit))
         need = blocks_for(tokens, self.block_size) - have
         idle = sum(not block.holders for block in hit)  # they leave the queue as well
-        if max(need, blocks_for(must_fit, self.block_size) - have) + idle + watermark > len(self.queue):
+        whole = blocks_for(must_fit, self.block_size)
+        if most is not None:
+            whole = min(whole, most)
+        if max(need, whole - have) + idle + watermark > len(self.queue):
             return False
         if sequence not in self.held:
             for block in hit:
                 if not block.holders:
                     self.queue.remove(block)
                 block.holders += 1
-            self.held[sequence], self.keyed[sequence] = hit, len(hit)
+            self.held[sequence], self.keyed[sequence] = list(hit), len(hit)
         for _ in range(need):
             block = self.queue.popleft()
             if block.key is not None:  # evicted
@@ -110,9 +115,19 @@ class BlockPool:
         if self.caching and sequence in self.held:
             for place in range(self.keyed[sequence], tokens // self.block_size):
                 block = self.held[sequence][place]
+                assert block is not None
                 block.key = self.key(sequence, place)
                 self.found.setdefault(block.key, []).append(block)
                 self.keyed[sequence] = place + 1
+
+    def slide(self, sequence: Sequence, window: int, settled: int) -> None:
+        """Give up each block of which no token is among the ``window`` that the token after ``settled`` looks at."""
+        held = self.held[sequence]
+        for place, block in enumerate(held):
+            if block is not None and (place + 1) * self.block_size <= settled + 1 - window:
+                held[place] = None
+                block.holders = 0
+                self.queue.append(block)
 
     def release(self, sequence: Sequence) -> None:
         """Free all that ``sequence`` holds, the last first: what can be found to the end of the queue, the rest to its
@@ -121,6 +136,8 @@ class BlockPool:
         blank: list[Block] = []
         self.keyed.pop(sequence, None)
         for block in reversed(self.held.pop(sequence, [])):
+            if block is None:
+                continue
             block.holders -= 1
             if not block.holders:
                 (blank if block.key is None and self.keyless_first else self.queue).append(block)
@@ -163,6 +180,17 @@ class StepwiseEngine:
         self.stale: Counter[Sequence] = Counter()
         self.running: list[Sequence] = []  # in order of admission
         self.aborts: list[Job] = []
+        window = settings.sliding_window
+        self.window = None if settings.enable_prefix_caching else window
+        self.most = settings.kv_blocks * settings.max_model_len  # blocks that admission asks for
+        if self.window is not None and self.rules.window_cap:
+            # kv_cache_interface.py, SlidingWindowSpec.max_admission_blocks_per_request
+            batches = 2 if settings.async_scheduling and self.rules.window_settled else 1
+            tokens = min(self.window - 1 + batches * settings.max_num_batched_tokens, settings.max_model_len)
+            self.most = blocks_for(tokens, settings.block_size) + 1
+        self.server: list[Sequence] = []  # what the API server holds: taken and not over
+        self.families: dict[int, int] = {}  # by request of several choices, when the first of them was sent
+        self.verdicts: dict[int, str] = {}  # of them, why they were turned away
         self._busy = False  # a step is under way or about to start
 
     def room(self) -> int:
@@ -179,18 +207,45 @@ class StepwiseEngine:
         settings, prompt = self.settings, job.request.prompt_tokens
         sequence = Sequence(job, min(true_length, job.request.max_tokens, settings.max_model_len - prompt))
         sequence.cached = -1
-        problem = self._never_fits(prompt)
+        problem = self._refused(job) or self._never_fits(prompt)
         if problem:
             self._turn_away(sequence, "rejected", f"request {job.request.id} {problem}")
             return
         self.sent += 1
+        sequence.number = self.sent
         sequence.rank = (job.priority, self.sent)
+        if (
+            job.request.choice is not None
+        ):  # one time of arrival for all; ties go by the id, "0_id", "1_id", "10_id" ...
+            family, place, _ = job.request.choice
+            first = self.families.setdefault(family, self.sent)
+            sequence.rank = (job.priority, first, f"{place}_id")
+        self.server.append(sequence)
         self.inbox.append(sequence)
         self._wake(0)
 
     def abort(self, job: Job) -> None:
         """Drop ``job`` when the core next drains its messages; it leaves with what it has shown by then."""
         self.aborts.append(job)
+        self.server = [one for one in self.server if one.job is not job]
+
+    def _refused(self, job: Job) -> str:
+        """Why the API server turns one more request away (async_llm.py, check_admission); empty: it does not."""
+        most, most_tokens = self.settings.max_num_queued_reqs, self.settings.max_num_queued_tokens
+        self.server = [one for one in self.server if not one.finish_reason]
+        family, place, count = job.request.choice or (-1, 0, 1)
+        if place:
+            return self.verdicts.get(family, "")
+        self.verdicts[family] = self._problem(count, most, most_tokens)
+        return self.verdicts[family]
+
+    def _problem(self, count: int, most: int | None, most_tokens: int | None) -> str:
+        if most is not None and len(self.server) + count > most:
+            return f"was turned away: {len(self.server)} requests are there, max_num_queued_reqs is {most}"
+        tokens = sum(one.prompt for one in self.server if one.first_token is None)
+        if most_tokens is not None and tokens >= most_tokens:
+            return f"was turned away: {tokens} prompt tokens wait for an answer, max_num_queued_tokens is {most_tokens}"
+        return ""
 
     def _drop(self) -> None:
         for job in self.aborts:
@@ -205,7 +260,7 @@ class StepwiseEngine:
         settings, blocks = self.settings, blocks_for(prompt, self.kv.block_size)
         if prompt >= settings.max_model_len:
             return f"has {prompt} prompt tokens, the engine's max_model_len is {settings.max_model_len}"
-        if blocks > self.kv.total:
+        if min(blocks, self.most) > self.kv.total:
             return f"needs {blocks} KV blocks for its prompt, the engine has {self.kv.total}"
         return ""
 
@@ -281,9 +336,12 @@ class StepwiseEngine:
             if new == 0:
                 index += 1
                 continue
+            if self.window is not None:
+                settled = sequence.computed - (self.in_flight[sequence] if self.rules.window_settled else 0)
+                self.kv.slide(sequence, self.window, settled)
             while not self.kv.grow(sequence, sequence.computed + new, sequence.length):
                 if self.settings.scheduling_policy == "priority":
-                    victim = max(self.running, key=lambda one: one.rank)
+                    victim = max(self.running, key=lambda one: one.rank[:2])
                     place = self.running.index(victim)
                     del self.running[place]
                     if self.rules.cursor_follows_victim:
@@ -340,11 +398,11 @@ class StepwiseEngine:
             if new > budget and not self.settings.enable_chunked_prefill:
                 break
             new = min(new, budget)
-            outgrown = blocks_for(sequence.length, self.kv.block_size) > self.kv.total
+            outgrown = min(blocks_for(sequence.length, self.kv.block_size), self.most) > self.kv.total
             reserve = sequence.length if self.settings.scheduler_reserve_full_isl or outgrown else 0
             kept = self.running and self.rules.watermark
             watermark = int(self.settings.watermark * self.settings.kv_blocks) if kept else 0
-            if not self.kv.grow(sequence, have + new, sequence.length, reserve, watermark, hit):
+            if not self.kv.grow(sequence, have + new, sequence.length, reserve, watermark, hit, self.most):
                 break
             sequence.computed = have
             sequence.cached = have if sequence.cached < 0 else sequence.cached

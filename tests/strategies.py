@@ -90,11 +90,12 @@ def profiles(draw: st.DrawFn) -> Profile:
         scheduler_reserve_full_isl=draw(st.sampled_from([True, True, False])),
         watermark=draw(st.sampled_from([0.0, 0.0, 0.1])),
         enable_prefix_caching=draw(st.booleans()),
-        version=draw(st.sampled_from(["0.32.0", "0.32.0", "0.19.0", "0.23.0", "0.27.0", "0.30.0", "0.33.0"])),
+        version=draw(st.sampled_from(["0.32.0", "0.32.0", "0.19.0", "0.23.0", "0.25.0", "0.27.0", "0.30.0", "0.33.0"])),
         long_prefill_token_threshold_adaptive=draw(st.sampled_from([False, False, True])),
         max_num_active_seqs=draw(st.sampled_from([None, None, min(slots, 2)])),
         max_num_scheduled_tokens=draw(st.sampled_from([None, None, 7])) if chunked else None,
         prefill_schedule_interval=draw(st.sampled_from([1, 1, 3])),
+        sliding_window=draw(st.sampled_from([None, None, 1, 9, 30, 70])),
     )
     lag = draw(st.sampled_from([0.0, 0.0005]))
     return profile(

@@ -20,7 +20,9 @@ from driftsim.live.http import HttpEngine
 from driftsim.live.plan import CapturePlan
 from driftsim.live.resume import CaptureRun
 from driftsim.live.session import run_session
+from driftsim.metrics import summary
 from driftsim.request import Job
+from driftsim.scheduling.admission import Admission
 from driftsim.trace import trace as traces
 from driftsim.trace.trace import Trace
 from driftsim.workloads.prompts import Prompt, prompt_workload
@@ -75,8 +77,8 @@ class Server(BaseHTTPRequestHandler):
             self.answer(words[0], words[1:], len(prompt.split()) if isinstance(prompt, str) else len(prompt))
 
     def answer(self, what: str, more: list[str], prompt: int) -> None:
-        if what == "500":
-            self.send_response(500)
+        if what in ("500", "503"):
+            self.send_response(int(what))
             self.end_headers()
             self.wfile.write(b'{"error": {"message": "out of luck, ' + SECRET.encode() + b'"}}')
             return
@@ -97,6 +99,9 @@ class Server(BaseHTTPRequestHandler):
                 self.wfile.write((b"x" if what == "line" else endless[what]) * 8192)
         while what == "empty":
             self.event({"content": ""})
+        if what == "late":
+            self.send({"error": {"message": "busy", "type": "ServiceUnavailable", "param": None, "code": 503}})
+            return
         if what == "garbage":
             self.wfile.write(b"data: {this is no JSON\n\n")
             return
@@ -237,6 +242,15 @@ def test_what_goes_wrong_is_told_in_its_row_and_the_rest_goes_on(
     assert any(part in error for part in said.split("|")), error
     assert "\n" not in error
     traces.read(tmp_path / "t")
+
+
+def test_who_is_turned_away_with_503_is_rejected_and_offered(url: str, tmp_path: Path) -> None:
+    """Also where the stream had begun, as vLLM does if its queue fills meanwhile."""
+    trace = run(url, tmp_path / "t", "503", "ok 2", "late")
+    assert list(trace.requests["finish_reason"]) == ["rejected", "stop", "rejected"]
+    assert trace.requests["error"][0].startswith("HTTP 503")
+    row = summary(traces.read(tmp_path / "t"), Admission())
+    assert (row["requests"], row["finished"], row["rejected"], row["errors"]) == (3, 1, 2, 0)
 
 
 def test_nothing_is_sent_twice(url: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from driftsim.engine.pipelined import PipelinedEngine, engine_for
 from driftsim.engine.sequence import Sequence
 from driftsim.latency.steptime import TICKS_PER_SECOND
 from driftsim.request import Job
-from driftsim.simulation.run import Simulation
+from driftsim.simulation.run import Simulation, simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.trace import Trace
 from driftsim.workloads.workload import Workload
@@ -80,6 +81,38 @@ def test_the_engine_that_jumps_equals_the_engine_that_steps(
         assert fast.steps is not None
         assert slow.steps is not None
         pd.testing.assert_frame_equal(fast.steps, slow.steps, check_exact=True)
+
+
+limits = st.one_of(st.none(), st.integers(1, 9))
+
+
+@given(scenarios(), workloads(40, patient=False), limits, limits, st.booleans())
+def test_both_turn_the_same_requests_away(
+    scenario: Scenario, workload: Workload, requests: int | None, tokens: int | None, steps: bool
+) -> None:
+    most = None if tokens is None else 30 * tokens
+    settings = scenario.profile.engine.changed(max_num_queued_reqs=requests, max_num_queued_tokens=most)
+    limited = dataclasses.replace(scenario, profile=scenario.profile.changed(engine=settings))
+    slow = run(limited, workload, StepwiseAsyncEngine if settings.async_scheduling else StepwiseEngine, steps)
+    fast = simulate(limited, workload, record_steps=steps)
+    pd.testing.assert_frame_equal(fast.requests, slow.requests, check_exact=True)
+    if requests is None and tokens is None:
+        assert fast.requests.equals(run(scenario, workload, engine_for(settings), steps).requests)
+
+
+def test_the_limits_of_the_queue_count_who_is_there_and_prompts_without_an_answer() -> None:
+    """Steps of 10 ms: the first two are there at 1 ms, and have shown a token by 20 ms."""
+    made = workload([0.0, 0.0, 0.001, 0.025, 0.025], [9, 9, 9, 9, 9], prompt_tokens=30)
+    reasons = []
+    for limits in ({"max_num_queued_reqs": 2}, {"max_num_queued_reqs": 4}, {"max_num_queued_tokens": 60}, {}):
+        scenario = Scenario(profile=profile(engine(**limits)), policy="stock", refill_lag=False)
+        reasons.append([reason == "rejected" for reason in simulate(scenario, made).requests["finish_reason"]])
+    assert reasons == [
+        [False, False, True, True, True],
+        [False, False, False, False, True],
+        [False, False, True, False, False],
+        [False, False, False, False, False],
+    ]
 
 
 @pytest.mark.parametrize("first", range(0, CROWDS, CROWDS // 4))

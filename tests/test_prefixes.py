@@ -343,10 +343,10 @@ def test_what_is_not_known_of_a_cache_is_said() -> None:
         ({"parallel.pipeline_parallel_size": 2}, "pipeline parallelism"),
         ({"data_parallel_size": 4}, "data parallelism"),
         ({"cache.sliding_window": 4096}, "a sliding window"),
+        ({"max_num_queued_reqs": 10}, "limits of the queue"),
         ({"scheduler.is_multimodal_model": True}, "a multi-modal model"),
         ({"scheduler.stream_interval": 8}, "a stream interval"),
         ({"scheduler_cls": "mine.Scheduler"}, "a scheduler of its own"),
-        ({"max_num_queued_reqs": 10}, "limits of the queue"),
     ],
 )
 def test_what_the_engine_used_and_is_not_simulated_is_said(arguments: dict[str, Any], said: str) -> None:
@@ -356,11 +356,23 @@ def test_what_the_engine_used_and_is_not_simulated_is_said(arguments: dict[str, 
     assert not ignored(dict.fromkeys(arguments))
 
 
+def test_what_the_settings_follow_is_not_called_ignored() -> None:
+    used = {"cache.sliding_window": 64, "max_num_queued_reqs": 10}
+    follows = engine(sliding_window=64, max_num_queued_reqs=10)
+    assert ignored(used, follows) == []
+    assert ignored({}, engine(sliding_window=10**6, enable_prefix_caching=True)) == []
+    for caching, told in ((True, used), (True, {})):
+        caching_too = follows.changed(enable_prefix_caching=caching)
+        assert [one.partition(":")[0] for one in ignored(told, caching_too)] == ["a sliding window"]
+    assert len(ignored(used, engine())) == 2
+
+
 def test_each_version_has_its_rules() -> None:
     assert rules_of("0.32.0") == Rules()
     assert rules_of("0.19.0") == Rules(
-        watermark=False, keyless_first=False, cursor_follows_victim=False, lone_prefill_uncapped=False
-    )
+        window_cap=False, watermark=False, keyless_first=False, window_settled=False, cursor_follows_victim=False,
+        lone_prefill_uncapped=False,
+    )  # fmt: skip
     assert rules_of("0.33.1") == Rules(goes_on_after_self=True, cadence=True)
     assert [numbered(text) for text in ("v0.24.0rc1", "main", "")] == [(0, 24), None, None]
     assert [not_compared(text) == "" for text in ("0.18.1", "0.19.0", "0.33.0", "0.34.0", "unknown")] == [

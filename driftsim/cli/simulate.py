@@ -49,6 +49,7 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Run one scenario and write its trace, in the schema of a captured one."""
+    from driftsim.engine.conformance import conformance
     from driftsim.files import check_place
     from driftsim.formatting import dumps, without_nan
     from driftsim.metrics import summary
@@ -80,7 +81,7 @@ def simulate(
             alone = alone_times(sizes_of(trace.requests), ran)
             values = with_fairness(values, trace, alone, spec.phase)
         trace.write(out, overwrite=overwrite)
-    for warning in [*warnings, *turned_away(values)]:
+    for warning in [*warnings, *turned_away(values, trace.header.engine)]:
         say(f"Warning: {warning}.", err=True)
     if as_json:
         say_document(dumps(without_nan(values)))
@@ -96,3 +97,4 @@ def simulate(
         say(within_slos(values))
     if spec.fairness:
         say(*fairness_lines(values))
+    say(f"Engine: {conformance(trace.header.engine.version)}")

@@ -65,7 +65,7 @@ def _of_requests(comparison: Comparison) -> list[str]:
     """Who was turned away, who outgrew the cache, whose category nobody knows, who was used up by a fit."""
     plan, recorded, sentences = comparison.plan, comparison.recorded, []
     worst = max((comparison.summaries[setting][0] for setting in plan.settings), key=lambda row: row["rejected"])
-    sentences += turned_away(worst)
+    sentences += turned_away(worst, plan.profile.engine)
     outgrew = max(comparison.summaries[setting][0]["errors"] for setting in plan.settings)
     if outgrew:
         sentences.append(

@@ -14,6 +14,7 @@ from driftsim.comparison.notes import warnings
 from driftsim.comparison.plan import BASELINE, Setting
 from driftsim.comparison.verdict import LABELS, all_checks, recommended, verdict
 from driftsim.comparison.views import plain
+from driftsim.engine.conformance import conformance
 from driftsim.formatting import between, signed_percent
 from driftsim.scheduling.estimators import is_deployable
 from driftsim.statistics import DayEstimate
@@ -86,6 +87,7 @@ def page(comparison: Comparison, provenance: Mapping[str, Any]) -> str:
         provenance=provenance,
         admission=comparison.plan.admission.model_dump(mode="json"),
         version=__version__,
+        conformance=conformance(comparison.plan.profile.engine.version),
         css=css,
         script=script,
         library=library,

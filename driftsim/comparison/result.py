@@ -11,6 +11,7 @@ import pandas as pd
 from driftsim.comparison import fair, notes, report, slos, verdict
 from driftsim.comparison import folder as folder_of
 from driftsim.comparison.comparison import Comparison
+from driftsim.engine.conformance import conformance
 from driftsim.files import whole_folder
 from driftsim.formatting import show_table, shown_text
 from driftsim.text import for_html, shown
@@ -90,6 +91,7 @@ class ComparisonResult(Comparison):
             console.print()
         for warning in sentences:
             console.print(f"Note: {warning}.", markup=False)
+        console.print(f"Engine: {conformance(self.plan.profile.engine.version)}", style="dim", markup=False)
 
     def __str__(self) -> str:
         return shown_text(self.show, WIDTH)

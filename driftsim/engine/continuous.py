@@ -44,11 +44,15 @@ class ContinuousEngine(Scheduler):
         self._taken = step_time.taken if isinstance(step_time, NoisyStepTime) else None
         self.gap = gap
         self.on_leave = on_leave
-        self.on_step = on_step
+        # With a sliding window every step is made: it decides which blocks are free.
+        self.on_step = on_step if on_step is not None or self.windowed is None else _unheard
         self._longest = settings.max_model_len
         self._longest_prompt = min(settings.max_model_len - 1, self.total * settings.block_size)
+        if self.windowed is not None and self.windowed.most <= self.total:
+            self._longest_prompt = settings.max_model_len - 1
         self._inbox: list[Sequence] = []  # sent, not yet taken in by the core
         self._sent = 0
+        self._arrivals: dict[int, int] = {}  # by request of several choices, the number of its first one
         self._aborts: list[Job] = []
         self._next: Moment | None = None  # the next event of the core loop; None while idle
         self._run_start = self._run_steps = 0  # the decode run under way
@@ -79,7 +83,7 @@ class ContinuousEngine(Scheduler):
             return
         if self.by_priority:
             self._sent += 1
-            sequence.rank = (job.priority, self._sent)
+            sequence.rank = (job.priority, self._sent) if request.choice is None else self._rank_of_choice(job)
         self._inbox.append(sequence)
         if self._next is None:
             self._wake_at(self.env.now, STEP, self._core_loop)
@@ -103,6 +107,13 @@ class ContinuousEngine(Scheduler):
         sequence.finish_reason, sequence.error = reason, error
         sequence.finish = None if reason == "rejected" else self.env.now
         self.on_leave([sequence])
+
+    def _rank_of_choice(self, job: Job) -> tuple[int, int, str]:
+        """The choices of one request arrive at one time: vLLM orders them by the beginnings of their ids, as texts."""
+        assert job.request.choice is not None
+        first, place, _ = job.request.choice
+        self.tied = True
+        return (job.priority, self._arrivals.setdefault(first, self._sent), f"{place}_")
 
     def _wake_at(self, moment: int, priority: int, callback: Callable[[simpy.Event], None]) -> None:
         self._next = Moment(self.env, moment, priority, callback)
@@ -333,3 +344,7 @@ class ContinuousEngine(Scheduler):
         shown = sequence.shown
         capped = shown >= sequence.job.request.max_tokens or sequence.prompt + shown >= self._longest
         sequence.finish, sequence.finish_reason = now, "length" if capped else "stop"
+
+
+def _unheard(step: tuple[float, ...]) -> None:
+    """Nobody asked for the steps."""

@@ -35,6 +35,7 @@ class PipelinedEngine(ContinuousEngine):
         self._ending: deque[list[tuple[Sequence, int]]] = deque()
         self.overscheduled: set[Sequence] = set()  # those of them that end by themselves: they compute one step more
         self._left_out: set[Sequence] = set()  # decodes that got no turn in the step scheduled last
+        self._chunks: dict[Sequence, int] = {}  # with a sliding window: prompt tokens of the step scheduled last
 
     # -- a decode run: its steps execute from ``_run_start`` on, each scheduled as the one before the last completes
 
@@ -110,6 +111,8 @@ class PipelinedEngine(ContinuousEngine):
         """Put one step behind the one in flight."""
         begin = max(now, self._last)
         self._left_out = set(self._paused)
+        if self.windowed is not None:
+            self._chunks = dict(prefills)
         duration = self._compute_step(now, begin, prefills, preempted)
         self._last = begin + duration
         self._await_output(self._last)
@@ -118,6 +121,11 @@ class PipelinedEngine(ContinuousEngine):
         """1 token if ``sequence`` takes part in the step in flight (scheduler.py, update_from_output, skips it)."""
         decodes = sequence not in self.prefilling and sequence not in self._left_out
         return int(decodes and self._last > self.env.now)
+
+    def _in_flight(self, sequence: Sequence) -> int:
+        if self._last <= self.env.now:
+            return 0
+        return self._chunks.get(sequence) or self._unseen(sequence)
 
     def _await_output(self, end: int) -> None:
         """Let the sequences whose last token was scheduled just now await it; an event at ``end`` finishes them."""

@@ -8,12 +8,15 @@ sequences: decodes are one ``DecodePool``, and are walked one by one only where 
 
 from __future__ import annotations
 
+from typing import Any
+
 from driftsim.engine.cadence import Cadence
 from driftsim.engine.decoding import DecodePool
 from driftsim.engine.sequence import Sequence, blocks_for
 from driftsim.engine.sharing import SharedBlocks, known
 from driftsim.engine.versions import rules_of
 from driftsim.engine.waiting import waiting_queue
+from driftsim.engine.windows import WindowedBlocks
 from driftsim.trace.settings import EngineSettings
 
 MIRRORED_VLLM = "0.32.0"  # the version whose decisions the conformance suite holds the engine to
@@ -30,6 +33,7 @@ class Scheduler:
         self.settings = settings
         self.free = self.total = settings.usable_kv_blocks
         self.by_priority = settings.scheduling_policy == "priority"
+        self.tied = False  # whether some have the same priority and time of arrival: choices of one request
         self.waiting = waiting_queue(settings.scheduling_policy)
         self.running: dict[Sequence, None] = {}  # in order of admission
         self.prefilling: dict[Sequence, None] = {}  # running, with a part of the prompt still to compute
@@ -45,6 +49,9 @@ class Scheduler:
                 pipelined=settings.async_scheduling,
                 keyless_first=self.rules.keyless_first,
             )
+        self.windowed: WindowedBlocks | None = None
+        if settings.slides:
+            self.shared = self.windowed = WindowedBlocks(settings, self.rules, self.pool)
         self._paused: list[Sequence] = []  # decodes that get no turn in the step under way
         self._watermark = int(settings.watermark * settings.kv_blocks) if self.rules.watermark else 0
         self._threshold = settings.long_prefill_token_threshold
@@ -65,8 +72,8 @@ class Scheduler:
         hold = cadence is not None and cadence.holds(len(self.running) > len(self.prefilling))
         prefills: list[tuple[Sequence, int]] = []
         preempted, short = 0, self._spare() < 0
-        if short or self.prefilling:
-            if self.by_priority or (self.prefilling and self._threshold):
+        if short or self.prefilling or self.windowed is not None:
+            if self.by_priority or (self.prefilling and self._threshold) or self.windowed is not None:
                 preempted = self._schedule_running(prefills, threshold)
             else:
                 preempted = self._preempt_for_decodes() if short else 0
@@ -127,8 +134,9 @@ class Scheduler:
     def _schedule_running(self, prefills: list[tuple[Sequence, int]], threshold: int) -> int:
         """Schedule the running sequences one by one, in order of admission.
 
-        Their order decides in two cases: with a cap on prefill chunks, several partial prefills may stand between the
-        decodes; by priority, a victim may stand anywhere, also before the sequence that needs its blocks.
+        Their order decides in three cases: with a cap on prefill chunks, several partial prefills may stand between the
+        decodes; by priority, a victim may stand anywhere, also before the sequence that needs its blocks; with a
+        sliding window, blocks become free in turn.
         """
         budget, spare, preempted = self._budget, self.free, 0
         claims, cadence = self.pool.claims(), self.cadence
@@ -143,6 +151,8 @@ class Scheduler:
                 index += 1
                 continue
             new = min(sequence.length - sequence.computed, threshold or budget, budget) if prefill else 1
+            if self.windowed is not None:
+                spare += self._slide(sequence, self.windowed)
             need = self._growth(sequence, new) if prefill else int(sequence in claims)
             while need > spare:
                 victim = self._victim()
@@ -216,6 +226,8 @@ class Scheduler:
             need = asked = -(-new // size)
             if new < length:
                 whole = -(-length // size)
+                if self.windowed is not None and whole > self.windowed.most:
+                    whole = self.windowed.most
                 # Without a reserve vLLM would start over and over on a prompt that can never fit; here it waits until
                 # the engine fails it.
                 asked = whole if self.settings.scheduler_reserve_full_isl or whole + found > self.total else need
@@ -238,6 +250,17 @@ class Scheduler:
                 sequence.scheduled = now
         self.free -= begun - spare
 
+    def _slide(self, sequence: Sequence, windowed: WindowedBlocks) -> int:
+        """Free what the running ``sequence`` has behind its window; returns how many blocks."""
+        computed = self.pool.step + sequence.offset if sequence.ends >= 0 else sequence.computed
+        freed = windowed.slide(sequence, computed - (self._in_flight(sequence) if self.rules.window_settled else 0))
+        self.free += freed
+        return freed
+
+    def _in_flight(self, sequence: Sequence) -> int:
+        """The tokens of the running ``sequence``, of its prompt as well, that are still being computed."""
+        return 0
+
     def _unseen(self, sequence: Sequence) -> int:
         """The tokens of the running ``sequence`` that are still being computed; an abort drops them."""
         return 0
@@ -255,7 +278,9 @@ class Scheduler:
 
     def _victim(self) -> Sequence:
         """The running sequence to preempt: under FCFS the one admitted last, by priority the last in that order."""
-        return max(self.running, key=_by_rank) if self.by_priority else next(reversed(self.running))
+        if not self.by_priority:
+            return next(reversed(self.running))
+        return max(self.running, key=_by_arrival if self.tied else _by_rank)  # the first of those that are equal
 
     def _preempt(self, victim: Sequence, spare: int, turn: tuple[int, int] = (0, 0)) -> int:
         """Put ``victim``, its output kept, at the front of the queue, to be recomputed; returns the blocks freed.
@@ -298,5 +323,9 @@ def _by_admission(sequence: Sequence) -> int:
     return sequence.number
 
 
-def _by_rank(sequence: Sequence) -> tuple[int, int]:
+def _by_rank(sequence: Sequence) -> tuple[Any, ...]:
     return sequence.rank
+
+
+def _by_arrival(sequence: Sequence) -> tuple[Any, ...]:
+    return sequence.rank[:2]

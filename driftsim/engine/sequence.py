@@ -20,7 +20,7 @@ class Sequence:
     """
 
     __slots__ = (
-        "batch", "cached", "computed", "ends", "error", "finish", "finish_reason", "first_token", "held", "job",
+        "batch", "cached", "computed", "ends", "error", "finish", "finish_reason", "first_token", "gone", "held", "job",
         "joined", "keyed", "number", "offset", "preemptions", "prompt", "queued", "rank", "scheduled", "shown",
         "stretches", "target",
     )  # fmt: skip
@@ -30,6 +30,7 @@ class Sequence:
     keyed: int  # blocks that have their keys
     joined: int  # tokens computed when it began to decode
     cached: int  # prompt tokens found at its first admission; -1 before
+    gone: int  # blocks given up behind a sliding window; only an engine with one sets it
 
     def __init__(self, job: Job, target: int) -> None:
         self.job = job
@@ -38,7 +39,8 @@ class Sequence:
         self.computed = 0  # tokens whose KV is in the cache
         self.shown = 0  # output tokens produced; kept when preempted
         self.number = -1  # order of its last admission
-        self.rank = (0, 0)  # priority, then order of arrival at the engine; only priority mode looks at it
+        # Priority, then order of arrival at the engine, then place among its choices; for priority mode alone.
+        self.rank: tuple[Any, ...] = (0, 0)
         self.offset = 0  # tokens computed, less the number of the step
         self.ends = -1  # number of its last decode step; -1 while it does not decode
         self.preemptions = 0

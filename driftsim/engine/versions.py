@@ -15,8 +15,10 @@ OLDEST, NEWEST = (0, 19), (0, 33)  # the versions whose decisions were compared
 class Rules:
     """The rules that a version of vLLM follows; each holds from the version on that ``SINCE`` names, with its file."""
 
+    window_cap: bool = True
     watermark: bool = True
     keyless_first: bool = True
+    window_settled: bool = True
     cursor_follows_victim: bool = True
     lone_prefill_uncapped: bool = True
     goes_on_after_self: bool = False
@@ -25,6 +27,12 @@ class Rules:
 
 SCHEDULER = "v1/core/sched/scheduler.py"
 SINCE: dict[str, tuple[tuple[int, int], str, str]] = {
+    "window_cap": (
+        (0, 20),
+        "with a sliding window, admission asks for the blocks of the window and of the steps under way; before, for "
+        "those of the whole prompt",
+        "v1/core/single_type_kv_cache_manager.py",
+    ),
     "watermark": (
         (0, 24),
         "admission leaves the watermark's share of the KV blocks free",
@@ -34,6 +42,11 @@ SINCE: dict[str, tuple[tuple[int, int], str, str]] = {
         (0, 24),
         "freed blocks that no prefix can find are taken first; before, in the order of freeing",
         "v1/core/block_pool.py",
+    ),
+    "window_settled": (
+        (0, 26),
+        "with a sliding window, blocks are freed behind what is computed; before, behind what is scheduled",
+        "v1/core/kv_cache_manager.py",
     ),
     "cursor_follows_victim": (
         (0, 28),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from driftsim.engine.sequence import Sequence
 
@@ -42,7 +42,7 @@ class ByRank:
     """Smallest priority first, ties by arrival; a preempted sequence has no place of its own at the front."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[tuple[int, int], Sequence]] = []
+        self._heap: list[tuple[tuple[Any, ...], Sequence]] = []
 
     def __len__(self) -> int:
         return len(self._heap)

@@ -87,9 +87,9 @@ class Answer:
             cached_tokens=cached if _is_whole(cached) and 0 <= cached <= prompt else None,
         )
 
-    def failed(self, why: str) -> Outcome:
-        """The request as an error."""
-        return Outcome(self.job, "error", first_token=self.first, error=why)
+    def failed(self, why: str, reason: str = "error") -> Outcome:
+        """The request as an error, or as ``rejected``."""
+        return Outcome(self.job, reason, first_token=self.first, error=why)
 
     def _server_times(self) -> tuple[float | None, float | None]:
         """When the engine took the request and when it scheduled it, counted back from the first token received.

@@ -19,6 +19,7 @@ class Outcome:
 
     ``prompt_tokens`` is the engine's own count, where it differs from ours the trace takes it. ``cached_tokens`` of
     them were found in the engine's cache. ``beginning`` tells, as hashes, with whom the request shares its beginning.
+    ``final``: it would fail again; ``retry_after_s``: when the server wants to see it again.
     """
 
     job: Job
@@ -34,6 +35,8 @@ class Outcome:
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     beginning: Beginning | None = None
+    final: bool = False
+    retry_after_s: float | None = None
 
 
 class LiveEngine(Engine, Protocol):

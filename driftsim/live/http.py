@@ -24,7 +24,17 @@ from driftsim.live.begun import WARM_UP, Prompts
 from driftsim.live.engine import Outcome
 from driftsim.live.masking import Heard, masked
 from driftsim.live.pages import ASK_S, Page, Pages
-from driftsim.live.told import as_usual, cache_settings, counted, is_name, listening, of_assumed, token_ids
+from driftsim.live.told import (
+    as_usual,
+    cache_settings,
+    counted,
+    is_final,
+    is_name,
+    listening,
+    of_assumed,
+    retry_after,
+    token_ids,
+)
 from driftsim.request import Job
 from driftsim.scheduling.accounting import count_words
 from driftsim.trace.settings import EngineSettings
@@ -44,6 +54,7 @@ TOKENS_A_WORD = 1.4  # where nobody can count: an English text through a common 
 CHUNKS_A_TOKEN = 4  # a stream with more chunks per allowed token is taken to be endless
 BYTES_A_TOKEN, MOST_BESIDE = 4_000, 1_000_000  # of an answer: more is taken to be endless
 COUNTING_S, SLOW_COUNT_S = 60.0, 0.25  # a server that takes so long in all, and for a prompt, is asked no more
+TURNED_AWAY = ("429", "503")  # statuses of a server that holds too much by now; vLLM's limits of its queue give 503
 MOST_AROUND = 10_000  # tokens of a chat template; a character is at most four
 WARM = "the server's cache may hold prompts of the runs before this one, which share prefixes with it"
 _most: ContextVar[int] = ContextVar("bytes that the answer may have", default=MOST_BESIDE)
@@ -271,7 +282,9 @@ class HttpEngine:
         except TimeoutError:
             outcome = answer.failed(f"no end of the answer after {self.timeout_s:g} s")
         except Exception as error:  # whatever the server does belongs to this request's row
-            outcome = answer.failed(self._said(error, answer))
+            refused = str(getattr(error, "status_code", getattr(error, "code", ""))) in TURNED_AWAY
+            outcome = answer.failed(self._said(error, answer), "rejected" if refused and not answer.chunks else "error")
+            outcome = replace(outcome, final=is_final(error), retry_after_s=retry_after(error))
         if outcome.cached_tokens and "enable_prefix_caching" in self.settings.assumed:
             told = (name for name in self.settings.assumed if name != "enable_prefix_caching")
             stale = of_assumed(self.settings)

@@ -293,7 +293,8 @@ class _Run:
             self.output_tokens += outcome.output_tokens or 0
             self.waiting.left(row)
             if gone is None:
-                self._over(row, outcome.finish_reason, self.now())
+                reason = "shed" if outcome.finish_reason == "rejected" else outcome.finish_reason  # it held too much
+                self._over(row, "final" if outcome.final else reason, self.now(), outcome.retry_after_s)
             departures.append(departure(outcome, admission.unit.length))
         self.dispatcher.finished(departures, self.now())
 

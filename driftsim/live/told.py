@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -85,6 +86,8 @@ def cache_settings(page: Page) -> dict[str, Any]:
     for name, label, least in (("kv_blocks", "num_gpu_blocks", 2), ("block_size", "block_size", 1)):
         if re.fullmatch("[0-9]{1,9}", labels.get(label, "")) and int(labels[label]) >= least:
             settings[name] = int(labels[label])
+    if re.fullmatch("[1-9][0-9]{0,8}", labels.get("sliding_window", "")):
+        settings["sliding_window"] = int(labels["sliding_window"])
     if labels.get("enable_prefix_caching") in ("True", "False"):
         settings["enable_prefix_caching"] = labels["enable_prefix_caching"] == "True"
     return settings
@@ -117,3 +120,21 @@ def listening(port: int) -> tuple[int, ...]:
             if connection.status == psutil.CONN_LISTEN and at and at.port == port and connection.pid:
                 return (connection.pid,)
     return ()
+
+
+def is_final(error: Exception) -> bool:
+    """Whether a client does not send again what got this ``error`` (openai-python, ``_should_retry``)."""
+    status = getattr(error, "status_code", None)
+    return isinstance(status, int) and 400 <= status < 500 and status not in (408, 409, 429)
+
+
+def retry_after(error: Exception) -> float | None:
+    """The seconds after which the server wants to see the request again, by ``Retry-After`` or its finer cousin."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
+        try:
+            seconds = float(headers.get(name, "")) / unit
+        except (TypeError, ValueError):
+            continue
+        return seconds if 0 < seconds < math.inf else None
+    return None

@@ -43,6 +43,7 @@ from driftsim.trace.settings import NEWER, EngineSettings
 from driftsim.workloads.prompts import stand_in, synthetic
 
 ASKED = ("watermark", *NEWER)  # settings of the schedule that some versions know
+TURNED_AWAY = ("QueueOverflowError", "MaxQueuedTokensError")  # by the limits of its queue; not every version has them
 TELLS_PREEMPTIONS = hasattr(RequestStateStats(), "num_preemptions")  # not in 0.24
 STEPS_LINK = "DRIFTSIM_STEPS_LINK"  # environment variable: a symbolic link to the file that steps go to
 NOWHERE = "/dev/null"
@@ -257,8 +258,6 @@ class VllmEngine:
         self._vocabulary = config.model_config.get_vocab_size()
         self.settings = _settings(config)
         self.arguments = {"model": Path(self.model).name, "temperature": self.temperature} | _resolved(config)
-        if getattr(config.scheduler_config, "long_prefill_token_threshold_adaptive", False):
-            self.notes += ("long_prefill_token_threshold_adaptive is on, which the simulated engine does not follow",)
         if not TELLS_PREEMPTIONS:
             self.notes += (f"vLLM {vllm_version} does not tell which requests were preempted; the steps count them",)
 
@@ -369,7 +368,8 @@ class VllmEngine:
             outcome = Outcome(job, "error", error=self.failure)
         except Exception as error:  # whatever vLLM raises belongs to this request's row
             said = masked(str(error), secrets=[request.prompt or ""], ids=ids)
-            outcome = Outcome(job, "error", error=f"{type(error).__name__}: {said}")
+            reason = "rejected" if type(error).__name__ in TURNED_AWAY else "error"
+            outcome = Outcome(job, reason, error=f"{type(error).__name__}: {said}")
         shown = [] if last is None else last.outputs[0].token_ids
         blocks = self._hashes.blocks([*ids, *shown], self.settings.block_size)
         self.on_outcome(replace(outcome, beginning=Beginning(blocks)))
@@ -439,6 +439,7 @@ def _settings(config: Any) -> EngineSettings:
         scheduling_policy=scheduler.policy,
         async_scheduling=bool(scheduler.async_scheduling),
         enable_prefix_caching=bool(cache.enable_prefix_caching),
+        sliding_window=cache.sliding_window or None,
         scheduler_reserve_full_isl=getattr(scheduler, "scheduler_reserve_full_isl", False),  # older ones do not ask
         # Not every version has these, nor what they default to.
         **{name: value for name in ASKED if (value := getattr(scheduler, name, None)) is not None},

@@ -11,6 +11,7 @@ from driftsim.engine.clock import Clock
 from driftsim.engine.itemized import itemized_engine_for
 from driftsim.engine.pipelined import engine_for
 from driftsim.engine.sequence import Sequence
+from driftsim.engine.shedding import shedding
 from driftsim.errors import InputError
 from driftsim.latency.noise import NoisyStepTime
 from driftsim.latency.profile import Profile
@@ -29,7 +30,9 @@ def engine_of(scenario: Scenario, itemized: bool) -> Callable[..., Engine]:
         barrier = scenario.barrier
         fill, idle = ticks(barrier.fill_s), ticks(barrier.idle_s)
         return partial(BarrierEngine, batch_size=barrier.batch_size, fill=fill, idle=idle, itemized=itemized)
-    return (itemized_engine_for if itemized else engine_for)(scenario.profile.engine)
+    settings = scenario.profile.engine
+    kind = (itemized_engine_for if itemized else engine_for)(settings)
+    return shedding(kind) if settings.sheds else kind
 
 
 def step_times(scenario: Scenario) -> StepTime:
@@ -83,3 +86,9 @@ def _at_speed(profile: Profile, speed: float) -> Profile:
     if speed == 1:
         return profile
     return profile.changed(**{f"{term}_s": getattr(profile, f"{term}_s") / speed for term in TERMS})
+
+
+def was_shed(sequence: Sequence) -> bool:
+    """Whether ``sequence`` met the limits of the server's queue: who can never fit does not come again, it may."""
+    said = f"request {sequence.job.request.id} was turned away"
+    return sequence.finish_reason == "rejected" and (sequence.error or "").startswith(said)

@@ -24,7 +24,7 @@ from driftsim.scheduling.plugins import PLUGIN_NOTE
 from driftsim.scheduling.policies import POLICIES, STOCK, check_needs, check_order, make_policy
 from driftsim.simulation.cluster import Cluster, Front
 from driftsim.simulation.cut import cut
-from driftsim.simulation.engines import clustered, engine_of, step_times
+from driftsim.simulation.engines import clustered, engine_of, step_times, was_shed
 from driftsim.simulation.heading import heading
 from driftsim.simulation.observed import observed_lengths
 from driftsim.simulation.scenario import Scenario
@@ -320,7 +320,7 @@ class Simulation:
         self.dispatcher.finished([self._departure(sequence) for sequence in sequences], now / TICKS_PER_SECOND)
         for sequence in sequences:
             if sequence.finish_reason != "timeout":  # its client is gone already
-                self._over(sequence.job.index, sequence.finish_reason or "", now)
+                self._over(sequence.job.index, "shed" if was_shed(sequence) else sequence.finish_reason, now)
         self._release_soon()
 
     def _departure(self, sequence: Sequence) -> Departure:

@@ -48,7 +48,7 @@ def of_inputs(traces: Iterable[Trace], profile: Profile) -> list[str]:
 def of_run(trace: Trace, row: Mapping[str, Any], profile: Profile) -> list[str]:
     """What holds of the simulated run ``trace`` alone; ``row`` is its ``summary``."""
     gone = row["requests"] - row["finished"] - row["rejected"] - row["errors"]
-    found = extrapolation_warnings(profile, trace) + turned_away(row)
+    found = extrapolation_warnings(profile, trace) + turned_away(row, profile.engine)
     if gone:
         found.append(f"{gone} of {row['requests']} requests were given up by their clients; no latency is of them")
     if row["errors"]:

@@ -143,6 +143,11 @@ def request_problems(table: pd.DataFrame, header: Header) -> Iterator[Problem]:
         cached = table["cached_tokens"]
         wrong = (cached < 0) | (cached > table["prompt_tokens"])
         yield Problem("cached_tokens", wrong.fillna(False), "not from 0 to prompt_tokens")
+    if "choice_of" in table:
+        whose = table["choice_of"].fillna("")
+        for name in ("prompt_tokens", "phase", "tenant"):
+            other = table[name] != table[name].groupby(whose).transform("first")
+            yield Problem(name, (whose != "") & other, "not that of the other answers to its request, by choice_of")
     if "session" in table:
         yield from _session_problems(table)
     if "timeout_s" in table:

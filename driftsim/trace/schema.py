@@ -114,6 +114,10 @@ CACHED_COLUMN = Column(
     "cached_tokens", "int", MAY_BE_EMPTY, "tokens",
     "Prompt tokens that the engine found in its cache when it first scheduled the request.",
 )  # fmt: skip
+CHOICE_COLUMN = Column(
+    "choice_of", "str", MAY_BE_EMPTY, "",
+    "Name of the request that this is one of several answers to (its n), each a row, in order; empty: of none.",
+)  # fmt: skip
 SESSION_COLUMNS: tuple[Column, ...] = (  # all of them stand in a requests table, or none
     Column("session", "str", MAY_BE_EMPTY, "", "Session or program that the request is a turn of; empty: none."),
     Column(
@@ -206,6 +210,7 @@ GROUPS: dict[str, tuple[tuple[Column, ...], ...]] = {
         PREFIX_COLUMNS,
         (CACHED_COLUMN,),
         SESSION_COLUMNS,
+        (CHOICE_COLUMN,),
         (TIMEOUT_COLUMN,),
         (DEADLINE_COLUMN,),
         ATTEMPT_COLUMNS,

@@ -28,6 +28,7 @@ NEWER = {  # settings that are written where they are not this
     "prefill_schedule_interval": 1,
     "max_num_queued_reqs": None,
     "max_num_queued_tokens": None,
+    "sliding_window": None,
 }
 SECONDS: dict[str, Any] = {"unit": "s"}
 TOKENS: dict[str, Any] = {"unit": "tokens"}
@@ -124,6 +125,14 @@ class EngineSettings(Record):
         description="Prompt tokens without an answer in the server from which on it turns requests away.",
         json_schema_extra=TOKENS,
     )
+    sliding_window: int | None = Field(
+        default=None,
+        gt=0,
+        le=LARGEST_COUNT,
+        description="Tokens that every layer of the model looks back, where all have that limit; KV blocks behind are "
+        "free again. Followed without prefix caching.",
+        json_schema_extra=TOKENS,
+    )
     watermark: float = Field(default=0.0, ge=0, lt=1, description="Share of the KV blocks that admission leaves free.")
     assumed: tuple[str, ...] = Field(
         default=(), description="Names of the settings that the engine did not tell; their values are guesses."
@@ -169,13 +178,34 @@ class EngineSettings(Record):
         return cls(**{"name": name, "assumed": assumed} | values)
 
     @property
+    def sheds(self) -> bool:
+        """Whether the engine's server turns requests away while it holds too much."""
+        return self.max_num_queued_reqs is not None or self.max_num_queued_tokens is not None
+
+    @property
+    def slides(self) -> bool:
+        """Whether blocks are freed behind a sliding window: with prefix caching, or a longer window, none is."""
+        window = self.sliding_window
+        return window is not None and window < self.max_model_len and not self.enable_prefix_caching
+
+    def window_blocks(self, settled: bool = True) -> int:
+        """KV blocks that a request needs at most at once, with a sliding window (vllm/v1/kv_cache_interface.py).
+
+        ``settled``: blocks are freed behind what is computed, as from vLLM 0.26 on, so that steps under way hold some.
+        """
+        under_way = self.max_num_batched_tokens * (2 if settled and self.async_scheduling else 1)
+        tokens = min((self.sliding_window or self.max_model_len) - 1 + under_way, self.max_model_len)
+        return -(-tokens // self.block_size) + 1
+
+    @property
     def why_not_started(self) -> str:
         """Why vLLM would not start this engine, with its remedy; empty if it would.
 
         The longest context must fit the KV cache (vllm/v1/core/kv_cache_utils.py, check_enough_kv_cache_memory).
         """
         room = self.usable_kv_blocks * self.block_size
-        if self.max_model_len > room:
+        fits = self.slides and self.window_blocks() <= self.kv_blocks
+        if self.max_model_len > room and not fits:
             return (
                 f"vLLM would not start this engine: a context of max_model_len {self.max_model_len:,} tokens does not "
                 f"fit its KV cache of {room:,}; lower max_model_len to at most {room:,}, or raise the KV blocks"

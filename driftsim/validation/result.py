@@ -14,6 +14,7 @@ import pandas as pd
 
 from driftsim.calibration.coverage import extrapolation_warnings, mismatch_warnings
 from driftsim.calibration.host_speed import NEARLY_THE_STEPS
+from driftsim.engine.conformance import conformance
 from driftsim.engine.versions import not_compared
 from driftsim.errors import InputError, check_whole
 from driftsim.files import Mark, whole_folder
@@ -173,6 +174,8 @@ class ValidationResult:
             console.print(f"  {record}", markup=False, soft_wrap=True)
         for warning in self.warnings:
             console.print(f"Warning: {warning}.", markup=False, soft_wrap=True)
+        for version in dict.fromkeys(one.simulated.header.engine.version for one in self.validations):
+            console.print(f"Engine: {conformance(version)}", style="dim", markup=False, soft_wrap=True)
 
     def _show_errors(self, console: Console, rows: list[dict[str, Any]]) -> None:
         drawn = {(row["trace"], row["metric"], row["stat"]): row for row in self.intervals}

@@ -78,6 +78,9 @@ class Attempts:
             request = build(row % self.requests, arrival)
             if row >= self.requests:
                 request.id = self.name(row)
+                if request.choice is not None:
+                    first, place, count = request.choice
+                    request.choice = first + row - row % self.requests, place, count
                 request.stretches = self._resent(request.stretches, request.prompt_tokens, row)
             return request
 

@@ -13,10 +13,10 @@ from driftsim.errors import InputError
 from driftsim.trace.attempts import per_request
 from driftsim.trace.header import LOOPS, Phase, WorkloadInfo
 from driftsim.trace.loops import due_times, sends
-from driftsim.trace.prefixes import Stretches, as_cached, stretches_in
+from driftsim.trace.prefixes import NONE, Stretches, as_cached, stretches, stretches_in
 from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
-from driftsim.workloads.table import as_admission_sees, in_order
+from driftsim.workloads.table import as_admission_sees, choices_in, in_order
 from driftsim.workloads.unfinished import as_far_as_known, caveats
 from driftsim.workloads.workload import Workload
 
@@ -120,6 +120,10 @@ def _by_position(table: pd.DataFrame) -> pd.DataFrame:
 def with_stretches(known: pd.DataFrame, trace: Trace) -> pd.DataFrame:
     """``known`` rows of ``trace``, with whom they share their beginnings, as far as the trace tells that."""
     whose = stretches_of(trace)
+    if whose is None and "choice_of" in known:  # nothing else is known, but they share their prompt
+        choices = choices_in(trace.requests["choice_of"].tolist())
+        rows = [choices[row][0] if choices.get(row, (row,))[0] < row else NONE for row in range(len(trace.requests))]
+        whose = stretches(rows, trace.requests["prompt_tokens"].tolist())
     return known if whose is None else known.assign(stretches=[whose[row] for row in known["source"].tolist()])
 
 

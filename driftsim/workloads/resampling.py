@@ -7,6 +7,7 @@ changes within a phase, and one day cannot tell how much of that is this day's o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, TypeAlias
@@ -71,6 +72,8 @@ def _linked(drawn: pd.DataFrame, picked: list[int]) -> pd.DataFrame:
             parents.append([latest[one] for one in old if one in latest])
             latest[was] = row
         drawn["parent"] = pd.Series(parents, dtype=object)
+    if "choice_of" in drawn:
+        drawn["choice_of"] = pd.Series(_families(drawn["choice_of"].tolist(), picked), dtype=object)
     if "stretches" in drawn:
         seen: set[int] = set()
         texts = []
@@ -80,6 +83,18 @@ def _linked(drawn: pd.DataFrame, picked: list[int]) -> pd.DataFrame:
             seen.add(own)
         drawn["stretches"] = pd.Series(texts, dtype=object)
     return drawn
+
+
+def _families(names: list[str | None], picked: list[int]) -> list[str | None]:
+    """The names in ``choice_of`` of rows that were ``picked``; a request that was drawn again is another one."""
+    copies, found = Counter[str](), list[str | None]()
+    before: tuple[str | None, int] = (None, -2)
+    for name, was in zip(names, picked, strict=True):
+        if isinstance(name, str) and before != (name, was - 1):
+            copies[name] += 1
+        before = (name, was)
+        found.append(f"{name}~{copies[name]}" if isinstance(name, str) else None)
+    return found
 
 
 def circular_picks(count: int, random: np.random.Generator) -> np.ndarray:

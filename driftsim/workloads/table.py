@@ -39,12 +39,27 @@ COLUMNS = [
 # ``Request.stretches``; numbers are those of ``source``. ``session``, ``parent`` and ``gap_s``: as in a trace, but the
 # parents are rows of this table. ``timeout_s``: how long its client waits for the end of each attempt; ``deadline_s``:
 # for that of the last one, from the arrival of the first (NaN: for ever).
-OPTIONAL = ["stretches", "session", "parent", "gap_s", "timeout_s", "deadline_s"]
+# ``choice_of``: as in a trace.
+OPTIONAL = ["stretches", "session", "parent", "gap_s", "choice_of", "timeout_s", "deadline_s"]
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
     """``table`` with the columns of a workload and no others, in order."""
     return table[[*COLUMNS, *(name for name in OPTIONAL if name in table)]]
+
+
+def choices_in(names: Sequence[str | None]) -> dict[int, tuple[int, int, int]]:
+    """By row that is one of several answers, ``Request.choice``: rows with one name are answers to one request.
+
+    >>> choices_in([None, "a", "a", "b"])
+    {1: (1, 0, 2), 2: (1, 1, 2)}
+    """
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        if isinstance(name, str):
+            rows.setdefault(name, []).append(row)
+    several = [family for family in rows.values() if len(family) > 1]
+    return {row: (family[0], place, len(family)) for family in several for place, row in enumerate(family)}
 
 
 def stream(seed: int, name: str) -> np.random.Generator:

@@ -75,7 +75,8 @@ def caveats(trace: Trace) -> list[str]:
             "and latency are too low"
         )
     said += _of_the_cache(trace)
-    said += [f"the engine used what is not simulated: {one}" for one in ignored(trace.header.engine_arguments)]
+    used = ignored(trace.header.engine_arguments, trace.header.engine)
+    said += [f"the engine used what is not simulated: {one}" for one in used]
     if trace.header.load is not None and trace.header.load.disturbed:
         said.append("the machine was disturbed while this trace was recorded: its step times are unreliable")
     preempted = 0 if trace.steps is None else int(trace.steps["preempted"].sum())

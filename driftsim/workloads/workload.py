@@ -25,14 +25,14 @@ from driftsim.scheduling.admission import Admission
 from driftsim.text import for_html
 from driftsim.tiers import TierRule, ranked
 from driftsim.trace.header import Prefixes, WorkloadInfo
-from driftsim.trace.schema import OFFERED, SESSION_COLUMNS
+from driftsim.trace.schema import CHOICE_COLUMN, OFFERED, SESSION_COLUMNS
 from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace, read
 from driftsim.workloads.drawn import generate
 from driftsim.workloads.generated import Tenant, WorkloadSpec
 from driftsim.workloads.lengths import Lengths
 from driftsim.workloads.processes import Pace, Process
-from driftsim.workloads.table import COLUMNS, described, stream, workload_table
+from driftsim.workloads.table import COLUMNS, choices_in, described, stream, workload_table
 
 __all__ = ["COLUMNS", "Workload", "described", "stream", "workload_table"]
 HTML_ROWS = 10  # requests that a notebook shows
@@ -213,7 +213,8 @@ class Workload:
     @cached_property
     def offered(self) -> pd.DataFrame:
         """What a trace's request table holds of these requests before a run begins, in its dtypes."""
-        known = (*OFFERED, *(column for column in SESSION_COLUMNS if column.name in self.table))
+        others = (*SESSION_COLUMNS, CHOICE_COLUMN)
+        known = (*OFFERED, *(column for column in others if column.name in self.table))
         return typed(self.table[[column.name for column in known]], known, "workload")
 
     @cached_property
@@ -254,6 +255,7 @@ class Workload:
         prompts, caps, words = self._prompt_numbers
         texts = self.prompts
         shared: Any = self.table["stretches"].tolist() if "stretches" in self.table else None
+        choices = choices_in(self.table["choice_of"].tolist()) if "choice_of" in self.table else {}
 
         def build(row: int, arrival: float) -> Request:
             text = texts[row] if texts else None
@@ -267,6 +269,13 @@ class Workload:
             request.stretches = shared[row]
             return request
 
+        def build_choice(row: int, arrival: float) -> Request:
+            request = build(row, arrival) if shared is None else build_sharing(row, arrival)
+            request.choice = choices.get(row)
+            return request
+
+        if choices:
+            return build_choice
         return build if shared is None else build_sharing
 
 

@@ -17,7 +17,7 @@ def bare_scheduler(settings: EngineSettings, kind: type[Any] | None = None) -> A
     from vllm.config import CacheConfig, DeviceConfig, ModelConfig, SchedulerConfig, VllmConfig
     from vllm.v1.core.sched.async_scheduler import AsyncScheduler
     from vllm.v1.core.sched.scheduler import Scheduler
-    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec, SlidingWindowSpec
     from vllm.v1.structured_output import StructuredOutputManager
 
     from driftsim.live.model import smollm2
@@ -48,7 +48,14 @@ def bare_scheduler(settings: EngineSettings, kind: type[Any] | None = None) -> A
     scheduler.long_prefill_token_threshold = settings.long_prefill_token_threshold
     scheduler.long_prefill_token_threshold_adaptive = settings.long_prefill_token_threshold_adaptive
     scheduler.async_scheduling = settings.async_scheduling
-    spec = FullAttentionSpec(block_size=settings.block_size, num_kv_heads=1, head_size=1, dtype=torch.float32)
+    shape: dict[str, Any] = {
+        "block_size": settings.block_size,
+        "num_kv_heads": 1,
+        "head_size": 1,
+        "dtype": torch.float32,
+    }
+    window = settings.sliding_window
+    spec = FullAttentionSpec(**shape) if window is None else SlidingWindowSpec(**shape, sliding_window=window)
     blocks = KVCacheConfig(
         num_blocks=settings.kv_blocks, kv_cache_tensors=[], kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)]
     )
@@ -131,3 +138,15 @@ def block_hasher(block: int) -> Any:
 
     init_none_hash(sha256)
     return get_request_block_hasher(block, sha256)
+
+
+def core_request(name: str, tokens: list[int], cap: int, choices: int = 1) -> Any:
+    """The same as vLLM's front end knows it."""
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.engine import EngineCoreRequest
+
+    needed = EngineCoreRequest.__struct_fields__[: -len(EngineCoreRequest.__struct_defaults__)]
+    values: dict[str, Any] = dict.fromkeys(needed)
+    values |= {"request_id": name, "prompt_token_ids": tokens, "arrival_time": 0.0, "external_req_id": name}
+    values["sampling_params"] = SamplingParams(n=choices, max_tokens=cap, ignore_eos=True, detokenize=False)
+    return EngineCoreRequest(**values)

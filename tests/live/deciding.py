@@ -16,6 +16,7 @@ from driftsim.engine.clock import ARRIVE, Clock, Moment
 from driftsim.engine.continuous import ContinuousEngine
 from driftsim.engine.pipelined import PipelinedEngine
 from driftsim.engine.sequence import Sequence
+from driftsim.engine.shedding import shedding
 from driftsim.latency.steptime import LinearStepTime
 from driftsim.request import Job, Request, Tier
 from driftsim.trace.prefixes import Stretches, shared, stretches
@@ -39,7 +40,9 @@ class Decision:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request: its arrival, its prompt, what it would produce and may, its urgency, and when it is given up."""
+    """A request: its arrival, its prompt, what it would produce and may, its urgency, when it is given up, and of which
+    request it is which of how many choices.
+    """
 
     step: int
     tokens: list[int]
@@ -47,6 +50,7 @@ class Asked:
     cap: int
     priority: int
     gone: int | None = None
+    choice: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,16 @@ class Case:
 
     settings: EngineSettings
     requests: list[Asked]
+
+    def name(self, number: int) -> str:
+        """The id of a request, that of a choice as vLLM makes it (v1/engine/parallel_sampling.py)."""
+        choice = self.requests[number].choice
+        return str(number) if choice is None else f"{choice[1]}_{choice[0]}"
+
+    def arrival(self, number: int) -> int:
+        """Its place in the order of arrival, which choices of one request share."""
+        choice = self.requests[number].choice
+        return number if choice is None else choice[0]
 
     def stretches(self) -> list[Stretches]:
         """With whom each request shares its beginning."""
@@ -71,6 +85,7 @@ class Watched(ContinuousEngine):
         super().__init__(*args)
         self.decisions: list[Decision] = []
         self.preempted: list[str] = []
+        self.rejected: list[str] = []
 
     def _preempt(self, victim: Sequence, spare: int, turn: tuple[int, int] = (0, 0)) -> int:
         self.preempted.append(victim.job.request.id)
@@ -95,15 +110,21 @@ def ours(made: Case) -> Watched:
     env = Clock(initial_time=0)
 
     def left(sequences: list[Sequence]) -> None:
-        ended = [sequence.job.request.id for sequence in sequences if sequence.finish_reason != "abort"]
+        ended = [
+            sequence.job.request.id for sequence in sequences if sequence.finish_reason not in ("abort", "rejected")
+        ]
+        engine.rejected += [one.job.request.id for one in sequences if one.finish_reason == "rejected"]
         if ended:
             over = next(decision for decision in reversed(engine.decisions) if decision.end == env.now)
             over.finished.extend(ended)
 
-    kind = WatchedPipeline if made.settings.async_scheduling else Watched
-    engine = kind(env, made.settings, LinearStepTime(1, 0, 0, 0), 0, left, lambda row: None)
+    kind: Any = WatchedPipeline if made.settings.async_scheduling else Watched
+    if made.settings.sheds:
+        kind = shedding(kind)
+    engine: Watched = kind(env, made.settings, LinearStepTime(1, 0, 0, 0), 0, left, lambda row: None)
     for number, (asked, whose) in enumerate(zip(made.requests, made.stretches(), strict=True)):
-        sent = Request(str(number), "", Tier.STANDARD, "", 0.0, len(asked.tokens), None, asked.cap, stretches=whose)
+        name, prompt = made.name(number), len(asked.tokens)
+        sent = Request(name, "", Tier.STANDARD, "", 0.0, prompt, None, asked.cap, None, whose, asked.choice)
         job = Job(sent, "", 0, 0, priority=asked.priority)
         Moment(env, asked.step, ARRIVE, lambda _, job=job, asked=asked: engine.submit(job, len(asked.output)))  # type: ignore[misc]
         if asked.gone is not None:
@@ -118,10 +139,10 @@ class Theirs:
     def __init__(self, made: Case) -> None:
         self.made = made
         self.scheduler = bare_scheduler(made.settings)
-        self.outputs = {str(number): asked.output for number, asked in enumerate(made.requests)}
+        self.outputs = {made.name(number): asked.output for number, asked in enumerate(made.requests)}
         self.arrivals = deque(enumerate(made.requests))
-        gone = [(asked.gone, str(number)) for number, asked in enumerate(made.requests) if asked.gone is not None]
-        self.gone = deque(sorted(gone, key=lambda pair: (pair[0], int(pair[1]))))
+        gone = [(asked.gone, number) for number, asked in enumerate(made.requests) if asked.gone is not None]
+        self.gone = deque(sorted(gone))
         self.decisions: list[Decision] = []
         self.preempted: list[str] = []
 
@@ -130,10 +151,17 @@ class Theirs:
             number, asked = self.arrivals.popleft()
             block = self.made.settings.block_size if self.made.settings.enable_prefix_caching else 0
             self.scheduler.add_request(
-                request(str(number), list(asked.tokens), asked.cap, number, asked.priority, block)
+                request(
+                    self.made.name(number),
+                    list(asked.tokens),
+                    asked.cap,
+                    self.made.arrival(number),
+                    asked.priority,
+                    block,
+                )
             )
         while self.gone and self.gone[0][0] <= now:
-            self.abort(self.gone.popleft()[1])
+            self.abort(self.made.name(self.gone.popleft()[1]))
 
     def abort(self, name: str) -> None:
         from vllm.v1.request import RequestStatus
@@ -147,6 +175,7 @@ class Theirs:
         output = self.scheduler.schedule()
         gone = [one for one in reversed(running) if one.num_preemptions > before[one.request_id]]
         if self.made.settings.scheduling_policy == "priority":
+            gone.reverse()  # of equal ones the first that ran goes first
             gone.sort(key=lambda one: (one.priority, one.arrival_time), reverse=True)
         self.preempted += [one.request_id for one in gone]
         tokens = dict(output.num_scheduled_tokens)
@@ -165,6 +194,10 @@ class Theirs:
         assert decision is not None or not ended
         if decision is not None:
             decision.finished.extend(ended)
+        self.hear([one for core in results.values() for one in core.outputs])
+
+    def hear(self, outputs: list[Any]) -> None:
+        """What the core tells its front end."""
 
     def run(self) -> list[Decision]:
         """``step``, or ``step_with_batch_queue`` with async scheduling."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from driftsim.engine.scheduler import MIRRORED_VLLM
 from driftsim.trace.settings import EngineSettings
-from tests.live.bare import EOS, OTHER
+from tests.live.bare import EOS, OTHER, core_request
 from tests.live.deciding import Asked, Case, compared
 
 pytestmark = pytest.mark.live
@@ -112,6 +113,40 @@ def sharing_case(seed: int) -> Case:
     return Case(engine, sorted(asked, key=lambda one: one.step))
 
 
+def windowed_case(seed: int) -> Case:
+    """A random workload on a model whose attention looks back a few tokens."""
+    made = case(seed)
+    dice = random.Random(f"window {seed}")
+    window = dice.choice([1, 8, 16, 17, 33, 64, 100, 127])
+    return Case(made.settings.changed(sliding_window=window), made.requests)
+
+
+def choices_case(seed: int) -> Case:
+    """Random requests, with the cache on or off, some of which ask for several answers."""
+    dice = random.Random(f"choices {seed}")
+    made = dice.choice([case, sharing_case])(seed)
+    requests: list[Asked] = []
+    for asked in made.requests:
+        count, first = dice.choice([1, 1, 1, 2, 5, 12]), len(requests)
+        for place in range(count if len(requests) < 200 else 1):
+            output = asked.output[: dice.randint(1, len(asked.output))] if place else list(asked.output)
+            output[-1] = EOS
+            choice = (first, place, count) if count > 1 and len(requests) - place < 200 else None
+            requests.append(replace(asked, output=output, choice=choice))
+    return Case(made.settings, requests)
+
+
+def test_the_choices_of_a_request_are_named_as_vllm_names_them() -> None:
+    from vllm.v1.engine.parallel_sampling import ParentRequest
+
+    made = next(one for one in map(choices_case, range(9)) if any(asked.choice for asked in one.requests))
+    for number, asked in enumerate(made.requests):
+        if asked.choice is not None:
+            parent = ParentRequest(core_request(str(asked.choice[0]), asked.tokens, asked.cap, asked.choice[2]))
+            assert parent.n == asked.choice[2]
+            assert parent.get_child_info(asked.choice[1])[0] == made.name(number)
+
+
 def test_the_mirrored_version_is_the_installed_one() -> None:
     import vllm
 
@@ -119,7 +154,7 @@ def test_the_mirrored_version_is_the_installed_one() -> None:
 
 
 @pytest.mark.parametrize("block", range(10))
-@pytest.mark.parametrize("made", [case, sharing_case])
+@pytest.mark.parametrize("made", [case, sharing_case, windowed_case, choices_case])
 def test_every_decision_is_vllms(made: Callable[[int], Case], block: int) -> None:
     seen: dict[tuple[str, bool], list[int]] = {}
     seeds = range(FIRST + block * WORKLOADS // 10, FIRST + (block + 1) * WORKLOADS // 10)
@@ -132,4 +167,4 @@ def test_every_decision_is_vllms(made: Callable[[int], Case], block: int) -> Non
         assert len(seen) == 4
         assert min(steps for steps, _, _ in seen.values()) > 100
         assert sum(preemptions for _, preemptions, _ in seen.values()) > 10
-        assert made is case or sum(evicted for _, _, evicted in seen.values()) > 1000
+        assert made is not sharing_case or sum(evicted for _, _, evicted in seen.values()) > 1000

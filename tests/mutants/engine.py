@@ -769,3 +769,26 @@ plant(
     'outputs = unit.lengths(table["output_tokens"], table["output_tokens"])',
     "test_delays test_estimators test_laws test_admission test_simulating test_compare",
 )
+
+# -- the limits of the queue
+file = "engine/shedding.py"
+plant("one more than the limit of requests", file, "inside + more > most", "inside + more > most + 1", "test_oracle")
+plant("exactly so many prompt tokens are let in", file, ">= self._most_tokens", "> self._most_tokens", "test_oracle")
+plant("who has a token counts on", file, "sequence.first_token <= now", "sequence.first_token < 0", "test_oracle")
+plant("a token counts before it is out", file, " and sequence.first_token <= now", "", "test_oracle")
+plant("who has left counts on", file, "self._forget(sequence.job)", "pass", "test_oracle")
+plant(
+    "who gave up counts on",
+    file,
+    "        super().abort(job)\n        self._forget(job)",
+    "        super().abort(job)",
+    "test_oracle",
+)
+
+# -- sliding windows
+file = "engine/windows.py"
+plant("the window is a token longer", file, "settled - self.window + 1", "settled - self.window", "test_oracle")
+plant("blocks behind the window are freed twice", file, "        sequence.gone = behind\n", "", STEPPED)
+plant("what is behind the window is given back again", file, " - sequence.gone\n        sequence.gone = 0", "", STEPPED)
+plant("admission asks for the whole prompt", file, "if rules.window_cap else", "if False else", STEPPED)
+plant("in flight counts as computed", "engine/pipelined.py", "self._chunks.get(sequence) or ", "", "test_oracle")
