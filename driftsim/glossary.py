@@ -204,6 +204,29 @@ TENANT_FAIRNESS: tuple[Metric, ...] = (  # of each tenant, likewise
 SLO_METRICS = ("attainment", "goodput", "token_goodput")  # that a comparison gives an interval
 
 
+LIMITS: tuple[Metric, ...] = (  # of a sweep's rows, where limits were asked for; all are shares of the time of steps
+    Metric("waiting_share", "", "Share of the time of steps in which a request waited to be computed."),
+    Metric(
+        "slots_share",
+        "",
+        "Share of the time of steps in which a request waited and every slot was taken: max_num_seqs of the engine, or "
+        "max_in_flight of the dispatcher where that is lower.",
+    ),
+    Metric(
+        "kv_share",
+        "",
+        "Share of the time of steps in which KV blocks were short: a request was preempted, or one waited inside the "
+        "engine though a slot and token budget were left, or one waited and 95 % of the blocks were used.",
+    ),
+    Metric("budget_share", "", "Share of the time of steps that computed as many tokens as a step may."),
+    Metric(
+        "prefill_share",
+        "",
+        "Share of the time of steps that prefills took: what each step took beyond the same step without its prompts.",
+    ),
+)
+
+
 def _slo_compared() -> Iterator[Metric]:
     for metric in SLO:
         if metric.name in SLO_METRICS:
@@ -293,7 +316,9 @@ TIERS: tuple[Metric, ...] = tuple(metric for tier in TIER_NAMES for metric in of
 SLO_COMPARISON: tuple[Metric, ...] = tuple(_slo_compared())  # of a comparison's rows, where there are SLOs
 METRICS: dict[str, Metric] = {
     metric.name: metric
-    for metric in (*SUMMARY, *SLO, *FAIRNESS, *TENANT_FAIRNESS, *COMPARISON, *SLO_COMPARISON, *SWEEP, *TIERS)
+    for metric in (
+        *SUMMARY, *SLO, *FAIRNESS, *TENANT_FAIRNESS, *LIMITS, *COMPARISON, *SLO_COMPARISON, *SWEEP, *TIERS,
+    )  # fmt: skip
 }
 
 

@@ -157,6 +157,8 @@ def longest_gaps(trace: Trace) -> np.ndarray:
         for victim in victims:
             computed[victim] = lost
         for name, count in zip(named, counts, strict=True):
+            if name not in prompts:
+                continue  # the trace is a part of a run
             computed[name] += count
             if computed[name] < prompts[name] + shown[name] or shown[name] >= outputs[name]:
                 continue  # a part of a prompt, or a token beyond the end, which async scheduling may compute

@@ -116,6 +116,24 @@ class ScenarioSpec(Record):
         description="Whether results say how much each tenant was slowed down and what service it got; for that, a "
         "request of each size is simulated alone.",
     )
+    limits: bool = Field(
+        default=False,
+        description="Whether results say which limits of the engine held requests back: its slots, its KV blocks, the "
+        "token budget of a step, or prefills; for that, the run's steps are recorded.",
+    )
+    warm_up: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the requests, the first to arrive, that are served and left out of the metrics: they "
+        "find an empty engine.",
+    )
+    cool_down: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the requests, the last to arrive, that are left out likewise: nobody comes after them.",
+    )
     phase: str = Field(default="all", description="Phase of the workload that the metrics are over.")
     seed: int = Field(default=0, ge=0, description="Seed of everything random in the run.")
     steps: bool = Field(default=False, description="Whether the run's steps are recorded.")
@@ -133,6 +151,8 @@ class ScenarioSpec(Record):
             raise InputError("give trace = FOLDER to replay or a table workload to draw, one of the two")
         if self.barrier is not None:
             check_only_e2e(self.slos)
+        if self.warm_up + self.cool_down >= 1:
+            raise InputError(f"warm_up {self.warm_up:g} and cool_down {self.cool_down:g} leave no request to measure")
         if self.workload is None:
             return self
         if self.profile is None:

@@ -20,6 +20,7 @@ from driftsim.scheduling.plugins import is_plugin
 from driftsim.scheduling.policies import policy_class
 from driftsim.simulation.alone import alone_times, sizes_of
 from driftsim.simulation.bases import Fitted, with_own_bases
+from driftsim.simulation.limits import limit_shares
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload
@@ -28,6 +29,7 @@ from driftsim.sweeps import cautions
 from driftsim.sweeps.naming import OWN, SHORT
 from driftsim.tenancy import with_fairness
 from driftsim.tiers import TierRule
+from driftsim.trace.subset import middle
 from driftsim.trace.trace import Trace, digest, read
 from driftsim.version import __version__
 from driftsim.workloads.generated import Tenant, WorkloadSpec
@@ -115,12 +117,14 @@ class Inputs:
         return self._workloads[name]
 
 
-def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple[list[Task], Inputs]:
+def plan(
+    specs: Sequence[ScenarioSpec], told: OnProgress = no_progress, inputs: Inputs | None = None
+) -> tuple[list[Task], Inputs]:
     """The runs of ``specs``, each once, and what they need; ``told`` hears of the runs that were looked at, and of all.
 
-    Raises ``InputError`` where a trace or profile lacks.
+    ``inputs``: what was read already. Raises ``InputError`` where a trace or profile lacks.
     """
-    inputs, keys = Inputs(), set[str]()
+    inputs, keys = Inputs() if inputs is None else inputs, set[str]()
     groups: dict[tuple[Any, ...], list[Task]] = {}  # by workload, so that each is made once
     digest_of, names, judged = _SourceDigests(inputs), set[tuple[str, str]](), set[tuple[Any, tuple[Slo, ...]]]()
     for number, spec in enumerate(specs):
@@ -195,7 +199,7 @@ def run_task(task: Task, inputs: Inputs, keep: Path | None = None) -> dict[str, 
             slos = recorded.header.slos
         scenario = build_scenario(task.spec, inputs.profiles[task.profile])
         scenario = replace(scenario, admission=fitted.admission, slos=slos)
-        steps, named = task.spec.steps, task.spec.step_requests or needs_itl(slos)
+        steps, named = task.spec.steps or task.spec.limits, task.spec.step_requests or needs_itl(slos)
         trace = simulate(scenario, fitted.workload, record_steps=steps, step_requests=named)
         found, own = _metrics(trace, task.spec, fitted, inputs.profiles[task.profile], scenario)
         row |= found
@@ -237,7 +241,7 @@ def parameters(task: Task) -> dict[str, Any]:
         sources = spec.identity(task.trace, task.profile)["plugins"]
         found["plugins"] = " ".join(source[:SHORT] for source in sources.values())
     plain = spec.model_dump(
-        mode="json", exclude={"steps": True, "slos": True, "fairness": not spec.fairness, "workload": _unused(spec)}
+        mode="json", exclude={"steps": True, "slos": True, **_unasked(spec), "workload": _unused(spec)}
     )
     for name, value in (plain | {"profile": OWN if spec.profile is None else spec.profile}).items():
         found |= dict(_flat(name, value))
@@ -246,6 +250,11 @@ def parameters(task: Task) -> dict[str, Any]:
     if spec.tiers:
         found["tiers"] = ",".join(map(_rule, spec.tiers))
     return found
+
+
+def _unasked(spec: ScenarioSpec) -> dict[str, bool]:
+    """The keys about what is measured that say nothing: rows of an older driftsim have no such column."""
+    return {name: not getattr(spec, name) for name in ("fairness", "limits", "warm_up", "cool_down")}
 
 
 def _unused(spec: ScenarioSpec) -> set[str]:
@@ -298,8 +307,17 @@ def _metrics(
     trace: Trace, spec: ScenarioSpec, fitted: Fitted, profile: Profile, scenario: Scenario
 ) -> tuple[dict[str, Any], list[str]]:
     """The results of a run, flat, and what a reader must know of it."""
-    scored = ~fitted.workload.table["source"].isin(fitted.used).to_numpy() if fitted.used else None
+    if spec.warm_up or spec.cool_down:
+        whole, trace = trace, middle(trace, spec.warm_up, spec.cool_down)
+    else:
+        whole = trace
+    scored = None
+    if fitted.used:
+        used = fitted.workload.table["source"].isin(fitted.used).to_numpy()
+        scored = ~trace.requests["request_id"].isin(fitted.workload.table["request_id"][used]).to_numpy()
     row = summary(trace, fitted.admission, phase=spec.phase, scored=scored)
+    if spec.limits:
+        row |= limit_shares(whole, scenario, trace)
     if spec.fairness:
         row = with_fairness(row, trace, alone_times(sizes_of(trace.requests), scenario), spec.phase)
     known = [*fitted.workload.notes, *cautions.of_run(trace, row, profile)]
