@@ -314,12 +314,8 @@ def of_tier(tier: str, metrics: Sequence[Metric] = PER_TIER) -> tuple[Metric, ..
 
 TIERS: tuple[Metric, ...] = tuple(metric for tier in TIER_NAMES for metric in of_tier(tier))
 SLO_COMPARISON: tuple[Metric, ...] = tuple(_slo_compared())  # of a comparison's rows, where there are SLOs
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        *SUMMARY, *SLO, *FAIRNESS, *TENANT_FAIRNESS, *LIMITS, *COMPARISON, *SLO_COMPARISON, *SWEEP, *TIERS,
-    )  # fmt: skip
-}
+_EVERY = (*SUMMARY, *SLO, *FAIRNESS, *TENANT_FAIRNESS, *LIMITS, *COMPARISON, *SLO_COMPARISON, *SWEEP, *TIERS)
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _EVERY}
 
 
 def metric(name: str) -> Metric:

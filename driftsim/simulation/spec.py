@@ -267,14 +267,16 @@ def dump_spec(spec: ScenarioSpec) -> str:
     return json.dumps(spec.model_dump(mode="json", exclude_defaults=True), indent=1, sort_keys=True) + "\n"
 
 
-def build_workload(spec: ScenarioSpec, find: Callable[[str], Trace] = read) -> Workload:
-    """The requests that ``spec`` runs; ``find`` gives the recorded run at a path.
+def build_workload(
+    spec: ScenarioSpec, find: Callable[[str], Trace] = read, replayed: Callable[[Trace, float], Workload] = replay
+) -> Workload:
+    """The requests that ``spec`` runs; ``find`` gives the recorded run at a path, ``replayed`` its replay at a scale.
 
     Raises ``InputError`` for what the traces cannot give.
     """
     if spec.workload is not None:
         return Workload.generated(spec.workload, spec.seed + spec.replication, find)
-    made = replay(find(str(spec.trace)), spec.rate_scale)
+    made = replayed(find(str(spec.trace)), spec.rate_scale)
     if spec.requests is not None:
         made = first(made, spec.requests)
     made = resample(made, spec.seed, spec.replication, spec.resampling)

@@ -33,9 +33,11 @@ from driftsim.trace.subset import middle
 from driftsim.trace.trace import Trace, digest, read
 from driftsim.version import __version__
 from driftsim.workloads.generated import Tenant, WorkloadSpec
+from driftsim.workloads.replay import replay
 from driftsim.workloads.workload import Workload
 
 KEPT_DIGESTS = 1000
+KEPT_REPLAYS = 4
 
 
 class Task:
@@ -73,6 +75,7 @@ class Inputs:
     cautions: dict[tuple[str, ...], list[str]] = field(default_factory=dict)  # of every run on these, profile last
     rates: dict[str, float] = field(default_factory=dict)  # recorded, requests / s, of the traces that have one
     _workloads: dict[Any, Workload] = field(default_factory=dict)
+    _replays: dict[tuple[int, float], Workload] = field(default_factory=dict)  # by trace and rate scale
 
     def need(self, spec: ScenarioSpec) -> None:
         """Read the traces and the profile of ``spec``, unless they are here. Raises ``InputError`` where one lacks."""
@@ -113,8 +116,22 @@ class Inputs:
         if name not in self._workloads:
             if len(self._workloads) >= 8:
                 self._workloads.pop(next(iter(self._workloads)))
-            self._workloads[name] = build_workload(task.spec, lambda path: self.traces[self.digests[path]])
+            found = build_workload(task.spec, lambda path: self.traces[self.digests[path]], self._replayed)
+            self._workloads[name] = found
         return self._workloads[name]
+
+    def _replayed(self, trace: Trace, scale: float) -> Workload:
+        """``replay``; the last few are kept, since the resamples of a day come one after another."""
+        name = id(trace), scale  # the inputs hold the trace, so that its id stays its own
+        if name not in self._replays:
+            if len(self._replays) >= KEPT_REPLAYS:
+                self._replays.pop(next(iter(self._replays)))
+            self._replays[name] = replay(trace, scale)
+        return self._replays[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to a worker: no workloads, which it makes itself."""
+        return {**vars(self), "_workloads": {}, "_replays": {}}
 
 
 def plan(
