@@ -36,7 +36,7 @@ STOREYS = [
     {"comparison", "validation", "sweeps"},
     {"sizing"},
     {"inputs", "reference"},
-    {"profiles", "crowding"},
+    {"profiles", "crowding", "planning"},
     {"api"},
     {"cli"},
 ]

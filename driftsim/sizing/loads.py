@@ -45,6 +45,9 @@ class LoadAxis:
 
     def at(self, spec: ScenarioSpec, load: float) -> ScenarioSpec:
         """``spec`` under ``load``."""
+        if spec.arrivals is not None:
+            pace = {"users": round(load)} if self.kind == "users" else {"rate": load}
+            return spec.with_parts({"arrivals": spec.arrivals.changed(**pace)})
         if spec.workload is None:
             return spec.with_parts({"rate_scale": load})
         if self.kind == "users":
@@ -66,11 +69,13 @@ def _pressed(tenant: Tenant, load: float) -> Tenant:
 
 def axis_of(spec: ScenarioSpec, trace: Trace | None, recorded_rate: float | None) -> LoadAxis:
     """The load axis of ``spec``; ``trace`` is the run that it replays. Raises ``InputError`` where there is none."""
+    if spec.arrivals is not None:
+        return _of_kind(spec.arrivals.kind)
     if spec.workload is None:
         assert trace is not None
         phases = trace.header.workload.phases
         fixed = next((phase for phase in phases if phase.kind in ("closed", "backlog")), None)
-        if fixed is not None and spec.arrivals is None:
+        if fixed is not None:
             raise InputError(
                 f"{trace.name}: phase {fixed.name!r} is {fixed.kind} and has no arrival rate to press; say how its "
                 "requests should arrive, as --arrivals poisson or --arrivals closed"
@@ -79,11 +84,15 @@ def axis_of(spec: ScenarioSpec, trace: Trace | None, recorded_rate: float | None
     return _axis_of_workload(spec.workload)
 
 
-def _axis_of_workload(workload: WorkloadSpec) -> LoadAxis:
-    if workload.kind == "backlog":
+def _of_kind(kind: str) -> LoadAxis:
+    if kind == "backlog":
         raise InputError("a backlog has no load: all requests are there at once; give arrivals at a rate, or users")
+    return LoadAxis("users", np.nan) if kind == "closed" else LoadAxis("rate", 1.0)
+
+
+def _axis_of_workload(workload: WorkloadSpec) -> LoadAxis:
     if workload.kind is not None:
-        return LoadAxis("users", np.nan) if workload.kind == "closed" else LoadAxis("rate", 1.0)
+        return _of_kind(workload.kind)
     rates = [process.rate or 0.0 for tenant in workload.tenants if (process := tenant.process) is not None]
     if not sum(rates):
         raise InputError("no tenant has an arrival rate to press; give one a rate")
@@ -109,13 +118,13 @@ def bounds_of(
     ``find`` gives the recorded run at a path. Raises ``InputError`` for bounds that leave nothing.
     """
     workload = build_workload(axis.at(spec, 1.0), find)
-    workload = replace(first(workload, min(SAMPLE, len(workload))), notes=())
+    total = len(workload)
+    workload = replace(first(workload, min(SAMPLE, total)), notes=())
     scenario = build_scenario(spec, profile)
     backlog = backlog_rate(workload, replace(scenario, policy="stock", estimator="static", max_in_flight=None))
     if axis.whole:
-        assert spec.workload is not None
         guess = float(scenario.limit or scenario.profile.engine.max_num_seqs)
-        least, most = 1.0, float(max(1, (spec.workload.requests or 1) // TURNS))
+        least, most = 1.0, float(max(2, total // TURNS))
     else:
         guess = GUESS * backlog / axis.unit_rate
         guess = guess if np.isfinite(guess) and guess > 0 else 1.0

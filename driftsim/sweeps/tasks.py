@@ -30,7 +30,7 @@ from driftsim.sweeps.naming import OWN, SHORT
 from driftsim.tenancy import with_fairness
 from driftsim.tiers import TierRule
 from driftsim.trace.subset import middle
-from driftsim.trace.trace import Trace, digest, read
+from driftsim.trace.trace import Trace, read
 from driftsim.version import __version__
 from driftsim.workloads.generated import Tenant, WorkloadSpec
 from driftsim.workloads.replay import replay
@@ -67,6 +67,8 @@ class Task:
 class Inputs:
     """Traces and profiles by digest, and the digests by where they are: read once, and sent once to each worker."""
 
+    given: dict[str, Trace] = field(default_factory=dict)  # by the path that stands for it in specs: read by others
+    given_profile: Profile | None = None  # for every path of one
     traces: dict[str, Trace] = field(default_factory=dict)
     profiles: dict[str, Profile] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)  # of the traces, by path
@@ -82,14 +84,14 @@ class Inputs:
         paths, place = spec.traces, (spec.trace, spec.profile)
         for path in paths:
             if path not in self.digests:
-                recorded = read(path)
-                self.digests[path] = digest(path)
+                recorded = self.given[path] if path in self.given else read(path)
+                self.digests[path] = recorded.digest
                 self.traces[self.digests[path]] = recorded
                 if (rate := _recorded_rate(recorded)) is not None:
                     self.rates[self.digests[path]] = rate
         if place not in self.fits:
             if spec.profile is not None:
-                profile = load_profile(spec.profile)
+                profile = self.given_profile or load_profile(spec.profile)
             else:
                 profile = fit_own_profile(self.traces[self.digests[str(spec.trace)]])
             self.fits[place] = profile.digest
