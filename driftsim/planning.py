@@ -81,7 +81,7 @@ def capacity(
     spec, trace, place = _source(what, arrivals, requests)
     known = Inputs(given={} if trace is None else {place: trace})
     spec = _with_slos(spec, slos, trace)
-    given = _profile(spec, profile, trace)
+    own, given = spec.profile, _profile(spec, profile, trace)
     if admission is not None:
         admission = admission if trace is None else with_bases(admission, replay(trace), trace)[0]
     rules = tier_rules(tiers) or spec.tiers
@@ -91,6 +91,7 @@ def capacity(
     asked |= {} if max_in_flight is None else {"max_in_flight": max_in_flight}
     spec = spec.changed(**asked)
     known.given_profile = given
+    source = profile if profile is not None or own in (None, GIVEN) else own
     names = plugin_names([spec.policy] if policies is None else policies)
     learners = plugin_names([spec.estimator] if estimators is None else estimators)
     chosen = SizingPlan(
@@ -109,7 +110,7 @@ def capacity(
     with tempfile.TemporaryDirectory(prefix="driftsim-") as aside:
         found = size(chosen, known, Path(aside) / "store" if store is None else Path(store), jobs, address, progress)
     used = next(iter(known.profiles.values()))
-    return CapacityResult(found, spec.slos, _provenance(chosen, spec, trace, described(used, profile), used))
+    return CapacityResult(found, spec.slos, _provenance(chosen, spec, trace, described(used, source), used))
 
 
 def _source(

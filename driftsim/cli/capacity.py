@@ -10,7 +10,7 @@ import typer
 
 from driftsim.cli.arrivals import ArrivalSetting, Cv, Think
 from driftsim.cli.options import AsJson, Jobs, Slo, argument, names, refuse, was_given
-from driftsim.cli.terminal import hinting, progress, say, say_document, wide_console
+from driftsim.cli.terminal import progress, say, say_document, wide_console
 from driftsim.errors import InputError
 from driftsim.workloads.kinds import ArrivalKind
 
@@ -130,7 +130,7 @@ def capacity(
             jobs=jobs,
             address=address,
             store=store,
-            progress=hinting(reporter.update, "--replications 5, or fewer --policies, take less"),
+            progress=reporter.update,
         )
         if out is not None:
             result.write(out)

@@ -83,16 +83,26 @@ def prefill_time(steps: pd.DataFrame, model: StepTime) -> float:
 def binding(shares: Mapping[str, float]) -> str:
     """What binds, by ``limit_shares``: ``slots``, ``kv``, ``budget``, ``prefill`` or ``steps``; "" if unknown.
 
-    The limit that was met in most of the time in which somebody waited, and in at least half of it. Where nobody
-    waits, or no limit explains it, it is the time of the steps: ``prefill`` if that is most of it, else ``steps``.
+    The limit that was met in most of the time in which somebody waited (see ``held_share``), and in at least half of
+    it. Where nobody waits, or no limit explains it, it is the time of the steps: ``prefill`` if that is most of it,
+    else ``steps``.
 
     >>> binding({"waiting_share": 0.4, "slots_share": 0.35, "kv_share": 0.1, "budget_share": 0.0, "prefill_share": 0.1})
     'slots'
     """
-    waiting = shares["waiting_share"]
+    waiting = held_share(shares)
     if np.isnan(waiting):
         return ""
     most = max(HELD, key=lambda name: shares[f"{name}_share"])
     if waiting >= LEAST_WAITING and shares[f"{most}_share"] >= LEAST_OF_WAITING * waiting:
         return most
     return "prefill" if shares["prefill_share"] >= LEAST_PREFILL else "steps"
+
+
+def held_share(shares: Mapping[str, float]) -> float:
+    """The share of the time of steps in which somebody waited: to be begun, or in a full step for the rest of a prompt.
+
+    >>> held_share({"waiting_share": 0.0, "budget_share": 0.5})
+    0.5
+    """
+    return float(np.maximum(shares["waiting_share"], shares["budget_share"]))

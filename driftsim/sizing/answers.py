@@ -64,7 +64,9 @@ class Answer:
             return NO_INTERVAL
         _, low, high = self.curve.interval()
         below, above = self.curve.short()
-        return Interval(self.found.load, np.nan if below else low, np.nan if above else high)
+        if self.found.search.whole:
+            low, high = np.floor(low), np.ceil(high)
+        return Interval(self.found.load, np.nan if below else float(low), np.nan if above else float(high))
 
     @property
     def rates(self) -> Interval:

@@ -46,7 +46,11 @@ def draw(sizing: Sizing, answers: list[Answer], slos: tuple[Slo, ...]) -> Figure
         legend(figure, [*keys, key("o", "highest load that holds, with its 95 % interval")])
         more = f" Left out: {len(answers) - MOST} more." if len(answers) > MOST else ""
         figure.supxlabel(
-            f"Simulated; dotted: the target, and the limit.{more}", x=0.01, ha="left", fontsize=7, color=GREY
+            f"Simulated; P99 of all requests that finished; dotted: the target, and the limit.{more}",
+            x=0.01,
+            ha="left",
+            fontsize=7,
+            color=GREY,
         )
     return figure
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from driftsim.formatting import between
+from driftsim.simulation.limits import held_share
 from driftsim.sizing.answers import Answer
 from driftsim.sizing.plan import short_axis
 from driftsim.sizing.run import Sizing
@@ -97,9 +98,8 @@ def _load(sizing: Sizing, answer: Answer, load: float) -> str:
 def _why(answer: Answer) -> str:
     """What binds, with the share that shows it."""
     shares, binds = answer.found.shares, answer.binds
-    waiting = shares.get("waiting_share", math.nan)
     if binds in ("slots", "kv", "budget"):
-        part = 100 * min(1.0, shares[f"{binds}_share"] / waiting)
+        part = 100 * min(1.0, shares[f"{binds}_share"] / held_share(shares))
         full = {"slots": "all are taken", "kv": "blocks are short", "budget": "steps are full"}[binds]
         verb = "binds" if binds == "budget" else "bind"
         return f"there {BINDS[binds]} {verb}: {full} in {part:.0f} % of the time in which a request waits"
