@@ -79,19 +79,21 @@ def capacity(
     [('fifo', 'found')]
     """
     spec, trace, place = _source(what, arrivals, requests)
-    known = Inputs(given={} if trace is None else {place: trace})
     spec = _with_slos(spec, slos, trace)
-    own, given = spec.profile, _profile(spec, profile, trace)
-    if admission is not None:
-        admission = admission if trace is None else with_bases(admission, replay(trace), trace)[0]
+    given = _profile(spec, profile, trace)
+    described_as = profile if profile is not None or spec.profile in (None, GIVEN) else spec.profile
+    if admission is not None and trace is not None:
+        admission = with_bases(admission, replay(trace), trace).admission
     rules = tier_rules(tiers) or spec.tiers
-    asked = {"profile": GIVEN if spec.trace is None or given is not None else None, "tiers": rules}
-    asked |= {"seed": spec.seed if seed is None else seed, "warm_up": warm_up, "cool_down": cool_down}
-    asked |= {"admission": (admission or spec.admission).with_safety(rules)}
-    asked |= {} if max_in_flight is None else {"max_in_flight": max_in_flight}
-    spec = spec.changed(**asked)
-    known.given_profile = given
-    source = profile if profile is not None or own in (None, GIVEN) else own
+    spec = spec.changed(
+        profile=GIVEN,
+        tiers=rules,
+        admission=(admission or spec.admission).with_safety(rules),
+        max_in_flight=spec.max_in_flight if max_in_flight is None else max_in_flight,
+        seed=spec.seed if seed is None else seed,
+        warm_up=warm_up,
+        cool_down=cool_down,
+    )
     names = plugin_names([spec.policy] if policies is None else policies)
     learners = plugin_names([spec.estimator] if estimators is None else estimators)
     chosen = SizingPlan(
@@ -107,15 +109,13 @@ def capacity(
     if not chosen.settings:
         raise InputError("there is nothing to search for; name a policy and an estimator")
     jobs = 1 if given_classes([*names, *learners]) else jobs  # a class is known in this process alone
+    known = Inputs(given={} if trace is None else {place: trace}, given_profile=given)
     with tempfile.TemporaryDirectory(prefix="driftsim-") as aside:
         found = size(chosen, known, Path(aside) / "store" if store is None else Path(store), jobs, address, progress)
-    used = next(iter(known.profiles.values()))
-    return CapacityResult(found, spec.slos, _provenance(chosen, spec, trace, described(used, source), used))
+    return CapacityResult(found, spec.slos, _provenance(chosen, trace, described(given, described_as), given))
 
 
-def _source(
-    what: AnyLoad, arrivals: Process | None, requests: int | None
-) -> tuple[ScenarioSpec, Trace | None, str]:  # fmt: skip
+def _source(what: AnyLoad, arrivals: Process | None, requests: int | None) -> tuple[ScenarioSpec, Trace | None, str]:
     """The scenario, the trace that it replays or draws from, and the path that stands for that trace."""
     if isinstance(what, Workload):
         raise InputError(
@@ -168,27 +168,22 @@ def _with_slos(spec: ScenarioSpec, slos: AnySlos, trace: Trace | None) -> Scenar
     return spec.changed(slos=rules)
 
 
-def _profile(spec: ScenarioSpec, profile: AnyProfile | None, trace: Trace | None) -> Profile | None:
-    """The profile for every run; None: fitted to the trace that is replayed. Raises ``InputError`` where one lacks."""
+def _profile(spec: ScenarioSpec, profile: AnyProfile | None, trace: Trace | None) -> Profile:
+    """The profile for every run, by default fitted to the trace. Raises ``InputError`` where both lack."""
     if profile is not None:
         return as_profile(profile, None)
     if spec.profile is not None and spec.profile != GIVEN:
         return load_profile(spec.profile)
-    if spec.trace is not None:
-        return as_profile(None, trace)
-    if trace is not None and spec.workload is not None:
-        return as_profile(None, trace)
-    raise InputError("a workload has no steps to fit a profile to; give one (--profile FILE)")
+    if trace is None:
+        raise InputError("a workload has no steps to fit a profile to; give one (--profile FILE)")
+    return as_profile(None, trace)
 
 
-def _provenance(
-    chosen: SizingPlan, spec: ScenarioSpec, trace: Trace | None, profile: str, used: Profile
-) -> dict[str, Any]:
+def _provenance(chosen: SizingPlan, trace: Trace | None, profile: str, used: Profile) -> dict[str, Any]:
     """What a reader must know to search again."""
+    spec = chosen.spec
     name = trace.name if trace is not None else ""
     drawn = "" if spec.workload is None else f"{spec.workload.kind or 'mixed'} arrivals"
-    base = chosen.spec_of(chosen.cases[0])
-    engine = _engine_limits(used, base)
     return {
         "source": " of ".join(filter(None, [drawn, name])) or "a workload",
         "trace_digest": "" if trace is None else trace.digest,
@@ -196,7 +191,7 @@ def _provenance(
         "profile_digest": used.digest,
         "model": used.model,
         "hardware": used.hardware,
-        "engine": engine,
+        "engine": _engine_limits(used, chosen.spec_of(chosen.cases[0])),
         "slos": [str(slo) for slo in spec.slos],
         "target": chosen.target,
         "tolerance": chosen.tolerance,

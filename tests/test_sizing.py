@@ -22,6 +22,7 @@ from driftsim.simulation.limits import SHARES, binding, limit_shares
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.sizing.search import Search
+from driftsim.slo import slo_rules
 from driftsim.sweeps.store import Store
 from driftsim.trace.subset import middle
 from driftsim.workloads.generated import Tenant, WorkloadSpec
@@ -166,7 +167,7 @@ def test_the_answer_agrees_with_a_grid_of_single_runs(policy: str) -> None:
 
 def test_who_is_turned_away_missed_and_who_comes_first_and_last_does_not_count() -> None:
     run = simulate(
-        Scenario(profile=profile(engine(kv_blocks=4, max_model_len=64)), slos="e2e=3600s"),
+        Scenario(profile=profile(engine(kv_blocks=4, max_model_len=64)), slos=slo_rules("e2e=3600s")),
         workload([0.0, 1.0, 2.0, 3.0], [2, 2, 2, 2], prompt_tokens=[8, 8, 64, 8], max_tokens=4),
     )  # fmt: skip
     assert summary(run)["attainment"] == 0.75
@@ -201,9 +202,9 @@ def test_a_load_above_what_is_served_of_a_backlog_is_called_too_short_a_run() ->
 def test_an_axis_is_held_against_its_first_value_and_a_value_that_changes_nothing_gains_nothing() -> None:
     axes = {"engine.max_num_seqs": [2, 4], "engine.kv_blocks": [500, 600]}
     result = capacity(WORK, SMALL, axes=axes, **QUICK)
-    rows = result.frame().set_index(["axis", "value"])
-    slots, blocks = rows.loc["engine.max_num_seqs", 4], rows.loc["engine.kv_blocks", 600]
-    assert slots["load"] > 1.5 * rows["load"].iloc[0]
+    base, slots, blocks = result.document()["capacity"]
+    assert (slots["axis"], slots["value"], blocks["value"]) == ("engine.max_num_seqs", 4, 600)
+    assert slots["load"] > 1.5 * base["load"]
     assert slots["change_low"] > 0.5
     assert blocks["change"] == blocks["change_low"] == blocks["change_high"] == 0
     assert "max_num_seqs 4 against max_num_seqs 2: +" in " ".join(result.answer())
@@ -389,9 +390,9 @@ def test_a_newcomer_asks_for_fifo_and_sjf_on_a_trace(shipped: Path, tmp_path: Pa
     assert not (rows["load"] < rows["load_low"]).any()  # an end that no load has shown is empty
     assert not (rows["load"] > rows["load_high"]).any()
     tried = pd.read_csv(out / "loads.csv")
-    for policy, own in tried.groupby("policy"):
-        held = dict(zip(own["load"], own["held"], strict=True))
-        assert by_definition(held) == rows.set_index("policy").loc[policy, "load"]
+    for policy, load in zip(rows["policy"], rows["load"], strict=True):
+        own = tried[tried["policy"] == policy]
+        assert by_definition(dict(zip(own["load"], own["held"], strict=True))) == load
     document = json.loads((out / "capacity.json").read_text())
     assert document["answer"][0].startswith("fifo/static: up to")
     again = driftsim("capacity", str(shipped), "--slo", "ttft=20s", "--out", str(tmp_path))

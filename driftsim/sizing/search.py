@@ -90,7 +90,7 @@ class Search:
 
     def _step(self, load: float) -> float:
         """A load further up, by a factor that doubles with each try in logarithms."""
-        return load * FIRST_STEP ** (2 ** min(len(self.held) - 1, 4))
+        return load * float(FIRST_STEP ** (2 ** min(len(self.held) - 1, 4)))
 
     def _above(self, load: float) -> float:
         return load + 1 if self.whole else load
