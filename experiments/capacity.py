@@ -6,7 +6,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pandas as pd
+
 from driftsim import CapacityResult, capacity
+from driftsim.formatting import between
+from driftsim.statistics import Interval
 from experiments.arguments import plain
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,6 +20,7 @@ POLICIES = ("fifo", "priority", "weighted", "sjf", "aging")
 SLOTS = (16, 32, 64)
 KEPT = ("capacity.csv", "loads.csv", "capacity.svg", "capacity.png")
 SLO, LOOSE, SHARE = "ttft=2s", "e2e=60s", 0.9
+SEARCHES = ("policies", "slots", "share")
 
 
 def main() -> None:
@@ -38,6 +43,17 @@ def keep(result: CapacityResult, name: str) -> None:
 def block(name: str) -> str:
     """What was printed of the search ``name``."""
     return f"```text\n{(STORED / f'{name}.txt').read_text()}```\n"
+
+
+def answer() -> str:
+    """The capacity of the first policy, its interval, and the best of the others, in a sentence."""
+    rows = pd.read_csv(STORED / "policies-capacity.csv")
+    first, best = rows.iloc[0], rows.loc[rows["change"].idxmax()]
+    change = Interval(best["change"], best["change_low"], best["change_high"])
+    return (
+        f"{first['rate']:.3g} requests/s [{first['rate_low']:.3g}, {first['rate_high']:.3g}] under {first['policy']}, "
+        f"with 99 % within {SLO}; {best['policy']} changes that most, by {between(change)}."
+    )
 
 
 if __name__ == "__main__":

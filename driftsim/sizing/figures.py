@@ -20,6 +20,7 @@ from driftsim.sweeps.drawing import MARKERS, log_axis, plain_ticks, set_ticks
 MOST = 8  # curves in one figure
 LEAST_SHOWN = 1.5  # of 1 - target, below the target: so much of the attainment axis is always there
 PANEL_IN = 2.8
+LOWEST_BAR, BAR_STEP = 0.05, 0.055  # heights of the intervals, as shares of a panel's
 
 
 def draw(sizing: Sizing, answers: list[Answer], slos: tuple[Slo, ...]) -> Figure:
@@ -43,7 +44,7 @@ def draw(sizing: Sizing, answers: list[Answer], slos: tuple[Slo, ...]) -> Figure
         keys = [
             key(LINES[place % 4], label(str(answer.case)), COLOURS[place % 7]) for place, answer in enumerate(shown)
         ]
-        legend(figure, [*keys, key("o", "highest load that holds, with its 95 % interval")])
+        legend(figure, [*keys, key("o", "highest load that holds; below, with its 95 % interval")])
         more = f" Left out: {len(answers) - MOST} more." if len(answers) > MOST else ""
         figure.supxlabel(
             f"Simulated; P99 of all requests that finished; dotted: the target, and the limit.{more}",
@@ -64,18 +65,15 @@ def _curves(left: Axes, right: Axes, answer: Answer, place: int, limit: str) -> 
     if answer.state != "found":
         return
     at, (_, low, high) = answer.at, answer.interval
-    ends = [end for end in (low, high) if not math.isnan(end)]
     marker: dict[str, Any] = {"marker": MARKERS[place % len(MARKERS)], "markersize": 5, "markerfacecolor": "white"}
     for axis, height in ((left, 100 * at.attained.value), (right, at.p99[limit])):
-        if ends:
-            axis.plot(
-                [min([at.load, *ends]), max([at.load, *ends])],
-                [height] * 2,
-                color=look["color"],
-                linewidth=2.2,
-                alpha=0.4,
-            )
-        axis.plot([at.load], [height], color=look["color"], **marker)
+        axis.plot([at.load], [height], color=look["color"], zorder=3, **marker)
+    height, across = LOWEST_BAR + place * BAR_STEP, left.get_xaxis_transform()
+    ends = [end for end in (low, high) if not math.isnan(end)]
+    if ends:
+        bar = [min([at.load, *ends]), max([at.load, *ends])]
+        left.plot(bar, [height] * 2, color=look["color"], linewidth=1.6, transform=across)
+        left.plot([at.load], [height], color=look["color"], transform=across, **marker)
 
 
 def _target(axis: Axes, sizing: Sizing) -> None:
