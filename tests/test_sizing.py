@@ -199,6 +199,12 @@ def test_a_load_above_what_is_served_of_a_backlog_is_called_too_short_a_run() ->
     assert not any("without end" in warning for warning in calm.warnings())
 
 
+def test_what_must_be_known_of_the_runs_is_said() -> None:
+    result = capacity(WORK, SMALL, **QUICK | {"replications": 1})
+    assert any("P99 rests on 102 finished requests" in warning for warning in result.warnings())
+    assert any("each run measures 102 requests" in warning for warning in result.warnings())
+
+
 def test_an_axis_is_held_against_its_first_value_and_a_value_that_changes_nothing_gains_nothing() -> None:
     axes = {"engine.max_num_seqs": [2, 4], "engine.kv_blocks": [500, 600]}
     result = capacity(WORK, SMALL, axes=axes, **QUICK)
@@ -238,6 +244,19 @@ def test_requests_of_a_trace_arrive_by_another_law_where_that_is_asked_for(shipp
     assert result.sizing.axis.unit == "requests/s"
     assert result.answers[0].at.measured == 102
     assert any("a recorded run has only so many requests" in warning for warning in result.warnings())
+
+
+def test_a_scenario_brings_its_policy_its_slos_and_its_arrivals(tmp_path: Path, shipped: Path) -> None:
+    SMALL.save(tmp_path / "p.json")
+    file = tmp_path / "s.toml"
+    file.write_text(
+        f'trace = "{shipped}"\nprofile = "p.json"\npolicy = "sjf"\nslos = ["ttft=3s"]\nrequests = 60\n'
+        '[arrivals]\nkind = "closed"\nusers = 3\n'
+    )
+    result = capacity(file, target=0.8, replications=1, jobs=1)
+    row = result.document()["capacity"][0]
+    assert (row["policy"], row["state"], result.sizing.axis.kind) == ("sjf", "found", "users")
+    assert [str(slo) for slo in result.slos] == ["ttft=3s"]
 
 
 @pytest.mark.parametrize(

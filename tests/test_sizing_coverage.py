@@ -64,6 +64,13 @@ def test_the_interval_from_one_recorded_day_holds_the_truth(process: study.Gaps,
     assert held([curve.interval() for curve in curves], truth) >= LEAST
 
 
+def test_a_peak_inside_a_phase_is_said_and_steady_days_are_left_alone() -> None:
+    _, peaked = days_of(study.hump, 10, 0.8)
+    _, steady = days_of(study.poisson, 10, 0.8)
+    assert np.mean([curve.moved for curve in peaked]) > 0.5
+    assert np.mean([curve.moved for curve in steady]) < 0.15
+
+
 def test_resamples_taken_for_independent_days_are_seen_to_fail() -> None:
     truth, curves = days_of(study.poisson, 15, 0.99)
     wrong = [Curve(LOADS, 0.99, {"drawn": curve.attained["local"]}).interval() for curve in curves]

@@ -11,10 +11,9 @@ import numpy as np
 from driftsim.simulation.limits import SHARES, binding
 from driftsim.sizing.curves import Curve, change
 from driftsim.sizing.plan import Case
-from driftsim.sizing.run import Found, Sizing, p99_of
+from driftsim.sizing.run import LATENCIES, Found, Sizing, p99_of
 from driftsim.statistics import Interval
 
-LATENCIES = ("ttft", "tpot", "e2e")  # whose P99 a run tells
 NO_INTERVAL = Interval(np.nan, np.nan, np.nan)
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from driftsim.statistics import Interval, student_quantile
+from driftsim.statistics import Day, Interval, over_days, student_quantile
 
 FEWEST = 3  # replications of a kind for an interval
 CENSORED = 0.1  # share of the resamples that may cross outside of the curve
@@ -122,6 +122,15 @@ class Curve:
             half = student_quantile(len(self.counted) - 1) * spread
             ends = [middle - half, middle + half]
         return Interval(*np.exp([middle, *ends]).tolist())
+
+    @property
+    def moved(self) -> bool:
+        """The two kinds of resamples cross elsewhere: what they are drawn from changes within a phase."""
+        if self.independent or not self.has_interval:
+            return False
+        local, circular = (self.crossed(own) for own in self.resamples)
+        days = [Day(float(self.crossed(self.attained["recorded"])[0]), local, circular)]
+        return over_days(days).moved
 
     def short(self) -> tuple[bool, bool]:
         """Whether the curve ends too early for its interval, below and above."""

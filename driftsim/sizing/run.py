@@ -21,7 +21,7 @@ from driftsim.sizing.curves import Curve
 from driftsim.sizing.loads import Bounds, LoadAxis, axis_of, bounds_of
 from driftsim.sizing.plan import Case, SizingPlan
 from driftsim.sizing.search import Search
-from driftsim.slo import LIMITS
+from driftsim.sweeps.cautions import COLUMN
 from driftsim.sweeps.columns import plain_rows
 from driftsim.sweeps.recorder import Progress
 from driftsim.sweeps.runner import sweep
@@ -31,10 +31,13 @@ from driftsim.sweeps.tasks import Inputs, plan
 EXPECTED_LOADS = 14  # of a case, for the progress
 MOST_BEYOND = 4  # loads that are added on either side for the sake of an interval
 LIMIT_RUNS = 5  # replications that say what binds
+LATENCIES = ("ttft", "tpot", "e2e")  # whose P99 a run tells
+NEEDED = {"key", "failed", "error", "attainment", "offered", "makespan_s", COLUMN}
+NEEDED |= {f"{name}_p99_s" for name in LATENCIES} | {f"{name}_share" for name in SHARES}
 
 
 class KeptStore(Store):
-    """A store whose rows stay at hand, by key."""
+    """A store of whose rows stays at hand what a search needs, by key."""
 
     def __init__(self, folder: Path | str) -> None:
         super().__init__(folder)
@@ -42,13 +45,14 @@ class KeptStore(Store):
 
     def look(self) -> None:
         """Take in the rows that are there."""
-        self.rows |= {row["key"]: row for row in plain_rows(self.stored())}
+        rows = plain_rows(self.stored(choose=lambda columns: NEEDED & columns.keys()))
+        self.rows |= {row["key"]: row for row in rows}
 
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
         """Add ``rows``, as a store does."""
         kept = list(rows)
         super().append(kept)
-        self.rows |= {row["key"]: row for row in kept}
+        self.rows |= {row["key"]: {name: row[name] for name in NEEDED & row.keys()} for row in kept}
 
 
 @dataclass(eq=False)
@@ -87,7 +91,6 @@ class Sizing:
     plan: SizingPlan
     axis: LoadAxis
     found: list[Found]
-    warnings: list[str]
 
 
 def size(
@@ -113,7 +116,7 @@ def size(
         search = _Rounds(chosen, axis, inputs, opened, specs, jobs, address, told)
         search.run()
         found = list(search.found.values())
-    return Sizing(chosen, axis, found, search.warnings())
+    return Sizing(chosen, axis, found)
 
 
 def _axis(spec: ScenarioSpec, inputs: Inputs) -> LoadAxis:
@@ -179,11 +182,8 @@ class _Rounds:
         """Run every replication of each case at its load, and tell the searches."""
         if not wanted:
             return
-        specs = [
-            self.axis.at(self.specs[case], load).with_parts(changes)
-            for case, load in wanted
-            for _, changes in self.draws
-        ]
+        pressed = [self.axis.at(self.specs[case], load) for case, load in wanted]
+        specs = [spec.with_parts(changes) for spec in pressed for _, changes in self.draws]
         rows = iter(self._rows(specs))
         for case, load in wanted:
             one = self.found[case]
@@ -229,12 +229,8 @@ class _Rounds:
                 known = [row[name] for row in own if name in row and row[name] == row[name]]
                 one.shares[name] = float(np.mean(known)) if known else np.nan
 
-    def warnings(self) -> list[str]:
-        """What a reader must know of the inputs."""
-        return list(self.inputs.warnings)
-
 
 def p99_of(rows: Sequence[dict[str, Any]], limit: str) -> float:
     """P99 of the latency that ``limit`` names, the mean over ``rows``; NaN where no row has it."""
     known = [row[name] for row in rows if (name := f"{limit}_p99_s") in row and row[name] == row[name]]
-    return float(np.mean(known)) if known and limit in LIMITS else np.nan
+    return float(np.mean(known)) if known else np.nan

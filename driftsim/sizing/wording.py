@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
+import pandas as pd
+
 from driftsim.formatting import between
 from driftsim.simulation.limits import held_share
 from driftsim.sizing.answers import Answer
 from driftsim.sizing.plan import short_axis
 from driftsim.sizing.run import Sizing
 from driftsim.slo import Slo
+from driftsim.sweeps.cautions import collected
 
 BINDS = {
     "slots": "the slots",
@@ -151,7 +154,19 @@ def cautions(sizing: Sizing, answers: list[Answer]) -> list[str]:
         said.append(
             "the intervals are of arrivals and draws; that a recorded run has only so many requests is not in them"
         )
-    return said + list(dict.fromkeys(sizing.warnings))
+    for answer in answers:
+        if answer.state == "found" and answer.curve.moved:
+            said.append(
+                f"{answer.case}: load or lengths change within a phase, and one day cannot tell how much of that is "
+                "its own; another day would"
+            )
+    return said + _of_the_runs(answers)
+
+
+def _of_the_runs(answers: list[Answer]) -> list[str]:
+    """What a reader must know of the runs at the capacities."""
+    rows = pd.DataFrame([row for answer in answers for row in answer.found.rows[answer.found.load]])
+    return [f"{one.text.rstrip('.')} ({one.runs} of {len(rows)} runs at these loads)" for one in collected(rows)]
 
 
 def _duration(seconds: float) -> str:
