@@ -115,6 +115,10 @@ def metrics() -> str:
         "What a row of a store holds besides a summary and the keys of its [scenario](scenario.md), whose tables are "
         "flattened with dots.",
         entries(metric_entries(glossary.SWEEP), extra="better"),
+        "## Limits",
+        "What such a row holds besides with `limits = true` in the scenario, and each answer of `driftsim capacity`: "
+        "which limits of the engine held requests back.",
+        entries(metric_entries(glossary.LIMITS), extra="better"),
     )
 
 

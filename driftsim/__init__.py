@@ -41,8 +41,8 @@ from driftsim.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from driftsim.api import (
+        backlog_rate,
         calibrate,
-        capacity,
         check_laws,
         compare,
         compare_captured,
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from driftsim.live.choices import EngineChoice, WorkloadChoice
     from driftsim.metrics import e2e, summary, tpot, ttft
     from driftsim.outcomes import slo_outcomes
+    from driftsim.planning import capacity
     from driftsim.request import Job, Request, Tier
     from driftsim.scheduling.admission import Admission
     from driftsim.scheduling.estimators import Estimate, Estimator
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from driftsim.simulation.replicas import Replicas
     from driftsim.simulation.scenario import Barrier, Scenario
     from driftsim.simulation.spec import ScenarioSpec, load_spec
+    from driftsim.sizing.result import CapacityResult
     from driftsim.slo import Slo
     from driftsim.sweeps.baseline import Baseline, make_baseline
     from driftsim.sweeps.gate import GateResult, check_baseline
@@ -95,7 +97,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "api": (
-        "calibrate", "capacity", "check_laws", "compare", "compare_captured", "derive_profile", "simulate",
+        "backlog_rate", "calibrate", "check_laws", "compare", "compare_captured", "derive_profile", "simulate",
         "simulate_scenario", "sweep", "validate",
     ),
     "comparison.captured": ("CapturedComparison",),
@@ -108,6 +110,7 @@ _HOMES = {
     "live.choices": ("EngineChoice", "WorkloadChoice"),
     "metrics": ("e2e", "summary", "tpot", "ttft"),
     "outcomes": ("slo_outcomes",),
+    "planning": ("capacity",),
     "request": ("Job", "Request", "Tier"),
     "scheduling.admission": ("Admission",),
     "scheduling.estimators": ("Estimate", "Estimator"),
@@ -115,6 +118,7 @@ _HOMES = {
     "simulation.laws": ("Verdict",),
     "simulation.scenario": ("Barrier", "Scenario"),
     "simulation.spec": ("ScenarioSpec", "load_spec"),
+    "sizing.result": ("CapacityResult",),
     "slo": ("Slo",),
     "sweeps.baseline": ("Baseline", "make_baseline"),
     "sweeps.gate": ("GateResult", "check_baseline"),
@@ -140,14 +144,15 @@ _HOMES = {
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
-    "Admission", "Barrier", "Baseline", "CapturedComparison", "ComparisonResult", "EngineChoice", "EngineSettings",
-    "Estimate", "Estimator", "GateResult", "InputError", "Job", "Keyed", "Lengths", "Phase", "Policy", "Process",
-    "Profile", "RecordedLengths", "Replica", "Replicas", "Request", "Retries", "Router", "RunError", "Scenario",
-    "ScenarioSpec", "Shed", "Slo", "Store", "Tenant", "Tier", "TierRule", "Timeout", "Trace", "TraceError",
-    "ValidationResult", "Verdict", "Workload", "WorkloadChoice", "WorkloadSpec", "calibrate", "capacity", "capture",
-    "check_baseline", "check_laws", "compare", "compare_captured", "derive_profile", "e2e", "export_trace", "fairness",
-    "import_trace", "load_profile", "load_spec", "make_baseline", "per_request", "read", "replay", "resample", "sample",
-    "simulate", "simulate_scenario", "slo_outcomes", "summary", "sweep", "tpot", "ttft", "validate",
+    "Admission", "Barrier", "Baseline", "CapacityResult", "CapturedComparison", "ComparisonResult", "EngineChoice",
+    "EngineSettings", "Estimate", "Estimator", "GateResult", "InputError", "Job", "Keyed", "Lengths", "Phase", "Policy",
+    "Process", "Profile", "RecordedLengths", "Replica", "Replicas", "Request", "Retries", "Router", "RunError",
+    "Scenario", "ScenarioSpec", "Shed", "Slo", "Store", "Tenant", "Tier", "TierRule", "Timeout", "Trace", "TraceError",
+    "ValidationResult", "Verdict", "Workload", "WorkloadChoice", "WorkloadSpec", "backlog_rate", "calibrate",
+    "capacity", "capture", "check_baseline", "check_laws", "compare", "compare_captured", "derive_profile", "e2e",
+    "export_trace", "fairness", "import_trace", "load_profile", "load_spec", "make_baseline", "per_request", "read",
+    "replay", "resample", "sample", "simulate", "simulate_scenario", "slo_outcomes", "summary", "sweep", "tpot", "ttft",
+    "validate",
 ]  # fmt: skip
 
 

@@ -49,7 +49,7 @@ from driftsim.scheduling.plugins import plugin_name, plugin_names
 from driftsim.scheduling.shedding import AnySheds, shed_rules
 from driftsim.simulation import laws
 from driftsim.simulation.bases import with_bases
-from driftsim.simulation.capacity import capacity as backlog_capacity
+from driftsim.simulation.capacity import capacity as capacity_of
 from driftsim.simulation.names import EngineName, StepSource
 from driftsim.simulation.replicas import Replicas
 from driftsim.simulation.scenario import Barrier, Scenario
@@ -65,7 +65,7 @@ from driftsim.workloads.workload import Workload
 from driftsim.written import simulate_scenario
 
 __all__ = [
-    "calibrate", "capacity", "check_laws", "compare", "compare_captured", "derive_profile", "simulate",
+    "backlog_rate", "calibrate", "check_laws", "compare", "compare_captured", "derive_profile", "simulate",
     "simulate_scenario", "sweep", "validate",
 ]  # fmt: skip
 
@@ -259,16 +259,16 @@ def check_laws(what: str | type) -> list[laws.Verdict]:
     return laws.verdicts(plugin_name(what))[1]
 
 
-def capacity(what: AnyTrace | Workload, profile: AnyProfile, *, max_in_flight: int | None = None) -> float:
+def backlog_rate(what: AnyTrace | Workload, profile: AnyProfile, *, max_in_flight: int | None = None) -> float:
     """Requests a second that the engine of ``profile`` serves of a trace or a workload when all of it is there at once.
 
     Raises ``InputError`` if the workload does not know its output lengths.
 
     >>> from driftsim.latency.profile import Profile
     >>> workload = Workload.backlog(requests=100, prompt_tokens=16, output_tokens=50)
-    >>> round(capacity(workload, Profile.plain(intercept_s=0.01, max_num_seqs=4)), 2)
+    >>> round(backlog_rate(workload, Profile.plain(intercept_s=0.01, max_num_seqs=4)), 2)
     8.0
     """
     workload, recorded = as_workload(what, 1.0)
     known = as_profile(profile, recorded)
-    return backlog_capacity(workload, Scenario(profile=known, max_in_flight=max_in_flight))
+    return capacity_of(workload, Scenario(profile=known, max_in_flight=max_in_flight))

@@ -32,3 +32,24 @@ CLIENTS: tuple[Metric, ...] = tuple(  # of a summary, where clients give up or s
     Metric(name, name.partition("_")[0] if "attempts" in name else "requests", meaning,
            "" if name == "attempts" else "lower", "int") for name, meaning in _ENDED.items()
 )  # fmt: skip
+LIMITS: tuple[Metric, ...] = (  # of a sweep's rows, where limits were asked for; all are shares of the time of steps
+    Metric("waiting_share", "", "Share of the time of steps in which a request waited to be computed."),
+    Metric(
+        "slots_share",
+        "",
+        "Share of the time of steps in which a request waited and every slot was taken: max_num_seqs of the engine, or "
+        "max_in_flight of the dispatcher where that is lower.",
+    ),
+    Metric(
+        "kv_share",
+        "",
+        "Share of the time of steps in which KV blocks were short: a request was preempted, or one waited inside the "
+        "engine though a slot and token budget were left, or one waited and 95 % of the blocks were used.",
+    ),
+    Metric("budget_share", "", "Share of the time of steps that computed as many tokens as a step may."),
+    Metric(
+        "prefill_share",
+        "",
+        "Share of the time of steps that prefills took: what each step took beyond the same step without its prompts.",
+    ),
+)

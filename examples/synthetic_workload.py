@@ -4,7 +4,7 @@ import driftsim as ds
 
 profile = ds.Profile.plain(intercept_s=0.02, prefill_token_s=2e-5, max_num_seqs=32)
 chats = ds.Workload.poisson(rate=2.0, requests=500, prompt_tokens=500, output_tokens=200, seed=0)
-print(f"{chats}; the engine serves {ds.capacity(chats, profile):.1f} requests/s of them")
+print(f"{chats}; the engine serves {ds.backlog_rate(chats, profile):.1f} requests/s of them")
 
 chat = ds.Tenant(name="chat", tier=ds.Tier.PREMIUM, rate=2.0, output_tokens=ds.Lengths(kind="geometric", mean=150))
 backlog = ds.Process(kind="backlog")

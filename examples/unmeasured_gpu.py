@@ -9,4 +9,4 @@ for rate in (1.0, 3.0, 5.0):
     measures = ds.summary(ds.simulate(chats, profile=profile))
     ttft, tpot = 1000 * measures["ttft_p99_s"], 1000 * measures["tpot_mean_s"]
     print(f"at {rate:.0f} requests/s: TTFT P99 {ttft:,.0f} ms, mean TPOT {tpot:.0f} ms")
-print(f"all at once: {ds.capacity(chats, profile):.2f} requests/s")
+print(f"all at once: {ds.backlog_rate(chats, profile):.2f} requests/s")

@@ -12,7 +12,7 @@ import pandas as pd
 from driftsim.formatting import markdown
 from driftsim.formatting import signed_percent as percent
 from driftsim.validation.equivalence import MARGIN, Verdict
-from experiments import estimation_error, gpu
+from experiments import capacity, estimation_error, gpu
 from experiments.paper import answers as paper
 from experiments.paper import verdicts
 from experiments.paper.tables import between, documents, find
@@ -33,6 +33,8 @@ def block() -> str:
         ("How well is a GPU predicted?", "python -m experiments.gpu", gpu.answer, "gpu/held_out.csv"),
         ("How good is a profile from a datasheet?", "python -m experiments.first_principles", _datasheet,
          "first_principles/l4.json"),
+        ("What load does the recorded engine take within an SLO?", "python -m experiments.capacity", capacity.answer,
+         "capacity/policies-capacity.png"),
         ("What does capturing cost?", "python -m experiments.capture_overhead", _overhead,
          "capture_overhead/costs.json"),
         ("What does a sweep cost?", "python -m experiments.sweep_cost", _sweep, "sweep_cost/costs.json"),

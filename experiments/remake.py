@@ -24,6 +24,7 @@ from driftsim import Trace, read
 from driftsim.engine.versions import SINCE
 from experiments import (
     accuracy,
+    capacity,
     capture_overhead,
     estimation_error,
     first_principles,
@@ -52,6 +53,7 @@ def main() -> None:
         accuracy.main()
         gpu.main()
         first_principles.main()
+        capacity.main()
         for script in EXAMPLES:
             script.with_suffix(".out").write_text(example_output(script))
     for file in documents():
@@ -202,7 +204,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "paper-answers": paper.answers_block,
     "paper-real": paper.real_block,
     "paper-estimators": paper.estimators_block,
-} | {f"example-{script.stem}": partial(example_block, script) for script in EXAMPLES}
+} | {f"capacity-{name}": partial(capacity.block, name) for name in capacity.SEARCHES}
+BLOCKS |= {f"example-{script.stem}": partial(example_block, script) for script in EXAMPLES}
 
 if __name__ == "__main__":
     main()

@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from driftsim.api import capacity
+from driftsim.api import backlog_rate
 from driftsim.comparison.comparison import Comparison
 from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting
 from driftsim.comparison.runs import compare
@@ -111,7 +111,7 @@ def rate() -> float:
     category = random.choice(CATEGORIES, 4000)
     output = np.clip(np.array([MEDIANS[name] for name in category]) * random.lognormal(0, 1, 4000), 1, 1024)
     made = workload([0.0] * 4000, output.astype(int).tolist(), prompt_tokens=50, max_tokens=1024)
-    return capacity(made, PROFILE)
+    return backlog_rate(made, PROFILE)
 
 
 def truth(cell: Cell, days: int, seed: int = 10**6) -> dict[str, float]:

@@ -92,10 +92,10 @@ def test_a_workload_needs_a_profile() -> None:
         ds.simulate(workload([0.0], [3]))
 
 
-def test_capacity_is_what_a_backlog_is_served_at() -> None:
+def test_the_backlog_rate_is_what_a_backlog_is_served_at() -> None:
     made = workload([0.0] * 40, [10] * 40)
     one_slot = profile(engine(max_num_seqs=1), intercept_s=0.01)
-    rate = ds.capacity(made, one_slot)
+    rate = ds.backlog_rate(made, one_slot)
     run = ds.simulate(made, profile=one_slot)
     assert rate == pytest.approx(40 / float(run.requests["finish_s"].max()), rel=1e-3)
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from driftsim.cli.calibrate import calibrate
+from driftsim.cli.capacity import capacity
 from driftsim.cli.capture import capture
 from driftsim.cli.check import check
 from driftsim.cli.columns import columns
@@ -45,7 +46,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, compare, effects, simulate, capture, calibrate, profile, validate, sweep, show, check, conformance):
+for verb in (
+    demo, compare, capacity, effects, simulate, capture, calibrate, profile, validate, sweep, show, check, conformance,
+):  # fmt: skip
     app.command()(verb)
 app.command()(columns)
 app.command()(scenario)

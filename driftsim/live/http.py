@@ -34,7 +34,7 @@ from driftsim.live.told import (
     of_assumed,
     retry_after,
     token_ids,
-)
+)  # fmt: skip
 from driftsim.request import Job
 from driftsim.scheduling.accounting import count_words
 from driftsim.trace.settings import EngineSettings

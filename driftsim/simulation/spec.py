@@ -138,6 +138,24 @@ class ScenarioSpec(Record):
         description="Whether results say how much each tenant was slowed down and what service it got; for that, a "
         "request of each size is simulated alone.",
     )
+    limits: bool = Field(
+        default=False,
+        description="Whether results say which limits of the engine held requests back: its slots, its KV blocks, the "
+        "token budget of a step, or prefills; for that, the run's steps are recorded.",
+    )
+    warm_up: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the requests, the first to arrive, that are served and left out of the metrics: they "
+        "find an empty engine.",
+    )
+    cool_down: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the requests, the last to arrive, that are left out likewise: nobody comes after them.",
+    )
     phase: str = Field(default="all", description="Phase of the workload that the metrics are over.")
     seed: int = Field(default=0, ge=0, description="Seed of everything random in the run.")
     steps: bool = Field(default=False, description="Whether the run's steps are recorded.")
@@ -155,6 +173,8 @@ class ScenarioSpec(Record):
             raise InputError("give trace = FOLDER to replay or a table workload to draw, one of the two")
         if self.barrier is not None:
             check_only_e2e(self.slos)
+        if self.warm_up + self.cool_down >= 1:
+            raise InputError(f"warm_up {self.warm_up:g} and cool_down {self.cool_down:g} leave no request to measure")
         if self.workload is None:
             return self
         if self.profile is None:
@@ -269,14 +289,16 @@ def dump_spec(spec: ScenarioSpec) -> str:
     return json.dumps(spec.model_dump(mode="json", exclude_defaults=True), indent=1, sort_keys=True) + "\n"
 
 
-def build_workload(spec: ScenarioSpec, find: Callable[[str], Trace] = read) -> Workload:
-    """The requests that ``spec`` runs; ``find`` gives the recorded run at a path.
+def build_workload(
+    spec: ScenarioSpec, find: Callable[[str], Trace] = read, replayed: Callable[[Trace, float], Workload] = replay
+) -> Workload:
+    """The requests that ``spec`` runs; ``find`` gives the recorded run at a path, ``replayed`` its replay at a scale.
 
     Raises ``InputError`` for what the traces cannot give.
     """
     if spec.workload is not None:
         return Workload.generated(spec.workload, spec.seed + spec.replication, find)
-    made = replay(find(str(spec.trace)), spec.rate_scale)
+    made = replayed(find(str(spec.trace)), spec.rate_scale)
     if spec.requests is not None:
         made = first(made, spec.requests)
     made = resample(made, spec.seed, spec.replication, spec.resampling)

@@ -58,7 +58,7 @@ def parameters(task: Task) -> dict[str, Any]:
             "clients": True,
             "shed": True,
             "replicas": True,
-            "fairness": not spec.fairness,
+            **_unasked(spec),
             "workload": _unused(spec),
         },
     )
@@ -83,6 +83,11 @@ def parameters(task: Task) -> dict[str, Any]:
 
 def told_slos(slos: Sequence[Slo]) -> str:
     return "; ".join(map(str, slos))
+
+
+def _unasked(spec: ScenarioSpec) -> dict[str, bool]:
+    """The keys about what is measured that say nothing: rows of an older driftsim have no such column."""
+    return {name: not getattr(spec, name) for name in ("fairness", "limits", "warm_up", "cool_down")}
 
 
 def _unused(spec: ScenarioSpec) -> set[str]:

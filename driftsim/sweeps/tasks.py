@@ -19,6 +19,7 @@ from driftsim.scheduling.estimators import estimator_class
 from driftsim.scheduling.policies import policy_class
 from driftsim.simulation.alone import alone_times, sizes_of
 from driftsim.simulation.bases import Fitted, with_own_bases
+from driftsim.simulation.limits import limit_shares
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload
@@ -26,18 +27,23 @@ from driftsim.slo import check_only_e2e, check_slos, needs_itl
 from driftsim.sweeps import cautions
 from driftsim.sweeps.asked import Task, parameters, told_slos
 from driftsim.tenancy import with_fairness
-from driftsim.trace.trace import Trace, digest, read
+from driftsim.trace.subset import middle
+from driftsim.trace.trace import Trace, read
 from driftsim.whose import check_present
 from driftsim.workloads.generated import Tenant, WorkloadSpec
+from driftsim.workloads.replay import replay
 from driftsim.workloads.workload import Workload
 
 KEPT_DIGESTS = 1000
+KEPT_REPLAYS = 4
 
 
 @dataclass(eq=False)
 class Inputs:
     """Traces and profiles by digest, and the digests by where they are: read once, and sent once to each worker."""
 
+    given: dict[str, Trace] = field(default_factory=dict)  # by the path that stands for it in specs: read by others
+    given_profile: Profile | None = None  # for every path of one
     traces: dict[str, Trace] = field(default_factory=dict)
     profiles: dict[str, Profile] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)  # of the traces, by path
@@ -46,20 +52,21 @@ class Inputs:
     cautions: dict[tuple[str, ...], list[str]] = field(default_factory=dict)  # of every run on these, profile last
     rates: dict[str, float] = field(default_factory=dict)  # recorded, requests / s, of the traces that have one
     _workloads: dict[Any, Workload] = field(default_factory=dict)
+    _replays: dict[tuple[int, float], Workload] = field(default_factory=dict)  # by trace and rate scale
 
     def need(self, spec: ScenarioSpec) -> None:
         """Read the traces and the profile of ``spec``, unless they are here. Raises ``InputError`` where one lacks."""
         paths, place = spec.traces, (spec.trace, spec.profile)
         for path in paths:
             if path not in self.digests:
-                recorded = read(path)
-                self.digests[path] = digest(path)
+                recorded = self.given[path] if path in self.given else read(path)
+                self.digests[path] = recorded.digest
                 self.traces[self.digests[path]] = recorded
                 if (rate := _recorded_rate(recorded)) is not None:
                     self.rates[self.digests[path]] = rate
         if place not in self.fits:
             if spec.profile is not None:
-                profile = load_profile(spec.profile)
+                profile = self.given_profile or load_profile(spec.profile)
             else:
                 profile = fit_own_profile(self.traces[self.digests[str(spec.trace)]])
             self.fits[place] = profile.digest
@@ -86,16 +93,32 @@ class Inputs:
         if name not in self._workloads:
             if len(self._workloads) >= 8:
                 self._workloads.pop(next(iter(self._workloads)))
-            self._workloads[name] = build_workload(task.spec, lambda path: self.traces[self.digests[path]])
+            found = build_workload(task.spec, lambda path: self.traces[self.digests[path]], self._replayed)
+            self._workloads[name] = found
         return self._workloads[name]
 
+    def _replayed(self, trace: Trace, scale: float) -> Workload:
+        """``replay``; the last few are kept, since the resamples of a day come one after another."""
+        name = id(trace), scale  # the inputs hold the trace, so that its id stays its own
+        if name not in self._replays:
+            if len(self._replays) >= KEPT_REPLAYS:
+                self._replays.pop(next(iter(self._replays)))
+            self._replays[name] = replay(trace, scale)
+        return self._replays[name]
 
-def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple[list[Task], Inputs]:
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to a worker: no workloads, which it makes itself."""
+        return {**vars(self), "_workloads": {}, "_replays": {}}
+
+
+def plan(
+    specs: Sequence[ScenarioSpec], told: OnProgress = no_progress, inputs: Inputs | None = None
+) -> tuple[list[Task], Inputs]:
     """The runs of ``specs``, each once, and what they need; ``told`` hears of the runs that were looked at, and of all.
 
-    Raises ``InputError`` where a trace or profile lacks.
+    ``inputs``: what was read already. Raises ``InputError`` where a trace or profile lacks.
     """
-    inputs, keys = Inputs(), set[str]()
+    inputs, keys = Inputs() if inputs is None else inputs, set[str]()
     groups: dict[tuple[Any, ...], list[Task]] = {}  # by workload, so that each is made once
     digest_of, names, judged = _SourceDigests(inputs), set[tuple[str, str]](), set[tuple[Any, ...]]()
     for number, spec in enumerate(specs):
@@ -188,7 +211,7 @@ def run_task(task: Task, inputs: Inputs, keep: Path | None = None) -> dict[str, 
             row["slos"] = told_slos(slos)
         scenario = build_scenario(task.spec, inputs.profiles[task.profile])
         scenario = replace(scenario, admission=fitted.admission, slos=slos)
-        steps, named = task.spec.steps, task.spec.step_requests or needs_itl(slos)
+        steps, named = task.spec.steps or task.spec.limits, task.spec.step_requests or needs_itl(slos)
         trace = simulate(scenario, fitted.workload, record_steps=steps, step_requests=named)
         found, own = _metrics(trace, task.spec, fitted, inputs.profiles[task.profile], scenario)
         row |= found
@@ -222,8 +245,17 @@ def _metrics(
     trace: Trace, spec: ScenarioSpec, fitted: Fitted, profile: Profile, scenario: Scenario
 ) -> tuple[dict[str, Any], list[str]]:
     """The results of a run, flat, and what a reader must know of it."""
-    scored = ~fitted.workload.table["source"].isin(fitted.used).to_numpy() if fitted.used else None
+    if spec.warm_up or spec.cool_down:
+        whole, trace = trace, middle(trace, spec.warm_up, spec.cool_down)
+    else:
+        whole = trace
+    scored = None
+    if fitted.used:
+        used = fitted.workload.table["source"].isin(fitted.used).to_numpy()
+        scored = ~trace.requests["request_id"].isin(fitted.workload.table["request_id"][used]).to_numpy()
     row = summary(trace, fitted.admission, phase=spec.phase, scored=scored)
+    if spec.limits:
+        row |= limit_shares(whole, scenario, trace)
     if spec.fairness:
         row = with_fairness(row, trace, alone_times(sizes_of(trace.requests), scenario), spec.phase)
     known = [*fitted.workload.notes, *cautions.of_run(trace, row, profile)]

@@ -44,3 +44,15 @@ def only(trace: Trace, kept: pd.Series | np.ndarray) -> Trace:
     phases = [phase.changed(requests=int(counts[phase.name])) for phase in phases]
     workload = trace.header.workload.changed(phases=tuple(phases))
     return replace(trace, header=trace.header.changed(workload=workload), requests=requests)
+
+
+def middle(trace: Trace, warm_up: float, cool_down: float) -> Trace:
+    """``trace`` without the shares ``warm_up`` and ``cool_down`` of its requests, the first and the last to arrive.
+
+    >>> from driftsim.trace.trace import read
+    >>> len(middle(read("traces/smollm2-cpu-drift"), 0.1, 0.05).requests)
+    306
+    """
+    count = len(trace.requests)
+    rank = trace.requests["arrival_s"].rank(method="first").to_numpy()
+    return only(trace, (rank > round(warm_up * count)) & (rank <= count - round(cool_down * count)))

@@ -172,8 +172,8 @@ plant(
 plant(
     "requests that taught a base are scored",
     file,
-    "if fitted.used else None",
-    "if False else None",
+    "    if fitted.used:\n",
+    "    if False:\n",
     SWEEP + " test_simulating test_categories",
 )
 plant(

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from tests.mutants import caching, dispatching, engine, importing, judging, living, measuring, storing, survivors
+from tests.mutants import (
+    caching,
+    dispatching,
+    engine,
+    importing,
+    judging,
+    living,
+    measuring,
+    sizing,
+    storing,
+    survivors,
+)
 
 FAULTS = [
     *survivors.FAULTS,
@@ -11,6 +22,7 @@ FAULTS = [
     *dispatching.FAULTS,
     *measuring.FAULTS,
     *judging.FAULTS,
+    *sizing.FAULTS,
     *storing.FAULTS,
     *living.FAULTS,
     *importing.FAULTS,

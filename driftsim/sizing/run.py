@@ -1,0 +1,236 @@
+"""Running a search: rounds of runs, in each of which every case tries its next load on every replication.
+
+The runs are those of a sweep: kept in a store, on local processes or on a Dask cluster. All cases see the same requests
+at a load, and all loads the same draws. A search that was killed asks for the same loads again and finds them there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from driftsim.errors import InputError, RunError
+from driftsim.progress import OnProgress, no_progress
+from driftsim.simulation.limits import SHARES
+from driftsim.simulation.spec import ScenarioSpec
+from driftsim.sizing.curves import Curve
+from driftsim.sizing.loads import Bounds, LoadAxis, axis_of, bounds_of
+from driftsim.sizing.plan import Case, SizingPlan
+from driftsim.sizing.search import Search
+from driftsim.sweeps.cautions import COLUMN
+from driftsim.sweeps.columns import plain_rows
+from driftsim.sweeps.recorder import Progress
+from driftsim.sweeps.runner import sweep
+from driftsim.sweeps.store import Store
+from driftsim.sweeps.tasks import Inputs, plan
+
+EXPECTED_LOADS = 14  # of a case, for the progress
+MOST_BEYOND = 4  # loads that are added on either side for the sake of an interval
+LIMIT_RUNS = 5  # replications that say what binds
+LATENCIES = ("ttft", "tpot", "e2e")  # whose P99 a run tells
+NEEDED = {"key", "failed", "error", "attainment", "offered", "makespan_s", COLUMN}
+NEEDED |= {f"{name}_p99_s" for name in LATENCIES} | {f"{name}_share" for name in SHARES}
+
+
+class KeptStore(Store):
+    """A store of whose rows stays at hand what a search needs, by key."""
+
+    def __init__(self, folder: Path | str) -> None:
+        super().__init__(folder)
+        self.rows: dict[str, dict[str, Any]] = {}
+
+    def look(self) -> None:
+        """Take in the rows that are there."""
+        rows = plain_rows(self.stored(choose=lambda columns: NEEDED & columns.keys()))
+        self.rows |= {row["key"]: row for row in rows}
+
+    def append(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Add ``rows``, as a store does."""
+        kept = list(rows)
+        super().append(kept)
+        self.rows |= {row["key"]: {name: row[name] for name in NEEDED & row.keys()} for row in kept}
+
+
+@dataclass(eq=False)
+class Found:
+    """What came of one case: its search, the rows of each load that was tried, by replication, and what binds.
+
+    shares: those of ``limit_shares`` at the capacity, the mean over a few replications.
+    """
+
+    case: Case
+    search: Search
+    bounds: Bounds
+    rows: dict[float, list[dict[str, Any]]] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
+
+    def curve(self, kinds: Sequence[str], target: float) -> Curve:
+        """The attainment of each replication at each load; one without any request that has an SLO is left out."""
+        loads = sorted(self.rows)
+        values = np.array([[row.get("attainment", np.nan) for row in self.rows[load]] for load in loads], dtype=float).T
+        of_kind = {kind: values[[place for place, one in enumerate(kinds) if one == kind]] for kind in set(kinds)}
+        known = {kind: own[~np.isnan(own).any(axis=1)] for kind, own in of_kind.items()}
+        return Curve(np.array(loads), target, known)
+
+    @property
+    def load(self) -> float:
+        """The capacity; or the lowest load where nothing held, and the highest where all did."""
+        if self.search.capacity is not None:
+            return self.search.capacity
+        return min(self.search.held)
+
+
+@dataclass(eq=False)
+class Sizing:
+    """The results: what each case came to, in the order of the plan's."""
+
+    plan: SizingPlan
+    axis: LoadAxis
+    found: list[Found]
+
+
+def size(
+    chosen: SizingPlan,
+    inputs: Inputs,
+    store: Path,
+    jobs: int = 0,
+    address: str | None = None,
+    told: OnProgress = no_progress,
+) -> Sizing:
+    """Search for the capacity of every case of ``chosen``; what ``store`` has is not run again.
+
+    ``inputs``: the traces and profiles, so far as they are no files. Raises ``InputError`` for what no run could
+    accept, ``RunError`` where a run fails.
+    """
+    specs = {case: chosen.spec_of(case) for case in chosen.cases}
+    for spec in specs.values():
+        inputs.need(spec)
+    axis = _axis(next(iter(specs.values())), inputs)
+    with KeptStore.open(store, create=True) as opened:
+        opened.adopt()
+        opened.look()
+        search = _Rounds(chosen, axis, inputs, opened, specs, jobs, address, told)
+        search.run()
+        found = list(search.found.values())
+    return Sizing(chosen, axis, found)
+
+
+def _axis(spec: ScenarioSpec, inputs: Inputs) -> LoadAxis:
+    if spec.trace is None:
+        return axis_of(spec, None, None)
+    digest = inputs.digests[spec.trace]
+    return axis_of(spec, inputs.traces[digest], inputs.rates.get(digest))
+
+
+class _Rounds:
+    """The rounds of one search."""
+
+    def __init__(
+        self,
+        chosen: SizingPlan,
+        axis: LoadAxis,
+        inputs: Inputs,
+        store: KeptStore,
+        specs: dict[Case, ScenarioSpec],
+        jobs: int,
+        address: str | None,
+        told: OnProgress,
+    ) -> None:
+        self.plan, self.axis, self.inputs, self.store, self.specs = chosen, axis, inputs, store, specs
+        self.jobs, self.address, self.told, self.done = jobs, address, told, 0
+        self.draws = chosen.draws
+        bounds: dict[str, Bounds] = {}
+        self.found: dict[Case, Found] = {}
+        for case, spec in specs.items():
+            name = repr(case.axis) + repr(case.value)
+            if name not in bounds:
+                bounds[name] = self._bounds(spec)
+            own = bounds[name]
+            search = Search(own.first, own.lowest, own.highest, chosen.tolerance, axis.whole)
+            self.found[case] = Found(case, search, own)
+
+    def _bounds(self, spec: ScenarioSpec) -> Bounds:
+        profile = self.inputs.profiles[self.inputs.fits[spec.trace, spec.profile]]
+
+        def recorded(path: str) -> Any:
+            return self.inputs.traces[self.inputs.digests[path]]
+
+        return bounds_of(self.axis, spec, profile, recorded, self.plan.lowest, self.plan.highest)
+
+    def run(self) -> None:
+        """Search until every case has its answer, then complete the curves, then ask what binds."""
+        while wanted := [(case, load) for case, one in self.found.items() if (load := one.search.next()) is not None]:
+            self._try(wanted)
+        self._try([(case, load) for case, one in self.found.items() for load in one.search.around()])
+        for _ in range(MOST_BEYOND):
+            self._try(list(self._beyond()))
+        self._ask_what_binds()
+
+    def _beyond(self) -> Iterator[tuple[Case, float]]:
+        """Loads beyond curves that end before their interval does."""
+        for case, one in self.found.items():
+            if one.search.state == "found":
+                below, above = one.curve([kind for kind, _ in self.draws], self.plan.target).short()
+                for up in [False] * below + [True] * above:
+                    yield from ((case, load) for load in one.search.beyond(up))
+
+    def _try(self, wanted: Sequence[tuple[Case, float]]) -> None:
+        """Run every replication of each case at its load, and tell the searches."""
+        if not wanted:
+            return
+        pressed = [self.axis.at(self.specs[case], load) for case, load in wanted]
+        specs = [spec.with_parts(changes) for spec in pressed for _, changes in self.draws]
+        rows = iter(self._rows(specs))
+        for case, load in wanted:
+            one = self.found[case]
+            one.rows[load] = [next(rows) for _ in self.draws]
+            curve = one.curve([kind for kind, _ in self.draws], self.plan.target)
+            if not len(curve.counted):
+                raise InputError("no measured request has an SLO; give one that these requests have")
+            held = curve.mean[list(curve.loads).index(load)] >= self.plan.target
+            one.search.tell(load, bool(held))
+
+    def _rows(self, specs: Sequence[ScenarioSpec]) -> list[dict[str, Any]]:
+        """The rows of ``specs``, in their order."""
+        tasks, _ = plan(specs, inputs=self.inputs)
+        expected = EXPECTED_LOADS * len(self.found) * len(self.draws)
+
+        def watch(state: Progress) -> None:
+            self.told(self.done + state.done, max(expected, self.done + state.total))
+
+        sweep(tasks, self.inputs, self.store, jobs=self.jobs, address=self.address, retry=True, watch=watch)
+        self.done += len(tasks)
+        if any(task.key not in self.store.rows for task in tasks):
+            self.store.look()  # another driver did some
+        for task in tasks:
+            if (row := self.store.rows[task.key])["failed"]:
+                raise RunError(f"a run failed: {row['error']}")
+        keys = [spec.key(spec.source_digest(self.inputs.digests), self._profile(spec)) for spec in specs]
+        return [self.store.rows[key] for key in keys]
+
+    def _profile(self, spec: ScenarioSpec) -> str:
+        return self.inputs.fits[spec.trace, spec.profile]
+
+    def _ask_what_binds(self) -> None:
+        some = [changes for kind, changes in self.draws if kind in ("recorded", "drawn", "local")][:LIMIT_RUNS]
+        specs = [
+            self.axis.at(self.specs[case], one.load).with_parts({**changes, "limits": True})
+            for case, one in self.found.items()
+            for changes in some
+        ]
+        rows = iter(self._rows(specs))
+        for one in self.found.values():
+            own = [next(rows) for _ in some]
+            for name in (f"{share}_share" for share in SHARES):
+                known = [row[name] for row in own if name in row and row[name] == row[name]]
+                one.shares[name] = float(np.mean(known)) if known else np.nan
+
+
+def p99_of(rows: Sequence[dict[str, Any]], limit: str) -> float:
+    """P99 of the latency that ``limit`` names, the mean over ``rows``; NaN where no row has it."""
+    known = [row[name] for row in rows if (name := f"{limit}_p99_s") in row and row[name] == row[name]]
+    return float(np.mean(known)) if known else np.nan
