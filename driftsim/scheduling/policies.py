@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from driftsim.errors import InputError
 from driftsim.request import Job, Tier
+from driftsim.scheduling import deadlines, fair, sized
 from driftsim.scheduling.around import Around, Service
 from driftsim.scheduling.names import spelled
 from driftsim.scheduling.parameters import canonical, values_of
@@ -132,6 +133,14 @@ POLICIES: dict[str, type[Policy]] = {
     "weighted": Weighted,
     "sjf": Sjf,
     "aging": Aging,
+    "vtc": fair.Vtc,
+    "drr": fair.Drr,
+    "sfq": fair.Sfq,
+    "cost-sjf": sized.CostSjf,
+    "wspt": sized.Wspt,
+    "edf": deadlines.Edf,
+    "slack": deadlines.Slack,
+    "boost": sized.Boost,
 }
 BASELINE = "fifo"
 STOCK = "stock"  # the engine's own order: FIFO with no limit in flight
