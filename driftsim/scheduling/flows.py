@@ -128,13 +128,21 @@ class LeastServed(Flows):
         if chosen is None:
             raise IndexError("pop from an empty policy")
         more = self._take(flow, chosen)
-        self.counter[flow] += self._cost(chosen, chosen.estimate, now)
+        self._charge(flow, chosen, now)
         del self._offers[flow]
         if more:
             self._offer(flow)
         else:
             self._went(flow)
         return chosen
+
+    def _charge(self, flow: str, job: Job, now: float) -> None:
+        """Count the estimate of ``job``, which goes in."""
+        self.counter[flow] += self._cost(job, job.estimate, now)
+
+    def _rank(self, flow: str) -> float:
+        """What the flows are ordered by; the smallest first."""
+        return self.counter[flow]
 
     def served(self, job: Job, tokens: int | None, now: float) -> None:
         """Set the counter right: ``job`` was ``tokens`` long, or never ran."""
@@ -154,11 +162,17 @@ class LeastServed(Flows):
     def _offer(self, flow: str) -> None:
         """Let ``flow`` stand in the heap by its counter of now, and throw old offers away where they are many."""
         oldest = min(queue[0][0] for queue in self._waiting[flow].values())
-        self._offers[flow] = offer = (self.counter[flow], oldest, flow)
+        self._offers[flow] = offer = (self._rank(flow), oldest, flow)
         heapq.heappush(self._heap, offer)
         if len(self._heap) > 2 * len(self._offers) + 64:
             self._heap = list(self._offers.values())
             heapq.heapify(self._heap)
+
+    def _offer_all(self) -> None:
+        """The same for every flow, since all counters changed."""
+        self._heap = []
+        for flow in self._offers:
+            self._offer(flow)
 
     def _least(self) -> float | None:
         """The smallest counter among the flows that have a job; None if there is none."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from driftsim.errors import InputError
 from driftsim.request import Job, Tier
-from driftsim.scheduling import deadlines, fair, sized
+from driftsim.scheduling import aged, attained, deadlines, fair, sized
 from driftsim.scheduling.around import Around, Service
 from driftsim.scheduling.names import spelled
 from driftsim.scheduling.parameters import canonical, values_of
@@ -141,6 +141,12 @@ POLICIES: dict[str, type[Policy]] = {
     "edf": deadlines.Edf,
     "slack": deadlines.Slack,
     "boost": sized.Boost,
+    "las": attained.Las,
+    "accumulating": aged.Accumulating,
+    "mlfq": attained.Mlfq,
+    "gittins": aged.Gittins,
+    "hrrn": aged.Hrrn,
+    "ewsjf": aged.Ewsjf,
 }
 BASELINE = "fifo"
 STOCK = "stock"  # the engine's own order: FIFO with no limit in flight

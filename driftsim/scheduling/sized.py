@@ -73,12 +73,13 @@ class Boost(Sized):
     def __init__(
         self,
         *,
-        gamma: Annotated[float, Field(gt=0, description="Gamma, how fast boosts fall.", json_schema_extra={"unit": "1/s"})]
-        = 0.1,
+        gamma: Annotated[
+            float, Field(gt=0, description="Gamma, how fast boosts fall.", json_schema_extra={"unit": "1/s"})
+        ] = 0.1,
         sizes: Annotated[
             Literal["estimate", "label"], Field(description="What boosts go by: the estimate, or the category alone.")
         ] = "estimate",
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self._gamma, self._by_label = gamma, sizes == "label"
         self._seen: dict[str, tuple[float, int]] = {}  # ln of the sum of exp(γ s), and how many, by category
