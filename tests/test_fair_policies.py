@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import driftsim as ds
+from driftsim.errors import InputError
+from driftsim.latency.profile import Profile
 from driftsim.request import TIERS, Job, Tier
+from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.policies import make_policy
+from driftsim.simulation.run import Simulation
+from driftsim.simulation.scenario import Scenario
 from driftsim.tiers import TierRule
+from driftsim.workloads.workload import Workload
 from tests.queues import a_job, fresh, order
+from tests.strategies import profiles, workloads
 
 sizes = st.tuples(st.integers(1, 300), st.integers(1, 300))
 tenants = st.lists(st.lists(sizes, min_size=1, max_size=25), min_size=2, max_size=4)
@@ -176,3 +185,27 @@ def test_within_a_tenant_the_oldest_goes() -> None:
     jobs = [a_job(str(row), float(row), output=100 - row, tier=TIERS[row % 3]) for row in range(9)]
     for name in ("vtc", "drr", "sfq"):
         assert order(fresh(name), jobs) == [str(row) for row in range(9)]
+
+
+@given(workloads(patient=False), profiles(), st.sampled_from(["frozen", "refreshed"]), st.integers(1, 4))
+def test_at_the_end_of_a_run_each_tenant_is_charged_what_it_was_served(
+    made: Workload, engine: Profile, estimates: Any, limit: int
+) -> None:
+    """Whatever was estimated, and whoever gave up; without forgetting, the counters are the service itself."""
+    admission = Admission(estimates=estimates)
+    scenario = Scenario(
+        profile=engine, policy="las?half_life=inf", estimator="ema", admission=admission, max_in_flight=limit
+    )
+    run = Simulation(scenario, made)
+    rows = run.run().requests
+    ran = rows[rows["scheduled_s"].notna()]
+    served = (ran["prompt_tokens"] + 2 * ran["output_tokens"]).groupby(ran["tenant"]).sum()
+    policy: Any = run.dispatcher.policy
+    for tenant, counted in policy.counter.items():
+        assert counted == pytest.approx(served.get(tenant, 0.0), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sfq", "edf", "slack?limit=ttft", "boost"])
+def test_what_a_capture_does_not_know_is_no_order_for_it(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="which a capture does not know; simulate it, or choose another"):
+        ds.capture(tmp_path / "out", policies=["fifo", name])

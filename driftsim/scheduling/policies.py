@@ -212,13 +212,23 @@ def alone_by(name: str) -> Heeds:
     return found
 
 
-def check_needs(name: str, slos: Sequence[Slo], profile: bool = True) -> None:
-    """Raise ``InputError`` if the policy ``name`` goes by SLOs or by a latency ``profile``, and there is none."""
+def needs_of(name: str) -> Collection[Needs]:
+    """What a run under the policy ``name`` must have, or its order means nothing."""
     needs: Collection[Needs] = getattr(policy_class(name), "needs", ())
-    if "slos" in needs and not slos:
+    return needs
+
+
+def check_needs(name: str, slos: Sequence[Slo]) -> None:
+    """Raise ``InputError`` if the policy ``name`` goes by ``slos``, and there is none."""
+    if "slos" in needs_of(name) and not slos:
         raise InputError(f"{name} orders by SLOs, and there is none; give some, as --slo ttft=1s or slos = ['ttft=1s']")
-    if "profile" in needs and not profile:
-        raise InputError(f"{name} orders by seconds of service, and here is no latency profile; choose another policy")
+
+
+def check_live(name: str) -> None:
+    """Raise ``InputError`` if the policy ``name`` goes by what a capture does not know."""
+    for need, what in (("profile", "seconds of service"), ("slos", "SLOs")):
+        if need in needs_of(name):
+            raise InputError(f"{name} orders by {what}, which a capture does not know; simulate it, or choose another")
 
 
 def check_order(name: str, rules: Sequence[TierRule], present: Iterable[str], engine_policy: str = "fcfs") -> None:

@@ -20,8 +20,8 @@ class Scenario(Dispatching):
     ``refill_lag`` off lets an outside dispatcher refill a freed slot before the next step, as no real one can.
     ``barrier``: DriftSched's worker, which serves one batch at a time, instead of continuous batching; it
     fetches its jobs itself, so that nothing lags.
-    ``noise`` draws step times around the profile's, by ``seed``. ``slos`` change nothing in the run; its header holds
-    them, so that its requests are judged by them.
+    ``noise`` draws step times around the profile's, by ``seed``. ``slos`` change nothing in a run but the order
+    under a policy that goes by them; its header holds them, so that its requests are judged by them.
 
     >>> profile = Profile.plain(intercept_s=0.01, max_num_seqs=8)
     >>> Scenario(profile=profile, policy="sjf").limit, Scenario(profile=profile, policy="stock").limit
