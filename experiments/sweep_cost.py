@@ -23,7 +23,7 @@ import pandas as pd
 
 from driftsim import Profile, Scenario, Store, Workload
 from driftsim.live.machine import hardware
-from driftsim.scheduling.policies import POLICIES
+from driftsim.scheduling.names import DEFAULT_POLICIES
 from driftsim.simulation.run import simulate
 from driftsim.sweeps.grid import load_grid
 from driftsim.sweeps.recorder import Progress, Recorder
@@ -45,7 +45,7 @@ replications = 20
 trace = "trace"
 profile = "profile.json"
 [grid]
-policy = {json.dumps(list(POLICIES))}
+policy = {json.dumps(DEFAULT_POLICIES[1:])}
 estimator = ["static", "ema"]
 rate_scale = {LOADS}
 """

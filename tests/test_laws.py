@@ -17,6 +17,7 @@ from driftsim.simulation.run import Simulation, simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.schema import FINISH_REASONS, LIFE_TIMES
 from driftsim.workloads.workload import Workload
+from tests.queues import SLOS
 from tests.strategies import admissions, estimators, policies, profiles, workloads
 
 
@@ -29,6 +30,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         admission=draw(admissions()),
         max_in_flight=draw(st.one_of(st.none(), st.integers(1, 8))),
         refill_lag=draw(st.booleans()),
+        slos=SLOS,
     )
 
 

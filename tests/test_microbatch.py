@@ -12,13 +12,15 @@ from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.trace.trace import Trace
 from driftsim.workloads.workload import Workload
+from tests.queues import SLOS
 from tests.strategies import engine, profile, workload, workloads
 
 SLOTS = engine(max_num_seqs=64, max_num_batched_tokens=512, kv_blocks=4000)
 
 
 def run(made: Workload, policy: str = "fifo", **barrier: float) -> Trace:
-    scenario = Scenario(profile=profile(SLOTS), policy=policy, barrier=Barrier.model_validate({"idle_s": 0, **barrier}))
+    worker = Barrier.model_validate({"idle_s": 0, **barrier})
+    scenario = Scenario(profile=profile(SLOTS), policy=policy, barrier=worker, slos=SLOS)
     return simulate(scenario, made)
 
 

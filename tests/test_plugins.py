@@ -68,6 +68,20 @@ class Overfull(Longest):
         return self.pop(now)
 
 
+class Hides(Longest):
+    """Planted: says that nobody waits until three do."""
+
+    def __len__(self):
+        waiting = super().__len__()
+        return waiting if waiting > 2 or self.last else 0
+
+    last = False
+
+    def push(self, job, now):
+        super().push(job, now)
+        self.last = now > 0.35
+
+
 class Shared(Fifty):
     """Planted: what one instance learns, all know."""
 
@@ -182,6 +196,7 @@ def test_our_estimators_keep_the_laws(name: str) -> None:
         ("Scans", {"every request leaves exactly once", "pop gives each job once, IndexError when empty",
                    "a decision costs no scan of the queue"}),
         ("Random", {"the same run gives the same trace", "the future cannot change the past"}),
+        ("Hides", {"one slot: waits, weighted by service, sum up as FIFO's do"}),
         ("Overfull", {"pop gives each job once, IndexError when empty"}),
         ("Shared", {"the same run gives the same trace", "two estimators share no state"}),
         ("Longest", set()),

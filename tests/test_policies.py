@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +10,7 @@ from hypothesis import strategies as st
 
 from driftsim.request import Job, Request, Tier
 from driftsim.scheduling.policies import POLICIES, make_policy
+from tests.queues import fresh
 
 P, S, B = Tier.PREMIUM, Tier.STANDARD, Tier.BATCH
 names = st.sampled_from(sorted(POLICIES))
@@ -23,7 +21,7 @@ def job(name: str, tier: Tier = S, arrival: float = 0.0, budget: int = 100) -> J
 
 
 def order(policy: str, jobs: list[Job]) -> list[str]:
-    queue = make_policy(policy)
+    queue = fresh(policy)
     for waiting in jobs:
         queue.push(waiting, waiting.request.arrival)
     return [queue.pop(1000.0).request.id for _ in jobs]
@@ -77,7 +75,7 @@ def test_weighted_skips_empty_tiers_and_loses_their_slots() -> None:
 @given(names, st.lists(st.tuples(st.sampled_from([P, S, B]), st.integers(0, 9), st.integers(1, 5)), max_size=30))
 def test_whoever_goes_in_comes_out_once(name: str, jobs: list[tuple[Tier, int, int]]) -> None:
     waiting = [job(str(row), tier, float(arrival), budget) for row, (tier, arrival, budget) in enumerate(jobs)]
-    queue = make_policy(name)
+    queue = fresh(name)
     for row, one in enumerate(waiting):
         assert len(queue) == row
         queue.push(one, 10.0)
@@ -95,44 +93,6 @@ def test_equals_leave_in_order_of_arrival(name: str, jobs: list[tuple[Tier, int]
         alike = first.request.tier == second.request.tier and first.budget == second.budget
         if alike:
             assert first.request.arrival < second.request.arrival
-
-
-def least_seconds(do: Callable[[int], object]) -> float:
-    """The least CPU time of 1000 turns, of three times."""
-
-    def seconds() -> float:
-        start = time.process_time()
-        for turn in range(1000):
-            do(turn)
-        return time.process_time() - start
-
-    return min(seconds() for _ in range(3))
-
-
-@pytest.mark.parametrize("name", sorted(POLICIES))
-def test_a_decision_costs_no_scan_of_the_queue(name: str) -> None:
-    def seconds_per_pop(count: int) -> float:
-        queue = make_policy(name)
-        for row in range(count):
-            queue.push(job(str(row), (P, S, B)[row % 3], float(row), (row * 7919) % 997), float(row))
-        return least_seconds(lambda turn: queue.push(queue.pop(1.0), 1.0))
-
-    small, large = (seconds_per_pop(count) for count in (1_000, 64_000))
-    assert large < 8 * small  # a scan would cost 64 times as much
-
-
-@pytest.mark.parametrize("name", sorted(POLICIES))
-def test_passing_over_a_full_tier_costs_no_scan_of_the_queue(name: str) -> None:
-    def seconds_per_pop(count: int) -> float:
-        queue: Any = make_policy(name)
-        for row in range(count):
-            queue.push(job(str(row), (P, P, P, B)[row % 4], float(row), (row * 7919) % 997), float(row))
-        for full in ({P}, {B}):  # whoever is in front steps aside, once
-            queue.push(queue.pop_below(1.0, full), 1.0)
-        return least_seconds(lambda turn: queue.push(queue.pop_below(1.0, {P} if turn % 2 else {B}), 1.0))
-
-    small, large = (seconds_per_pop(count) for count in (1_000, 64_000))
-    assert large < 8 * small  # a scan would cost 64 times as much
 
 
 def test_an_unknown_policy_is_named_with_the_choices() -> None:

@@ -20,10 +20,12 @@ from driftsim.comparison.sameness import EQUAL_BUDGETS, MEANINGS, NO_CHOICE, ONE
 from driftsim.latency.profile import Profile
 from driftsim.request import Job
 from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.names import DEFAULT_POLICIES
 from driftsim.scheduling.policies import POLICIES, Keyed, Priority
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.workloads.workload import Workload
+from tests.queues import SLOS
 from tests.strategies import admissions, engine, estimators, profile, profiles, workload, workloads
 
 PROFILE = profile(engine(max_num_seqs=1), decode_request_s=0.001)
@@ -36,7 +38,7 @@ def crowd(**columns: Any) -> Workload:
 
 def same(made: Workload, **changes: Any) -> dict[str, str]:
     """By policy with estimator: the field of the row."""
-    settings = settings_of(POLICIES, ["static", "ema"])
+    settings = settings_of(DEFAULT_POLICIES[1:], ["static", "ema"])
     plan = ComparisonPlan(profile=PROFILE, settings=settings, replications=3, **changes)
     rows = compare(made, plan, jobs=1).rows()
     return {f"{row['policy']}/{row['estimator']}": row.get("same_as_fifo", "").partition(":")[0] for row in rows}
@@ -131,7 +133,7 @@ def test_a_run_with_a_reason_is_the_run_of_fifo(
         columns |= {"tier": "batch", "predicted_category": "report", "prompt_tokens": 9, "prompt_words": 7}
     made = replace(made, table=made.table.assign(**columns))
     fifo, run = (
-        simulate(Scenario(profile=engine, policy=name, estimator=estimator, admission=admission), made)
+        simulate(Scenario(profile=engine, policy=name, estimator=estimator, admission=admission, slos=SLOS), made)
         for name in ("fifo", policy)
     )
     static = simulate(Scenario(profile=engine, admission=admission), made)

@@ -17,6 +17,7 @@ from driftsim.request import Job
 from driftsim.scheduling.names import DEFAULT_POLICIES
 from driftsim.scheduling.policies import POLICIES, STOCK, Keyed
 from driftsim.simulation.run import simulate
+from tests.queues import SLOS
 from tests.strategies import engine, profile, workload
 
 PACKAGE = Path(__file__).resolve().parent.parent / "driftsim"
@@ -194,7 +195,10 @@ def test_a_policy_that_is_entered_joins_every_comparison(monkeypatch: pytest.Mon
     monkeypatch.setitem(POLICIES, "lifo", Lifo)
     made = workload([0.0, 0.0, 0.001, 0.002], [9, 9, 9, 9])
     plan = ComparisonPlan(
-        profile=profile(engine(max_num_seqs=1)), settings=settings_of(POLICIES, ["static"]), replications=1
+        profile=profile(engine(max_num_seqs=1)),
+        settings=settings_of(POLICIES, ["static"]),
+        replications=1,
+        slos=SLOS,
     )
     assert "lifo" in [row["policy"] for row in compare(made, plan, jobs=1).rows()]
     run = simulate(plan.scenario(Setting("lifo", "static")), made)

@@ -28,7 +28,8 @@ from driftsim.request import TIERS, Job, Request, Tier
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.dispatcher import Departure, Dispatcher
 from driftsim.scheduling.estimators import Ema
-from driftsim.scheduling.policies import POLICIES, Keyed, make_policy
+from driftsim.scheduling.names import DEFAULT_POLICIES
+from driftsim.scheduling.policies import Keyed, make_policy
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.spec import ScenarioSpec
@@ -39,10 +40,11 @@ from driftsim.trace.schema import TIER_NAMES
 from driftsim.workloads.replay import replay
 from driftsim.workloads.workload import Workload
 from tests.commands import driftsim
+from tests.queues import SLOS
 from tests.strategies import engine, estimators, policies, profile, profiles, workload, workloads
 
 METALS = ("gold", "silver", "bronze")
-ours = st.sampled_from(sorted(POLICIES))
+ours = st.sampled_from(DEFAULT_POLICIES[1:])
 
 
 def busy(names: tuple[str, ...] = METALS, count: int = 60) -> Workload:
@@ -227,7 +229,7 @@ def test_a_comparison_of_all_policies_runs_those_that_it_can_and_names_the_other
     assert {row["policy"] for row in result.rows()} == {"stock", "fifo", "sjf"}
     assert result.warnings()[0].startswith("priority, weighted and aging are left out: they order by tier")
     told = ds.compare(busy(), profile=known(), replications=1, jobs=1, tiers=METALS)
-    assert {row["policy"] for row in told.rows()} == {"stock", *POLICIES}
+    assert {row["policy"] for row in told.rows()} == {*DEFAULT_POLICIES}
     assert not any("left out" in warning for warning in told.warnings())
 
 
@@ -363,7 +365,7 @@ def test_no_tier_has_more_in_flight_than_its_limit(
     policy: str, made: Workload, engine: Profile, limits: dict[str, int]
 ) -> None:
     rules = tier_rules([{"name": name, "max_in_flight": limits.get(name)} for name in TIER_NAMES])
-    rows = simulate(Scenario(profile=engine, policy=policy, tiers=rules), made).requests
+    rows = simulate(Scenario(profile=engine, policy=policy, tiers=rules, slos=SLOS), made).requests
     assert rows["finish_reason"].notna().all()  # nobody waits for ever
     for tier, most in limits.items():
         assert policy == "stock" or in_flight(rows, tier) <= most
@@ -376,7 +378,7 @@ def test_a_limit_of_all_slots_or_more_is_none(
     slots = engine.engine.max_num_seqs
     rules = tier_rules([{"name": name, "max_in_flight": slots + place} for place, name in enumerate(TIER_NAMES)])
     admission = Admission(estimates="refreshed" if refreshed else "frozen")
-    plain = Scenario(profile=engine, policy=policy, estimator=estimator, admission=admission)
+    plain = Scenario(profile=engine, policy=policy, estimator=estimator, admission=admission, slos=SLOS)
     free, limited = (simulate(scenario, made).requests for scenario in (plain, replace(plain, tiers=rules)))
     pd.testing.assert_frame_equal(limited, free)
 

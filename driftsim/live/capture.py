@@ -18,7 +18,7 @@ from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import ORACLE, estimator_class, estimator_name
 from driftsim.scheduling.names import spelled
 from driftsim.scheduling.plugins import plugin_name, plugin_names
-from driftsim.scheduling.policies import policy_class, policy_name
+from driftsim.scheduling.policies import check_live, policy_name
 from driftsim.scheduling.shedding import AnySheds, shed_rules
 from driftsim.tiers import AnyTiers, tier_rules
 from driftsim.trace.trace import Trace
@@ -62,7 +62,7 @@ def capture(
     """
     names = list(dict.fromkeys(map(policy_name, plugin_names(policies))))
     for name in names:
-        policy_class(name)
+        check_live(name)
     learner = plugin_name(estimator)
     if spelled(learner).base == ORACLE:
         raise InputError(f"the estimator {ORACLE!r} is told every length, and live nobody knows them; choose another")

@@ -19,22 +19,12 @@ from urllib.parse import urlsplit
 import openai
 
 from driftsim.errors import InputError
+from driftsim.live import told as server
 from driftsim.live.answer import Answer
 from driftsim.live.begun import WARM_UP, Prompts
 from driftsim.live.engine import Outcome
 from driftsim.live.masking import Heard, masked
 from driftsim.live.pages import ASK_S, Page, Pages
-from driftsim.live.told import (
-    as_usual,
-    cache_settings,
-    counted,
-    is_final,
-    is_name,
-    listening,
-    of_assumed,
-    retry_after,
-    token_ids,
-)  # fmt: skip
 from driftsim.request import Job
 from driftsim.scheduling.accounting import count_words
 from driftsim.trace.settings import EngineSettings
@@ -142,19 +132,19 @@ class HttpEngine:
         chosen = self._chosen_model()
         self._served = chosen["id"]
         self.model = self._masked(self._served)
-        if (length := counted(chosen.get("max_model_len"))) > 1:
+        if (length := server.counted(chosen.get("max_model_len"))) > 1:
             settings["max_model_len"] = length
-        settings |= cache_settings(self._pages.ask(f"{self._root}/metrics"))
+        settings |= server.cache_settings(self._pages.ask(f"{self._root}/metrics"))
         told = self._pages.ask(f"{self._root}/version").json()
         if isinstance(told, dict) and isinstance(told.get("version"), str):
             settings["version"] = self._masked(told["version"])
         self.arguments = {"model": self.model, "temperature": self.temperature, "api": "openai, streaming"}
         if self._host in ("localhost", "127.0.0.1", "::1"):
-            self.own_processes = listening(self._port)
+            self.own_processes = server.listening(self._port)
         guessed = EngineSettings.guessed(settings | self._known, "openai")
-        self.settings = as_usual(guessed, chosen.get("owned_by") == "vllm", self.own_processes)
+        self.settings = server.as_usual(guessed, chosen.get("owned_by") == "vllm", self.own_processes)
         self._prompts.block = self.settings.block_size
-        self.notes = of_assumed(self.settings)
+        self.notes = server.of_assumed(self.settings)
 
     def _chosen_model(self) -> dict[str, Any]:
         """What the server tells of the model that was asked for, or of its first. Raises ``InputError``."""
@@ -166,7 +156,7 @@ class HttpEngine:
                 f"{self._url}: no OpenAI-compatible server answers there ({self._refusal(page)}); start one or correct "
                 "--base-url"
             )
-        known = [entry for entry in listed if isinstance(entry, dict) and is_name(entry.get("id"))]
+        known = [entry for entry in listed if isinstance(entry, dict) and server.is_name(entry.get("id"))]
         chosen = next((entry for entry in known if entry["id"] == self.model or not self.model), None)
         if chosen is None:
             names = self._masked(", ".join(entry["id"][:80] for entry in known[:5])) or "none"
@@ -186,7 +176,7 @@ class HttpEngine:
                         model=self._served, messages=[{"role": "user", "content": prompt}], max_tokens=8
                     )
                 usage = getattr(answer, "usage", None)  # a server may send anything
-                self._prompts.warmed(counted(getattr(usage, "prompt_tokens", None), MOST_AROUND))
+                self._prompts.warmed(server.counted(getattr(usage, "prompt_tokens", None), MOST_AROUND))
 
         await asyncio.gather(*map(one, WARM_UP))
 
@@ -215,7 +205,7 @@ class HttpEngine:
         told = self._pages.ask(f"{self._root}/tokenize", body).json()
         self._asked, self._asking_s = self._asked + 1, self._asking_s + time.monotonic() - begin
         slow = self._asking_s > max(COUNTING_S, SLOW_COUNT_S * self._asked)
-        count = counted(told.get("count") if isinstance(told, dict) else None, 4 * len(prompt) + MOST_AROUND)
+        count = server.counted(told.get("count") if isinstance(told, dict) else None, 4 * len(prompt) + MOST_AROUND)
         if slow or not count:
             self._asks = False
             why = f"takes {self._asking_s / self._asked:.1f} s to count one" if slow else "has no /tokenize"
@@ -225,7 +215,7 @@ class HttpEngine:
                 "name a --tokenizer",
             )
         if count:
-            self._note(prompt, token_ids(told, count))
+            self._note(prompt, server.token_ids(told, count))
         return count or None
 
     def _note(self, prompt: str, ids: list[int] | None) -> None:
@@ -284,12 +274,12 @@ class HttpEngine:
         except Exception as error:  # whatever the server does belongs to this request's row
             refused = str(getattr(error, "status_code", getattr(error, "code", ""))) in TURNED_AWAY
             outcome = answer.failed(self._said(error, answer), "rejected" if refused and not answer.chunks else "error")
-            outcome = replace(outcome, final=is_final(error), retry_after_s=retry_after(error))
+            outcome = replace(outcome, final=server.is_final(error), retry_after_s=server.retry_after(error))
         if outcome.cached_tokens and "enable_prefix_caching" in self.settings.assumed:
             told = (name for name in self.settings.assumed if name != "enable_prefix_caching")
-            stale = of_assumed(self.settings)
+            stale = server.of_assumed(self.settings)
             self.settings = self.settings.changed(enable_prefix_caching=True, assumed=tuple(told))
-            self.notes = (*of_assumed(self.settings), *(note for note in self.notes if note not in stale))
+            self.notes = (*server.of_assumed(self.settings), *(note for note in self.notes if note not in stale))
         beginning = self._prompts.beginning(outcome.job.request, outcome.prompt_tokens)
         self.on_outcome(replace(outcome, beginning=beginning))
 

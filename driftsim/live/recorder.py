@@ -23,7 +23,7 @@ from driftsim.live.waiting import Waiting, as_seen, departure
 from driftsim.request import Job
 from driftsim.scheduling.dispatcher import Dispatcher
 from driftsim.scheduling.estimators import make_estimator
-from driftsim.scheduling.policies import check_needs, check_order, make_policy
+from driftsim.scheduling.policies import check_live, check_order, make_policy
 from driftsim.tiers import rules_in_force
 from driftsim.trace.builder import RequestRows
 from driftsim.trace.header import Phase, WorkloadInfo
@@ -72,7 +72,7 @@ async def record(
     limit = plan.limit_of(engine.settings.max_num_seqs)
     rules = rules_in_force(plan.tiers or workload.tiers, workload.tier_names)
     check_order(plan.policy, rules, workload.tier_names, engine.settings.scheduling_policy)
-    check_needs(plan.policy, (), profile=False)
+    check_live(plan.policy)
     plan = replace(plan, tiers=plan.tiers or workload.tiers, admission=plan.admission.with_safety(rules))
     dispatcher = Dispatcher(
         make_policy(plan.policy, rules),

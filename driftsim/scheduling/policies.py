@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from driftsim.errors import InputError
 from driftsim.request import Job, Tier
+from driftsim.scheduling import aged, attained, deadlines, fair, sized
 from driftsim.scheduling.around import Around, Service
 from driftsim.scheduling.names import spelled
 from driftsim.scheduling.parameters import canonical, values_of
@@ -132,6 +133,20 @@ POLICIES: dict[str, type[Policy]] = {
     "weighted": Weighted,
     "sjf": Sjf,
     "aging": Aging,
+    "vtc": fair.Vtc,
+    "drr": fair.Drr,
+    "sfq": fair.Sfq,
+    "cost-sjf": sized.CostSjf,
+    "wspt": sized.Wspt,
+    "edf": deadlines.Edf,
+    "slack": deadlines.Slack,
+    "boost": sized.Boost,
+    "las": attained.Las,
+    "accumulating": aged.Accumulating,
+    "mlfq": attained.Mlfq,
+    "gittins": aged.Gittins,
+    "hrrn": aged.Hrrn,
+    "ewsjf": aged.Ewsjf,
 }
 BASELINE = "fifo"
 STOCK = "stock"  # the engine's own order: FIFO with no limit in flight
@@ -197,13 +212,23 @@ def alone_by(name: str) -> Heeds:
     return found
 
 
-def check_needs(name: str, slos: Sequence[Slo], profile: bool = True) -> None:
-    """Raise ``InputError`` if the policy ``name`` goes by SLOs or by a latency ``profile``, and there is none."""
+def needs_of(name: str) -> Collection[Needs]:
+    """What a run under the policy ``name`` must have, or its order means nothing."""
     needs: Collection[Needs] = getattr(policy_class(name), "needs", ())
-    if "slos" in needs and not slos:
+    return needs
+
+
+def check_needs(name: str, slos: Sequence[Slo]) -> None:
+    """Raise ``InputError`` if the policy ``name`` goes by ``slos``, and there is none."""
+    if "slos" in needs_of(name) and not slos:
         raise InputError(f"{name} orders by SLOs, and there is none; give some, as --slo ttft=1s or slos = ['ttft=1s']")
-    if "profile" in needs and not profile:
-        raise InputError(f"{name} orders by seconds of service, and here is no latency profile; choose another policy")
+
+
+def check_live(name: str) -> None:
+    """Raise ``InputError`` if the policy ``name`` goes by what a capture does not know."""
+    for need, what in (("profile", "seconds of service"), ("slos", "SLOs")):
+        if need in needs_of(name):
+            raise InputError(f"{name} orders by {what}, which a capture does not know; simulate it, or choose another")
 
 
 def check_order(name: str, rules: Sequence[TierRule], present: Iterable[str], engine_policy: str = "fcfs") -> None:

@@ -11,7 +11,7 @@ from driftsim.progress import OnProgress, no_progress
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import estimator_name
 from driftsim.scheduling.plugins import check_trusted
-from driftsim.scheduling.policies import STOCK, policy_class, policy_name
+from driftsim.scheduling.policies import STOCK, needs_of, policy_class, policy_name
 from driftsim.simulation.replicas import Replicas
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
@@ -44,6 +44,8 @@ def as_measured(
     if received_at_arrival(trace):  # nothing lies between the two
         profile = profile.changed(submit_lag_s=0.0)
     settings: dict[str, Any] = {"seed": header.seed or 0} | switches
+    if "slos" in needs_of(policy):  # any other order does not look at them
+        settings.setdefault("slos", header.slos)
     scenario = Scenario(
         profile=profile,
         policy=policy,

@@ -22,9 +22,10 @@ class Scenario(Dispatching):
     ``refill_lag`` off lets an outside dispatcher refill a freed slot before the next step, as no real one can.
     ``barrier``: DriftSched's worker, which serves one batch at a time, instead of continuous batching; it
     fetches its jobs itself, so that nothing lags.
-    ``noise`` draws step times around the profile's, by ``seed``. ``slos`` change nothing in the run; its header holds
-    them, so that its requests are judged by them. ``clients``: when they give up, and whether they send again; by
-    default as the workload says. ``replicas``: several engines, each with ``max_in_flight``.
+    ``noise`` draws step times around the profile's, by ``seed``. ``slos`` change nothing in a run but the order
+    under a policy that goes by them; its header holds them, so that its requests are judged by them. ``clients``: when
+    they give up, and whether they send again; by default as the workload says. ``replicas``: several engines, each
+    with ``max_in_flight``.
 
     >>> profile = Profile.plain(intercept_s=0.01, max_num_seqs=8)
     >>> Scenario(profile=profile, policy="sjf").limit, Scenario(profile=profile, policy="stock").limit
