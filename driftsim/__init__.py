@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from driftsim.clients import Retries, Timeout
     from driftsim.comparison.captured import CapturedComparison
     from driftsim.comparison.result import ComparisonResult
+    from driftsim.costs import Costs
     from driftsim.crowding import fairness
     from driftsim.errors import InputError, RunError, TraceError
     from driftsim.formats.exports import export_trace
@@ -141,18 +142,19 @@ _HOMES = {
     "scheduling.routing": ("Router", "Replica",),
     "simulation.replicas": ("Replicas",),
     "trace.attempts": ("per_request",),
+    "costs": ("Costs",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
-    "Admission", "Barrier", "Baseline", "CapacityResult", "CapturedComparison", "ComparisonResult", "EngineChoice",
-    "EngineSettings", "Estimate", "Estimator", "GateResult", "InputError", "Job", "Keyed", "Lengths", "Phase", "Policy",
-    "Process", "Profile", "RecordedLengths", "Replica", "Replicas", "Request", "Retries", "Router", "RunError",
-    "Scenario", "ScenarioSpec", "Shed", "Slo", "Store", "Tenant", "Tier", "TierRule", "Timeout", "Trace", "TraceError",
-    "ValidationResult", "Verdict", "Workload", "WorkloadChoice", "WorkloadSpec", "backlog_rate", "calibrate",
-    "capacity", "capture", "check_baseline", "check_laws", "compare", "compare_captured", "derive_profile", "e2e",
-    "export_trace", "fairness", "import_trace", "load_profile", "load_spec", "make_baseline", "per_request", "read",
-    "replay", "resample", "sample", "simulate", "simulate_scenario", "slo_outcomes", "summary", "sweep", "tpot", "ttft",
-    "validate",
+    "Admission", "Barrier", "Baseline", "CapacityResult", "CapturedComparison", "ComparisonResult", "Costs",
+    "EngineChoice", "EngineSettings", "Estimate", "Estimator", "GateResult", "InputError", "Job", "Keyed", "Lengths",
+    "Phase", "Policy", "Process", "Profile", "RecordedLengths", "Replica", "Replicas", "Request", "Retries", "Router",
+    "RunError", "Scenario", "ScenarioSpec", "Shed", "Slo", "Store", "Tenant", "Tier", "TierRule", "Timeout", "Trace",
+    "TraceError", "ValidationResult", "Verdict", "Workload", "WorkloadChoice", "WorkloadSpec", "backlog_rate",
+    "calibrate", "capacity", "capture", "check_baseline", "check_laws", "compare", "compare_captured", "derive_profile",
+    "e2e", "export_trace", "fairness", "import_trace", "load_profile", "load_spec", "make_baseline", "per_request",
+    "read", "replay", "resample", "sample", "simulate", "simulate_scenario", "slo_outcomes", "summary", "sweep", "tpot",
+    "ttft", "validate",
 ]  # fmt: skip
 
 

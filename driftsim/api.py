@@ -21,6 +21,7 @@ from driftsim.comparison.plan import ComparisonPlan, check_plans, default_polici
 from driftsim.comparison.result import ComparisonResult
 from driftsim.comparison.runs import compare as compare_settings
 from driftsim.comparison.runs import measured_by_phase
+from driftsim.costs import UNKNOWN, Costs, recorded_costs
 from driftsim.errors import InputError
 from driftsim.goodput import with_slos
 from driftsim.inputs import (
@@ -88,6 +89,7 @@ def compare(
     retries: AnyRetries = None,
     shed: AnySheds = (),
     replicas: int | Replicas = 1,
+    costs: Costs = UNKNOWN,
     fairness: bool = False,
     engine: EngineName | Barrier = "continuous",
     kv_blocks: int | None = None,
@@ -110,7 +112,8 @@ def compare(
     ``gold:5,silver:3`` (default: the trace's, else the published). slos: limits, such as ``premium:ttft=1s,e2e=30s``
     (default: the trace's). timeouts: when clients give up, ``premium:30s``; retries: how often they send again, or how
     (default of both: as the trace says). shed: limits of the queue, ``batch:requests=20,wait=5s``. replicas: how many
-    engines, or which and how they are routed to. fairness: tell how much tenants were slowed down. engine: continuous
+    engines, or which and how they are routed to. costs: an engine's power and price (default: the power that the trace
+    recorded). fairness: tell how much tenants were slowed down. engine: continuous
     batching, or DriftSched's barrier. kv_blocks: another size of the KV cache. settings: other engine settings, such as
     ``{"max_num_seqs": 16}``. refill_lag: a freed slot misses the next step, as recorded. practical: the least relative
     difference that counts. jobs: processes (default: one a core). progress: called with runs done and in all.
@@ -150,6 +153,7 @@ def compare(
         clients=clients_of(timeouts, retries),
         shed=shed_rules(shed),
         replicas=as_replicas(replicas),
+        costs=next((costs.over(recorded_costs(trace)) for _, trace in days if trace is not None), costs),
         fairness=fairness,
         refill_lag=refill_lag,
         barrier=as_barrier(engine),

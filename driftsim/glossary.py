@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from driftsim.errors import InputError
 from driftsim.goodput import UNFINISHED
 from driftsim.metric import CLIENTS as CLIENTS
+from driftsim.metric import COSTS as COSTS
 from driftsim.metric import LIMITS as LIMITS
 from driftsim.metric import Better
 from driftsim.metric import Metric as Metric
@@ -308,7 +309,19 @@ def of_tier(tier: str, metrics: Sequence[Metric] = PER_TIER) -> tuple[Metric, ..
 
 
 TIERS: tuple[Metric, ...] = tuple(metric for tier in TIER_NAMES for metric in of_tier(tier))
-_EVERY = (*SUMMARY, *CLIENTS, *SLO, *FAIRNESS, *TENANT_FAIRNESS, *LIMITS, *COMPARISON, *SLO_COMPARISON, *SWEEP, *TIERS)
+_EVERY = (
+    *SUMMARY,
+    *CLIENTS,
+    *COSTS,
+    *SLO,
+    *FAIRNESS,
+    *TENANT_FAIRNESS,
+    *LIMITS,
+    *COMPARISON,
+    *SLO_COMPARISON,
+    *SWEEP,
+    *TIERS,
+)
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _EVERY}
 
 

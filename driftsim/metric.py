@@ -53,3 +53,16 @@ LIMITS: tuple[Metric, ...] = (  # of a sweep's rows, where limits were asked for
         "Share of the time of steps that prefills took: what each step took beyond the same step without its prompts.",
     ),
 )
+_COST = {
+    "busy_s": ("s", "Time in which an engine served somebody, summed over the replicas."),
+    "busy_share": ("", "That time as a share of all engines' time, from the run's beginning to its last end."),
+    "energy_j": ("J", "Energy that the engines drew, by their busy and idle power; without an idle power, while busy."),
+    "energy_per_kilotoken_j": ("J", "The same for 1,000 output tokens."),
+    "energy_per_good_request_j": ("J", "The same for a request that met its SLO; where there are SLOs."),
+    "money": ("", "Price of the engines' time, in the currency in which an hour's was given."),
+    "money_per_kilotoken": ("", "The same for 1,000 output tokens."),
+    "money_per_good_request": ("", "The same for a request that met its SLO; where there are SLOs."),
+}
+COSTS: tuple[Metric, ...] = tuple(  # of a summary, where the power or the price of the engine is known
+    Metric(name, unit, meaning, "" if name.startswith("busy") else "lower") for name, (unit, meaning) in _COST.items()
+)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from driftsim.calibration.coverage import extrapolation_warnings, mismatch_warnings
+from driftsim.costs import UNKNOWN, Costs, recorded_costs
 from driftsim.errors import InputError
 from driftsim.inputs import as_profile, as_slos, check_clients
 from driftsim.latency.profile import load_profile
@@ -27,6 +28,7 @@ class Written(NamedTuple):
     spec: ScenarioSpec
     warnings: list[str]
     scenario: Scenario
+    power: Costs  # that the recorded run shows
 
 
 def run_written(file: Path, changes: Mapping[str, Any], told: OnProgress = no_progress) -> Written:
@@ -52,7 +54,8 @@ def run_written(file: Path, changes: Mapping[str, Any], told: OnProgress = no_pr
     found = [warning for other in recorded.values() for warning in mismatch_warnings(known, other)]
     found += [known.engine.why_not_started] if known.engine.why_not_started else []
     warnings = [*workload.notes, *dict.fromkeys(found), *known.warnings, *extrapolation_warnings(known, trace)]
-    return Written(trace, spec, warnings, scenario)
+    power = recorded_costs(recorded[here.trace]) if here.trace else UNKNOWN
+    return Written(trace, spec, warnings, scenario, power)
 
 
 def simulate_scenario(

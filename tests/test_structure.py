@@ -31,7 +31,7 @@ STOREYS = [
     {"trace", "scheduling"},
     {"goodput", "rows", "metric"},
     {"workloads", "latency", "metrics"},
-    {"glossary", "formats", "outcomes", "tenancy"},
+    {"glossary", "formats", "outcomes", "tenancy", "costs"},
     {"engine", "live"},
     {"testing"},
     {"simulation"},

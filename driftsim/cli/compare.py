@@ -11,8 +11,11 @@ from driftsim.cli.arrivals import Arrivals, ArrivalSetting, Cv, MaxOutstanding, 
 from driftsim.cli.effects import print_effects
 from driftsim.cli.options import (
     AsJson,
+    BusyWatts,
     Failing,
     Fairness,
+    IdleWatts,
+    Price,
     ReplicaCount,
     RetriesOption,
     RouterName,
@@ -20,6 +23,7 @@ from driftsim.cli.options import (
     ShedOption,
     Slo,
     Timeouts,
+    costs_of,
     names,
     others,
     refuse,
@@ -88,6 +92,9 @@ def compare(
     router: RouterName = None,
     router_place: RouterPlace = None,
     fail: Failing = None,
+    idle_watts: IdleWatts = None,
+    busy_watts: BusyWatts = None,
+    price_per_hour: Price = None,
     fairness: Fairness = False,
     engine: Annotated[
         EngineName, typer.Option(help="Continuous batching, or DriftSched's worker: one batch of 32 at a time.")
@@ -113,6 +120,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Folder for rows.csv, figures and report.html.")] = None,
 ) -> None:
     """Replay a trace under each scheduler, with and without bias correction, and show what each does."""
+    from driftsim.costs import Costs
     from driftsim.scheduling.admission import DRIFTSCHED_SAFETY, Admission
     from driftsim.simulation.replicas import Replicas
     from driftsim.slo import slo_rules
@@ -178,6 +186,7 @@ def compare(
             timeouts=timeout or (),
             retries=retries,
             shed=shed or (),
+            costs=Costs.of(costs_of(idle_watts, busy_watts, price_per_hour)),
             replicas=Replicas.of(replicas_of(replicas, router, router_place, fail)),
             fairness=fairness,
             engine=engine,

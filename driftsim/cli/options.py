@@ -81,6 +81,13 @@ Failing = Annotated[
         help="A replica, from 0, fails then and comes back; what it held begins again elsewhere. Repeat it.",
     ),
 ]
+IdleWatts = Annotated[
+    float | None, typer.Option("--idle-watts", help="Power of an engine that serves nobody [default: as recorded].")
+]
+BusyWatts = Annotated[
+    float | None, typer.Option("--busy-watts", help="Power of an engine that serves [default: as recorded].")
+]
+Price = Annotated[float | None, typer.Option("--price-per-hour", help="Price of an engine for an hour, busy or not.")]
 Fairness = Annotated[
     bool,
     typer.Option(
@@ -94,6 +101,12 @@ Jobs = Annotated[int, typer.Option(min=0, help="Local processes; 0: one a core."
 def replicas_of(count: int | None, router: str | None, place: str | None, fail: list[str] | None) -> dict[str, Any]:
     """The keys of ``Replicas`` that were asked for."""
     asked = {"count": count, "router": router, "place": place, "failures": fail or None}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def costs_of(idle: float | None, busy: float | None, price: float | None) -> dict[str, float]:
+    """The keys of ``Costs`` that were asked for."""
+    asked = {"idle_watts": idle, "busy_watts": busy, "price_per_hour": price}
     return {name: value for name, value in asked.items() if value is not None}
 
 

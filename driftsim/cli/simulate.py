@@ -9,8 +9,11 @@ import typer
 
 from driftsim.cli.options import (
     AsJson,
+    BusyWatts,
     Failing,
     Fairness,
+    IdleWatts,
+    Price,
     ReplicaCount,
     RetriesOption,
     RouterName,
@@ -18,6 +21,7 @@ from driftsim.cli.options import (
     ShedOption,
     Slo,
     Timeouts,
+    costs_of,
     replicas_of,
     setting,
 )
@@ -40,6 +44,9 @@ def simulate(
     router: RouterName = None,
     router_place: RouterPlace = None,
     fail: Failing = None,
+    idle_watts: IdleWatts = None,
+    busy_watts: BusyWatts = None,
+    price_per_hour: Price = None,
     fairness: Fairness = False,
     steps: Annotated[bool, typer.Option("--steps", help="Record the engine's steps.")] = False,
     step_requests: Annotated[
@@ -49,6 +56,7 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Run one scenario and write its trace, in the schema of a captured one."""
+    from driftsim.costs import cost_summary, costs_line
     from driftsim.engine.conformance import conformance
     from driftsim.files import check_place
     from driftsim.formatting import dumps, without_nan
@@ -73,10 +81,13 @@ def simulate(
         asked["shed"] = shed
     for name, value in replicas_of(replicas, router, router_place, fail).items():
         asked[f"replicas.{name}"] = value
+    for name, watts in costs_of(idle_watts, busy_watts, price_per_hour).items():
+        asked[f"costs.{name}"] = watts
     changed = dict(setting("--set", text, "policy=sjf") for text in changes or [])
     with progress("simulating requests") as reporter:
-        trace, spec, warnings, ran = run_written(scenario, {**changed, **asked}, reporter.update)
+        trace, spec, warnings, ran, power = run_written(scenario, {**changed, **asked}, reporter.update)
         values = summary(trace, spec.admission, phase=spec.phase)
+        values |= cost_summary(trace, spec.costs.over(power))
         if spec.fairness:
             alone = alone_times(sizes_of(trace.requests), ran)
             values = with_fairness(values, trace, alone, spec.phase)
@@ -91,6 +102,8 @@ def simulate(
         return
     latencies = ", ".join(f"{name} {values[f'e2e_{name}_s']:.3f} s" for name in ("mean", "p50", "p99"))
     say(f"{out}: {values['finished']} of {values['requests']} requests finished; E2E {latencies}")
+    if "busy_s" in values:
+        say(costs_line(values))
     if "attempts" in values:
         say(fates_line(values))
     if "slo_met" in values:

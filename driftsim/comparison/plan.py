@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from driftsim.clients import PATIENT, Clients
+from driftsim.costs import UNKNOWN, Costs
 from driftsim.errors import InputError, check_whole
 from driftsim.latency.profile import Profile
 from driftsim.scheduling.admission import Admission
@@ -65,6 +66,7 @@ class ComparisonPlan:
     clients: Clients = PATIENT  # of the workload, unless others are given
     shed: tuple[Shed, ...] = ()
     replicas: Replicas = ALONE
+    costs: Costs = UNKNOWN  # power and price of the engine
     fairness: bool = False  # whether each summary says how much tenants were slowed down, and what service they got
     refill_lag: bool = True
     barrier: Barrier | None = None

@@ -74,9 +74,15 @@ def columns(comparison: Comparison) -> list[TableColumn]:
         TableColumn("rejected", "requests", "rejected", 0),
         TableColumn("attempts", "", "attempts", 0, brief=False),
     ]
+    known = comparison.recorded
+    cost = [
+        TableColumn("energy", "J/1,000 tokens", "energy_per_kilotoken_j", 1),
+        TableColumn("price", "/1,000 tokens", "money_per_kilotoken", 5),
+    ]
     return [
         *(within if comparison.plan.slos else []),
-        *(lost if "attempts" in comparison.recorded else []),
+        *(lost if "attempts" in known else []),
+        *(column for column in cost if column.metric in known),
         TableColumn("E2E mean", "s", "e2e_mean_s", 2),
         TableColumn("E2E P50", "s", "e2e_p50_s", 2, brief=False),
         TableColumn("E2E P99", "s", "e2e_p99_s", 2),
@@ -234,6 +240,7 @@ def provenance(plan: ComparisonPlan) -> dict[str, Any]:
         **({"clients": plan.clients.words} if plan.clients else {}),
         **({"shed": [str(rule) for rule in plan.shed]} if plan.shed else {}),
         **({"replicas": plan.replicas.words} if plan.replicas else {}),
+        **({"costs": plan.costs.model_dump(exclude_none=True)} if plan.costs else {}),
         **({"tiers": [rule.model_dump(exclude_defaults=True) for rule in plan.tiers]} if plan.tiers else {}),
     }
 

@@ -13,6 +13,7 @@ from driftsim.comparison.comparison import Comparison, Draw
 from driftsim.comparison.kept import KeptTraces
 from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting, check_plans
 from driftsim.comparison.tenants import largest_tenants, tenant_latencies
+from driftsim.costs import cost_summary
 from driftsim.errors import InputError
 from driftsim.goodput import with_slos
 from driftsim.metrics import judged, summary
@@ -164,6 +165,7 @@ def _run(inputs: _Inputs, draw: Draw, told: OnProgress = no_progress) -> _Drawn:
         trace, within = per_request(sent), judged(sent)
         row = summary(sent, plan.admission, phase=plan.phase, scored=scored, slos=within)
         row |= {"per_tenant": tenant_latencies(trace, named, plan.phase, within)}
+        row |= cost_summary(sent, plan.costs)
         if plan.fairness:  # who finds what in a prefix cache may differ by setting
             alone |= alone_times(sizes_of(trace.requests) - alone.keys(), scenario(BASELINE))
             row = with_fairness(row, trace, alone, plan.phase, named)

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, create_model, model_validator
 
 from driftsim.clients import PATIENT, Clients
+from driftsim.costs import UNKNOWN, Costs
 from driftsim.errors import InputError
 from driftsim.latency.profile import Profile
 from driftsim.records import Record
@@ -132,6 +133,9 @@ class ScenarioSpec(Record):
         default="circular",
         description="How a resample draws its blocks: `circular`, from anywhere in the phase, or `local`, from around "
         "the block's own place, so that a peak inside a phase stays where it was.",
+    )
+    costs: Costs = Field(
+        default=UNKNOWN, description="Power and price of the engine, for energy and money in the results."
     )
     fairness: bool = Field(
         default=False,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from driftsim.errors import InputError
-from driftsim.glossary import CLIENTS, FAIRNESS, SLO, SLO_METRICS, SUMMARY
+from driftsim.glossary import CLIENTS, COSTS, FAIRNESS, SLO, SLO_METRICS, SUMMARY
 from driftsim.metrics import LATENCIES, PERCENTILES
 from driftsim.trace.schema import LENGTH
 
-BETTER = {metric.name: metric.better for metric in (*SUMMARY, *CLIENTS, *SLO, *FAIRNESS) if metric.better}
+OF_RUNS = (*SUMMARY, *CLIENTS, *COSTS, *SLO, *FAIRNESS)
+BETTER = {metric.name: metric.better for metric in OF_RUNS if metric.better}
 GATED = (
     *(f"{name}_{stat}_s" for name in LATENCIES for stat in ("mean", *PERCENTILES)),
     "mae",
@@ -20,9 +21,7 @@ GATED = (
     *(metric.name for metric in FAIRNESS),  # where it was asked for
 )
 HEADLINES = ("e2e_mean_s", "e2e_p99_s", "ttft_mean_s", "tpot_mean_s")
-UNITS = {
-    metric.name: "tokens" if metric.unit == LENGTH else metric.unit for metric in (*SUMMARY, *CLIENTS, *SLO, *FAIRNESS)
-}
+UNITS = {metric.name: "tokens" if metric.unit == LENGTH else metric.unit for metric in OF_RUNS}
 FLOORS = {"s": 0.001, "tokens": 1.0}  # by unit: a smaller change is none, whatever it is in percent
 
 

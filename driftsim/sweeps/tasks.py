@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from driftsim.calibration.calibrate import fit_own_profile
+from driftsim.costs import cost_summary
 from driftsim.glossary import TENANT, tier_label
 from driftsim.goodput import own_slos
 from driftsim.latency.profile import Profile, load_profile
@@ -254,6 +255,7 @@ def _metrics(
         used = fitted.workload.table["source"].isin(fitted.used).to_numpy()
         scored = ~trace.requests["request_id"].isin(fitted.workload.table["request_id"][used]).to_numpy()
     row = summary(trace, fitted.admission, phase=spec.phase, scored=scored)
+    row |= cost_summary(trace, spec.costs)
     if spec.limits:
         row |= limit_shares(whole, scenario, trace)
     if spec.fairness:
