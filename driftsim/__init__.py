@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from driftsim.scheduling.admission import Admission
     from driftsim.scheduling.estimators import Estimate, Estimator
     from driftsim.scheduling.policies import Keyed, Policy
+    from driftsim.sessions import session_table, turn_table
     from driftsim.simulation.laws import Verdict
     from driftsim.simulation.scenario import Barrier, Scenario
     from driftsim.simulation.spec import ScenarioSpec, load_spec
@@ -107,6 +108,7 @@ _HOMES = {
     "scheduling.admission": ("Admission",),
     "scheduling.estimators": ("Estimate", "Estimator"),
     "scheduling.policies": ("Keyed", "Policy"),
+    "sessions": ("session_table", "turn_table"),
     "simulation.laws": ("Verdict",),
     "simulation.scenario": ("Barrier", "Scenario"),
     "simulation.spec": ("ScenarioSpec", "load_spec"),
@@ -136,8 +138,8 @@ __all__ = [
     "TierRule", "Trace", "TraceError", "ValidationResult", "Verdict", "Workload", "WorkloadChoice", "WorkloadSpec",
     "calibrate", "capacity", "capture", "check_baseline", "check_laws", "compare", "compare_captured", "derive_profile",
     "e2e", "export_trace", "fairness", "import_trace", "load_profile", "load_spec", "make_baseline", "read", "replay",
-    "resample", "sample", "simulate", "simulate_scenario", "slo_outcomes", "summary", "sweep", "tpot", "ttft",
-    "validate",
+    "resample", "sample", "session_table", "simulate", "simulate_scenario", "slo_outcomes", "summary", "sweep", "tpot",
+    "ttft", "turn_table", "validate",
 ]  # fmt: skip
 
 

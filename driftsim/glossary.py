@@ -201,6 +201,22 @@ TENANT_FAIRNESS: tuple[Metric, ...] = (  # of each tenant, likewise
         "sharing guarantees is of this time (Parekh and Gallager 1993).",
     ),
 )
+SESSION_NAMES = {
+    "session": "time of a session, from the arrival of its first turn to its last finish, gaps included",
+    "session_active": "part of that time in which a turn of the session was under way, so without its gaps",
+}
+SESSION_STATISTICS = ("mean", "p50", "p99")
+SESSIONS: tuple[Metric, ...] = (  # of a summary, where requests belong to sessions
+    Metric("sessions", "sessions", "Sessions of which a turn was sent.", kind="int"),
+    Metric("sessions_cut_short", "sessions", "Sessions of which a turn did not finish.", "lower", "int"),
+    Metric("turns_mean", "requests", "Mean number of turns of a session that were sent."),
+    *(
+        Metric(f"{name}_{stat}_s", "s", f"{STATISTICS[stat]} of the {meaning}; of sessions not cut short.", "lower")
+        for name, meaning in SESSION_NAMES.items()
+        for stat in SESSION_STATISTICS
+    ),
+)
+SESSION_METRICS = tuple(f"{name}_{stat}" for name in SESSION_NAMES for stat in SESSION_STATISTICS)
 SLO_METRICS = ("attainment", "goodput", "token_goodput")  # that a comparison gives an interval
 
 
@@ -291,9 +307,23 @@ def of_tier(tier: str, metrics: Sequence[Metric] = PER_TIER) -> tuple[Metric, ..
 
 TIERS: tuple[Metric, ...] = tuple(metric for tier in TIER_NAMES for metric in of_tier(tier))
 SLO_COMPARISON: tuple[Metric, ...] = tuple(_slo_compared())  # of a comparison's rows, where there are SLOs
+SESSION_COMPARISON: tuple[Metric, ...] = tuple(  # likewise, where there are sessions
+    metric for name in SESSION_METRICS for metric in _with_interval(name, "s", "_s", "lower")
+)
 METRICS: dict[str, Metric] = {
     metric.name: metric
-    for metric in (*SUMMARY, *SLO, *FAIRNESS, *TENANT_FAIRNESS, *COMPARISON, *SLO_COMPARISON, *SWEEP, *TIERS)
+    for metric in (
+        *SUMMARY,
+        *SLO,
+        *FAIRNESS,
+        *TENANT_FAIRNESS,
+        *SESSIONS,
+        *COMPARISON,
+        *SLO_COMPARISON,
+        *SESSION_COMPARISON,
+        *SWEEP,
+        *TIERS,
+    )
 }
 
 

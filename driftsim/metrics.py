@@ -17,6 +17,7 @@ from driftsim.errors import TraceError
 from driftsim.goodput import Judged, judge, longest_gaps
 from driftsim.scheduling.accounting import Accounting
 from driftsim.scheduling.admission import Admission
+from driftsim.sessions import session_summary
 from driftsim.slo import AnySlos, needs_itl, slos_for
 from driftsim.statistics import intervals_union as intervals_union
 from driftsim.tiers import by_urgency
@@ -297,11 +298,11 @@ def summary(
     slos: AnySlos | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """All metrics of ``trace``, or of its requests in one ``phase``, as one flat row plus ``per_tier``,
-    whose tiers stand in their order of urgency; with SLOs, also what kept them, and ``per_tenant``.
+    whose tiers stand in their order of urgency. With SLOs, also what kept them, and ``per_tenant``; with sessions, also
+    their times.
 
-    ``admission`` says how estimates are scored; by default the one that the trace's header describes. ``scored`` masks
-    the requests whose estimates count. ``slos`` are by default those of the header. Raises ``TraceError`` if the trace
-    has no such phase.
+    ``admission``: how estimates are scored; ``slos``; by default as the trace's header says. ``scored`` masks the
+    requests whose estimates count. Raises ``TraceError`` if the trace has no such phase.
 
     >>> from driftsim.trace.trace import read
     >>> row = summary(read("traces/smollm2-cpu-drift"))
@@ -319,8 +320,7 @@ def summary(
         mask = mask[offered["phase"] == phase]
         offered = offered[offered["phase"] == phase]
     done = is_finished(offered)
-    rows = offered[done]
-    wait = service_start(rows) - rows["arrival_s"]
+    wait = service_start(rows := offered[done]) - rows["arrival_s"]
     row: dict[str, Any] = {
         "requests": len(offered),
         "finished": len(rows),
@@ -339,7 +339,7 @@ def summary(
         "preemptions": int(np.nansum(offered["preemptions"])),
     }
     within = judged(trace, slos, phase)
-    row |= within.counts() if within else {}
+    row |= (within.counts() if within else {}) | session_summary(trace, phase)
     tiers, seconds = offered["tier"], e2e(rows)
     own = {tier: tiers == tier for tier in by_urgency(set(tiers), trace.header.tiers)}
     row["per_tier"] = {

@@ -26,7 +26,7 @@ STOREYS = [
     {"contrasts", "request", "records", "files", "formatting", "figures", "workers", "progress"},
     {"tiers", "slo", "tenants"},
     {"trace", "scheduling"},
-    {"goodput"},
+    {"goodput", "sessions"},
     {"workloads", "latency", "metrics"},
     {"glossary", "formats", "outcomes", "tenancy"},
     {"engine", "live"},

@@ -35,6 +35,7 @@ def simulate(
     from driftsim.formatting import dumps, without_nan
     from driftsim.metrics import summary
     from driftsim.outcomes import nobody_finished, turned_away, within_slos
+    from driftsim.sessions import session_lines
     from driftsim.slo import slo_rules
     from driftsim.tenancy import fairness_lines, with_fairness
     from driftsim.trace.schema import JOURNAL_FILES, TRACE_FILES
@@ -63,5 +64,7 @@ def simulate(
     say(f"{out}: {values['finished']} of {values['requests']} requests finished; E2E {latencies}")
     if "slo_met" in values:
         say(within_slos(values))
+    for line in session_lines(trace, values, spec.phase):
+        say(line)
     if spec.fairness:
         say(*fairness_lines(values))

@@ -159,7 +159,7 @@ def _run(inputs: _Inputs, draw: Draw, told: OnProgress = no_progress) -> _Drawn:
     fifo = simulate(scenario(BASELINE), drawn, step_requests=named_steps)
     for setting in plan.settings:
         trace = fifo if setting == BASELINE else simulate(scenario(setting), drawn, step_requests=named_steps)
-        row = summary(trace, plan.admission, phase=plan.phase, scored=scored)
+        row = summary(trace, plan.admission, phase=plan.phase, scored=scored[drawn.sent_in(trace)])
         row |= {"per_tenant": tenant_latencies(trace, named, plan.phase)}
         summaries[setting] = with_fairness(row, trace, alone, plan.phase, named) if plan.fairness else row
         same[setting] = sameness.reasons(*setting, plan.admission, trace, fifo)

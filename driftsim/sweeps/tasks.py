@@ -299,6 +299,7 @@ def _metrics(
 ) -> tuple[dict[str, Any], list[str]]:
     """The results of a run, flat, and what a reader must know of it."""
     scored = ~fitted.workload.table["source"].isin(fitted.used).to_numpy() if fitted.used else None
+    scored = None if scored is None else scored[fitted.workload.sent_in(trace)]
     row = summary(trace, fitted.admission, phase=spec.phase, scored=scored)
     if spec.fairness:
         row = with_fairness(row, trace, alone_times(sizes_of(trace.requests), scenario), spec.phase)

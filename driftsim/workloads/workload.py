@@ -213,6 +213,12 @@ class Workload:
         known = (*OFFERED, *(column for column in SESSION_COLUMNS if column.name in self.table))
         return typed(self.table[[column.name for column in known]], known, "workload")
 
+    def sent_in(self, run: Trace) -> np.ndarray:
+        """Which of the requests stand in ``run``, a run of them, (requests,): a turn behind a failed one never came."""
+        if len(run.requests) == len(self):
+            return np.ones(len(self), dtype=bool)
+        return np.asarray(self.table["request_id"].isin(set(run.requests["request_id"])))
+
     @cached_property
     def output_words(self) -> pd.Series:
         """The words of each output, by row; missing where they were not recorded."""
