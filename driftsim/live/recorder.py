@@ -302,9 +302,9 @@ class _Run:
 
 def _departure(outcome: Outcome, length: Callable[[int, int | None], int]) -> Departure:
     if outcome.finish_reason not in (*FINISHED, "abort") or outcome.output_tokens is None:
-        return Departure(outcome.job, None, censored=True)
+        return Departure(outcome.job, None, True, outcome.output_tokens or 0)
     observed = length(outcome.output_tokens, outcome.output_words)
-    return Departure(outcome.job, observed, outcome.finish_reason in CENSORED)
+    return Departure(outcome.job, observed, outcome.finish_reason in CENSORED, outcome.output_tokens)
 
 
 def _header(workload: Workload, engine: LiveEngine, plan: CapturePlan, limit: int | None) -> Header:

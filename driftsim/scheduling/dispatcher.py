@@ -73,11 +73,15 @@ class Dispatching:
 
 
 class Departure(NamedTuple):
-    """A job that left the engine. ``output_length`` is in the accounting's unit, None where nothing can be learned."""
+    """A job that left the engine. ``output_length`` is in the accounting's unit, None where nothing can be learned.
+
+    ``output_tokens`` is what it got, even where it failed.
+    """
 
     job: Job
     output_length: int | None
     censored: bool
+    output_tokens: int = 0
 
 
 class Dispatcher:
@@ -107,6 +111,7 @@ class Dispatcher:
         self.in_flight: dict[int, int] = {}  # id(job) -> order of dispatch
         self.dispatched = 0
         self._withdrawn = set[int]()  # id(job) of those that still stand in the policy's queue, but wait no more
+        self._served = dict[str, tuple[int, int]]()  # by session, prompt and output tokens of its turns that have ended
         self._counts_tokens = admission.accounting == "tokenizer"
         self._waiting: dict[int, Job] | None = None  # id(job) -> job, kept only to refresh estimates
         if admission.estimates == "refreshed":
@@ -125,6 +130,8 @@ class Dispatcher:
     def arrive(self, request: Request, category: str, now: float, index: int = -1) -> Job:
         """Admit ``request``, of predicted ``category``, and queue it; ``index`` is its row in the workload."""
         job = Job(request, category, 0, 0, 1.0, "", index, request.tier.priority)
+        if request.session:
+            job.prompt_served, job.output_served = self._served.get(request.session, (0, 0))
         self._estimate(job, now)
         self.policy.push(job, now)
         if self._waiting is not None:
@@ -150,12 +157,21 @@ class Dispatcher:
             del in_flight[id(departure.job)]
             if self._limits:
                 self._count(departure.job, -1)
+            if departure.job.request.session:
+                self._serve(departure)
             if departure.output_length is not None:
                 self.estimator.observe(departure.job, departure.output_length, departure.censored, now)
         if self._waiting is not None and departures:
             for job in self._waiting.values():
                 self._estimate(job, now)
             self.policy.rekey()  # type: ignore[attr-defined]  # checked in the constructor
+
+    def _serve(self, departure: Departure) -> None:
+        """Note what a turn got for its session; one without any output got nothing."""
+        request, tokens = departure.job.request, departure.output_tokens
+        if tokens:
+            prompts, outputs = self._served.get(request.session, (0, 0))
+            self._served[request.session] = prompts + request.prompt_tokens, outputs + tokens
 
     @property
     def may_release(self) -> bool:

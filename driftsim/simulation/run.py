@@ -277,11 +277,11 @@ class Simulation:
     def _departure(self, sequence: Sequence) -> Departure:
         job, reason = sequence.job, sequence.finish_reason
         if reason not in FINISHED:
-            return Departure(job, None, True)
+            return Departure(job, None, True, sequence.shown)
         length, full = self.observed[job.index], self.outputs[job.index]
         if sequence.shown != full:  # cut short by a limit that the recorded run did not have: words shrink alike
             length = round(length * sequence.shown / full)
-        return Departure(job, length, reason in CENSORED)
+        return Departure(job, length, reason in CENSORED, sequence.shown)
 
     def _steps(self) -> pd.DataFrame:
         table = pd.DataFrame(self.steps, columns=[column.name for column in self.step_columns])

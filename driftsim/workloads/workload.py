@@ -27,6 +27,7 @@ from driftsim.trace.header import Prefixes, WorkloadInfo
 from driftsim.trace.schema import OFFERED, SESSION_COLUMNS
 from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace, read
+from driftsim.trace.turns import session_names, turn_numbers
 from driftsim.workloads.drawn import generate
 from driftsim.workloads.generated import Tenant, WorkloadSpec
 from driftsim.workloads.lengths import Lengths
@@ -232,6 +233,13 @@ class Workload:
         )
         return tuple(array("q", column.to_numpy(dtype=np.int64)) for column in numbers)
 
+    @cached_property
+    def _turns(self) -> tuple[list[str], list[int]]:
+        """Session and turn number by row; empty lists where there are no sessions."""
+        if "session" not in self.table:
+            return [], []
+        return session_names(self.table).tolist(), turn_numbers(self.table).tolist()
+
     def categories(self, admission: Admission) -> list[str]:
         """The category of each request that ``admission`` sees; one without a base of its own counts as short_qa."""
         names = self.offered[admission.category_column].tolist()
@@ -257,6 +265,7 @@ class Workload:
         prompts, caps, words = self._prompt_numbers
         texts = self.prompts
         shared: Any = self.table["stretches"].tolist() if "stretches" in self.table else None
+        sessions, turns = self._turns
 
         def build(row: int, arrival: float) -> Request:
             text = texts[row] if texts else None
@@ -265,12 +274,15 @@ class Workload:
                 prompts[row], None if words[row] < 0 else words[row], caps[row], text,
             )  # fmt: skip
 
-        def build_sharing(row: int, arrival: float) -> Request:
+        def build_more(row: int, arrival: float) -> Request:
             request = build(row, arrival)
-            request.stretches = shared[row]
+            if shared is not None:
+                request.stretches = shared[row]
+            if sessions:
+                request.session, request.turn = sessions[row], turns[row]
             return request
 
-        return build if shared is None else build_sharing
+        return build if shared is None and not sessions else build_more
 
 
 def _pace(arrivals: Process | None) -> dict[str, Any]:
