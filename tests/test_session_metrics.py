@@ -81,6 +81,25 @@ def test_latencies_by_turn_are_those_of_the_turns() -> None:
     assert table["prompt_tokens"].tolist() == pytest.approx([8, 924 / 4, 8])
 
 
+def test_a_branch_that_goes_on_leaves_no_gap_and_a_join_counts_from_the_deepest() -> None:
+    """1 takes 0.3 s; meanwhile 2 ends and 3 follows it; 4 joins 1 and 3 as 1 ends, 0.2 s later."""
+    made = sessions([[], [0], [0], [2], [1, 3]], [0, 0, 0, 0.05, 0.2], [10, 30, 5, 5, 10])
+    trace = run(made)
+    row = ds.session_table(trace).loc["s"]
+    assert row["time_s"] == pytest.approx(0.1 + 0.3 + 0.2 + 0.1)
+    assert row["active_s"] == pytest.approx(0.5)
+    assert ds.turn_table(trace)["requests"].to_dict() == {1: 1, 2: 2, 3: 1, 4: 1}
+
+
+def test_a_turn_that_was_given_up_has_no_latency() -> None:
+    trace = run(sessions([[], [0], [1]], [0.0] * 3, [4, 8, 2]))
+    trace = ds.Trace(trace.header, trace.requests.assign(finish_reason=["stop", "stop", "abort"]))
+    table = ds.turn_table(trace)
+    assert table["requests"].tolist() == [1, 1, 1]
+    assert table["finished"].tolist() == [1, 1, 0]
+    assert table["e2e_mean_s"].isna().tolist() == table["ttft_p99_s"].isna().tolist() == [False, False, True]
+
+
 def test_bands_of_turns_hold_the_requests_of_their_turns() -> None:
     count = 20
     made = sessions([[], *([row] for row in range(count - 1))], [0.0] * count, [2] * count)

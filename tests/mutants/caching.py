@@ -116,7 +116,7 @@ plant("gaps are forgotten", file, "(now + self._gaps[child], child)", "(now, chi
 plant("a failed turn starts the next", file, "            if failed:\n", "            if False:\n", SESSIONS)
 
 file = "workloads/resampling.py"
-plant("a text is drawn twice", file, "if own in seen else whole", "if False else whole", SESSIONS)
+plant("a text is drawn twice", file, "            if own in seen:\n", "            if False:\n", SESSIONS)
 plant(
     "parents are those of the recorded day",
     file,

@@ -20,8 +20,8 @@ plant(
 plant(
     "a cut output is told as whole",
     file,
-    "Departure(outcome.job, observed, outcome.finish_reason in CENSORED)",
-    "Departure(outcome.job, observed, False)",
+    "Departure(outcome.job, observed, outcome.finish_reason in CENSORED, outcome",
+    "Departure(outcome.job, observed, False, outcome",
     RECORDER,
 )
 plant(

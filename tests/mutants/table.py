@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from tests.mutants import caching, dispatching, engine, importing, judging, living, measuring, storing, survivors
+from tests.mutants import (
+    caching,
+    conversing,
+    dispatching,
+    engine,
+    importing,
+    judging,
+    living,
+    measuring,
+    storing,
+    survivors,
+)
 
 FAULTS = [
     *survivors.FAULTS,
     *caching.FAULTS,
+    *conversing.FAULTS,
     *engine.FAULTS,
     *dispatching.FAULTS,
     *measuring.FAULTS,
