@@ -81,11 +81,13 @@ if TYPE_CHECKING:
     from driftsim.trace.settings import EngineSettings
     from driftsim.trace.trace import Trace, read
     from driftsim.validation.result import ValidationResult
+    from driftsim.workloads.conversations import Session, SystemPrompts
     from driftsim.workloads.generated import Tenant, WorkloadSpec
     from driftsim.workloads.lengths import Lengths, RecordedLengths
     from driftsim.workloads.processes import Process
     from driftsim.workloads.replay import replay
     from driftsim.workloads.resampling import resample
+    from driftsim.workloads.seconds import Seconds
     from driftsim.workloads.workload import Workload
 
 
@@ -123,23 +125,25 @@ _HOMES = {
     "formats.imports": ("import_trace",),
     "trace.trace": ("Trace", "read"),
     "validation.result": ("ValidationResult",),
+    "workloads.conversations": ("Session", "SystemPrompts"),
     "workloads.generated": ("Tenant", "WorkloadSpec"),
     "workloads.lengths": ("Lengths", "RecordedLengths"),
     "workloads.processes": ("Process",),
     "workloads.replay": ("replay",),
     "workloads.resampling": ("resample",),
+    "workloads.seconds": ("Seconds",),
     "workloads.workload": ("Workload",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "Admission", "Barrier", "Baseline", "CapturedComparison", "ComparisonResult", "EngineChoice", "EngineSettings",
     "Estimate", "Estimator", "GateResult", "InputError", "Job", "Keyed", "Lengths", "Phase", "Policy", "Process",
-    "Profile", "RecordedLengths", "Request", "RunError", "Scenario", "ScenarioSpec", "Slo", "Store", "Tenant", "Tier",
-    "TierRule", "Trace", "TraceError", "ValidationResult", "Verdict", "Workload", "WorkloadChoice", "WorkloadSpec",
-    "calibrate", "capacity", "capture", "check_baseline", "check_laws", "compare", "compare_captured", "derive_profile",
-    "e2e", "export_trace", "fairness", "import_trace", "load_profile", "load_spec", "make_baseline", "read", "replay",
-    "resample", "sample", "session_table", "simulate", "simulate_scenario", "slo_outcomes", "summary", "sweep", "tpot",
-    "ttft", "turn_table", "validate",
+    "Profile", "RecordedLengths", "Request", "RunError", "Scenario", "ScenarioSpec", "Seconds", "Session", "Slo",
+    "Store", "SystemPrompts", "Tenant", "Tier", "TierRule", "Trace", "TraceError", "ValidationResult", "Verdict",
+    "Workload", "WorkloadChoice", "WorkloadSpec", "calibrate", "capacity", "capture", "check_baseline", "check_laws",
+    "compare", "compare_captured", "derive_profile", "e2e", "export_trace", "fairness", "import_trace", "load_profile",
+    "load_spec", "make_baseline", "read", "replay", "resample", "sample", "session_table", "simulate",
+    "simulate_scenario", "slo_outcomes", "summary", "sweep", "tpot", "ttft", "turn_table", "validate",
 ]  # fmt: skip
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import pandas as pd
@@ -17,6 +19,8 @@ from driftsim.scheduling.policies import make_policy
 from driftsim.trace.turns import turn_numbers
 from tests.strategies import engine, profile
 from tests.test_sessions import sessions
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class Sight(NamedTuple):
@@ -135,6 +139,20 @@ def test_least_attained_service_lets_the_session_that_got_less_go_first() -> Non
     assert order == ["r0", "r1", "r4", "r3", "r2"]
     fifo = ds.simulate(made, policy="fifo", profile=profile(engine(max_num_seqs=1))).requests
     assert fifo.sort_values("dispatch_index")["request_id"].tolist() == ["r0", "r1", "r4", "r2", "r3"]
+
+
+def test_the_example_serves_the_session_first_that_got_least_in_weighted_tokens() -> None:
+    """Three sessions whose second turns wait for one slot: 100 + 2 x 4, 4 + 2 x 60 and 80 + 2 x 5 tokens so far."""
+    tree = ast.parse((ROOT / "examples" / "session_policy.py").read_text())
+    shown = next(node for node in tree.body if isinstance(node, ast.ClassDef))
+    names: dict[str, Any] = {"ds": ds}
+    exec(compile(ast.Module([shown], []), "example", "exec"), names)
+    made = sessions(
+        [[], [], [], [], [0], [1], [2]], [0.0] * 4 + [0.01] * 3, [4, 60, 5, 200, 1, 1, 1],
+        session=["a", "b", "c", None, "a", "b", "c"], prompt_tokens=[100, 4, 80, 8, 8, 8, 8], offset_s=[0.0] * 7,
+    )  # fmt: skip
+    run = ds.simulate(made, policy=names["LeastAttainedSession"], profile=profile(engine(max_num_seqs=1)))
+    assert run.requests.sort_values("dispatch_index")["request_id"].tolist()[4:] == ["r6", "r4", "r5"]
 
 
 def test_requests_of_no_session_have_none() -> None:

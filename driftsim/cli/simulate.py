@@ -34,7 +34,7 @@ def simulate(
     from driftsim.files import check_place
     from driftsim.formatting import dumps, without_nan
     from driftsim.metrics import summary
-    from driftsim.outcomes import nobody_finished, turned_away, within_slos
+    from driftsim.outcomes import cache_line, nobody_finished, turned_away, within_slos
     from driftsim.sessions import session_lines
     from driftsim.slo import slo_rules
     from driftsim.tenancy import fairness_lines, with_fairness
@@ -64,7 +64,7 @@ def simulate(
     say(f"{out}: {values['finished']} of {values['requests']} requests finished; E2E {latencies}")
     if "slo_met" in values:
         say(within_slos(values))
-    for line in session_lines(trace, values, spec.phase):
+    for line in [*session_lines(trace, values, spec.phase), *cache_line(trace)]:
         say(line)
     if spec.fairness:
         say(*fairness_lines(values))
