@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from driftsim.errors import InputError
@@ -99,6 +99,7 @@ class Request:
     whom it shares its beginning: pairs of the request that was the first to have these tokens, as a number, and the
     token of this prompt up to which they are the same; the last pair is the request itself, and none at all says that
     nobody knows. ``session`` is what it is a turn of, "" where nobody says, and ``turn`` its number there, from 1.
+    ``history`` is what was said before its prompt, prompts and answers by turns, in a live conversation alone.
 
     >>> Request("r1", "acme", Tier.BATCH, "report", 0.5, prompt_tokens=100, prompt_words=None, max_tokens=64).tier.rank
     3
@@ -116,6 +117,7 @@ class Request:
     stretches: tuple[tuple[int, int], ...] = ()
     session: str = ""
     turn: int = 0
+    history: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(slots=True, eq=False)

@@ -40,8 +40,13 @@ class Prompts:
             around = tokens - WARM_TOKENS
             self._around = around if self._around is None else min(self._around, around)
 
-    def beginning(self, request: Request, counted: int | None) -> Beginning | None:
-        """How ``request`` began, whose prompt the server ``counted``; token ids that are not as many are not its."""
+    def beginning(self, request: Request, counted: int | None, answer: str | None = None) -> Beginning | None:
+        """How ``request`` began, whose prompt the server ``counted``; token ids that are not as many are not its.
+
+        answer: what it said, where ``request`` is a turn of a live conversation, which later turns may repeat.
+        """
+        if request.session and request.prompt is not None:
+            return self._of_talk(request, counted or request.prompt_tokens, answer or "")
         told, known = self._begun.get(request.id if request.prompt is None else request.prompt, (0, None))
         if known is None:
             return None
@@ -51,3 +56,10 @@ class Prompts:
         text = len(request.prompt or "")
         a_piece = PIECE * (tokens - around) / text if text else 0.0
         return Beginning(blocks, known.pieces, float(max(0, around - TAIL)), a_piece)
+
+    def _of_talk(self, request: Request, tokens: int, answer: str) -> Beginning:
+        """The same of a turn: by its text, since only the text of a conversation is known, and with its answer."""
+        prompt = "\n".join((*request.history, request.prompt or ""))
+        around = min(self._around or 0, tokens)
+        a_piece = PIECE * (tokens - around) / len(prompt) if prompt else 0.0
+        return Beginning(None, self._hashes.pieces(f"{prompt}\n{answer}"), float(max(0, around - TAIL)), a_piece)

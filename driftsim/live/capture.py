@@ -9,7 +9,8 @@ from pathlib import Path
 from driftsim.errors import InputError, RunError
 from driftsim.live.choices import EngineChoice, WorkloadChoice
 from driftsim.live.kinds import Order
-from driftsim.live.recorder import CapturePlan, Progress
+from driftsim.live.plan import CapturePlan
+from driftsim.live.recorder import Progress
 from driftsim.live.resume import CaptureRun, check_places
 from driftsim.live.session import interleaved, run_session
 from driftsim.scheduling.admission import Admission

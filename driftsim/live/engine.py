@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from driftsim.live.sharing import Beginning
-from driftsim.request import Job
+from driftsim.request import Job, Request
 from driftsim.scheduling.dispatcher import Engine
 from driftsim.trace.settings import EngineSettings
 
@@ -19,6 +19,7 @@ class Outcome:
 
     ``prompt_tokens`` is the engine's own count, where it differs from ours the trace takes it. ``cached_tokens`` of
     them were found in the engine's cache. ``beginning`` tells, as hashes, with whom the request shares its beginning.
+    ``answer`` is what the engine said, for a turn that repeats it; it is never written.
     """
 
     job: Job
@@ -34,6 +35,19 @@ class Outcome:
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     beginning: Beginning | None = None
+    answer: str | None = field(default=None, repr=False)
+
+
+def conversation(request: Request) -> list[dict[str, str]]:
+    """The messages of a chat that ends with the prompt of ``request``: what was said before, by turns, and then it.
+
+    >>> from driftsim.request import Tier
+    >>> asked = Request("r", "a", Tier.STANDARD, "", 0.0, 9, None, 64, prompt="And you?", history=("Hi!", "Fine."))
+    >>> [(message["role"], message["content"]) for message in conversation(asked)]
+    [('user', 'Hi!'), ('assistant', 'Fine.'), ('user', 'And you?')]
+    """
+    texts = (*request.history, request.prompt or "")
+    return [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(texts)]
 
 
 class LiveEngine(Engine, Protocol):

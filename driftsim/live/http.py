@@ -22,7 +22,7 @@ import psutil
 from driftsim.errors import InputError
 from driftsim.live.answer import Answer
 from driftsim.live.begun import WARM_UP, Prompts
-from driftsim.live.engine import Outcome
+from driftsim.live.engine import Outcome, conversation
 from driftsim.live.masking import Heard, masked
 from driftsim.live.pages import ASK_S, Page, Pages
 from driftsim.live.told import as_usual, cache_settings, counted, is_name, token_ids
@@ -273,7 +273,7 @@ class HttpEngine:
         if outcome.cached_tokens and "enable_prefix_caching" in self.settings.assumed:
             told = (name for name in self.settings.assumed if name != "enable_prefix_caching")
             self.settings = self.settings.changed(enable_prefix_caching=True, assumed=tuple(told))
-        beginning = self._prompts.beginning(outcome.job.request, outcome.prompt_tokens)
+        beginning = self._prompts.beginning(outcome.job.request, outcome.prompt_tokens, outcome.answer)
         self.on_outcome(replace(outcome, beginning=beginning))
 
     async def _receive(self, answer: Answer, true_length: int | None) -> None:
@@ -292,7 +292,7 @@ class HttpEngine:
             self._prompts.note_ids(request.id, ids)
             stream: Any = await self._client.completions.create(prompt=ids, **shared)
         else:
-            messages: Any = [{"role": "user", "content": request.prompt}]
+            messages: Any = conversation(request)
             stream = await self._client.chat.completions.create(messages=messages, **shared)
         async with stream:
             async for chunk in stream:
@@ -313,11 +313,17 @@ class HttpEngine:
         return f"{type(error).__name__}: {self._masked(text, answer)}"
 
     def _masked(self, text: str, answer: Answer | None = None) -> str:
-        secrets = [] if answer is None else [answer.job.request.prompt or "", "".join(answer.texts)]
+        secrets = [] if answer is None else _texts(answer)
         return masked(text, "" if self._key == NO_KEY else self._key, secrets, self._heard)
 
     def _refusal(self, page: Page) -> str:
         return self._masked(page.problem) if page.problem else f"HTTP {page.status}: {self._masked(page.text)}"
+
+
+def _texts(answer: Answer) -> list[str]:
+    """What was said to get ``answer``, and what has come of it."""
+    request = answer.job.request
+    return [*request.history, request.prompt or "", "".join(answer.texts)]
 
 
 def _key() -> str:

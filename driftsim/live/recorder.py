@@ -16,35 +16,28 @@ import pandas as pd
 
 from driftsim.errors import InputError
 from driftsim.live.engine import LiveEngine, Outcome
-from driftsim.live.machine import hardware, software
+from driftsim.live.plan import CapturePlan as CapturePlan
+from driftsim.live.plan import heading
 from driftsim.live.sharing import Beginning, with_prefixes
+from driftsim.live.talks import Talks
 from driftsim.live.telemetry import Monitor
 from driftsim.request import Job
-from driftsim.scheduling.dispatcher import Departure, Dispatcher, Dispatching
+from driftsim.scheduling.dispatcher import Departure, Dispatcher
 from driftsim.scheduling.estimators import make_estimator
 from driftsim.scheduling.policies import check_order, make_policy
 from driftsim.tiers import rules_in_force
 from driftsim.trace.builder import RequestRows
-from driftsim.trace.header import Header, Phase, Turn, WorkloadInfo
+from driftsim.trace.header import Phase, WorkloadInfo
 from driftsim.trace.journal import Journal
 from driftsim.trace.marks import marked, odd_note
 from driftsim.trace.schema import CENSORED, FINISHED, STEP_COLUMNS
+from driftsim.trace.subset import taken
 from driftsim.trace.tables import read_lines, typed
 from driftsim.trace.trace import Trace
-from driftsim.version import __version__
 from driftsim.workloads.arrivals import Arrivals
 from driftsim.workloads.workload import Workload
 
 LATEST_SAMPLE_S = 60.0  # after the end of a run; then it goes without
-
-
-@dataclass(frozen=True, kw_only=True)
-class CapturePlan(Dispatching):
-    """How to run a workload; ``force_lengths``: every output is made exactly as long as the workload says. ``turn``:
-    where the run stands in a capture of several, for its header."""
-
-    force_lengths: bool = False
-    turn: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +78,7 @@ async def record(
         plan.tier_limits(rules),
     )
     cold = await engine.forget()
-    header = _header(workload, engine, plan, limit)
+    header = heading(workload, engine, plan, limit)
     journal = Journal(folder, header.changed(ended="recording"), workload.offered)
     has_steps = engine.trace_steps(journal.steps_file)
     monitor = Monitor(engine.own_processes, journal.sample)
@@ -98,7 +91,7 @@ async def record(
     start = run.start
     header = header.changed(load=monitor.load(start), workload=run.workload_info(), ended=ended, ended_why=why)
     requests, odd = marked(run.table(), header)
-    requests, prefixes = with_prefixes(requests, run.beginnings, engine.settings.block_size, cold)
+    requests, prefixes = with_prefixes(requests, run.begun(), engine.settings.block_size, cold)
     notes = (*header.notes, *engine.notes, *run.notes(), *monitor.notes, *odd_note(odd))
     header = header.changed(engine=engine.settings, notes=notes, prefixes=prefixes)  # a server may have told more
     del run  # a long run's columns need not be there twice
@@ -143,6 +136,10 @@ class _Run:
         self.words = [int(count) if told else None for count, told in known] if plan.force_lengths else None
         self.stops = (table["stops"] == True).tolist()  # noqa: E712  # NA is not True
         self.lives = RequestRows(len(workload))
+        self.sessions = "parent" in table
+        self.talks = Talks(workload)
+        self.expected = table["prompt_tokens"].to_numpy(dtype=np.int64, copy=True)  # as admission counted them
+        self.spoken: dict[int, int] = {}  # words of a prompt with all that it repeats, by row
         self.beginnings: dict[int, Beginning] = {}  # by row
         self.arrived = self.done = self.output_tokens = 0
         self.outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
@@ -172,7 +169,7 @@ class _Run:
 
     async def drive(self) -> None:
         """Until every request has arrived and left."""
-        while self.done < len(self.workload):
+        while self.done < self.arrived or not self.arrivals.done:
             now = self.now()
             for row, due in self.arrivals.take(now):
                 self._arrive(row, due, now)
@@ -217,11 +214,16 @@ class _Run:
         return None if moment is None else moment - self.start
 
     def _arrive(self, row: int, due: float, now: float) -> None:
-        job = self.dispatcher.arrive(self.build(row, due), self.categories[row], now, row)
+        request = self.build(row, due)
+        repeats = self.talks.begin(request, row)
+        if repeats:
+            self.expected[row], self.spoken[row] = request.prompt_tokens, request.prompt_words or 0
+        job = self.dispatcher.arrive(request, self.categories[row], now, row)
         self.arrived += 1
         self._note(
             row,
             {
+                "prompt_tokens": request.prompt_tokens if repeats else None,
                 "arrival_s": due,
                 "bias": job.bias,
                 "scheduling_class": job.scheduling_class,
@@ -261,7 +263,10 @@ class _Run:
                 self.beginnings[row] = outcome.beginning
             self.done += 1
             self.output_tokens += outcome.output_tokens or 0
-            self.arrivals.left(row, self.now())
+            failed = outcome.finish_reason not in FINISHED
+            if not failed:
+                self.talks.ended(outcome, row)
+            self.arrivals.left(row, self.now(), self.sessions and failed)
             departures.append(_departure(outcome, admission.unit.length))
         self.dispatcher.finished(departures, self.now())
 
@@ -278,16 +283,37 @@ class _Run:
 
     def table(self) -> pd.DataFrame:
         """The trace's request table: one row for each request that has arrived."""
-        return self.lives.table(self.workload.offered.head(self.arrived))
+        if not self.sessions:
+            return self.lives.table(self.workload.offered.head(self.arrived))
+        table = self.lives.table(self.workload.offered)
+        if self.spoken:
+            table = table.assign(prompt_words=table["prompt_words"].astype(object)).copy()
+            for row, words in self.spoken.items():
+                table.loc[row, "prompt_words"] = words
+            table["prompt_words"] = table["prompt_words"].astype("Int64")
+        return taken(table, self.came)
+
+    @property
+    def came(self) -> np.ndarray:
+        """The rows of the workload that have arrived: of sessions, not the first ones."""
+        if not self.sessions:
+            return np.arange(self.arrived)
+        return np.flatnonzero(~np.isnan(np.frombuffer(self.lives.times["arrival_s"])))
+
+    def begun(self) -> dict[int, Beginning]:
+        """How the requests began, by row of the trace's table."""
+        return {place: self.beginnings[row] for place, row in enumerate(self.came) if row in self.beginnings}
 
     def notes(self) -> tuple[str, ...]:
         """What a reader of the numbers should know."""
-        counted = np.frombuffer(self.lives.counts["prompt_tokens"], dtype=np.int64)[: self.arrived]
-        ours = self.workload.table["prompt_tokens"].to_numpy()[: self.arrived]
-        differ = int(((counted >= 0) & (counted != ours)).sum())
+        counted = np.frombuffer(self.lives.counts["prompt_tokens"], dtype=np.int64)[self.came]
+        differ = int(((counted >= 0) & (counted != self.expected[self.came])).sum())
+        lost = len(self.workload) - self.arrived if self.arrivals.done else 0
+        told = (f"{lost} of {len(self.workload)} turns were never sent: the one before them failed",) if lost else ()
         if not differ:
-            return ()
+            return told
         return (
+            *told,
             f"the engine counted other prompt lengths than admission did in {differ} of {self.arrived} requests: "
             "prompt_tokens are the engine's, estimates and budgets rest on admission's",
         )
@@ -297,6 +323,9 @@ class _Run:
         starts = self.arrivals.starts()
         phases = zip_longest(self.workload.info.phases, starts)  # one that never began has no start
         dated: tuple[Phase, ...] = tuple(phase.changed(start_s=start) for phase, start in phases)
+        if self.sessions and self.arrivals.done:  # of turns that were never sent, none counts
+            sent = self.workload.table["phase"].iloc[self.came].value_counts()
+            dated = tuple(phase.changed(requests=int(sent[phase.name])) for phase in dated)
         return self.workload.info.changed(phases=dated)
 
 
@@ -305,25 +334,3 @@ def _departure(outcome: Outcome, length: Callable[[int, int | None], int]) -> De
         return Departure(outcome.job, None, True, outcome.output_tokens or 0)
     observed = length(outcome.output_tokens, outcome.output_words)
     return Departure(outcome.job, observed, outcome.finish_reason in CENSORED, outcome.output_tokens)
-
-
-def _header(workload: Workload, engine: LiveEngine, plan: CapturePlan, limit: int | None) -> Header:
-    forced = {"force_lengths": True} if plan.force_lengths else {}
-    return Header(
-        kind="captured",
-        driftsim_version=__version__,
-        engine=engine.settings,
-        engine_arguments=engine.arguments | forced,
-        model=Path(engine.model).name,
-        hardware=hardware(),
-        software=software(),
-        workload=workload.info,
-        admission={"policy": plan.policy, "estimator": plan.estimator, **plan.admission.model_dump(mode="json")},
-        max_in_flight=limit,
-        tiers=plan.tiers,
-        seed=plan.seed,
-        clocks=engine.clocks,
-        captured_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        turn=plan.turn,
-        notes=workload.notes,
-    )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from driftsim.errors import TraceError
 from driftsim.files import check_place
-from driftsim.live.recorder import CapturePlan
+from driftsim.live.plan import CapturePlan
 from driftsim.trace.header import Turn
 from driftsim.trace.journal import REMAINS, is_being_recorded
 from driftsim.trace.schema import OFFERED

@@ -12,7 +12,8 @@ from driftsim.errors import InputError, RunError
 from driftsim.live.engine import LiveEngine
 from driftsim.live.kinds import Order
 from driftsim.live.order import orders
-from driftsim.live.recorder import CapturePlan, Progress, record
+from driftsim.live.plan import CapturePlan
+from driftsim.live.recorder import Progress, record
 from driftsim.live.resume import CaptureRun, is_complete, kept, set_aside
 from driftsim.trace.header import Turn
 from driftsim.trace.trace import Trace

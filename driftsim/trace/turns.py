@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -11,6 +13,16 @@ def session_names(table: pd.DataFrame) -> np.ndarray:
     if "session" not in table:
         return np.full(len(table), "", dtype=object)
     return table["session"].fillna("").to_numpy(dtype=object)
+
+
+def renumbered(parents: Sequence[Sequence[int]], places: Sequence[int]) -> list[list[int]]:
+    """The ``parents`` of rows that were at ``places``, by where they are now; one that is gone or comes later is none.
+
+    >>> renumbered([[], [0, 1]], [0, 2])
+    [[], [0]]
+    """
+    now = {was: place for place, was in enumerate(places)}
+    return [[now[one] for one in before if now.get(one, place) < place] for place, before in enumerate(parents)]
 
 
 def turn_numbers(table: pd.DataFrame) -> np.ndarray:

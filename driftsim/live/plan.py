@@ -1,0 +1,46 @@
+"""The plan of a run on a live engine, and the header that a recording of it begins with."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from driftsim.live.engine import LiveEngine
+from driftsim.live.machine import hardware, software
+from driftsim.scheduling.dispatcher import Dispatching
+from driftsim.trace.header import Header, Turn
+from driftsim.version import __version__
+from driftsim.workloads.workload import Workload
+
+
+@dataclass(frozen=True, kw_only=True)
+class CapturePlan(Dispatching):
+    """How to run a workload; ``force_lengths``: every output is made exactly as long as the workload says. ``turn``:
+    where the run stands in a capture of several, for its header."""
+
+    force_lengths: bool = False
+    turn: Turn | None = None
+
+
+def heading(workload: Workload, engine: LiveEngine, plan: CapturePlan, limit: int | None) -> Header:
+    """The header of a run of ``plan``; ``limit``: requests in flight at most."""
+    forced = {"force_lengths": True} if plan.force_lengths else {}
+    return Header(
+        kind="captured",
+        driftsim_version=__version__,
+        engine=engine.settings,
+        engine_arguments=engine.arguments | forced,
+        model=Path(engine.model).name,
+        hardware=hardware(),
+        software=software(),
+        workload=workload.info,
+        admission={"policy": plan.policy, "estimator": plan.estimator, **plan.admission.model_dump(mode="json")},
+        max_in_flight=limit,
+        tiers=plan.tiers,
+        seed=plan.seed,
+        clocks=engine.clocks,
+        captured_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        turn=plan.turn,
+        notes=workload.notes,
+    )
