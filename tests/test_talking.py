@@ -125,7 +125,7 @@ def test_neither_prompts_nor_answers_are_written(talking: str, tmp_path: Path) -
 
 
 def test_a_failed_turn_starts_none_and_the_others_go_on(talking: str, tmp_path: Path) -> None:
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"id": "a1", "session": "a", "prompt": "500"}, {"id": "a2", "session": "a", "prompt": "second say 5 plum"},
         {"id": "a3", "session": "a", "prompt": "third say 1 fig"}, {"id": "b1", "session": "b", "prompt": "say 2 pear"},
         {"id": "b2", "session": "b", "prompt": "fourth say 2 pear"},
@@ -142,7 +142,7 @@ def test_a_failed_turn_starts_none_and_the_others_go_on(talking: str, tmp_path: 
 
 
 def test_a_join_waits_for_all_and_reads_what_the_others_said(talking: str, tmp_path: Path) -> None:
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"id": "m", "session": "s", "prompt": "main say 1 plan"},
         {"id": "x", "session": "s", "parent": "m", "prompt": "sub say 2 left"},
         {"id": "y", "session": "s", "parent": ["m"], "prompt": "sub say 3 right"},
@@ -207,7 +207,7 @@ def test_files_that_are_taken_round_and_round_make_new_sessions(tmp_path: Path) 
 
 
 def test_an_interrupted_conversation_keeps_the_turns_that_were_sent(tmp_path: Path) -> None:
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"id": "a1", "session": "a", "prompt": "a"}, {"id": "a2", "session": "a", "prompt": "b", "gap_s": 100.0},
         {"id": "b1", "session": "b", "prompt": "c"}, {"id": "b2", "session": "b", "prompt": "d"},
     ]  # fmt: skip

@@ -125,7 +125,7 @@ plant(
     SESSIONS,
 )
 
-file = "trace/subset.py"
+file = "trace/turns.py"
 plant(
     "rows are not counted anew",
     file,
@@ -133,6 +133,7 @@ plant(
     "[one for one in before if one in now]",
     SESSIONS,
 )
+file = "trace/subset.py"
 plant("the header counts those that were left out", file, "if phase.name in counts]", "]", "test_prefixes")
 plant(
     "texts are not followed",
