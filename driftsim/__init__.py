@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from driftsim.scheduling.policies import Keyed, Policy
     from driftsim.scheduling.routing import Replica, Router
     from driftsim.scheduling.shedding import Shed
+    from driftsim.sessions import session_table, turn_table
     from driftsim.simulation.laws import Verdict
     from driftsim.simulation.replicas import Replicas
     from driftsim.simulation.scenario import Barrier, Scenario
@@ -88,11 +89,13 @@ if TYPE_CHECKING:
     from driftsim.trace.settings import EngineSettings
     from driftsim.trace.trace import Trace, read
     from driftsim.validation.result import ValidationResult
+    from driftsim.workloads.conversations import Session, SystemPrompts
     from driftsim.workloads.generated import Tenant, WorkloadSpec
     from driftsim.workloads.lengths import Lengths, RecordedLengths
     from driftsim.workloads.processes import Process
     from driftsim.workloads.replay import replay
     from driftsim.workloads.resampling import resample
+    from driftsim.workloads.seconds import Seconds
     from driftsim.workloads.workload import Workload
 
 
@@ -116,6 +119,7 @@ _HOMES = {
     "scheduling.admission": ("Admission",),
     "scheduling.estimators": ("Estimate", "Estimator"),
     "scheduling.policies": ("Keyed", "Policy"),
+    "sessions": ("session_table", "turn_table",),
     "simulation.laws": ("Verdict",),
     "simulation.scenario": ("Barrier", "Scenario"),
     "simulation.spec": ("ScenarioSpec", "load_spec"),
@@ -131,11 +135,13 @@ _HOMES = {
     "formats.imports": ("import_trace",),
     "trace.trace": ("Trace", "read"),
     "validation.result": ("ValidationResult",),
+    "workloads.conversations": ("Session", "SystemPrompts",),
     "workloads.generated": ("Tenant", "WorkloadSpec"),
     "workloads.lengths": ("Lengths", "RecordedLengths"),
     "workloads.processes": ("Process",),
     "workloads.replay": ("replay",),
     "workloads.resampling": ("resample",),
+    "workloads.seconds": ("Seconds",),
     "workloads.workload": ("Workload",),
     "clients": ("Retries", "Timeout",),
     "scheduling.shedding": ("Shed",),
@@ -149,12 +155,12 @@ __all__ = [
     "Admission", "Barrier", "Baseline", "CapacityResult", "CapturedComparison", "ComparisonResult", "Costs",
     "EngineChoice", "EngineSettings", "Estimate", "Estimator", "GateResult", "InputError", "Job", "Keyed", "Lengths",
     "Phase", "Policy", "Process", "Profile", "RecordedLengths", "Replica", "Replicas", "Request", "Retries", "Router",
-    "RunError", "Scenario", "ScenarioSpec", "Shed", "Slo", "Store", "Tenant", "Tier", "TierRule", "Timeout", "Trace",
-    "TraceError", "ValidationResult", "Verdict", "Workload", "WorkloadChoice", "WorkloadSpec", "backlog_rate",
-    "calibrate", "capacity", "capture", "check_baseline", "check_laws", "compare", "compare_captured", "derive_profile",
-    "e2e", "export_trace", "fairness", "import_trace", "load_profile", "load_spec", "make_baseline", "per_request",
-    "read", "replay", "resample", "sample", "simulate", "simulate_scenario", "slo_outcomes", "summary", "sweep", "tpot",
-    "ttft", "validate",
+    "RunError", "Scenario", "ScenarioSpec", "Seconds", "Session", "Shed", "Slo", "Store", "SystemPrompts", "Tenant",
+    "Tier", "TierRule", "Timeout", "Trace", "TraceError", "ValidationResult", "Verdict", "Workload", "WorkloadChoice",
+    "WorkloadSpec", "backlog_rate", "calibrate", "capacity", "capture", "check_baseline", "check_laws", "compare",
+    "compare_captured", "derive_profile", "e2e", "export_trace", "fairness", "import_trace", "load_profile",
+    "load_spec", "make_baseline", "per_request", "read", "replay", "resample", "sample", "session_table", "simulate",
+    "simulate_scenario", "slo_outcomes", "summary", "sweep", "tpot", "ttft", "turn_table", "validate",
 ]  # fmt: skip
 
 

@@ -14,7 +14,9 @@ from driftsim.goodput import UNFINISHED
 from driftsim.metric import CLIENTS as CLIENTS
 from driftsim.metric import COSTS as COSTS
 from driftsim.metric import LIMITS as LIMITS
-from driftsim.metric import Better
+from driftsim.metric import SESSION_METRICS as SESSION_METRICS
+from driftsim.metric import SESSIONS as SESSIONS
+from driftsim.metric import STATISTICS, Better
 from driftsim.metric import Metric as Metric
 from driftsim.metrics import FEWEST_FOR_P99, LATENCIES, PERCENTILES
 from driftsim.trace.schema import LENGTH, TIER_NAMES
@@ -24,7 +26,6 @@ LATENCY_NAMES = {
     "ttft": "time to first token, from arrival",
     "tpot": "time per output token after the first",
 }
-STATISTICS = {"mean": "Mean", "p50": "Median", "p90": "90th percentile", "p99": "99th percentile"}
 ERROR_NAMES = {
     "mae": "Mean absolute error of the estimated output length",
     "rmse": "Root mean square error of the estimated output length",
@@ -309,19 +310,11 @@ def of_tier(tier: str, metrics: Sequence[Metric] = PER_TIER) -> tuple[Metric, ..
 
 
 TIERS: tuple[Metric, ...] = tuple(metric for tier in TIER_NAMES for metric in of_tier(tier))
-_EVERY = (
-    *SUMMARY,
-    *CLIENTS,
-    *COSTS,
-    *SLO,
-    *FAIRNESS,
-    *TENANT_FAIRNESS,
-    *LIMITS,
-    *COMPARISON,
-    *SLO_COMPARISON,
-    *SWEEP,
-    *TIERS,
+SESSION_COMPARISON: tuple[Metric, ...] = tuple(  # likewise, where there are sessions
+    metric for name in SESSION_METRICS for metric in _with_interval(name, "s", "_s", "lower")
 )
+_OF_RUNS = (*SUMMARY, *CLIENTS, *COSTS, *SLO, *FAIRNESS, *SESSIONS)
+_EVERY = (*_OF_RUNS, *TENANT_FAIRNESS, *LIMITS, *COMPARISON, *SLO_COMPARISON, *SESSION_COMPARISON, *SWEEP, *TIERS)
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _EVERY}
 
 

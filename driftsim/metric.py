@@ -66,3 +66,20 @@ _COST = {
 COSTS: tuple[Metric, ...] = tuple(  # of a summary, where the power or the price of the engine is known
     Metric(name, unit, meaning, "" if name.startswith("busy") else "lower") for name, (unit, meaning) in _COST.items()
 )
+STATISTICS = {"mean": "Mean", "p50": "Median", "p90": "90th percentile", "p99": "99th percentile"}
+SESSION_NAMES = {
+    "session": "time of a session, from the arrival of its first turn to its last finish, gaps included",
+    "session_active": "part of that time in which a turn of the session was under way, so without its gaps",
+}
+SESSION_STATISTICS = ("mean", "p50", "p99")
+SESSIONS: tuple[Metric, ...] = (  # of a summary, where requests belong to sessions
+    Metric("sessions", "sessions", "Sessions of which a turn was sent.", kind="int"),
+    Metric("sessions_cut_short", "sessions", "Sessions of which a turn did not finish.", "lower", "int"),
+    Metric("turns_mean", "requests", "Mean number of turns of a session that were sent."),
+    *(
+        Metric(f"{name}_{stat}_s", "s", f"{STATISTICS[stat]} of the {meaning}; of sessions not cut short.", "lower")
+        for name, meaning in SESSION_NAMES.items()
+        for stat in SESSION_STATISTICS
+    ),
+)
+SESSION_METRICS = tuple(f"{name}_{stat}" for name in SESSION_NAMES for stat in SESSION_STATISTICS)

@@ -17,6 +17,7 @@ from driftsim.rows import READ as READ
 from driftsim.rows import Columns, Rows, Values, rowwise
 from driftsim.scheduling.accounting import Accounting
 from driftsim.scheduling.admission import Admission
+from driftsim.sessions import session_summary
 from driftsim.slo import AnySlos, needs_itl, slos_for
 from driftsim.statistics import intervals_union as intervals_union
 from driftsim.tiers import by_urgency
@@ -246,7 +247,8 @@ def summary(
     slos: AnySlos | Judged | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """All metrics of ``trace``, or of its requests in one ``phase``, as one flat row plus ``per_tier``,
-    whose tiers stand in their order of urgency; with SLOs, also what kept them, and ``per_tenant``.
+    whose tiers stand in their order of urgency. With SLOs, also what kept them, and ``per_tenant``; with sessions, also
+    their times.
 
     ``admission`` says how estimates are scored; by default the one that the trace's header describes. ``scored`` masks
     the requests whose estimates count. ``slos`` are those of ``judged``. Raises ``TraceError`` if the trace has no such
@@ -265,8 +267,7 @@ def summary(
     chosen = trace.in_phase(phase)
     mask, offered = mask[chosen], offered[chosen]
     done = is_finished(offered)
-    rows = offered[done]
-    wait = service_start(rows) - rows["arrival_s"]
+    wait = service_start(rows := offered[done]) - rows["arrival_s"]
     row: dict[str, Any] = {
         "requests": len(offered),
         "finished": len(rows),
@@ -286,7 +287,7 @@ def summary(
         **fates(sent, phase),
     }
     within = judged(sent, slos, phase)
-    row |= within.counts() if within else {}
+    row |= (within.counts() if within else {}) | session_summary(trace, phase)
     tiers, seconds = offered["tier"], e2e(rows)
     own = {tier: tiers == tier for tier in by_urgency(set(tiers), trace.header.tiers)}
     row["per_tier"] = {

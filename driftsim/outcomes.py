@@ -12,6 +12,7 @@ from driftsim.errors import InputError
 from driftsim.goodput import causes, missed_by
 from driftsim.metrics import judged
 from driftsim.slo import AnySlos, slos_for
+from driftsim.trace.prefixes import endless_hits, stretches_in
 from driftsim.trace.settings import EngineSettings
 from driftsim.trace.trace import Trace
 
@@ -61,6 +62,21 @@ def fates_line(row: Mapping[str, Any]) -> str:
     failed = {"timed_out": "timed out", "rejected": "rejected", "errors": "with an error"}
     parts = [f"{row[f'attempts_{name}']} {word}" for name, word in failed.items() if row[f"attempts_{name}"]]
     return f"{line}; {row['attempts']} attempts, of which {', '.join(parts)}"
+
+
+def cache_line(trace: Trace) -> list[str]:
+    """What the prefix cache found of the prompts of ``trace``, beside what an endless one would; a line, or none."""
+    rows = trace.requests
+    if "cached_tokens" not in rows or rows["cached_tokens"].isna().all():
+        return []
+    served = rows[rows["cached_tokens"].notna()]
+    prompts = int(served["prompt_tokens"].sum())
+    line = f"The prefix cache found {100 * int(served['cached_tokens'].sum()) / prompts:.1f} % of the prompt tokens"
+    if "prefix_row" not in rows:
+        return [line]
+    whole, outputs = rows["prompt_tokens"].tolist(), rows["output_tokens"].fillna(0).astype("int64").tolist()
+    most = endless_hits(whole, outputs, stretches_in(rows), trace.header.engine.block_size)
+    return [f"{line}; an endless one finds {100 * int(most[rows['cached_tokens'].notna()].sum()) / prompts:.1f} %"]
 
 
 def within_slos(row: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from driftsim.errors import InputError
@@ -100,6 +100,8 @@ class Request:
     token of this prompt up to which they are the same; the last pair is the request itself, and none at all says that
     nobody knows. ``choice`` of a request that asks for several answers (its ``n``), each a row: the number of its first
     row, which of the answers this is, from 0, and how many they are.
+    ``session`` is what it is a turn of, "" where nobody says, and ``turn`` its number there, from 1.
+    ``history`` is what was said before its prompt, prompts and answers by turns, in a live conversation alone.
 
     >>> Request("r1", "acme", Tier.BATCH, "report", 0.5, prompt_tokens=100, prompt_words=None, max_tokens=64).tier.rank
     3
@@ -116,6 +118,9 @@ class Request:
     prompt: str | None = None
     stretches: tuple[tuple[int, int], ...] = ()
     choice: tuple[int, int, int] | None = None
+    session: str = ""
+    turn: int = 0
+    history: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(slots=True, eq=False)
@@ -123,7 +128,9 @@ class Job:
     """A request inside the system, with all that an online policy may look at.
 
     ``estimate`` is the expected output length and ``budget`` is prompt length plus estimate, both in the unit of the
-    accounting in use. Two jobs are never equal: a job is itself, whatever its numbers.
+    accounting in use. ``prompt_served`` and ``output_served`` are the service that its session has got so far: the
+    tokens of the prompts and of the outputs of those of its turns that had ended when this one arrived. Two jobs are
+    never equal: a job is itself, whatever its numbers.
 
     >>> request = Request("r1", "acme", Tier.PREMIUM, "", 0.0, 100, None, 64)
     >>> job = Job(request, predicted_category="short_qa", estimate=70, budget=170)
@@ -139,3 +146,5 @@ class Job:
     scheduling_class: str = ""
     index: int = -1  # row of the request in its workload
     priority: int = 0  # for an engine that schedules by priority: smaller goes first
+    prompt_served: int = 0  # tokens
+    output_served: int = 0  # tokens

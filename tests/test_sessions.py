@@ -19,7 +19,7 @@ from driftsim.trace.trace import Trace
 from driftsim.workloads.arrivals import Arrivals, arriving
 from driftsim.workloads.processes import Process
 from driftsim.workloads.replay import as_recorded, replay
-from driftsim.workloads.resampling import resample
+from driftsim.workloads.resampling import Resampling, resample
 from driftsim.workloads.workload import Workload
 from tests.strategies import engine, profile, workload
 
@@ -32,10 +32,7 @@ def sessions(parents: list[list[int]], gaps: list[float], outputs: list[int], **
         [float(row) for row in range(count)],
         outputs,
         (phase,),
-        session="s",
-        parent=pd.Series(parents, dtype=object),
-        gap_s=gaps,
-        **columns,
+        **{"session": "s", "parent": pd.Series(parents, dtype=object), "gap_s": gaps} | columns,
     )
 
 
@@ -135,20 +132,57 @@ def test_other_arrivals_are_those_of_first_turns() -> None:
         arriving(made, Process(kind="closed", users=2), seed=0)
 
 
-def test_a_resample_links_turns_to_their_latest_parents_and_never_repeats_a_text() -> None:
-    whole = sessions(
-        [[], [0], [], [2]] * 4, [0.0, 0.5] * 8, [3] * 16,
-        stretches=stretches([-1, 0, -1, 2] * 4, [0, 8, 0, 8] * 4),
+def pairs(count: int, **columns: Any) -> Workload:
+    """Sessions of two turns; the second repeats the first one's 8 tokens."""
+    rows = range(2 * count)
+    first = [row // 2 * 2 for row in rows]
+    return sessions(
+        [[] if row % 2 == 0 else [row - 1] for row in rows], [0.0, 0.5] * count, [3] * len(rows),
+        session=[f"s{row}" for row in first], offset_s=[float(row) for row in first],
+        stretches=stretches([-1 if row % 2 == 0 else row - 1 for row in rows], [0, 8] * count), **columns,
     )  # fmt: skip
-    whole.table["parent"] = pd.Series([[] if row % 2 == 0 else [row - 1] for row in range(16)])
-    drawn = resample(whole, seed=3, replication=1)
-    own = [stretch[-1][0] for stretch in drawn.table["stretches"]]
-    assert len(set(own)) == 16
-    assert len(set(drawn.table["source"])) < 16
-    for row, parents in enumerate(drawn.table["parent"]):
-        assert all(one < row for one in parents)
-    assert sum(map(len, drawn.table["parent"])) > 3
-    assert len(simulate(Scenario(profile=profile()), drawn).requests) == 16
+
+
+@pytest.mark.parametrize("how", ["circular", "local"])
+def test_a_resample_draws_whole_sessions_each_copy_with_a_name_and_texts_of_its_own(how: Resampling) -> None:
+    drawn = resample(pairs(20), seed=3, replication=1, how=how).table
+    assert len(set(drawn["source"])) < len(drawn) == 40
+    assert drawn["parent"].map(list).tolist() == [[] if row % 2 == 0 else [row - 1] for row in range(40)]
+    assert (drawn["source"][1::2].to_numpy() == drawn["source"][::2].to_numpy() + 1).all()
+    assert drawn["session"].nunique() == 20
+    own = [whole[-1][0] for whole in drawn["stretches"]]
+    assert len(set(own)) == 40
+    assert [whole[0][0] for whole in drawn["stretches"][1::2]] == own[::2]  # the same conversation, of the same copy
+
+
+def test_sessions_of_unequal_length_are_drawn_whole_and_rows_are_counted_anew() -> None:
+    made = sessions(
+        [[], [0], [1], [], [0], []], [0.0] * 6, [3] * 6, session=["a", "a", "a", "b", None, "b"],
+        offset_s=[0.0, 0.0, 0.0, 4.0, 0.0, 5.0],
+    )  # fmt: skip
+    seen = set()
+    for number in range(1, 12):
+        drawn = resample(made, 0, number)
+        sizes = drawn.table.groupby(drawn.table["session"].str.rsplit("~", n=1).str[-1], dropna=True).size()
+        assert set(sizes) <= {3, 2}
+        assert drawn.info.phases[0].requests == len(drawn)
+        seen.add(len(drawn))
+        rows = run(drawn).requests
+        assert len(rows) == len(drawn)
+    assert seen == {8, 6, 4}  # a, with the turn that has no name, is four rows, b two
+
+
+def test_sessions_that_wait_for_nobody_are_drawn_whole_and_stay_in_order_of_time() -> None:
+    made = workload(
+        [0.0, 1.0, 2.0, 3.0, 9.0], [3] * 5, session=["a", "b", "a", "b", "c"],
+        parent=pd.Series([[]] * 5, dtype=object), gap_s=0.0,
+    )  # fmt: skip
+    for number in range(1, 9):
+        drawn = resample(made, 0, number).table
+        assert drawn["offset_s"].is_monotonic_increasing
+        for _, own in drawn.groupby("session"):
+            assert own["source"].tolist() in ([0, 2], [1, 3], [4])
+            assert len(own) == 1 or np.diff(own["offset_s"]).tolist() == [2.0]
 
 
 def test_arrivals_of_sessions_are_told_in_order_of_time() -> None:

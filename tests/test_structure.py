@@ -29,7 +29,7 @@ STOREYS = [
     {"whose"},
     {"tiers", "slo", "tenants", "clients"},
     {"trace", "scheduling"},
-    {"goodput", "rows", "metric"},
+    {"goodput", "rows", "sessions", "metric"},
     {"workloads", "latency", "metrics"},
     {"glossary", "formats", "outcomes", "tenancy", "costs"},
     {"engine", "live"},

@@ -61,7 +61,8 @@ def simulate(
     from driftsim.files import check_place
     from driftsim.formatting import dumps, without_nan
     from driftsim.metrics import summary
-    from driftsim.outcomes import fates_line, nobody_finished, turned_away, within_slos
+    from driftsim.outcomes import cache_line, fates_line, nobody_finished, turned_away, within_slos
+    from driftsim.sessions import session_lines
     from driftsim.simulation.alone import alone_times, sizes_of
     from driftsim.slo import slo_rules
     from driftsim.tenancy import fairness_lines, with_fairness
@@ -108,6 +109,8 @@ def simulate(
         say(fates_line(values))
     if "slo_met" in values:
         say(within_slos(values))
+    for line in [*session_lines(trace, values, spec.phase), *cache_line(trace)]:
+        say(line)
     if spec.fairness:
         say(*fairness_lines(values))
     say(f"Engine: {conformance(trace.header.engine.version)}")

@@ -17,7 +17,7 @@ import numpy as np
 from driftsim.comparison import sameness
 from driftsim.comparison.checks import Check
 from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting
-from driftsim.glossary import SLO_METRICS
+from driftsim.glossary import SESSION_METRICS, SLO_METRICS
 from driftsim.metrics import LATENCIES, PERCENTILES
 from driftsim.scheduling.estimators import is_deployable
 from driftsim.statistics import LEVEL, Day, DayEstimate, Interval, holm, over_days, widened
@@ -82,7 +82,7 @@ class Comparison:
         rows = self.summaries[setting]
         if tenant is not None:
             return np.array([row["per_tenant"].get(tenant, {}).get(metric, np.nan) for row in rows], dtype=float)
-        return np.array([row[metric] for row in rows], dtype=float)
+        return np.array([row.get(metric, np.nan) for row in rows], dtype=float)
 
     def estimate(self, numbers: np.ndarray) -> DayEstimate:
         """The mean over days of ``numbers``, of which there is one for each draw."""
@@ -210,7 +210,7 @@ class Comparison:
         for name, value in recorded.items():
             row[name] = value
             metric = name.removesuffix("_s")
-            if metric in (*LATENCY_METRICS, *ERROR_METRICS, *SLO_METRICS):
+            if metric in (*LATENCY_METRICS, *ERROR_METRICS, *SLO_METRICS, *SESSION_METRICS):
                 unit = "_s" if name.endswith("_s") else ""
                 centre, low, high = self.value(setting, name)
                 row |= {f"{metric}_expected{unit}": centre, f"{metric}_low{unit}": low, f"{metric}_high{unit}": high}

@@ -201,8 +201,9 @@ def _tenants(trace: Trace, most: int = 7) -> list[str]:
 
 def _admitted(comparison: Comparison) -> pd.Series:
     """The category that admission saw, of each request of the recorded workload."""
-    seen = comparison.workload.categories(comparison.plan.admission)
-    return pd.Series(seen, index=comparison.traces[comparison.plan.settings[0]].requests.index, dtype=object)
+    trace = comparison.traces[comparison.plan.settings[0]]
+    seen = np.array(comparison.workload.categories(comparison.plan.admission), dtype=object)
+    return pd.Series(seen[comparison.workload.sent_in(trace)], index=trace.requests.index, dtype=object)
 
 
 def _categories(comparison: Comparison) -> list[str]:
@@ -217,7 +218,8 @@ def _scored(comparison: Comparison) -> np.ndarray:
     """Which requests of the recorded workload the errors are over: of the phase, and not used up by a fit."""
     table, plan = comparison.workload.table, comparison.plan
     in_phase = (table["phase"] == plan.phase) | (plan.phase == "all")
-    return (in_phase & ~table["source"].isin(plan.excluded)).to_numpy()
+    scored = (in_phase & ~table["source"].isin(plan.excluded)).to_numpy()
+    return np.asarray(scored[comparison.workload.sent_in(comparison.traces[plan.settings[0]])])
 
 
 def _policies(settings: Sequence[Setting]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from driftsim.comparison import fair, report, slos
+from driftsim.comparison import fair, report, slos, turns
 from driftsim.comparison.comparison import Comparison
 from driftsim.comparison.notes import warnings
 from driftsim.comparison.plan import BASELINE, Setting
@@ -79,6 +79,7 @@ def page(comparison: Comparison, provenance: Mapping[str, Any]) -> str:
         tiers=report.tiers(comparison),
         fair=(fair.HEADINGS, fair.table(comparison)) if comparison.plan.fairness else None,
         slos=(slos.HEADINGS, slos.table(comparison)) if comparison.plan.slos else None,
+        sessions=_sessions(comparison),
         checks=list(_checks(comparison)),
         trust=_trust(comparison),
         charts=CHARTS,
@@ -93,6 +94,13 @@ def page(comparison: Comparison, provenance: Mapping[str, Any]) -> str:
         library=library,
         data=Markup(_script_safe(plain(comparison, {chosen}))),
     )
+
+
+def _sessions(comparison: Comparison) -> tuple[Any, ...] | None:
+    """Headings and rows of the tables of sessions; none where there are none."""
+    if not turns.told(comparison):
+        return None
+    return turns.HEADINGS, turns.table(comparison), *turns.by_turn(comparison)
 
 
 def _seen(value: Any) -> Any:

@@ -12,6 +12,8 @@ from driftsim.comparison.notes import warnings
 from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting
 from driftsim.comparison.sameness import MEANINGS, explained
 from driftsim.comparison.slos import LEGEND as SLO_LEGEND
+from driftsim.comparison.turns import LEGEND as SESSION_LEGEND
+from driftsim.comparison.turns import told as tells_of_sessions
 from driftsim.comparison.verdict import all_checks, answer, findings
 from driftsim.files import Mark
 from driftsim.formatting import give_or_take, without_nan
@@ -175,6 +177,7 @@ def legend(comparison: Comparison) -> list[str]:
     found = {comparison.same.get(setting, "") for setting in comparison.plan.settings}
     same = [f"instead of a change, {explained(reason)}" for reason in MEANINGS if reason in found]
     same += [*(SLO_LEGEND if comparison.plan.slos else []), *(FAIR_LEGEND if comparison.plan.fairness else [])]
+    same += SESSION_LEGEND if tells_of_sessions(comparison) else []
     days, resamples = len(comparison.days), comparison.plan.replications - 1
     if comparison.recorded_only:
         return ["* best of its column; no intervals, which need 3 replications or more", *folded(comparison), *same]

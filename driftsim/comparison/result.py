@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from driftsim.comparison import fair, notes, report, slos, verdict
+from driftsim.comparison import fair, notes, report, slos, turns, verdict
 from driftsim.comparison import folder as folder_of
 from driftsim.comparison.comparison import Comparison
 from driftsim.engine.conformance import conformance
@@ -82,6 +82,9 @@ class ComparisonResult(Comparison):
         if self.plan.fairness:
             console.print()
             show_table(console, "What the tenants got, in this run", fair.HEADINGS, fair.table(self))
+        if turns.told(self):
+            console.print()
+            show_table(console, "Sessions; seconds of this run", turns.HEADINGS, turns.table(self))
         names, changes = report.effects(self)
         if changes:
             console.print()

@@ -163,7 +163,7 @@ def _run(inputs: _Inputs, draw: Draw, told: OnProgress = no_progress) -> _Drawn:
     for setting in plan.settings:
         sent = first if setting == BASELINE else simulate(scenario(setting), drawn, step_requests=named_steps)
         trace, within = per_request(sent), judged(sent)
-        row = summary(sent, plan.admission, phase=plan.phase, scored=scored, slos=within)
+        row = summary(sent, plan.admission, phase=plan.phase, scored=scored[drawn.sent_in(trace)], slos=within)
         row |= {"per_tenant": tenant_latencies(trace, named, plan.phase, within)}
         row |= cost_summary(sent, plan.costs)
         if plan.fairness:  # who finds what in a prefix cache may differ by setting

@@ -30,6 +30,7 @@ class Answer:
         self.chunks = 0  # with anything in them
         self.fewest = 0  # tokens there must be; a server may tell one token of a call in several events
         self.texts: list[str] = []
+        self.said: list[str] = []  # of them what a later turn repeats: no thinking, and no call
         self.first: float | None = None
         self.last: float | None = None
         self.reason: str | None = None
@@ -47,6 +48,7 @@ class Answer:
                 self.chunks += 1
                 self.fewest += bool(text)
                 self.texts.append(text + call)
+                self.said.append(_said(choice))
                 self._hear(text + call)
                 self.first = now if self.first is None else self.first
                 self.last = now
@@ -85,6 +87,7 @@ class Answer:
             output_words=count_words("".join(self.texts)),
             prompt_tokens=prompt,
             cached_tokens=cached if _is_whole(cached) and 0 <= cached <= prompt else None,
+            answer="".join(self.said),
         )
 
     def failed(self, why: str, reason: str = "error") -> Outcome:
@@ -113,6 +116,12 @@ def _text(choice: Any) -> str:
     # Two names of one thing: some servers send both, for the sake of old clients.
     thinking = _joined(_of(delta, "reasoning")) or _joined(_of(delta, "reasoning_content"))
     return thinking + _joined(_of(delta, "content")) + _joined(_of(delta, "refusal"))
+
+
+def _said(choice: Any) -> str:
+    """What an event adds to the content of the answer."""
+    delta = _of(choice, "delta")
+    return _joined(_of(choice, "text") if delta is None else _of(delta, "content"))
 
 
 def _call(choice: Any) -> str:

@@ -45,8 +45,13 @@ class Prompts:
         """The token ids of the prompt of ``request``, as far as anybody told them."""
         return self._begun[_name(request)][0] if _name(request) in self._begun else ()
 
-    def beginning(self, request: Request, counted: int | None) -> Beginning | None:
-        """How ``request`` began, whose prompt the server ``counted``; token ids that are not as many are not its."""
+    def beginning(self, request: Request, counted: int | None, answer: str | None = None) -> Beginning | None:
+        """How ``request`` began, whose prompt the server ``counted``; token ids that are not as many are not its.
+
+        answer: what it said, where ``request`` is a turn of a live conversation, which later turns may repeat.
+        """
+        if request.session and request.prompt is not None:
+            return self._of_talk(request, counted or request.prompt_tokens, answer or "")
         told, known = len(self.ids(request)), self._begun.get(_name(request), ((), None))[1]
         if known is None:
             return None
@@ -56,6 +61,13 @@ class Prompts:
         text = len(request.prompt or "")
         a_piece = PIECE * (tokens - around) / text if text else 0.0
         return Beginning(blocks, known.pieces, float(max(0, around - TAIL)), a_piece)
+
+    def _of_talk(self, request: Request, tokens: int, answer: str) -> Beginning:
+        """The same of a turn: by its text, since only the text of a conversation is known, and with its answer."""
+        prompt = "\n".join((*request.history, request.prompt or ""))
+        around = min(self._around or 0, tokens)
+        a_piece = PIECE * (tokens - around) / len(prompt) if prompt else 0.0
+        return Beginning(None, self._hashes.pieces(f"{prompt}\n{answer}"), float(max(0, around - TAIL)), a_piece)
 
 
 def _name(request: Request) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from driftsim.live.sharing import Beginning
-from driftsim.request import Job
+from driftsim.request import Job, Request
 from driftsim.scheduling.dispatcher import Engine
 from driftsim.trace.settings import EngineSettings
 
@@ -20,6 +20,7 @@ class Outcome:
     ``prompt_tokens`` is the engine's own count, where it differs from ours the trace takes it. ``cached_tokens`` of
     them were found in the engine's cache. ``beginning`` tells, as hashes, with whom the request shares its beginning.
     ``final``: it would fail again; ``retry_after_s``: when the server wants to see it again.
+    ``answer`` is what the engine said, for a turn that repeats it; it is never written.
     """
 
     job: Job
@@ -37,6 +38,19 @@ class Outcome:
     beginning: Beginning | None = None
     final: bool = False
     retry_after_s: float | None = None
+    answer: str | None = field(default=None, repr=False)
+
+
+def conversation(request: Request) -> list[dict[str, str]]:
+    """The messages of a chat that ends with the prompt of ``request``: what was said before, by turns, and then it.
+
+    >>> from driftsim.request import Tier
+    >>> asked = Request("r", "a", Tier.STANDARD, "", 0.0, 9, None, 64, prompt="And you?", history=("Hi!", "Fine."))
+    >>> [(message["role"], message["content"]) for message in conversation(asked)]
+    [('user', 'Hi!'), ('assistant', 'Fine.'), ('user', 'And you?')]
+    """
+    texts = (*request.history, request.prompt or "")
+    return [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(texts)]
 
 
 class LiveEngine(Engine, Protocol):

@@ -22,7 +22,7 @@ from driftsim.errors import InputError
 from driftsim.live import told as server
 from driftsim.live.answer import Answer
 from driftsim.live.begun import WARM_UP, Prompts
-from driftsim.live.engine import Outcome
+from driftsim.live.engine import Outcome, conversation
 from driftsim.live.masking import Heard, masked
 from driftsim.live.pages import ASK_S, Page, Pages
 from driftsim.request import Job
@@ -280,7 +280,7 @@ class HttpEngine:
             stale = server.of_assumed(self.settings)
             self.settings = self.settings.changed(enable_prefix_caching=True, assumed=tuple(told))
             self.notes = (*server.of_assumed(self.settings), *(note for note in self.notes if note not in stale))
-        beginning = self._prompts.beginning(outcome.job.request, outcome.prompt_tokens)
+        beginning = self._prompts.beginning(outcome.job.request, outcome.prompt_tokens, outcome.answer)
         self.on_outcome(replace(outcome, beginning=beginning))
 
     async def _receive(self, answer: Answer, true_length: int | None) -> None:
@@ -299,7 +299,7 @@ class HttpEngine:
             self._prompts.note_ids(request.id, ids)
             stream: Any = await self._client.completions.create(prompt=ids, **shared)
         else:
-            messages: Any = [{"role": "user", "content": request.prompt}]
+            messages: Any = conversation(request)
             stream = await self._client.chat.completions.create(messages=messages, **shared)
         async with stream:
             async for chunk in stream:
@@ -324,11 +324,16 @@ class HttpEngine:
         if answer is None:
             return masked(text, key, heard=self._heard)
         request = answer.job.request
-        secrets = request.prompt or "", "".join(answer.texts)
-        return masked(text, key, secrets, self._heard, self._prompts.ids(request))
+        return masked(text, key, _texts(answer), self._heard, self._prompts.ids(request))
 
     def _refusal(self, page: Page) -> str:
         return self._masked(page.problem) if page.problem else f"HTTP {page.status}: {self._masked(page.text)}"
+
+
+def _texts(answer: Answer) -> list[str]:
+    """What was said to get ``answer``, and what has come of it."""
+    request = answer.job.request
+    return [*request.history, request.prompt or "", "".join(answer.texts)]
 
 
 def _key() -> str:

@@ -11,26 +11,25 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from driftsim.errors import InputError
 from driftsim.live.engine import LiveEngine, Outcome
+from driftsim.live.lives import Lives
 from driftsim.live.plan import CapturePlan, heading
-from driftsim.live.sharing import Beginning, with_prefixes
+from driftsim.live.sharing import with_prefixes
+from driftsim.live.talks import Talks
 from driftsim.live.telemetry import Monitor
 from driftsim.live.waiting import Waiting, as_seen, departure
-from driftsim.request import Job
+from driftsim.request import Job, Request
 from driftsim.scheduling.dispatcher import Dispatcher
 from driftsim.scheduling.estimators import make_estimator
 from driftsim.scheduling.policies import check_live, check_order, make_policy
 from driftsim.tiers import rules_in_force
-from driftsim.trace.builder import RequestRows
 from driftsim.trace.header import Phase, WorkloadInfo
 from driftsim.trace.journal import Journal
 from driftsim.trace.marks import marked, odd_note
 from driftsim.trace.schema import FINISHED, STEP_COLUMNS
-from driftsim.trace.subset import taken
 from driftsim.trace.tables import read_lines, typed
 from driftsim.trace.trace import Trace
 from driftsim.whose import check_present
@@ -97,8 +96,8 @@ async def record(
                 await _covered(monitor, time.monotonic())
     start = run.start
     header = header.changed(load=monitor.load(start), workload=run.workload_info(), ended=ended, ended_why=why)
-    requests, odd = marked(run.table(), header)
-    requests, prefixes = with_prefixes(requests, run.begun(), engine.settings.block_size, cold)
+    requests, odd = marked(run.lives.table(), header)
+    requests, prefixes = with_prefixes(requests, run.lives.begun(), engine.settings.block_size, cold)
     notes = (*header.notes, *engine.notes, *run.notes(), *monitor.notes, *odd_note(odd))
     header = header.changed(engine=engine.settings, notes=notes, prefixes=prefixes)  # a server may have told more
     del run  # a long run's columns need not be there twice
@@ -133,7 +132,6 @@ class _Run:
         progress: Callable[[Progress], None],
     ) -> None:
         self.workload = workload = attempts.workload
-        self.attempts, self.offered = attempts, offered
         self.waiting = Waiting(attempts)
         self.engine = engine
         self.dispatcher = dispatcher
@@ -145,8 +143,11 @@ class _Run:
         known = zip(words, words.notna(), strict=True)
         self.words = [int(count) if told else None for count, told in known] if plan.force_lengths else None
         self.stops = (table["stops"] == True).tolist()  # noqa: E712  # NA is not True
-        self.lives = RequestRows(attempts.rows)
-        self.beginnings: dict[int, Beginning] = {}  # by row
+        self.lives = Lives(attempts, offered)
+        self.sessions = "parent" in table
+        self.talks = Talks(workload)
+        self.arrived = 0  # requests, each counted once
+        self.turns: dict[int, Request] = {}  # by row, those that may be sent again and repeat what was said
         self.done = self.output_tokens = 0
         self.outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
         self.taken: list[Outcome] = []  # out of the queue, and not yet noted
@@ -175,7 +176,7 @@ class _Run:
 
     async def drive(self) -> None:
         """Until every request has arrived and left."""
-        while self.done < len(self.workload) or self.dispatcher.in_flight:
+        while self.done < self.arrived or not self.arrivals.done or self.dispatcher.in_flight:
             now = self.now()
             for job, at in self.waiting.late(now):
                 self._give_up(job, at)
@@ -222,12 +223,18 @@ class _Run:
         return None if moment is None else moment - self.start
 
     def _arrive(self, row: int, due: float, now: float) -> None:
-        job = self.dispatcher.arrive(self.build(row, due), self.categories[row % len(self.workload)], now, row)
+        place = row % len(self.workload)
+        request = self.build(row, due)
+        if repeats := self._repeats(request, row, place):
+            self.lives.repeats(row, request)
+        job = self.dispatcher.arrive(request, self.categories[place], now, row)
+        self.arrived += row == place
         refused = self.dispatcher.refused
         ended = {} if refused is None else {"finish_reason": "rejected", "output_tokens": 0, "error": refused.why}
         self._note(
             row,
             {
+                "prompt_tokens": request.prompt_tokens if repeats else None,
                 "arrival_s": due,
                 "bias": job.bias,
                 "scheduling_class": job.scheduling_class,
@@ -240,6 +247,17 @@ class _Run:
             self.waiting.sent(job, due)
         else:
             self._over(row, "shed", now, refused.retry_after_s)
+
+    def _repeats(self, request: Request, row: int, place: int) -> bool:
+        """Whether ``request`` repeats what was said before it; then it is given that."""
+        if row == place:
+            if repeats := self.talks.begin(request, row):
+                self.turns[row] = request
+            return repeats
+        if (first := self.turns.get(place)) is not None:
+            request.history, request.prompt = first.history, first.prompt
+            request.prompt_tokens, request.prompt_words = first.prompt_tokens, first.prompt_words
+        return first is not None
 
     def _give_up(self, job: Job, at: float) -> None:
         """The client of ``job`` waits no longer, since ``at``: the job leaves the queue, or the engine drops it."""
@@ -256,6 +274,7 @@ class _Run:
         """The attempt in ``row`` is over for its client, who may send it again."""
         if self.waiting.failed(row, reason, now, told_s):
             self.done += 1
+            self.turns.pop(row % len(self.workload), None)
             self.arrivals.left(row % len(self.workload), now, reason not in FINISHED)
 
     def _dispatch(self, job: Job) -> None:
@@ -289,9 +308,11 @@ class _Run:
                 },
             )
             if outcome.beginning is not None:
-                self.beginnings[row] = outcome.beginning
+                self.lives.beginnings[row] = outcome.beginning
             self.output_tokens += outcome.output_tokens or 0
             self.waiting.left(row)
+            if gone is None and outcome.finish_reason in FINISHED:
+                self.talks.ended(outcome, row % len(self.workload))
             if gone is None:
                 reason = "shed" if outcome.finish_reason == "rejected" else outcome.finish_reason  # it held too much
                 self._over(row, "final" if outcome.final else reason, self.now(), outcome.retry_after_s)
@@ -309,37 +330,18 @@ class _Run:
             output_words=self.words[row],
         )
 
-    def table(self) -> pd.DataFrame:
-        """The trace's request table: one row for each request that was sent, and for each time it was."""
-        table, came = self.lives.table(self.offered), self._came()
-        if (deadlines := self.attempts.deadlines()) is not None:
-            table = table.assign(deadline_s=deadlines + self.attempts.of_first(table["arrival_s"].to_numpy()))
-        return table if len(came) == len(table) else taken(table, came)
-
-    def begun(self) -> dict[int, Beginning]:
-        """How the requests of ``table`` begin, by their place there."""
-        places = {row: place for place, row in enumerate(self._came().tolist())}
-        return {places[row]: beginning for row, beginning in self.beginnings.items()}
-
-    def _came(self) -> np.ndarray:
-        """The rows that were sent."""
-        return np.flatnonzero(~np.isnan(np.frombuffer(self.lives.times["arrival_s"])))
-
     def notes(self) -> tuple[str, ...]:
         """What a reader of the numbers should know."""
-        counted = np.frombuffer(self.lives.counts["prompt_tokens"], dtype=np.int64)
-        ours = self.offered["prompt_tokens"].to_numpy()
-        differ = int(((counted >= 0) & (counted != ours)).sum())
-        if not differ:
-            return ()
-        return (
-            f"the engine counted other prompt lengths than admission did in {differ} of {len(self._came())} requests: "
-            "prompt_tokens are the engine's, estimates and budgets rest on admission's",
-        )
+        lost = len(self.workload) - self.arrived if self.arrivals.done else 0
+        told = (f"{lost} of {len(self.workload)} turns were never sent: the one before them failed",) if lost else ()
+        return (*told, *self.lives.notes())
 
     def workload_info(self) -> WorkloadInfo:
         """The workload's description, with the moment at which each phase started."""
         starts = self.arrivals.starts()
         phases = zip_longest(self.workload.info.phases, starts)  # one that never began has no start
         dated: tuple[Phase, ...] = tuple(phase.changed(start_s=start) for phase, start in phases)
+        if self.sessions and self.arrivals.done:  # of turns that were never sent, none counts
+            sent = self.workload.table["phase"].iloc[self.lives.first()].value_counts()
+            dated = tuple(phase.changed(requests=int(sent[phase.name])) for phase in dated)
         return self.workload.info.changed(phases=dated)

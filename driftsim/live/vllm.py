@@ -34,10 +34,10 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.stats import RequestStateStats
 
 from driftsim.errors import InputError
-from driftsim.live.engine import Outcome
+from driftsim.live.engine import Outcome, conversation
 from driftsim.live.masking import masked
 from driftsim.live.sharing import Beginning, Hashes
-from driftsim.request import Job
+from driftsim.request import Job, Request
 from driftsim.trace.schema import STEP_COLUMNS
 from driftsim.trace.settings import NEWER, EngineSettings
 from driftsim.workloads.prompts import stand_in, synthetic
@@ -301,6 +301,16 @@ class VllmEngine:
             self._token_ids[prompt] = array("i", self._tokenizer(text, add_special_tokens=text is prompt)["input_ids"])
         return self._token_ids[prompt]
 
+    def _conversation_ids(self, request: Request) -> list[int]:
+        """A turn as the engine will see it: all that was said before it, and its prompt."""
+        assert self._tokenizer is not None  # or its first turn had failed
+        if not getattr(self._tokenizer, "chat_template", None):
+            text = "\n".join((*request.history, request.prompt or ""))
+            return list(self._tokenizer(text, add_special_tokens=True)["input_ids"])
+        said = conversation(request)
+        text = self._tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def room(self) -> int:
         """vLLM queues whatever it is given."""
         return 1_000_000
@@ -357,12 +367,13 @@ class VllmEngine:
             if request.prompt is None:
                 ids = stand_in(request, self._vocabulary)
             else:
-                ids = list(self.token_ids(request.prompt))
+                ids = list(self._conversation_ids(request) if request.history else self.token_ids(request.prompt))
             rank = job.priority if self.settings.scheduling_policy == "priority" else 0
             prompt = {"prompt_token_ids": ids}
             async for output in self._running().generate(prompt, parameters, request_id=request.id, priority=rank):
                 last = output
             outcome = Outcome(job, "error", error="vLLM gave no output") if last is None else self._outcome(job, last)
+            outcome = replace(outcome, prompt_tokens=len(ids)) if request.history else outcome
         except EngineDeadError:
             self.failure = "the engine core died"
             outcome = Outcome(job, "error", error=self.failure)
@@ -388,6 +399,7 @@ class VllmEngine:
             output_words=len(completion.text.split()),
             preemptions=times.num_preemptions if TELLS_PREEMPTIONS else 0,
             cached_tokens=last.num_cached_tokens if is_known else None,
+            answer=completion.text,
         )
 
 

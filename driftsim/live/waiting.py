@@ -79,6 +79,7 @@ def as_seen(outcome: Outcome, gone: float) -> Outcome:
 def departure(outcome: Outcome, length: Callable[[int, int | None], int]) -> Departure:
     """What the dispatcher learns of ``outcome``; ``length`` counts tokens and words in the accounting's unit."""
     if outcome.finish_reason not in (*FINISHED, *GIVEN_UP) or outcome.output_tokens is None:
-        return Departure(outcome.job, None, True, None if outcome.scheduled is None else outcome.output_tokens or 0)
+        made = outcome.output_tokens or 0
+        return Departure(outcome.job, None, True, None if outcome.scheduled is None else made, made)
     observed = length(outcome.output_tokens, outcome.output_words)
-    return Departure(outcome.job, observed, outcome.finish_reason in CENSORED)
+    return Departure(outcome.job, observed, outcome.finish_reason in CENSORED, output_tokens=outcome.output_tokens)

@@ -82,12 +82,14 @@ class Departure(NamedTuple):
     """A job that left the engine. ``output_length`` is in the accounting's unit, None where nothing can be learned.
 
     ``served``: the output that was made all the same, in that unit; None where the job never ran.
+    ``output_tokens`` is what it got, even where it failed.
     """
 
     job: Job
     output_length: int | None
     censored: bool
     served: int | None = None
+    output_tokens: int = 0
 
 
 class Dispatcher:
@@ -122,6 +124,9 @@ class Dispatcher:
         self._shedding = Shedding(shed) if shed else None
         self._withdrawn = set[int]()  # id(job) of those that still stand in the policy's queue, but wait no more
         self._served: Callable[[Job, int | None, float], None] | None = getattr(policy, "served", None)
+        self._by_session = dict[
+            str, tuple[int, int]
+        ]()  # by session, prompt and output tokens of its turns that have ended
         self._counts_tokens = admission.accounting == "tokenizer"
         self._waiting: dict[int, Job] | None = None  # id(job) -> job, kept only to refresh estimates
         if admission.estimates == "refreshed":
@@ -146,6 +151,8 @@ class Dispatcher:
     def admit(self, request: Request, category: str, now: float, index: int = -1) -> Job:
         """The job that ``request`` is, with its estimate; it is not queued yet."""
         job = Job(request, category, 0, 0, 1.0, "", index, request.tier.priority)
+        if request.session:
+            job.prompt_served, job.output_served = self._by_session.get(request.session, (0, 0))
         self._estimate(job, now)
         return job
 
@@ -214,12 +221,21 @@ class Dispatcher:
             if self._served is not None:
                 length = departure.served if departure.output_length is None else departure.output_length
                 self._served(departure.job, length, now)
+            if departure.job.request.session:
+                self._serve(departure)
             if departure.output_length is not None:
                 self.estimator.observe(departure.job, departure.output_length, departure.censored, now)
         if self._waiting is not None and departures:
             for job in self._waiting.values():
                 self._estimate(job, now)
             self.policy.rekey()  # type: ignore[attr-defined]  # checked in the constructor
+
+    def _serve(self, departure: Departure) -> None:
+        """Note what a turn got for its session; one without any output got nothing."""
+        request, tokens = departure.job.request, departure.output_tokens
+        if tokens:
+            prompts, outputs = self._by_session.get(request.session, (0, 0))
+            self._by_session[request.session] = prompts + request.prompt_tokens, outputs + tokens
 
     @property
     def may_release(self) -> bool:

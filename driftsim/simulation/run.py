@@ -328,10 +328,10 @@ class Simulation:
         length, full = self.observed[job.index], self.outputs[job.index]
         if reason not in FINISHED:
             made = None if sequence.scheduled is None else round(length * sequence.shown / full)
-            return Departure(job, None, True, made)
+            return Departure(job, None, True, made, sequence.shown)
         if sequence.shown != full:  # cut short by a limit that the recorded run did not have: words shrink alike
             length = round(length * sequence.shown / full)
-        return Departure(job, length, reason in CENSORED)
+        return Departure(job, length, reason in CENSORED, output_tokens=sequence.shown)
 
     def _steps(self) -> pd.DataFrame:
         table = pd.DataFrame(self.steps, columns=[column.name for column in self.step_columns])

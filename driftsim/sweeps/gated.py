@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from driftsim.errors import InputError
-from driftsim.glossary import CLIENTS, COSTS, FAIRNESS, SLO, SLO_METRICS, SUMMARY
+from driftsim.glossary import CLIENTS, COSTS, FAIRNESS, SESSION_METRICS, SESSIONS, SLO, SLO_METRICS, SUMMARY
 from driftsim.metrics import LATENCIES, PERCENTILES
 from driftsim.trace.schema import LENGTH
 
-OF_RUNS = (*SUMMARY, *CLIENTS, *COSTS, *SLO, *FAIRNESS)
+OF_RUNS = (*SUMMARY, *CLIENTS, *COSTS, *SLO, *FAIRNESS, *SESSIONS)
 BETTER = {metric.name: metric.better for metric in OF_RUNS if metric.better}
 GATED = (
     *(f"{name}_{stat}_s" for name in LATENCIES for stat in ("mean", *PERCENTILES)),
@@ -19,6 +19,7 @@ GATED = (
     "finished",
     *SLO_METRICS,  # where there are SLOs
     *(metric.name for metric in FAIRNESS),  # where it was asked for
+    *(f"{name}_s" for name in SESSION_METRICS),  # where there are sessions
 )
 HEADLINES = ("e2e_mean_s", "e2e_p99_s", "ttft_mean_s", "tpot_mean_s")
 UNITS = {metric.name: "tokens" if metric.unit == LENGTH else metric.unit for metric in OF_RUNS}

@@ -25,7 +25,7 @@ import pandas as pd
 
 from driftsim.errors import InputError
 from driftsim.files import check_outside, write_file
-from driftsim.glossary import CLIENTS, COSTS, FAIRNESS, SLO, SUMMARY
+from driftsim.glossary import CLIENTS, COSTS, FAIRNESS, SESSIONS, SLO, SUMMARY
 from driftsim.progress import OnProgress, no_progress
 from driftsim.records import parsed_json
 from driftsim.sweeps.columns import of_one_kind, plain_rows
@@ -34,7 +34,7 @@ from driftsim.sweeps.row_files import Only, columns_of, read_rows, write_rows
 
 MARK = "driftsim-store.json"
 VERSION = 1
-NUMBERS = {one.name for one in (*SUMMARY, *CLIENTS, *COSTS, *SLO, *FAIRNESS) if one.kind in ("float", "int")}
+NUMBERS = {one.name for one in (*SUMMARY, *CLIENTS, *COSTS, *SLO, *FAIRNESS, *SESSIONS) if one.kind in ("float", "int")}
 NUMBERS.discard("requests")  # a spec has it, too
 NO_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")  # half of a pair, perhaps without the other
 

@@ -37,6 +37,7 @@ from driftsim.trace.schema import (
     request_columns,
 )
 from driftsim.trace.tables import read_lines, read_table, typed, write_table, write_tables
+from driftsim.trace.turns import renumbered
 
 KINDS = {column.name: column.kind for column in TOLD_COLUMNS}
 REMAINS = (*JOURNAL_FILES, ".header.json")  # of a run that was killed before its header was written
@@ -69,6 +70,9 @@ def read_journal(folder: Path) -> dict[str, pd.DataFrame]:
     for name in (name for name in lived if name in offered):  # the engine's own count, where it gave one
         lived[name] = lived[name].where(lived[name].notna(), whole[name])
     whole = whole.drop(columns=[name for name in lived if name in offered])
+    if "parent" in whole:
+        kept = renumbered(whole["parent"].tolist(), lived.index.tolist())
+        whole = whole.assign(parent=pd.Series(kept, lived.index, dtype=object))
     columns = request_columns({*whole, *lived})
     whole = pd.concat([whole, lived], axis=1).reindex(columns=[column.name for column in columns])
     tables = {"requests": typed(whole, columns, f"{folder}/requests.jsonl")}

@@ -63,6 +63,29 @@ def as_cached(prompts: Sequence[int], cached: Sequence[int]) -> list[Stretches]:
     return found
 
 
+def endless_hits(prompts: Sequence[int], outputs: Sequence[int], whose: Iterable[Stretches], block: int) -> np.ndarray:
+    """Prompt tokens of each request that an endless cache with blocks of ``block`` tokens finds, (requests,).
+
+    Had everybody before it, in this order, ended before it comes. The last token of a prompt is computed in any case,
+    and the last one of an output never is.
+
+    >>> endless_hits([40, 60], [8, 1], stretches([-1, 0], [0, 48]), 16).tolist()
+    [0, 32]
+    """
+    reached: dict[int, int] = {}  # by owner, how much of its tokens has been computed
+    found = []
+    for prompt, output, parts in zip(prompts, outputs, whose, strict=True):
+        computed, known, there = prompt + output - 1, 0, True
+        for owner, end in parts:
+            if there:
+                known = max(known, end if owner == ALWAYS else min(end, reached.get(owner, 0)))
+                there = known >= end
+            if owner != ALWAYS:
+                reached[owner] = max(reached.get(owner, 0), min(end, computed))
+        found.append(min(known, prompt - 1) // block * block)
+    return np.array(found, dtype=np.int64)
+
+
 def prefixes(whose: Iterable[Stretches]) -> tuple[list[int], list[int]]:
     """``prefix_row`` and ``prefix_tokens`` of requests in this order: the inverse of ``stretches``, up to names.
 

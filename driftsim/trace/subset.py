@@ -10,6 +10,7 @@ import pandas as pd
 
 from driftsim.trace.prefixes import lengths_of, prefix_columns, prefixes, stretches_in
 from driftsim.trace.trace import Trace
+from driftsim.trace.turns import renumbered
 
 
 def taken(table: pd.DataFrame, places: Sequence[int] | np.ndarray) -> pd.DataFrame:
@@ -23,11 +24,8 @@ def taken(table: pd.DataFrame, places: Sequence[int] | np.ndarray) -> pd.DataFra
     """
     places = np.asarray(places, dtype=int)
     kept = table.take(places).reset_index(drop=True)
-    now = {was: place for place, was in enumerate(places.tolist())}
     if "parent" in kept:
-        old = kept["parent"].tolist()
-        parents = [[now[one] for one in before if now.get(one, place) < place] for place, before in enumerate(old)]
-        kept["parent"] = pd.Series(parents, dtype=object)
+        kept["parent"] = pd.Series(renumbered(kept["parent"].tolist(), places.tolist()), dtype=object)
     if "prefix_row" in kept:
         whose = stretches_in(table)
         kept = kept.assign(**prefix_columns(*prefixes(whose[place] for place in places.tolist()), lengths_of(kept)))

@@ -12,11 +12,14 @@ import pandas as pd
 
 from driftsim.errors import InputError
 from driftsim.tiers import TierRule
-from driftsim.trace.header import Phase, WorkloadInfo
+from driftsim.trace.header import Phase, Prefixes, WorkloadInfo
 from driftsim.trace.trace import Trace
-from driftsim.workloads.generated import Offer, Tenant, WorkloadSpec, at_most
+from driftsim.workloads.generated import Sender, Tenant, WorkloadSpec, at_most
 from driftsim.workloads.lengths import Lengths, RecordedLengths, capped
 from driftsim.workloads.table import as_admission_sees, stream, workload_table
+from driftsim.workloads.turns import expanded
+
+PREFIXES = Prefixes(block_size=1, source="generated", began_cold=True)
 
 
 class Generated(NamedTuple):
@@ -26,6 +29,7 @@ class Generated(NamedTuple):
     table: pd.DataFrame
     tiers: tuple[TierRule, ...]  # of the recorded runs that requests were drawn from, where these agree
     notes: tuple[str, ...]
+    prefixes: Prefixes | None = None
 
 
 def generate(spec: WorkloadSpec, seed: int, find: Callable[[str], Trace]) -> Generated:
@@ -56,11 +60,19 @@ def generate(spec: WorkloadSpec, seed: int, find: Callable[[str], Trace]) -> Gen
             parts += [_recorded(sender, find(place), seed, labelled=bool(spec.tenants)) for sender in group]
     rows = pd.concat([part for part in parts if len(part)], ignore_index=True)
     rows.index = pd.Index(np.argsort(owners, kind="stable"))  # the tenants' rows, one after the other, to their places
-    columns = {str(name): column for name, column in rows.sort_index().items()}
+    rows = rows.sort_index()
+    turns = expanded(rows, owners, senders, seed)
+    if turns is not None:
+        rows = rows.iloc[turns.whose].reset_index(drop=True).assign(**turns.columns)
+        offsets = offsets[turns.whose]
+        kind = "sessions" if "session" in rows else phase.kind
+        phase = phase.changed(requests=len(rows), kind=kind)
+    columns = {str(name): column for name, column in rows.items()}
     table = workload_table([phase], **columns, offset_s=offsets)
-    loop: Literal["open", "closed"] = "closed" if phase.kind == "closed" else "open"
+    loop: Literal["open", "closed"] = "closed" if phase.kind in ("closed", "sessions") else "open"
     info = WorkloadInfo(name=phase.name, loop=loop, phases=(phase,))
-    return Generated(info, table, *_brought([find(place) for place in spec.traces], set(table["tier"])))
+    brought = _brought([find(place) for place in spec.traces], set(table["tier"]))
+    return Generated(info, table, *brought, None if turns is None else PREFIXES)
 
 
 def _brought(traces: Sequence[Trace], present: Collection[str]) -> tuple[tuple[TierRule, ...], tuple[str, ...]]:
@@ -87,14 +99,6 @@ def _merged(tenants: tuple[Tenant, ...], requests: int | None, seed: int) -> tup
     offsets = np.concatenate(times)
     order = np.argsort(offsets, kind="stable")[:requests]
     return offsets[order], np.repeat(np.arange(len(tenants)), [len(own) for own in times])[order]
-
-
-class Sender(NamedTuple):
-    """A tenant, what its requests are made of, and how many there are."""
-
-    tenant: Tenant
-    offer: Offer
-    requests: int
 
 
 def _recorded(sender: Sender, trace: Trace, seed: int, *, labelled: bool) -> pd.DataFrame:

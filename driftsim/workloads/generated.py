@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, NamedTuple, Self, TypeAlias, TypeVar
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
@@ -16,6 +16,7 @@ from driftsim.records import Record
 from driftsim.request import Tier
 from driftsim.trace.schema import LONGEST_S
 from driftsim.trace.trace import Trace
+from driftsim.workloads.conversations import Session, SystemPrompts
 from driftsim.workloads.kinds import ArrivalKind
 from driftsim.workloads.lengths import LONGEST, Length
 from driftsim.workloads.processes import Pace, Process
@@ -23,6 +24,7 @@ from driftsim.workloads.processes import Pace, Process
 MOST_REQUESTS = 10**7  # a table of so many rows takes about 3 GB
 MOST_TENANTS = 100_000
 TOKENS: dict[str, JsonValue] = {"unit": "tokens"}
+BY_LAW = ("prompt_tokens", "output_tokens", "session", "system")  # what requests of a trace cannot have
 MOST_DRAWN = 10**8  # arrivals of tenants who bring their own, before they are merged
 
 
@@ -57,12 +59,18 @@ class Offer(Record):
         description="Limit of an output; without one, as recorded, or the longest output of the law or of its draw.",
         json_schema_extra=TOKENS,
     )
+    session: Session | None = Field(
+        default=None, description="What follows each request: the turns of a chat, or of an agent's loop."
+    )
+    system: SystemPrompts | None = Field(
+        default=None, description="System prompts that stand before the prompts of a tenant, and are shared."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = [name for name in ("prompt_tokens", "output_tokens") if getattr(self, name) is not None]
+        given = [name for name in BY_LAW if getattr(self, name) is not None]
         if given and self.trace is not None:
-            raise InputError(f"{given[0]} and trace are two sources of lengths; give one")
+            raise InputError(f"{given[0]} and trace are two sources of lengths; give one of them")
         return self
 
     def over(self, below: Offer) -> Offer:
@@ -70,8 +78,8 @@ class Offer(Record):
         own = {name: getattr(self, name) for name in Offer.model_fields if getattr(self, name) is not None}
         other = {name: getattr(below, name) for name in Offer.model_fields}
         if self.trace is not None:
-            other |= {"prompt_tokens": None, "output_tokens": None}
-        elif "prompt_tokens" in own or "output_tokens" in own:
+            other |= dict.fromkeys(BY_LAW)
+        elif not own.keys().isdisjoint(BY_LAW):
             other["trace"] = None
         return Offer(**other | own)
 
@@ -132,14 +140,17 @@ class WorkloadSpec(Pace, Offer):
     kind, rate, cv, burst_factor, burst_s, calm_s, amplitude, period_s, users, think_s: its arrivals, see ``Process``;
     none where every tenant brings its own. requests: how many. prompt_tokens, output_tokens: laws of lengths, or whole
     numbers. trace: a recorded run to draw requests from instead. max_tokens: another limit for all. tenants: who
-    sends; without any, one tenant of tier standard, or with a trace those who are recorded in it.
+    sends; without any, one tenant of tier standard, or with a trace those who are recorded in it. session: what follows
+    each of the requests, see ``Session``. system: what stands before their prompts, see ``SystemPrompts``.
 
     >>> WorkloadSpec(kind="poisson", rate=2.0, requests=500, prompt_tokens=500, output_tokens=200).rate
     2.0
     """
 
     kind: ArrivalKind | None = Field(default=None, description="The law of the arrivals.")
-    requests: Count | None = Field(default=None, description="How many requests arrive.")
+    requests: Count | None = Field(
+        default=None, description="How many requests arrive; of sessions, their first turns."
+    )
     tenants: tuple[Tenant, ...] = Field(default=(), max_length=MOST_TENANTS, description="Who sends them.")
 
     @model_validator(mode="after")
@@ -165,6 +176,7 @@ class WorkloadSpec(Pace, Offer):
             if self.requests is None:
                 raise InputError(f"a workload of {self.kind} arrivals never ends; give it requests = ...")
             _check_span(process, self.requests)
+            self._check_waiting(process)
             if process.users is not None and process.users > self.requests:
                 raise InputError(f"{process.users} users but {self.requests} requests; lower users or raise requests")
             return
@@ -182,6 +194,13 @@ class WorkloadSpec(Pace, Offer):
         for tenant, count in zip(self.tenants, drawn, strict=True):
             assert tenant.process is not None
             _check_span(tenant.process, 1 if tenant.requests is None else count)
+
+    def _check_waiting(self, process: Process) -> None:
+        """Raise ``InputError`` for sessions whose first turns would wait for answers, as the later ones do."""
+        waiting = process.kind == "closed" or process.max_outstanding is not None
+        if waiting and any(tenant.over(self).session is not None for tenant in self.tenants or (self,)):
+            how = "closed arrivals" if process.kind == "closed" else "arrivals with max_outstanding"
+            raise InputError(f"sessions cannot begin by {how}; give arrivals at a rate, or a backlog")
 
     @property
     def process(self) -> Process | None:
@@ -220,6 +239,14 @@ class WorkloadSpec(Pace, Offer):
         versioned = {"workload_version": 1, **plain}
         canonical = json.dumps(versioned, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class Sender(NamedTuple):
+    """A tenant, what its requests are made of, and how many there are."""
+
+    tenant: Tenant
+    offer: Offer
+    requests: int
 
 
 AnyOffer = TypeVar("AnyOffer", bound=Offer)

@@ -6,3 +6,5 @@ from typing import Literal
 
 ArrivalKind = Literal["poisson", "uniform", "gamma", "mmpp", "diurnal", "closed", "backlog"]
 LengthKind = Literal["constant", "uniform", "lognormal", "geometric", "empirical"]
+TimeKind = Literal["constant", "uniform", "exponential", "lognormal"]
+SessionKind = Literal["chat", "agent"]

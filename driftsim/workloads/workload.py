@@ -25,9 +25,12 @@ from driftsim.scheduling.admission import Admission
 from driftsim.text import for_html
 from driftsim.tiers import TierRule, ranked
 from driftsim.trace.header import Prefixes, WorkloadInfo
+from driftsim.trace.prefixes import endless_hits
 from driftsim.trace.schema import CHOICE_COLUMN, OFFERED, SESSION_COLUMNS
 from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace, read
+from driftsim.trace.turns import session_names, turn_numbers
+from driftsim.workloads.conversations import Session, SystemPrompts
 from driftsim.workloads.drawn import generate
 from driftsim.workloads.generated import Tenant, WorkloadSpec
 from driftsim.workloads.lengths import Lengths
@@ -37,6 +40,7 @@ from driftsim.workloads.table import COLUMNS, choices_in, described, stream, wor
 __all__ = ["COLUMNS", "Workload", "described", "stream", "workload_table"]
 HTML_ROWS = 10  # requests that a notebook shows
 NAMED = 5  # tenants that a line names
+BLOCK = 16  # tokens, vLLM's default
 
 
 class Offered(TypedDict, total=False):
@@ -46,6 +50,8 @@ class Offered(TypedDict, total=False):
     output_tokens: int | Lengths
     trace: Trace | Path | str
     max_tokens: int
+    session: Session
+    system: SystemPrompts
 
 
 class Rows(Offered, total=False):
@@ -90,7 +96,7 @@ class Workload:
     def generated(cls, spec: WorkloadSpec, seed: int = 0, find: Callable[[str], Trace] = read) -> Self:
         """The workload that ``spec`` describes; ``find`` reads the runs that it draws from. Raises ``InputError``."""
         made = generate(spec, seed, find)
-        return cls(made.info, made.table, notes=made.notes, tiers=made.tiers)
+        return cls(made.info, made.table, notes=made.notes, tiers=made.tiers, prefixes=made.prefixes)
 
     @classmethod
     def poisson(cls, *, rate: float, requests: int, seed: int = 0, **rows: Unpack[Rows]) -> Self:
@@ -177,7 +183,8 @@ class Workload:
     def __repr__(self) -> str:
         phases = self.info.phases
         counts = f"{len(self):d} requests in {len(phases)} phase{'s' * (len(phases) != 1)}"
-        return f"{self.info.name}: {', '.join([counts, *self._paces()])}; {self._tenants()}"
+        parts = [f"{self.info.name}: {', '.join([counts, *self._paces()])}", self._tenants(), *self._shares()]
+        return "; ".join(parts)
 
     def _paces(self) -> list[str]:
         """How fast requests come, in words: a rate for all open phases, users, a backlog."""
@@ -190,8 +197,35 @@ class Workload:
         ]
         requests, seconds = sum(count for count, _ in paced), sum(span for _, span in paced)
         found = [f"{requests / seconds:.3g} requests/s"] if seconds else []
+        if "parent" in self.table and (begins := offsets[~self.table["parent"].map(len).astype(bool)]).any():
+            found.append(f"{len(begins) / begins.max():.3g} first turns/s")
         found += [f"{phase.users} users" for phase in self.info.phases if phase.kind == "closed"]
         return found + ["a backlog"] * any(phase.kind == "backlog" for phase in self.info.phases)
+
+    def _shares(self) -> list[str]:
+        """How many sessions there are and what their prompts share, in words."""
+        sessions = self.table["session"].nunique() if "session" in self.table else 0
+        found = [f"{sessions} session{'s' * (sessions != 1)}"] if sessions else []
+        rate = self.hit_rate()
+        if rate is None:
+            return found
+        return [*found, f"an endless cache finds {100 * rate:.1f} % of the prompt tokens, in blocks of {BLOCK}"]
+
+    def hit_rate(self, block_size: int = BLOCK) -> float | None:
+        """The share of prompt tokens that an endless cache with blocks of so many tokens finds; None: nobody knows.
+
+        Counted on the requests themselves: each finds what those before it, in order, have sent and got. Where they
+        are served at the same time, an engine finds less, since what it finds must have been computed.
+
+        >>> from driftsim.workloads.conversations import Session
+        >>> chat = Session(kind="chat", turns=2, gap_s=10.0)
+        >>> Workload.poisson(rate=1.0, requests=9, prompt_tokens=100, output_tokens=60, session=chat).hit_rate()
+        0.4
+        """
+        if "stretches" not in self.table or self.table["output_tokens"].isna().any():
+            return None
+        prompts, outputs = (self.table[name].astype("int64").tolist() for name in ("prompt_tokens", "output_tokens"))
+        return float(endless_hits(prompts, outputs, self.table["stretches"], block_size).sum() / sum(prompts))
 
     def _tenants(self) -> str:
         shares = self.table["tenant"].value_counts(normalize=True)
@@ -217,6 +251,12 @@ class Workload:
         known = (*OFFERED, *(column for column in others if column.name in self.table))
         return typed(self.table[[column.name for column in known]], known, "workload")
 
+    def sent_in(self, run: Trace) -> np.ndarray:
+        """Which of the requests stand in ``run``, a run of them, (requests,): a turn behind a failed one never came."""
+        if len(run.requests) == len(self):
+            return np.ones(len(self), dtype=bool)
+        return np.asarray(self.table["request_id"].isin(set(run.requests["request_id"])))
+
     @cached_property
     def output_words(self) -> pd.Series:
         """The words of each output, by row; missing where they were not recorded."""
@@ -229,6 +269,13 @@ class Workload:
             self.table[name].astype("Int64").fillna(-1) for name in ("prompt_tokens", "max_tokens", "prompt_words")
         )
         return tuple(array("q", column.to_numpy(dtype=np.int64)) for column in numbers)
+
+    @cached_property
+    def _turns(self) -> tuple[list[str], list[int]]:
+        """Session and turn number by row; empty lists where there are no sessions."""
+        if "session" not in self.table:
+            return [], []
+        return session_names(self.table).tolist(), turn_numbers(self.table).tolist()
 
     def categories(self, admission: Admission) -> list[str]:
         """The category of each request that ``admission`` sees; one without a base of its own counts as short_qa."""
@@ -256,6 +303,7 @@ class Workload:
         texts = self.prompts
         shared: Any = self.table["stretches"].tolist() if "stretches" in self.table else None
         choices = choices_in(self.table["choice_of"].tolist()) if "choice_of" in self.table else {}
+        sessions, turns = self._turns
 
         def build(row: int, arrival: float) -> Request:
             text = texts[row] if texts else None
@@ -264,19 +312,21 @@ class Workload:
                 prompts[row], None if words[row] < 0 else words[row], caps[row], text,
             )  # fmt: skip
 
-        def build_sharing(row: int, arrival: float) -> Request:
+        def build_more(row: int, arrival: float) -> Request:
             request = build(row, arrival)
-            request.stretches = shared[row]
+            if shared is not None:
+                request.stretches = shared[row]
+            if sessions:
+                request.session, request.turn = sessions[row], turns[row]
             return request
 
         def build_choice(row: int, arrival: float) -> Request:
-            request = build(row, arrival) if shared is None else build_sharing(row, arrival)
+            request = more(row, arrival)
             request.choice = choices.get(row)
             return request
 
-        if choices:
-            return build_choice
-        return build if shared is None else build_sharing
+        more = build if shared is None and not sessions else build_more
+        return build_choice if choices else more
 
 
 def _pace(arrivals: Process | None) -> dict[str, Any]:

@@ -116,7 +116,7 @@ plant("gaps are forgotten", file, "(now + self._gaps[child], child)", "(now, chi
 plant("a failed turn starts the next", file, "            if failed:\n", "            if False:\n", SESSIONS)
 
 file = "workloads/resampling.py"
-plant("a text is drawn twice", file, "if own in seen else whole", "if False else whole", SESSIONS)
+plant("a text is drawn twice", file, "            if own in seen:\n", "            if False:\n", SESSIONS)
 plant(
     "parents are those of the recorded day",
     file,
@@ -125,7 +125,7 @@ plant(
     SESSIONS,
 )
 
-file = "trace/subset.py"
+file = "trace/turns.py"
 plant(
     "rows are not counted anew",
     file,
@@ -133,6 +133,7 @@ plant(
     "[one for one in before if one in now]",
     SESSIONS,
 )
+file = "trace/subset.py"
 plant("the header counts those that were left out", file, "if phase.name in counts]", "]", "test_prefixes")
 plant(
     "texts are not followed",

@@ -710,8 +710,10 @@ plant(
     "random.integers(0, max(1, count - length), size=",
     BOOT,
 )
-plant("requests keep the recorded gaps", file, "np.cumsum(np.diff(offsets, prepend=0.0)[picks])", "offsets", BOOT)
-plant("every phase is drawn from the first", file, "        first += count\n", "", BOOT)
+plant(
+    "requests keep the recorded gaps", file, "np.diff(begins, prepend=0.0)[picks]", "np.diff(begins, prepend=0.0)", BOOT
+)
+plant("every phase is drawn from the first", file, "        first += phase.requests\n", "", BOOT)
 plant(
     "a local block comes from anywhere",
     file,

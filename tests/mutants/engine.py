@@ -637,22 +637,22 @@ plant(
 plant(
     "an abort is learned from",
     file,
-    "            return Departure(job, None, True, made)\n",
+    "            return Departure(job, None, True, made, sequence.shown)\n",
     "            pass\n",
     "test_delays test_unfinished test_simulating test_estimators test_laws test_admission",
 )
 plant(
     "a cut output is told as whole",
     file,
-    "return Departure(job, length, reason in CENSORED)",
-    "return Departure(job, length, False)",
+    "return Departure(job, length, reason in CENSORED, sequence.shown)",
+    "return Departure(job, length, False, sequence.shown)",
     "test_delays test_simulating test_estimators test_admission test_laws",
 )
 plant(
     "every output is told as cut",
     file,
-    "return Departure(job, length, reason in CENSORED)",
-    "return Departure(job, length, True)",
+    "return Departure(job, length, reason in CENSORED, sequence.shown)",
+    "return Departure(job, length, True, sequence.shown)",
     "test_delays test_simulating test_estimators test_admission test_laws",
 )
 plant(

@@ -20,8 +20,8 @@ plant(
 plant(
     "a cut output is told as whole",
     file,
-    "Departure(outcome.job, observed, outcome.finish_reason in CENSORED)",
-    "Departure(outcome.job, observed, False)",
+    "Departure(outcome.job, observed, outcome.finish_reason in CENSORED, outcome",
+    "Departure(outcome.job, observed, False, outcome",
     RECORDER,
 )
 plant(
@@ -112,7 +112,13 @@ plant(
     "",
     RECORDER + " test_http",
 )
-plant("a departure tells the arrivals nothing", file, "            self.arrivals.left(row, self.now())\n", "", RECORDER)
+plant(
+    "a departure tells the arrivals nothing",
+    file,
+    "            self.arrivals.left(row, self.now(), self.sessions and failed)\n",
+    "",
+    RECORDER,
+)
 plant(
     "tokens of the failed count",
     file,
@@ -147,7 +153,7 @@ plant(
 plant(
     "other counts of prompts are not told",
     file,
-    "        if not differ:\n            return ()\n",
+    "        if not differ:\n            return told\n",
     "        if True:\n            return ()\n",
     RECORDER + " test_http",
 )
@@ -158,6 +164,7 @@ plant(
     "phase.changed(start_s=0.0) for phase, start in phases",
     RECORDER,
 )
+file = "live/plan.py"
 plant("the header has no limit", file, "        max_in_flight=limit,\n", "", RECORDER)
 plant("the header has the default seed", file, "        seed=plan.seed,\n", "", RECORDER + " test_session")
 plant(
@@ -168,6 +175,7 @@ plant(
     RECORDER,
 )
 plant("the header has no turn", file, "        turn=plan.turn,\n", "", RECORDER + " test_session")
+file = "live/recorder.py"
 plant(
     "notes of the engine are lost",
     file,

@@ -147,8 +147,8 @@ plant(
 plant(
     "a resample shuffles lengths among requests",
     "workloads/resampling.py",
-    "        part = table.iloc[first + picks].copy()\n",
-    "        part = table.iloc[first + picks].copy()\n"
+    "        part = rows.iloc[places].assign(offset_s=offsets)\n",
+    "        part = rows.iloc[places].assign(offset_s=offsets)\n"
     '        part["output_tokens"] = random.permutation(part["output_tokens"].to_numpy())\n',
     "test_delays test_workload",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutants import (
     caching,
+    conversing,
     dispatching,
     engine,
     importing,
@@ -19,6 +20,7 @@ from tests.mutants import (
 FAULTS = [
     *survivors.FAULTS,
     *caching.FAULTS,
+    *conversing.FAULTS,
     *engine.FAULTS,
     *dispatching.FAULTS,
     *measuring.FAULTS,
