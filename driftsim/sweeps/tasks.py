@@ -17,7 +17,7 @@ from driftsim.metrics import summary
 from driftsim.progress import EVERY, OnProgress, no_progress
 from driftsim.scheduling.estimators import estimator_class
 from driftsim.scheduling.plugins import is_plugin
-from driftsim.scheduling.policies import policy_class
+from driftsim.scheduling.policies import check_needs, needs_of, policy_class
 from driftsim.simulation.alone import alone_times, sizes_of
 from driftsim.simulation.bases import Fitted, with_own_bases
 from driftsim.simulation.run import simulate
@@ -123,6 +123,7 @@ def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple
     inputs, keys = Inputs(), set[str]()
     groups: dict[tuple[Any, ...], list[Task]] = {}  # by workload, so that each is made once
     digest_of, names, judged = _SourceDigests(inputs), set[tuple[str, str]](), set[tuple[Any, tuple[Slo, ...]]]()
+    by_slos = set[str]()  # policies that go by them
     for number, spec in enumerate(specs):
         if number % EVERY == 0:
             told(number, len(specs))
@@ -131,7 +132,10 @@ def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple
             policy_class(spec.policy)
             estimator_class(spec.estimator)
             names.add((spec.policy, spec.estimator))
+            by_slos.update([spec.policy] if "slos" in needs_of(spec.policy) else [])
         source, profile = digest_of(spec), inputs.fits[spec.trace, spec.profile]
+        if spec.policy in by_slos:
+            check_needs(spec.policy, spec.slos or _own_slos(spec, inputs))
         if spec.slos and (source, spec.slos) not in judged:
             tenants, tiers = _who_sends(spec, inputs)
             check_slos(spec.slos, tenants, tiers)
@@ -141,6 +145,11 @@ def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple
             keys.add(key)
             groups.setdefault(workload_name(source, spec), []).append(Task(key, specs, source, profile, number))
     return [task for name in sorted(groups) for task in groups[name]], inputs
+
+
+def _own_slos(spec: ScenarioSpec, inputs: Inputs) -> tuple[Slo, ...]:
+    """The SLOs of the recorded run that ``spec`` replays; none for a workload."""
+    return () if spec.trace is None else inputs.traces[inputs.digests[spec.trace]].header.slos
 
 
 def _who_sends(spec: ScenarioSpec, inputs: Inputs) -> Iterator[Iterable[str]]:
