@@ -61,14 +61,15 @@ def test_las_counts_on_over_thousands_of_half_lives() -> None:
     assert max(queue.counter.values()) < 1e120
 
 
-def test_who_was_served_long_ago_has_had_less() -> None:
+@pytest.mark.parametrize(("had", "first"), [(100, "b"), (150, "a")])
+def test_after_two_half_lives_service_counts_a_quarter(had: int, first: str) -> None:
     queue = fresh("las?half_life=10")
-    for tenant, now in (("a", 0.0), ("b", 30.0)):  # a: 500 at 0; b: 100 at 30, when a's count as 62
-        queue.push(a_job(tenant, now, prompt=100, output=200 if tenant == "a" else 0, tenant=tenant), now)
+    for tenant, now, prompt in (("a", 0.0, 500), ("b", 20.0, had)):  # of a's 500, 125 count
+        queue.push(a_job(tenant, now, prompt=prompt, output=0, tenant=tenant), now)
         queue.pop(now)
     for tenant in "ab":
-        queue.push(a_job(f"{tenant}2", 30.0, tenant=tenant), 30.0)
-    assert queue.pop(30.0).request.tenant == "a"
+        queue.push(a_job(f"{tenant}2", 20.0, tenant=tenant), 20.0)
+    assert queue.pop(20.0).request.tenant == first
 
 
 @pytest.mark.parametrize("name", ["mlfq?quantum=inf", "accumulating?power=0"])
@@ -129,6 +130,27 @@ def test_hrrn_takes_a_wait_per_size_that_is_nearly_the_highest(lengths: list[tup
         job = queue.pop(now)
         assert ratio(job) * 2**0.5 >= max(map(ratio, waiting)) - 1e-12
         waiting.remove(job)
+
+
+def test_hrrn_weighs_a_wait_by_the_size_and_not_more() -> None:
+    jobs = [a_job("100 ms, 10 s", 0.0, output=90), a_job("60 ms, 5 s", 5.0, output=50)]
+    assert order(fresh("hrrn"), jobs, now=10.0) == ["100 ms, 10 s", "60 ms, 5 s"]
+
+
+def test_the_levels_of_mlfq_double() -> None:
+    """Level 1 is from 1 to 3 s of service, level 2 from there to 7 s; on one level the oldest goes first."""
+    queue = fresh("mlfq?quantum=1")
+    for tenant, served in (("2.5 s", 2500), ("1.5 s", 1500), ("3.5 s", 3500)):
+        queue.push(a_job(tenant, prompt=0, output=served, tenant=tenant), 0.0)
+        queue.pop(0.0)
+    jobs = [a_job(tenant, 1.0, tenant=tenant) for tenant in ("3.5 s", "2.5 s", "1.5 s")]
+    assert order(queue, jobs, now=2.0) == ["2.5 s", "1.5 s", "3.5 s"]
+
+
+def test_ewsjf_counts_the_logarithm_of_the_prompt() -> None:
+    """4,400 against 5,520; without it, 2,000 against 1,500."""
+    jobs = [a_job("long", 0.0, prompt=210), a_job("short", 5.0, prompt=10)]
+    assert order(fresh("ewsjf"), jobs, now=15.0) == ["long", "short"]
 
 
 def test_ewsjf_goes_by_the_score_of_its_scoring_file() -> None:

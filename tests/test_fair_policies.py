@@ -174,6 +174,38 @@ def test_sfq_counts_the_true_length_for_those_who_come_later() -> None:
     assert went["b"] > 8 * went["a"]
 
 
+def test_vtc_lifts_who_comes_when_nobody_waits_to_the_last_who_left() -> None:
+    queue = fresh("vtc")
+    for row in range(8):  # a is served alone
+        queue.push(a_job(f"a{row}", tenant="a"), float(row))
+        queue.served(queue.pop(float(row)), 90, float(row))
+    for row in range(10):
+        for tenant in "ba":
+            queue.push(a_job(f"{tenant}+{row}", tenant=tenant), 10.0)
+    assert Counter(queue.pop(11.0).request.tenant for _ in range(10)) == {"a": 5, "b": 5}
+
+
+def test_vtc_never_goes_by_a_counter_of_before() -> None:
+    queue = fresh("vtc")
+    for row in range(3):
+        for tenant in "ab":
+            queue.push(a_job(f"{tenant}{row}", tenant=tenant), 0.0)
+    queue.served(queue.pop(0.0), 5000, 1.0)
+    went = []
+    for _ in range(3):
+        went.append(queue.pop(2.0))
+        queue.served(went[-1], 90, 2.0)
+    assert [job.request.id for job in went] == ["b0", "b1", "b2"]
+
+
+def test_drr_keeps_a_debt_and_drops_credit_of_who_has_nothing_to_send() -> None:
+    queue = fresh("drr?quantum=1000")
+    for tenant, output in (("saves", 10), ("owes", 2000)):
+        queue.push(a_job(tenant, prompt=0, output=output, tenant=tenant), 0.0)
+        queue.pop(0.0)
+    assert queue.credit == {"saves": 0.0, "owes": 1000.0 - 4000.0}
+
+
 def test_what_never_ran_costs_nothing() -> None:
     queue = fresh("vtc")
     queue.push(a_job("a", tenant="a"), 0.0)

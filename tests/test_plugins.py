@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import driftsim as ds
 from driftsim.scheduling import plugins
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import ESTIMATORS, make_estimator
@@ -15,6 +17,7 @@ from driftsim.scheduling.policies import POLICIES, make_policy
 from driftsim.simulation.laws import conformance, verdicts
 from driftsim.simulation.spec import ScenarioSpec
 from tests.commands import driftsim
+from tests.strategies import engine, profile, workload
 from tests.test_sweep import place
 
 __all__ = ["place"]
@@ -178,6 +181,47 @@ def test_what_is_no_plug_in_is_said(place: Path, mine: Path, name: str, message:
     assert run.returncode == 2
     assert message in run.stderr
     assert run.stderr.count("\n") == 1
+
+
+TOLD = '''
+from driftsim.scheduling.policies import Keyed
+
+
+class Told(Keyed):
+    """Writes down what it is told."""
+
+    heard = []
+
+    def given(self, around):
+        self.around = around
+        self.heard.append(("slos", len(around.slos)))
+
+    def key(self, job):
+        self.heard.append(("size", round(self.around.service_s(job), 6)))
+        return job.request.arrival
+
+    def served(self, job, tokens, now):
+        self.heard.append((job.request.id, tokens, now))
+'''
+
+
+def test_a_plug_in_is_told_of_the_run_and_of_every_length(tmp_path: Path) -> None:
+    (tmp_path / "told.py").write_text(TOLD)
+    name = f"{tmp_path / 'told.py'}:Told"
+    one = profile(engine(max_num_seqs=1))  # 10 ms a step
+    made = workload([0.0, 0.0], [3, 7], max_tokens=[9, 9], patience_s=[math.nan, math.nan])
+    ds.simulate(made, policy=name, estimator="oracle", profile=one, slos="e2e=1s", refill_lag=False)
+    heard: Any = plugins.plugin(name)
+    assert heard.heard == [("slos", 1), ("size", 0.03), ("size", 0.07), ("r0", 3, 0.03), ("r1", 7, 0.1)]
+
+
+def test_who_gives_up_while_it_waits_never_ran(tmp_path: Path) -> None:
+    (tmp_path / "told.py").write_text(TOLD)
+    name = f"{tmp_path / 'told.py'}:Told"
+    made = workload([0.0, 0.0, 0.0], [30, 7, 7], patience_s=[math.nan, 0.05, math.nan])
+    ds.simulate(made, policy=name, profile=profile(engine(max_num_seqs=1)), refill_lag=False)
+    heard: Any = plugins.plugin(name)
+    assert [one[:2] for one in heard.heard if len(one) == 3] == [("r0", 30), ("r1", None), ("r2", 7)]
 
 
 @pytest.mark.parametrize("name", [*POLICIES, "stock"])

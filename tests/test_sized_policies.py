@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,12 @@ from driftsim.scheduling.policies import make_policy
 from driftsim.scheduling.sized import boost_rate, boost_s
 from driftsim.slo import slo_rules
 from driftsim.tiers import PUBLISHED
+from tests.commands import driftsim
 from tests.queues import a_job, fresh, order, some_jobs
 from tests.strategies import engine, profile, workload
+from tests.test_sweep import place
+
+__all__ = ["place"]
 
 backlogs = st.lists(
     st.tuples(st.integers(1, 300), st.integers(1, 300), st.sampled_from(TIERS), st.integers(0, 30)),
@@ -199,3 +204,16 @@ def test_a_tier_without_a_weight_is_refused() -> None:
     queue: Any = make_policy("wspt")
     with pytest.raises(InputError, match="the tier 'gold' has no place in an order"):
         queue.push(a_job(tier=Tier("gold")), 0.0)
+
+
+def test_a_sweep_over_a_policy_without_what_it_needs_is_refused_before_it_runs(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "g.toml").write_text(f'[base]\ntrace = "{place}/t"\n[grid]\npolicy = ["fifo", "edf?limit=e2e"]\n')
+    ran = driftsim("sweep", tmp_path / "g.toml", "--store", tmp_path / "s", "--jobs", 1)
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
+    assert "edf?limit=e2e orders by SLOs, and there is none" in ran.stderr
+
+
+def test_laws_of_a_setting_that_cannot_be_are_refused_in_a_line() -> None:
+    ran = driftsim("conformance", "boost?gama=1")
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
+    assert "unknown parameter 'gama'; did you mean 'gamma'? it takes gamma (0.1), sizes (estimate)" in ran.stderr

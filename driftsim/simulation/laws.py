@@ -18,9 +18,9 @@ from driftsim.latency.profile import Profile
 from driftsim.request import TIERS, Job, Request, Tier
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.classify import CATEGORIES
-from driftsim.scheduling.estimators import ESTIMATORS, estimator_class, make_estimator
+from driftsim.scheduling.estimators import ESTIMATORS, estimator_class, estimator_name, make_estimator
 from driftsim.scheduling.plugins import is_plugin
-from driftsim.scheduling.policies import POLICIES, STOCK, make_policy, passes_over, policy_class
+from driftsim.scheduling.policies import POLICIES, STOCK, make_policy, passes_over, policy_class, policy_name
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.slo import slo_rules
@@ -89,8 +89,10 @@ def _workload(random: np.random.Generator) -> Workload:
 
 def conformance(kind: str, name: str) -> list[Verdict]:
     """The verdict of every law on a ``policy`` or ``estimator``. Raises ``InputError`` if ``name`` is none."""
+    find, spell = (policy_class, policy_name) if kind == "policy" else (estimator_class, estimator_name)
+    find(name)
+    name = spell(name)
     policy, estimator = (name, "ema") if kind == "policy" else ("sjf", name)
-    (policy_class if kind == "policy" else estimator_class)(name)
     laws: list[tuple[str, Callable[[], str]]] = [
         ("every request leaves exactly once", lambda: _over(policy, estimator, _once)),
         ("the same run gives the same trace", lambda: _over(policy, estimator, _same)),

@@ -17,7 +17,7 @@ from driftsim.latency.profile import Profile, load_profile
 from driftsim.metrics import summary
 from driftsim.progress import EVERY, OnProgress, no_progress
 from driftsim.scheduling.estimators import estimator_class
-from driftsim.scheduling.policies import policy_class
+from driftsim.scheduling.policies import check_needs, needs_of, policy_class
 from driftsim.simulation.alone import alone_times, sizes_of
 from driftsim.simulation.bases import Fitted, with_own_bases
 from driftsim.simulation.limits import limit_shares
@@ -122,6 +122,7 @@ def plan(
     inputs, keys = Inputs() if inputs is None else inputs, set[str]()
     groups: dict[tuple[Any, ...], list[Task]] = {}  # by workload, so that each is made once
     digest_of, names, judged = _SourceDigests(inputs), set[tuple[str, str]](), set[tuple[Any, ...]]()
+    by_slos = set[str]()  # policies that go by them
     for number, spec in enumerate(specs):
         if number % EVERY == 0:
             told(number, len(specs))
@@ -130,7 +131,10 @@ def plan(
             policy_class(spec.policy)
             estimator_class(spec.estimator)
             names.add((spec.policy, spec.estimator))
+            by_slos.update([spec.policy] if "slos" in needs_of(spec.policy) else [])
         source, profile = digest_of(spec), inputs.fits[spec.trace, spec.profile]
+        if spec.policy in by_slos:
+            check_needs(spec.policy, spec.slos or _own_slos(spec, inputs))
         if (source, spec.slos, spec.barrier is None) not in judged:
             _check_slos(spec, inputs)
             judged.add((source, spec.slos, spec.barrier is None))
@@ -156,6 +160,11 @@ def _check_slos(spec: ScenarioSpec, inputs: Inputs) -> None:
         slos = own_slos(inputs.traces[inputs.digests[spec.trace]])
     if spec.barrier is not None:
         check_only_e2e(slos)
+
+
+def _own_slos(spec: ScenarioSpec, inputs: Inputs) -> tuple[Slo, ...]:
+    """The SLOs of the recorded run that ``spec`` replays; none for a workload."""
+    return () if spec.trace is None else inputs.traces[inputs.digests[spec.trace]].header.slos
 
 
 def _who_sends(spec: ScenarioSpec, inputs: Inputs) -> Iterator[Iterable[str]]:
