@@ -108,6 +108,8 @@ def test_a_turn_repeats_what_was_asked_and_what_was_really_answered(talking: str
     assert rows["parent"].map(list).tolist() == [[], [], [0], [2]]
     assert rows["gap_s"].fillna(-1).tolist() == [-1, -1, 0.15, 0.0]
     assert rows["prompt_tokens"].tolist() == [8, 8, 8 + 64 + 8, 8 + 64 + 8 + 9 + 8]
+    counted = (rows["budget"] - rows["estimate"]).tolist()  # at admission: as the server counted, and the text added
+    assert counted == [34, 34, 8 + 60 + 34, 80 + 5 + 34]
     assert rows["prompt_words"].tolist() == [4, 4, 4 + 60 + 4, 4 + 60 + 4 + 5 + 4]
     assert 0.15 <= rows["arrival_s"]["a2"] - rows["finish_s"]["a1"] < 10
     assert rows["arrival_s"]["a3"] >= rows["finish_s"]["a2"]
