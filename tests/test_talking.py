@@ -143,6 +143,22 @@ def test_a_failed_turn_starts_none_and_the_others_go_on(talking: str, tmp_path: 
     assert len(Server.seen) == 3
 
 
+def test_a_conversation_that_is_there_is_kept_and_the_rest_recorded(talking: str, tmp_path: Path) -> None:
+    file = written(tmp_path, *TURNS, {"id": "c1", "session": "c", "prompt": "500"}, {"session": "c", "prompt": "never"})
+    first = captured(talking, tmp_path / "one", file)
+    assert len(first.requests) == 5
+    engine, asked = HttpEngine(talking, timeout_s=60.0, known={"max_num_seqs": 4}), len(Server.seen)
+
+    def make(live: Any) -> ds.Workload:
+        return prompt_workload(read_prompts(file), None, 90, "asked", live.count_tokens)
+
+    runs = [CaptureRun(tmp_path / name, CapturePlan()) for name in ("one", "two")]
+    kept, other = asyncio.run(run_session(engine, make, runs))
+    assert len(Server.seen) == 2 * asked
+    pd.testing.assert_frame_equal(kept.requests, first.requests)
+    assert other.requests["prompt_words"].tolist() == first.requests["prompt_words"].tolist()
+
+
 def test_a_join_waits_for_all_and_reads_what_the_others_said(talking: str, tmp_path: Path) -> None:
     lines: list[dict[str, Any]] = [
         {"id": "m", "session": "s", "prompt": "main say 1 plan"},
