@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import driftsim as ds
-from driftsim.trace.prefixes import endless_hits, stretches_in
+from driftsim.trace.prefixes import endless_hits, stretches, stretches_in
 from driftsim.workloads.conversations import SystemPrompts
 from tests.commands import driftsim
 from tests.strategies import engine, profile
@@ -141,6 +141,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_law_of_turns_moves_nothi
     assert len(both) > 150
     for name in ("prompt_tokens", "output_tokens", "offset_s", "gap_s"):
         pd.testing.assert_series_equal(own.loc[both, name], other.loc[both, name])
+    outputs = longer["output_tokens"].to_numpy().reshape(80, 6)
+    assert (outputs[:, 1:] != outputs[:, :-1]).mean() > 0.8  # each turn has numbers of its own
     alone = drawn(None, requests=80, **given).table
     firsts = first.table.groupby("session", sort=False).first()
     for name in ("prompt_tokens", "output_tokens", "offset_s"):
@@ -227,6 +229,10 @@ def test_a_crowd_that_begins_at_once_finds_less_than_is_stated() -> None:
     crowd = ds.simulate(made, profile=profile(SLOW))
     assert found_by(alone) == pytest.approx(made.hit_rate())
     assert found_by(crowd) < stated(made) - 0.01
+
+
+def test_the_last_token_of_a_prompt_is_computed_in_any_case() -> None:
+    assert endless_hits([32, 32, 40], [9, 1, 1], stretches([-1, 0, 0], [0, 32, 40]), 16).tolist() == [0, 16, 32]
 
 
 def test_the_stated_rate_of_a_chat_is_the_one_counted_by_hand() -> None:

@@ -108,6 +108,8 @@ def test_a_turn_repeats_what_was_asked_and_what_was_really_answered(talking: str
     assert rows["parent"].map(list).tolist() == [[], [], [0], [2]]
     assert rows["gap_s"].fillna(-1).tolist() == [-1, -1, 0.15, 0.0]
     assert rows["prompt_tokens"].tolist() == [8, 8, 8 + 64 + 8, 8 + 64 + 8 + 9 + 8]
+    counted = (rows["budget"] - rows["estimate"]).tolist()  # at admission: as the server counted, and the text added
+    assert counted == [34, 34, 8 + 60 + 34, 80 + 5 + 34]
     assert rows["prompt_words"].tolist() == [4, 4, 4 + 60 + 4, 4 + 60 + 4 + 5 + 4]
     assert 0.15 <= rows["arrival_s"]["a2"] - rows["finish_s"]["a1"] < 10
     assert rows["arrival_s"]["a3"] >= rows["finish_s"]["a2"]
@@ -139,6 +141,22 @@ def test_a_failed_turn_starts_none_and_the_others_go_on(talking: str, tmp_path: 
     assert trace.header.workload.phases[0].requests == 3
     assert "2 of 5 turns were never sent: the one before them failed" in trace.header.notes
     assert len(Server.seen) == 3
+
+
+def test_a_conversation_that_is_there_is_kept_and_the_rest_recorded(talking: str, tmp_path: Path) -> None:
+    file = written(tmp_path, *TURNS, {"id": "c1", "session": "c", "prompt": "500"}, {"session": "c", "prompt": "never"})
+    first = captured(talking, tmp_path / "one", file)
+    assert len(first.requests) == 5
+    engine, asked = HttpEngine(talking, timeout_s=60.0, known={"max_num_seqs": 4}), len(Server.seen)
+
+    def make(live: Any) -> ds.Workload:
+        return prompt_workload(read_prompts(file), None, 90, "asked", live.count_tokens)
+
+    runs = [CaptureRun(tmp_path / name, CapturePlan()) for name in ("one", "two")]
+    kept, other = asyncio.run(run_session(engine, make, runs))
+    assert len(Server.seen) == 2 * asked
+    pd.testing.assert_frame_equal(kept.requests, first.requests)
+    assert other.requests["prompt_words"].tolist() == first.requests["prompt_words"].tolist()
 
 
 def test_a_join_waits_for_all_and_reads_what_the_others_said(talking: str, tmp_path: Path) -> None:

@@ -46,8 +46,6 @@ plant("a failed turn starts the next, live", file, "self.sessions and failed)", 
 plant(
     "rows that came are the first ones", file, "return taken(table, self.came)", "return table.head(self.arrived)", TALK
 )
-plant("turns that never came are waited for", file, "while self.done < self.arrived or not self.arrivals.done:",
-      "while self.done < len(self.workload):", TALK)  # fmt: skip
 plant("admission counts the last text alone", file, "request.prompt_tokens if repeats else None", "None", TALK)
 file = "live/talks.py"
 plant(
