@@ -24,7 +24,7 @@ from driftsim.simulation.limits import limit_shares
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload
-from driftsim.slo import check_only_e2e, check_slos, needs_itl
+from driftsim.slo import Slo, check_only_e2e, check_slos, needs_itl
 from driftsim.sweeps import cautions
 from driftsim.sweeps.asked import Task, parameters, told_slos
 from driftsim.tenancy import with_fairness
