@@ -250,13 +250,13 @@ def test_a_scenario_brings_its_policy_its_slos_and_its_arrivals(tmp_path: Path, 
     SMALL.save(tmp_path / "p.json")
     file = tmp_path / "s.toml"
     file.write_text(
-        f'trace = "{shipped}"\nprofile = "p.json"\npolicy = "sjf"\nslos = ["ttft=3s"]\nrequests = 60\n'
+        f'trace = "{shipped}"\nprofile = "p.json"\npolicy = "sjf"\nslos = ["ttft=100ms"]\nrequests = 60\n'
         '[arrivals]\nkind = "closed"\nusers = 3\n'
     )
     result = capacity(file, target=0.8, replications=1, jobs=1)
     row = result.document()["capacity"][0]
     assert (row["policy"], row["state"], result.sizing.axis.kind) == ("sjf", "found", "users")
-    assert [str(slo) for slo in result.slos] == ["ttft=3s"]
+    assert [str(slo) for slo in result.slos] == ["ttft=100ms"]
 
 
 @pytest.mark.parametrize(
@@ -370,6 +370,14 @@ def test_each_limit_that_binds_is_named(
     if binds in ("slots", "kv"):
         others = {"slots", "kv"} - {binds}
         assert all(found[f"{name}_share"] < 0.1 for name in others), found
+
+
+def test_a_capacity_names_what_binds_beyond_it() -> None:
+    answer = capacity(WORK, SMALL, **QUICK | {"replications": 1}).answers[0]
+    assert answer.binds == "slots"
+    assert answer.found.beyond >= 1.08 * answer.found.load
+    assert not answer.found.search.held[answer.found.beyond]
+    assert "beyond it the slots bind: all are taken in" in capacity(WORK, SMALL, **QUICK).answer()[0]
 
 
 def test_slots_are_those_of_the_dispatcher_where_it_has_fewer() -> None:

@@ -31,6 +31,7 @@ from driftsim.sweeps.tasks import Inputs, plan
 EXPECTED_LOADS = 14  # of a case, for the progress
 MOST_BEYOND = 4  # loads that are added on either side for the sake of an interval
 LIMIT_RUNS = 5  # replications that say what binds
+BEYOND = 1.08  # times the capacity: so far above it, at least, it is asked what binds
 LATENCIES = ("ttft", "tpot", "e2e")  # whose P99 a run tells
 NEEDED = {"key", "failed", "error", "attainment", "offered", "makespan_s", COLUMN}
 NEEDED |= {f"{name}_p99_s" for name in LATENCIES} | {f"{name}_share" for name in SHARES}
@@ -59,7 +60,7 @@ class KeptStore(Store):
 class Found:
     """What came of one case: its search, the rows of each load that was tried, by replication, and what binds.
 
-    shares: those of ``limit_shares`` at the capacity, the mean over a few replications.
+    shares: those of ``limit_shares`` at the load ``beyond``, the mean over a few replications.
     """
 
     case: Case
@@ -82,6 +83,17 @@ class Found:
         if self.search.capacity is not None:
             return self.search.capacity
         return min(self.search.held)
+
+    @property
+    def beyond(self) -> float:
+        """The load at which it shows what binds: one that failed, a little above the capacity.
+
+        At the capacity itself hardly anybody waits, if the target is near 1.
+        """
+        if self.search.state != "found":
+            return self.load
+        failed = [load for load, held in self.search.held.items() if not held]
+        return min((load for load in failed if load >= BEYOND * self.load), default=max(failed))
 
 
 @dataclass(eq=False)
@@ -218,7 +230,7 @@ class _Rounds:
     def _ask_what_binds(self) -> None:
         some = [changes for kind, changes in self.draws if kind in ("recorded", "drawn", "local")][:LIMIT_RUNS]
         specs = [
-            self.axis.at(self.specs[case], one.load).with_parts({**changes, "limits": True})
+            self.axis.at(self.specs[case], one.beyond).with_parts({**changes, "limits": True})
             for case, one in self.found.items()
             for changes in some
         ]

@@ -29,8 +29,8 @@ plant("a curve crosses at its last failure", file, "failed.argmax(axis=-1)",
 file = "sizing/run.py"
 plant("every load has other draws", file, "specs = [spec.with_parts(changes) for spec in pressed",
       'specs = [spec.with_parts({**changes, "seed": len(self.found)}) for spec in pressed', SIZING)  # fmt: skip
-plant("what binds is asked at the lowest load", file, "            return self.search.capacity\n",
-      "            return min(self.search.held)\n", SIZING)  # fmt: skip
+plant("what binds is asked at the lowest load", file, "(self.specs[case], one.beyond)",
+      "(self.specs[case], min(one.rows))", SIZING)  # fmt: skip
 file = "sizing/plan.py"
 plant("an axis is held against its second value", file, "axis: values[0] for axis", "axis: values[-1] for axis", SIZING)
 plant("a target of 1 is one", file, "if not _between(self.target, 0, 1):",
