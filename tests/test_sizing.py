@@ -377,6 +377,9 @@ def test_a_capacity_names_what_binds_beyond_it() -> None:
     assert answer.binds == "slots"
     assert answer.found.beyond >= 1.08 * answer.found.load
     assert not answer.found.search.held[answer.found.beyond]
+    scenario = Scenario(profile=SMALL)
+    run = simulate(scenario, ds.Workload.generated(WORK.changed(rate=answer.found.beyond), 0), record_steps=True)
+    assert limit_shares(run, scenario, middle(run, 0.1, 0.05)) == answer.found.shares
     assert "beyond it the slots bind: all are taken in" in capacity(WORK, SMALL, **QUICK).answer()[0]
 
 

@@ -22,7 +22,7 @@ plant("the interval of draws is too narrow by a root of two", file,
       "self.counted.std(axis=0, ddof=1) / np.sqrt(count)",
       "self.counted.std(axis=0, ddof=1) / np.sqrt(2 * count)", COVERAGE)  # fmt: skip
 plant("a change is not paired", file, "one.crossed(own) - other.crossed(base)",
-      "one.crossed(own) - other.crossed(base)[::-1]", SIZING)  # fmt: skip
+      "one.crossed(own) - other.crossed(base)[::-1]", COVERAGE)  # fmt: skip
 plant("the jackknife lacks its factor", file, "(count - 1) / count * ((left", "1 / count * ((left", COVERAGE)
 plant("a curve crosses at its last failure", file, "failed.argmax(axis=-1)",
       "len(loads) - 1 - failed[..., ::-1].argmax(axis=-1)", COVERAGE)  # fmt: skip
