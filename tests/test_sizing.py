@@ -199,6 +199,16 @@ def test_a_load_above_what_is_served_of_a_backlog_is_called_too_short_a_run() ->
     assert not any("without end" in warning for warning in calm.warnings())
 
 
+def test_in_overload_a_longer_run_takes_less() -> None:
+    """A queue that grows misses its SLO in time: a short run above what is served ends before it does."""
+    quick = QUICK | {"slos": "e2e=3s", "replications": 1}
+    short, long = (
+        capacity(WORK.changed(requests=requests), SMALL, **quick, highest=60.0).answers[0] for requests in (40, 240)
+    )
+    assert short.is_overload
+    assert short.found.load > 1.2 * long.found.load
+
+
 def test_what_must_be_known_of_the_runs_is_said() -> None:
     result = capacity(WORK, SMALL, **QUICK | {"replications": 1})
     assert any("P99 rests on 102 finished requests" in warning for warning in result.warnings())
@@ -389,6 +399,14 @@ def test_slots_are_those_of_the_dispatcher_where_it_has_fewer() -> None:
     found = limit_shares(simulate(scenario, made, record_steps=True), scenario)
     assert binding(found) == "slots"
     assert found["slots_share"] > 0.9
+
+
+def test_full_slots_hold_nobody_back_while_nobody_waits() -> None:
+    scenario = Scenario(profile=profile(engine(max_num_seqs=2)))
+    made = workload([0.0, 0.0, 0.6], [50, 50, 5])
+    found = limit_shares(simulate(scenario, made, record_steps=True), scenario)
+    assert found["waiting_share"] == found["slots_share"] == 0
+    assert binding(found) == "steps"
 
 
 def test_a_run_without_steps_says_nothing_of_limits() -> None:
