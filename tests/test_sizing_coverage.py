@@ -166,3 +166,6 @@ def test_the_change_on_one_recorded_day_holds_the_truth() -> None:
         curves.append([Curve(LOADS, 0.95, {name: part[one] for name, part in own.items()}) for one in range(DAYS)])
     found = [change(one, other) for one, other in zip(*curves, strict=True)]
     assert held(found, truth) >= LEAST
+    alone = np.median([own.high / own.low for own in (curve.interval() for curve in curves[1])])
+    paired = np.median([(1 + one.high) / (1 + one.low) for one in found])
+    assert np.log(paired) < np.log(alone) / 2

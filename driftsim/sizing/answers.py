@@ -74,7 +74,7 @@ class Answer:
 
     @property
     def binds(self) -> str:
-        """What binds there, see ``limits.binding``."""
+        """What binds just beyond it, see ``limits.binding``."""
         return binding(self.found.shares)
 
     @property
@@ -90,7 +90,7 @@ class Answer:
         row |= {"load_low": self.interval.low, "load_high": self.interval.high}
         row |= {"rate": rates.value, "rate_low": rates.low, "rate_high": rates.high}
         row |= {"change": self.change.value, "change_low": self.change.low, "change_high": self.change.high}
-        row |= {"at_load": at.load, **_measures(at), "binds": self.binds}
+        row |= {"at_load": at.load, **_measures(at), "binds": self.binds, "binds_at": self.found.beyond}
         row |= {f"{name}_share": self.found.shares.get(f"{name}_share", np.nan) for name in SHARES}
         row |= {"backlog_rate": self.found.bounds.backlog, "next_failed": self.found.search.failed if found else np.nan}
         return row

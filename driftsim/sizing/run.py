@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from driftsim.errors import InputError, RunError
+from driftsim.latency.profile import Profile
 from driftsim.progress import OnProgress, no_progress
 from driftsim.simulation.limits import SHARES
 from driftsim.simulation.spec import ScenarioSpec
@@ -26,11 +27,13 @@ from driftsim.sweeps.columns import plain_rows
 from driftsim.sweeps.recorder import Progress
 from driftsim.sweeps.runner import sweep
 from driftsim.sweeps.store import Store
-from driftsim.sweeps.tasks import Inputs, plan
+from driftsim.sweeps.tasks import Inputs, plan, spec_key
+from driftsim.trace.trace import Trace
 
 EXPECTED_LOADS = 14  # of a case, for the progress
 MOST_BEYOND = 4  # loads that are added on either side for the sake of an interval
 LIMIT_RUNS = 5  # replications that say what binds
+BEYOND = 1.08  # times the capacity: so far above it, at least, it is asked what binds
 LATENCIES = ("ttft", "tpot", "e2e")  # whose P99 a run tells
 NEEDED = {"key", "failed", "error", "attainment", "offered", "makespan_s", COLUMN}
 NEEDED |= {f"{name}_p99_s" for name in LATENCIES} | {f"{name}_share" for name in SHARES}
@@ -59,7 +62,7 @@ class KeptStore(Store):
 class Found:
     """What came of one case: its search, the rows of each load that was tried, by replication, and what binds.
 
-    shares: those of ``limit_shares`` at the capacity, the mean over a few replications.
+    shares: those of ``limit_shares`` at the load ``beyond``, the mean over a few replications.
     """
 
     case: Case
@@ -82,6 +85,17 @@ class Found:
         if self.search.capacity is not None:
             return self.search.capacity
         return min(self.search.held)
+
+    @property
+    def beyond(self) -> float:
+        """The load at which it shows what binds: one that failed, a little above the capacity.
+
+        At the capacity itself hardly anybody waits, if the target is near 1.
+        """
+        if self.search.state != "found":
+            return self.load
+        failed = [load for load, held in self.search.held.items() if not held]
+        return min((load for load in failed if load >= BEYOND * self.load), default=max(failed))
 
 
 @dataclass(eq=False)
@@ -113,10 +127,10 @@ def size(
     with KeptStore.open(store, create=True) as opened:
         opened.adopt()
         opened.look()
-        search = _Rounds(chosen, axis, inputs, opened, specs, jobs, address, told)
-        search.run()
-        found = list(search.found.values())
-    return Sizing(chosen, axis, found)
+        runs = _Runs(inputs, opened, jobs, address, told, EXPECTED_LOADS * len(specs) * len(chosen.draws))
+        rounds = _Rounds(chosen, axis, specs, runs)
+        rounds.run()
+    return Sizing(chosen, axis, list(rounds.found.values()))
 
 
 def _axis(spec: ScenarioSpec, inputs: Inputs) -> LoadAxis:
@@ -126,55 +140,80 @@ def _axis(spec: ScenarioSpec, inputs: Inputs) -> LoadAxis:
     return axis_of(spec, inputs.traces[digest], inputs.rates.get(digest))
 
 
+@dataclass(eq=False)
+class _Runs:
+    """Runs what is asked for, as a sweep does; ``expected`` is how many runs are told of at least."""
+
+    inputs: Inputs
+    store: KeptStore
+    jobs: int
+    address: str | None
+    told: OnProgress
+    expected: int
+    done: int = 0
+
+    def rows(self, specs: Sequence[ScenarioSpec]) -> list[dict[str, Any]]:
+        """The rows of ``specs``, in their order. Raises ``RunError`` where a run fails."""
+        tasks, _ = plan(specs, inputs=self.inputs)
+
+        def watch(state: Progress) -> None:
+            self.told(self.done + state.done, max(self.expected, self.done + state.total))
+
+        sweep(tasks, self.inputs, self.store, jobs=self.jobs, address=self.address, retry=True, watch=watch)
+        self.done += len(tasks)
+        if any(task.key not in self.store.rows for task in tasks):
+            self.store.look()  # another driver did some
+        for task in tasks:
+            if (row := self.store.rows[task.key])["failed"]:
+                raise RunError(f"a run failed: {row['error']}")
+        return [self.store.rows[spec_key(spec, self.inputs)] for spec in specs]
+
+    def profile(self, spec: ScenarioSpec) -> Profile:
+        """The profile of ``spec``."""
+        return self.inputs.profiles[self.inputs.fits[spec.trace, spec.profile]]
+
+    def recorded(self, path: str) -> Trace:
+        """The recorded run that ``path`` stands for."""
+        return self.inputs.traces[self.inputs.digests[path]]
+
+
 class _Rounds:
     """The rounds of one search."""
 
-    def __init__(
-        self,
-        chosen: SizingPlan,
-        axis: LoadAxis,
-        inputs: Inputs,
-        store: KeptStore,
-        specs: dict[Case, ScenarioSpec],
-        jobs: int,
-        address: str | None,
-        told: OnProgress,
-    ) -> None:
-        self.plan, self.axis, self.inputs, self.store, self.specs = chosen, axis, inputs, store, specs
-        self.jobs, self.address, self.told, self.done = jobs, address, told, 0
+    def __init__(self, chosen: SizingPlan, axis: LoadAxis, specs: dict[Case, ScenarioSpec], runs: _Runs) -> None:
+        self.plan, self.axis, self.specs, self.runs = chosen, axis, specs, runs
         self.draws = chosen.draws
-        bounds: dict[str, Bounds] = {}
+        self.kinds = [kind for kind, _ in self.draws]
+        bounds: dict[str, Bounds] = {}  # of each engine
         self.found: dict[Case, Found] = {}
         for case, spec in specs.items():
-            name = repr(case.axis) + repr(case.value)
+            name = repr((case.axis, case.value))
             if name not in bounds:
-                bounds[name] = self._bounds(spec)
+                profile, recorded = runs.profile(spec), runs.recorded
+                bounds[name] = bounds_of(axis, spec, profile, recorded, chosen.lowest, chosen.highest)
             own = bounds[name]
             search = Search(own.first, own.lowest, own.highest, chosen.tolerance, axis.whole)
             self.found[case] = Found(case, search, own)
 
-    def _bounds(self, spec: ScenarioSpec) -> Bounds:
-        profile = self.inputs.profiles[self.inputs.fits[spec.trace, spec.profile]]
-
-        def recorded(path: str) -> Any:
-            return self.inputs.traces[self.inputs.digests[path]]
-
-        return bounds_of(self.axis, spec, profile, recorded, self.plan.lowest, self.plan.highest)
-
     def run(self) -> None:
         """Search until every case has its answer, then complete the curves, then ask what binds."""
-        while wanted := [(case, load) for case, one in self.found.items() if (load := one.search.next()) is not None]:
-            self._try(wanted)
+        self._bisect()
         self._try([(case, load) for case, one in self.found.items() for load in one.search.around()])
         for _ in range(MOST_BEYOND):
+            self._bisect()  # a lower load may have failed
             self._try(list(self._beyond()))
+        self._bisect()
         self._ask_what_binds()
+
+    def _bisect(self) -> None:
+        while wanted := [(case, load) for case, one in self.found.items() if (load := one.search.next()) is not None]:
+            self._try(wanted)
 
     def _beyond(self) -> Iterator[tuple[Case, float]]:
         """Loads beyond curves that end before their interval does."""
         for case, one in self.found.items():
             if one.search.state == "found":
-                below, above = one.curve([kind for kind, _ in self.draws], self.plan.target).short()
+                below, above = one.curve(self.kinds, self.plan.target).short()
                 for up in [False] * below + [True] * above:
                     yield from ((case, load) for load in one.search.beyond(up))
 
@@ -184,45 +223,24 @@ class _Rounds:
             return
         pressed = [self.axis.at(self.specs[case], load) for case, load in wanted]
         specs = [spec.with_parts(changes) for spec in pressed for _, changes in self.draws]
-        rows = iter(self._rows(specs))
+        rows = iter(self.runs.rows(specs))
         for case, load in wanted:
             one = self.found[case]
             one.rows[load] = [next(rows) for _ in self.draws]
-            curve = one.curve([kind for kind, _ in self.draws], self.plan.target)
+            curve = one.curve(self.kinds, self.plan.target)
             if not len(curve.counted):
                 raise InputError("no measured request has an SLO; give one that these requests have")
             held = curve.mean[list(curve.loads).index(load)] >= self.plan.target
             one.search.tell(load, bool(held))
 
-    def _rows(self, specs: Sequence[ScenarioSpec]) -> list[dict[str, Any]]:
-        """The rows of ``specs``, in their order."""
-        tasks, _ = plan(specs, inputs=self.inputs)
-        expected = EXPECTED_LOADS * len(self.found) * len(self.draws)
-
-        def watch(state: Progress) -> None:
-            self.told(self.done + state.done, max(expected, self.done + state.total))
-
-        sweep(tasks, self.inputs, self.store, jobs=self.jobs, address=self.address, retry=True, watch=watch)
-        self.done += len(tasks)
-        if any(task.key not in self.store.rows for task in tasks):
-            self.store.look()  # another driver did some
-        for task in tasks:
-            if (row := self.store.rows[task.key])["failed"]:
-                raise RunError(f"a run failed: {row['error']}")
-        keys = [spec.key(spec.source_digest(self.inputs.digests), self._profile(spec)) for spec in specs]
-        return [self.store.rows[key] for key in keys]
-
-    def _profile(self, spec: ScenarioSpec) -> str:
-        return self.inputs.fits[spec.trace, spec.profile]
-
     def _ask_what_binds(self) -> None:
         some = [changes for kind, changes in self.draws if kind in ("recorded", "drawn", "local")][:LIMIT_RUNS]
         specs = [
-            self.axis.at(self.specs[case], one.load).with_parts({**changes, "limits": True})
+            self.axis.at(self.specs[case], one.beyond).with_parts({**changes, "limits": True})
             for case, one in self.found.items()
             for changes in some
         ]
-        rows = iter(self._rows(specs))
+        rows = iter(self.runs.rows(specs))
         for one in self.found.values():
             own = [next(rows) for _ in some]
             for name in (f"{share}_share" for share in SHARES):

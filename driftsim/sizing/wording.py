@@ -26,7 +26,8 @@ LEGEND = (
     "load: the highest that holds, with every lower load that was tried holding; in brackets its 95 % interval",
     "attained: share of the offered requests with an SLO that finished within every limit of it, the mean over all "
     "replications; who was rejected, aborted or given up missed it",
-    "binds: the limit that was met most in the time in which somebody waited; where nobody waits, what steps take",
+    "binds: just beyond that load, the limit that was met most in the time in which somebody waited; where nobody "
+    "waits, what steps take",
 )
 
 
@@ -101,16 +102,17 @@ def _load(sizing: Sizing, answer: Answer, load: float) -> str:
 def _why(answer: Answer) -> str:
     """What binds, with the share that shows it."""
     shares, binds = answer.found.shares, answer.binds
+    where = "there" if answer.state == "below" else "beyond it"
     if binds in ("slots", "kv", "budget"):
         part = 100 * min(1.0, shares[f"{binds}_share"] / held_share(shares))
         full = {"slots": "all are taken", "kv": "blocks are short", "budget": "steps are full"}[binds]
         verb = "binds" if binds == "budget" else "bind"
-        return f"there {BINDS[binds]} {verb}: {full} in {part:.0f} % of the time in which a request waits"
+        return f"{where} {BINDS[binds]} {verb}: {full} in {part:.0f} % of the time in which a request waits"
     if binds == "prefill":
-        return f"there prefills bind: they take {100 * shares['prefill_share']:.0f} % of the time of steps"
+        return f"{where} prefills bind: they take {100 * shares['prefill_share']:.0f} % of the time of steps"
     if binds == "steps":
-        return "there no limit of the engine holds requests back; it is the time that steps take"
-    return "what binds there is not known: a barrier has no steps of that kind"
+        return f"{where} no limit of the engine holds requests back: it is the time that steps take"
+    return "what binds is not known: a barrier has no steps of that kind"
 
 
 def gains(sizing: Sizing, answers: list[Answer]) -> list[str]:

@@ -22,15 +22,15 @@ plant("the interval of draws is too narrow by a root of two", file,
       "self.counted.std(axis=0, ddof=1) / np.sqrt(count)",
       "self.counted.std(axis=0, ddof=1) / np.sqrt(2 * count)", COVERAGE)  # fmt: skip
 plant("a change is not paired", file, "one.crossed(own) - other.crossed(base)",
-      "one.crossed(own) - other.crossed(base)[::-1]", SIZING)  # fmt: skip
+      "one.crossed(own) - other.crossed(base)[::-1]", COVERAGE)  # fmt: skip
 plant("the jackknife lacks its factor", file, "(count - 1) / count * ((left", "1 / count * ((left", COVERAGE)
 plant("a curve crosses at its last failure", file, "failed.argmax(axis=-1)",
       "len(loads) - 1 - failed[..., ::-1].argmax(axis=-1)", COVERAGE)  # fmt: skip
 file = "sizing/run.py"
 plant("every load has other draws", file, "specs = [spec.with_parts(changes) for spec in pressed",
       'specs = [spec.with_parts({**changes, "seed": len(self.found)}) for spec in pressed', SIZING)  # fmt: skip
-plant("what binds is asked at the lowest load", file, "            return self.search.capacity\n",
-      "            return min(self.search.held)\n", SIZING)  # fmt: skip
+plant("what binds is asked at the lowest load", file, "(self.specs[case], one.beyond)",
+      "(self.specs[case], min(one.rows))", SIZING)  # fmt: skip
 file = "sizing/plan.py"
 plant("an axis is held against its second value", file, "axis: values[0] for axis", "axis: values[-1] for axis", SIZING)
 plant("a target of 1 is one", file, "if not _between(self.target, 0, 1):",
