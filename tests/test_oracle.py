@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -113,6 +114,14 @@ def test_the_limits_of_the_queue_count_who_is_there_and_prompts_without_an_answe
         [False, False, True, False, False],
         [False, False, False, False, False],
     ]
+
+
+def test_the_server_forgets_at_once_who_gives_up() -> None:
+    """The engine drops the first at 60 ms, when its step is over; the second is let in before."""
+    made = workload([0.0, 0.052], [50, 3], patience_s=[0.051, math.nan])
+    limited = Scenario(profile=profile(engine(max_num_queued_reqs=1)), policy="stock", refill_lag=False)
+    assert simulate(limited, made).requests["finish_reason"].tolist()[0] == "abort"
+    assert simulate(limited, made).requests["output_tokens"].tolist()[1] == 3
 
 
 @pytest.mark.parametrize("first", range(0, CROWDS, CROWDS // 4))
