@@ -17,7 +17,7 @@ from driftsim.trace.trace import Trace
 
 @dataclass(frozen=True, eq=False)
 class PairedRun:
-    """A recorded run beside its simulation, whose requests are in the recorded order and whose steps are known."""
+    """A recorded run beside its simulation, whose requests are in the recorded order and whose steps may be known."""
 
     part: Excerpt
     recorded: pd.DataFrame
@@ -43,10 +43,13 @@ class PairedRun:
         return np.asarray(np.logical_and(*sides))
 
 
-def resimulate(part: Excerpt, profile: Profile, loops: bool) -> PairedRun:
-    """Simulate ``part`` as it was measured; ``loops``: arrivals that waited for ends wait for the simulated ones."""
+def resimulate(part: Excerpt, profile: Profile, loops: bool, steps: bool = True) -> PairedRun:
+    """Simulate ``part`` as it was measured; ``loops``: arrivals that waited for ends wait for the simulated ones.
+
+    ``steps``: whether they are kept.
+    """
     trace = part.trace
     scenario, workload = as_measured(trace, profile, loops=loops)
-    run = anchored(trace, simulate(scenario, workload, record_steps=True))
+    run = anchored(trace, simulate(scenario, workload, record_steps=steps))
     recorded = trace.requests.set_index("request_id").loc[run.requests["request_id"]].reset_index()
     return PairedRun(part, recorded, run, scenario.profile.submit_lag_s, profile.output_lag_s)

@@ -2,39 +2,43 @@
 
 How the engine was composed is reconstructed, first from the overlap of the requests, then by simulating the run with
 what was fitted so far: a simulated life says which steps, with which batch, a request's time was made of, and the time
-is linear in the coefficients. Fit, simulate again, until nothing changes.
+is linear in the coefficients. Two such fits, with and without a roofline, are where simulation takes over: forms are
+chosen by what they simulate of time and of runs that they were not fitted to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
-from scipy.optimize import least_squares
 
+from driftsim.calibration.descent import Slopes, cost, descend
 from driftsim.calibration.form import Form
-from driftsim.calibration.least_squares import LEFT_OUT, Rows, Solution, choose, solve, time_put_back
+from driftsim.calibration.held_out import Candidate, best_of, folds_of
+from driftsim.calibration.kept_time import no_time_left
+from driftsim.calibration.least_squares import LEFT_OUT, Rows, Solution, solve, time_put_back
 from driftsim.calibration.lives import PairedRun, resimulate
-from driftsim.calibration.overlap import Excerpt, beginning, from_overlap
+from driftsim.calibration.measures import MEASURES, errors, spreads
+from driftsim.calibration.overlap import beginning, from_overlap
 from driftsim.calibration.request_rows import rows_of
 from driftsim.latency.profile import LEAST_INTERCEPT_S, Profile
-from driftsim.latency.steptime import GRAPH_SIZES
-from driftsim.metrics import e2e, makespan, tpot, ttft
+from driftsim.latency.steptime import GRAPH_SIZES, TERMS
+from driftsim.metrics import e2e
 from driftsim.simulation.as_measured import received_at_arrival
-from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
 
 MOST_STEPS = 60_000  # of all traces, simulated to fit, so that a fit of any size ends within a minute
-ROUNDS = (4, 4, 8)  # before a form is chosen, before it is chosen again, and at last
+ROUNDS = 4  # of simulating and fitting rows, with and without a roofline
 SETTLED = 0.003  # of the mean duration: the change of every term, below which the rounds end
-PERCENTS = (10, 25, 50, 75, 90, 95, 99)
 HALVINGS = 5  # of a step that leads to worse percentiles
 WORSE = 1.3  # times the error before, above which a step is worse
-PUT_BACK = 10  # rounds that put time back
-LOOSE = 0.5  # how far, in logs, the last refinement may move a coefficient
-PULL = 0.02  # penalty for changing a coefficient by a factor of e, in relative percentile error
+PUT_BACK = 0.01  # share of the time of typical steps that is worth a warning when it is put back
+LINEAR = TERMS[:4]
+EVERYTHING = Form(terms=TERMS)
+EXTRAS = ((), ("prefill_attention",), ("prefill_step",), ("prefill_attention", "prefill_step"))
+LOOKS = 4  # around, at what the coefficients do
+ENOUGH = 0.85  # of the error before, above which looking around again does not pay
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +48,7 @@ class RequestFit:
     form: Form
     values: np.ndarray
     rows: Rows
-    solution: Solution  # of the rows, before a refinement
+    solution: Solution  # of the rows
     received: bool  # whether the arrivals were the core's receipts
     considered: dict[str, float]
     moved: float = 0.0  # by how much the last round moved a term, as a share of the mean duration
@@ -54,12 +58,18 @@ class RequestFit:
         return with_values(base, self.form, self.values, self.received)
 
 
+def scaled(timed: RequestFit, scale: float) -> RequestFit:
+    """``timed`` with all steps ``scale`` times as long."""
+    return replace(timed, values=timed.values * np.append(np.full(len(timed.values) - 1, scale), 1.0))
+
+
 def with_values(base: Profile, form: Form, values: np.ndarray, received: bool) -> Profile:
     """``base`` with the coefficients of ``form``, and the overhead of a request where it is paid."""
     times = {f"{term}_s": max(0.0, float(value)) for term, value in zip(form.terms, values[:-1], strict=True)}
     times["intercept_s"] = max(times["intercept_s"], LEAST_INTERCEPT_S)
     times[overhead_key(received)] = max(0.0, float(values[-1]))
-    return base.changed(hidden_tokens=form.hidden_tokens, graph_sizes=GRAPH_SIZES if form.graphs else (), **times)
+    hidden = form.tied(values).hidden_tokens
+    return base.changed(hidden_tokens=hidden, graph_sizes=GRAPH_SIZES if form.graphs else (), **times)
 
 
 def overhead_key(received: bool) -> str:
@@ -93,104 +103,162 @@ class RequestFitter:
         self.parts = [beginning(trace, MOST_STEPS / len(traces), until) for trace in traces]
         self.precision = (0.1, 1.0)  # of waits for the first token, and of decode times
 
-    def lives(self, profile: Profile) -> list[PairedRun]:
+    def lives(self, profile: Profile, steps: bool = True) -> list[PairedRun]:
         """The runs beside their simulations with ``profile``."""
-        return [resimulate(part, profile, self.loops) for part in self.parts]
+        return [resimulate(part, profile, self.loops, steps) for part in self.parts]
 
     def error(self, fit: RequestFit) -> float:
         """The mean relative error of the percentiles that are simulated with ``fit``."""
-        return error_of(self.lives(fit.profile(self.base)))
+        return error_of(self.lives(fit.profile(self.base), steps=False))
 
     def fit(self) -> RequestFit:
-        """Settle on a linear form, choose the form in the lives that it leads to, twice, and settle again."""
-        form = Form()
-        considered: dict[str, float] = {}
-        values = np.append(from_overlap(self.parts), 0.0)
-        for turn, rounds in enumerate(ROUNDS):
-            values, rows, solution, lives, moved = self._settle(form, values, rounds)
-            self.precision = (_precision(rows, solution), 1.0)
-            if turn < len(ROUNDS) - 1:
-                chosen, considered = choose(partial(rows_of, lives, precision=self.precision), Form())
-                known = dict(zip(form.terms, values[:-1], strict=True))
-                values = np.array([*(known.get(term, 0.0) for term in chosen.terms), values[-1]])
-                form = chosen
-        return RequestFit(form, values, rows, solution, self.received, considered, moved)
+        """Settle on rows, with and without a roofline; lower what is simulated from there; choose, and lower again."""
+        plain, lives, moved = self._settle(Form(), np.append(from_overlap(self.parts), 0.0))
+        bent, bent_lives, _ = self._settle(Form(roofline=True), plain)
+        ends = [
+            self._descended(replace(EVERYTHING, roofline=roofline), *self._start(values, own))
+            for roofline, values, own in ((False, plain, lives), (True, bent, bent_lives))
+        ]
+        weights = np.minimum(*(end.weights for end in ends))  # the same for all forms
+        folds = folds_of(len(self.parts))
+        candidates = [
+            self._candidate(Form((*LINEAR, *extras), roofline=roofline), replace(end, weights=weights), folds)
+            for roofline, end in zip((False, True), ends, strict=True)
+            for extras in EXTRAS
+        ]
+        best = best_of(candidates)
+        padded = self._candidate(replace(best.form, graphs=True), best.around, folds)
+        chosen = best_of([best, padded])
+        self.report(f"form: {chosen.form}")
+        form = replace(chosen.form, terms=TERMS)
+        end = self._descended(form, chosen.values, chosen.around.share, chosen.free, chosen.around.spread)
+        considered = {str(one.form): one.error for one in (*candidates, padded)}
+        return self._fitted(chosen.form, end, considered, moved)
 
-    def _settle(
-        self, form: Form, values: np.ndarray, rounds: int
-    ) -> tuple[np.ndarray, Rows, Solution, list[PairedRun], float]:
+    def _start(
+        self, values: np.ndarray, lives: Sequence[PairedRun]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Where a descent starts, from rows that settled on ``values`` (s) in ``lives``.
+
+        All coefficients (s), what a second of each is of the mean duration, which of them were ever needed, and how far
+        each measure is off by chance.
+        """
+        start = np.zeros(len(TERMS) + 1)
+        start[[*range(len(LINEAR)), -1]] = values
+        rows = rows_of(lives, EVERYTHING, precision=self.precision)
+        share = np.abs(rows.columns).mean(axis=0) / rows.duration.mean()
+        seen = share > 0
+        return start, np.where(seen, share, 1.0), seen, np.array([spreads(life) for life in lives])
+
+    def _descended(
+        self, form: Form, values: np.ndarray, share: np.ndarray, free: np.ndarray, spread: np.ndarray
+    ) -> Slopes:
+        """From ``values``, looked around and down until that hardly pays; where it ends, with the last slopes."""
+
+        def errors_at(values: np.ndarray) -> np.ndarray:
+            return self._errors_at(form, values)
+
+        for _ in range(LOOKS):
+            around = Slopes.around(values, share, free, errors_at, spread)
+            before = around.cost(around.errors)
+            values, found = descend(around, free, errors_at)
+            after = around.cost(found)
+            self.report(f"{form}: simulated measures off by {100 * before:.2f} %, then by {100 * after:.2f} %")
+            if after > ENOUGH * before:
+                break
+        return replace(around, values=values, errors=found)
+
+    def _candidate(self, form: Form, around: Slopes, folds: Sequence[np.ndarray]) -> Candidate:
+        """The fit of ``form`` from where its richest one ended, and its errors where it was not fitted."""
+        free = np.array([*(term in form.terms for term in TERMS), True]) & around.seen
+        wide = replace(form, terms=TERMS)
+
+        def errors_at(values: np.ndarray) -> np.ndarray:
+            return self._errors_at(wide, values)
+
+        values, errors = descend(around, free, errors_at, steps=2)
+        cells: list[float] = []
+        for fitted in folds:
+            aim = around.step(values, errors, free, fitted)
+            judged = ~fitted
+            runs = np.flatnonzero(judged.any(axis=1)).tolist()
+            found = self._errors_at(wide, aim, runs)
+            cells += [cost(found[run], (around.weights * judged)[run]) for run in runs]
+        self.report(f"{form}: off by {100 * float(np.mean(cells)):.2f} % where it was not fitted")
+        return Candidate(form, free, values, around, np.array(cells))
+
+    def _fitted(self, form: Form, end: Slopes, considered: dict[str, float], moved: float) -> RequestFit:
+        """What ``end`` says of ``form``, with the rows of the lives that it leads to."""
+        values = end.values[[*(TERMS.index(term) for term in form.terms), len(TERMS)]]
+        form = form.tied(values)
+        rows = rows_of(self.lives(with_values(self.base, form, values, self.received)), form, precision=self.precision)
+        return RequestFit(form, values, rows, solve(rows), self.received, considered, moved)
+
+    def _errors_at(self, form: Form, values: np.ndarray, runs: Sequence[int] | None = None) -> np.ndarray:
+        """The errors of the measures of each run, (runs, measures), NaN for those that are not among ``runs``."""
+        profile = with_values(self.base, form, values, self.received)
+        found = np.full((len(self.parts), MEASURES), np.nan)
+        for run in range(len(self.parts)) if runs is None else runs:
+            found[run] = errors(resimulate(self.parts[run], profile, self.loops, steps=False))
+        return found
+
+    def _settle(self, form: Form, values: np.ndarray) -> tuple[np.ndarray, list[PairedRun], float]:
         """Simulate, fit the rows of the simulated lives, and again, until the fit stays as it is; and the last move.
 
         A step to worse percentiles is halved: near saturation, a whole one swings between two queues for ever.
         """
         before, reached = values, np.inf
-        for turn in range(1, rounds + 1):
+        best, best_error, best_lives = values, np.inf, []
+        for turn in range(1, ROUNDS + 1):
             for _ in range(HALVINGS):
-                profile = with_values(self.base, form, values, self.received)
-                lives = self.lives(profile)
+                lives = self.lives(with_values(self.base, form, values, self.received))
                 error = error_of(lives)
                 if error <= WORSE * reached:
                     break
                 values = (values + before) / 2
+            if error < best_error:
+                best, best_error, best_lives = values, error, lives
             before, reached = values, error
-            rows = rows_of(lives, form, precision=self.precision)
+            rows = rows_of(lives, form.tied(values), precision=self.precision)
             solution = solve(rows)
-            moved = np.abs(solution.coefficients - values) * np.abs(rows.columns).mean(axis=0) / rows.duration.mean()
+            # Of what no step needed, such as tokens that all hide, the rows tell nothing.
+            told = np.where(rows.columns.any(axis=0), solution.coefficients, values)
+            moved = np.abs(told - values) * np.abs(rows.columns).mean(axis=0) / rows.duration.mean()
             self.report(f"{form}: round {turn}, moved by {100 * moved.max():.2f} %")
-            values = solution.coefficients
+            values = told
             if moved.max() < SETTLED:
                 break
-        return values, rows, solution, lives, float(moved.max())
-
-    def refine(self, timed: RequestFit) -> RequestFit:
-        """Lower the error of the simulated percentiles of TTFT, TPOT and E2E, starting from the fit of the rows."""
-        form, values = timed.form, timed.values
-        free = values > 0
-        wanted = [_percentiles(part.trace, part) for part in self.parts]
-
-        def errors(logs: np.ndarray) -> np.ndarray:
-            tried = values.copy()
-            tried[free] *= np.exp(logs)
-            profile = with_values(self.base, form, tried, self.received)
-            logs_off = []
-            for part, want in zip(self.parts, wanted, strict=True):
-                logs_off.append(np.log(_percentiles(resimulate(part, profile, self.loops).trace, part) / want))
-            return np.concatenate([*logs_off, PULL * logs])
-
-        count = int(free.sum())
-        step = np.full(count, 0.01)
-        solution = least_squares(
-            errors, np.zeros(count), bounds=(-LOOSE, LOOSE), diff_step=step, loss="soft_l1", f_scale=0.02, max_nfev=8
-        )
-        start = np.abs(errors(np.zeros(count))[:-count]).mean()
-        end = np.abs(solution.fun[:-count]).mean()
-        self.report(f"{form}: percentiles off by {100 * start:.2f} %, refined to {100 * end:.2f} %")
-        refined = values.copy()
-        refined[free] *= np.exp(solution.x)
-        return replace(timed, values=refined) if end < start else timed
+        self.precision = (_precision(rows, solution), 1.0)
+        return best, best_lives, float(moved.max())
 
     def with_all_time(self, timed: RequestFit, warnings: list[str]) -> RequestFit:
         """``timed`` with steps so much longer that all requests together last as long as they did.
 
-        The robust fit sets outliers aside; without their time, the engine and its queue would be too fast.
+        The robust fit sets outliers aside; without their time, the engine and its queue would be too fast. A profile
+        that is still off by more than ``LEFT_OUT`` is said to be so.
         """
-        whole = timed
-        for _ in range(PUT_BACK):  # longer steps lengthen the queue as well: so half of what lacks at a time
-            left_out = self._left_out(whole.profile(self.base))
-            if abs(left_out) <= LEFT_OUT:
-                break
-            values = whole.values.copy()
-            values[:-1] *= 1 + left_out / 2
-            whole = replace(whole, values=values)
-        longer = float(whole.values[:-1].sum() / timed.values[:-1].sum()) - 1
-        if abs(longer) > LEFT_OUT:
+
+        def left_out(scale: float) -> float:
+            return self._left_out(scaled(timed, scale).profile(self.base))
+
+        scale, left = no_time_left(left_out)
+        whole = scaled(timed, scale)
+        steps = whole.rows.columns[:, :-1]
+        typical = float((steps @ whole.solution.coefficients[:-1]).sum())
+        longer = float((steps @ whole.values[:-1]).sum()) / typical - 1 if typical > 0 else 0.0
+        if abs(longer) > PUT_BACK:
             warnings.append(time_put_back(longer))
+        if abs(left) > LEFT_OUT:
+            warnings.append(
+                f"the requests lasted {100 * abs(left):.1f} % {'longer' if left > 0 else 'shorter'} in all than "
+                "simulated, and no pace of the steps mends it"
+            )
         return whole
 
     def _left_out(self, profile: Profile) -> float:
         """By how much the requests lasted longer in all than they do with ``profile``, relative."""
         measured = simulated = 0.0
-        for life in self.lives(profile):
+        for life in self.lives(profile, steps=False):
             done = life.finished & (life.recorded["finish_s"] <= life.part.until).to_numpy()
             measured += float(e2e(life.recorded)[done].sum())
             simulated += float(e2e(life.simulated)[done].sum())
@@ -198,9 +266,8 @@ class RequestFitter:
 
 
 def error_of(lives: Sequence[PairedRun]) -> float:
-    """The mean relative error of the simulated percentiles of ``lives``."""
-    pairs = [(_percentiles(life.trace, life.part), _percentiles(life.part.trace, life.part)) for life in lives]
-    return float(np.concatenate([np.abs(np.log(ours / theirs)) for ours, theirs in pairs]).mean())
+    """The mean relative error of the simulated measures of ``lives``."""
+    return float(np.nanmean(np.abs([errors(life) for life in lives])))
 
 
 def _precision(rows: Rows, solution: Solution) -> float:
@@ -210,23 +277,3 @@ def _precision(rows: Rows, solution: Solution) -> float:
     if waits.all() or not waits.any():
         return 0.1
     return float(np.clip(np.median(residual[~waits]) / max(float(np.median(residual[waits])), 1e-6), 0.01, 1.0))
-
-
-def _percentiles(trace: Trace, part: Excerpt) -> np.ndarray:
-    """Means and percentiles of TTFT, TPOT and E2E (s), one after another, and the makespan of a whole run.
-
-    Over the requests that had come so far within the recorded ``part``.
-    """
-    recorded = part.trace.requests.set_index("request_id")
-    rows = trace.finished
-    same = recorded.loc[rows["request_id"]]
-    finished = same["finish_reason"].isin(FINISHED).to_numpy()
-    begun, done = (finished & (same[name] <= part.until).to_numpy() for name in ("first_token_s", "finish_s"))
-    percentiles: list[float] = []
-    for values, known in ((ttft(rows), begun), (tpot(rows), done), (e2e(rows), done)):
-        numbers = values[known].dropna().to_numpy(dtype=float)
-        if len(numbers):
-            percentiles += [float(numbers.mean()), *np.percentile(numbers, PERCENTS)]
-    if part.until == np.inf:
-        percentiles.append(makespan(trace.requests))
-    return np.asarray(np.maximum(percentiles, 1e-9))
