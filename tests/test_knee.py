@@ -87,7 +87,7 @@ def test_the_columns_of_a_roofline_add_up_to_the_engines_durations() -> None:
     assert form.hidden_tokens == 300
     times = {f"{term}_s": value for term, value in zip(TERMS, values, strict=True)}
     profile = Profile.plain(intercept_s=0.012).changed(**times, hidden_tokens=form.hidden_tokens)
-    batches = [Batch(**row) for row in STEPS.to_dict("records")]
+    batches = [Batch(**{str(name): value for name, value in row.items()}) for row in STEPS.to_dict("records")]
     lasted = np.array([profile.step_time().step(batch) for batch in batches]) / 1e12
     assert form.columns(STEPS) @ values == pytest.approx(lasted, rel=1e-9)
 
