@@ -188,11 +188,21 @@ class RequestFitter:
         return Candidate(form, free, values, around, np.array(cells))
 
     def _fitted(self, form: Form, end: Slopes, considered: dict[str, float], moved: float) -> RequestFit:
-        """What ``end`` says of ``form``, with the rows of the lives that it leads to."""
+        """What ``end`` says of ``form``, or the rows of the lives that it leads to, as long as they simulate better."""
         values = end.values[[*(TERMS.index(term) for term in form.terms), len(TERMS)]]
-        form = form.tied(values)
-        rows = rows_of(self.lives(with_values(self.base, form, values, self.received)), form, precision=self.precision)
-        return RequestFit(form, values, rows, solve(rows), self.received, considered, moved)
+        reached = np.inf
+        for _ in range(ROUNDS):
+            form = form.tied(values)
+            lives = self.lives(with_values(self.base, form, values, self.received))
+            error = end.cost(np.array([errors(life) for life in lives]))
+            if error >= reached:
+                break
+            rows = rows_of(lives, form, precision=self.precision)
+            solution = solve(rows)
+            best = RequestFit(form, values, rows, solution, self.received, considered, moved)
+            reached = error
+            values = np.where(rows.columns.any(axis=0), solution.coefficients, values)
+        return best
 
     def _errors_at(self, form: Form, values: np.ndarray, runs: Sequence[int] | None = None) -> np.ndarray:
         """The errors of the measures of each run, (runs, measures), NaN for those that are not among ``runs``."""
