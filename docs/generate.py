@@ -81,6 +81,7 @@ def columns() -> str:
 
 def metrics() -> str:
     """The page of the keys of results."""
+    of_a_tenant = glossary.of_tier(f"{glossary.TENANT}acme", glossary.SLO)[0]
     return page(
         "Metrics",
         "Latencies are over finished requests, in seconds, with linear percentiles; counts are of offered requests. "
@@ -92,6 +93,19 @@ def metrics() -> str:
         "What `per_tier` holds for each tier. In flat rows, those of a sweep and of `rows.csv`, the name of the tier "
         f"stands before each name, as in `{glossary.TIERS[0].name}`.",
         entries(metric_entries(glossary.PER_TIER), extra="better"),
+        "## SLOs",
+        "What a summary holds besides, and each tier in `per_tier`, where there are SLOs (`--slo`, `slos` of a "
+        "scenario or of a trace's header). `per_tenant` holds the same for each of the largest tenants; in flat rows, "
+        f"`tenant_` and the tenant's name stand before each name, as in `{of_a_tenant.name}`.",
+        entries(metric_entries(glossary.SLO), extra="better"),
+        "A row of a comparison holds these as well.",
+        entries(metric_entries(glossary.SLO_COMPARISON), extra="better"),
+        "## Fairness",
+        "What a summary holds besides, where it was asked for (`--fairness`, `fairness = true` in a scenario), and "
+        "what `driftsim.fairness` returns.",
+        entries(metric_entries(glossary.FAIRNESS), extra="better"),
+        "What `per_tenant` then holds of each of the largest tenants, named in flat rows as above.",
+        entries(metric_entries(glossary.TENANT_FAIRNESS), extra="better"),
         "## Comparison",
         "What a row of `driftsim compare --json` holds besides a summary.",
         entries(metric_entries(glossary.COMPARISON), extra="better"),

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     )
     from driftsim.comparison.captured import CapturedComparison
     from driftsim.comparison.result import ComparisonResult
+    from driftsim.crowding import fairness
     from driftsim.errors import InputError, RunError, TraceError
     from driftsim.formats.exports import export_trace
     from driftsim.formats.imports import import_trace
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from driftsim.live.capture import capture
     from driftsim.live.choices import EngineChoice, WorkloadChoice
     from driftsim.metrics import e2e, summary, tpot, ttft
+    from driftsim.outcomes import slo_outcomes
     from driftsim.request import Job, Request, Tier
     from driftsim.scheduling.admission import Admission
     from driftsim.scheduling.estimators import Estimate, Estimator
@@ -69,11 +71,13 @@ if TYPE_CHECKING:
     from driftsim.simulation.laws import Verdict
     from driftsim.simulation.scenario import Barrier, Scenario
     from driftsim.simulation.spec import ScenarioSpec, load_spec
+    from driftsim.slo import Slo
     from driftsim.sweeps.baseline import Baseline, make_baseline
     from driftsim.sweeps.gate import GateResult, check_baseline
     from driftsim.sweeps.store import Store
     from driftsim.tiers import TierRule
-    from driftsim.trace.header import EngineSettings, Phase
+    from driftsim.trace.header import Phase
+    from driftsim.trace.settings import EngineSettings
     from driftsim.trace.trace import Trace, read
     from driftsim.validation.result import ValidationResult
     from driftsim.workloads.generated import Tenant, WorkloadSpec
@@ -91,12 +95,14 @@ _HOMES = {
     ),
     "comparison.captured": ("CapturedComparison",),
     "comparison.result": ("ComparisonResult",),
+    "crowding": ("fairness",),
     "errors": ("InputError", "RunError", "TraceError"),
     "inputs": ("sample",),
     "latency.profile": ("Profile", "load_profile"),
     "live.capture": ("capture",),
     "live.choices": ("EngineChoice", "WorkloadChoice"),
     "metrics": ("e2e", "summary", "tpot", "ttft"),
+    "outcomes": ("slo_outcomes",),
     "request": ("Job", "Request", "Tier"),
     "scheduling.admission": ("Admission",),
     "scheduling.estimators": ("Estimate", "Estimator"),
@@ -104,11 +110,13 @@ _HOMES = {
     "simulation.laws": ("Verdict",),
     "simulation.scenario": ("Barrier", "Scenario"),
     "simulation.spec": ("ScenarioSpec", "load_spec"),
+    "slo": ("Slo",),
     "sweeps.baseline": ("Baseline", "make_baseline"),
     "sweeps.gate": ("GateResult", "check_baseline"),
     "sweeps.store": ("Store",),
     "tiers": ("TierRule",),
-    "trace.header": ("EngineSettings", "Phase"),
+    "trace.header": ("Phase",),
+    "trace.settings": ("EngineSettings",),
     "formats.exports": ("export_trace",),
     "formats.imports": ("import_trace",),
     "trace.trace": ("Trace", "read"),
@@ -124,11 +132,12 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "Admission", "Barrier", "Baseline", "CapturedComparison", "ComparisonResult", "EngineChoice", "EngineSettings",
     "Estimate", "Estimator", "GateResult", "InputError", "Job", "Keyed", "Lengths", "Phase", "Policy", "Process",
-    "Profile", "RecordedLengths", "Request", "RunError", "Scenario", "ScenarioSpec", "Store", "Tenant", "Tier",
+    "Profile", "RecordedLengths", "Request", "RunError", "Scenario", "ScenarioSpec", "Slo", "Store", "Tenant", "Tier",
     "TierRule", "Trace", "TraceError", "ValidationResult", "Verdict", "Workload", "WorkloadChoice", "WorkloadSpec",
     "calibrate", "capacity", "capture", "check_baseline", "check_laws", "compare", "compare_captured", "derive_profile",
-    "e2e", "export_trace", "import_trace", "load_profile", "load_spec", "make_baseline", "read", "replay", "resample",
-    "sample", "simulate", "simulate_scenario", "summary", "sweep", "tpot", "ttft", "validate",
+    "e2e", "export_trace", "fairness", "import_trace", "load_profile", "load_spec", "make_baseline", "read", "replay",
+    "resample", "sample", "simulate", "simulate_scenario", "slo_outcomes", "summary", "sweep", "tpot", "ttft",
+    "validate",
 ]  # fmt: skip
 
 

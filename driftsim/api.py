@@ -16,12 +16,13 @@ from driftsim.calibration.coverage import extrapolation_warnings, mismatch_warni
 from driftsim.comparison import report
 from driftsim.comparison.captured import CapturedComparison
 from driftsim.comparison.captured import compare_captured as compare_runs
-from driftsim.comparison.checks import Check, checks_of
-from driftsim.comparison.plan import ComparisonPlan, check_plan, default_policies, settings_of
+from driftsim.comparison.checks import checks_of_days
+from driftsim.comparison.plan import ComparisonPlan, check_plans, default_policies, settings_of
 from driftsim.comparison.result import ComparisonResult
 from driftsim.comparison.runs import compare as compare_settings
 from driftsim.comparison.runs import measured_by_phase
 from driftsim.errors import InputError
+from driftsim.goodput import with_slos
 from driftsim.inputs import (
     AnyEstimator,
     AnyPolicy,
@@ -30,6 +31,7 @@ from driftsim.inputs import (
     as_barrier,
     as_days,
     as_profile,
+    as_slos,
     as_trace,
     as_workload,
     check_words,
@@ -38,7 +40,7 @@ from driftsim.inputs import (
     naming,
     with_engine,
 )
-from driftsim.latency.profile import Profile, load_profile
+from driftsim.latency.profile import load_profile
 from driftsim.profiles import calibrate, derive_profile
 from driftsim.progress import OnProgress, no_progress
 from driftsim.scheduling.admission import Admission
@@ -51,6 +53,7 @@ from driftsim.simulation.names import EngineName, StepSource
 from driftsim.simulation.run import simulate as run_scenario
 from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload, load_spec
+from driftsim.slo import AnySlos, needs_itl
 from driftsim.statistics import PRACTICAL
 from driftsim.sweeps.recorder import Watch, unwatched
 from driftsim.sweeps.runner import plan_grid, sweep_grid
@@ -80,6 +83,8 @@ def compare(
     arrivals: Process | None = None,
     max_in_flight: int | None = None,
     tiers: AnyTiers = (),
+    slos: AnySlos = (),
+    fairness: bool = False,
     engine: EngineName | Barrier = "continuous",
     kv_blocks: int | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -92,17 +97,17 @@ def compare(
     """Replay a trace, or run a workload, under each policy with each estimator, and set the results side by side.
 
     what: a trace, its folder, a file of another tool that ``import_trace`` recognises, or a workload; or a list of
-    them, which are days of one engine and serve as the replications. policies, estimators: names, ``file.py:Class``,
-    or classes (default: stock and all of ours). profile: the latency profile; without one, the profile is fitted to
-    the trace's own steps, or, where it has none, to the timings of its requests. admission: how requests are
-    estimated. phase: measure one phase only. replications: the trace as recorded and one less resamples of it, of
-    either kind, for the intervals. rate_scale: above 1 presses harder. arrivals: other arrivals than the recorded
-    ones, such as ``Process(kind="closed", users=16)``. max_in_flight: requests inside the engine at most (default: its
-    slots). tiers: their order, weights and limits, most urgent first: rules, names or ``gold:5,silver:3`` (default: the
-    trace's, else the published). engine: continuous batching, or the DriftSched worker's barrier. kv_blocks: another
-    size of the KV cache. settings: other engine settings, such as ``{"max_num_seqs": 16}``. refill_lag: a freed slot
-    misses the next step, as recorded. practical: the relative difference below which nothing counts as one. jobs:
-    processes (default: one a core). progress: called with runs done and runs in all.
+    them: days of one engine. policies, estimators: names, ``file.py:Class``, or classes (default: stock and all of
+    ours). profile: the latency profile (default: fitted to the trace's own steps, or else to the timings of its
+    requests). admission: how requests are estimated. phase: measure one phase only. replications: the trace as recorded
+    and one less resamples of it, of either kind, for the intervals. rate_scale: above 1 presses harder. arrivals: other
+    arrivals than the recorded ones, such as ``Process(kind="closed", users=16)``. max_in_flight: requests inside the
+    engine at most (default: its slots). tiers: their order, weights and limits, most urgent first: rules, names or
+    ``gold:5,silver:3`` (default: the trace's, else the published). slos: limits, such as ``premium:ttft=1s,e2e=30s``
+    (default: the trace's). fairness: tell how much tenants were slowed down. engine: continuous batching, or
+    DriftSched's barrier. kv_blocks: another size of the KV cache. settings: other engine settings, such as
+    ``{"max_num_seqs": 16}``. refill_lag: a freed slot misses the next step, as recorded. practical: the least relative
+    difference that counts. jobs: processes (default: one a core). progress: called with runs done and in all.
 
     Raises ``InputError`` for what no run could accept, ``TraceError`` for a trace that cannot be replayed so.
 
@@ -135,6 +140,8 @@ def compare(
         replications=replications,
         max_in_flight=max_in_flight,
         tiers=rules,
+        slos=as_slos(slos, None, [trace for _, trace in days]),
+        fairness=fairness,
         refill_lag=refill_lag,
         barrier=as_barrier(engine),
         arrivals=arrivals,
@@ -142,26 +149,19 @@ def compare(
         seed=seed,
         left_out=tuple(left_out),
     )
-    for each in workloads:
-        check_plan(choice, each)
+    check_plans(choice, workloads)
     as_recorded = rate_scale == 1 and not changes and profile is None and arrivals is None and not others
     measured = measured_by_phase(recorded, choice) if as_recorded and recorded is not None else None
-    known = [trace for _, trace in days if trace is not None]
-    checks = [] if measured else [one for trace in known for one in _checks_of(trace, given, profile is None, others)]
+    known = [with_slos(trace, choice.checked_slos) for _, trace in days if trace is not None]
+    checks = () if measured else checks_of_days(known, given, own=profile is None, several=bool(others))
     result = compare_settings(workloads, choice, jobs, progress, measured)
     mismatches = [text for trace in known if profile is not None for text in mismatch_warnings(given, trace)]
     about = {"profile": described(choice.profile, profile), "rate_scale": rate_scale}
     provenance = {**report.source(workload, recorded), **about, **report.provenance(choice)}
     if others:
         provenance["days"] = [report.source(other, trace) for other, trace in days]
-    parts = {**vars(result), "checks": tuple(checks), "mismatches": tuple(dict.fromkeys(mismatches))}
-    return ComparisonResult(**parts, provenance=provenance)
-
-
-def _checks_of(trace: Trace, profile: Profile, own: bool, others: Sequence[Any]) -> list[Check]:
-    """The checks of one day, called by the day's name where there are ``others``."""
-    found = checks_of(trace, profile, own=own)
-    return [replace(one, what=f"{trace.name}, {one.what}") if others else one for one in found]
+    found = {"checks": tuple(checks), "mismatches": tuple(dict.fromkeys(mismatches)), "provenance": provenance}
+    return ComparisonResult(**{**vars(result), **found})
 
 
 def compare_captured(*traces: AnyTrace, practical: float = PRACTICAL) -> CapturedComparison:
@@ -193,6 +193,7 @@ def simulate(
     rate_scale: float = 1.0,
     max_in_flight: int | None = None,
     tiers: AnyTiers = (),
+    slos: AnySlos = (),
     engine: EngineName | Barrier = "continuous",
     refill_lag: bool = True,
     noise: bool = False,
@@ -202,10 +203,9 @@ def simulate(
 ) -> Trace:
     """Simulate one run and return its trace: the same arguments give the same trace, bit by bit.
 
-    what: a trace to replay, or a workload. profile: the latency profile; without one, the profile is fitted to the
-    trace's own steps. noise: draw step times around the profile's. steps: record the steps as well. step_requests:
-    likewise, and each step names the requests that it computed. The other arguments are those of ``compare``. A written
-    scenario is run by ``simulate_scenario``.
+    what: a trace to replay, or a workload. profile: of the latency; without one, it is fitted to the trace's own steps.
+    noise: draw step times around the profile's. steps: record the steps; step_requests: with the requests of each. The
+    other arguments are those of ``compare``. A written scenario is run by ``simulate_scenario``.
 
     Raises ``InputError`` for a workload without a profile or without output lengths.
 
@@ -226,12 +226,13 @@ def simulate(
         admission=admission,
         max_in_flight=max_in_flight,
         tiers=tier_rules(tiers),
+        slos=as_slos(slos, workload, [recorded]),
         refill_lag=refill_lag,
         noise=noise,
         barrier=as_barrier(engine),
         seed=seed,
     )
-    return run_scenario(scenario, workload, record_steps=steps, step_requests=step_requests)
+    return run_scenario(scenario, workload, record_steps=steps, step_requests=step_requests or needs_itl(scenario.slos))
 
 
 def simulate_scenario(
@@ -257,12 +258,13 @@ def simulate_scenario(
     known = load_profile(here.profile) if here.profile else as_profile(None, recorded[here.traces[0]])
     drawn = build_workload(here, recorded.__getitem__)
     try:
-        scenario = build_scenario(spec, known)
+        slos = as_slos(spec.slos, drawn, [recorded.get(here.trace or "")])
+        scenario = replace(build_scenario(spec, known), slos=slos)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
     admission, _, workload = with_own_bases(spec.admission, drawn, recorded.get(here.trace or ""))
     scenario = replace(scenario, admission=admission)
-    steps, named = spec.steps, spec.step_requests
+    steps, named = spec.steps, spec.step_requests or needs_itl(scenario.slos)
     trace = run_scenario(scenario, workload, record_steps=steps, step_requests=named, told=progress)
     found = [warning for other in recorded.values() for warning in mismatch_warnings(known, other)]
     found += [known.engine.why_not_started] if known.engine.why_not_started else []

@@ -6,12 +6,13 @@ sweep's row also holds, are described where the scenario is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
 from driftsim.errors import InputError
+from driftsim.goodput import UNFINISHED
 from driftsim.metrics import FEWEST_FOR_P99, LATENCIES, PERCENTILES
 from driftsim.trace.schema import LENGTH, TIER_NAMES
 
@@ -124,36 +125,125 @@ SUMMARY: tuple[Metric, ...] = (
 )
 
 
+CAUSE_NAMES = {
+    "ttft": "whose first token came later than its SLO allows, or whose first token is not known",
+    "tpot": "whose time per output token is above its SLO's limit",
+    "itl": "of which a token came later after the one before than its SLO allows",
+    "e2e": "whose end-to-end latency is above its SLO's limit",
+    UNFINISHED: "that has an SLO and did not finish: rejected, aborted, given up, ended with an error or still running",
+}
+SLO: tuple[Metric, ...] = (  # of a summary, of each tier and of each tenant, where there are SLOs
+    Metric("slo_met", "requests", "Offered requests that finished within every limit of their SLO.", "higher", "int"),
+    Metric(
+        "slo_missed",
+        "requests",
+        "Offered requests that have an SLO and did not meet it. With those that met it and those without one, these "
+        "are all that were offered.",
+        "lower",
+        "int",
+    ),
+    Metric(
+        "without_slo", "requests", "Offered requests that no SLO is for; they are in no share and no rate.", kind="int"
+    ),
+    Metric(
+        "attainment", "", "Share of the offered requests with an SLO that met it; empty where none has one.", "higher"
+    ),
+    Metric(
+        "goodput",
+        "requests/s",
+        "Requests that met their SLO, a second of the makespan of the whole run; vLLM's request_goodput, but over all "
+        "that was offered.",
+        "higher",
+    ),
+    Metric(
+        "token_goodput", "tokens/s", "Output tokens of the requests that met their SLO, a second likewise.", "higher"
+    ),
+    *(
+        Metric(f"missed_{cause}", "requests", f"Requests {text}; one may miss several limits.", "lower", "int")
+        for cause, text in CAUSE_NAMES.items()
+    ),
+)
+_SLOWDOWNS: tuple[Metric, ...] = tuple(
+    Metric(
+        f"slowdown_{stat}",
+        "",
+        f"{STATISTICS[stat]} of the slowdown, over finished requests: end-to-end latency over what the request would "
+        "take alone on this engine; 1 is alone (slowdown of Harchol-Balter 2013, stretch of Bender et al. 1998).",
+        "lower",
+    )
+    for stat in ("mean", "p50", "p99")
+)
+FAIRNESS: tuple[Metric, ...] = (  # of a summary, where fairness was asked for
+    *_SLOWDOWNS,
+    Metric(
+        "jain_slowdown",
+        "",
+        "Jain's fairness index (Jain, Chiu and Hawe 1984) over the tenants' mean slowdowns: 1 is equal. A tenant of "
+        "whom nothing finished counts as infinitely slow.",
+        "higher",
+    ),
+    Metric(
+        "service_gap",
+        "weighted tokens",
+        "Largest difference of service between two tenants (of the largest, where there are more than 12) over any "
+        "time in which both had requests waiting: what the bound of VTC is of (Sheng et al. 2024). 1 a prompt token, "
+        "2 an output token.",
+        "lower",
+    ),
+)
+TENANT_FAIRNESS: tuple[Metric, ...] = (  # of each tenant, likewise
+    *_SLOWDOWNS,
+    Metric("backlogged_s", "s", "Time during which a request of the tenant waited to be begun."),
+    Metric(
+        "backlogged_share",
+        "",
+        "Share of all service in that time that was the tenant's, in weighted tokens; what generalised processor "
+        "sharing guarantees is of this time (Parekh and Gallager 1993).",
+    ),
+)
+SLO_METRICS = ("attainment", "goodput", "token_goodput")  # that a comparison gives an interval
+
+
+def _slo_compared() -> Iterator[Metric]:
+    for metric in SLO:
+        if metric.name in SLO_METRICS:
+            yield from _with_interval(metric.name, metric.unit, "", "higher")
+
+
 def _compared() -> Iterator[Metric]:
     """What a comparison adds to each metric that it gives an interval."""
     names = {f"{name}_{stat}": "s" for name in LATENCIES for stat in ("mean", *PERCENTILES)}
     for name, unit in (names | dict.fromkeys(ERROR_NAMES, LENGTH)).items():
-        suffix = "_s" if unit == "s" else ""
+        yield from _with_interval(name, unit, "_s" if unit == "s" else "", "lower")
+
+
+def _with_interval(name: str, unit: str, suffix: str, better: Better) -> Iterator[Metric]:
+    """The centre, the interval and the change against FIFO of the metric ``name`` + ``suffix``."""
+    yield Metric(
+        f"{name}_expected{suffix}",
+        unit,
+        f"Mean of `{name}{suffix}` over days like those recorded, the centre of its interval; `{name}{suffix}` "
+        "itself is of the recorded run.",
+        better,
+    )
+    for end, word in (("low", "Lower"), ("high", "Upper")):
         yield Metric(
-            f"{name}_expected{suffix}",
+            f"{name}_{end}{suffix}",
             unit,
-            f"Mean of `{name}{suffix}` over days like those recorded, the centre of its interval; `{name}{suffix}` "
-            "itself is of the recorded run.",
-            "lower",
+            f"{word} end of the 95 % interval of `{name}{suffix}`; the intervals cover the workload's variation, "
+            "not the model's error.",
+            better,
         )
-        for end, word in (("low", "Lower"), ("high", "Upper")):
-            yield Metric(
-                f"{name}_{end}{suffix}",
-                unit,
-                f"{word} end of the 95 % interval of `{name}{suffix}`; the intervals cover the workload's variation, "
-                "not the model's error.",
-                "lower",
-            )
-        yield Metric(
-            f"{name}_vs_fifo",
-            "",
-            f"Relative change of `{name}{suffix}` against fifo/static on the same workload, the mean over days like "
-            "those recorded: -0.1 is 10 % less.",
-            "lower",
-        )
-        yield Metric(f"{name}_vs_fifo_this_run", "", "The same change in the recorded run alone.", "lower")
-        for end, word in (("low", "Lower"), ("high", "Upper")):
-            yield Metric(f"{name}_vs_fifo_{end}", "", f"{word} end of the 95 % interval of that change.", "lower")
+    yield Metric(
+        f"{name}_vs_fifo",
+        "",
+        f"Relative change of `{name}{suffix}` against fifo/static on the same workload, the mean over days like "
+        "those recorded: -0.1 is 10 % less.",
+        better,
+    )
+    yield Metric(f"{name}_vs_fifo_this_run", "", "The same change in the recorded run alone.", better)
+    for end, word in (("low", "Lower"), ("high", "Upper")):
+        yield Metric(f"{name}_vs_fifo_{end}", "", f"{word} end of the 95 % interval of that change.", better)
 
 
 COMPARISON: tuple[Metric, ...] = (  # of a comparison's rows, besides those of a summary
@@ -184,35 +274,44 @@ SWEEP: tuple[Metric, ...] = (  # of a sweep's rows, besides those of a summary a
 )
 
 
-def of_tier(tier: str) -> tuple[Metric, ...]:
-    """The metrics of one ``tier`` in rows that are flat, as those of a sweep and of rows.csv are."""
+TENANT = "tenant_"  # stands before a tenant's name, so that a tier of that name has other columns
+
+
+def of_tier(tier: str, metrics: Sequence[Metric] = PER_TIER) -> tuple[Metric, ...]:
+    """The ``metrics`` of one ``tier`` in rows that are flat, as those of a sweep and of rows.csv are.
+
+    A name that begins with ``TENANT`` is that of a tenant.
+    """
+    whose = f"the {tier} requests" if not tier.startswith(TENANT) else f"the tenant {tier.removeprefix(TENANT)}"
     return tuple(
-        Metric(
-            f"{tier}_{metric.name}",
-            metric.unit,
-            f"`{metric.name}` of the {tier} requests alone.",
-            metric.better,
-            metric.kind,
-        )
-        for metric in PER_TIER
+        Metric(f"{tier}_{one.name}", one.unit, f"`{one.name}` of {whose} alone.", one.better, one.kind)
+        for one in metrics
     )
 
 
 TIERS: tuple[Metric, ...] = tuple(metric for tier in TIER_NAMES for metric in of_tier(tier))
-METRICS: dict[str, Metric] = {metric.name: metric for metric in (*SUMMARY, *COMPARISON, *SWEEP, *TIERS)}
+SLO_COMPARISON: tuple[Metric, ...] = tuple(_slo_compared())  # of a comparison's rows, where there are SLOs
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (*SUMMARY, *SLO, *FAIRNESS, *TENANT_FAIRNESS, *COMPARISON, *SLO_COMPARISON, *SWEEP, *TIERS)
+}
 
 
 def metric(name: str) -> Metric:
-    """The metric ``name``, that of a tier of any name included. Raises ``InputError`` that names the nearest.
+    """The metric ``name``, that of a tier or a tenant of any name included.
+
+    Raises ``InputError`` that names the nearest.
 
     >>> metric("gold_e2e_mean_s").meaning
     '`e2e_mean_s` of the gold requests alone.'
     """
     if name in METRICS:
         return METRICS[name]
-    for own in PER_TIER:
+    for own in sorted(
+        (*PER_TIER, *SLO, *TENANT_FAIRNESS), key=lambda one: -len(one.name)
+    ):  # token_goodput before goodput
         tier = name.removesuffix(f"_{own.name}")
         if tier not in ("", name):
-            return next(one for one in of_tier(tier) if one.name == name)
+            return of_tier(tier, [own])[0]
     near = get_close_matches(name, METRICS, n=1)
     raise InputError(f"unknown metric {name!r}; {f'did you mean {near[0]!r}? ' if near else ''}see driftsim columns")

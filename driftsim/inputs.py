@@ -18,6 +18,7 @@ from driftsim.scheduling.estimators import Estimator
 from driftsim.scheduling.policies import Policy
 from driftsim.simulation.names import EngineName
 from driftsim.simulation.scenario import Barrier
+from driftsim.slo import AnySlos, Slo, slo_rules, slos_for
 from driftsim.trace.trace import Trace, read
 from driftsim.workloads.replay import replay
 from driftsim.workloads.workload import Workload
@@ -153,6 +154,15 @@ def with_engine(profile: Profile, settings: dict[str, Any]) -> Profile:
     engine = profile.engine.changed(**settings)
     engine.check_starts()
     return profile.changed(engine=engine)
+
+
+def as_slos(slos: AnySlos, workload: Workload | None, recorded: Sequence[Trace | None]) -> tuple[Slo, ...]:
+    """``slos``, else those of the first of the ``recorded`` runs that has any.
+
+    Raises ``InputError`` for what is none, and for one of nobody in ``workload``, if that is given.
+    """
+    given = slo_rules(slos) if workload is None else slos_for(slos, workload.table)
+    return given or next((trace.header.slos for trace in recorded if trace is not None and trace.header.slos), ())
 
 
 def as_barrier(engine: EngineName | Barrier) -> Barrier | None:

@@ -14,8 +14,11 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from driftsim.errors import TraceError
+from driftsim.goodput import Judged, judge, longest_gaps
 from driftsim.scheduling.accounting import Accounting
 from driftsim.scheduling.admission import Admission
+from driftsim.slo import AnySlos, needs_itl, slos_for
+from driftsim.statistics import intervals_union as intervals_union
 from driftsim.tiers import by_urgency
 from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
@@ -217,18 +220,6 @@ def _tau_within(rows: Rows, column: str, budget: np.ndarray, total: np.ndarray) 
     return float(np.average(taus, weights=weights)) if taus else np.nan
 
 
-def intervals_union(starts: np.ndarray, ends: np.ndarray) -> float:
-    """Total length covered by the intervals, overlaps counted once.
-
-    >>> intervals_union(np.array([0.0, 1.0, 5.0]), np.array([2.0, 3.0, 6.0]))
-    4.0
-    """
-    order = np.argsort(starts, kind="stable")
-    starts, ends = starts[order], np.maximum.accumulate(ends[order])
-    begins = np.maximum(starts, np.concatenate([[-np.inf], ends[:-1]]))
-    return float(np.maximum(ends - begins, 0).sum())
-
-
 def makespan(rows: Rows) -> float:
     """From the first arrival to the last known finish of ``rows``, in seconds; NaN where none is known.
 
@@ -285,14 +276,32 @@ def jain_index(rows: Rows, tenants: np.ndarray | None = None) -> float:
     return float(rates.sum() ** 2 / (count * (rates**2).sum())) if len(rates) else np.nan
 
 
+def judged(trace: Trace, slos: AnySlos | None = None, phase: str = "all") -> Judged | None:
+    """The offered requests of ``trace``, or of one ``phase``, held against ``slos``; None where there are none.
+
+    By default, ``slos`` are those of the header. Raises ``InputError`` for what is no SLO of these requests.
+    """
+    rules = trace.header.slos if slos is None else slos_for(slos, trace.requests)
+    if not rules:
+        return None
+    rows = Columns.of(trace.requests)
+    gaps = longest_gaps(trace) if needs_itl(rules) else np.full(len(rows), np.nan)
+    if phase != "all":
+        rows, gaps = rows[rows["phase"] == phase], gaps[rows["phase"] == phase]
+    times = {"ttft": ttft(rows), "tpot": tpot(rows), "itl": gaps, "e2e": e2e(rows)}
+    return judge(rules, rows, is_finished(rows), times, makespan(rows))
+
+
 def summary(
-    trace: Trace, admission: Admission | None = None, *, phase: str = "all", scored: np.ndarray | None = None
-) -> dict[str, Any]:
+    trace: Trace, admission: Admission | None = None, *, phase: str = "all", scored: np.ndarray | None = None,
+    slos: AnySlos | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """All metrics of ``trace``, or of its requests in one ``phase``, as one flat row plus ``per_tier``,
-    whose tiers stand in their order of urgency.
+    whose tiers stand in their order of urgency; with SLOs, also what kept them, and ``per_tenant``.
 
     ``admission`` says how estimates are scored; by default the one that the trace's header describes. ``scored`` masks
-    the requests whose estimates count. Raises ``TraceError`` if the trace has no such phase.
+    the requests whose estimates count. ``slos`` are by default those of the header. Raises ``TraceError`` if the trace
+    has no such phase.
 
     >>> from driftsim.trace.trace import read
     >>> row = summary(read("traces/smollm2-cpu-drift"))
@@ -329,11 +338,13 @@ def summary(
         "jain_index": jain_index(rows, None if len(rows) == len(offered) else offered["tenant"]),
         "preemptions": int(np.nansum(offered["preemptions"])),
     }
+    within = judged(trace, slos, phase)
+    row |= within.counts() if within else {}
     tiers, seconds = offered["tier"], e2e(rows)
     own = {tier: tiers == tier for tier in by_urgency(set(tiers), trace.header.tiers)}
     row["per_tier"] = {
         tier: {"requests": int(mine.sum()), **_latencies("e2e", seconds[mine[done]]), "finished": int(mine[done].sum()),
-               "p99_flagged": int(mine[done].sum()) < FEWEST_FOR_P99}
+               "p99_flagged": int(mine[done].sum()) < FEWEST_FOR_P99, **(within.counts(mine) if within else {})}
         for tier, mine in own.items()
     }  # fmt: skip
-    return row
+    return row | ({"per_tenant": within.by_tenant(offered["tenant"])} if within else {})

@@ -22,7 +22,7 @@ from driftsim.records import Record
 from driftsim.simulation.spec import ScenarioSpec
 from driftsim.sweeps.grid import Grid
 from driftsim.trace.header import Header
-from driftsim.trace.schema import REQUEST_COLUMNS, STEP_COLUMNS, STEP_REQUEST_COLUMNS, TELEMETRY_COLUMNS, Column
+from driftsim.trace.schema import OPTIONAL, REQUEST_COLUMNS, STEP_COLUMNS, TELEMETRY_COLUMNS, Column
 
 BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 PLAIN = {str: "text", bool: "true or false", type(None): "none"}
@@ -147,8 +147,8 @@ def _default(field: FieldInfo) -> str:
 
 SCENARIO = key_entries(ScenarioSpec)
 TABLES: dict[str, list[Entry]] = {
-    "requests": column_entries(REQUEST_COLUMNS),
-    "steps": column_entries((*STEP_COLUMNS, *STEP_REQUEST_COLUMNS)),
+    "requests": column_entries((*REQUEST_COLUMNS, *OPTIONAL["requests"])),
+    "steps": column_entries((*STEP_COLUMNS, *OPTIONAL["steps"])),
     "telemetry": column_entries(TELEMETRY_COLUMNS),
     "header": key_entries(Header),
     "metrics": metric_entries(list(METRICS.values())),

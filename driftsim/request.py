@@ -95,7 +95,10 @@ class Request:
     """What a client sent: who, what kind, how long a prompt, and how much output it allows.
 
     ``category`` is the author's label and may be empty. A replayed trace carries lengths, never text, so ``prompt``
-    is None there. The true output length is deliberately absent: it travels beside the request.
+    is None there. The true output length is deliberately absent: it travels beside the request. ``stretches`` tell with
+    whom it shares its beginning: pairs of the request that was the first to have these tokens, as a number, and the
+    token of this prompt up to which they are the same; the last pair is the request itself, and none at all says that
+    nobody knows.
 
     >>> Request("r1", "acme", Tier.BATCH, "report", 0.5, prompt_tokens=100, prompt_words=None, max_tokens=64).tier.rank
     3
@@ -110,6 +113,7 @@ class Request:
     prompt_words: int | None
     max_tokens: int
     prompt: str | None = None
+    stretches: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(slots=True, eq=False)

@@ -229,3 +229,15 @@ def detectable_shift(error: float, freedom: float, beyond: float, floor: float =
         return float(special.ndtr((shift - needed) / error).mean()) - power
 
     return float(optimize.brentq(lacking, 0.0, float(needed.max()) + 10 * error))
+
+
+def intervals_union(starts: np.ndarray, ends: np.ndarray) -> float:
+    """Total length covered by the intervals, overlaps counted once.
+
+    >>> intervals_union(np.array([0.0, 1.0, 5.0]), np.array([2.0, 3.0, 6.0]))
+    4.0
+    """
+    order = np.argsort(starts, kind="stable")
+    starts, ends = starts[order], np.maximum.accumulate(ends[order])
+    begins = np.maximum(starts, np.concatenate([[-np.inf], ends[:-1]]))
+    return float(np.maximum(ends - begins, 0).sum())

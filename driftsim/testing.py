@@ -14,7 +14,8 @@ from typing import Any, Literal
 from driftsim.latency.profile import Profile
 from driftsim.live.engine import Outcome
 from driftsim.request import Job
-from driftsim.trace.header import EngineSettings, Phase, WorkloadInfo
+from driftsim.trace.header import Phase, WorkloadInfo
+from driftsim.trace.settings import EngineSettings
 from driftsim.workloads.table import workload_table
 from driftsim.workloads.workload import Workload
 

@@ -31,7 +31,8 @@ from driftsim.live.telemetry import Monitor
 from driftsim.scheduling.dispatcher import Departure, Dispatcher
 from driftsim.scheduling.estimators import make_estimator
 from driftsim.scheduling.policies import POLICIES, make_policy
-from driftsim.trace.header import EngineSettings, Phase, WorkloadInfo
+from driftsim.trace.header import Phase, WorkloadInfo
+from driftsim.trace.settings import EngineSettings
 from driftsim.workloads.workload import COLUMNS
 from experiments.arguments import plain
 
@@ -221,7 +222,7 @@ def step_hook_us(steps: int = 2000) -> float:
         os.environ[STEPS_LINK] = str(link)
         scheduler = bare_scheduler(settings, Hooked)
         for number in range(BATCH):
-            scheduler.add_request(request(f"r{number}", 20, 7000))
+            scheduler.add_request(request(f"r{number}", list(range(20)), 7000))
         costs = []
         for _ in range(steps):
             inner[0] = 0.0

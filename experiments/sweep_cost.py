@@ -29,8 +29,9 @@ from driftsim.sweeps.grid import load_grid
 from driftsim.sweeps.recorder import Progress, Recorder
 from driftsim.sweeps.runner import sweep
 from driftsim.sweeps.tasks import plan, run_task
-from driftsim.trace.header import EngineSettings, Phase, WorkloadInfo
+from driftsim.trace.header import Phase, WorkloadInfo
 from driftsim.trace.schema import TIER_NAMES
+from driftsim.trace.settings import EngineSettings
 from driftsim.workloads.workload import COLUMNS
 from experiments.arguments import plain
 from experiments.speed.bench import unit_s

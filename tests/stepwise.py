@@ -8,50 +8,123 @@ integer ticks.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from driftsim.engine.clock import COMPLETE, STEP, Clock, Moment
 from driftsim.engine.sequence import Sequence, blocks_for
+from driftsim.engine.versions import rules_of
 from driftsim.engine.waiting import waiting_queue
 from driftsim.latency.steptime import Batch, StepTime
 from driftsim.request import Job
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.settings import EngineSettings
+
+
+class Block:
+    """A KV block: how many hold it, and what it holds, if that can be found: all tokens up to its end."""
+
+    def __init__(self) -> None:
+        self.holders = 0
+        self.key: tuple[int, int] | None = None
 
 
 class BlockPool:
-    """``total`` blocks of ``block_size`` tokens; a holder is any hashable."""
+    """``total`` blocks of ``block_size`` tokens, block by block (block_pool.py, kv_cache_manager.py).
 
-    def __init__(self, total: int, block_size: int) -> None:
+    ``caching``: what a block holds can be found again, until another takes the block. A key is a place in the stretch
+    of a request.
+    """
+
+    def __init__(self, total: int, block_size: int, *, caching: bool, keyless_first: bool) -> None:
         self.total = total
+        self.keyless_first = keyless_first
         self.block_size = block_size
-        self.free = total
-        self.held: dict[object, int] = {}
+        self.caching = caching
+        self.queue = deque(Block() for _ in range(total))  # free; the first is taken next
+        self.found: dict[tuple[int, int], list[Block]] = {}  # equal ones in the order in which they got their key
+        self.held: dict[Sequence, list[Block]] = {}
+        self.keyed: dict[Sequence, int] = {}
 
     @property
     def used(self) -> int:
         """Blocks held by anybody."""
-        return self.total - self.free
+        return self.total - len(self.queue)
 
-    def grow(self, holder: object, tokens: int, must_fit: int = 0, watermark: int = 0) -> bool:
-        """Let ``holder`` hold ``tokens`` tokens; False, and nothing changed, where the free blocks do not suffice.
+    def key(self, sequence: Sequence, place: int) -> tuple[int, int]:
+        """What the block at ``place`` of ``sequence`` holds."""
+        end = (place + 1) * self.block_size
+        for owner, tokens in sequence.job.request.stretches:
+            if end <= tokens:
+                return owner, place
+        return -10 - sequence.rank[1], place  # known to nobody
 
-        ``must_fit`` asks that so many tokens would fit, though blocks are taken for ``tokens`` only: vLLM admits a
-        request only if its whole prompt fits (kv_cache_manager.py, ``full_sequence_must_fit``). ``watermark`` blocks
-        must stay free.
+    def lookup(self, sequence: Sequence) -> list[Block]:
+        """The longest cached run of full blocks; the last token is computed anew, so it must not be in one."""
+        hit: list[Block] = []
+        for place in range((sequence.length - 1) // self.block_size if self.caching else 0):
+            equal = self.found.get(self.key(sequence, place))
+            if not equal:
+                break
+            hit.append(equal[0])
+        return hit
+
+    def grow(
+        self,
+        sequence: Sequence,
+        tokens: int,
+        known: int,
+        must_fit: int = 0,
+        watermark: int = 0,
+        hit: Iterable[Block] = (),
+    ) -> bool:
+        """Let ``sequence`` hold ``tokens`` tokens, ``hit`` the first; False, and nothing changed, where it is too much.
+
+        ``known`` of the tokens are known, and found from now on: also by others of the same step, before they are
+        computed. ``must_fit`` asks that so many tokens would fit, though blocks are taken for ``tokens`` only: vLLM
+        admits a request only if its whole prompt fits (``full_sequence_must_fit``). ``watermark`` blocks stay free.
         """
-        have = self.held.get(holder, 0)
+        hit = list(hit)
+        have = len(self.held.get(sequence, hit))
         need = blocks_for(tokens, self.block_size) - have
-        if max(need, blocks_for(must_fit, self.block_size) - have) + watermark > self.free:
+        idle = sum(not block.holders for block in hit)  # they leave the queue as well
+        if max(need, blocks_for(must_fit, self.block_size) - have) + idle + watermark > len(self.queue):
             return False
-        if need > 0:
-            self.free -= need
-            self.held[holder] = have + need
+        if sequence not in self.held:
+            for block in hit:
+                if not block.holders:
+                    self.queue.remove(block)
+                block.holders += 1
+            self.held[sequence], self.keyed[sequence] = hit, len(hit)
+        for _ in range(need):
+            block = self.queue.popleft()
+            if block.key is not None:  # evicted
+                self.found[block.key].remove(block)
+                block.key = None
+            block.holders = 1
+            self.held[sequence].append(block)
+        self.cache(sequence, min(tokens, known))
         return True
 
-    def release(self, holder: object) -> None:
-        """Free all that ``holder`` holds."""
-        self.free += self.held.pop(holder, 0)
+    def cache(self, sequence: Sequence, tokens: int) -> None:
+        """The full blocks of the first ``tokens`` can be found from now on."""
+        if self.caching and sequence in self.held:
+            for place in range(self.keyed[sequence], tokens // self.block_size):
+                block = self.held[sequence][place]
+                block.key = self.key(sequence, place)
+                self.found.setdefault(block.key, []).append(block)
+                self.keyed[sequence] = place + 1
+
+    def release(self, sequence: Sequence) -> None:
+        """Free all that ``sequence`` holds, the last first: what can be found to the end of the queue, the rest to its
+        front.
+        """
+        blank: list[Block] = []
+        self.keyed.pop(sequence, None)
+        for block in reversed(self.held.pop(sequence, [])):
+            block.holders -= 1
+            if not block.holders:
+                (blank if block.key is None and self.keyless_first else self.queue).append(block)
+        self.queue.extendleft(reversed(blank))
 
 
 class StepwiseEngine:
@@ -69,15 +142,17 @@ class StepwiseEngine:
         on_leave: Callable[[list[Sequence]], None],
         on_step: Callable[[tuple[float, ...]], None] | None = None,
     ) -> None:
-        if settings.enable_prefix_caching:
-            raise ValueError("prefix caching is not simulated; record with enable_prefix_caching off")
         self.env = env
         self.settings = settings
         self.step_time = step_time
         self.gap = gap
         self.on_leave = on_leave
         self.on_step = on_step
-        self.kv = BlockPool(settings.usable_kv_blocks, settings.block_size)
+        self.rules = rules_of(settings.version)
+        caching, first = settings.enable_prefix_caching, self.rules.keyless_first
+        self.kv = BlockPool(settings.usable_kv_blocks, settings.block_size, caching=caching, keyless_first=first)
+        self.chunked: set[Sequence] = set()  # whose prompt was not through after the last step that computed it
+        self.executed, self.last_prefill, self.behind = 0, -settings.prefill_schedule_interval, False
         self.inbox: list[Sequence] = []  # sent, not yet drained by the core
         self.waiting = waiting_queue(settings.scheduling_policy)
         self.sent = 0
@@ -103,6 +178,7 @@ class StepwiseEngine:
             raise ValueError(f"request {job.request.id}: a simulated engine needs an output length, got {true_length}")
         settings, prompt = self.settings, job.request.prompt_tokens
         sequence = Sequence(job, min(true_length, job.request.max_tokens, settings.max_model_len - prompt))
+        sequence.cached = -1
         problem = self._never_fits(prompt)
         if problem:
             self._turn_away(sequence, "rejected", f"request {job.request.id} {problem}")
@@ -117,11 +193,12 @@ class StepwiseEngine:
         self.aborts.append(job)
 
     def _drop(self) -> None:
-        for queue in (self.running, self.waiting):
-            for sequence in [one for one in queue if any(one.job is job for job in self.aborts)]:
-                queue.remove(sequence)
-                self.kv.release(sequence)
-                self._turn_away(sequence, "abort", None)
+        for job in self.aborts:
+            for queue in (self.running, self.waiting):
+                for sequence in [one for one in queue if one.job is job]:
+                    queue.remove(sequence)
+                    self.kv.release(sequence)
+                    self._turn_away(sequence, "abort", None)
         self.aborts.clear()
 
     def _never_fits(self, prompt: int) -> str:
@@ -173,9 +250,18 @@ class StepwiseEngine:
     def _schedule(self, now: int) -> tuple[list[tuple[Sequence, int]], int]:
         """Who computes how many tokens in this step, and how many were preempted for it."""
         scheduled: list[tuple[Sequence, int]] = []
-        budget, threshold = self.settings.max_num_batched_tokens, self.settings.long_prefill_token_threshold
-        if len(self.running) + len(self.waiting) < 2:
+        settings, there = self.settings, len(self.running) + len(self.waiting)
+        budget, threshold = settings.max_num_batched_tokens, settings.long_prefill_token_threshold
+        if there < 2 and self.rules.lone_prefill_uncapped:
             threshold = 0  # nobody to starve: a lone long prefill gets the whole budget
+        elif threshold and settings.long_prefill_token_threshold_adaptive:
+            threshold = max(threshold, budget // max(there, 1))
+        if settings.max_num_scheduled_tokens is not None:
+            budget = min(budget, settings.max_num_scheduled_tokens)
+        interval = settings.prefill_schedule_interval if self.rules.cadence else 1
+        since = self.executed + 1 - self.last_prefill
+        self.hold = not self.behind and since < interval and any(one not in self.chunked for one in self.running)
+        self.prefills = False
         preempted = 0
         index = 0
         # Those who run come first, in order of admission, so that decodes precede new prefills.
@@ -185,6 +271,9 @@ class StepwiseEngine:
             if waits and sequence.computed + 2 - waits >= sequence.prompt + sequence.job.request.max_tokens:
                 index += 1  # async: the step under way is sure to be its last
                 continue
+            if self.hold and sequence in self.chunked:
+                index += 1
+                continue
             new = sequence.length + waits - sequence.computed
             if 0 < threshold < new:
                 new = threshold
@@ -192,12 +281,15 @@ class StepwiseEngine:
             if new == 0:
                 index += 1
                 continue
-            while not self.kv.grow(sequence, sequence.computed + new):
+            while not self.kv.grow(sequence, sequence.computed + new, sequence.length):
                 if self.settings.scheduling_policy == "priority":
                     victim = max(self.running, key=lambda one: one.rank)
                     place = self.running.index(victim)
                     del self.running[place]
-                    index -= place < index
+                    if self.rules.cursor_follows_victim:
+                        index -= place < index
+                    else:
+                        index -= any(one is victim for one, _ in scheduled)
                     for given in [pair for pair in scheduled if pair[0] is victim]:
                         scheduled.remove(given)
                         budget += given[1]
@@ -211,22 +303,38 @@ class StepwiseEngine:
                 scheduled.append((sequence, new))
                 budget -= new
                 index += 1
+                self.prefills |= sequence in self.chunked
                 continue
-            break
+            if not (self.rules.goes_on_after_self and self.settings.scheduling_policy == "priority"):
+                break
         # A step that preempted admits nobody, lest it evict what it just admitted.
         if not preempted:
             self._admit(scheduled, budget, threshold, now)
+            if not self.hold:
+                self.behind = len(self.waiting) > 0
+        self.executed += len(scheduled) > 0
+        if self.prefills:
+            self.last_prefill = self.executed
+        for sequence, new in scheduled:
+            through = sequence.computed + new >= sequence.length + self.placeholders[sequence]
+            (self.chunked.discard if through else self.chunked.add)(sequence)
         return scheduled, preempted
 
     def _admit(self, scheduled: list[tuple[Sequence, int]], budget: int, threshold: int, now: int) -> None:
         """Admit from the head of the waiting queue while slots, token budget and KV blocks allow; nobody is skipped."""
         skipped = []
-        while self.waiting and budget > 0 and len(self.running) < self.settings.max_num_seqs:
+        slots = self.settings.max_num_active_seqs or self.settings.max_num_seqs
+        while self.waiting and budget > 0 and len(self.running) < slots:
             sequence = self.waiting[0]
             if self.stale[sequence]:
                 skipped.append(self.waiting.popleft())
                 continue
-            new = sequence.length  # recomputes what a preemption lost, outputs included
+            hit = self.kv.lookup(sequence)
+            have = len(hit) * self.kv.block_size
+            new = sequence.length - have  # recomputes what a preemption lost, outputs included
+            prompt = new > 1
+            if prompt and self.hold:
+                break
             if 0 < threshold < new:
                 new = threshold
             if new > budget and not self.settings.enable_chunked_prefill:
@@ -234,9 +342,13 @@ class StepwiseEngine:
             new = min(new, budget)
             outgrown = blocks_for(sequence.length, self.kv.block_size) > self.kv.total
             reserve = sequence.length if self.settings.scheduler_reserve_full_isl or outgrown else 0
-            watermark = int(self.settings.watermark * self.settings.kv_blocks) if self.running else 0
-            if not self.kv.grow(sequence, new, reserve, watermark):
+            kept = self.running and self.rules.watermark
+            watermark = int(self.settings.watermark * self.settings.kv_blocks) if kept else 0
+            if not self.kv.grow(sequence, have + new, sequence.length, reserve, watermark, hit):
                 break
+            sequence.computed = have
+            sequence.cached = have if sequence.cached < 0 else sequence.cached
+            self.prefills |= prompt
             self.running.append(self.waiting.popleft())
             scheduled.append((sequence, new))
             budget -= new
@@ -248,6 +360,7 @@ class StepwiseEngine:
     def _preempt(self, victim: Sequence) -> None:
         """Recompute later: all blocks are lost, what was shown is kept, and the victim waits at the front."""
         self.kv.release(victim)
+        self.chunked.discard(victim)
         victim.computed = 0
         self.stale[victim] = self.in_flight[victim]
         self.placeholders[victim] = 0
@@ -373,6 +486,8 @@ class StepwiseAsyncEngine(StepwiseEngine):
                 self.placeholders[sequence] -= 1
             if sequence.first_token is None:
                 sequence.first_token = now
+            if sequence in self.running:
+                self.kv.cache(sequence, sequence.computed - self.placeholders[sequence])
             if sequence.shown == sequence.target:
                 finished.append(sequence)
         for sequence in finished:

@@ -14,6 +14,7 @@ from driftsim.scheduling.classify import CATEGORIES
 from driftsim.scheduling.policies import POLICIES, STOCK
 from driftsim.testing import engine, profile, workload
 from driftsim.trace.header import Phase
+from driftsim.trace.prefixes import stretches
 from driftsim.trace.schema import TIER_NAMES
 from driftsim.workloads.workload import Workload
 
@@ -48,17 +49,26 @@ def workloads(draw: st.DrawFn, largest: int = 20, patient: bool = True) -> Workl
         offsets[first:] -= offsets[first]
         if kind in ("closed", "backlog"):
             offsets[first:] = 0
-    outputs = column(st.integers(1, 40))
+    outputs, prompts = column(st.integers(1, 40)), column(st.integers(1, 90))
     extra = column(st.integers(0, 20))
+    shared: dict[str, Any] = {}
+    if draw(st.booleans()):
+        rows, tokens = [-1], [0]
+        for row in range(1, count):
+            rows.append(draw(st.integers(-1, row - 1)))
+            most = min(prompts[row] + outputs[row], prompts[rows[-1]] + outputs[rows[-1]])
+            tokens.append(draw(st.one_of(st.integers(0, most), st.integers(0, most // 4).map(lambda part: 4 * part))))
+        shared["stretches"] = stretches(rows, tokens)
     return workload(
         offsets.tolist(),
         outputs,
         phases,
+        **shared,
         tier=column(st.sampled_from(TIER_NAMES)),
         tenant=column(st.sampled_from("abc")),
         patience_s=math.nan if patient else column(st.sampled_from([math.nan] * 6 + [0.0, 0.013, 0.1, math.inf])),
         predicted_category=column(st.sampled_from(CATEGORIES)),
-        prompt_tokens=column(st.integers(1, 90)),
+        prompt_tokens=prompts,
         max_tokens=[output + more for output, more in zip(outputs, extra, strict=True)],
     )
 
@@ -66,9 +76,9 @@ def workloads(draw: st.DrawFn, largest: int = 20, patient: bool = True) -> Workl
 @st.composite
 def profiles(draw: st.DrawFn) -> Profile:
     """Random engines, tiny KV caches among them, and step times with and without lags."""
-    chunked = draw(st.booleans())
+    chunked, slots = draw(st.booleans()), draw(st.integers(1, 6))
     settings = engine(
-        max_num_seqs=draw(st.integers(1, 6)),
+        max_num_seqs=slots,
         max_num_batched_tokens=draw(st.sampled_from([8, 32, 64, 200])) if chunked else 200,
         max_model_len=draw(st.sampled_from([64, 140])),
         kv_blocks=draw(st.integers(2, 24)),
@@ -79,6 +89,12 @@ def profiles(draw: st.DrawFn) -> Profile:
         async_scheduling=draw(st.booleans()),
         scheduler_reserve_full_isl=draw(st.sampled_from([True, True, False])),
         watermark=draw(st.sampled_from([0.0, 0.0, 0.1])),
+        enable_prefix_caching=draw(st.booleans()),
+        version=draw(st.sampled_from(["0.32.0", "0.32.0", "0.19.0", "0.23.0", "0.27.0", "0.30.0", "0.33.0"])),
+        long_prefill_token_threshold_adaptive=draw(st.sampled_from([False, False, True])),
+        max_num_active_seqs=draw(st.sampled_from([None, None, min(slots, 2)])),
+        max_num_scheduled_tokens=draw(st.sampled_from([None, None, 7])) if chunked else None,
+        prefill_schedule_interval=draw(st.sampled_from([1, 1, 3])),
     )
     lag = draw(st.sampled_from([0.0, 0.0005]))
     return profile(

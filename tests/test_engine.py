@@ -12,7 +12,7 @@ import simpy
 from driftsim.engine.clock import Clock, Moment
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.settings import EngineSettings
 from driftsim.trace.trace import Trace
 from tests.strategies import engine, profile, workload
 
@@ -162,11 +162,6 @@ def test_output_ends_at_max_tokens_or_at_max_model_len() -> None:
 def test_host_gaps_come_between_steps_but_not_before_an_idle_start() -> None:
     trace = run(engine(), [0.0, 0.1], [2, 1], gap_s=0.002)
     assert in_steps(steps(trace)["start_s"]) == [0, 1.2, 10]
-
-
-def test_what_is_not_simulated_is_refused() -> None:
-    with pytest.raises(ValueError, match="not simulated"):
-        run(engine(enable_prefix_caching=True), [0.0], [1])
 
 
 def test_async_scheduling_decides_a_step_ahead() -> None:

@@ -253,7 +253,7 @@ def test_a_name_is_shown_as_it_is_whatever_brackets_it_has(name: str, trace: Pat
     by_tenant = driftsim("validate", place, "--profile", profile, "--by-tenant")
     assert by_tenant.returncode == 0, by_tenant.stderr
     assert name in by_tenant.stdout
-    options = ("--replications", 1, "--policies", "fifo,priority", "--out", tmp_path / "r")
+    options = ("--replications", 1, "--policies", "fifo,priority", "--profile", profile, "--out", tmp_path / "r")
     compared = driftsim("compare", place, "--tiers", name, *options)
     assert compared.returncode == 0, compared.stderr
 

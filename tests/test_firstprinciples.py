@@ -75,8 +75,9 @@ def test_the_command_writes_a_profile_that_says_it_is_derived(config: Path, tmp_
         ({}, ("--gpu", "T4"), "leaves a T4 no room for a KV cache; try --dtype fp8"),
         ({"num_local_experts": 8}, ("--gpu", "L4"), "is a mixture of experts"),
         ({"hidden_size": None}, ("--gpu", "L4"), "has no 'hidden_size'"),
-        ({"num_attention_heads": 0}, ("--gpu", "L4"), "num_attention_heads is 0, not a whole number above 0"),
-        ({"head_dim": "x"}, ("--gpu", "L4"), "head_dim is 'x', not a whole number above 0"),
+        ({"num_attention_heads": 0}, ("--gpu", "L4"), "num_attention_heads is 0, not a whole number from 1 to 1e+09"),
+        ({"num_hidden_layers": 10**400}, ("--gpu", "L4"), "not a whole number from 1 to 1e+09"),
+        ({"head_dim": "x"}, ("--gpu", "L4"), "head_dim is 'x', not a whole number from 1 to 1e+09"),
     ],
 )
 def test_a_mistake_gets_one_line_and_exit_2(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,18 +10,13 @@ from driftsim import read
 from driftsim.calibration.calibrate import calibrate
 from driftsim.calibration.launches import as_launched, priced
 from driftsim.calibration.runs import Run
-from driftsim.comparison.plan import BASELINE, ComparisonPlan, check_plan
-from driftsim.errors import InputError
 from driftsim.trace.steps import step_ends
 from driftsim.trace.trace import Trace
 from driftsim.validation.validation import on_measured_steps
-from driftsim.workloads.prompts import synthetic
 from driftsim.workloads.unfinished import caveats
 from experiments import gpu
-from tests.commands import driftsim
-from tests.strategies import engine, profile, workload
 
-PREFIX = Path(__file__).parent / "data" / "prefix_caching_h200"
+PREFIX = gpu.TRACES / "qwen1.8b-h200-prefixes"
 INTERCEPT, STEP, TOKEN, CONTEXT = 0.002, 0.010, 2e-6, 6e-8
 
 
@@ -113,29 +105,18 @@ def test_preemptions_that_the_engine_told_of_nobody_are_said() -> None:
     assert not any("preemptions" in one for one in caveats(cpu_run))
 
 
-def test_the_run_with_prefix_caching_tells_what_was_cached() -> None:
-    trace, told = read(PREFIX), json.loads((PREFIX / "prefixes.json").read_text())
-    rows = trace.requests.set_index("request_id")
-    assert set(told) == set(rows.index)
-    block = trace.header.engine.block_size
-    for name, one in told.items():
-        shared = sum(tokens for _, tokens in one["parts"])
-        assert one["cached_tokens"] % block == 0
-        assert one["cached_tokens"] <= shared < rows.loc[name, "prompt_tokens"]
-    assert len(synthetic(told["r00000"]["parts"][0][0], 300, 151936)) == 300
+def test_what_a_real_cache_found_is_found_again_token_by_token() -> None:
+    trace = read(PREFIX)
+    rows = trace.requests
+    assert rows["cached_tokens"].sum() > 90_000
+    assert (rows["cached_tokens"] <= rows["prefix_tokens"].fillna(0)).all()
+    run = on_measured_steps("t", trace)
+    assert run.steps_alike == 1.0
+    assert run.exceptions is not None
+    assert run.exceptions.empty
+    assert run.simulated.requests["cached_tokens"].tolist() == rows["cached_tokens"].tolist()
 
-
-@pytest.mark.parametrize("verb", ["compare", "validate"])
-def test_an_engine_with_prefix_caching_is_refused_in_one_line_before_anything_runs(verb: str) -> None:
-    more = ("--jobs", "2") if verb == "compare" else ("--steps", "measured")
-    run = driftsim(verb, PREFIX, *more)
-    assert run.returncode == 2
-    assert run.stderr == (
-        "driftsim: the engine has enable_prefix_caching on, which is not simulated; record with it off\n"
-    )
-
-
-def test_a_comparison_checks_its_engine_before_it_runs() -> None:
-    plan = ComparisonPlan(profile=profile(engine(enable_prefix_caching=True)), settings=(BASELINE,))
-    with pytest.raises(InputError, match="enable_prefix_caching on, which is not simulated"):
-        check_plan(plan, workload([0.0, 1.0], [3, 4]))
+    apart = Trace(trace.header, rows.drop(columns=["prefix_row", "prefix_tokens", "cached_tokens"]), trace.steps)
+    alike = on_measured_steps("t", apart).steps_alike
+    assert alike is not None
+    assert alike < 0.1  # the power of what is above

@@ -373,7 +373,9 @@ def test_a_closed_loop_without_a_queue_is_pressed_by_more_users(loops: dict[int,
     said = " ".join(run.stdout.split())
     assert "press this run harder with more users (--arrivals closed --users N)" in said
     assert "Held out: fitted to what finished in its first" in said
+    model().save(tmp_path / "p.json")
     pressed = driftsim("compare", place, "--policies", "fifo,sjf", "--replications", "1", "--json",
+                       "--profile", tmp_path / "p.json",
                        "--arrivals", "closed", "--users", "64", "--max-num-seqs", "4")  # fmt: skip
     rows = json.loads(pressed.stdout)
     assert rows["arrivals"] == {"kind": "closed", "users": 64}

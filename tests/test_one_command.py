@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from driftsim.formats.exports import export_trace
+from driftsim.formats.imports import import_trace
 from driftsim.trace.trace import Trace
 from driftsim.workloads.workload import Workload
 from tests.commands import driftsim
@@ -18,6 +20,7 @@ from tests.format_files import aiperf, guidellm, guidellm_request, inference_per
 from tests.test_loops import PLAIN, bench, model, served
 
 USERS = 24
+TIMES = ["arrival_s", "first_token_s", "finish_s"]
 
 
 class Life(NamedTuple):
@@ -134,8 +137,23 @@ WRITERS: dict[str, Callable[[Trace, Path], Path]] = {
 }
 
 
+COMPARED = ("vllm-bench", "aiperf", "blis")  # the others tell the very same run as the first
+
+
 @pytest.mark.parametrize("form", WRITERS)
-def test_one_command_leads_from_a_file_to_a_checked_answer(form: str, run: Trace, tmp_path: Path) -> None:
+def test_a_file_of_any_tool_is_the_run_that_it_tells_of(form: str, run: Trace, tmp_path: Path) -> None:
+    names = [*TIMES, "prompt_tokens", "output_tokens"]
+    told = import_trace(WRITERS[form](run, tmp_path / "run"))
+    rows = told.requests.sort_values("arrival_s", kind="stable")[names].to_numpy(dtype=float)
+    truth = run.requests.sort_values("arrival_s", kind="stable")[names].to_numpy(dtype=float)
+    np.testing.assert_allclose(rows, truth, rtol=0, atol=2e-6)
+    (phase,) = told.header.workload.phases
+    assert phase.kind == "closed"
+    assert phase.users == USERS
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_one_command_leads_from_a_file_to_errors_that_are_known(form: str, run: Trace, tmp_path: Path) -> None:
     file = WRITERS[form](run, tmp_path / "run")
     profile = tmp_path / "p.json"
     model().save(profile)
@@ -146,6 +164,11 @@ def test_one_command_leads_from_a_file_to_a_checked_answer(form: str, run: Trace
     errors = {(row["metric"], row["stat"]): row["error"] for row in document["rows"]}
     for cell in (("e2e", "mean"), ("ttft", "mean"), ("makespan", "mean")):
         assert abs(errors[cell]) < 0.01, (cell, errors[cell])
+
+
+@pytest.mark.parametrize("form", COMPARED)
+def test_one_command_leads_from_a_file_to_a_checked_answer(form: str, run: Trace, tmp_path: Path) -> None:
+    file = WRITERS[form](run, tmp_path / "run")
     answer = driftsim("compare", file, "--policies", "fifo,sjf", "--estimators", "static", "--replications", "1")
     assert answer.returncode == 0, answer.stderr
     said = " ".join(answer.stdout.split())

@@ -102,8 +102,8 @@ def test_jobs_enter_the_engine_in_the_order_of_their_dispatch() -> None:
 class Leaks(ContinuousEngine):
     """Planted: whoever leaves early keeps a block for ever."""
 
-    def _remove(self, sequence: Sequence) -> int:
-        held = super()._remove(sequence)
+    def _remove(self, sequence: Sequence, spare: int, turn: tuple[int, int] = (0, 0), known: int | None = None) -> int:
+        held = super()._remove(sequence, spare, turn, known)
         self.free -= 1
         return held
 
@@ -123,7 +123,7 @@ class WrongVictim(ContinuousEngine):
     def _preempt_for_decodes(self) -> int:
         preempted = 0
         while len(self.pool.claims()) > self.free and len(self.running) > 1:
-            self._preempt(next(iter(self.running)))
+            self._preempt(next(iter(self.running)), self.free)
             preempted += 1
         return preempted + (super()._preempt_for_decodes() if len(self.pool.claims()) > self.free else 0)
 

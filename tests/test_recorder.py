@@ -216,11 +216,13 @@ def test_the_engines_count_of_a_prompt_is_the_one_recorded() -> None:
     assert any("2 of 2 requests" in note for note in trace.header.notes)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("policy", ["fifo", "sjf", "weighted"])
 def test_the_dispatcher_takes_at_most_200_microseconds_a_request(policy: str) -> None:
     assert min(capture_overhead.dispatcher_us(policy, 5000) for _ in range(3)) <= 200
 
 
+@pytest.mark.nightly
 def test_the_recorder_grows_by_less_than_a_kilobyte_a_request() -> None:
     small, large = (capture_overhead.in_a_process(f"recorder({count})")["mb"] for count in (1_000, 61_000))
     assert large - small < 60  # MB

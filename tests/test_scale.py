@@ -5,16 +5,17 @@ from __future__ import annotations
 import gc
 import itertools
 import pickle
-import resource
 import subprocess
 import sys
 import time
+import tomllib
 import tracemalloc
+from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -36,8 +37,10 @@ from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.spec import ScenarioSpec
 from driftsim.sweeps.grid import load_grid
+from driftsim.sweeps.row_files import write_rows
 from driftsim.sweeps.runner import plan_grid
-from driftsim.sweeps.tasks import plan, spec_key
+from driftsim.sweeps.store import Store
+from driftsim.sweeps.tasks import plan, run_task, spec_key
 from driftsim.trace.trace import read
 from driftsim.validation.validation import LATENCY, Validation, grouped_statistics
 from driftsim.workloads.replay import replay
@@ -84,22 +87,84 @@ def bytes_of(make: Callable[[], Made]) -> tuple[Made, int, int]:
 # -- grids
 
 
-def test_runs_made_from_parts_are_those_that_are_checked_whole(tmp_path: Path) -> None:
-    file = grid(tmp_path, "replications = 3\n" + BASE + AXES)
-    base = {"profile": "p.json", "workload": {"kind": "gamma", "requests": 9, "prompt_tokens": 30, "output_tokens": 20}}
-    names = ["workload.rate", "workload.cv", "policy", "engine.kv_blocks", "replication"]
-    crossed = itertools.product([1.0, 2.0, 3.0], [1.0, 2.0], ["fifo", "sjf"], [90, 100], range(3))
+IN_TABLES = """
+[grid]
+"workload.kind" = ["gamma", "mmpp", "poisson"]
+"workload.rate" = [1, 2.0]
+"workload.output_tokens" = [20, {kind = "geometric", mean = 8, high = 40}]
+"admission.safety.premium" = [1.0, 1.5]
+[[zip]]
+"engine.kv_blocks" = [90, 100]
+"admission.clamp_at_max_tokens" = [true, false]
+"""
+IN_A_LIST = """
+[[base.workload.tenants]]
+name = "chat"
+[[base.workload.tenants]]
+name = "rag"
+[grid]
+"workload.tenants.chat.share" = [1, 2]
+"workload.tenants.rag.share" = [1.0, 3.0]
+"workload.rate" = [1.0, 2.0]
+"""
+OF_TRACES = """
+[[base.workload.tenants]]
+name = "chat"
+trace = "t"
+[grid]
+"workload.rate" = [1.0, 2.0]
+"workload.cv" = [1.0, 2.0]
+"workload.requests" = [9, 10]
+"""
+
+
+@pytest.mark.parametrize("kept", [10_000, 1], ids=["whole", "as what differs"])
+@pytest.mark.parametrize("text", [AXES, IN_TABLES, IN_A_LIST, OF_TRACES], ids=["keys", "tables", "list", "traces"])
+def test_runs_made_from_parts_are_those_that_are_checked_whole(
+    tmp_path: Path, text: str, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("driftsim.sweeps.parts.MOST_WHOLE", kept)
+    file = grid(tmp_path, "replications = 3\n" + BASE + text)
+    said = tomllib.loads(file.read_text())
+    together = [
+        [dict(zip(axes, one, strict=True)) for one in zip(*axes.values(), strict=True)] for axes in said.get("zip", [])
+    ]
+    axes = [[{name: value} for value in values] for name, values in said["grid"].items()] + together
+    axes.append([{"replication": number} for number in range(3)])
     whole = [
-        ScenarioSpec.model_validate(nested(base | dict(zip(names, values, strict=True)))).placed(
+        ScenarioSpec.model_validate(nested(dict(ChainMap(*reversed(settings), said["base"])))).placed(
             lambda path: str(tmp_path / path)
         )
-        for values in crossed
+        for settings in itertools.product(*axes)
     ]
     runs = load_grid(file)
     assert list(runs) == [runs[number] for number in range(len(runs))] == whole
+    assert [one.model_dump_json() for one in runs] == [one.model_dump_json() for one in whole]
     assert (runs[-1], runs[1:3]) == (whole[-1], whole[1:3])
     with pytest.raises(IndexError):
         runs[len(whole)]
+
+
+def test_what_two_axes_in_one_table_come_to_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("driftsim.sweeps.parts.MOST_WHOLE", 5)
+    numbers = [*range(1, 13)]
+    file = grid(tmp_path, BASE + f"[grid]\n'workload.rate' = {numbers}\n'workload.cv' = {numbers}\n")
+    checked = list[str]()
+
+    def counted(name: str) -> Callable[..., Any]:
+        was = getattr(ScenarioSpec, name)
+
+        def counting(*given: Any) -> Any:
+            checked.append(name)
+            return was(*given)
+
+        return counting
+
+    for name in ("part", "placed"):  # of one key, of a whole scenario
+        monkeypatch.setattr(ScenarioSpec, name, counted(name))
+    tasks, _ = plan_grid(file)
+    assert len({task.spec.model_dump_json() for task in tasks}) == 144
+    assert (checked.count("part"), checked.count("placed")) == (144, 1)
 
 
 def test_a_planned_run_is_the_one_that_its_key_names(tmp_path: Path) -> None:
@@ -126,7 +191,7 @@ def test_parts_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     ids=["replications of a setting", "settings", "workloads"],
 )
 def test_planning_a_grid_costs_at_most_2_kb_a_run(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("driftsim.sweeps.runs.MOST_PARTS", 50)
+    monkeypatch.setattr("driftsim.sweeps.parts.MOST_PARTS", 50)
     monkeypatch.setattr("driftsim.sweeps.tasks.KEPT_DIGESTS", 50)
     file = grid(tmp_path, text)
     plan_grid(file)  # what is loaded once is not the grid's
@@ -297,6 +362,17 @@ def test_an_import_tells_its_stages(tmp_path: Path) -> None:
 # -- at full size
 
 
+def cost_of(*arguments: object) -> tuple[float, int]:
+    """What a command takes in a process of its own: CPU seconds, and the most bytes of memory, without its parent's."""
+    code = "import re, sys, time\nfrom driftsim.cli import main\ntry:\n    main()\nfinally:\n"
+    code += "    peak = re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]\n"
+    code += "    print('cost', time.process_time(), peak, file=sys.stderr)"
+    run = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    seconds, peak = run.stderr.rsplit("cost ", 1)[1].split()
+    return float(seconds), int(peak) * 1024
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("policy", ["stock", *POLICIES])
 def test_a_backlog_of_100_000_is_served_in_order_n_log_n(policy: str) -> None:
@@ -328,19 +404,43 @@ def test_a_million_requests_take_2_kb_each_through_import_simulate_validate(tmp_
         ("simulate", tmp_path / "s.toml", "--out", tmp_path / "t"),
         ("validate", tmp_path / "t", "--profile", tmp_path / "p.json"),
     ):
-        code = "import resource, sys\nfrom driftsim.cli import main\ntry:\n    main()\nfinally:\n"
-        code += "    print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
-        run = subprocess.run([sys.executable, "-c", code, *map(str, asked)], capture_output=True, text=True)
-        peak = int(run.stderr.rsplit("peak ", 1)[1])  # KiB
-        assert run.returncode == 0, run.stderr
-        assert peak * 1024 < 2000 * 1_000_000 + 300e6  # the libraries alone take about 250 MB
+        _, peak = cost_of(*asked)
+        assert peak < 2000 * 1_000_000 + 300e6  # the libraries alone take about 250 MB
 
 
 @pytest.mark.nightly
-def test_a_grid_of_a_million_runs_is_planned_in_half_a_gigabyte(tmp_path: Path) -> None:
-    numbers = [*range(1, 101)]
-    axes = f"[grid]\n'workload.rate' = {numbers}\nmax_in_flight = {numbers}\n'engine.max_num_seqs' = {numbers}\n"
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    tasks, _ = plan_grid(grid(tmp_path, BASE + axes))
-    assert len(tasks) == 1_000_000
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600_000  # KiB
+@pytest.mark.parametrize(
+    ("names", "bytes_a_run"),
+    [(["workload.rate", "max_in_flight", "engine.max_num_seqs"], 600), (["workload.rate", "workload.cv"], 1200)],
+    ids=["of three tables", "of one table"],
+)
+def test_a_grid_of_a_million_runs_is_planned_in_seconds_and_bytes_that_are_known(
+    names: list[str], bytes_a_run: int, tmp_path: Path
+) -> None:
+    values = [*range(1, 1 + round(1_000_000 ** (1 / len(names))))]
+    axes = "".join(f"'{name}' = {values}\n" for name in names)
+    file = grid(tmp_path, BASE + "[grid]\n" + axes)
+    spent, peak = cost_of("sweep", file, "--store", tmp_path / "s", "--dry-run")
+    assert peak < bytes_a_run * 1_000_000 + 300e6  # the libraries alone take about 250 MB
+    assert spent < 90  # CPU seconds; a minute where nobody else is at work
+
+
+@pytest.mark.nightly
+def test_a_store_of_a_million_rows_is_shown_in_10_seconds_and_2_gigabytes(tmp_path: Path) -> None:
+    rows, parts = 1_000_000, 4
+    tasks, inputs = plan_grid(grid(tmp_path, BASE + "rate = 2.0\n"))
+    one = run_task(tasks[0], inputs)
+    drawn = np.random.default_rng(0).exponential(size=rows)
+    numbers = {name: drawn * value for name, value in one.items() if name.endswith("_s")}
+    axes = {"workload.rate": 1.0 + np.arange(rows) // 5 % 20, "replication": np.arange(rows) // 100}
+    policies = np.array([*POLICIES], dtype=object)[np.arange(rows) % 5 % len(POLICIES)]
+    keys = [f"{number * 2654435761 % 2**32:032x}" for number in range(rows)]
+    table = pd.DataFrame({**one, **numbers, **axes, "policy": policies, "key": keys}, index=range(rows))
+    for name in range(82 - len(table.columns)):
+        table[f"more_{name}"] = drawn
+    Store.open(tmp_path / "s", create=True)
+    for part in range(parts):
+        write_rows(table.iloc[part::parts], tmp_path / "s" / f"rows-{part}.parquet")
+    spent, peak = cost_of("show", tmp_path / "s")
+    assert spent < 10
+    assert peak < 2e9

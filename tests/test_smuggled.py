@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import html
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from urllib.parse import quote
 
 import pytest
 
+from driftsim.live.engine import Outcome
 from driftsim.live.http import HttpEngine
 from driftsim.live.masking import Heard, masked
 from driftsim.live.pages import Page
+from driftsim.request import Job, Request, Tier
+from driftsim.trace.settings import EngineSettings
 
 KEY = "sk-Zq7XkeyVT9wLp3Gh"
 PROMPT = "Tell me how long the divorce will take"
@@ -85,11 +89,15 @@ def test_what_is_of_the_servers_own_is_kept(said: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "hi", "a short one", "an answer of middling length", PROMPT * 20])
 def test_what_was_heard_is_known_by_a_part(text: str) -> None:
-    heard = Heard()
+    heard, parts_heard = Heard(), Heard()
     heard.add(text)
+    hear = parts_heard.hearing()
+    for place in range(0, len(text), 5):  # as a stream tells it
+        hear(text[place : place + 5])
     letters = text.replace(" ", "").lower()
     parts = [letters[place : place + 23] for place in range(max(1, len(letters) - 22))]
-    assert all(heard.repeats(f"x{part}y") for part in parts) == (len(letters) >= 8)
+    for one in (heard, parts_heard):
+        assert all(one.repeats(f"x{part}y") for part in parts) == (len(letters) >= 8)
 
 
 class Told:
@@ -126,3 +134,56 @@ def test_a_count_that_no_prompt_of_its_length_has_is_estimated(count: int) -> No
     assert engine.count_tokens("five ") == 1
     assert "tokens a word" in engine.notes[0]
     assert telling({"count": 10_020}).count_tokens("five ") == 10_020
+
+
+class Slow:
+    """A client whose server tells the prompt ``slow`` the beginning of an answer, and repeats it to others as news."""
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+        self.chat = self.completions = self
+
+    async def create(self, messages: list[dict[str, str]], **_: object) -> Slow:
+        if messages[0]["content"] != "slow":
+            await self.told.wait()
+            raise RuntimeError(f"no slot; last seen: {ANSWER[:40]}")
+        return self
+
+    async def __aenter__(self) -> Slow:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def __aiter__(self) -> AsyncIterator[object]:
+        for part in ANSWER.split(" "):
+            yield {"choices": [{"delta": {"content": f"{part} "}}]}
+        self.told.set()
+        await asyncio.Event().wait()
+
+
+ANSWER = "The divorce will take about nine months in all, and the house stays with you"
+
+
+def test_an_answer_that_is_still_received_is_known_in_what_others_are_told() -> None:
+    async def served() -> list[Outcome]:
+        engine = telling({})
+        engine.settings = EngineSettings.guessed({}, "openai")
+        engine._client = Slow()  # type: ignore[assignment]
+        outcomes: list[Outcome] = []
+        engine.on_outcome = outcomes.append
+        for name in ("slow", "other"):
+            request = Request(name, "a", Tier.BATCH, "", 0.0, 9, 9, 99, prompt=name)
+            engine.submit(Job(request, "", 0, 0), None)
+        async with asyncio.timeout(20):
+            while not outcomes:
+                await asyncio.sleep(0)
+        for task in engine._tasks:
+            task.cancel()
+        return outcomes
+
+    (outcome,) = asyncio.run(served())
+    assert outcome.job.request.id == "other"
+    assert outcome.error is not None
+    assert "left out" in outcome.error
+    assert "divorce" not in outcome.error

@@ -203,6 +203,7 @@ def test_a_dry_run_counts_and_times_and_leaves_nothing(place: Path, tmp_path: Pa
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.nightly
 def test_driving_costs_little_beyond_the_simulations(place: Path, tmp_path: Path) -> None:
     (place / "many.toml").write_text(GRID.replace("replications = 4", "replications = 60"))
     tasks, inputs = plan(load_grid(place / "many.toml"))

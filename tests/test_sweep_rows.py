@@ -479,3 +479,59 @@ def test_conditions_know_paths_truths_and_what_is_empty() -> None:
     assert reading.where(table, ["trace>b"])["key"].tolist() == ["2"]
     with pytest.raises(ValueError, match="give two settings"):
         results.view(table, ["key"], paired="trace=c")
+
+
+ALIKE: dict[str, Any] = {"policy": "sjf", "engine.x": 1, "noise": True, "rate_scale": 1, "seed": 3, "e2e_mean_s": 1.0}
+PARTS = (  # of one store; what one part has alike, or not at all, another may have otherwise
+    [ALIKE | {"policy": "fifo", "mae": 1.0}, ALIKE | {"policy": "fifo", "e2e_mean_s": 2.0}],
+    [ALIKE | {"engine.x": "1", "noise": 1, "rate_scale": 1.0, "warnings": "slow"}],
+    [ALIKE | {"rate_scale": None, "phase": "all"}, {"policy": "sjf", "failed": True, "error": "no", "reproduce": "do"}],
+)
+
+
+@pytest.mark.parametrize("journals", [0, 1])
+def test_a_view_is_the_same_whether_or_not_all_columns_were_read(
+    tmp_path: Path, journals: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drivers = [Store.open(tmp_path / "s", create=True) for _ in PARTS]
+    for number, (driver, rows) in enumerate(zip(drivers, PARTS, strict=True)):
+        driver.append([{"key": f"{place}{number:031x}", "failed": False, **row} for place, row in enumerate(rows)])
+    for driver in drivers[journals:]:
+        driver.close()
+    shown, views = [], VIEWS[:: 1 + 3 * journals]
+    for _ in range(2):
+        runs = [driftsim("show", tmp_path / "s", *view) for view in views if not {"--csv", "--figures"} & {*view}]
+        shown.append([(run.returncode, run.stdout, run.stderr) for run in runs])
+        monkeypatch.setattr(reading, "needed", lambda columns, named: columns)
+    assert shown[0] == shown[1]
+    for driver in drivers[:journals]:
+        driver.close()
+
+
+def test_a_view_reads_what_it_shows_and_what_differs_between_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        with Store.open(tmp_path / "s", create=True) as store:
+            told = {
+                "engine.x": number,
+                "noise": True,
+                "policy": "sjf",
+                "e2e_mean_s": 1.0,
+                "jain_index": 1.0,
+                "mae": 2.0,
+            }
+            store.append([{"key": f"{place}{number:031x}", "failed": False, **told} for place in range(3)])
+    read = list[str]()
+    whole = pd.read_parquet
+
+    def noted(file: Path, columns: list[str]) -> pd.DataFrame:
+        read.extend(columns)
+        return whole(file, columns=columns)
+
+    monkeypatch.setattr(pd, "read_parquet", noted)
+    assert driftsim("show", tmp_path / "s").returncode == 0
+    assert set(read) == {"key", "failed", "policy", "engine.x", "e2e_mean_s", "mae"}
+    read.clear()
+    assert driftsim("show", tmp_path / "s", "--metrics", "jain_index", "--where", "noise=true").returncode == 0
+    assert {"noise", "jain_index"} <= set(read)

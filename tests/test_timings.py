@@ -66,7 +66,7 @@ def test_the_overlap_of_requests_gives_a_first_guess() -> None:
 def test_whether_scheduling_was_asynchronous_is_found_out_and_said(truth: bool) -> None:
     runs = []
     for seed, rate in enumerate((2, 8)):
-        trace = served(rate, 150, seed, async_scheduling=truth)
+        trace = served(rate, 90, seed, async_scheduling=truth)
         engine = trace.header.engine.changed(assumed=("async_scheduling",), version="0.12.0", async_scheduling=False)
         runs.append(Run(f"at {rate}", Trace(trace.header.changed(engine=engine), trace.requests)))
     profile = calibrate(runs)
@@ -75,8 +75,8 @@ def test_whether_scheduling_was_asynchronous_is_found_out_and_said(truth: bool) 
 
 
 def test_what_happened_later_is_not_fitted() -> None:
-    trace = served(8, 250, 3)
-    cut = float(trace.requests["arrival_s"].iloc[120])
+    trace = served(8, 140, 3)
+    cut = float(trace.requests["arrival_s"].iloc[90])
     late = trace.requests["finish_s"] > cut
     rows = trace.requests.copy()
     rows.loc[late, "finish_s"] += 5.0

@@ -18,7 +18,7 @@ from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace import tables
 from driftsim.trace import trace as traces
-from driftsim.trace.schema import REQUEST_COLUMNS
+from driftsim.trace.schema import REQUEST_COLUMNS, STEP_COLUMNS
 from driftsim.trace.trace import Trace
 from tests.strategies import profile, workload
 
@@ -255,3 +255,15 @@ def test_steps_may_overlap_as_far_as_an_engine_schedules_ahead(made: Trace, tmp_
     Trace(made.header, made.requests, spaced.head(10)).check("few")  # the tenth begins 0.6 s early: nine are under way
     with pytest.raises(TraceError, match="began before a step ended that came 16 earlier; durations are seconds"):
         Trace(made.header, made.requests, spaced.assign(duration_s=100.0)).check("long")
+
+
+@pytest.mark.parametrize("place", ["traces/smollm2-cpu-drift", "traces/smollm2-cpu-backlog"])
+def test_what_plainly_fits_is_typed_as_what_is_looked_at_closely(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = traces.read(place)
+    steps = shipped.steps
+    assert steps is not None
+    given = [(shipped.requests, REQUEST_COLUMNS), (steps, STEP_COLUMNS), (steps.astype(float), STEP_COLUMNS)]
+    quick = [tables.typed(table, columns, "t") for table, columns in given]
+    monkeypatch.setattr(tables, "_plain", lambda values, column: None)
+    for found, (table, columns) in zip(quick, given, strict=True):
+        pd.testing.assert_frame_equal(found, tables.typed(table, columns, "t"))

@@ -17,6 +17,7 @@ from driftsim.errors import TraceError
 from driftsim.latency.noise import Noise
 from driftsim.latency.profile import Fit, Profile
 from driftsim.metrics import ttft
+from driftsim.trace.header import LOOPS
 from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
 
@@ -107,7 +108,7 @@ def _best(
         fit = fitter.fit()
         return fitter.error(fit), fitter, fit
 
-    looped = any(phase.kind in ("closed", "capped") for trace in traces for phase in trace.header.workload.phases)
+    looped = any(phase.kind in LOOPS for trace in traces for phase in trace.header.workload.phases)
     error, fitter, fit = min(
         (fitted(base, loops) for loops in ((True, False) if looped else (True,))), key=itemgetter(0)
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from driftsim.cli.options import AllowPlugins, AsJson, refuse, setting
+from driftsim.cli.options import AllowPlugins, AsJson, Slo, refuse, setting
 from driftsim.cli.terminal import say, say_document, sweep_progress
 from driftsim.errors import InputError, RunError
 
@@ -38,6 +38,7 @@ def check(
             help="Smallest change that counts, of a metric or of a unit: s=0.001, tokens=1. With --update it is kept.",
         ),
     ] = None,
+    slo: Slo = None,
     update: Annotated[bool, typer.Option("--update", help="Write the baseline anew; needs --reason.")] = False,
     reason: Annotated[str | None, typer.Option(help="With --update: why the baseline changes; kept in it.")] = None,
     tolerance: Annotated[
@@ -51,12 +52,15 @@ def check(
 ) -> None:
     """Compare results with a baseline; exit 1 if a scenario became worse by more than tolerance and floor."""
     from driftsim.scheduling.plugins import allow_plugins
+    from driftsim.slo import slo_rules
     from driftsim.sweeps.baseline import load_baseline, make_baseline
     from driftsim.sweeps.gate import check_baseline
 
     for folder in allow or ():
         allow_plugins(folder)
-    floors = _floors(floor or [])
+    floors, slos = _floors(floor or []), slo_rules(slo or ())
+    if not captured:
+        refuse(context, "it is for captured traces, and a simulated run has its SLOs in its scenario", "slo")
     if update:
         refuse(
             context, "--update writes a baseline and compares nothing", "junit", "markdown", "as_json", "beside", "only"
@@ -67,7 +71,7 @@ def check(
         with sweep_progress() as watch:
             made = make_baseline(
                 baseline, grid, reason=reason, captured=captured or (), store=store, tolerance=tolerance, floors=floors,
-                jobs=jobs, watch=watch,
+                slos=slos, jobs=jobs, watch=watch,
             )  # fmt: skip
         say(f"{baseline}: {len(made.runs)} runs and {len(made.captured)} groups of captured ones")
         return
@@ -79,8 +83,8 @@ def check(
     _check_outputs(junit, markdown)  # before the runs, not after them
     with sweep_progress() as watch:
         result = check_baseline(
-            baseline, captured=captured or (), beside=beside or (), only=only, floors=floors, store=store, jobs=jobs,
-            watch=watch,
+            baseline, captured=captured or (), beside=beside or (), only=only, floors=floors, slos=slos, store=store,
+            jobs=jobs, watch=watch,
         )  # fmt: skip
     _report(result, junit, markdown, as_json)
 

@@ -9,7 +9,7 @@ import typer
 
 from driftsim.cli.arrivals import Arrivals, ArrivalSetting, Cv, MaxOutstanding, Rate, Think, Users, process_of
 from driftsim.cli.effects import print_effects
-from driftsim.cli.options import AsJson, names, others, refuse, was_given
+from driftsim.cli.options import AsJson, Fairness, Slo, names, others, refuse, was_given
 from driftsim.cli.terminal import hinting, progress, say, say_document, wide_console
 from driftsim.errors import InputError, RunError
 from driftsim.scheduling.names import Base, Estimates, Feedback, Label, Unit
@@ -65,6 +65,8 @@ def compare(
         str | None,
         typer.Option(help="Most urgent first: name[:weight[:safety]],... [default: the trace's own, else published]."),
     ] = None,
+    slo: Slo = None,
+    fairness: Fairness = False,
     engine: Annotated[
         EngineName, typer.Option(help="Continuous batching, or DriftSched's worker: one batch of 32 at a time.")
     ] = "continuous",
@@ -90,6 +92,7 @@ def compare(
 ) -> None:
     """Replay a trace under each scheduler, with and without bias correction, and show what each does."""
     from driftsim.scheduling.admission import DRIFTSCHED_SAFETY, Admission
+    from driftsim.slo import slo_rules
     from driftsim.tiers import tier_rules
 
     if measured:
@@ -99,7 +102,7 @@ def compare(
         return
     if base != "fit":
         refuse(context, f"--base is {base}; only --base fit is fitted", "base_fit_n")
-    rules = tier_rules(tiers or ())
+    rules, slos = tier_rules(tiers or ()), slo_rules(slo or ())
     if not safety and any(rule.safety is not None for rule in rules):
         raise InputError("--no-safety switches every factor off, and --tiers gives some; drop one of the two")
     admission = Admission.of(
@@ -148,6 +151,8 @@ def compare(
             arrivals=process,
             max_in_flight=max_in_flight,
             tiers=rules,
+            slos=slos,
+            fairness=fairness,
             engine=engine,
             settings={name: value for name, value in settings.items() if value is not None},
             refill_lag=refill_lag,
@@ -165,4 +170,5 @@ def compare(
     if not result.recorded["finished"]:
         raise RunError(nobody_finished(result.traces[BASELINE]))
     if out is not None:
-        say(f"written: {out / 'report.html'}, rows.csv, comparison.json and 5 figures (svg, png)", err=True)
+        more = ", slo.csv" if result.plan.slos else ""
+        say(f"written: {out / 'report.html'}, rows.csv{more}, comparison.json and 5 figures (svg, png)", err=True)

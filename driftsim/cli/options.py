@@ -17,6 +17,22 @@ AllowPlugins = Annotated[
     list[Path] | None,
     typer.Option("--allow-plugins", help="Folder of code that a trace or a baseline may name; else none of it is run."),
 ]
+Slo = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slo",
+        metavar="[NAME:]LIMIT=TIME,...",
+        help="Limits on latencies of a tenant or tier, premium:ttft=1s,tpot=50ms,e2e=30s; itl, too; without NAME, "
+        "everybody's. Repeat it [default: the trace's own].",
+    ),
+]
+Fairness = Annotated[
+    bool,
+    typer.Option(
+        "--fairness",
+        help="Tell how much each tenant was slowed down against being alone, and what service it got.",
+    ),
+]
 Jobs = Annotated[int, typer.Option(min=0, help="Local processes; 0: one a core.")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +15,11 @@ from driftsim.cli.terminal import print_table, progress, say, say_document, wide
 if TYPE_CHECKING:
     import pandas as pd
 
+    from driftsim.sweeps.store import Choose
+
 MOST_LINES = 2000  # of a table that is printed
-METRICS = "e2e_mean_s,e2e_p50_s,e2e_p99_s,ttft_mean_s,mae"
+METRICS = "e2e_mean_s,e2e_p50_s,e2e_p99_s,ttft_mean_s,mae,attainment,goodput"
+FAILURE = ("key", "error", "reproduce")  # what is told of a run that failed
 
 
 def show(
@@ -38,7 +42,7 @@ def show(
     """Read what a sweep came to: a table, groups, a pivot, the best, paired differences, figures."""
     from driftsim.errors import InputError
     from driftsim.sweeps import results, rows
-    from driftsim.sweeps.store import Store
+    from driftsim.sweeps.store import Store, every_column
 
     conditions = where or []
     asks_failures = rows.asks_failures(conditions)
@@ -51,8 +55,12 @@ def show(
         refuse(context, "--best names one setting a group", "pivot", "metrics")
     elif pivot is not None:
         refuse(context, "--pivot makes groups of its own", "group")
+    choose: Choose = every_column
+    if csv is None and figures is None and paired is None:
+        named = [*rows.names_in(conditions), *names(group or ""), *names(pivot or ""), best or ""]
+        choose = _needed([*named, *names(metrics)] if was_given(context, "metrics") else named)
     with progress("reading rows") as reporter:
-        table = Store.open(store).table(reporter.update)
+        table = Store.open(store).table(reporter.update, choose)
     chosen = rows.select(table, conditions, str(store))
     if csv is not None:
         _write_csv(chosen, csv)
@@ -81,6 +89,17 @@ def show(
     say(f"{len(chosen)} of {len(table)} runs" + (f"; {failed} failed: --where failed=True" if failed else ""))
 
 
+def _needed(named: list[str]) -> Choose:
+    """Which columns of a store are read, where the command names the columns ``named``: others take time and memory."""
+    from driftsim.sweeps.rows import needed
+
+    def choose(columns: Mapping[str, bool]) -> Collection[str]:
+        usual = [name for name in (*names(METRICS), *FAILURE) if name in columns]
+        return needed(columns, [*filter(None, named), *usual])
+
+    return choose
+
+
 def _write_csv(rows: pd.DataFrame, file: Path) -> None:
     """Write ``rows``, one a run; a number that is not finite is an empty cell."""
     from math import inf
@@ -97,7 +116,7 @@ def _print_failures(rows: pd.DataFrame, as_json: bool) -> None:
     """Each failed run: its key, its error, and the line that runs it again."""
     from driftsim.formatting import dumps
 
-    told = rows.reindex(columns=["key", "error", "reproduce"]).astype(object)
+    told = rows.reindex(columns=list(FAILURE)).astype(object)
     failures = told.where(told.notna(), "").to_dict("records")
     if as_json:
         say_document(dumps({"rows": failures}))

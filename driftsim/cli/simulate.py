@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from driftsim.cli.options import AsJson, setting
+from driftsim.cli.options import AsJson, Fairness, Slo, setting
 from driftsim.cli.terminal import progress, say, say_document
 from driftsim.errors import RunError
 
@@ -19,6 +19,8 @@ def simulate(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="In place of what the file says: engine.kv_blocks=900."),
     ] = None,
+    slo: Slo = None,
+    fairness: Fairness = False,
     steps: Annotated[bool, typer.Option("--steps", help="Record the engine's steps.")] = False,
     step_requests: Annotated[
         bool, typer.Option("--step-requests", help="Record the engine's steps, and the requests of each.")
@@ -28,19 +30,26 @@ def simulate(
 ) -> None:
     """Run one scenario and write its trace, in the schema of a captured one."""
     from driftsim import api
+    from driftsim.crowding import alone_in
     from driftsim.files import check_place
     from driftsim.formatting import dumps, without_nan
     from driftsim.metrics import summary
-    from driftsim.outcomes import nobody_finished, turned_away
+    from driftsim.outcomes import nobody_finished, turned_away, within_slos
+    from driftsim.slo import slo_rules
+    from driftsim.tenancy import fairness_lines, with_fairness
     from driftsim.trace.schema import JOURNAL_FILES, TRACE_FILES
 
     check_place(out, (*TRACE_FILES, *JOURNAL_FILES) if overwrite else ())
-    recorded = {"steps": steps, "step_requests": step_requests}
-    asked = {name: True for name, wanted in recorded.items() if wanted}
+    recorded = {"steps": steps, "step_requests": step_requests, "fairness": fairness}
+    asked: dict[str, Any] = {name: True for name, wanted in recorded.items() if wanted}
+    if rules := slo_rules(slo or ()):
+        asked["slos"] = [one.model_dump() for one in rules]
     changed = dict(setting("--set", text, "policy=sjf") for text in changes or [])
     with progress("simulating requests") as reporter:
         trace, spec, warnings = api.simulate_scenario(scenario, {**changed, **asked}, progress=reporter.update)
         values = summary(trace, spec.admission, phase=spec.phase)
+        if spec.fairness:
+            values = with_fairness(values, trace, alone_in(scenario, spec, trace), spec.phase)
         trace.write(out, overwrite=overwrite)
     for warning in [*warnings, *turned_away(values)]:
         say(f"Warning: {warning}.", err=True)
@@ -52,3 +61,7 @@ def simulate(
         return
     latencies = ", ".join(f"{name} {values[f'e2e_{name}_s']:.3f} s" for name in ("mean", "p50", "p99"))
     say(f"{out}: {values['finished']} of {values['requests']} requests finished; E2E {latencies}")
+    if "slo_met" in values:
+        say(within_slos(values))
+    if spec.fairness:
+        say(*fairness_lines(values))

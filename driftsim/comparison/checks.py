@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 from driftsim.calibration.calibrate import calibrate
 from driftsim.calibration.runs import FEWEST_REQUESTS, Run
 from driftsim.errors import InputError
+from driftsim.goodput import with_slos
 from driftsim.latency.profile import Profile
 from driftsim.metrics import summary
 from driftsim.simulation.as_measured import simulate_as_measured
@@ -35,7 +37,10 @@ def is_measured(trace: Trace) -> bool:
 
 
 def as_measured_check(trace: Trace, profile: Profile, name: str) -> Check:
-    """The recorded run beside its simulation with ``profile``, which was fitted to other runs or to its own steps."""
+    """The recorded run beside its simulation with ``profile``, which was fitted to other runs or to its own steps.
+
+    Both are judged by the SLOs in the header of ``trace``, as in every check.
+    """
     what = f"the recorded run against its own simulation with {name}"
     try:
         return _check(what, trace, simulate_as_measured(trace, profile), trace.requests["request_id"])
@@ -70,6 +75,12 @@ def checks_of(trace: Trace, profile: Profile, *, own: bool) -> tuple[Check, ...]
     return (as_measured_check(trace, profile, "its profile" if own else "the given profile"),)
 
 
+def checks_of_days(traces: Sequence[Trace], profile: Profile, *, own: bool, several: bool) -> list[Check]:
+    """The checks of each recorded day, called by the day's name where there are ``several`` days."""
+    found = [(trace, one) for trace in traces for one in checks_of(trace, profile, own=own)]
+    return [replace(one, what=f"{trace.name}, {one.what}") if several else one for trace, one in found]
+
+
 def _check(what: str, measured: Trace, simulated: Trace, requests: pd.Series) -> Check:
     """Over those of ``requests`` that finished on both sides."""
     sides = [trace.requests[trace.requests["finish_reason"].isin(FINISHED)] for trace in (measured, simulated)]
@@ -78,6 +89,7 @@ def _check(what: str, measured: Trace, simulated: Trace, requests: pd.Series) ->
     if not both:
         return Check(what, {}, {}, "none of them finished on both sides")
     real, ours = (
-        summary(replace(trace, requests=rows)) for trace, rows in zip((measured, simulated), parts, strict=True)
+        summary(with_slos(replace(trace, requests=rows), measured.header.slos))
+        for trace, rows in zip((measured, simulated), parts, strict=True)
     )
     return Check(what, real, ours)

@@ -17,6 +17,7 @@ import numpy as np
 from driftsim.comparison import sameness
 from driftsim.comparison.checks import Check
 from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting
+from driftsim.glossary import SLO_METRICS
 from driftsim.metrics import LATENCIES, PERCENTILES
 from driftsim.scheduling.estimators import is_deployable
 from driftsim.statistics import LEVEL, Day, DayEstimate, Interval, holm, over_days, widened
@@ -49,6 +50,8 @@ class Comparison:
     measured: dict[str, dict[str, Any]] | None = None
     checks: tuple[Check, ...] = ()  # others: on a part that was held out, or with a profile of other runs
     mismatches: tuple[str, ...] = ()  # why the profile may not be of this trace
+    # by setting, what became of each request of the first day as recorded, see ``goodput.missed_by``; with SLOs alone
+    codes: dict[Setting, np.ndarray] = field(default_factory=dict)
     same: dict[Setting, str] = field(default_factory=dict)  # why a setting cannot differ from FIFO, see ``sameness``
 
     @property
@@ -91,8 +94,12 @@ class Comparison:
         return over_days(days)
 
     def value(self, setting: Setting, metric: str) -> Interval:
-        """``metric`` over days like these, with its interval."""
-        return self.estimate(self.values(setting, metric)).interval
+        """``metric`` over days like these, with its interval, which ends where the metric must."""
+        found = self.estimate(self.values(setting, metric)).interval
+        if metric not in SLO_METRICS:
+            return found
+        most = 1.0 if metric == "attainment" else math.inf
+        return Interval(found.value, *(float(np.clip(end, 0.0, most)) for end in found[1:]))
 
     def ratios(self, setting: Setting, against: Setting, metric: str, tenant: str | None = None) -> np.ndarray:
         """Relative change of ``metric`` from ``against`` to ``setting``, draw by draw."""
@@ -197,7 +204,7 @@ class Comparison:
         for name, value in recorded.items():
             row[name] = value
             metric = name.removesuffix("_s")
-            if metric in LATENCY_METRICS or metric in ERROR_METRICS:
+            if metric in (*LATENCY_METRICS, *ERROR_METRICS, *SLO_METRICS):
                 unit = "_s" if name.endswith("_s") else ""
                 centre, low, high = self.value(setting, name)
                 row |= {f"{metric}_expected{unit}": centre, f"{metric}_low{unit}": low, f"{metric}_high{unit}": high}

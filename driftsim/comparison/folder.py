@@ -10,6 +10,7 @@ from typing import Any
 from driftsim.comparison.comparison import Comparison
 from driftsim.comparison.page import page
 from driftsim.comparison.report import document, flat_rows
+from driftsim.comparison.slos import write_outcomes
 from driftsim.formatting import dumps
 from driftsim.text import for_csv
 
@@ -27,6 +28,8 @@ def write(comparison: Comparison, provenance: dict[str, Any], folder: Path) -> N
     (folder / "comparison.json").write_text(dumps(document(comparison, provenance)) + "\n", encoding="utf-8")
     for name, figure in draw(comparison).items():
         save(figure, folder, name)
+    if comparison.plan.slos:
+        write_outcomes(comparison, folder / "slo.csv")
     (folder / "report.html").write_text(page(comparison, provenance), encoding="utf-8")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from driftsim.calibration.coverage import extrapolation_warnings
 from driftsim.comparison.comparison import Comparison
 from driftsim.comparison.plan import BASELINE
-from driftsim.engine.scheduler import MIRRORED_VLLM
+from driftsim.engine.versions import NEWEST, OLDEST, is_compared
 from driftsim.metrics import FEWEST_FOR_P99
 from driftsim.outcomes import turned_away
 
@@ -32,9 +32,11 @@ def warnings(comparison: Comparison) -> list[str]:
     engine = plan.profile.engine
     if engine.why_not_started:
         sentences.append(engine.why_not_started)
-    if engine.version != MIRRORED_VLLM:
+    if not is_compared(engine.version):
+        oldest, newest = (".".join(map(str, number)) for number in (OLDEST, NEWEST))
         sentences.append(
-            f"the engine mirrors vLLM {MIRRORED_VLLM}; this trace is from {engine.version}, not checked against it"
+            f"the engine decides as vLLM {oldest} to {newest}; this trace is from {engine.version}, not checked "
+            "against it"
         )
     if engine.assumed:
         sentences.append(f"the engine did not tell, and these are assumed: {', '.join(engine.assumed)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from driftsim.scheduling.estimators import make_estimator
 from driftsim.scheduling.policies import POLICIES, STOCK, check_order, goes_by_tier, make_policy
 from driftsim.simulation.observed import observed_lengths
 from driftsim.simulation.scenario import Barrier, Scenario
+from driftsim.slo import Slo, check_only_e2e, check_slos, needs_itl, slo_rules
 from driftsim.statistics import PRACTICAL
 from driftsim.tiers import TierRule, no_order, rules_in_force, tier_rules
 from driftsim.workloads.processes import Process
@@ -48,6 +49,8 @@ class ComparisonPlan:
     replications: int = 20
     max_in_flight: int | None = None
     tiers: tuple[TierRule, ...] = ()
+    slos: tuple[Slo, ...] = ()
+    fairness: bool = False  # whether each summary says how much tenants were slowed down, and what service they got
     refill_lag: bool = True
     barrier: Barrier | None = None
     arrivals: Process | None = None  # other arrivals than the workload's
@@ -59,6 +62,7 @@ class ComparisonPlan:
         for name in ("replications", "seed"):
             check_whole(name, getattr(self, name))
         object.__setattr__(self, "tiers", tier_rules(self.tiers))  # frozen for everybody else
+        object.__setattr__(self, "slos", slo_rules(self.slos))
         if self.replications < 1:
             raise InputError(f"replications must be at least 1, got {self.replications}")
         if not 0 <= self.practical < 1:
@@ -67,6 +71,16 @@ class ComparisonPlan:
             raise InputError(f"seed must not be negative, got {self.seed}")
         if self.barrier is not None and not self.refill_lag:
             raise InputError("the barrier's worker has no refill lag to switch off; leave refill_lag out")
+        if self.barrier is not None:
+            check_only_e2e(self.slos)
+
+    @property
+    def checked_slos(self) -> tuple[Slo, ...]:
+        """The SLOs by which a recorded run and its simulation are judged beside each other: none where one limits itl.
+
+        Few runs tell the time between tokens.
+        """
+        return () if needs_itl(self.slos) else self.slos
 
     @property
     def engine(self) -> str:
@@ -82,6 +96,7 @@ class ComparisonPlan:
             admission=self.admission,
             max_in_flight=self.max_in_flight,
             tiers=self.tiers,
+            slos=self.slos,
             refill_lag=self.refill_lag,
             barrier=self.barrier,
             seed=self.seed,
@@ -111,9 +126,16 @@ def default_policies(workload: Workload, tiers: Iterable[TierRule], profile: Pro
 DEFAULT_SETTINGS = settings_of((STOCK, *POLICIES), ("static", "ema"))
 
 
+def check_plans(plan: ComparisonPlan, workloads: Sequence[Workload]) -> None:
+    """``check_plan`` for each of ``workloads``; every SLO is of some request in one of them."""
+    for workload in workloads:
+        check_plan(plan, workload)
+    tenants, tiers = ([name for one in workloads for name in one.table[column]] for column in ("tenant", "tier"))
+    check_slos(plan.slos, tenants, tiers)
+
+
 def check_plan(plan: ComparisonPlan, workload: Workload) -> None:
     """Raise ``InputError`` for what no run could accept: an engine, policy, estimator, phase or words."""
-    plan.profile.engine.check_simulated()  # before workers start, which would end in the midst
     observed_lengths(workload, plan.admission.unit)
     rules = rules_in_force(plan.tiers or workload.tiers, workload.tier_names)
     for setting in plan.settings:

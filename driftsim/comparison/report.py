@@ -7,12 +7,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from driftsim.comparison.comparison import Comparison
+from driftsim.comparison.fair import LEGEND as FAIR_LEGEND
 from driftsim.comparison.notes import warnings
 from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting
 from driftsim.comparison.sameness import MEANINGS, explained
+from driftsim.comparison.slos import LEGEND as SLO_LEGEND
 from driftsim.comparison.verdict import all_checks, answer, findings
 from driftsim.files import Mark
 from driftsim.formatting import give_or_take, without_nan
+from driftsim.glossary import SLO, TENANT, TENANT_FAIRNESS
 from driftsim.scheduling.estimators import is_deployable
 from driftsim.trace.trace import Trace
 from driftsim.workloads.workload import Workload
@@ -27,7 +30,7 @@ FIGURES = {
 
 
 PICTURES = tuple(f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png"))
-FILES = ("rows.csv", "comparison.json", "report.html", *PICTURES)
+FILES = ("rows.csv", "comparison.json", "report.html", "slo.csv", *PICTURES)
 MARK = Mark("comparison.json", '{\n "rows": [')
 TERMS = {
     "E2E": "end to end: from arrival to the last token; TTFT: to the first token; TPOT: time per token after the first",
@@ -57,7 +60,17 @@ class TableColumn:
 def columns(comparison: Comparison) -> list[TableColumn]:
     """The columns of the printed table, with units."""
     word = "tokens" if comparison.plan.admission.unit.unit == "tokenizer" else "words"
+    within = [
+        TableColumn("attained", "%", "attainment", 1, largest=True),
+        TableColumn("goodput", "requests/s", "goodput", 3, largest=True),
+    ]
+    fair = [
+        TableColumn("slowdown", "", "slowdown_mean", 2),
+        TableColumn("Jain of it", "", "jain_slowdown", 3, largest=True),
+        TableColumn("service gap", "tokens", "service_gap", 0),
+    ]
     return [
+        *(within if comparison.plan.slos else []),
         TableColumn("E2E mean", "s", "e2e_mean_s", 2),
         TableColumn("E2E P50", "s", "e2e_p50_s", 2, brief=False),
         TableColumn("E2E P99", "s", "e2e_p99_s", 2),
@@ -70,6 +83,7 @@ def columns(comparison: Comparison) -> list[TableColumn]:
         TableColumn("tau", "", "kendall_tau", 3, largest=True),
         TableColumn("tau of length", "", "kendall_tau_estimate", 3, largest=True, brief=False),
         TableColumn("Jain", "", "jain_index", 3, largest=True, brief=False),
+        *(fair if comparison.plan.fairness else []),
     ]
 
 
@@ -120,8 +134,7 @@ def _cell(comparison: Comparison, setting: Setting, column: TableColumn, mark: s
     value = comparison.values(setting, column.metric)[0]
     if math.isnan(value):
         return Cell("-")
-    if column.unit == "ms":
-        value *= 1000
+    value *= {"ms": 1000, "%": 100}.get(column.unit, 1)
     return Cell(f"{value:.{column.digits}f}", mark, float(value))
 
 
@@ -149,6 +162,7 @@ def legend(comparison: Comparison) -> list[str]:
     """What marks, intervals and words in place of a change mean, and what is estimated."""
     found = {comparison.same.get(setting, "") for setting in comparison.plan.settings}
     same = [f"instead of a change, {explained(reason)}" for reason in MEANINGS if reason in found]
+    same += [*(SLO_LEGEND if comparison.plan.slos else []), *(FAIR_LEGEND if comparison.plan.fairness else [])]
     days, resamples = len(comparison.days), comparison.plan.replications - 1
     if comparison.recorded_only:
         return ["* best of its column; no intervals, which need 3 replications or more", *folded(comparison), *same]
@@ -210,6 +224,7 @@ def provenance(plan: ComparisonPlan) -> dict[str, Any]:
         "kv_blocks": engine.kv_blocks,
         "refill_lag": plan.refill_lag,
         **({} if plan.arrivals is None else {"arrivals": plan.arrivals.model_dump(exclude_defaults=True)}),
+        **({"slos": [str(slo) for slo in plan.slos]} if plan.slos else {}),
         **({"tiers": [rule.model_dump(exclude_defaults=True) for rule in plan.tiers]} if plan.tiers else {}),
     }
 
@@ -241,11 +256,17 @@ def _key_of(metric: str) -> str:
 
 
 def flat_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """The rows of ``comparison`` with plain columns: those of a tier begin with its name."""
+    """The rows of ``comparison`` with plain columns: those of a tier begin with its name.
+
+    With SLOs or fairness, also those of a tenant, which begin with ``tenant_`` and its name.
+    """
     rows = []
     for row in comparison.rows():
         flat = {name: value for name, value in row.items() if name not in ("per_tier", "per_tenant")}
         for tier, values in row["per_tier"].items():
             flat |= {f"{tier}_{name}": value for name, value in values.items()}
+        added = [*(SLO if comparison.plan.slos else ()), *(TENANT_FAIRNESS if comparison.plan.fairness else ())]
+        for tenant, values in row["per_tenant"].items():
+            flat |= {f"{TENANT}{tenant}_{metric.name}": values[metric.name] for metric in added}
         rows.append(flat)
     return rows

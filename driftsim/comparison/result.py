@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from driftsim.comparison import fair, notes, report, slos, verdict
 from driftsim.comparison import folder as folder_of
-from driftsim.comparison import notes, report, verdict
 from driftsim.comparison.comparison import Comparison
 from driftsim.files import whole_folder
 from driftsim.formatting import show_table, shown_text
@@ -75,6 +75,12 @@ class ComparisonResult(Comparison):
         show_table(console, title, [f"{name}\n{unit}" for name, unit in headings], cells)
         for line in report.legend(self):
             console.print(line, style="dim", markup=False)
+        if self.plan.slos:
+            console.print()
+            show_table(console, "Within the SLOs, % of the offered requests with one, in this run", *slos.brief(self))
+        if self.plan.fairness:
+            console.print()
+            show_table(console, "What the tenants got, in this run", fair.HEADINGS, fair.table(self))
         names, changes = report.effects(self)
         if changes:
             console.print()

@@ -11,14 +11,18 @@ import numpy as np
 from driftsim.comparison import sameness
 from driftsim.comparison.comparison import Comparison, Draw
 from driftsim.comparison.kept import KeptTraces
-from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting, check_plan
+from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting, check_plans
 from driftsim.comparison.tenants import largest_tenants, tenant_latencies
 from driftsim.errors import InputError
-from driftsim.metrics import summary
+from driftsim.goodput import with_slos
+from driftsim.metrics import judged, summary
 from driftsim.progress import OnProgress, after, no_progress
 from driftsim.scheduling.plugins import give_class, given_classes
+from driftsim.simulation.alone import alone_times, sizes_of
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
+from driftsim.slo import needs_itl
+from driftsim.tenancy import with_fairness
 from driftsim.trace.trace import Trace
 from driftsim.workers import map_shared, processes, shared
 from driftsim.workloads.arrivals import arriving
@@ -46,7 +50,8 @@ def measured_by_phase(trace: Trace, plan: ComparisonPlan) -> dict[str, dict[str,
         return None
     phases = [phase.name for phase in header.workload.phases]
     asked = [plan.phase] if plan.phase != "all" else ["all", *(phases if len(phases) > 1 else [])]
-    return {phase: summary(trace, plan.admission, phase=phase) for phase in asked}
+    judged = with_slos(trace, plan.checked_slos)
+    return {phase: summary(judged, plan.admission, phase=phase) for phase in asked}
 
 
 def compare(
@@ -65,8 +70,7 @@ def compare(
     if not workloads:
         raise InputError("there is nothing to compare; give a workload")
     run = plan if BASELINE in plan.settings else replace(plan, settings=(BASELINE, *plan.settings))
-    for workload in workloads:
-        check_plan(run, workload)
+    check_plans(run, workloads)
     done, draws = list[_Drawn](), draws_of(run, len(workloads))
     total = len(draws) * len(run.settings)
     progress(0, total)
@@ -83,7 +87,9 @@ def compare(
                 progress(len(done) * len(run.settings), total)
     summaries = {setting: [result.summaries[setting] for result in done] for setting in run.settings}
     same = {setting: sameness.lasting([result.same[setting] for result in done]) for setting in run.settings}
-    return Comparison(plan, workloads, tuple(draws), summaries, done[0].kept.traces(), measured, same=same)
+    return Comparison(
+        plan, workloads, tuple(draws), summaries, done[0].kept.traces(), measured, codes=done[0].codes, same=same
+    )
 
 
 def draws_of(plan: ComparisonPlan, days: int) -> list[Draw]:
@@ -111,6 +117,7 @@ class _Drawn(NamedTuple):
     summaries: dict[Setting, dict[str, Any]]
     kept: KeptTraces  # of the first day as recorded alone
     same: dict[Setting, list[str]]
+    codes: dict[Setting, np.ndarray]  # with SLOs, of the first day as recorded alone, see ``Comparison.codes``
 
 
 class _Inputs(NamedTuple):
@@ -144,17 +151,22 @@ def _run(inputs: _Inputs, draw: Draw, told: OnProgress = no_progress) -> _Drawn:
     scored = np.ones(len(drawn), dtype=bool)
     if plan.excluded:
         scored = ~drawn.table["source"].isin(plan.excluded).to_numpy()
-    summaries, kept, same = {}, KeptTraces(), {}
+    summaries, kept, same, codes = {}, KeptTraces(), {}, {}
     named = largest_tenants(inputs.workloads[0])
     scenario = _scenarios(plan, draw)
-    fifo = simulate(scenario(BASELINE), drawn)
+    alone = alone_times(sizes_of(workload.table), scenario(BASELINE)) if plan.fairness else {}
+    named_steps = needs_itl(plan.slos)
+    fifo = simulate(scenario(BASELINE), drawn, step_requests=named_steps)
     for setting in plan.settings:
-        trace = fifo if setting == BASELINE else simulate(scenario(setting), drawn)
+        trace = fifo if setting == BASELINE else simulate(scenario(setting), drawn, step_requests=named_steps)
         row = summary(trace, plan.admission, phase=plan.phase, scored=scored)
-        summaries[setting] = row | {"per_tenant": tenant_latencies(trace, named, plan.phase)}
+        row |= {"per_tenant": tenant_latencies(trace, named, plan.phase)}
+        summaries[setting] = with_fairness(row, trace, alone, plan.phase, named) if plan.fairness else row
         same[setting] = sameness.reasons(*setting, plan.admission, trace, fifo)
         if (draw.day, draw.kind) == (0, "recorded"):
             kept.add(setting, trace)
+            if (found := judged(trace)) is not None:
+                codes[setting] = found.codes
         told(len(summaries), len(plan.settings))
         del trace  # before the next one grows
-    return _Drawn(summaries, kept, same)
+    return _Drawn(summaries, kept, same, codes)

@@ -12,7 +12,9 @@ from driftsim.comparison.comparison import Comparison, Ranking
 from driftsim.comparison.notes import NO_CHOICE, UNSTEADY, unsteady
 from driftsim.comparison.plan import BASELINE, Setting
 from driftsim.comparison.sameness import complexity
+from driftsim.comparison.slos import slos_beside, within
 from driftsim.comparison.wording import listed, moved, policy_words, sentence, setting_words
+from driftsim.goodput import with_slos
 from driftsim.metrics import FEWEST_FOR_P99, summary
 from driftsim.scheduling.estimators import is_deployable
 from driftsim.statistics import Interval, student_quantile
@@ -75,7 +77,7 @@ def verdict(comparison: Comparison) -> Verdict:
         )
     return Verdict(
         do=f"{_advice(comparison, chosen, ranking)} {_correction(comparison, chosen)}".strip(),
-        gain=f"{_gain(comparison, chosen)} {_bound(comparison)}".strip(),
+        gain=" ".join(filter(None, (_gain(comparison, chosen), _bound(comparison), within(comparison, chosen)))),
         sure=_sure(comparison, ranking, chosen),
         trust=trust,
         next=_next(comparison, chosen, _off(checks[0]) if checks else 0.0),
@@ -246,6 +248,8 @@ def _trust(comparison: Comparison) -> str:
         )
     chosen = recommended(comparison)
     wide = None if chosen == BASELINE else comparison.change_with_model(chosen, BASELINE, "e2e_mean_s")
+    if checks and (beside := slos_beside(checks[0])):
+        said.append(beside)
     if wide is not None:
         said.append(f"With the error of the latency model in it, the mean latency {moved(wide)}.")
     return " ".join(said)
@@ -253,11 +257,12 @@ def _trust(comparison: Comparison) -> str:
 
 def all_checks(comparison: Comparison) -> list[Check]:
     """The checks of the comparison, and the recorded run, or each of its phases, beside its own simulation."""
+    slos = comparison.plan.checked_slos
     own = [
         Check(
             f"{'the recorded run' if phase == 'all' else f'its phase {phase}'} against its own simulation",
             measured,
-            summary(comparison.traces[BASELINE], comparison.plan.admission, phase=phase),
+            summary(with_slos(comparison.traces[BASELINE], slos), comparison.plan.admission, phase=phase),
         )
         for phase, measured in (comparison.measured or {}).items()
     ]

@@ -16,7 +16,7 @@ from driftsim.engine.pipelined import engine_for
 from driftsim.engine.sequence import Sequence
 from driftsim.latency.steptime import StepTime
 from driftsim.request import Job
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.settings import EngineSettings
 
 
 class BarrierEngine:

@@ -19,7 +19,7 @@ from driftsim.errors import InputError
 from driftsim.latency.noise import NoisyStepTime
 from driftsim.latency.steptime import Batch, StepTime
 from driftsim.request import Job
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.settings import EngineSettings
 
 
 class ContinuousEngine(Scheduler):
@@ -38,7 +38,6 @@ class ContinuousEngine(Scheduler):
         on_leave: Callable[[list[Sequence]], None],
         on_step: Callable[[tuple[float, ...]], None] | None = None,
     ) -> None:
-        settings.check_simulated()
         super().__init__(settings)
         self.env = env
         self.step_time = step_time
@@ -73,6 +72,8 @@ class ContinuousEngine(Scheduler):
         if self._longest - prompt < most:
             most = self._longest - prompt
         sequence = Sequence(job, true_length if true_length < most else most)
+        if self.shared is not None:
+            self.shared.enter(sequence)
         if prompt > self._longest_prompt:
             self._leave_unserved(sequence, "rejected", f"request {job.request.id} {self._never_fits(prompt)}")
             return
@@ -141,6 +142,8 @@ class ContinuousEngine(Scheduler):
         pool, run = self.pool, self._run
         steps = pool.steps_to_finish()
         fitting = pool.steps_within(self.free, steps)
+        if self.waiting or self.prefilling:
+            fitting = self._undisturbed(fitting)
         self._run_start, self._run_steps = start, fitting
         self._last_call = start if start > self.env.now else start - 1
         run.decode_requests, run.context_tokens = pool.size, pool.context_tokens
@@ -150,12 +153,22 @@ class ContinuousEngine(Scheduler):
         else:
             self._next = Moment(self.env, end - self.gap, COMPLETE, self._on_step_done)
 
+    def _undisturbed(self, steps: int) -> int:
+        """At most ``steps`` decode steps: until the cadence lets prompts in, or a block that the head needs is full."""
+        if self.cadence.held:
+            steps = min(steps, self.cadence.steps_held())
+        if self.shared is not None and self.waiting:
+            steps = self.shared.sooner(self.waiting[0], steps, self._unseen)
+        return steps
+
     def _finish_decode_run(self) -> None:
         """Apply the steps of the run that has just ended."""
         if self._run_steps:
             if self._taken is not None:
                 self._taken(self._run_steps)
             self.free -= self.pool.advance(self._run_steps)
+            if self.cadence.interval > 1:
+                self.cadence.executed(self._run_steps, bool(self.waiting))
             self._run_steps = 0
 
     # -- one turn of vLLM's core loop
@@ -205,22 +218,20 @@ class ContinuousEngine(Scheduler):
             self._process_aborts()
 
     def _process_aborts(self) -> None:
-        """Let the sequences of aborted jobs leave, if they are still in the engine."""
-        aborted, self._aborts = set(map(id, self._aborts)), []
-        for sequence in [one for one in (*self.running, *self.waiting) if id(one.job) in aborted]:
+        """Let the sequences of aborted jobs leave, in the order of the messages, if they are still in the engine."""
+        order = {id(job): place for place, job in enumerate(self._aborts)}
+        self._aborts = []
+        there = [one for one in (*self.running, *self.waiting) if id(one.job) in order]
+        for sequence in sorted(there, key=lambda one: order[id(one.job)]):
             if sequence in self.running:
                 unseen = self._unseen(sequence)
-                self._remove(sequence)
+                self._remove(sequence, self.free)
                 sequence.shown -= unseen
                 if not sequence.shown:
                     sequence.first_token = None
             else:
                 self.waiting.remove(sequence)
             self._leave_unserved(sequence, "abort", None)
-
-    def _unseen(self, sequence: Sequence) -> int:
-        """The tokens of ``sequence`` that are still being computed; an abort drops them."""
-        return 0
 
     def _fail_head(self) -> None:
         """Let the head of the waiting queue leave with an error: it has outgrown the whole cache."""
@@ -266,6 +277,8 @@ class ContinuousEngine(Scheduler):
         batch.decode_requests, batch.context_tokens = decodes, context
         duration = self.step_time.step(batch)
         self.free -= pool.advance(1)
+        if self.cadence.interval > 1:
+            self.cadence.executed(1, True)
         if self._paused:
             self._resume()
         for sequence, new in prefills:
@@ -277,6 +290,8 @@ class ContinuousEngine(Scheduler):
                 if sequence.first_token is None:
                     sequence.first_token = begin + duration
                 pool.join(sequence)
+                if self.shared is not None:
+                    sequence.joined = computed
         if self.on_step is not None:
             composition = (batch.prefill_tokens, batch.prefill_requests, batch.decode_requests, batch.context_tokens)
             after = (len(self.running), len(self.waiting), self.total - self.free, preempted)
@@ -290,10 +305,15 @@ class ContinuousEngine(Scheduler):
         now = self.env.now
         self._finish_decode_run()
         finished = self.pool.take_finished()
-        size, running = self._limits[2], self.running
+        size, running, shared = self._limits[2], self.running, self.shared
+        if shared is not None:
+            shared.follow(self.free)
         for sequence in finished:
             del running[sequence]
-            self.free -= -sequence.computed // size  # rounded up
+            if shared is None:
+                self.free -= -sequence.computed // size  # rounded up
+            else:
+                self.free += shared.give_back(sequence, sequence.computed, sequence.computed, self._unseen)
             self._end(sequence, now)
         if not (self.running or self.waiting or self._inbox or self._aborts):
             self._next = None

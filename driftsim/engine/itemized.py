@@ -11,7 +11,7 @@ from typing import Any
 from driftsim.engine.continuous import ContinuousEngine
 from driftsim.engine.pipelined import PipelinedEngine
 from driftsim.engine.sequence import Sequence
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.settings import EngineSettings
 
 
 class Itemized(ContinuousEngine):
@@ -29,9 +29,9 @@ class Itemized(ContinuousEngine):
         if told is not None:
             self.on_step = lambda step: told((*step, *self._items))
 
-    def _preempt(self, victim: Sequence) -> int:
+    def _preempt(self, victim: Sequence, spare: int, turn: tuple[int, int] = (0, 0)) -> int:
         self._victims.append(victim.job.request.id)
-        return super()._preempt(victim)
+        return super()._preempt(victim, spare, turn)
 
     def _compute_step(self, now: int, begin: int, prefills: list[tuple[Sequence, int]], preempted: int) -> int:
         tokens = dict(prefills)

@@ -15,7 +15,7 @@ import simpy
 from driftsim.engine.clock import COMPLETE, STEP, Moment
 from driftsim.engine.continuous import ContinuousEngine
 from driftsim.engine.sequence import Sequence
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.settings import EngineSettings
 
 
 class PipelinedEngine(ContinuousEngine):
@@ -49,6 +49,8 @@ class PipelinedEngine(ContinuousEngine):
         pool = self.pool
         self._run_start = start
         self._run_steps = pool.steps_within(self.free, pool.steps_to_finish())
+        if self.waiting:
+            self._run_steps = self._undisturbed(self._run_steps)
         self._run.decode_requests, self._run.context_tokens = pool.size, pool.context_tokens
         self._wake_at(self._boundary_at(self._run_steps), STEP, self._core_loop)
 
@@ -58,6 +60,8 @@ class PipelinedEngine(ContinuousEngine):
             if self._taken is not None:
                 self._taken(self._run_steps)
             self.free -= self.pool.advance(self._run_steps)
+            if self.cadence.interval > 1:
+                self.cadence.executed(self._run_steps, bool(self.waiting))
             self._run_steps = 0
             self._left_out.clear()
             self._await_output(self._last)
@@ -142,7 +146,7 @@ class PipelinedEngine(ContinuousEngine):
             if sequence.finish_reason:  # aborted in the meantime
                 continue
             if sequence in self.running:
-                self._remove(sequence)
+                self._remove(sequence, self.free, known=sequence.prompt + shown - 1)
             else:  # preempted while its last token was in flight: vLLM delivers stale output all the same
                 self.waiting.remove(sequence)
             sequence.shown = shown

@@ -18,7 +18,7 @@ from driftsim.engine.pipelined import PipelinedEngine
 from driftsim.engine.sequence import Sequence
 from driftsim.latency.steptime import Batch
 from driftsim.request import Job
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.settings import EngineSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,13 @@ sequences: decodes are one ``DecodePool``, and are walked one by one only where 
 
 from __future__ import annotations
 
+from driftsim.engine.cadence import Cadence
 from driftsim.engine.decoding import DecodePool
 from driftsim.engine.sequence import Sequence, blocks_for
+from driftsim.engine.sharing import SharedBlocks
+from driftsim.engine.versions import rules_of
 from driftsim.engine.waiting import waiting_queue
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.settings import EngineSettings
 
 MIRRORED_VLLM = "0.32.0"  # the version whose decisions the conformance suite holds the engine to
 
@@ -19,7 +22,8 @@ MIRRORED_VLLM = "0.32.0"  # the version whose decisions the conformance suite ho
 class Scheduler:
     """Running and waiting sequences, and the KV blocks that they hold.
 
-    ``free`` still counts the blocks that the decodes of the next step will take; ``_spare`` does not.
+    ``free`` still counts the blocks that the decodes of the next step will take; ``_spare`` does not. ``shared`` says
+    which blocks these are, where the engine caches prefixes.
     """
 
     def __init__(self, settings: EngineSettings) -> None:
@@ -32,20 +36,31 @@ class Scheduler:
         # Running, with the last token scheduled and its output not processed yet (async scheduling).
         self.awaiting_output: set[Sequence] = set()
         self.pool = DecodePool(settings.block_size)  # the other running sequences decode
+        self.rules = rules_of(settings.version)
+        self.shared: SharedBlocks | None = None
+        if settings.enable_prefix_caching:
+            self.shared = SharedBlocks(
+                self.total,
+                self.pool,
+                pipelined=settings.async_scheduling,
+                keyless_first=self.rules.keyless_first,
+            )
         self._paused: list[Sequence] = []  # decodes that get no turn in the step under way
-        self._watermark = int(settings.watermark * settings.kv_blocks)
+        self._watermark = int(settings.watermark * settings.kv_blocks) if self.rules.watermark else 0
         self._threshold = settings.long_prefill_token_threshold
-        self._limits = (settings.max_num_batched_tokens, settings.max_num_seqs, settings.block_size)
+        budget = settings.max_num_batched_tokens
+        self._budget = min(settings.max_num_scheduled_tokens or budget, budget)
+        self._limits = (self._budget, settings.max_num_active_seqs or settings.max_num_seqs, settings.block_size)
         self._admitted = 0
+        self.cadence = Cadence(settings.prefill_schedule_interval if self.rules.cadence else 1)
 
     def _schedule(self, now: int) -> tuple[list[tuple[Sequence, int]], int]:
         """The prefills of the step scheduled at ``now``, each with its tokens, and the number of preemptions for it.
 
         All sequences of the pool decode beside them.
         """
-        threshold = self._threshold
-        if threshold and len(self.running) + len(self.waiting) < 2:
-            threshold = 0  # nobody to starve: a lone long prefill gets the whole budget
+        threshold = self._threshold and self._chunk_limit()
+        hold = self.cadence.holds(len(self.running) > len(self.prefilling))
         prefills: list[tuple[Sequence, int]] = []
         preempted, short = 0, self._spare() < 0
         if short or self.prefilling:
@@ -53,12 +68,23 @@ class Scheduler:
                 preempted = self._schedule_running(prefills, threshold)
             else:
                 preempted = self._preempt_for_decodes() if short else 0
-                if self.prefilling:
+                if self.prefilling and not hold:
                     preempted += self._schedule_partial_prefill(prefills)
         # vLLM admits nobody in a step that preempted, lest it evict what it just admitted.
         if not preempted and self.waiting:
             self._schedule_waiting(prefills, threshold, now)
+        if self.cadence.interval > 1:
+            self.cadence.scheduled(bool(prefills or self.pool.size), bool(self.waiting), preempted > 0)
         return prefills, preempted
+
+    def _chunk_limit(self) -> int:
+        """The longest chunk of a prompt in the step at hand; 0: no limit."""
+        there = len(self.running) + len(self.waiting)
+        if there < 2 and self.rules.lone_prefill_uncapped:
+            return 0  # nobody to starve: a lone long prefill gets the whole budget
+        if self.settings.long_prefill_token_threshold_adaptive and there:
+            return max(self._threshold, self.settings.max_num_batched_tokens // there)
+        return self._threshold
 
     # -- running sequences
 
@@ -70,7 +96,7 @@ class Scheduler:
                 continue
             while claimed == self.free:
                 victim = self._victim()
-                self._preempt(victim)
+                self._preempt(victim, self.free - claimed)
                 preempted += 1
                 if victim is sequence:
                     return preempted
@@ -80,15 +106,18 @@ class Scheduler:
     def _schedule_partial_prefill(self, prefills: list[tuple[Sequence, int]]) -> int:
         """Schedule the next chunk of the one prompt that is partly computed; its sequence was admitted last."""
         for sequence in self.prefilling:
-            budget = self.settings.max_num_batched_tokens - self.pool.size
+            budget = self._budget - self.pool.size
             new = min(sequence.length - sequence.computed, budget)
             if new <= 0:
                 break
-            need = self._growth(sequence, new)
-            if need > self._spare():
-                self._preempt(sequence)
+            need, spare = self._growth(sequence, new), self._spare()
+            if need > spare:
+                self._preempt(sequence, spare)
                 return 1
             self.free -= need
+            if self.shared is not None:
+                self.shared.grow(sequence, sequence.computed + new, self._unseen)
+            self.cadence.prefilled = True
             prefills.append((sequence, new))
         return 0
 
@@ -98,26 +127,27 @@ class Scheduler:
         Their order decides in two cases: with a cap on prefill chunks, several partial prefills may stand between the
         decodes; by priority, a victim may stand anywhere, also before the sequence that needs its blocks.
         """
-        budget, spare, preempted = self.settings.max_num_batched_tokens, self.free, 0
-        claims = self.pool.claims()
-        order = [sequence for sequence in self.running if sequence not in self.awaiting_output]
+        budget, spare, preempted = self._budget, self.free, 0
+        claims, held = self.pool.claims(), self.cadence.held
+        order = list(self.running)
         given: dict[Sequence, tuple[int, int]] = {}  # tokens and blocks of this step
         index = 0
         while index < len(order) and budget > 0:
             sequence = order[index]
             prefill = sequence in self.prefilling
+            if sequence in self.awaiting_output or (prefill and held):
+                index += 1
+                continue
             new = min(sequence.length - sequence.computed, threshold or budget, budget) if prefill else 1
             need = self._growth(sequence, new) if prefill else int(sequence in claims)
             while need > spare:
                 victim = self._victim()
-                if victim in given:  # its turn in this step is taken back (scheduler.py, PRIORITY)
-                    tokens, blocks = given.pop(victim)
-                    budget += tokens
-                    spare += blocks
-                if victim in order:
-                    index -= order.index(victim) < index
-                    order.remove(victim)
-                spare += self._preempt(victim)
+                had_turn = victim in given
+                turn = given.pop(victim, (0, 0))  # is taken back (scheduler.py, PRIORITY)
+                budget += turn[0]
+                index -= order.index(victim) < index if self.rules.cursor_follows_victim else had_turn
+                order.remove(victim)
+                spare += self._preempt(victim, spare, turn)
                 preempted += 1
                 if victim is sequence:
                     break
@@ -126,14 +156,18 @@ class Scheduler:
                 budget -= new
                 index += 1
                 given[sequence] = (new, need)
+                self.cadence.prefilled |= prefill
                 continue
-            break
+            if not (self.rules.goes_on_after_self and self.by_priority):
+                break
         for sequence, (new, need) in given.items():
             if sequence in self.prefilling:
                 self.free -= need
+                if self.shared is not None:
+                    self.shared.grow(sequence, sequence.computed + new, self._unseen)
                 prefills.append((sequence, new))
-        for sequence in order[index:]:  # the budget ran out before their turn: they pause for this step
-            if sequence not in self.prefilling:
+        for sequence in order:  # whose turn did not come pauses for this step
+            if sequence.ends >= 0 and sequence not in given:
                 self.pool.leave(sequence)
                 self._paused.append(sequence)
         return preempted
@@ -148,15 +182,24 @@ class Scheduler:
 
     def _schedule_waiting(self, prefills: list[tuple[Sequence, int]], threshold: int, now: int) -> None:
         """Admit from the head of the waiting queue while slots, token budget and KV blocks allow; nobody is skipped."""
-        waiting, running, pool = self.waiting, self.running, self.pool
+        waiting, running, pool, shared = self.waiting, self.running, self.pool, self.shared
         budget, slots, size = self._limits
         budget -= pool.size
         for _, new in prefills:
             budget -= new
         spare = begun = self._spare()
+        if shared is not None:
+            shared.follow(spare)
+        found = idle = 0
         while waiting and budget > 0 and len(running) < slots:
             sequence = waiting[0]
-            new = length = sequence.prompt + sequence.shown  # recomputes what a preemption lost, outputs included
+            length = sequence.prompt + sequence.shown  # recomputes what a preemption lost, outputs included
+            if shared is not None:
+                held, found, idle, _ = shared.look_up(sequence, self._unseen)
+                length -= found * size
+            if length > 1 and self.cadence.held:
+                break
+            new = length
             if threshold and new > threshold:
                 new = threshold
             if new > budget:
@@ -170,20 +213,28 @@ class Scheduler:
                 whole = -(-length // size)
                 # Without a reserve vLLM would start over and over on a prompt that can never fit; here it waits until
                 # the engine fails it.
-                asked = whole if self.settings.scheduler_reserve_full_isl or whole > self.total else need
+                asked = whole if self.settings.scheduler_reserve_full_isl or whole + found > self.total else need
+            asked += idle  # found blocks that nobody holds leave the free ones, too
             if asked > spare or (running and asked + self._watermark > spare):
                 break
-            spare -= need
-            budget -= new
             self._admitted += 1
             sequence.number = self._admitted
+            if shared is not None:
+                shared.admit(sequence, held, found, new, need, self._unseen)
+            spare -= need + idle
+            budget -= new
             running[waiting.popleft()] = None
             if new < length:
                 self.prefilling[sequence] = None
             prefills.append((sequence, new))
+            self.cadence.prefilled |= length > 1
             if sequence.scheduled is None:  # vLLM keeps the first time when a preempted request resumes
                 sequence.scheduled = now
         self.free -= begun - spare
+
+    def _unseen(self, sequence: Sequence) -> int:
+        """The tokens of the running ``sequence`` that are still being computed; an abort drops them."""
+        return 0
 
     # -- KV blocks, and who gives them up
 
@@ -200,16 +251,24 @@ class Scheduler:
         """The running sequence to preempt: under FCFS the one admitted last, by priority the last in that order."""
         return max(self.running, key=_by_rank) if self.by_priority else next(reversed(self.running))
 
-    def _preempt(self, victim: Sequence) -> int:
-        """Put ``victim``, its output kept, at the front of the queue, to be recomputed; returns the blocks freed."""
-        held = self._remove(victim)
+    def _preempt(self, victim: Sequence, spare: int, turn: tuple[int, int] = (0, 0)) -> int:
+        """Put ``victim``, its output kept, at the front of the queue, to be recomputed; returns the blocks freed.
+
+        ``spare`` blocks are free by now; ``turn``: the tokens and blocks that it had already been given in this step.
+        """
+        freed = self._remove(victim, spare, turn)
         victim.computed = 0
         victim.preemptions += 1
         self.waiting.appendleft(victim)
-        return held
+        return freed
 
-    def _remove(self, sequence: Sequence) -> int:
-        """Take ``sequence`` out of the running ones and free its blocks; returns how many."""
+    def _remove(self, sequence: Sequence, spare: int, turn: tuple[int, int] = (0, 0), known: int | None = None) -> int:
+        """Take ``sequence`` out of the running ones and free its blocks; returns how many. See ``_preempt``.
+
+        Where it has ended, its first ``known`` tokens are known by now.
+        """
+        tokens, taken = turn
+        unseen = self._unseen(sequence) if self.shared is not None else 0
         if sequence in self.prefilling:
             del self.prefilling[sequence]
         elif sequence in self.awaiting_output:
@@ -217,9 +276,16 @@ class Scheduler:
         else:
             self.pool.leave(sequence)
         del self.running[sequence]
-        held = blocks_for(sequence.computed, self.settings.block_size)
-        self.free += held
-        return held
+        if self.shared is None:
+            freed = taken + blocks_for(sequence.computed, self.settings.block_size)
+        else:
+            tokens += sequence.computed
+            if known is None:
+                known = tokens - unseen if tokens > sequence.joined else tokens
+            self.shared.follow(spare)
+            freed = self.shared.give_back(sequence, tokens, min(known, tokens), self._unseen)
+        self.free += freed - taken
+        return freed
 
 
 def _by_admission(sequence: Sequence) -> int:

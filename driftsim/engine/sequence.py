@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from driftsim.request import Job
 
 
@@ -18,9 +20,16 @@ class Sequence:
     """
 
     __slots__ = (
-        "batch", "computed", "ends", "error", "finish", "finish_reason", "first_token", "job", "number", "offset",
-        "preemptions", "prompt", "queued", "rank", "scheduled", "shown", "target",
+        "batch", "cached", "computed", "ends", "error", "finish", "finish_reason", "first_token", "held", "job",
+        "joined", "keyed", "number", "offset", "preemptions", "prompt", "queued", "rank", "scheduled", "shown",
+        "stretches", "target",
     )  # fmt: skip
+    # Only an engine with prefix caching sets these (see sharing.py).
+    stretches: tuple[tuple[int, int], ...]  # whose its tokens are, up to which one; the last is its own
+    held: Any  # found or registered runs of blocks
+    keyed: int  # blocks that have their keys
+    joined: int  # tokens computed when it began to decode
+    cached: int  # prompt tokens found at its first admission; -1 before
 
     def __init__(self, job: Job, target: int) -> None:
         self.job = job

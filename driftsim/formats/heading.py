@@ -8,8 +8,9 @@ import pandas as pd
 
 from driftsim.errors import InputError, TraceError
 from driftsim.formats.found import Found
-from driftsim.trace.header import EngineSettings, Header, Phase, WorkloadInfo
+from driftsim.trace.header import Header, Phase, WorkloadInfo
 from driftsim.trace.loops import find_loop
+from driftsim.trace.settings import EngineSettings
 from driftsim.version import __version__
 
 

@@ -20,8 +20,8 @@ from driftsim.latency.steptime import TERMS, LinearStepTime, term_values, ticks,
 from driftsim.latency.uncertainty import Uncertainty
 from driftsim.records import Record
 from driftsim.text import for_html
-from driftsim.trace.header import EngineSettings
 from driftsim.trace.schema import LARGEST_COUNT
+from driftsim.trace.settings import EngineSettings
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,7 +19,8 @@ from driftsim.errors import InputError
 from driftsim.latency.profile import Profile
 from driftsim.latency.weights import WeightType
 from driftsim.records import Record, parsed_json
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.schema import LARGEST_COUNT
+from driftsim.trace.settings import EngineSettings
 
 GIB = 2**30
 # NVIDIA L4, Qwen2.5-7B, vLLM 0.11: experiments/first_principles.py fits them.
@@ -106,7 +107,9 @@ def shape_of(config: str) -> Shape:
     optional = ("num_key_value_heads", "head_dim", "max_position_embeddings")
     wrong = [key for key in (*needed, *optional) if content.get(key) is not None and not _counts(content[key])]
     if wrong:
-        raise InputError(f"{config}: {wrong[0]} is {content[wrong[0]]!r}, not a whole number above 0")
+        raise InputError(
+            f"{config}: {wrong[0]} is {content[wrong[0]]!r}, not a whole number from 1 to {LARGEST_COUNT:g}"
+        )
     experts = [key for key in content if "expert" in key and content[key]]
     if experts:
         raise InputError(f"{config}: is a mixture of experts ({experts[0]}); only dense decoder models can be derived")
@@ -128,7 +131,7 @@ def shape_of(config: str) -> Shape:
 
 
 def _counts(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_COUNT
 
 
 def _auto_config(name: str) -> dict[str, Any]:

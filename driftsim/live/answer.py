@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeGuard
 
 from driftsim.live.engine import Outcome
@@ -16,14 +17,17 @@ DIGITS = 40  # of a number that a server tells
 class Answer:
     """The answer to ``job`` as it comes in; ``sent`` is when the job was sent (monotonic, s).
 
-    ``longest``: tokens of the longest context that the engine takes, as far as that is known.
-    An event that carries only a role, or empty text, is no token.
+    ``longest``: tokens of the longest context that the engine takes, as far as that is known. ``hear``: gets its text,
+    part by part. An event that carries only a role, or empty text, is no token.
     """
 
-    def __init__(self, job: Job, sent: float, longest: int = LARGEST_COUNT) -> None:
+    def __init__(
+        self, job: Job, sent: float, longest: int = LARGEST_COUNT, hear: Callable[[str], None] = lambda text: None
+    ) -> None:
         self.job = job
         self.sent = sent
         self.longest = longest
+        self._hear = hear
         self.chunks = 0  # with anything in them
         self.fewest = 0  # tokens there must be; a server may tell one token of a call in several events
         self.texts: list[str] = []
@@ -44,6 +48,7 @@ class Answer:
                 self.chunks += 1
                 self.fewest += bool(text)
                 self.texts.append(text + call)
+                self._hear(text + call)
                 self.first = now if self.first is None else self.first
                 self.last = now
             if reason := _of(choice, "finish_reason"):

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from driftsim.request import Job
 from driftsim.scheduling.dispatcher import Engine
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.settings import EngineSettings
 
 
 @dataclass(frozen=True, slots=True)

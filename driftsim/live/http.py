@@ -26,8 +26,8 @@ from driftsim.live.masking import Heard, masked
 from driftsim.live.pages import ASK_S, Page, Pages
 from driftsim.request import Job
 from driftsim.scheduling.accounting import count_words
-from driftsim.trace.header import EngineSettings
 from driftsim.trace.schema import LARGEST_COUNT
+from driftsim.trace.settings import EngineSettings
 from driftsim.workloads.prompts import synthetic
 
 KEY = "OPENAI_API_KEY"  # environment variable; never logged, never stored
@@ -213,7 +213,8 @@ class HttpEngine:
 
     def submit(self, job: Job, true_length: int | None) -> None:
         """Send ``job``; ``true_length``, if given, is forced (``ignore_eos``, an extension of vLLM)."""
-        self._go(self._serve(Answer(job, time.monotonic(), self.settings.max_model_len), true_length))
+        hear = self._heard.hearing()  # from the first word on: other answers may repeat it
+        self._go(self._serve(Answer(job, time.monotonic(), self.settings.max_model_len, hear), true_length))
 
     def abort(self, job: Job) -> None:
         """Drop the connection; the outcome follows."""
@@ -256,7 +257,6 @@ class HttpEngine:
             outcome = answer.failed(f"no end of the answer after {self.timeout_s:g} s")
         except Exception as error:  # whatever the server does belongs to this request's row
             outcome = answer.failed(self._said(error, answer))
-        self._heard.add("".join(answer.texts))
         self.on_outcome(outcome)
 
     async def _receive(self, answer: Answer, true_length: int | None) -> None:

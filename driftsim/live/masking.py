@@ -6,7 +6,7 @@ import base64
 import html
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import unquote_plus
 
 MOST = 300  # characters that are kept of what a server says
@@ -35,6 +35,23 @@ class Heard:
             self._blocks.add(letters)
         step = BLOCK if len(letters) >= 2 * BLOCK else 1
         self._blocks.update(letters[place : place + BLOCK] for place in range(0, len(letters) - BLOCK + 1, step))
+
+    def hearing(self) -> Callable[[str], None]:
+        """Takes a text part by part, as it is received; what has come of it is known again at once, as by ``add``."""
+        rest, is_long = "", False
+
+        def take(part: str) -> None:
+            nonlocal rest, is_long
+            rest += _words(part).replace(" ", "")
+            if is_long:
+                self._blocks.update(rest[place : place + BLOCK] for place in range(0, len(rest) - BLOCK + 1, BLOCK))
+            else:
+                self.add(rest)
+                is_long = len(rest) >= 2 * BLOCK
+            if is_long:
+                rest = rest[len(rest) // BLOCK * BLOCK :]
+
+        return take
 
     def repeats(self, words: str) -> bool:
         """Whether ``words`` hold a piece of what was heard."""

@@ -35,8 +35,8 @@ from vllm.v1.metrics.stats import RequestStateStats
 from driftsim.errors import InputError
 from driftsim.live.engine import Outcome
 from driftsim.request import Job
-from driftsim.trace.header import EngineSettings
 from driftsim.trace.schema import STEP_COLUMNS
+from driftsim.trace.settings import EngineSettings
 from driftsim.workloads.prompts import synthetic
 
 TELLS_PREEMPTIONS = hasattr(RequestStateStats(), "num_preemptions")  # not in 0.24

@@ -13,7 +13,7 @@ from driftsim.scheduling.plugins import check_trusted
 from driftsim.scheduling.policies import STOCK, policy_class
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.settings import EngineSettings
 from driftsim.trace.trace import Trace
 from driftsim.workloads.replay import as_recorded
 from driftsim.workloads.workload import Workload

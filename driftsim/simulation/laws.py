@@ -23,8 +23,9 @@ from driftsim.scheduling.plugins import is_plugin
 from driftsim.scheduling.policies import POLICIES, STOCK, make_policy, passes_over, policy_class
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
-from driftsim.trace.header import EngineSettings, Phase, WorkloadInfo
+from driftsim.trace.header import Phase, WorkloadInfo
 from driftsim.trace.schema import FINISHED, TIER_NAMES
+from driftsim.trace.settings import EngineSettings
 from driftsim.workloads.table import workload_table
 from driftsim.workloads.workload import Workload
 

@@ -28,6 +28,7 @@ from driftsim.scheduling.plugins import PLUGIN_NOTE
 from driftsim.scheduling.policies import POLICIES, STOCK, check_order, make_policy
 from driftsim.simulation.observed import observed_lengths
 from driftsim.simulation.scenario import Scenario
+from driftsim.simulation.tables import requests_table
 from driftsim.tiers import rules_in_force
 from driftsim.trace.builder import FilledColumns, RequestRows
 from driftsim.trace.header import Header
@@ -132,6 +133,7 @@ class Simulation:
             self.env, profile.engine, step_times(scenario), ticks(profile.gap_s), self._left,
             self.steps.append if self.record_steps else None,
         )  # fmt: skip
+        self.caching = profile.engine.enable_prefix_caching
         self.arrivals = Arrivals(workload, ticks)
         self.build = workload.requests(rules)
         self.categories = workload.categories(self.admission)
@@ -147,7 +149,8 @@ class Simulation:
         self._await_arrival()
         with collector_off():
             self.env.run()
-        return Trace(self._header(), self._requests(), self._steps() if self.record_steps else None)
+        requests, lost = requests_table(self.rows, self.workload)
+        return Trace(self._header(requests, lost), requests, self._steps() if self.record_steps else None)
 
     def _await_arrival(self) -> None:
         due = self.arrivals.next_at()
@@ -217,7 +220,7 @@ class Simulation:
         self.columns.finish_s[row] = self.env.now / TICKS_PER_SECOND
         self.columns.output_tokens[row] = self.columns.preemptions[row] = 0
         self.columns.finish_reason[row] = "abort"
-        if self.arrivals.left(row, self.env.now):
+        if self.arrivals.left(row, self.env.now, failed=True):
             self._await_arrival()
 
     def _submit(self, job: Job) -> None:
@@ -251,6 +254,8 @@ class Simulation:
             columns.finish_reason[row] = sequence.finish_reason
             if sequence.error is not None:
                 self.rows.texts["error"][row] = sequence.error
+            if self.caching and sequence.cached >= 0:
+                self.rows.counts["cached_tokens"][row] = sequence.cached
             if sequence.batch is not None:
                 counts = self.rows.counts
                 counts["batch_id"][row], counts["batch_size"][row] = sequence.batch
@@ -263,7 +268,7 @@ class Simulation:
         now, left = self.env.now, self.arrivals.left
         self.dispatcher.finished([self._departure(sequence) for sequence in sequences], now / TICKS_PER_SECOND)
         for sequence in sequences:
-            if left(sequence.job.index, now):
+            if left(sequence.job.index, now, failed=sequence.finish_reason not in FINISHED):
                 self._await_arrival()
         self._release_soon()
 
@@ -276,25 +281,13 @@ class Simulation:
             length = round(length * sequence.shown / full)
         return Departure(job, length, reason in CENSORED)
 
-    def _requests(self) -> pd.DataFrame:
-        return self.rows.table(self.workload.offered, output_words=self._words())
-
-    def _words(self) -> Any:
-        """The recorded words, in proportion where a limit that the recorded run did not have cut the output short."""
-        words = self.workload.output_words
-        shown, full = np.frombuffer(self.rows.counts["output_tokens"], dtype=np.int64), np.array(self.outputs)
-        cut = shown != full
-        if cut.any():
-            words = words.where(~cut, (words.astype("float64") * shown / full).round().astype("Int64"))
-        return words.array.copy()  # nothing of the workload's own, which other runs share
-
     def _steps(self) -> pd.DataFrame:
         table = pd.DataFrame(self.steps, columns=[column.name for column in self.step_columns])
         for name in ("start_s", "duration_s"):
             table[name] = table[name] / TICKS_PER_SECOND
         return typed(table, self.step_columns, "simulated steps")
 
-    def _header(self) -> Header:
+    def _header(self, requests: pd.DataFrame, lost: int) -> Header:
         scenario, profile = self.scenario, self.scenario.profile
         switches = {
             "refill_lag": scenario.refill_lag,
@@ -302,9 +295,14 @@ class Simulation:
             **self.admission.model_dump(mode="json"),
         }
         starts = [start / TICKS_PER_SECOND for start in self.arrivals.starts()]
+        counts = requests["phase"].value_counts()
         phases = tuple(
-            phase.changed(start_s=start) for phase, start in zip(self.workload.info.phases, starts, strict=True)
+            phase.changed(start_s=start, requests=int(counts[phase.name]))
+            for phase, start in zip(self.workload.info.phases, starts, strict=True)
         )
+        notes = self.workload.notes
+        if lost:
+            notes += (f"{lost} of {lost + len(requests)} turns were never sent: the one before them failed",)
         return Header(
             kind="simulated",
             driftsim_version=__version__,
@@ -315,10 +313,12 @@ class Simulation:
             admission={"policy": scenario.policy, "estimator": scenario.estimator, **switches},
             max_in_flight=scenario.limit,
             tiers=scenario.tiers or self.workload.tiers,
+            slos=scenario.slos,
             seed=scenario.seed,
             profile_digest=profile.digest,
             clocks=CLOCKS,
-            notes=self.workload.notes,
+            prefixes=self.workload.prefixes,
+            notes=notes,
         )
 
 

@@ -10,6 +10,7 @@ from driftsim.errors import InputError
 from driftsim.latency.profile import SECONDS, Profile
 from driftsim.records import Record
 from driftsim.scheduling.dispatcher import Dispatching
+from driftsim.slo import Slo, check_only_e2e, slo_rules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,8 @@ class Scenario(Dispatching):
     ``refill_lag`` off lets an outside dispatcher refill a freed slot before the next step, as no real one can.
     ``barrier``: DriftSched's worker, which serves one batch at a time, instead of continuous batching; it
     fetches its jobs itself, so that nothing lags.
-    ``noise`` draws step times around the profile's, by ``seed``.
+    ``noise`` draws step times around the profile's, by ``seed``. ``slos`` change nothing in the run; its header holds
+    them, so that its requests are judged by them.
 
     >>> profile = Profile.plain(intercept_s=0.01, max_num_seqs=8)
     >>> Scenario(profile=profile, policy="sjf").limit, Scenario(profile=profile, policy="stock").limit
@@ -30,9 +32,13 @@ class Scenario(Dispatching):
     refill_lag: bool = True
     noise: bool = False
     barrier: Barrier | None = None
+    slos: tuple[Slo, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "slos", slo_rules(self.slos))  # frozen for everybody else
+        if self.barrier is not None:
+            check_only_e2e(self.slos)
         if not isinstance(self.profile, Profile):
             raise InputError(f"a Profile is needed, not {self.profile!r:.80}; load one with load_profile(FILE)")
 

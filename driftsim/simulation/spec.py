@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
 from driftsim.errors import InputError
 from driftsim.latency.profile import Profile
@@ -25,6 +25,7 @@ from driftsim.scheduling.plugins import is_plugin, source_digest
 from driftsim.scheduling.policies import policy_class
 from driftsim.simulation.dotted import nested
 from driftsim.simulation.scenario import Barrier, Scenario
+from driftsim.slo import Slos, check_only_e2e
 from driftsim.tiers import TierRules
 from driftsim.trace.trace import Trace, read
 from driftsim.workloads.arrivals import arriving
@@ -41,6 +42,7 @@ PLACES = {
     "steps",
     "step_requests",
 }  # fields that enter the key by digest, or not at all
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 class ScenarioSpec(Record):
@@ -76,6 +78,11 @@ class ScenarioSpec(Record):
         description="Tables of the tiers, the most urgent first, or their names alone. None: the trace's own, else the "
         "published three; a trace with other tiers then has no order that a policy could go by.",
     )
+    slos: Slos = Field(
+        default=(),
+        description="SLOs, as tables or as texts `premium:ttft=1s,tpot=50ms,e2e=30s`; without a name, everybody's. A "
+        "tenant's own goes before its tier's. None: the trace's own.",
+    )
     refill_lag: bool = Field(
         default=True, description="Whether a freed slot is refilled with the profile's lags, as on a real engine."
     )
@@ -104,6 +111,11 @@ class ScenarioSpec(Record):
         description="How a resample draws its blocks: `circular`, from anywhere in the phase, or `local`, from around "
         "the block's own place, so that a peak inside a phase stays where it was.",
     )
+    fairness: bool = Field(
+        default=False,
+        description="Whether results say how much each tenant was slowed down and what service it got; for that, a "
+        "request of each size is simulated alone.",
+    )
     phase: str = Field(default="all", description="Phase of the workload that the metrics are over.")
     seed: int = Field(default=0, ge=0, description="Seed of everything random in the run.")
     steps: bool = Field(default=False, description="Whether the run's steps are recorded.")
@@ -116,16 +128,17 @@ class ScenarioSpec(Record):
         return self._with_one_source()
 
     def _with_one_source(self) -> Self:
-        """This spec. Raises ``InputError`` unless it says where its requests come from, once."""
+        """This spec. Raises ``InputError`` unless it says where its requests come from, once, and its parts agree."""
         if (self.trace is None) == (self.workload is None):
             raise InputError("give trace = FOLDER to replay or a table workload to draw, one of the two")
+        if self.barrier is not None:
+            check_only_e2e(self.slos)
         if self.workload is None:
             return self
         if self.profile is None:
             raise InputError("a workload has no steps to fit a profile to; give profile = FILE")
-        others = {"rate_scale": "workload.rate", "requests": "workload.requests", "arrivals": "workload.kind"}
-        for name, instead in others.items():
-            if getattr(self, name) != type(self).model_fields[name].default:
+        for name, (default, instead) in _of_a_trace().items():
+            if getattr(self, name) != default:
                 raise InputError(f"{name} changes a recorded trace; set {instead} instead")
         return self
 
@@ -143,6 +156,17 @@ class ScenarioSpec(Record):
             workload=None if self.workload is None else self.workload.placed(place),
             profile=None if self.profile is None else place(self.profile),
         )
+
+    @classmethod
+    def part(cls, name: str, value: Any, place: Callable[[str], str]) -> Any:
+        """The ``value`` of one key as a spec holds it, checked alone, with every path in it changed by ``place``.
+
+        Raises ``KeyError`` if a spec has no such key, ``ValueError`` for a value that it cannot have.
+        """
+        found = getattr(_alone(name).model_validate({name: value}), name)
+        if isinstance(found, WorkloadSpec):
+            return found.placed(place)
+        return place(found) if name in ("trace", "profile") and found is not None else found
 
     def with_parts(self, parts: Mapping[str, Any]) -> Self:
         """The same with other values of some keys, each as another spec has it; only how they go together is checked.
@@ -164,16 +188,29 @@ class ScenarioSpec(Record):
         ``trace_digest`` is the ``source_digest``: a workload stands in the key as a trace does.
         So a switch that is added later leaves old keys as they are; a default that changes takes a new ``key_version``.
         """
-        asked = self.model_dump(mode="json", exclude_defaults=True)
-        plain = {name: value for name, value in asked.items() if name not in PLACES}
+        plain = self.model_dump(mode="json", exclude_defaults=True, exclude=PLACES)
         sources = {name: _source(name) for name in (self.policy, self.estimator) if is_plugin(name)}
         return {"key_version": 1, "trace": trace_digest, "profile": profile_digest, "plugins": sources, **plain}
 
     def key(self, trace_digest: str, profile_digest: str) -> str:
         """SHA-256 of the canonical form, as 32 hexadecimal digits; the same on every platform."""
         plain = self.identity(trace_digest, profile_digest)
-        canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+        return hashlib.sha256(CANONICAL.encode(plain).encode()).hexdigest()[:32]
+
+
+@cache
+def _of_a_trace() -> dict[str, tuple[Any, str]]:
+    """The keys that change a recorded trace, each with its default and with what a workload has instead."""
+    instead = {"rate_scale": "workload.rate", "requests": "workload.requests", "arrivals": "workload.kind"}
+    return {name: (ScenarioSpec.model_fields[name].default, other) for name, other in instead.items()}
+
+
+@cache
+def _alone(name: str) -> type[Record]:
+    """A record with no other field than the one that a spec has by that ``name``."""
+    field = ScenarioSpec.model_fields[name]
+    fields: dict[str, Any] = {name: (field.annotation, field)}
+    return create_model("Part", __base__=Record, **fields)
 
 
 @cache
@@ -244,6 +281,7 @@ def build_scenario(spec: ScenarioSpec, profile: Profile) -> Scenario:
         admission=spec.admission,
         max_in_flight=spec.max_in_flight,
         tiers=spec.tiers,
+        slos=spec.slos,
         refill_lag=spec.refill_lag,
         noise=spec.noise,
         barrier=spec.barrier,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,9 +14,11 @@ from pydantic import Field, ValidationError
 
 from driftsim.errors import InputError
 from driftsim.files import write_file
+from driftsim.goodput import with_given
 from driftsim.records import Record, first_problem
 from driftsim.scheduling.plugins import check_trusted
 from driftsim.simulation.spec import ScenarioSpec
+from driftsim.slo import AnySlos
 from driftsim.sweeps.gated import FLOORS, GATED, check_names
 from driftsim.sweeps.grid import load_grid
 from driftsim.sweeps.recorder import Watch, unwatched
@@ -127,7 +130,7 @@ def baseline_runs(specs: dict[str, ScenarioSpec], rows: dict[str, dict[str, Any]
             raise InputError(f"run {name!r} failed ({row['error']}); a baseline needs results")
         here = spec.placed(lambda path: os.path.relpath(path, folder.resolve()))
         plain = here.model_dump(mode="json", exclude_defaults=True)
-        metrics = {metric: float(row[metric]) for metric in GATED if row[metric] == row[metric]}
+        metrics = {metric: float(row[metric]) for metric in GATED if row.get(metric, math.nan) == row.get(metric)}
         runs.append(BaselineRun(name=name, key=row["key"], scenario=plain, metrics=metrics))
     return runs
 
@@ -137,6 +140,7 @@ def named_specs(specs: Sequence[ScenarioSpec]) -> dict[str, ScenarioSpec]:
     flat = []
     for spec in specs:
         plain = spec.model_dump(mode="json")
+        plain["slos"] = "; ".join(map(str, spec.slos))
         plain |= {f"admission.{name}": value for name, value in plain.pop("admission").items()}
         flat.append({name: str(value) for name, value in plain.items()})
     differing = [name for name in flat[0] if len({one[name] for one in flat}) > 1] or ["policy"]
@@ -156,6 +160,7 @@ def make_baseline(
     store: Path | str | None = None,
     tolerance: float | None = None,
     floors: Mapping[str, float] = MappingProxyType({}),
+    slos: AnySlos = (),
     jobs: int = 0,
     watch: Watch = unwatched,
 ) -> Baseline:
@@ -163,8 +168,8 @@ def make_baseline(
 
     grid: a TOML file of runs, simulated now or taken from ``store``. captured: folders of captured traces. reason: why
     the baseline changes; kept in it. tolerance: relative, of what is simulated (0.001). floors: by metric, or by unit,
-    ``s`` or ``tokens``: a smaller change is none (1 ms, 1 token). jobs, watch: as ``sweep`` has them. Raises
-    ``InputError`` where there is nothing to hold on to, or a run failed.
+    ``s`` or ``tokens``: a smaller change is none (1 ms, 1 token). slos: of the captured traces (each one's own). jobs,
+    watch: as ``sweep`` has them. Raises ``InputError`` where there is nothing to hold on to, or a run failed.
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     made = make_baseline(f"{folder}/b.json", "experiments/gate/grid.toml", reason="the first", jobs=1)
@@ -181,7 +186,7 @@ def make_baseline(
     named = named_specs(specs) if specs else {}
     rows = rows_by_name(named, None if store is None else Path(store), jobs, watch) if named else {}
     check_names({}, floors, "floors")
-    repeats = repeats_by_name([read(path) for path in captured])
+    repeats = repeats_by_name([with_given(read(path), slos) for path in captured])
     groups = [Captured(name=name, metrics=values_of(group)) for name, group in repeats.items()]
     made = Baseline(
         reason=reason,

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from driftsim.errors import InputError
+from driftsim.glossary import SLO_METRICS
 from driftsim.sweeps.baseline import Baseline, Captured
 from driftsim.sweeps.changes import MetricChange, ScenarioChange, worst_first
 from driftsim.sweeps.gated import floor_of
@@ -73,10 +74,14 @@ def _stored(baseline: Baseline, then: Captured, now: Sequence[Repeat]) -> Scenar
 
 
 def _check_positive(name: str, then: Mapping[str, object], now: Sequence[Repeat]) -> None:
-    """Raise ``InputError`` where a metric that was known has a value now that no ratio can be told of."""
+    """Raise ``InputError`` where a metric that was known has a value now that no ratio can be told of.
+
+    A share or rate within the SLOs that is 0 in all repeats is gone, which is worse than any change.
+    """
+    known = {metric for repeat in now for metric in repeat.metrics}
     for repeat in now:
         for metric, value in repeat.unfit.items():
-            if metric in then:
+            if metric in then and (metric in known or metric not in SLO_METRICS):
                 raise InputError(
                     f"{name}: {metric} is {value:.3g} in a repeat; repeats are compared by their ratio, which needs "
                     "values above 0; leave that trace out, or make the baseline anew without it"

@@ -19,6 +19,8 @@ import pandas as pd
 
 from driftsim.errors import InputError
 from driftsim.formatting import html_table, shown_text, signed_percent, without_nan
+from driftsim.goodput import with_given
+from driftsim.slo import AnySlos, slo_rules
 from driftsim.sweeps.baseline import Baseline, load_baseline, rows_by_name, spec_of
 from driftsim.sweeps.beside import beside_changes, stored_changes
 from driftsim.sweeps.changes import MetricChange, ScenarioChange, grouped, simulated_changes, worst_first
@@ -189,6 +191,7 @@ def check_baseline(
     beside: Sequence[Path | str] = (),
     only: str | None = None,
     floors: Mapping[str, float] = MappingProxyType({}),
+    slos: AnySlos = (),
     store: Path | str | None = None,
     jobs: int = 0,
     watch: Watch = unwatched,
@@ -199,7 +202,8 @@ def check_baseline(
     traces are compared with these and with no stored number, and the baseline, which may be left out, gives the
     tolerances. Without them, captured traces are held against the baseline's stored repeats. only: one scenario, by its
     name or the first digits of its key. floors: by metric, or by unit, ``s`` or ``tokens``: a smaller change is none
-    (default: the baseline's). jobs, watch: as ``sweep`` has them.
+    (default: the baseline's). slos: of the captured traces (default: each one's own). jobs, watch: as ``sweep`` has
+    them.
 
     Raises ``InputError`` for a baseline that cannot be held against what is given.
 
@@ -210,7 +214,7 @@ def check_baseline(
     check_names({}, floors, "floors")
     known = known.changed(floors={**known.floors, **floors})
     _check_asked(known, baseline, bool(captured), bool(beside), store is not None)
-    new, old = ([(Path(path), read(path)) for path in paths] for paths in (captured, beside))
+    new, old = ([(Path(path), with_given(read(path), slos)) for path in paths] for paths in (captured, beside))
     if only is not None:
         known, new, old = _narrowed(known, new, old, only)
     scenarios = []
@@ -224,6 +228,7 @@ def check_baseline(
     scenarios.sort(key=lambda scenario: scenario.worst.rank)
     same = [] if baseline is None else ["--baseline", str(baseline)]
     same += [part for name, value in floors.items() for part in ("--floor", f"{name}={value!r}")]
+    same += [part for slo in slo_rules(slos) for part in ("--slo", str(slo))]
     commands = {one.name: _command([*same, "--only", one.selector], one, new, old) for one in scenarios}
     return GateResult(scenarios, known.reason, commands)
 

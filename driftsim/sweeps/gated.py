@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from driftsim.errors import InputError
-from driftsim.glossary import SUMMARY
+from driftsim.glossary import FAIRNESS, SLO, SLO_METRICS, SUMMARY
 from driftsim.metrics import LATENCIES, PERCENTILES
 from driftsim.trace.schema import LENGTH
 
-BETTER = {metric.name: metric.better for metric in SUMMARY if metric.better}
+BETTER = {metric.name: metric.better for metric in (*SUMMARY, *SLO, *FAIRNESS) if metric.better}
 GATED = (
     *(f"{name}_{stat}_s" for name in LATENCIES for stat in ("mean", *PERCENTILES)),
     "mae",
     "rmse",
     "kendall_tau",
     "finished",
+    *SLO_METRICS,  # where there are SLOs
+    *(metric.name for metric in FAIRNESS),  # where it was asked for
 )
 HEADLINES = ("e2e_mean_s", "e2e_p99_s", "ttft_mean_s", "tpot_mean_s")
-UNITS = {metric.name: "tokens" if metric.unit == LENGTH else metric.unit for metric in SUMMARY}
+UNITS = {metric.name: "tokens" if metric.unit == LENGTH else metric.unit for metric in (*SUMMARY, *SLO, *FAIRNESS)}
 FLOORS = {"s": 0.001, "tokens": 1.0}  # by unit: a smaller change is none, whatever it is in percent
 
 

@@ -61,8 +61,7 @@ def _trace_names(table: pd.DataFrame, paths: pd.Series, places: list[str]) -> pd
     told = len(table.loc[drawn, keys].drop_duplicates())
     if digests[drawn].nunique() > told:  # of an older driftsim, or a recorded run that was changed in its place
         drawn = pd.Series(False, table.index)
-    names = digests.map(named).where(digests.isin(list(named)), digests.astype(object).str[:SHORT])
-    return names.where(~drawn, None).astype(object)
+    return _named(digests, named).where(~drawn, None)
 
 
 def _profile_names(table: pd.DataFrame) -> pd.Series:
@@ -76,8 +75,13 @@ def _profile_names(table: pd.DataFrame) -> pd.Series:
     own |= {digest: f"{OWN} ({str(digest)[:SHORT]})" for digest in twice}
     files = _names(digests, paths.where(paths != OWN, None))
     files = {digest: f"./{name}" if name == OWN else name for digest, name in files.items()}
-    named = own | files
-    return digests.map(named).where(digests.isin(list(named)), digests.astype(object).str[:SHORT]).astype(object)
+    return _named(digests, own | files)
+
+
+def _named(digests: pd.Series, named: Mapping[str, str]) -> pd.Series:
+    """The name of each of ``digests``; one that has none stands for itself, by its beginning."""
+    short = {one: one[:SHORT] for one in digests.dropna().unique() if isinstance(one, str)}
+    return digests.astype(object).map(short | dict(named)).astype(object)
 
 
 def _names(digests: pd.Series, paths: pd.Series) -> Mapping[str, str]:

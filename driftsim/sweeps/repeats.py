@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from driftsim.glossary import SLO_METRICS
 from driftsim.metrics import summary
 from driftsim.scheduling.admission import Admission
 from driftsim.statistics import detectable_shift, mean_error, student_quantile, welch_error
@@ -23,7 +24,7 @@ from driftsim.trace.trace import Trace
 class Repeat:
     """One captured run: when (ISO 8601, empty where unknown), and its metrics, but those that are not positive.
 
-    ``unfit`` are rank correlations that are known and not positive: they have no logarithm.
+    ``unfit`` are rank correlations, shares and rates that are known and not positive: they have no logarithm.
     """
 
     captured_at: str
@@ -57,8 +58,8 @@ def repeats_by_name(traces: Sequence[Trace]) -> dict[str, list[Repeat]]:
     groups: dict[str, list[Repeat]] = {}
     for trace in sorted(traces, key=lambda trace: trace.header.captured_at or ""):
         row = summary(trace, Admission.of(trace.header.admission))
-        known = {metric: float(row[metric]) for metric in GATED if row[metric] > 0}  # NaN is not
-        unfit = {"kendall_tau": float(row["kendall_tau"])} if row["kendall_tau"] <= 0 else {}
+        known = {metric: float(row[metric]) for metric in GATED if row.get(metric, np.nan) > 0}  # NaN is not
+        unfit = {name: float(row[name]) for name in ("kendall_tau", *SLO_METRICS) if row.get(name, np.nan) <= 0}
         groups.setdefault(group_name(trace), []).append(Repeat(trace.header.captured_at or "", known, unfit))
     return groups
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -55,6 +55,32 @@ def _holds(series: pd.Series, sign: str, wanted: str, condition: str) -> pd.Seri
     held = pd.Series(False, index=series.index)
     held[known] = compared(series[known].to_numpy(), value)
     return held
+
+
+def needed(columns: Mapping[str, bool], named: Collection[str]) -> Collection[str]:
+    """Those of a store's ``columns`` that a view of the columns ``named`` rests on: what differs between runs as well.
+
+    All, where one of ``named`` is not there, so that the error lists them. Each of ``columns`` comes with whether it
+    may differ between rows; what was asked of all runs alike is left out, but for what tells how they were drawn.
+
+    >>> list(needed({"key": True, "policy": True, "estimator": False, "noise": True, "mae": True}, ["policy"]))
+    ['key', 'policy', 'noise']
+    """
+    if not set(named) <= set(columns):
+        return columns
+    kept = {"key", "failed", "policy", "trace", "trace_digest", "profile", "profile_digest", "warnings"}
+    kept |= {*REPEATS, *named}
+    heads = {name: name.partition(".")[0] for name in columns}
+    return [
+        name
+        for name, differs in columns.items()
+        if name in kept or heads[name] == "workload" or (differs and heads[name] in ASKED)
+    ]
+
+
+def names_in(conditions: Sequence[str]) -> list[str]:
+    """The columns that ``conditions`` name."""
+    return [found["name"].strip() for found in map(CONDITION.fullmatch, conditions) if found is not None]
 
 
 def asks_failures(conditions: Sequence[str]) -> bool:

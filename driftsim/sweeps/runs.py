@@ -18,13 +18,13 @@ from pydantic import ValidationError
 
 from driftsim.errors import InputError
 from driftsim.progress import EVERY, OnProgress
-from driftsim.records import first_problem
+from driftsim.records import Record, first_problem
 from driftsim.simulation.dotted import nested
 from driftsim.simulation.spec import ScenarioSpec
+from driftsim.sweeps.parts import Parts
 
 Settings: TypeAlias = dict[str, Any]  # flat, with dots into tables
 Bundles: TypeAlias = list[list[Settings]]
-MOST_PARTS = 20_000  # checked values that are kept at once
 
 
 class Draws(NamedTuple):
@@ -62,14 +62,17 @@ class Runs(Sequence[ScenarioSpec]):
         self._crossed = math.prod(map(len, bundles)) if bundles else int(not extra)
         self._settings = array("q")  # the number of each setting that is run
         self._ends = array("q")  # of the runs of each
-        self._parts: dict[
-            tuple[str, tuple[int, ...]], Any
-        ] = {}  # key of a scenario, places on its axes -> what it comes to
+        self._parts = Parts()
         self._whole: ScenarioSpec | None = None  # a crossed one, whose keys that are on no axis all others have
+        self._rests: dict[str, Settings | None] = {}  # of each key, see ``_rest``
         self._last: tuple[int, ScenarioSpec] | None = None
-        heads = [{name.partition(".")[0] for name in bundle[0]} for bundle in bundles]
+        heads = [{_head(name) for name in bundle[0]} for bundle in bundles]
         keys = sorted({head for own in heads for head in own})
-        self._reach = [(head, [at for at, own in enumerate(heads) if head in own]) for head in keys]
+        self._reach = {head: [at for at, own in enumerate(heads) if head in own] for head in keys}
+        self._alike = set(ScenarioSpec.model_fields) - set(keys)  # what all crossed settings have in common
+        self._common = ""  # as JSON
+        self._crossed_kind = ""  # how their replications are drawn
+        self._below = {head: {name: base[name] for name in base if _head(name) == head} for head in keys}
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -103,17 +106,25 @@ class Runs(Sequence[ScenarioSpec]):
         for number in range(total):
             if number % EVERY == 0:
                 told(number, total)
-            whole = self._base | self._flat(number)
-            if any(all(whole.get(name) == value for name, value in rule.items()) for rule in exclude):
+            if exclude and _is_left_out(self._base | self._flat(number), exclude):
                 continue
             spec = self._spec(number, runs)
-            count = self._draws.count(self._draws.kind(whole))
+            count = self._draws.count(self._kind(number))
             runs += count
-            mark = hashlib.blake2b(spec.model_dump_json().encode(), digest_size=16).digest()
+            mark = self._mark(spec, number)
             if mark not in seen:
                 seen.add(mark)
                 self._settings.append(number)
                 self._ends.append(len(self) + count)
+
+    def _mark(self, spec: ScenarioSpec, number: int) -> bytes:
+        """What tells the setting ``number``, which came to ``spec``, from all that came to something else."""
+        own = spec.model_dump_json(exclude=self._alike)
+        if number >= self._crossed:
+            rest = spec.model_dump_json(include=self._alike)
+        else:
+            rest = self._common = self._common or spec.model_dump_json(include=self._alike)
+        return hashlib.blake2b(f"{own}{rest}".encode(), digest_size=16).digest()
 
     def _runs_of(self, place: int) -> Iterator[ScenarioSpec]:
         first = self._ends[place - 1] if place else 0
@@ -125,8 +136,17 @@ class Runs(Sequence[ScenarioSpec]):
         """The draw ``number`` of ``spec``, the setting at ``place``, which is its draw 0."""
         if not number:
             return spec
-        kind = self._draws.kind(self._base | self._flat(self._settings[place]))
+        kind = self._kind(self._settings[place])
         return spec.with_parts(self._draws.changes(kind, number))
+
+    def _kind(self, number: int) -> str:
+        """How the replications of the setting ``number`` are drawn; the crossed ones all have the same keys."""
+        if number < self._crossed and self._crossed_kind:
+            return self._crossed_kind
+        kind = self._draws.kind(self._base | self._flat(number))
+        if number < self._crossed:
+            self._crossed_kind = kind
+        return kind
 
     def _flat(self, number: int) -> Settings:
         """The keys that the setting ``number`` has besides the base's."""
@@ -149,32 +169,81 @@ class Runs(Sequence[ScenarioSpec]):
 
     def _spec(self, number: int, run: int = 0) -> ScenarioSpec:
         """The first run of the setting ``number``, which is the grid's run ``run``."""
-        if number >= self._crossed:
-            return self._checked(number, run)
-        places = self._places(number)
-        names = [(head, tuple(places[at] for at in own)) for head, own in self._reach]
-        if self._whole is not None:
+        if number < self._crossed and self._whole is not None:
+            places = self._places(number)
             try:
-                return self._whole.with_parts({name[0]: self._parts[name] for name in names})
-            except (KeyError, InputError):  # a value that comes for the first time, or a clash, which is told below
+                return self._whole.with_parts({head: self._part(head, places) for head in self._reach})
+            except (KeyError, ValueError):  # no such key, a value that cannot be, or a clash: told below
                 pass
         spec = self._checked(number, run)
-        if len(self._parts) > MOST_PARTS:
-            self._parts.clear()
-        self._parts |= {name: getattr(spec, name[0]) for name in names}
-        self._whole = self._whole or spec
+        if number < self._crossed:
+            if self._whole is None:
+                self._rests = {head: self._rest(head, spec) for head in self._reach}
+            self._whole = self._whole or spec
         return spec
+
+    def _part(self, head: str, places: Sequence[int]) -> Any:
+        """What the key ``head`` comes to where the axes stand at ``places``; checked when it comes for the first time.
+
+        Raises ``KeyError`` for a key that a scenario does not have, ``ValueError`` for a value that it may not have.
+        """
+        number, reach = 0, self._reach[head]
+        for at in reach:
+            number = number * len(self._bundles[at]) + places[at]
+        try:
+            return self._parts.find(head, number)
+        except KeyError:
+            pass
+        part = ScenarioSpec.part(head, self._table(head, places), self._place)
+        self._parts.keep(head, number, part)
+        return part
+
+    def _table(self, head: str, places: Sequence[int]) -> Any:
+        """What the file says of the key ``head`` where the axes stand at ``places``."""
+        settings = {name: value for at in self._reach[head] for name, value in self._bundles[at][places[at]].items()}
+        own = {name: value for name, value in settings.items() if _head(name) == head}
+        rest = self._rests.get(head)
+        if rest is None or any(isinstance(value, dict) for value in own.values()):
+            return nested(self._below[head] | own)[head]
+        return rest | {name[len(head) + 1 :]: value for name, value in own.items()}
+
+    def _rest(self, head: str, whole: ScenarioSpec) -> Settings | None:
+        """What the base says of the table ``head`` and no axis changes, as it was checked with ``whole``.
+
+        None where axes reach deeper than its keys, and where paths would be placed twice.
+        """
+        checked = getattr(whole, head)
+        names = {name for at in self._reach[head] for name in self._bundles[at][0] if _head(name) == head}
+        keys = {name[len(head) + 1 :] for name in names}
+        if not isinstance(checked, Record) or whole.traces or not all(map(str.isidentifier, keys)):
+            return None
+        said = nested(self._below[head]).get(head, {})
+        if any(isinstance(said.get(key), dict) for key in keys):
+            return None
+        return {key: getattr(checked, key) for key in said if key not in keys}
+
+    def _place(self, path: str) -> str:
+        return str(self._file.parent / path)
 
     def _checked(self, number: int, run: int) -> ScenarioSpec:
         """The same, checked as a whole. Raises ``InputError`` that names the ``run``."""
-        whole = self._base | self._flat(number)
-        settings = self._flat(number) | self._draws.changes(self._draws.kind(whole), 0)
+        settings = self._flat(number) | self._draws.changes(self._kind(number), 0)
         try:
             spec = ScenarioSpec.model_validate(nested(self._base | settings))
-            return spec.placed(lambda path: str(self._file.parent / path))
+            return spec.placed(self._place)
         except ValueError as error:
             problem = first_problem(error, ScenarioSpec) if isinstance(error, ValidationError) else str(error)
             raise InputError(f"{self._file}: run {run} ({_told(settings)}): {problem}; correct the grid") from None
+
+
+def _is_left_out(whole: Settings, exclude: Sequence[Settings]) -> bool:
+    """Whether the setting ``whole`` has every value of one of the tables ``exclude``."""
+    return any(all(whole.get(name) == value for name, value in rule.items()) for rule in exclude)
+
+
+def _head(name: str) -> str:
+    """The key of a scenario that a dotted key lies in."""
+    return name.partition(".")[0]
 
 
 def _told(settings: Settings) -> str:

@@ -15,26 +15,37 @@ import os
 import re
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, TypeAlias
 
 import pandas as pd
 
 from driftsim.errors import InputError
 from driftsim.files import check_outside, write_file
-from driftsim.glossary import SUMMARY
+from driftsim.glossary import FAIRNESS, SLO, SUMMARY
 from driftsim.progress import OnProgress, no_progress
 from driftsim.records import parsed_json
 from driftsim.sweeps.columns import of_one_kind, plain_rows
 from driftsim.sweeps.naming import with_names
+from driftsim.sweeps.row_files import Only, columns_of, read_rows, write_rows
 
 MARK = "driftsim-store.json"
 VERSION = 1
-NUMBERS = {metric.name for metric in SUMMARY if metric.kind in ("float", "int")} - {"requests"}  # a spec has it, too
+NUMBERS = {one.name for one in (*SUMMARY, *SLO, *FAIRNESS) if one.kind in ("float", "int")} - {
+    "requests"
+}  # a spec has it, too
 NO_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")  # half of a pair, perhaps without the other
+
+
+Choose: TypeAlias = Callable[[Mapping[str, bool]], Collection[str]]  # of columns, each with whether it may vary
+
+
+def every_column(columns: Mapping[str, bool]) -> Collection[str]:
+    """All ``columns``: what is read of a store where nobody asks for less."""
+    return columns
 
 
 class Store:
@@ -142,7 +153,7 @@ class Store:
     def keys(self) -> dict[str, bool]:
         """The keys of all rows, and whether each run failed; what was read once is not read again."""
         for file in sorted(self.folder.glob("rows-*.parquet")):
-            if file.name not in self._read and (rows := _read_rows(file, ["key", "failed"])) is not None:
+            if file.name not in self._read and (rows := read_rows(file, ["key", "failed"])) is not None:
                 self._read[file.name] = 1
                 for key, failed in zip(rows["key"], rows["failed"], strict=True):
                     self._keys[key] = failed and self._keys.get(key, True)
@@ -160,14 +171,15 @@ class Store:
                 self._keys[row["key"]] = row["failed"] and self._keys.get(row["key"], True)
         return self._keys
 
-    def table(self, told: OnProgress = no_progress) -> pd.DataFrame:
+    def table(self, told: OnProgress = no_progress, choose: Choose = every_column) -> pd.DataFrame:
         """All rows, one for each key, in order of key; traces and profiles by names that tell them apart.
 
-        ``told`` hears of the files that were read, and of all.
+        ``told`` hears of the files that were read, and of all. ``choose`` says which of all columns are read, each of
+        which it hears of with whether it may differ between rows; what is not read is no column of the table.
         """
-        return with_names(self.stored(told))
+        return with_names(self.stored(told, choose))
 
-    def stored(self, told: OnProgress = no_progress) -> pd.DataFrame:
+    def stored(self, told: OnProgress = no_progress, choose: Choose = every_column) -> pd.DataFrame:
         """The same as they were written: with the paths of traces and profiles."""
         rows: list[dict[str, Any]] = []
         for file in sorted(self.folder.glob("journal-*.jsonl")):  # before the Parquet that a journal may become now
@@ -177,15 +189,18 @@ class Store:
                 continue
         files = sorted(self.folder.glob("rows-*.parquet"))
         parts = list[pd.DataFrame]()
+        last = pd.DataFrame(rows)
+        chosen = choose(_columns([*map(columns_of, files), *([dict.fromkeys(map(str, last))] if rows else [])]))
         for number, file in enumerate(files):
             told(number, len(files))
-            if (part := _read_rows(file)) is not None:
+            if (part := read_rows(file, chosen)) is not None:
                 parts.append(part)
         if rows:
-            parts.append(pd.DataFrame(rows))
+            parts.append(last.filter(list(chosen)))
         if not parts:
             return pd.DataFrame({"key": [], "failed": []})
         whole = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
+        parts.clear()
         return _single(of_one_kind(whole))
 
     def row(self, key: str) -> dict[str, Any]:
@@ -194,6 +209,15 @@ class Store:
         if len(rows) != 1:
             raise InputError(f"{self.folder}: {len(rows)} runs have a key that begins with {key!r}")
         return rows[0]
+
+
+def _columns(parts: Sequence[Mapping[str, Only]]) -> dict[str, bool]:
+    """All columns of the ``parts`` of a store, each with whether it may differ between their rows."""
+    found: dict[str, bool] = {}
+    for name in dict.fromkeys(name for part in parts for name in part):
+        values = {part.get(name) for part in parts}
+        found[name] = None in values or len(values) > 1
+    return found
 
 
 def _version(mark: Path) -> object:
@@ -246,23 +270,6 @@ def _row(line: bytes) -> dict[str, Any] | None:
     return json.loads(whole) if whole else row
 
 
-def _read_rows(file: Path, columns: list[str] | None = None) -> pd.DataFrame | None:
-    """The rows in a Parquet file of a store; None where the file has gone. Raises ``InputError`` where it is none."""
-    try:
-        table = pd.read_parquet(file, columns=columns)
-        keyed = table.columns.is_unique and bool(table["key"].map(lambda key: isinstance(key, str)).all())
-        plain = keyed and table["failed"].dtype == bool
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
-        why = f"not readable as rows of a store ({' '.join(str(error).split()):.100})"
-    else:
-        if plain:
-            return table.reset_index(drop=True)
-        why = "holds no rows of a store, each with its key and whether it failed"
-    raise InputError(f"{file}: {why}; remove the file, and its runs are done again")
-
-
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """One driver at a time writes Parquet in ``folder``."""
@@ -287,14 +294,14 @@ def _compact(folder: Path, journals: list[Path]) -> None:
             files = sorted(folder.glob("rows-*.parquet"))
             stale = {}
             for file in files:
-                known = _read_rows(file, ["key", "failed"])
+                known = read_rows(file, ["key", "failed"])
                 if known is not None:
                     held = dict(zip(known["key"], known["failed"], strict=True))
                     through = set(table["key"][~table["failed"].astype(bool)])
                     stale[file] = {key for key, failed in held.items() if failed and key in through}
                     table = table[~table["key"].isin(held.keys() - stale[file])]
             if len(table):
-                _write_rows(table, folder / f"rows-{uuid.uuid4().hex}.parquet")
+                write_rows(table, folder / f"rows-{uuid.uuid4().hex}.parquet")
             for file, keys in stale.items():
                 _leave_out(file, keys)
     for file in journals:
@@ -303,31 +310,20 @@ def _compact(folder: Path, journals: list[Path]) -> None:
 
 def _leave_out(file: Path, keys: set[str]) -> None:
     """Take the rows of ``keys`` out of a Parquet file, which goes if none is left."""
-    if not keys or (table := _read_rows(file)) is None:
+    if not keys or (table := read_rows(file, columns_of(file))) is None:
         return
     left = table[~table["key"].isin(keys)]
     if len(left):
-        _write_rows(left, file)
+        write_rows(left, file)
     else:
         file.unlink(missing_ok=True)
-
-
-def _write_rows(table: pd.DataFrame, file: Path) -> None:
-    """Write ``table`` as Parquet, whole or not at all, and on the disk when this returns."""
-    aside = file.with_name(f".{uuid.uuid4().hex}.parquet")
-    try:
-        table.to_parquet(aside, index=False, compression="zstd")
-        with aside.open("rb") as handle:
-            os.fsync(handle.fileno())
-        aside.replace(file)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
 
 
 def _single(table: pd.DataFrame) -> pd.DataFrame:
     """One row for each key, in order of key; a run that failed once and came through later has come through."""
     keys = pd.Index(table["key"])
-    if keys.is_unique and keys.is_monotonic_increasing:  # as one Parquet file is written
-        return table
+    if keys.is_unique:
+        if keys.is_monotonic_increasing:  # as one Parquet file is written
+            return table
+        return table.take(keys.argsort()).reset_index(drop=True)
     return table.sort_values(["key", "failed"], kind="stable").drop_duplicates("key", ignore_index=True)

@@ -5,27 +5,32 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from driftsim.calibration.calibrate import fit_own_profile
+from driftsim.glossary import TENANT
 from driftsim.latency.profile import Profile, load_profile
 from driftsim.metrics import summary
 from driftsim.progress import EVERY, OnProgress, no_progress
 from driftsim.scheduling.estimators import estimator_class
 from driftsim.scheduling.plugins import is_plugin
 from driftsim.scheduling.policies import policy_class
+from driftsim.simulation.alone import alone_times, sizes_of
 from driftsim.simulation.bases import Fitted, with_own_bases
 from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload
+from driftsim.slo import Slo, check_slos, needs_itl
 from driftsim.sweeps import cautions
 from driftsim.sweeps.naming import OWN, SHORT
+from driftsim.tenancy import with_fairness
 from driftsim.tiers import TierRule
 from driftsim.trace.trace import Trace, digest, read
 from driftsim.version import __version__
-from driftsim.workloads.generated import WorkloadSpec
+from driftsim.workloads.generated import Tenant, WorkloadSpec
 from driftsim.workloads.workload import Workload
 
 KEPT_DIGESTS = 1000
@@ -117,7 +122,7 @@ def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple
     """
     inputs, keys = Inputs(), set[str]()
     groups: dict[tuple[Any, ...], list[Task]] = {}  # by workload, so that each is made once
-    digest_of, names = _SourceDigests(inputs), set[tuple[str, str]]()
+    digest_of, names, judged = _SourceDigests(inputs), set[tuple[str, str]](), set[tuple[Any, tuple[Slo, ...]]]()
     for number, spec in enumerate(specs):
         if number % EVERY == 0:
             told(number, len(specs))
@@ -127,11 +132,23 @@ def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple
             estimator_class(spec.estimator)
             names.add((spec.policy, spec.estimator))
         source, profile = digest_of(spec), inputs.fits[spec.trace, spec.profile]
+        if spec.slos and (source, spec.slos) not in judged:
+            tenants, tiers = _who_sends(spec, inputs)
+            check_slos(spec.slos, tenants, tiers)
+            judged.add((source, spec.slos))
         key = spec.key(source, profile)
         if key not in keys:
             keys.add(key)
             groups.setdefault(workload_name(source, spec), []).append(Task(key, specs, source, profile, number))
     return [task for name in sorted(groups) for task in groups[name]], inputs
+
+
+def _who_sends(spec: ScenarioSpec, inputs: Inputs) -> Iterator[Iterable[str]]:
+    """Tenants, then tiers, of the requests that ``spec`` may run, row by row."""
+    tables = [inputs.traces[inputs.digests[path]].requests for path in spec.traces]
+    named = () if spec.workload is None else spec.workload.tenants or (() if tables else (Tenant(name="default"),))
+    yield [*(name for table in tables for name in table["tenant"]), *(one.name for one in named)]
+    yield [*(name for table in tables for name in table["tier"]), *(one.tier for one in named)]
 
 
 class _SourceDigests:
@@ -173,10 +190,14 @@ def run_task(task: Task, inputs: Inputs, keep: Path | None = None) -> dict[str, 
     try:
         recorded = None if task.spec.trace is None else inputs.traces[task.trace]
         fitted = with_own_bases(task.spec.admission, inputs.workload(task), recorded)
-        scenario = replace(build_scenario(task.spec, inputs.profiles[task.profile]), admission=fitted.admission)
-        steps, named = task.spec.steps, task.spec.step_requests
+        slos = task.spec.slos or (
+            recorded.header.slos if recorded else ()
+        )  # a draw may lack a tenant, which is no error
+        scenario = build_scenario(task.spec, inputs.profiles[task.profile])
+        scenario = replace(scenario, admission=fitted.admission, slos=slos)
+        steps, named = task.spec.steps, task.spec.step_requests or needs_itl(slos)
         trace = simulate(scenario, fitted.workload, record_steps=steps, step_requests=named)
-        found, own = _metrics(trace, task.spec, fitted, inputs.profiles[task.profile])
+        found, own = _metrics(trace, task.spec, fitted, inputs.profiles[task.profile], scenario)
         row |= found
         known = [*known, *own]
         if keep is not None:
@@ -215,9 +236,13 @@ def parameters(task: Task) -> dict[str, Any]:
     if is_plugin(spec.policy) or is_plugin(spec.estimator):
         sources = spec.identity(task.trace, task.profile)["plugins"]
         found["plugins"] = " ".join(source[:SHORT] for source in sources.values())
-    plain = spec.model_dump(mode="json", exclude={"steps": True, "workload": _unused(spec)})
+    plain = spec.model_dump(
+        mode="json", exclude={"steps": True, "slos": True, "fairness": not spec.fairness, "workload": _unused(spec)}
+    )
     for name, value in (plain | {"profile": OWN if spec.profile is None else spec.profile}).items():
         found |= dict(_flat(name, value))
+    if spec.slos:
+        found["slos"] = "; ".join(map(str, spec.slos))
     if spec.tiers:
         found["tiers"] = ",".join(map(_rule, spec.tiers))
     return found
@@ -269,13 +294,19 @@ def _by_label(tenants: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _metrics(trace: Trace, spec: ScenarioSpec, fitted: Fitted, profile: Profile) -> tuple[dict[str, Any], list[str]]:
+def _metrics(
+    trace: Trace, spec: ScenarioSpec, fitted: Fitted, profile: Profile, scenario: Scenario
+) -> tuple[dict[str, Any], list[str]]:
     """The results of a run, flat, and what a reader must know of it."""
     scored = ~fitted.workload.table["source"].isin(fitted.used).to_numpy() if fitted.used else None
     row = summary(trace, fitted.admission, phase=spec.phase, scored=scored)
+    if spec.fairness:
+        row = with_fairness(row, trace, alone_times(sizes_of(trace.requests), scenario), spec.phase)
     known = [*fitted.workload.notes, *cautions.of_run(trace, row, profile)]
     per_tier = row.pop("per_tier")
     for tier, values in per_tier.items():
         row |= {f"{tier}_{name}": value for name, value in values.items() if name != "p99_flagged"}
+    for tenant, values in row.pop("per_tenant", {}).items():
+        row |= {f"{TENANT}{tenant}_{name}": value for name, value in values.items()}
     name = row.pop("requests")
     return {"offered": name, **row}, known

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftsim.trace.schema import LIFE_TIMES, REQUEST_COLUMNS
+from driftsim.trace.schema import LIFE_TIMES, request_columns
 
 
 class RequestRows:
@@ -31,6 +31,7 @@ class RequestRows:
             "prompt_tokens",
             "batch_id",
             "batch_size",
+            "cached_tokens",
         )
         self.counts = {name: array("q", [-1]) * count for name in names}
         self.texts: dict[str, list[str | None]] = {
@@ -50,7 +51,8 @@ class RequestRows:
         """
         rows = len(offered)
         columns: dict[str, Any] = {}
-        for column in REQUEST_COLUMNS:
+        cached = {"cached_tokens"} if max(self.counts["cached_tokens"][:rows], default=-1) >= 0 else set()
+        for column in request_columns({*offered, *others, *cached}):
             name = column.name
             if name in others:
                 columns[name] = others[name]

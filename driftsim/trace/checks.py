@@ -12,25 +12,28 @@ import pandas as pd
 
 from driftsim.errors import TraceError
 from driftsim.request import is_tier_name
-from driftsim.trace.header import LARGEST_BATCH, EngineSettings, Header
+from driftsim.trace.header import Header
 from driftsim.trace.schema import (
     FINISH_REASONS,
     FINISHED,
+    GROUPS,
     LIFE_TIMES,
     LONGEST_S,
+    OPTIONAL,
     REQUEST_COLUMNS,
     SAMPLED,
     STEP_COLUMNS,
     STEP_REQUEST_COLUMNS,
     TELEMETRY_COLUMNS,
 )
+from driftsim.trace.settings import LARGEST_BATCH, EngineSettings
 from driftsim.trace.steps import step_ends
 
 NOT_NEGATIVE = (
     "prompt_words", "output_words", "output_tokens", "preemptions", "estimate", "budget", "dispatch_index", "batch_id",
     "batch_size",
 )  # fmt: skip
-COLUMNS = {column.name: column for column in REQUEST_COLUMNS}
+COLUMNS = {column.name: column for column in (*REQUEST_COLUMNS, *OPTIONAL["requests"])}
 UNDER_WAY = 16  # steps; no engine schedules so many ahead
 OVERLAP_TOLERANCE_S = 1e-3
 CLOCK_TOLERANCE_S = 1e-6  # two clocks of one host, each rounded to a microsecond
@@ -41,6 +44,8 @@ def check(header: Header, tables: Mapping[str, pd.DataFrame], where: str) -> Non
 
     ``tables``: by name, ``requests`` and, where recorded, ``steps``.
     """
+    for name, table in tables.items():
+        _check_groups(name, table, where)
     table = tables["requests"]
     for problem in request_problems(table, header):
         rows = np.flatnonzero(np.asarray(problem.bad, dtype=bool))
@@ -83,6 +88,17 @@ def check(header: Header, tables: Mapping[str, pd.DataFrame], where: str) -> Non
             _check_step_requests(tables["steps"], table["request_id"], where)
 
 
+def _check_groups(name: str, table: pd.DataFrame, where: str) -> None:
+    """Raise ``TraceError`` where a table has some columns of a group and lacks others."""
+    for group in GROUPS.get(name, ()):
+        lacking = [column for column in group if column.name not in table]
+        if 0 < len(lacking) < len(group):
+            raise TraceError(
+                f"{where}/{name}.parquet: column {lacking[0].name!r} is missing ({lacking[0].gloss}); give all of "
+                f"{', '.join(column.name for column in group)}, or none"
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     column: str
@@ -120,6 +136,36 @@ def request_problems(table: pd.DataFrame, header: Header) -> Iterator[Problem]:
     yield from _capacity_problems(table, finished, header.engine)
     index = table["dispatch_index"]
     yield Problem("dispatch_index", index.notna() & index.duplicated(), "a duplicate index")
+    if "prefix_row" in table:
+        yield from _prefix_problems(table)
+    if "cached_tokens" in table:
+        cached = table["cached_tokens"]
+        wrong = (cached < 0) | (cached > table["prompt_tokens"])
+        yield Problem("cached_tokens", wrong.fillna(False), "not from 0 to prompt_tokens")
+    if "session" in table:
+        yield from _session_problems(table)
+
+
+def _prefix_problems(table: pd.DataFrame) -> Iterator[Problem]:
+    """What may be wrong with what the requests share; a prefix may reach into both outputs."""
+    rows = table["prefix_row"].to_numpy(dtype=float, na_value=np.nan)
+    tokens = table["prefix_tokens"].to_numpy(dtype=float, na_value=np.nan)
+    there = ~np.isnan(rows)
+    here = np.arange(len(table))
+    yield Problem("prefix_row", pd.Series(there & ~((rows >= 0) & (rows < here))), "not an earlier row")
+    what = "with a prefix_row, it must be at least 1; without, empty"
+    yield Problem("prefix_tokens", pd.Series(np.where(there, ~(tokens >= 1), ~np.isnan(tokens))), what)
+    lengths = (table["prompt_tokens"] + table["output_tokens"].fillna(0)).to_numpy(dtype=float)
+    shorter = np.minimum(lengths, lengths[np.where(there & (rows >= 0) & (rows < here), rows, 0).astype(int)])
+    yield Problem("prefix_tokens", pd.Series(tokens > shorter), "longer than the prompts and outputs that share it")
+
+
+def _session_problems(table: pd.DataFrame) -> Iterator[Problem]:
+    """What may be wrong with the turns of sessions."""
+    later = [any(not 0 <= one < row for one in parents) for row, parents in enumerate(table["parent"])]
+    yield Problem("parent", pd.Series(later), "not all are earlier rows")
+    gap = table["gap_s"]
+    yield Problem("gap_s", (gap < 0) | (gap > LONGEST_S), f"a gap is from 0 to {LONGEST_S:g} s")
 
 
 def _time_problems(table: pd.DataFrame, finished: pd.Series, header: Header) -> Iterator[Problem]:
@@ -200,12 +246,6 @@ def _check_telemetry(samples: pd.DataFrame, where: str) -> None:
 
 def _check_step_requests(steps: pd.DataFrame, known: pd.Series, where: str) -> None:
     """Hold the requests that the steps name against the counts of the steps and the ids ``known``."""
-    lacking = [column for column in STEP_REQUEST_COLUMNS if column.name not in steps]
-    if lacking:
-        raise TraceError(
-            f"{where}/steps.parquet: column {lacking[0].name!r} is missing ({lacking[0].gloss}); give all of "
-            f"{', '.join(column.name for column in STEP_REQUEST_COLUMNS)}, or none"
-        )
     ids, tokens, preempted = (steps[column.name] for column in STEP_REQUEST_COLUMNS)
     names = set(known)
     computed = steps["prefill_requests"] + steps["decode_requests"]

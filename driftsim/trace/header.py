@@ -2,152 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from driftsim.errors import InputError
 from driftsim.records import Record
+from driftsim.slo import Slos
 from driftsim.tiers import TierRules
 from driftsim.trace.schema import LARGEST_COUNT, LONGEST_S
+from driftsim.trace.settings import CORES, LARGEST_BLOCK, REQUESTS, SECONDS, TOKENS, EngineSettings
 
-GUESSES: dict[str, Any] = {
-    "max_num_seqs": 256,
-    "max_num_batched_tokens": 2048,
-    "max_model_len": 8192,
-    "block_size": 16,
-}
+IDLE_KEYS = ("tiers", "slos", "caveats", "turn", "prefixes")  # which a header lacks where they say nothing
 
 
-LARGEST_BATCH = 10**6  # requests
-LARGEST_BLOCK = 2**16  # tokens; vLLM's blocks hold 16 to some hundreds
-SECONDS: dict[str, Any] = {"unit": "s"}
-TOKENS: dict[str, Any] = {"unit": "tokens"}
-REQUESTS: dict[str, Any] = {"unit": "requests"}
-CORES: dict[str, Any] = {"unit": "cores"}
-
-
-class EngineSettings(Record):
-    """What decides an engine's schedule, as read from the engine; the defaults are vLLM's where it has one.
-
-    >>> settings = EngineSettings(
-    ...     max_num_seqs=8, max_num_batched_tokens=512, max_model_len=2048, kv_blocks=1001, block_size=16
-    ... )
-    >>> settings.usable_kv_blocks
-    1000
-    """
-
-    name: str = Field(default="vllm", description="Name of the engine.")
-    version: str = Field(default="unknown", description="Version of the engine.")
-    max_num_seqs: int = Field(
-        gt=0, le=LARGEST_BATCH, description="Largest batch: the engine's slots.", json_schema_extra=REQUESTS
-    )
-    max_num_batched_tokens: int = Field(
-        gt=0, le=LARGEST_COUNT, description="Token budget of one step.", json_schema_extra=TOKENS
-    )
-    max_model_len: int = Field(
-        gt=1, le=LARGEST_COUNT, description="Longest context, prompt plus output.", json_schema_extra=TOKENS
-    )
-    kv_blocks: int = Field(
-        gt=1,
-        le=LARGEST_COUNT,
-        description="KV blocks as the engine counts them: one is vLLM's null block and holds nothing.",
-        json_schema_extra={"unit": "blocks"},
-    )
-    block_size: int = Field(
-        gt=0, le=LARGEST_BLOCK, description="Tokens that one KV block holds.", json_schema_extra=TOKENS
-    )
-    enable_chunked_prefill: bool = Field(default=True, description="Whether one step may compute a part of a prompt.")
-    long_prefill_token_threshold: int = Field(
-        default=0,
-        ge=0,
-        description="Longest part of a prompt in one step; 0 sets no limit.",
-        json_schema_extra=TOKENS,
-    )
-    scheduling_policy: Literal["fcfs", "priority"] = Field(
-        default="fcfs", description="Order in which the engine itself serves its waiting requests."
-    )
-    async_scheduling: bool = Field(
-        default=False, description="Whether the engine schedules a step while the previous one still runs."
-    )
-    enable_prefix_caching: bool = Field(
-        default=False, description="Whether the engine shares the KV blocks of equal beginnings of prompts."
-    )
-    scheduler_reserve_full_isl: bool = Field(
-        default=True,
-        description="Whether the engine admits a request only if its whole prompt fits; older versions ask for the "
-        "first part only.",
-    )
-    watermark: float = Field(default=0.0, ge=0, lt=1, description="Share of the KV blocks that admission leaves free.")
-    assumed: tuple[str, ...] = Field(
-        default=(), description="Names of the settings that the engine did not tell; their values are guesses."
-    )
-
-    @model_validator(mode="after")
-    def _as_vllm_demands(self) -> Self:  # vllm/config/scheduler.py, verify_max_model_len
-        budget = self.max_num_batched_tokens
-        if budget < self.max_num_seqs:
-            raise InputError(f"max_num_batched_tokens {budget} is below max_num_seqs {self.max_num_seqs}")
-        if not self.enable_chunked_prefill and budget < self.max_model_len:
-            raise InputError(
-                f"max_num_batched_tokens {budget} is below max_model_len {self.max_model_len}, "
-                "which needs chunked prefill"
-            )
-        return self
-
-    @classmethod
-    def guessed(cls, told: dict[str, Any], name: str = "unknown", longest: int = 0) -> Self:
-        """Settings of which only some are ``told``: vLLM's defaults for the others, named in ``assumed``.
-
-        The model length is at least ``longest``, the tokens of the longest request.
-
-        The defaults are those on a GPU of the L4's class (vllm/engine/arg_utils.py); the KV cache is then so large that
-        it never binds. Raises ``InputError`` for what is no setting.
-        """
-        guesses = {"max_model_len": max(GUESSES["max_model_len"], longest), "async_scheduling": _is_async(told)}
-        values: dict[str, Any] = GUESSES | guesses | told
-        slots, longest_context, size = (values[name] for name in ("max_num_seqs", "max_model_len", "block_size"))
-        if all(isinstance(value, int) and value > 0 for value in (slots, longest_context, size)):
-            values.setdefault("kv_blocks", slots * -(-longest_context // size) + 1)
-        needed = (*GUESSES, "kv_blocks", "version", "enable_prefix_caching", "async_scheduling")
-        assumed = tuple(setting for setting in needed if setting not in told)
-        return cls(**{"name": name, "assumed": assumed} | values)
-
-    @property
-    def why_not_started(self) -> str:
-        """Why vLLM would not start this engine, with its remedy; empty if it would.
-
-        The longest context must fit the KV cache (vllm/v1/core/kv_cache_utils.py, check_enough_kv_cache_memory).
-        """
-        room = self.usable_kv_blocks * self.block_size
-        if self.max_model_len > room:
-            return (
-                f"vLLM would not start this engine: a context of max_model_len {self.max_model_len:,} tokens does not "
-                f"fit its KV cache of {room:,}; lower max_model_len to at most {room:,}, or raise the KV blocks"
-            )
-        return ""
-
-    def check_starts(self) -> None:
-        """Raise ``InputError`` if vLLM would not start this engine."""
-        if self.why_not_started:
-            raise InputError(self.why_not_started)
-
-    def check_simulated(self) -> None:
-        """Raise ``InputError`` if the simulated engine cannot be this one."""
-        if self.enable_prefix_caching:
-            raise InputError("the engine has enable_prefix_caching on, which is not simulated; record with it off")
-
-    @property
-    def usable_kv_blocks(self) -> int:
-        """Blocks that can hold tokens: all but vLLM's null block (vllm/v1/core/block_pool.py)."""
-        return self.kv_blocks - 1
-
-
-def _is_async(told: dict[str, Any]) -> bool:
-    """Whether an engine of the version ``told`` schedules asynchronously by default: vLLM does on GPUs since 0.14."""
-    found = re.match(r"v?(\d+)\.(\d+)", str(told.get("version", "")))
-    return found is not None and (int(found[1]), int(found[2])) >= (0, 14)
+PhaseKind: TypeAlias = Literal["open", "after-drain", "closed", "capped", "backlog", "sessions"]
+LOOPS = ("closed", "capped", "sessions")  # phases whose requests wait for others to end
 
 
 class Phase(Record):
@@ -158,12 +28,13 @@ class Phase(Record):
     """
 
     name: str = Field(description="Name of the phase, which the column `phase` of its requests holds.")
-    kind: Literal["open", "after-drain", "closed", "capped", "backlog"] = Field(
+    kind: PhaseKind = Field(
         default="open",
         description="How requests arrive. `open`: at recorded offsets from the phase's start, which is when the "
         "previous phase has sent its last request. `after-drain`: likewise, but the phase starts when every earlier "
         "request has left. `backlog`: all at the phase's start. `closed`: each user sends a request, waits for its "
-        "end, thinks and sends the next. `capped`: at offsets as `open`, but held back while `users` requests are out.",
+        "end, thinks and sends the next. `capped`: at offsets as `open`, but held back while `users` requests are out. "
+        "`sessions`: first turns at offsets as `open`; a later one when all its parents have ended, `gap_s` after.",
     )
     requests: int = Field(
         gt=0, le=LARGEST_COUNT, description="Number of requests of the phase.", json_schema_extra=REQUESTS
@@ -246,6 +117,24 @@ class Turn(Record):
     )
 
 
+class Prefixes(Record):
+    """What is known of the beginnings that requests share, and of the cache at the run's start."""
+
+    block_size: int = Field(
+        gt=0,
+        le=LARGEST_BLOCK,
+        description="Tokens by which `prefix_tokens` counts: a multiple of it is known to be shared, the rest is not.",
+        json_schema_extra=TOKENS,
+    )
+    source: Literal["blocks", "tokens", "text", "hash_ids", "generated"] = Field(
+        description="What was compared: the engine's own blocks, token ids, texts, a file's hashes of blocks, or "
+        "nothing, because a generator made them."
+    )
+    began_cold: bool | None = Field(
+        default=None, description="Whether the cache was empty at the run's start; none: nobody knows."
+    )
+
+
 class Header(Record):
     """Everything about a run that is not a row. Simulated headers hold no wall-clock time."""
 
@@ -277,6 +166,11 @@ class Header(Record):
         description="Rules of the tiers, the most urgent first; none where nobody gave any, and then the header lacks "
         "the key.",
     )
+    slos: Slos = Field(
+        default=(),
+        description="SLOs of tenants and tiers, as tables or as texts `premium:ttft=1s,e2e=30s`; none where nobody "
+        "gave any, and then the header lacks the key.",
+    )
     seed: int | None = Field(default=None, description="Seed of everything random in the run.")
     profile_digest: str | None = Field(default=None, description="SHA-256 of the profile of a simulated run.")
     clocks: str = Field(default="", description="What the times count from, and whose clock they are.")
@@ -287,6 +181,11 @@ class Header(Record):
         "down, and then the header lacks the key.",
     )
     load: MachineLoad | None = Field(default=None, description="How busy the machine was during a capture.")
+    prefixes: Prefixes | None = Field(
+        default=None,
+        description="What is known of the beginnings that requests share; none where nothing is, and then the header "
+        "lacks the key.",
+    )
     notes: tuple[str, ...] = Field(default=(), description="What a reader of the trace must know.")
     caveats: tuple[str, ...] = Field(
         default=(), description="What an import dropped, changed or guessed; every verb that uses the trace says it."
@@ -294,9 +193,9 @@ class Header(Record):
 
     @model_serializer(mode="wrap")
     def _without_idle_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A header that has no tiers, caveats or turn is written as it was before there were keys for them."""
+        """A header that has no tiers, caveats and the like is written as it was before there were keys for them."""
         written: dict[str, Any] = plain(self)
-        return {key: value for key, value in written.items() if value or key not in ("tiers", "caveats", "turn")}
+        return {key: value for key, value in written.items() if value or key not in IDLE_KEYS}
 
     def as_json(self) -> str:
         """The header as its file holds it."""

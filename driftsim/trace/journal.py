@@ -26,17 +26,20 @@ from driftsim.records import parsed_json
 from driftsim.trace.checks import check
 from driftsim.trace.header import Header
 from driftsim.trace.schema import (
+    CACHED_COLUMN,
     JOURNAL_FILES,
     LARGEST_COUNT,
     MAY_BE_SAMPLED,
     OFFERED,
+    OPTIONAL,
     REQUEST_COLUMNS,
     SAMPLED,
     STEP_COLUMNS,
+    request_columns,
 )
 from driftsim.trace.tables import read_lines, read_table, typed, write_table, write_tables
 
-KINDS = {column.name: column.kind for column in REQUEST_COLUMNS}
+KINDS = {column.name: column.kind for column in (*REQUEST_COLUMNS, CACHED_COLUMN)}
 REMAINS = (*JOURNAL_FILES, ".header.json")  # of a run that was killed before its header was written
 
 
@@ -67,8 +70,9 @@ def read_journal(folder: Path) -> dict[str, pd.DataFrame]:
     for name in (name for name in lived if name in offered):  # the engine's own count, where it gave one
         lived[name] = lived[name].where(lived[name].notna(), whole[name])
     whole = whole.drop(columns=[name for name in lived if name in offered])
-    whole = pd.concat([whole, lived], axis=1).reindex(columns=[column.name for column in REQUEST_COLUMNS])
-    tables = {"requests": typed(whole, REQUEST_COLUMNS, f"{folder}/requests.jsonl")}
+    columns = request_columns({*whole, *lived})
+    whole = pd.concat([whole, lived], axis=1).reindex(columns=[column.name for column in columns])
+    tables = {"requests": typed(whole, columns, f"{folder}/requests.jsonl")}
     if (steps := read_lines(folder / "steps.csv", start)) is not None:
         tables["steps"] = typed(steps, STEP_COLUMNS, f"{folder}/steps.csv")
     if (samples := read_lines(folder / "telemetry.csv", start)) is not None:
@@ -103,7 +107,7 @@ def _lived(file: Path, most: int) -> tuple[float, dict[int, dict[str, Any]]]:
 
 def _offered(file: Path) -> pd.DataFrame:
     try:
-        return read_table(file, OFFERED)
+        return read_table(file, OFFERED, OPTIONAL["requests"])
     except TraceError:
         file.stat()  # raises where it is gone: the run came to its end just now
         raise
@@ -150,7 +154,8 @@ class Journal:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._headings = False
         try:
-            write_table(offered, self.folder / "offered.parquet", OFFERED)
+            known = (*OFFERED, *(column for column in OPTIONAL["requests"] if column.name in offered))
+            write_table(offered, self.folder / "offered.parquet", known)
             self._requests = Lines(self.folder / "requests.jsonl")
             self._telemetry = Lines(self.folder / "telemetry.csv")
             replace_header(self.folder, header)

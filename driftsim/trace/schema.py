@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Literal
 
@@ -97,6 +98,31 @@ REQUEST_COLUMNS: tuple[Column, ...] = (
     Column("batch_size", "int", MAY_BE_EMPTY, "requests", "Number of requests in that batch; barrier engine only."),
     Column("error", "str", MAY_BE_EMPTY, "", "What the engine said of a request that failed."),
 )  # fmt: skip
+PREFIX_COLUMNS: tuple[Column, ...] = (  # both stand in a requests table, or none
+    Column(
+        "prefix_row", "int", MAY_BE_EMPTY, "",
+        "Row, from 0, of the earlier request that shares the most with this one from the beginning on; empty: none.",
+    ),
+    Column(
+        "prefix_tokens", "int", MAY_BE_EMPTY, "tokens",
+        "How much that is, of the earlier request's prompt and then of its output.",
+    ),
+)  # fmt: skip
+CACHED_COLUMN = Column(
+    "cached_tokens", "int", MAY_BE_EMPTY, "tokens",
+    "Prompt tokens that the engine found in its cache when it first scheduled the request.",
+)  # fmt: skip
+SESSION_COLUMNS: tuple[Column, ...] = (  # all of them stand in a requests table, or none
+    Column("session", "str", MAY_BE_EMPTY, "", "Session or program that the request is a turn of; empty: none."),
+    Column(
+        "parent", "list of int", REQUIRED, "",
+        "Rows, from 0, of the earlier requests that must have ended before this one is sent; empty: it waits for none.",
+    ),
+    Column(
+        "gap_s", "float", MAY_BE_EMPTY, "s",
+        "Time between the end of the last of them and the request: thinking, a tool.",
+    ),
+)  # fmt: skip
 OFFERED = REQUEST_COLUMNS[: 1 + [column.name for column in REQUEST_COLUMNS].index("max_tokens")]  # known beforehand
 STEP_COLUMNS: tuple[Column, ...] = (
     Column("start_s", "float", REQUIRED, "s", "When the engine began to schedule the step."),
@@ -151,4 +177,14 @@ LIFE_TIMES = ("arrival_s", "dispatch_s", "queued_s", "scheduled_s", "first_token
 TRACE_FILES = ("header.json", "requests.parquet", "steps.parquet", "telemetry.parquet")
 JOURNAL_FILES = ("offered.parquet", "requests.jsonl", "steps.csv", "telemetry.csv")  # while a run is recorded
 TABLES = {"requests": REQUEST_COLUMNS, "steps": STEP_COLUMNS}  # telemetry is written as it was sampled
-OPTIONAL = {"steps": STEP_REQUEST_COLUMNS}  # columns that a table has all of, or none
+# Columns that a table may have besides; those of one group stand there together.
+GROUPS: dict[str, tuple[tuple[Column, ...], ...]] = {
+    "requests": (PREFIX_COLUMNS, (CACHED_COLUMN,), SESSION_COLUMNS),
+    "steps": (STEP_REQUEST_COLUMNS,),
+}
+OPTIONAL = {name: tuple(column for group in groups for column in group) for name, groups in GROUPS.items()}
+
+
+def request_columns(names: Container[str]) -> tuple[Column, ...]:
+    """The columns of a requests table that has these ``names``, in order."""
+    return (*REQUEST_COLUMNS, *(column for column in OPTIONAL["requests"] if column.name in names))

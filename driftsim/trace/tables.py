@@ -164,8 +164,28 @@ def _check_all_there(names: Collection[str], columns: tuple[Column, ...], where:
 def typed(table: pd.DataFrame, columns: tuple[Column, ...], where: str) -> pd.DataFrame:
     """``table`` with exactly ``columns``, in order and in their dtypes. ``TraceError`` where a value does not fit."""
     _check_all_there(table.columns, columns, where)
-    series = {column.name: _typed_column(table[column.name], column, where) for column in columns}
-    return pd.DataFrame(series, columns=[column.name for column in columns]).reset_index(drop=True)
+    typed = dict[str, Any]()
+    for column in columns:
+        values = table[column.name]
+        plain = _plain(values, column)
+        typed[column.name] = _typed_column(values, column, where).reset_index(drop=True) if plain is None else plain
+    return pd.DataFrame(typed, columns=list(typed), index=range(len(table)))
+
+
+def _plain(values: pd.Series, column: Column) -> Any:
+    """``values`` in the dtype of ``column`` where all of them plainly fit; None where each must be looked at."""
+    if column.kind == "float" and values.dtype == np.float64:
+        numbers = values.to_numpy()
+        return numbers if column.nullable or not np.isnan(numbers).any() else None
+    if column.kind == "int" and values.dtype == np.int64:
+        numbers = values.to_numpy()
+        if len(numbers) and not -LARGEST_COUNT <= numbers.min() <= numbers.max() <= LARGEST_COUNT:
+            return None
+        return pd.array(numbers, dtype="Int64") if column.nullable else numbers
+    if column.kind == "str" and values.dtype == object and set(map(type, values.to_numpy())) == {str}:
+        codes, texts = pd.factorize(values.to_numpy())
+        return _shared(codes, texts)
+    return None
 
 
 def _shared(codes: np.ndarray, texts: np.ndarray) -> pd.Series:

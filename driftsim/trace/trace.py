@@ -28,11 +28,11 @@ from driftsim.trace.schema import (
     FINISHED,
     JOURNAL_FILES,
     MAY_BE_SAMPLED,
+    OPTIONAL,
     REQUEST_COLUMNS,
     SAMPLED,
     SCHEMA_VERSION,
     STEP_COLUMNS,
-    STEP_REQUEST_COLUMNS,
     TRACE_FILES,
 )
 from driftsim.trace.tables import read_table, write_tables
@@ -156,13 +156,13 @@ def read(folder: Path | str) -> Trace:
             if isinstance(error, TraceError):
                 raise
             raise TraceError(f"{error.filename}: no such file; the journal is incomplete, copy it whole") from None
-    requests = read_table(folder / "requests.parquet", REQUEST_COLUMNS)
+    requests = read_table(folder / "requests.parquet", REQUEST_COLUMNS, OPTIONAL["requests"])
     steps = folder / "steps.parquet"
     telemetry = folder / "telemetry.parquet"
     trace = Trace(
         header=header,
         requests=requests,
-        steps=read_table(steps, STEP_COLUMNS, STEP_REQUEST_COLUMNS) if steps.exists() else None,
+        steps=read_table(steps, STEP_COLUMNS, OPTIONAL["steps"]) if steps.exists() else None,
         telemetry=read_table(telemetry, SAMPLED, MAY_BE_SAMPLED) if telemetry.exists() else None,
     )
     return _checked(trace, folder)

@@ -154,6 +154,11 @@ class ValidationResult:
                 f"and last token; {100 * (one.steps_alike or 0):.2f} % of the steps composed alike",
                 markup=False,
             )
+        for one in self.validations:
+            if (rates := hit_rates(one)) is not None:
+                measured, simulated = (f"{100 * rate:.1f} %" for rate in rates)
+                told = f"{one.name}: {measured} of the prompt tokens were found in the cache, {simulated} simulated"
+                console.print(told, markup=False)
         if self.repeats:
             self._show_repeats(console)
         if self.changes:
@@ -284,6 +289,17 @@ def validate_runs(
             warnings.append("the profile was fitted to some of these very runs: the errors flatter it")
     shown = None if profile is None else name or f"a profile of {profile.model} on {profile.hardware}"
     return ValidationResult(validations, shown, profile, intervals, warnings)
+
+
+def hit_rates(one: Validation) -> tuple[float, float] | None:
+    """The share of the prompt tokens that were found in the cache, measured and simulated; None where not both tell."""
+    rates = []
+    for table in (one.recorded.requests, one.simulated.requests):
+        if "cached_tokens" not in table or not table["cached_tokens"].notna().any():
+            return None
+        known = table[table["cached_tokens"].notna()]
+        rates.append(float(known["cached_tokens"].sum() / known["prompt_tokens"].sum()))
+    return rates[0], rates[1]
 
 
 def _names(traces: Sequence[Trace]) -> list[str]:

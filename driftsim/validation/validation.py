@@ -18,9 +18,11 @@ from driftsim.progress import OnProgress, after, no_progress
 from driftsim.request import Job, Request, Tier
 from driftsim.simulation.as_measured import simulate_as_measured
 from driftsim.tiers import ranked, rules_in_force
+from driftsim.trace.prefixes import Stretches
 from driftsim.trace.schema import FINISHED, STEP_COLUMNS
 from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace
+from driftsim.workloads.replay import stretches_of
 
 STATS = ("mean", *PERCENTILES)
 TOLERANCE_S = 0.002  # of a first token or a finish, on measured steps
@@ -127,7 +129,11 @@ def on_measured_steps(name: str, trace: Trace) -> Validation:
     present = frozenset(rows["tier"])
     tiers = ranked(rules_in_force(trace.header.tiers, present), present)
     forced = bool(trace.header.engine_arguments.get("force_lengths"))
-    sent = [_sent(row, tiers[str(row.tier)], forced) for row in order.itertuples()]
+    shared = stretches_of(trace) or [()] * len(rows)
+    sent = [
+        _sent(row, tiers[str(row.tier)], forced, shared[place])
+        for place, row in zip(order.index.tolist(), order.itertuples(), strict=True)
+    ]
     steps = trace.steps
     starts = [ticks(start) for start in steps["start_s"].tolist()]
     durations = [ticks(duration) for duration in steps["duration_s"].tolist()]
@@ -138,6 +144,9 @@ def on_measured_steps(name: str, trace: Trace) -> Validation:
         seconds = [np.nan if moment is None else moment / TICKS_PER_SECOND for moment in times]
         simulated.loc[order.index, column] = seconds
     simulated.loc[order.index, "preemptions"] = [life.preemptions for life in lives]
+    if trace.header.engine.enable_prefix_caching:
+        found = pd.Series([life.cached for life in lives], order.index, dtype="Int64")
+        simulated["cached_tokens"] = found.mask(found < 0)
     table = pd.DataFrame(composed, columns=[column.name for column in STEP_COLUMNS])
     table[["start_s", "duration_s"]] /= TICKS_PER_SECOND
     header = trace.header.changed(kind="simulated", captured_at=None, load=None)
@@ -145,10 +154,10 @@ def on_measured_steps(name: str, trace: Trace) -> Validation:
     return Validation(name, trace, both, _exceptions(rows, simulated), _alike(steps, table))
 
 
-def _sent(row: Any, tier: Tier, forced: bool) -> ReceivedJob:
+def _sent(row: Any, tier: Tier, forced: bool, shared: Stretches) -> ReceivedJob:
     """The job as the core received it: where lengths were ``forced``, it was told each as the limit of the request."""
     limit = int(row.output_tokens if forced else row.max_tokens)
-    request = Request(row.request_id, row.tenant, tier, "", row.arrival_s, row.prompt_tokens, None, limit)
+    request = Request(row.request_id, row.tenant, tier, "", row.arrival_s, row.prompt_tokens, None, limit, None, shared)
     job = Job(request, "", 0, 0, priority=tier.priority)
     return ReceivedJob(job, int(row.output_tokens), ticks(row.queued_s))
 

@@ -4,15 +4,73 @@ from __future__ import annotations
 
 import heapq
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
+
+from driftsim.errors import InputError
 from driftsim.trace.header import WorkloadInfo
 from driftsim.workloads.processes import Process
 from driftsim.workloads.workload import Workload, stream
 
 __all__ = ["Arrivals", "Process", "arriving"]
+
+
+class Sessions:
+    """The turns of a phase: those without parents come at their offsets from its start, the others after their parents.
+
+    ``rows``: those of the phase; the other lists are by row of the workload. A parent in another phase is over.
+    """
+
+    def __init__(
+        self,
+        rows: range,
+        start: float,
+        offsets: Sequence[float],
+        parents: Sequence[Sequence[int]],
+        gaps: Sequence[float],
+    ) -> None:
+        self.rows = rows
+        self._gaps = gaps
+        self._waits: dict[int, int] = {}  # parents that have not ended, by row
+        self._children: dict[int, list[int]] = {}
+        self._ready: list[tuple[float, int]] = []  # heap of when and who
+        for row in rows:
+            awaited = {parent for parent in (parents[row] if parents else ()) if parent in rows}
+            if awaited:
+                self._waits[row] = len(awaited)
+                for parent in awaited:
+                    self._children.setdefault(parent, []).append(row)
+            else:
+                self._ready.append((start + offsets[row], row))
+        heapq.heapify(self._ready)
+
+    @property
+    def due(self) -> float | None:
+        """When the next turn comes; None while that hangs on an end."""
+        return self._ready[0][0] if self._ready else None
+
+    def take(self) -> int:
+        """The row that is due next, which has come."""
+        return heapq.heappop(self._ready)[1]
+
+    def ended(self, row: int, now: float, failed: bool) -> int:
+        """``row`` has ended; how many later turns will never come, because it ``failed``."""
+        lost = 0
+        for child in self._children.pop(row, []):
+            if child not in self._waits:
+                continue
+            if failed:
+                del self._waits[child]
+                lost += 1 + self.ended(child, now, failed)
+                continue
+            self._waits[child] -= 1
+            if not self._waits[child]:
+                del self._waits[child]
+                heapq.heappush(self._ready, (now + self._gaps[child], child))
+        return lost
 
 
 class Arrivals:
@@ -33,6 +91,9 @@ class Arrivals:
         self._waits: Iterator[float] = iter(())  # beyond the think time, from each end to the request that it brings on
         self._closed_rows: range = range(0)
         self._capped_rows: range = range(0)
+        self._sessions: Sessions | None = None  # of the current phase
+        self._parents = workload.table["parent"].tolist() if "parent" in workload.table else []
+        self._gaps = [tick(gap) for gap in workload.table["gap_s"].fillna(0.0).tolist()] if self._parents else []
         self._out = 0  # requests of a capped phase that are out
         self._due: float | None = None
         self._begin_phase(tick(0.0))
@@ -56,13 +117,15 @@ class Arrivals:
         while (due := self._due) is not None and due <= now:
             if self._users:
                 heapq.heappop(self._users)
-            row = self._row
+            row = self._row if self._sessions is None else self._sessions.take()
             rows.append((row, due))
-            self._row = row = row + 1
+            self._row = row = self._row + 1
             self._inside += 1
             if row == self._end:
                 self._users = []
                 self._begin_phase(due)
+            elif self._sessions is not None:
+                self._due = self._sessions.due
             elif self._capped_rows and row in self._capped_rows:
                 self._out += 1
                 self._look_ahead(due)
@@ -72,9 +135,18 @@ class Arrivals:
                 self._due = self._starts[-1] + self._offsets[row]
         return rows
 
-    def left(self, row: int, now: float) -> bool:
-        """Request ``row`` has left the system; whether that decides when the next one arrives."""
+    def left(self, row: int, now: float, *, failed: bool = False) -> bool:
+        """Request ``row`` has left the system; whether that decides when the next one arrives.
+
+        One that ``failed`` starts no later turn: these never arrive.
+        """
         self._inside -= 1
+        if self._sessions is not None and row in self._sessions.rows:
+            self._row += self._sessions.ended(row, now, failed)
+            self._due = self._sessions.due
+            if self._row == self._end:
+                self._begin_phase(now)
+            return True
         if self._closed_rows and row in self._closed_rows and self._row < self._closed_rows.stop:
             wait = next(self._waits, None)
             if wait is not None:  # else those who wait already send all that is left
@@ -109,6 +181,7 @@ class Arrivals:
         if len(self._starts) == len(self._phases):
             return
         phase = self._phases[len(self._starts)]
+        self._sessions = None
         if phase.kind == "after-drain" and self._inside:
             return
         self._starts.append(now + self._tick(phase.pause_s))
@@ -121,16 +194,35 @@ class Arrivals:
             self._waits = iter(self._offsets[begins.stop : self._end])
         elif phase.kind == "capped":
             self._capped_rows, self._out = range(self._row, self._end), 0
+        elif phase.kind == "sessions":
+            rows = range(self._row, self._end)
+            self._sessions = Sessions(rows, self._starts[-1], self._offsets, self._parents, self._gaps)
+            self._due = self._sessions.due
+            return
         self._look_ahead()
 
 
 def arriving(workload: Workload, process: Process, seed: int) -> Workload:
-    """The requests of ``workload``, in their order, in one phase with arrivals by ``process``."""
+    """The requests of ``workload``, in their order, in one phase with arrivals by ``process``: of sessions, these are
+    the arrivals of the first turns. Raises ``InputError`` for a process by which these cannot come.
+    """
     phase = process.phase(len(workload))
-    offsets = process.offsets(len(workload), stream(seed, "arrivals"))
-    loop: Literal["open", "closed"] = "closed" if phase.kind == "closed" else "open"
+    table = workload.table
+    if "parent" in table and any(map(len, table["parent"])):
+        if phase.kind not in ("open", "backlog"):
+            raise InputError(
+                "the workload has sessions, whose later turns wait for the earlier ones; only their first turns can "
+                "arrive by a process, an open one (--arrivals poisson --rate R) or a backlog"
+            )
+        firsts = ~table["parent"].map(len).astype(bool).to_numpy()
+        offsets = np.zeros(len(table))
+        offsets[firsts] = process.offsets(int(firsts.sum()), stream(seed, "arrivals"))
+        phase = phase.changed(kind="sessions")
+    else:
+        offsets = process.offsets(len(workload), stream(seed, "arrivals"))
+    loop: Literal["open", "closed"] = "closed" if phase.kind in ("closed", "sessions") else "open"
     return replace(
         workload,
         info=WorkloadInfo(name=f"{workload.info.name}, {process.kind}", loop=loop, phases=(phase,)),
-        table=workload.table.assign(phase=process.kind, offset_s=offsets),
+        table=table.assign(phase=process.kind, offset_s=offsets),
     )

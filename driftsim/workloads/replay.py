@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 
 from driftsim.errors import InputError
-from driftsim.trace.header import Phase, WorkloadInfo
+from driftsim.trace.header import LOOPS, Phase, WorkloadInfo
 from driftsim.trace.loops import due_times, sends
+from driftsim.trace.prefixes import Stretches, as_cached, stretches
+from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
-from driftsim.workloads.table import as_admission_sees
+from driftsim.workloads.table import as_admission_sees, in_order
 from driftsim.workloads.unfinished import as_far_as_known, caveats
-from driftsim.workloads.workload import COLUMNS, Workload
+from driftsim.workloads.workload import Workload
 
 ROUNDED_PLACES = 9  # of a second: sums of recorded times carry no more
 
@@ -54,7 +56,8 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
         raise InputError(
             f"phase {rateless[0].name!r} is {rateless[0].kind} and has no arrival rate to scale; ask for {instead}"
         )
-    known, said = as_admission_sees(as_far_as_known(trace))
+    known, said = as_admission_sees(with_stretches(as_far_as_known(trace), trace))
+    known = _with_parents(known, trace)
     parts, phases = [], []
     previous = 0.0  # last arrival of the phase before
     for phase in trace.header.workload.phases:
@@ -63,6 +66,8 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
             continue
         arrivals = rows["arrival_s"].to_numpy(dtype=float)
         start = _phase_start(phase, previous, float(arrivals[0]))
+        if "parent" in rows and phase.kind == "open" and any(map(len, rows["parent"])):
+            phase = phase.changed(kind="sessions")
         users, offsets = _offsets(phase, arrivals, rows["finish_s"].to_numpy(dtype=float), start)
         stops = rows["finish_reason"] == "stop"
         parts.append(rows.assign(offset_s=offsets / rate_scale, stops=stops))
@@ -72,10 +77,51 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
         raise InputError("the trace has no finished request to replay")
     return Workload(
         info=trace.header.workload.changed(phases=tuple(phases)),
-        table=pd.concat(parts, ignore_index=True)[COLUMNS],
+        table=in_order(_by_position(pd.concat(parts, ignore_index=True))),
         notes=(*caveats(trace), *said),
         tiers=trace.header.tiers,
+        prefixes=trace.header.prefixes,
     )
+
+
+def _with_parents(known: pd.DataFrame, trace: Trace) -> pd.DataFrame:
+    """``known`` rows of ``trace``, whose parents are rows that finished in the same phase: others start no turn."""
+    if "parent" not in known:
+        return known
+    done = trace.requests["finish_reason"].isin(FINISHED).to_numpy()
+    phases = trace.requests["phase"].to_numpy()
+    there = set(known["source"].tolist())
+    kept = [
+        [one for one in parents if one in there and done[one] and phases[one] == phase]
+        for parents, phase in zip(known["parent"].tolist(), known["phase"].tolist(), strict=True)
+    ]
+    return known.assign(parent=pd.Series(kept, known.index, dtype=object))
+
+
+def _by_position(table: pd.DataFrame) -> pd.DataFrame:
+    """``table``, whose parents are recorded rows, with rows of its own for parents; one that comes later is none."""
+    if "parent" not in table:
+        return table
+    place = {source: row for row, source in enumerate(table["source"].tolist())}
+    kept = [[place[one] for one in parents if place[one] < row] for row, parents in enumerate(table["parent"].tolist())]
+    return table.assign(parent=pd.Series(kept, table.index, dtype=object))
+
+
+def with_stretches(known: pd.DataFrame, trace: Trace) -> pd.DataFrame:
+    """``known`` rows of ``trace``, with whom they share their beginnings, as far as the trace tells that."""
+    whose = stretches_of(trace)
+    return known if whose is None else known.assign(stretches=[whose[row] for row in known["source"].tolist()])
+
+
+def stretches_of(trace: Trace) -> list[Stretches] | None:
+    """With whom each request shares its beginning; failing that, what the engine found of it; None: nothing is told."""
+    rows = trace.requests
+    if "prefix_row" in rows:
+        whose, tokens = (rows[name].fillna(none).tolist() for name, none in (("prefix_row", -1), ("prefix_tokens", 0)))
+        return stretches(whose, tokens)
+    if "cached_tokens" in rows:
+        return as_cached(rows["prompt_tokens"].tolist(), rows["cached_tokens"].fillna(0).tolist())
+    return None
 
 
 def _offsets(phase: Phase, arrival: np.ndarray, end: np.ndarray, start: float) -> tuple[int, np.ndarray]:
@@ -99,12 +145,13 @@ def as_recorded(trace: Trace, *, loops: bool = True) -> Workload:
     Raises ``InputError`` if none is left.
     """
     made = replay(trace)
-    if loops and any(phase.kind in ("closed", "capped") for phase in made.info.phases):
+    if loops and any(phase.kind in LOOPS for phase in made.info.phases):
         return made
     times = trace.requests["arrival_s"].to_numpy()[made.table["source"].to_numpy()]
     order = np.argsort(times, kind="stable")
     name = "recorded"
-    table = made.table.assign(offset_s=times, phase=name).iloc[order].reset_index(drop=True)
+    table = made.table.drop(columns=["session", "parent", "gap_s"], errors="ignore")
+    table = table.assign(offset_s=times, phase=name).iloc[order].reset_index(drop=True)
     phases = (Phase(name=name, requests=len(table)),)
     return replace(made, info=WorkloadInfo(name=made.info.name, phases=phases), table=table)
 

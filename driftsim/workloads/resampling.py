@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
+from driftsim.trace.schema import LARGEST_COUNT
 from driftsim.workloads.workload import Workload, stream
 
 Resampling: TypeAlias = Literal["circular", "local"]
@@ -38,10 +39,11 @@ def resample(workload: Workload, seed: int, replication: int, how: Resampling = 
     draw, name = DRAWS[how]
     random = stream(seed, f"{name}-{replication}")
     table = workload.table
-    parts, first = [], 0
+    parts, first, picked = [], 0, list[int]()
     for phase in workload.info.phases:
         count = phase.requests
         picks = draw(count, random)
+        picked += (first + picks).tolist()
         offsets = table["offset_s"].to_numpy()[first : first + count]
         part = table.iloc[first + picks].copy()
         if phase.kind == "closed":  # users begin and wait as they did
@@ -51,8 +53,33 @@ def resample(workload: Workload, seed: int, replication: int, how: Resampling = 
         parts.append(part)
         first += count
     drawn = pd.concat(parts, ignore_index=True)
+    drawn = _linked(drawn, picked)
     drawn["request_id"] = [f"{name}~{row}" for row, name in enumerate(drawn["request_id"])]
     return replace(workload, table=drawn)
+
+
+def _linked(drawn: pd.DataFrame, picked: list[int]) -> pd.DataFrame:
+    """``drawn`` rows, which were ``picked``, with parents and texts among themselves.
+
+    A turn follows the copy of its parent that was drawn last before it, and is a first turn where there is none. What a
+    request shares with others stays shared; drawn again, what it was the first to send is a new text.
+    """
+    if "parent" in drawn:
+        latest: dict[int, int] = {}
+        parents = []
+        for row, (was, old) in enumerate(zip(picked, drawn["parent"].tolist(), strict=True)):
+            parents.append([latest[one] for one in old if one in latest])
+            latest[was] = row
+        drawn["parent"] = pd.Series(parents, dtype=object)
+    if "stretches" in drawn:
+        seen: set[int] = set()
+        texts = []
+        for row, whole in enumerate(drawn["stretches"].tolist()):
+            own, end = whole[-1]
+            texts.append((*whole[:-1], (LARGEST_COUNT + row, end)) if own in seen else whole)
+            seen.add(own)
+        drawn["stretches"] = pd.Series(texts, dtype=object)
+    return drawn
 
 
 def circular_picks(count: int, random: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The table of a workload: one row a request, sixteen columns, of which most have a plain value."""
+"""The table of a workload: one row a request, sixteen columns, of which most have a plain value, and a few more."""
 
 from __future__ import annotations
 
@@ -35,6 +35,15 @@ COLUMNS = [
     "patience_s",
     "source",
 ]
+# Columns that a workload may have besides. ``stretches``: with whom a request shares its beginning, see
+# ``Request.stretches``; numbers are those of ``source``. ``session``, ``parent`` and ``gap_s``: as in a trace, but the
+# parents are rows of this table.
+OPTIONAL = ["stretches", "session", "parent", "gap_s"]
+
+
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """``table`` with the columns of a workload and no others, in order."""
+    return table[[*COLUMNS, *(name for name in OPTIONAL if name in table)]]
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
@@ -85,7 +94,7 @@ def workload_table(phases: Sequence[Phase], **columns: Any) -> pd.DataFrame:
         "patience_s": np.nan,
         "source": np.arange(count),
     }
-    return pd.DataFrame(plain | columns, index=pd.RangeIndex(count))[COLUMNS]
+    return in_order(pd.DataFrame(plain | columns, index=pd.RangeIndex(count)))
 
 
 def described(table: pd.DataFrame, prompts: Sequence[str], count_tokens: Callable[[str], int]) -> pd.DataFrame:
@@ -100,4 +109,4 @@ def described(table: pd.DataFrame, prompts: Sequence[str], count_tokens: Callabl
     table[["output_tokens", "output_words", "stops"]] = pd.NA
     table["patience_s"] = np.nan
     table["source"] = np.arange(len(table))
-    return table[COLUMNS]
+    return in_order(table)

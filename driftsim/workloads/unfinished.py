@@ -62,6 +62,7 @@ def caveats(trace: Trace) -> list[str]:
             f"{unknown} {share} ({100 * unknown / len(rows):.0f} %) have no known output and are not simulated: load "
             "and latency are too low"
         )
+    said += _of_the_cache(trace)
     if trace.header.load is not None and trace.header.load.disturbed:
         said.append("the machine was disturbed while this trace was recorded: its step times are unreliable")
     preempted = 0 if trace.steps is None else int(trace.steps["preempted"].sum())
@@ -70,3 +71,26 @@ def caveats(trace: Trace) -> list[str]:
     if trace.header.ended != "complete":
         said.append(f"the recorded run did not end properly: {trace.header.ended} {trace.header.ended_why}".rstrip())
     return said
+
+
+def _of_the_cache(trace: Trace) -> list[str]:
+    """What is not known of an engine's prefix cache and of what its requests share, and what that may hide."""
+    engine, columns = trace.header.engine, trace.requests.columns
+    if "prefix_row" in columns:
+        return []
+    if "enable_prefix_caching" in engine.assumed and trace.header.kind == "imported":
+        return [
+            "nothing tells whether the engine cached prefixes, as vLLM does by default: it is simulated without; where "
+            "prompts share their beginnings, prefills, TTFT and load come out too high"
+        ]
+    if not engine.enable_prefix_caching:
+        return []
+    if "cached_tokens" in columns:
+        return [
+            "what requests share is not known, only what the cache held of each: they find as much whatever the load, "
+            "the order and the room for it"
+        ]
+    return [
+        "the engine cached prefixes, and nothing tells what its requests share: they are simulated as if they shared "
+        "nothing; prefills, TTFT and load may come out far too high"
+    ]

@@ -23,8 +23,8 @@ from driftsim.request import Request
 from driftsim.scheduling.admission import Admission
 from driftsim.text import for_html
 from driftsim.tiers import TierRule, ranked
-from driftsim.trace.header import WorkloadInfo
-from driftsim.trace.schema import OFFERED
+from driftsim.trace.header import Prefixes, WorkloadInfo
+from driftsim.trace.schema import OFFERED, SESSION_COLUMNS
 from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace, read
 from driftsim.workloads.drawn import generate
@@ -59,6 +59,7 @@ class Workload:
     """Requests in order of arrival, phase by phase; ``table`` has ``COLUMNS``, ``prompts`` the texts where known.
 
     ``tiers`` are the rules that the recorded run brings for its tiers, the most urgent first; none: nobody said any.
+    ``prefixes`` tell how it is known what the requests share, where it is.
 
     A trace gives one by ``replay``. Without a trace, a workload is drawn: lengths are whole numbers or ``Lengths``, the
     same ``seed`` gives the same one, and arrivals and lengths are random streams of their own. ``max_tokens`` is, if
@@ -73,6 +74,7 @@ class Workload:
     prompts: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     tiers: tuple[TierRule, ...] = ()
+    prefixes: Prefixes | None = None
 
     def __post_init__(self) -> None:
         counted = [phase.requests for phase in self.info.phases]
@@ -208,7 +210,8 @@ class Workload:
     @cached_property
     def offered(self) -> pd.DataFrame:
         """What a trace's request table holds of these requests before a run begins, in its dtypes."""
-        return typed(self.table[[column.name for column in OFFERED]], OFFERED, "workload")
+        known = (*OFFERED, *(column for column in SESSION_COLUMNS if column.name in self.table))
+        return typed(self.table[[column.name for column in known]], known, "workload")
 
     @cached_property
     def output_words(self) -> pd.Series:
@@ -247,12 +250,14 @@ class Workload:
         tiers = [known[tier] for tier in self.offered["tier"].tolist()]
         prompts, caps, words = self._prompt_numbers
         texts = self.prompts
+        shared = self.table["stretches"].tolist() if "stretches" in self.table else None
 
         def build(row: int, arrival: float) -> Request:
             text = texts[row] if texts else None
             return Request(
                 ids[row], tenants[row], tiers[row], categories[row] or "", arrival,
                 prompts[row], None if words[row] < 0 else words[row], caps[row], text,
+                () if shared is None else shared[row],
             )  # fmt: skip
 
         return build

@@ -31,7 +31,8 @@ from driftsim.engine.continuous import ContinuousEngine
 from driftsim.engine.sequence import Sequence
 from driftsim.latency.steptime import ticks
 from driftsim.simulation.run import collector_off, simulate
-from driftsim.trace.header import EngineSettings, Phase, WorkloadInfo
+from driftsim.trace.header import Phase, WorkloadInfo
+from driftsim.trace.settings import EngineSettings
 from driftsim.workloads.workload import COLUMNS
 
 AMPLE, SCARCE = 20_000, 6_000  # KV blocks: never short, and short at a full batch

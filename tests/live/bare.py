@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Any
 
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.settings import EngineSettings
 
 
 def bare_scheduler(settings: EngineSettings, kind: type[Any] | None = None) -> Any:
@@ -34,10 +35,10 @@ def bare_scheduler(settings: EngineSettings, kind: type[Any] | None = None) -> A
         policy=settings.scheduling_policy,
         async_scheduling=settings.async_scheduling,
         scheduler_reserve_full_isl=settings.scheduler_reserve_full_isl,
-        watermark=settings.watermark,
         is_encoder_decoder=False,
+        **{name: value for name, value in newer(settings).items() if name in SchedulerConfig.__dataclass_fields__},
     )
-    cache = CacheConfig(block_size=settings.block_size, enable_prefix_caching=False)
+    cache = CacheConfig(block_size=settings.block_size, enable_prefix_caching=settings.enable_prefix_caching)
     cache.num_gpu_blocks = settings.kv_blocks
     config = VllmConfig(
         model_config=_model, scheduler_config=scheduler, cache_config=cache, device_config=DeviceConfig("cpu")
@@ -45,6 +46,7 @@ def bare_scheduler(settings: EngineSettings, kind: type[Any] | None = None) -> A
     # Building a config may adjust what it was given; the comparison is with what was asked for.
     scheduler.enable_chunked_prefill = settings.enable_chunked_prefill
     scheduler.long_prefill_token_threshold = settings.long_prefill_token_threshold
+    scheduler.long_prefill_token_threshold_adaptive = settings.long_prefill_token_threshold_adaptive
     scheduler.async_scheduling = settings.async_scheduling
     spec = FullAttentionSpec(block_size=settings.block_size, num_kv_heads=1, head_size=1, dtype=torch.float32)
     blocks = KVCacheConfig(
@@ -59,6 +61,17 @@ def bare_scheduler(settings: EngineSettings, kind: type[Any] | None = None) -> A
     )
 
 
+def newer(settings: EngineSettings) -> dict[str, Any]:
+    """Settings that not every version of vLLM knows."""
+    return {
+        "watermark": settings.watermark,
+        "long_prefill_token_threshold_adaptive": settings.long_prefill_token_threshold_adaptive,
+        "max_num_active_seqs": settings.max_num_active_seqs,
+        "max_num_scheduled_tokens": settings.max_num_scheduled_tokens,
+        "prefill_schedule_interval": settings.prefill_schedule_interval,
+    }
+
+
 _model: Any = None
 
 
@@ -66,9 +79,9 @@ EOS, OTHER = 9, 7  # made-up tokens
 
 
 def faked_output(
-    scheduler: Any, output: Any, lengths: dict[str, int] | None = None, samples: Collection[str] = ()
+    scheduler: Any, output: Any, outputs: dict[str, list[int]] | None = None, samples: Collection[str] = ()
 ) -> Any:
-    """What a model would return for ``output``: a token for each of ``samples``, ``EOS`` as the last of its length."""
+    """What a model would return for ``output``: for each of ``samples`` the next token of its ``outputs``."""
     from vllm.v1.outputs import ModelRunnerOutput
 
     names = list(output.num_scheduled_tokens)
@@ -77,8 +90,9 @@ def faked_output(
         if name not in samples:
             return []
         request = scheduler.requests.get(name)
-        last = request is not None and lengths is not None and request.num_output_tokens + 1 == lengths[name]
-        return [EOS if last else OTHER]
+        if request is None or outputs is None:
+            return [OTHER]
+        return [outputs[name][request.num_output_tokens]]
 
     return ModelRunnerOutput(
         req_ids=names,
@@ -95,11 +109,25 @@ def sampling(scheduler: Any, output: Any) -> set[str]:
     return {name for name in output.num_scheduled_tokens if not scheduler.requests[name].is_prefill_chunk}
 
 
-def request(name: str, prompt: int, cap: int, arrival: float = 0.0, priority: int = 0) -> Any:
-    """A request of vLLM's for at most ``cap`` tokens, which the token ``EOS`` ends."""
+def request(name: str, tokens: list[int], cap: int, arrival: float = 0.0, priority: int = 0, block: int = 0) -> Any:
+    """A request of vLLM's for at most ``cap`` tokens, which the token ``EOS`` ends; with the keys of its blocks of
+    ``block`` tokens, if that is given.
+    """
     from vllm.sampling_params import SamplingParams
     from vllm.v1.request import Request
 
     parameters = SamplingParams(max_tokens=cap, ignore_eos=True, stop_token_ids=[EOS])
-    tokens = list(range(prompt))
-    return Request(name, tokens, parameters, pooling_params=None, arrival_time=arrival, priority=priority)
+    hasher = block_hasher(block) if block else None
+    return Request(
+        name, tokens, parameters, pooling_params=None, arrival_time=arrival, priority=priority, block_hasher=hasher
+    )
+
+
+@lru_cache
+def block_hasher(block: int) -> Any:
+    """vLLM's own, for blocks of so many tokens."""
+    from vllm.utils.hashing import sha256
+    from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+
+    init_none_hash(sha256)
+    return get_request_block_hasher(block, sha256)

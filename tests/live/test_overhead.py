@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from driftsim.trace.header import EngineSettings
+from driftsim.trace.settings import EngineSettings
 from experiments.capture_overhead import step_hook_us
 from tests.live.bare import bare_scheduler
-from tests.live.test_conformance import Theirs, case
+from tests.live.deciding import Theirs
+from tests.live.test_conformance import case
 
 pytestmark = pytest.mark.live
 

@@ -173,8 +173,8 @@ file = "engine/scheduler.py"
 plant(
     "a lone pair of prompts is not capped",
     file,
-    "len(self.running) + len(self.waiting) < 2",
-    "len(self.running) + len(self.waiting) <= 2",
+    "if there < 2 and self.rules",
+    "if there <= 2 and self.rules",
     STEPPED,
 )
 plant("a step that preempted admits", file, "if not preempted and self.waiting:", "if self.waiting:", STEPPED)
@@ -191,15 +191,15 @@ plant(
 plant(
     "a partial prefill takes the decodes' tokens",
     file,
-    "self.settings.max_num_batched_tokens - self.pool.size",
-    "self.settings.max_num_batched_tokens",
+    "budget = self._budget - self.pool.size",
+    "budget = self._budget",
     STEPPED,
 )
 plant(
     "a partial prefill takes the last free block of a decode",
     file,
-    "if need > self._spare():",
-    "if need > self.free:",
+    "need, spare = self._growth(sequence, new), self._spare()",
+    "need, spare = self._growth(sequence, new), self.free",
     STEPPED,
 )
 plant(
@@ -209,8 +209,8 @@ plant(
     "if False:",
     STEPPED,
 )
-plant("a victim's tokens are not given back", file, "                    budget += tokens\n", "", STEPPED)
-plant("a victim's blocks are not given back", file, "                    spare += blocks\n", "", STEPPED)
+plant("a victim's tokens are not given back", file, "                budget += turn[0]\n", "", STEPPED)
+plant("a victim's blocks are not given back", file, "freed = taken + blocks_for(", "freed = blocks_for(", STEPPED)
 plant(
     "paused decodes stay out",
     file,
@@ -235,14 +235,14 @@ plant(
 plant(
     "what a preemption lost is recomputed without the output",
     file,
-    "new = length = sequence.prompt + sequence.shown",
-    "new = length = sequence.prompt",
+    "            length = sequence.prompt + sequence.shown  #",
+    "            length = sequence.prompt  #",
     STEPPED,
 )
 plant(
     "the reserve for a whole prompt is ignored",
     file,
-    "whole if self.settings.scheduler_reserve_full_isl or whole > self.total else need",
+    "whole if self.settings.scheduler_reserve_full_isl or whole + found > self.total else need",
     "need",
     STEPPED,
 )
@@ -630,7 +630,7 @@ plant(
 plant(
     "a closed user does not go on after a client gave up",
     file,
-    "        if self.arrivals.left(row, self.env.now):\n            self._await_arrival()\n",
+    "        if self.arrivals.left(row, self.env.now, failed=True):\n            self._await_arrival()\n",
     "",
     "test_delays test_unfinished test_laws",
 )
@@ -707,7 +707,7 @@ plant(
 plant(
     "notes of the workload are lost",
     file,
-    "notes=self.workload.notes,",
+    "notes=notes,",
     "notes=(),",
     "test_delays test_workload test_unfinished test_generated_workloads test_laws",
 )

@@ -101,12 +101,18 @@ plant(
 )
 plant(
     "overlaps count twice",
-    file,
+    "statistics.py",
     "begins = np.maximum(starts, np.concatenate([[-np.inf], ends[:-1]]))",
     "begins = starts",
     METRICS,
 )
-plant("an interval inside another ends the union", file, "np.maximum.accumulate(ends[order])", "ends[order]", METRICS)
+plant(
+    "an interval inside another ends the union",
+    "statistics.py",
+    "np.maximum.accumulate(ends[order])",
+    "ends[order]",
+    METRICS,
+)
 plant("one who waits alone is a choice", file, "depth[:-1] >= 2", "depth[:-1] >= 1", METRICS)
 plant("three wait before there is a choice", file, "depth[:-1] >= 2", "depth[:-1] > 2", METRICS)
 plant(
@@ -505,8 +511,8 @@ plant(
 plant(
     "a phase's check is that of the whole",
     file,
-    "{phase: summary(trace, plan.admission, phase=phase) for phase in asked}",
-    "{phase: summary(trace, plan.admission) for phase in asked}",
+    "{phase: summary(judged, plan.admission, phase=phase) for phase in asked}",
+    "{phase: summary(judged, plan.admission) for phase in asked}",
     COMPARE,
 )
 plant(
@@ -558,7 +564,7 @@ plant(
 )
 file = "comparison/report.py"
 REPORT = "test_report test_compare test_page"
-plant("milliseconds are seconds", file, "        value *= 1000\n", "        pass\n", REPORT)
+plant("milliseconds are seconds", file, '"ms": 1000, "%"', '"ms": 1, "%"', REPORT)
 plant(
     "P99 of the first token is its mean",
     file,
@@ -952,11 +958,4 @@ plant(
     'worst.simulated["e2e_mean_s"] / worst.measured["e2e_mean_s"] - 1',
     'worst.measured["e2e_mean_s"] / worst.simulated["e2e_mean_s"] - 1',
     "test_verdict",
-)
-plant(
-    "an engine with prefix caching is compared",
-    "comparison/plan.py",
-    "plan.profile.engine.check_simulated()",
-    "plan.profile.engine.check_starts()",
-    "test_gpu",
 )

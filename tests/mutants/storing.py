@@ -179,8 +179,8 @@ plant(
 plant(
     "a phase is not heeded",
     file,
-    "phase=spec.phase, scored=scored)\n    known",
-    "scored=scored)\n    known",
+    "phase=spec.phase, scored=scored)\n    if spec.fairness",
+    "scored=scored)\n    if spec.fairness",
     SWEEP + " test_grid test_simulating",
 )
 plant("the recorded rate counts the first request", file, '(phases["size"] - 1).sum()', 'phases["size"].sum()', SWEEP)

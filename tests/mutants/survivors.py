@@ -214,8 +214,8 @@ plant(
 plant(
     "another draw for each setting",
     "comparison/runs.py",
-    "else simulate(scenario(setting), drawn)",
-    "else simulate(scenario(setting), resample(workload, plan.seed + 1, draw.number))",
+    "else simulate(scenario(setting), drawn, ",
+    "else simulate(scenario(setting), resample(workload, plan.seed + 1, draw.number), ",
     "test_report test_compare",
 )
 plant(
@@ -234,9 +234,9 @@ plant(
 )
 plant(
     "words are not scaled with an output that was cut, in the trace",
-    "simulation/run.py",
-    "        if cut.any():\n",
-    "        if False:\n",
+    "simulation/tables.py",
+    "    if cut.any():\n",
+    "    if False:\n",
     "test_delays",
 )
 plant(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from tests.mutants import dispatching, engine, importing, living, measuring, storing, survivors
+from tests.mutants import dispatching, engine, importing, judging, living, measuring, storing, survivors
 
 FAULTS = [
     *survivors.FAULTS,
     *engine.FAULTS,
     *dispatching.FAULTS,
     *measuring.FAULTS,
+    *judging.FAULTS,
     *storing.FAULTS,
     *living.FAULTS,
     *importing.FAULTS,

@@ -1,0 +1,285 @@
+"""The KV cache with prefix caching: which blocks can be found again, who holds them, which are evicted next.
+
+It mirrors vllm/v1/core/block_pool.py, single_type_kv_cache_manager.py and kv_cache_manager.py of vLLM 0.32 for a single
+group of full attention. A block's key stands for all tokens up to the block's end; here a key is a place in a
+*stretch*, the tokens that one request was the first to send or to produce (see ``Request.stretches``). Neighbours with
+equal state are one ``Run``, so an operation costs a few runs, however long the prompt is.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from driftsim.engine.sequence import Sequence
+from driftsim.trace.prefixes import ALWAYS
+
+NOWHERE, BLANK = -2, -3  # no stretch; blocks without a key
+Held: TypeAlias = "list[tuple[Run, int]]"  # a run from its start on, and the place at which what is held of it ends
+
+
+class Run:
+    """The blocks ``start`` to ``end`` of the stretch ``owner``; ``holders`` counts the sequences that hold them all.
+
+    Without holders the run stands in the free queue, between ``before`` and ``after``, its last block first. ``rest``
+    is what was cut off its end while it was held. ``copies`` are equal blocks that came later, ``first`` is the run
+    that such a copy is equal to: vLLM does not merge them, and finds the first (block_pool.py, BlockHashToBlockMap).
+    """
+
+    __slots__ = ("after", "before", "copies", "end", "first", "holders", "owner", "rest", "start")
+
+    before: Run
+    after: Run
+
+    def __init__(self, owner: int, start: int, end: int) -> None:
+        self.owner = owner
+        self.start = start
+        self.end = end
+        self.holders = 1
+        self.rest: Run | None = None
+        self.copies: list[Run] | None = None
+        self.first: Run | None = None
+
+
+class PrefixCache:
+    """``total`` blocks of ``block_size`` tokens, all free at first.
+
+    The free queue holds ``blank`` blocks without a key, which are taken first, then ``idle`` ones with a key, the least
+    recently used first: free_blocks() puts what has no key to the front. Unless ``keyless_first``: before vLLM 0.24,
+    all stood in the order in which they were freed.
+    """
+
+    def __init__(self, total: int, block_size: int, *, keyless_first: bool = True) -> None:
+        self.size = block_size
+        self.blank = total
+        self.idle = 0
+        self.evicted = 0  # blocks whose key was given up
+        self.found: dict[int, list[Run]] = {}  # by stretch, in order of place; of equal runs the first
+        self._ends = Run(-1, 0, 0)  # before the first and after the last of the free runs
+        self._ends.before = self._ends.after = self._ends
+        self._in_order = not keyless_first
+        if self._in_order:
+            self._append_blank(self._ends, total)
+
+    # -- what is there
+
+    def lookup(self, sequence: Sequence, most: int) -> tuple[Held, int, int, int]:
+        """As many of the first ``most`` blocks of ``sequence`` as the cache has, from the first on without a gap.
+
+        Returns what is to be held, how many blocks that is, how many of them nobody holds, and the stretch in which the
+        next one was not found, ``NOWHERE`` if none was looked for.
+        """
+        held: Held = []
+        count = idle = 0
+        found, size, owner = self.found, self.size, NOWHERE
+        for owner, tokens in sequence.stretches:
+            end = tokens // size
+            if end > most:
+                end = most
+            if end <= count:
+                continue
+            if owner == ALWAYS:
+                count = end
+            for run in found.get(owner, ()):
+                if run.start != count:
+                    if run.start > count:
+                        break
+                    continue
+                last = run.end if run.end < end else end
+                held.append((run, last))
+                if not run.holders:
+                    idle += last - count
+                count = last
+                if count == end:
+                    break
+            if count < end or count == most:
+                break
+        return held, count, idle, owner if count < most else NOWHERE
+
+    # -- taking
+
+    def follow(self, free: int) -> None:
+        """Take blocks from the head of the free queue until ``free`` are left; what has a key loses it."""
+        more = self.blank + self.idle - free
+        if more <= 0:
+            return
+        if self._in_order:
+            self._take_in_order(more)
+            return
+        if more <= self.blank:
+            self.blank -= more
+            return
+        more -= self.blank
+        self.blank = 0
+        self._evict(more)
+
+    def hold(self, held: Held) -> None:
+        """Let one more sequence hold ``held``, fresh from ``lookup``: what was free leaves the queue (touch())."""
+        for run, end in held:
+            if end < run.end:
+                self._cut(run, end)
+            if not run.holders:
+                self.idle -= end - run.start
+                run.before.after, run.after.before = run.after, run.before
+            run.holders += 1
+
+    def register(self, sequence: Sequence, upto: int) -> None:
+        """Give their keys to the blocks of ``sequence`` before place ``upto`` (cache_full_blocks())."""
+        start = sequence.keyed
+        if upto <= start:
+            return
+        sequence.keyed = upto
+        for owner, tokens in sequence.stretches:
+            end = tokens // self.size
+            if end > upto:
+                end = upto
+            if end > start:
+                self._register(sequence.held, owner, start, end)
+                if end == upto:
+                    return
+                start = end
+
+    def _register(self, held: Held, owner: int, start: int, end: int) -> None:
+        runs = self.found.get(owner)
+        if runs is None:
+            run = Run(owner, start, end)
+            self.found[owner] = [run]
+        else:
+            last = runs[-1]
+            if last.end > start:
+                self._register_among(held, runs, Run(owner, start, end))
+                return
+            if last.end == start and last.holders == 1 and held and held[-1][0] is last and not last.copies:
+                last.end = end
+                held[-1] = (last, end)
+                return
+            run = Run(owner, start, end)
+            runs.append(run)
+        held.append((run, end))
+
+    def _register_among(self, held: Held, runs: list[Run], new: Run) -> None:
+        """Register ``new`` where some of it is there already: that part of it becomes a copy."""
+        place, start, end = 0, new.start, new.end
+        while start < end:
+            while place < len(runs) and runs[place].end <= start:
+                place += 1
+            if place == len(runs) or runs[place].start > start:  # a hole
+                run = Run(new.owner, start, end if place == len(runs) else min(end, runs[place].start))
+                runs.insert(place, run)
+            else:
+                if runs[place].start < start:
+                    self._cut(runs[place], start)
+                    place += 1
+                there = runs[place]
+                if there.end > end:
+                    self._cut(there, end)
+                run = Run(new.owner, start, there.end)
+                run.first = there
+                there.copies = [*(there.copies or ()), run]
+            held.append((run, run.end))
+            start = run.end
+
+    # -- giving back
+
+    def release(self, sequence: Sequence, blocks: int) -> int:
+        """Free the ``blocks`` that ``sequence`` holds, its last first; returns how many became free (free_blocks())."""
+        freed = blocks - sequence.keyed
+        self.blank += freed
+        last = self._ends.before
+        if self._in_order and freed:
+            last = self._append_blank(last, freed)
+        held = sequence.held
+        for run, end in reversed(held):
+            pieces = [run]
+            while run.end < end:
+                assert run.rest is not None
+                run = run.rest
+                pieces.append(run)
+            for piece in reversed(pieces):
+                piece.holders -= 1
+                if not piece.holders:
+                    freed += piece.end - piece.start
+                    self.idle += piece.end - piece.start
+                    last.after, piece.before = piece, last
+                    last = piece
+        last.after, self._ends.before = self._ends, last
+        sequence.held = []
+        sequence.keyed = 0
+        return freed
+
+    def _append_blank(self, last: Run, blocks: int) -> Run:
+        """Free blocks without a key after ``last``, which is the last of the free queue."""
+        run = Run(BLANK, 0, blocks)
+        run.holders = 0
+        last.after, run.before = run, last
+        run.after, self._ends.before = self._ends, run
+        return run
+
+    def _take_in_order(self, blocks: int) -> None:
+        """Take ``blocks`` from the head of the free queue, with a key or without."""
+        while blocks:
+            run = self._ends.after
+            taken = min(blocks, run.end - run.start)
+            if run.owner != BLANK:
+                self._evict(taken)
+            else:
+                self.blank -= taken
+                run.end -= taken
+                if not run.end:
+                    self._ends.after, run.after.before = run.after, self._ends
+            blocks -= taken
+
+    def _evict(self, blocks: int) -> None:
+        self.idle -= blocks
+        self.evicted += blocks
+        ends = self._ends
+        while blocks:
+            run = ends.after
+            length = run.end - run.start
+            if length > blocks:
+                if run.first is None and not run.copies:
+                    run.end -= blocks
+                    return
+                self._cut(run, run.end - blocks)
+                continue
+            ends.after, run.after.before = run.after, ends
+            self._forget(run)
+            blocks -= length
+
+    def _forget(self, run: Run) -> None:
+        """``run`` can be found no more; of its copies the first takes its place."""
+        if run.first is not None:
+            assert run.first.copies is not None
+            run.first.copies.remove(run)
+            return
+        runs = self.found[run.owner]
+        if run.copies:
+            heir, *others = run.copies
+            heir.first, heir.copies = None, others
+            for one in others:
+                one.first = heir
+            runs[runs.index(run)] = heir
+        elif len(runs) == 1:
+            del self.found[run.owner]
+        else:
+            runs.remove(run)
+
+    def _cut(self, run: Run, place: int) -> None:
+        """Make two of ``run`` and of all that is equal to it, at ``place``."""
+        first = run.first or run
+        rest = self._cut_one(first, place)
+        runs = self.found[first.owner]
+        runs.insert(runs.index(first) + 1, rest)
+        for copy in first.copies or ():
+            part = self._cut_one(copy, place)
+            part.first = rest
+            rest.copies = [*(rest.copies or ()), part]
+
+    def _cut_one(self, run: Run, place: int) -> Run:
+        rest = Run(run.owner, place, run.end)
+        rest.holders, rest.rest = run.holders, run.rest
+        run.end, run.rest = place, rest
+        if not run.holders:  # it stands before its beginning in the free queue
+            rest.before, rest.after = run.before, run
+            run.before.after = rest
+            run.before = rest
+        return rest

@@ -1,0 +1,140 @@
+"""What running sequences hold of a cache with prefixes, and when their blocks get keys (vllm/v1/core, vLLM 0.32).
+
+A block gets its key when it is allocated, so that a later request of the same step finds it. With async scheduling a
+token has no key before it is known, a step later. Decoding sequences take blocks by number; their blocks get keys here
+when somebody may look for them, or when they are given back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from driftsim.engine.decoding import DecodePool
+from driftsim.engine.prefixes import BLANK, NOWHERE, Held, PrefixCache
+from driftsim.engine.sequence import Sequence
+from driftsim.trace.prefixes import ENDLESS
+
+Unseen: TypeAlias = Callable[[Sequence], int]  # how many tokens of a running sequence are still being computed
+
+
+class SharedBlocks(PrefixCache):
+    """The cache of an engine whose decoding sequences are ``pool``; ``pipelined``: it schedules asynchronously."""
+
+    def __init__(self, total: int, pool: DecodePool, *, pipelined: bool, keyless_first: bool) -> None:
+        super().__init__(total, pool.block_size, keyless_first=keyless_first)
+        self.pool = pool
+        self._ahead = 0 if pipelined else 1  # of the tokens of a decode run's last step, those that are known
+        self._live: dict[int, Sequence] = {}  # by its own stretch, who runs
+        self._echoing: dict[Sequence, None] = {}  # who produces what another request had before
+        self._strangers = BLANK
+
+    def enter(self, sequence: Sequence) -> None:
+        """Prepare ``sequence``, which the engine was just given."""
+        stretches = sequence.job.request.stretches
+        if not stretches:  # nobody knows what is in it, so nobody shares it
+            self._strangers -= 1
+            stretches = ((self._strangers, ENDLESS),)
+        sequence.stretches = stretches
+        sequence.held = []
+        sequence.keyed = 0
+        sequence.cached = NOWHERE
+
+    def look_up(self, sequence: Sequence, unseen: Unseen) -> tuple[Held, int, int, int]:
+        """What the cache has of ``sequence`` while a step is scheduled; the last token is computed in any case."""
+        if self._echoing:
+            self._settle_all(unseen)
+        most = (sequence.prompt + sequence.shown - 1) // self.size
+        found = self.lookup(sequence, most)
+        other = self._live.get(found[3])
+        if other is not None and other is not sequence:
+            before = other.keyed
+            self._settle(other, unseen)
+            if other.keyed > before:
+                return self.look_up(sequence, unseen)
+        return found
+
+    def admit(self, sequence: Sequence, held: Held, count: int, new: int, need: int, unseen: Unseen) -> None:
+        """Let ``sequence`` run: it holds ``count`` found blocks and takes ``need`` for the next ``new`` tokens."""
+        self.hold(held)
+        if need:
+            self.follow(self.blank + self.idle - need)
+        sequence.held = held
+        sequence.keyed = count
+        sequence.joined = ENDLESS
+        sequence.computed = computed = count * self.size
+        if sequence.cached < 0:
+            sequence.cached = computed
+        stretches = sequence.stretches
+        if len(stretches) > 1:
+            if not self._echoing:  # else look_up() did it
+                self._settle_owners(sequence, computed + new, unseen)
+            if stretches[-2][1] > sequence.prompt:
+                self._echoing[sequence] = None
+        self._live[stretches[-1][0]] = sequence
+        self.register(sequence, (computed + new) // self.size)
+
+    def grow(self, sequence: Sequence, tokens: int, unseen: Unseen) -> None:
+        """The next chunk of ``sequence`` is scheduled; it then has ``tokens`` tokens."""
+        if self._echoing:
+            self._settle_all(unseen, before=sequence.number)
+        elif len(sequence.stretches) > 1:
+            self._settle_owners(sequence, tokens, unseen)
+        self.register(sequence, tokens // self.size)
+
+    def give_back(self, sequence: Sequence, tokens: int, known: int, unseen: Unseen) -> int:
+        """Free the blocks of ``sequence`` for ``tokens`` tokens, of which ``known`` are known; how many became free.
+
+        The free queue must have been followed to this moment.
+        """
+        if self._echoing:
+            self._settle_all(unseen, before=0)
+            self._echoing.pop(sequence, None)
+        own = sequence.stretches[-1][0]
+        if self._live.get(own) is sequence:
+            del self._live[own]
+        size = self.size
+        self.register(sequence, known // size)
+        return self.release(sequence, -(-tokens // size))
+
+    def sooner(self, head: Sequence, steps: int, unseen: Unseen) -> int:
+        """At most ``steps`` decode steps; fewer if a block being produced may help the waiting ``head`` before."""
+        _, count, _, owner = self.look_up(head, unseen)
+        for other in (self._live.get(owner), *self._echoing):
+            if other is not None and other.ends >= 0:
+                computed = self.pool.step + other.offset + self._ahead
+                until = (max(count, computed // self.size) + 1) * self.size - computed
+                steps = min(steps, until)
+        return steps
+
+    # -- keys of what is being produced
+
+    def _settle_owners(self, sequence: Sequence, tokens: int, unseen: Unseen) -> None:
+        """Whoever produces what ``sequence`` computes in its first ``tokens`` tokens came first."""
+        for owner, end in sequence.stretches[:-1]:
+            other = self._live.get(owner)
+            if other is not None:
+                self._settle(other, unseen, int(other.number < sequence.number))
+            if end >= tokens:
+                return
+
+    def _settle(self, sequence: Sequence, unseen: Unseen, turn: int = 1) -> None:
+        """Register what is known of ``sequence``, where a decode has been given ``turn`` tokens of the step at hand."""
+        tokens = self.pool.step + sequence.offset + turn if sequence.ends >= 0 else sequence.computed
+        self.register(sequence, known(sequence, tokens, unseen) // self.size)
+
+    def _settle_all(self, unseen: Unseen, before: int | None = None) -> None:
+        """The same of everybody who runs, the furthest first: where two produce the same, that one was there first.
+
+        ``before``: only those who were admitted before that one have had their turn.
+        """
+        for sequence in sorted(self._live.values(), key=lambda one: (-self._reach(one), one.number)):
+            self._settle(sequence, unseen, int(before is None or sequence.number < before))
+
+    def _reach(self, sequence: Sequence) -> int:
+        return self.pool.step + sequence.offset if sequence.ends >= 0 else sequence.computed
+
+
+def known(sequence: Sequence, tokens: int, unseen: Unseen) -> int:
+    """How many of the scheduled ``tokens`` of ``sequence`` are known (vllm/v1/core/sched/async_scheduler.py)."""
+    return tokens - unseen(sequence) if tokens > sequence.joined else tokens

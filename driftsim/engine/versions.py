@@ -1,0 +1,68 @@
+"""What differs between the versions of vLLM in the decisions that are simulated: one flag a rule, from 0.19 to 0.33.
+
+Found by comparing vLLM's sources version by version, and by driving the scheduler of each beside this engine.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+
+OLDEST, NEWEST = (0, 19), (0, 33)  # the versions whose decisions were compared
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The rules that a version of vLLM follows; each holds from the version on that ``SINCE`` names."""
+
+    watermark: bool = True
+    keyless_first: bool = True
+    cursor_follows_victim: bool = True
+    lone_prefill_uncapped: bool = True
+    goes_on_after_self: bool = False
+    cadence: bool = False
+
+
+SINCE: dict[str, tuple[tuple[int, int], str]] = {
+    "watermark": ((0, 24), "admission leaves the watermark's share of the KV blocks free"),
+    "keyless_first": ((0, 24), "freed blocks that no prefix can find are taken first; before, in the order of freeing"),
+    "cursor_follows_victim": (
+        (0, 28),
+        "by priority, async: a victim in front of the request at hand whose last token is in flight moves the turn; "
+        "before, the next request lost its turn in that step",
+    ),
+    "lone_prefill_uncapped": ((0, 31), "the cap on a prompt's chunk is off while one request is there alone"),
+    "goes_on_after_self": (
+        (0, 33),
+        "by priority: after a request that preempted itself, those behind it get their turn; before, the pass ended",
+    ),
+    "cadence": ((0, 33), "`prefill_schedule_interval` holds prefills back; before, only with data parallelism"),
+}
+
+
+def numbered(version: str) -> tuple[int, int] | None:
+    """Major and minor number of ``version``; None for what is no version.
+
+    >>> numbered("0.24.0"), numbered("v0.19.1rc1"), numbered("unknown")
+    ((0, 24), (0, 19), None)
+    """
+    found = re.match(r"v?(\d+)\.(\d+)", version)
+    return None if found is None else (int(found[1]), int(found[2]))
+
+
+def rules_of(version: str) -> Rules:
+    """The rules of vLLM ``version``; of the mirrored version, 0.32, where it is no version.
+
+    >>> rules_of("0.30.2").lone_prefill_uncapped, rules_of("0.33.0").cadence, rules_of("unknown") == Rules()
+    (False, True, True)
+    """
+    number = numbered(version)
+    if number is None:
+        return Rules()
+    return Rules(**{field.name: number >= SINCE[field.name][0] for field in fields(Rules)})
+
+
+def is_compared(version: str) -> bool:
+    """Whether the decisions of ``version`` were compared with this engine's."""
+    number = numbered(version)
+    return number is not None and OLDEST <= number <= NEWEST

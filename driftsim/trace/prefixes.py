@@ -1,0 +1,106 @@
+"""What requests share at their beginnings, without their texts: two whole numbers a request.
+
+``prefix_row`` is the earlier request that shares the most, ``prefix_tokens`` how many tokens, of that one's prompt and
+then of its output. Both lose nothing: any two requests share what their chains of rows share. An engine gets them as
+``Request.stretches``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import TypeAlias
+
+Stretches: TypeAlias = "tuple[tuple[int, int], ...]"
+ENDLESS = 1 << 60  # tokens
+NONE = -1  # a prefix_row that is none
+ALWAYS = -1  # the owner of tokens that the cache is taken to hold at any time, at no cost: who had them is not known
+
+
+def stretches(rows: Sequence[int], tokens: Sequence[int]) -> list[Stretches]:
+    """Whose the tokens of each request are: pairs of a row, the first that had them, and the token up to which.
+
+    ``rows`` are ``prefix_row``, -1 for none, and ``tokens`` are ``prefix_tokens``. The last pair is the request itself.
+
+    >>> stretches([-1, 0, 1], [0, 32, 48])[2]
+    ((0, 32), (1, 48), (2, 1152921504606846976))
+    """
+    found: list[Stretches] = []
+    for row, (other, share) in enumerate(zip(rows, tokens, strict=True)):
+        own = (row, ENDLESS)
+        found.append((*_cut(found[other], share), own) if other >= 0 and share > 0 else (own,))
+    return found
+
+
+def _cut(whole: Stretches, tokens: int) -> Stretches:
+    """The pairs of the first ``tokens`` of a request."""
+    parts = []
+    for owner, end in whole:
+        parts.append((owner, min(end, tokens)))
+        if end >= tokens:
+            break
+    return tuple(parts)
+
+
+def as_cached(prompts: Sequence[int], cached: Sequence[int]) -> list[Stretches]:
+    """Stretches of requests of which only is known how many tokens of their prompts were found: the first order.
+
+    >>> as_cached([40, 40], [32, 0])
+    [((-1, 32), (0, 1152921504606846976)), ((1, 1152921504606846976),)]
+    """
+    found: list[Stretches] = []
+    for row, (prompt, hit) in enumerate(zip(prompts, cached, strict=True)):
+        own, most = (row, ENDLESS), min(hit, prompt - 1)
+        found.append(((ALWAYS, most), own) if most > 0 else (own,))
+    return found
+
+
+def prefixes(whose: Iterable[Stretches]) -> tuple[list[int], list[int]]:
+    """``prefix_row`` and ``prefix_tokens`` of requests in this order: the inverse of ``stretches``, up to names.
+
+    The numbers in the stretches may be any, and their owners need not be among the requests.
+
+    >>> prefixes([((7, ENDLESS),), ((7, 32), (4, ENDLESS)), ((7, 32), (4, 48), (9, ENDLESS)), ((7, 16), (1, ENDLESS))])
+    ([-1, 0, 1, 0], [0, 32, 48, 16])
+    """
+    rows, tokens = [], []
+    furthest: dict[int, list[tuple[int, int]]] = {}  # by owner: rows that went further in it than all before, and where
+    for row, parts in enumerate(whose):
+        best, share = NONE, 0
+        for owner, end in parts:
+            there = furthest.setdefault(owner, [])
+            if there:
+                best, reach = next((pair for pair in there if pair[1] >= end), there[-1])
+                share = min(end, reach)
+            if not there or there[-1][1] < end:
+                there.append((row, end))
+        rows.append(best)
+        tokens.append(share)
+    return rows, tokens
+
+
+def shared(keys: Iterable[Sequence[Hashable]], size: int) -> tuple[list[int], list[int]]:
+    """``prefix_row`` and ``prefix_tokens`` of requests whose full blocks of ``size`` tokens have these ``keys``.
+
+    Two blocks are the same if their keys and all keys before them are.
+
+    >>> shared([["a", "b"], ["a", "c"], ["a", "c", "d"], ["x"]], 16)
+    ([-1, 0, 1, -1], [0, 16, 32, 0])
+    """
+    rows, tokens = [], []
+    nodes: dict[tuple[int, Hashable], int] = {}  # (node, key of the next block) to the node after it
+    first: list[int] = [NONE]  # by node, the row that made it
+    for row, blocks in enumerate(keys):
+        node = depth = 0
+        best = NONE
+        for key in blocks:
+            after = nodes.get((node, key))
+            if after is None:
+                after = nodes[node, key] = len(first)
+                first.append(row)
+            elif first[after] != row:
+                depth += 1
+                best = first[after]
+            node = after
+        rows.append(best)
+        tokens.append(depth * size)
+    return rows, tokens

@@ -1,0 +1,212 @@
+"""What the simulated engine decides on a workload, and what vLLM's own scheduler does on the same: step by step.
+
+vLLM's V1 ``Scheduler`` and ``AsyncScheduler`` run without a model, its output faked; a step takes a tick of time on
+both sides.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from driftsim.engine.clock import ARRIVE, Clock, Moment
+from driftsim.engine.continuous import ContinuousEngine
+from driftsim.engine.pipelined import PipelinedEngine
+from driftsim.engine.sequence import Sequence
+from driftsim.latency.steptime import LinearStepTime
+from driftsim.request import Job, Request, Tier
+from driftsim.trace.prefixes import Stretches, shared, stretches
+from driftsim.trace.settings import EngineSettings
+from tests.live.bare import bare_scheduler, faked_output, request, sampling
+
+
+@dataclass
+class Decision:
+    """One step: when it was scheduled and is over, who computes how many tokens, who was preempted (in order) for it,
+    who was over with it, and how many of the tokens of whom it was computed for the first time were found in the cache.
+    """
+
+    step: int
+    end: int
+    tokens: dict[str, int]
+    preempted: list[str] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    computed: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request: its arrival, its prompt, what it would produce and may, its urgency, and when it is given up."""
+
+    step: int
+    tokens: list[int]
+    output: list[int]
+    cap: int
+    priority: int
+    gone: int | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """Requests in order of arrival, and the engine that serves them."""
+
+    settings: EngineSettings
+    requests: list[Asked]
+
+    def stretches(self) -> list[Stretches]:
+        """With whom each request shares its beginning."""
+        size = self.settings.block_size
+        whole = [asked.tokens + asked.output for asked in self.requests]
+        keys = [[tuple(one[at : at + size]) for at in range(0, len(one) - size + 1, size)] for one in whole]
+        return stretches(*shared(keys, size))
+
+
+class Watched(ContinuousEngine):
+    """Notes its decisions, a step at a time."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.decisions: list[Decision] = []
+        self.preempted: list[str] = []
+
+    def _preempt(self, victim: Sequence, spare: int, turn: tuple[int, int] = (0, 0)) -> int:
+        self.preempted.append(victim.job.request.id)
+        return super()._preempt(victim, spare, turn)
+
+    def _compute_step(self, now: int, begin: int, prefills: list[tuple[Sequence, int]], preempted: int) -> int:
+        idle = {*self.prefilling, *self._paused, *self.awaiting_output}
+        tokens = {one.job.request.id: 1 for one in self.running if one not in idle}
+        tokens |= {one.job.request.id: new for one, new in prefills}
+        computed = {one.job.request.id: one.computed for one, _ in prefills}
+        self.decisions.append(Decision(now, begin + 1, tokens, self.preempted, computed=computed))
+        self.preempted = []
+        return super()._compute_step(now, begin, prefills, preempted)
+
+
+class WatchedPipeline(Watched, PipelinedEngine):
+    """Likewise, of async scheduling."""
+
+
+def ours(made: Case) -> Watched:
+    """Our engine after it served ``made``, with its decisions."""
+    env = Clock(initial_time=0)
+
+    def left(sequences: list[Sequence]) -> None:
+        ended = [sequence.job.request.id for sequence in sequences if sequence.finish_reason != "abort"]
+        if ended:
+            over = next(decision for decision in reversed(engine.decisions) if decision.end == env.now)
+            over.finished.extend(ended)
+
+    kind = WatchedPipeline if made.settings.async_scheduling else Watched
+    engine = kind(env, made.settings, LinearStepTime(1, 0, 0, 0), 0, left, lambda row: None)
+    for number, (asked, whose) in enumerate(zip(made.requests, made.stretches(), strict=True)):
+        sent = Request(str(number), "", Tier.STANDARD, "", 0.0, len(asked.tokens), None, asked.cap, stretches=whose)
+        job = Job(sent, "", 0, 0, priority=asked.priority)
+        Moment(env, asked.step, ARRIVE, lambda _, job=job, asked=asked: engine.submit(job, len(asked.output)))  # type: ignore[misc]
+        if asked.gone is not None:
+            Moment(env, asked.gone, ARRIVE, lambda _, job=job: engine.abort(job))  # type: ignore[misc]
+    env.run()
+    return engine
+
+
+class Theirs:
+    """vLLM's core loop around its scheduler, in ticks (v1/engine/core.py)."""
+
+    def __init__(self, made: Case) -> None:
+        self.made = made
+        self.scheduler = bare_scheduler(made.settings)
+        self.outputs = {str(number): asked.output for number, asked in enumerate(made.requests)}
+        self.arrivals = deque(enumerate(made.requests))
+        gone = [(asked.gone, str(number)) for number, asked in enumerate(made.requests) if asked.gone is not None]
+        self.gone = deque(sorted(gone, key=lambda pair: (pair[0], int(pair[1]))))
+        self.decisions: list[Decision] = []
+        self.preempted: list[str] = []
+
+    def drain(self, now: int) -> None:
+        while self.arrivals and self.arrivals[0][1].step <= now:
+            number, asked = self.arrivals.popleft()
+            block = self.made.settings.block_size if self.made.settings.enable_prefix_caching else 0
+            self.scheduler.add_request(
+                request(str(number), list(asked.tokens), asked.cap, number, asked.priority, block)
+            )
+        while self.gone and self.gone[0][0] <= now:
+            self.abort(self.gone.popleft()[1])
+
+    def abort(self, name: str) -> None:
+        from vllm.v1.request import RequestStatus
+
+        self.scheduler.finish_requests([name], RequestStatus.FINISHED_ABORTED)
+
+    def schedule(self, now: int, last: int) -> tuple[Any, set[str], Decision | None]:
+        """vLLM's output, who samples, and the decision if anything is computed, which is over a tick after ``last``."""
+        running = list(self.scheduler.running)
+        before = {one.request_id: one.num_preemptions for one in running}
+        output = self.scheduler.schedule()
+        gone = [one for one in reversed(running) if one.num_preemptions > before[one.request_id]]
+        if self.made.settings.scheduling_policy == "priority":
+            gone.sort(key=lambda one: (one.priority, one.arrival_time), reverse=True)
+        self.preempted += [one.request_id for one in gone]
+        tokens = dict(output.num_scheduled_tokens)
+        if not tokens:
+            return output, set(), None
+        started = [one.req_id for one in output.scheduled_new_reqs]
+        started += list(output.scheduled_cached_reqs.req_ids)
+        before_step = {name: self.scheduler.requests[name].num_computed_tokens - tokens[name] for name in started}
+        self.decisions.append(Decision(now, max(now, last) + 1, tokens, self.preempted, computed=before_step))
+        self.preempted = []
+        return output, sampling(self.scheduler, output), self.decisions[-1]
+
+    def update(self, output: Any, samples: set[str], decision: Decision | None) -> None:
+        results = self.scheduler.update_from_output(output, faked_output(self.scheduler, output, self.outputs, samples))
+        ended = [one.request_id for core in results.values() for one in core.outputs if one.finish_reason is not None]
+        assert decision is not None or not ended
+        if decision is not None:
+            decision.finished.extend(ended)
+
+    def run(self) -> list[Decision]:
+        """``step``, or ``step_with_batch_queue`` with async scheduling."""
+        (self.step_with_batch_queue if self.made.settings.async_scheduling else self.step)()
+        return self.decisions
+
+    def step(self) -> None:
+        now = 0
+        while self.arrivals or self.scheduler.has_unfinished_requests():
+            if not self.scheduler.has_unfinished_requests():
+                now = max(now, self.arrivals[0][1].step)  # an idle engine starts at once
+            self.drain(now)
+            output, samples, decision = self.schedule(now, now)
+            self.update(output, samples, decision)
+            now += decision is not None  # a step that computes nothing takes no time
+
+    def step_with_batch_queue(self) -> None:
+        now = last = 0
+        queue: deque[tuple[int, Any, set[str], Decision | None]] = deque()
+        while self.arrivals or self.scheduler.has_requests() or queue:
+            if not (self.scheduler.has_requests() or queue):
+                now = max(now, self.arrivals[0][1].step)
+            self.drain(now)
+            if self.scheduler.has_requests():
+                output, samples, decision = self.schedule(now, last)
+                last = decision.end if decision else last
+                queue.appendleft((decision.end if decision else now, output, samples, decision))
+                if len(queue) < 2 and (decision is not None or self.scheduler.has_requests()):
+                    continue
+            elif not queue:
+                continue
+            end, output, samples, decision = queue.pop()
+            now = max(now, end)
+            self.update(output, samples, decision)
+
+
+def compared(cases: Iterable[Case]) -> Iterator[tuple[Case, Watched, list[Decision]]]:
+    """Every case after all decisions of vLLM were found to be ours."""
+    for made in cases:
+        engine, theirs = ours(made), Theirs(made).run()
+        for number, (mine, wanted) in enumerate(itertools.zip_longest(engine.decisions, theirs)):
+            if wanted is not None and mine is not None:  # of those who go on decoding nobody asks
+                wanted.computed = {name: wanted.computed[name] for name in mine.computed}
+            assert mine == wanted, f"step {number} of {made.settings}"
+        yield made, engine, theirs
