@@ -15,6 +15,9 @@ from driftsim.calibration.guards import unphysical
 from driftsim.calibration.held_out import Candidate, best_of, folds_of
 from driftsim.calibration.kept_time import no_time_left
 from driftsim.calibration.least_squares import LEFT_OUT
+from driftsim.calibration.lives import resimulate
+from driftsim.calibration.overlap import Excerpt
+from driftsim.calibration.request_rows import rows_of
 from driftsim.calibration.runs import Run
 from driftsim.latency.profile import Fit, Profile
 from driftsim.latency.steptime import TERMS, Batch
@@ -90,6 +93,16 @@ def test_the_columns_of_a_roofline_add_up_to_the_engines_durations() -> None:
     batches = [Batch(**{str(name): value for name, value in row.items()}) for row in STEPS.to_dict("records")]
     lasted = np.array([profile.step_time().step(batch) for batch in batches]) / 1e12
     assert form.columns(STEPS) @ values == pytest.approx(lasted, rel=1e-9)
+
+
+def test_requests_whose_steps_all_compute_have_rows() -> None:
+    """Such steps pay no intercept; the requests that met no others are not to be left out."""
+    trace = GPUS["sharp"].run(0.4, 30, 3)
+    profile = Profile.plain(intercept_s=1e-4, prefill_token_s=1e-4).changed(hidden_tokens=1, engine=trace.header.engine)
+    life = resimulate(Excerpt(trace), profile, loops=True)
+    rows = rows_of([life], Form(hidden_tokens=1, roofline=True), precision=(0.1, 1.0))
+    assert (rows.columns[:, 0] == 0).any()
+    assert len(rows.duration) == 2 * len(trace.requests)
 
 
 def test_a_roofline_that_is_drawn_again_is_one() -> None:

@@ -101,7 +101,8 @@ class RequestFitter:
         self.report = report
         self.received = all(received_at_arrival(trace) for trace in traces)
         self.parts = [beginning(trace, MOST_STEPS / len(traces), until) for trace in traces]
-        self.precision = (0.1, 1.0)  # of waits for the first token, and of decode times
+        # Of waits for the first token, and of decode times; without a roofline, and with one.
+        self.precision = {False: (0.1, 1.0), True: (0.1, 1.0)}
 
     def lives(self, profile: Profile, steps: bool = True) -> list[PairedRun]:
         """The runs beside their simulations with ``profile``."""
@@ -145,7 +146,7 @@ class RequestFitter:
         """
         start = np.zeros(len(TERMS) + 1)
         start[[*range(len(LINEAR)), -1]] = values
-        rows = rows_of(lives, EVERYTHING, precision=self.precision)
+        rows = rows_of(lives, EVERYTHING, precision=self.precision[False])
         share = np.abs(rows.columns).mean(axis=0) / rows.duration.mean()
         seen = share > 0
         return start, np.where(seen, share, 1.0), seen, np.array([spreads(life) for life in lives])
@@ -197,7 +198,7 @@ class RequestFitter:
             error = end.cost(np.array([errors(life) for life in lives]))
             if error >= reached:
                 break
-            rows = rows_of(lives, form, precision=self.precision)
+            rows = rows_of(lives, form, precision=self.precision[form.roofline])
             solution = solve(rows)
             best = RequestFit(form, values, rows, solution, self.received, considered, moved)
             reached = error
@@ -229,7 +230,7 @@ class RequestFitter:
             if error < best_error:
                 best, best_error, best_lives = values, error, lives
             before, reached = values, error
-            rows = rows_of(lives, form.tied(values), precision=self.precision)
+            rows = rows_of(lives, form.tied(values), precision=self.precision[form.roofline])
             solution = solve(rows)
             # Of what no step needed, such as tokens that all hide, the rows tell nothing.
             told = np.where(rows.columns.any(axis=0), solution.coefficients, values)
@@ -238,7 +239,7 @@ class RequestFitter:
             values = told
             if moved.max() < SETTLED:
                 break
-        self.precision = (_precision(rows, solution), 1.0)
+        self.precision[form.roofline] = (_precision(rows, solution), 1.0)
         return best, best_lives, float(moved.max())
 
     def with_all_time(self, timed: RequestFit, warnings: list[str]) -> RequestFit:

@@ -49,7 +49,7 @@ def _rows_of_life(
         (passed[1] - passed[0] + passed[3] - passed[2], waits, 1.0, precision[0], recorded["first_token_s"].to_numpy()),
         (passed[4] - passed[3], decode, 0.0, precision[1], recorded["finish_s"].to_numpy()),
     ):
-        known = life.finished & (time > 0) & (own[:, 0] > 0) & (end <= life.part.until)
+        known = life.finished & (time > 0) & own.any(axis=1) & (end <= life.part.until)
         columns.append(np.column_stack([own, np.full(len(time), one)])[known])
         durations.append(time[known])
         weights.append(np.full(int(known.sum()), precise))
