@@ -899,6 +899,22 @@ plant(
     EXTENT + " test_trust test_reading",
 )
 
+# -- rows of simulated lives
+plant(
+    "the last form that settled says how precise waits are",
+    "calibration/request_fit.py",
+    "self.precision[form.roofline] = (_precision(rows, solution), 1.0)",
+    "self.precision = dict.fromkeys(self.precision, (_precision(rows, solution), 1.0))",
+    "test_doubts",
+)
+plant(
+    "a row without an intercept is left out",
+    "calibration/request_rows.py",
+    "own.any(axis=1)",
+    "(own[:, 0] > 0)",
+    "test_knee",
+)
+
 # -- async scheduling on recorded steps
 file = "calibration/launches.py"
 plant("a prefill is told twice", file, "np.where(np.append(False, ahead[:-1]), 0, own)", "own", "test_gpu")
