@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from driftsim.errors import TraceError
-from driftsim.parts import largest, parts
 from driftsim.slo import LIMITS, AnySlos, Slo, rule_of, slos_for
-from driftsim.trace.schema import STEP_REQUEST_COLUMNS
+from driftsim.tenants import largest, parts
+from driftsim.trace.schema import LARGEST_COUNT, STEP_REQUEST_COLUMNS
 from driftsim.trace.steps import step_ends
 from driftsim.trace.trace import Trace
 
@@ -134,7 +134,8 @@ def longest_gaps(trace: Trace) -> np.ndarray:
     """The longest time between two tokens in a row of each request (s), (requests,); NaN for fewer than two tokens.
 
     A token appears as the step that computed it ends. That step brings the tokens computed up to the prompt and all
-    tokens before; after a preemption they are computed anew. NaN also where the steps do not tell of all tokens.
+    tokens before; after a preemption they are computed anew, but for what a prefix cache still holds, which no step
+    tells: NaN then, and where the steps do not tell of all tokens.
     Raises ``TraceError`` where the steps do not name their requests.
     """
     steps = trace.steps
@@ -147,11 +148,14 @@ def longest_gaps(trace: Trace) -> np.ndarray:
     prompts = dict(zip(ids, trace.requests["prompt_tokens"].tolist(), strict=True))
     outputs = dict(zip(ids, trace.requests["output_tokens"].fillna(0).tolist(), strict=True))
     computed, shown = dict.fromkeys(ids, 0), dict.fromkeys(ids, 0)
+    if "cached_tokens" in trace.requests:
+        computed |= dict(zip(ids, trace.requests["cached_tokens"].fillna(0).tolist(), strict=True))
+    lost = -LARGEST_COUNT if trace.header.engine.enable_prefix_caching else 0
     last, longest = dict[str, float](), dict[str, float]()
     columns = (steps[column.name] for column in STEP_REQUEST_COLUMNS)
     for end, (named, counts, victims) in zip(step_ends(steps).tolist(), zip(*columns, strict=True), strict=True):
         for victim in victims:
-            computed[victim] = 0
+            computed[victim] = lost
         for name, count in zip(named, counts, strict=True):
             computed[name] += count
             if computed[name] < prompts[name] + shown[name] or shown[name] >= outputs[name]:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from driftsim.metrics import Columns, e2e, is_finished, service_start
-from driftsim.parts import OTHERS, largest, parts
+from driftsim.tenants import OTHERS, largest, parts
 from driftsim.trace.trace import Trace
 
 PROMPT_WEIGHT, OUTPUT_WEIGHT = 1.0, 2.0  # a token

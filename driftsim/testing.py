@@ -113,6 +113,10 @@ class Echo:
     async def warm_up(self) -> None:
         """It is always warm."""
 
+    async def forget(self) -> bool | None:
+        """It has no cache."""
+        return None
+
     async def shutdown(self) -> None:
         """It holds nothing."""
         self.starts -= 1

@@ -26,7 +26,8 @@ import pandas as pd
 
 from driftsim import Admission, Job, Workload
 from driftsim.live.engine import Outcome
-from driftsim.live.recorder import CapturePlan, hardware, record
+from driftsim.live.machine import hardware
+from driftsim.live.recorder import CapturePlan, record
 from driftsim.live.telemetry import Monitor
 from driftsim.scheduling.dispatcher import Departure, Dispatcher
 from driftsim.scheduling.estimators import make_estimator
@@ -138,6 +139,10 @@ class Instant:
 
     def abort(self, job: Job) -> None:
         raise NotImplementedError
+
+    async def forget(self) -> bool | None:
+        """It has no cache."""
+        return None
 
     def trace_steps(self, file: Path) -> bool:
         return False

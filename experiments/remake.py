@@ -21,6 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 from driftsim import Trace, read
+from driftsim.engine.versions import SINCE
 from experiments import (
     accuracy,
     capture_overhead,
@@ -168,7 +169,16 @@ def traces_block() -> str:
     return "\n".join(lines) + "\n"
 
 
+def versions_block() -> str:
+    """What differs between the versions of vLLM, as a Markdown table."""
+    lines = ["| rule | from vLLM | in vLLM |", "|---|---|---|"]
+    for (major, minor), what, file in SINCE.values():
+        lines.append(f"| {what[0].upper()}{what[1:]}. | {major}.{minor} | `{file}` |")
+    return "\n".join(lines) + "\n"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
+    "versions": versions_block,
     "demo": demo_block,
     "demo-short": short_demo_block,
     "answer": answer_block,

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from driftsim import Profile, Scenario, Store, Workload
-from driftsim.live.recorder import hardware
+from driftsim.live.machine import hardware
 from driftsim.scheduling.policies import POLICIES
 from driftsim.simulation.run import simulate
 from driftsim.sweeps.grid import load_grid

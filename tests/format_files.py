@@ -274,15 +274,18 @@ TABLE = Example(
     "table.json",
     {"version": 1, "runs": [
         {"at": f"2026-01-01T00:00:0{row}Z", "use": {"in": 20 + row, "out": "7"}, "wait": "45ms", "took": 980.0 + row,
-         "who": "acme", "level": "high", "how": "blue" if row == 3 else "ok"}
+         "who": "acme", "level": "high", "how": "blue" if row == 3 else "ok", "chat": row % 2, "id": f"r{row}",
+         "after": [f"r{row - 2}"] if row > 1 else None, "think": 20 * row, "hit": row, "ids": [1, row // 2, 2]}
         for row in range(6)
     ]},
     {"mapping": TableMapping(
         records="runs",
         columns={"arrival_s": "at", "prompt_tokens": "use.in", "output_tokens": "use.out", "tenant": "who",
-                 "tier": "level", "finish_reason": "how"},
+                 "tier": "level", "finish_reason": "how", "session": "chat", "parent": "after", "gap_s": "think",
+                 "request_id": "id", "cached_tokens": "hit", "hash_ids": "ids"},
         durations={"first_token_s": "wait", "finish_s": "took"},
-        units={"finish_s": "ms"},
+        units={"finish_s": "ms", "gap_s": "ms"},
+        hash_tokens=8,
         maps={"tier": {"high": "premium"}, "finish_reason": {"blue": "abort"}},
     )},
 )  # fmt: skip

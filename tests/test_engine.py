@@ -164,6 +164,16 @@ def test_host_gaps_come_between_steps_but_not_before_an_idle_start() -> None:
     assert in_steps(steps(trace)["start_s"]) == [0, 1.2, 10]
 
 
+@pytest.mark.parametrize(("version", "later"), [("0.32.0", 1), ("0.33.0", 0)])
+def test_those_behind_one_that_preempts_itself_wait_a_step_until_0_33(version: str, later: int) -> None:
+    # The least urgent needs a second block, of which there is none: it is the last in the order itself.
+    settings = engine(version=version, kv_blocks=5, scheduling_policy="priority")
+    tiers = ["premium", "batch", "premium", "premium"]
+    trace = run(settings, [0.0, 0.0, 0.01, 0.01], [12, 9, 5, 5], prompt_tokens=[2, 14, 8, 8], tier=tiers, max_tokens=12)
+    assert trace.requests["preemptions"].tolist() == [0, 1, 0, 0]
+    assert in_steps(trace.requests["finish_s"])[2:] == [6 + later, 6 + later]
+
+
 def test_async_scheduling_decides_a_step_ahead() -> None:
     settings = engine(max_num_seqs=1, async_scheduling=True)
     known = run(settings, [0.0, 0.005], [2, 2], max_tokens=[2, 2])

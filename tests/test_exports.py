@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import driftsim as ds
 from driftsim.errors import InputError
-from driftsim.formats.exports import EXPORTS, export_trace
+from driftsim.formats.exports import EXPORTS, check_export, export_trace
+from driftsim.formats.hashing import hash_ids
 from driftsim.formats.imports import import_trace
 from driftsim.trace.trace import Trace
 from tests import format_files as files
 from tests.commands import driftsim
 from tests.format_files import EXAMPLES, brought, column, said
 from tests.strategies import engine, profile, workload
+from tests.test_relations import Chat, Chats, bailian, imported, shared_by
 
 
 def run_of(rows: int = 30) -> Trace:
@@ -42,6 +45,62 @@ def test_what_goes_out_comes_in_again(form: str, step_s: float, tmp_path: Path) 
             assert back.requests[name].tolist() == original[name].tolist()
         for name in ("first_token_s", "finish_s"):
             np.testing.assert_allclose(back.requests[name], original[name] - shift, atol=1e-5)
+
+
+def prefixes_of(trace: Trace) -> tuple[list[int], list[int]]:
+    rows = trace.requests
+    return rows["prefix_row"].fillna(-1).tolist(), rows["prefix_tokens"].fillna(0).tolist()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_shared_beginnings_and_sessions_survive_the_round(seed: int, tmp_path: Path) -> None:
+    chats = Chats(seed, 16)
+    trace = imported(tmp_path, bailian(chats, chats.made(50)))
+    export_trace(trace, "bailian", tmp_path / "b.jsonl")
+    again = import_trace(tmp_path / "b.jsonl")
+    assert prefixes_of(again) == prefixes_of(trace)
+    for name in ("parent", "gap_s"):
+        assert again.requests[name].map(str).tolist() == trace.requests[name].map(str).tolist()
+    export_trace(again, "bailian", tmp_path / "c.jsonl")
+    assert (tmp_path / "c.jsonl").read_text() == (tmp_path / "b.jsonl").read_text()
+
+
+def wide(made: list[Chat], chats: Chats) -> list[dict[str, Any]]:
+    """Chats of long prompts, as Bailian's traces tell them: a hash is of 16 tokens."""
+    fine = Chats(0, 16)
+    return [row | {"hash_ids": fine.ids(chat.prompt)} for row, chat in zip(bailian(chats, made), made, strict=True)]
+
+
+@pytest.mark.parametrize(("form", "block"), [("timed-trace", 16), ("mooncake", 512)])
+def test_prompts_share_as_many_full_blocks_after_the_round(form: str, block: int, tmp_path: Path) -> None:
+    chats = Chats(4, 400)
+    trace = imported(tmp_path, wide(chats.made(25), chats))
+    lost = export_trace(trace, form, tmp_path / "o.jsonl")
+    assert any("no place for" in one and "session" in one for one in lost)
+    again = import_trace(tmp_path / "o.jsonl", form)
+    prompts = trace.requests["prompt_tokens"].tolist()
+    before, after = shared_by(trace), shared_by(again)
+    for (earlier, later), tokens in before.items():
+        most = min(prompts[earlier], prompts[later])
+        assert min(after[earlier, later], most // block * block) == min(tokens, most) // block * block
+
+
+def test_a_last_part_of_a_block_is_equal_to_one_of_its_length_alone() -> None:
+    whose = [((0, 99),), ((0, 36), (1, 99)), ((0, 40), (2, 99))]
+    assert hash_ids(whose, [40, 36, 40], 16) == [[0, 1, 2], [0, 1, 3], [0, 1, 2]]
+
+
+def test_an_export_that_shares_blocks_is_known_for_ours(tmp_path: Path) -> None:
+    chats = Chats(0, 16)
+    trace = imported(tmp_path, bailian(chats, chats.made(20)))
+    for _ in range(2):
+        check_export(tmp_path / "o.jsonl", "mooncake")
+        export_trace(trace, "mooncake", tmp_path / "o.jsonl")
+    lines = (tmp_path / "o.jsonl").read_text().splitlines()
+    assert ["written_by" in json.loads(line) for line in lines] == [True] + [False] * 19
+    (tmp_path / "o.jsonl").write_text("\n".join(lines[1:]))
+    with pytest.raises(InputError, match="is no export of driftsim"):
+        check_export(tmp_path / "o.jsonl", "mooncake")
 
 
 @pytest.mark.parametrize("name", ["blis", "mooncake"])
@@ -92,7 +151,7 @@ def test_what_a_format_cannot_hold_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("form", "name", "message"),
     [
-        ("xml", "o.xml", "unknown format 'xml'; choose one of timed-trace, mooncake, blis"),
+        ("xml", "o.xml", "unknown format 'xml'; choose one of timed-trace, mooncake, bailian, blis"),
         ("blis", "o.jsonl", "blis is written as .csv; name it o.csv"),
         ("mooncake", "o", "mooncake is written as .jsonl; name it o.jsonl"),
     ],

@@ -356,7 +356,7 @@ def test_bailian_tells_its_turns_and_prefixes(tmp_path: Path) -> None:
     assert set(trace.requests["category"]) == {"text", "search"}
     assert trace.requests["request_id"].tolist() == [str(row) for row in range(6)]
     assert "3 of 6 requests are later turns" in said(trace)
-    assert "shared prefixes (hash_ids), which are not simulated" in said(trace)
+    assert "5 of 6 prompts begin as an earlier request, with 160 of 240 prompt tokens (hash_ids)" in said(trace)
 
 
 def timed(rows: int, gap: float, length: int = 100, block: int | None = None) -> list[dict[str, Any]]:
@@ -417,7 +417,10 @@ def test_a_prefix_of_blis_is_part_of_the_prompt(tmp_path: Path) -> None:
     rows = [row | {"prefix_group": "g", "prefix_length": 32, "server_input_tokens": 0} for row in files.blis()]
     trace = brought(tmp_path, "blis", rows)
     assert set(trace.requests["prompt_tokens"]) == {132}
-    assert "shared prefixes (prefix_group)" in said(trace)
+    assert trace.requests["prefix_row"].fillna(-1).tolist() == [-1, 0, 0, 0, 0, 0]
+    assert trace.requests["prefix_tokens"].fillna(0).tolist() == [0, 32, 32, 32, 32, 32]
+    assert trace.header.prefixes is not None
+    assert (trace.header.prefixes.block_size, trace.header.prefixes.source) == (1, "generated")
 
 
 def test_the_header_beside_a_trace_of_blis_tells_the_engine(tmp_path: Path) -> None:

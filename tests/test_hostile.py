@@ -27,6 +27,7 @@ from driftsim.live.pages import Page, Pages
 from driftsim.live.recorder import CapturePlan, record
 from driftsim.live.resume import CaptureRun, check_places, set_aside
 from driftsim.live.session import run_session
+from driftsim.live.told import cache_settings
 from driftsim.testing import Echo
 from driftsim.trace import journal
 from driftsim.trace import trace as traces
@@ -153,8 +154,7 @@ def test_a_server_that_counts_slowly_is_asked_no_more(monkeypatch: pytest.Monkey
     "label", ['block_size="99999999999999999999"', 'num_gpu_blocks="0"', 'block_size="\u00b2"', "a" * 100_000]
 )
 def test_settings_that_no_engine_has_are_assumed(label: str) -> None:
-    engine, _ = counting(Page(200, f"vllm:cache_config_info{{{label}}} 1\n"))
-    assert engine._metrics() == {}
+    assert cache_settings(Page(200, f"vllm:cache_config_info{{{label}}} 1\n")) == {}
 
 
 @pytest.mark.parametrize("url", ["http://me:pw@host/v1", "htp://me:pw@host", "http://host/v1?key=pw", "http://h/v1#pw"])

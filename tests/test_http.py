@@ -35,6 +35,7 @@ class Server(BaseHTTPRequestHandler):
     seen: list[dict[str, Any]] = []
     over = threading.Event()  # the test is
     vllm = True
+    labels = 'block_size="32",enable_prefix_caching="False",num_gpu_blocks="728"'
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing is logged."""
@@ -43,15 +44,15 @@ class Server(BaseHTTPRequestHandler):
         pages = {"/v1/models": json.dumps({"object": "list", "data": [self.model()]})}
         if self.vllm:
             pages["/version"] = '{"version": "0.32.0"}'
-            pages["/metrics"] = (
-                '# HELP vllm:cache_config_info\nvllm:cache_config_info{block_size="32",enable_prefix_caching="False",'
-                'num_gpu_blocks="728"} 1.0\n'
-            )
+            pages["/metrics"] = f"# HELP vllm:cache_config_info\nvllm:cache_config_info{{{self.labels}}} 1.0\n"
         self.page(pages.get(self.path))
 
     def model(self) -> dict[str, Any]:
         length = {"max_model_len": 2048} if self.vllm else {}
         return {"id": "small", "object": "model", "created": 0, "owned_by": "me"} | length
+
+    def tokenized(self, text: str) -> dict[str, Any]:
+        return {"count": 30 + len(text.split())}
 
     def page(self, text: str | None) -> None:
         self.send_response(404 if text is None else 200)
@@ -62,8 +63,7 @@ class Server(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/tokenize":
-            text = body["messages"][0]["content"]
-            self.page(json.dumps({"count": 30 + len(text.split())}) if self.vllm else None)
+            self.page(json.dumps(self.tokenized(body["messages"][0]["content"])) if self.vllm else None)
             return
         self.seen.append(body | {"path": self.path, "key": self.headers["Authorization"]})
         if not body.get("stream"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import pandas as pd
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from driftsim.engine.prefixes import Run
+from driftsim.engine.prefixes import pieces
 from driftsim.engine.sequence import blocks_for
 from driftsim.latency.profile import Profile
 from driftsim.simulation.run import Simulation, simulate
@@ -69,7 +68,9 @@ def test_no_kv_block_leaks_and_blocks_held_match_contexts(scenario: Scenario, wo
             held += blocks_for(computed, engine.settings.block_size)
             if engine.shared is not None:
                 held -= sequence.keyed
-                runs |= {piece for run, end in sequence.held for piece in pieces(run, end)}
+                ends = [*(run.start for run in sequence.held[1:]), sequence.keyed]
+                for run, end in zip(sequence.held, ends, strict=False):
+                    runs |= set(pieces(run, end))
         held += sum(run.end - run.start for run in runs)
         assert 0 <= engine.free == engine.total - held
         if engine.shared is not None:
@@ -82,14 +83,6 @@ def test_no_kv_block_leaks_and_blocks_held_match_contexts(scenario: Scenario, wo
     assert not engine.running
     if engine.shared is not None:
         assert engine.shared.blank + engine.shared.idle == engine.total
-
-
-def pieces(run: Run, end: int) -> Iterator[Run]:
-    """What has become of a run that somebody holds up to ``end``."""
-    yield run
-    if run.end < end:
-        assert run.rest is not None
-        yield from pieces(run.rest, end)
 
 
 @given(scenarios(), workloads())

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from driftsim.request import Request, Tier
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
+from driftsim.trace.prefixes import shared, stretches
 from driftsim.workloads.arrivals import Process, arriving
-from driftsim.workloads.prompts import prompt_workload, read_prompts, synthetic
+from driftsim.workloads.prompts import prompt_workload, read_prompts, stand_in, synthetic
 from driftsim.workloads.replay import first
 from driftsim.workloads.workload import Workload, stream
 from tests.strategies import engine, profile, workload
@@ -153,3 +155,18 @@ def test_a_synthetic_prompt_has_the_length_and_is_always_the_same() -> None:
     assert ids != synthetic("r2", 37, 49152)
     assert 256 <= min(ids) <= max(ids) < 30_000
     assert max(synthetic("r1", 100, 50)) < 50
+
+
+def test_synthetic_prompts_share_what_the_recorded_ones_did() -> None:
+    rows, tokens, lengths = [-1, 0, 1, -1, 1, 0], [0, 32, 48, 0, 16, 80], [64, 80, 96, 64, 40, 100]
+    whose = stretches(rows, tokens)
+    prompts = [
+        stand_in(Request(f"r{row}", "a", Tier.BATCH, "", 0.0, length, None, 9, None, whose[row]), 49152)
+        for row, length in enumerate(lengths)
+    ]
+    assert [len(prompt) for prompt in prompts] == lengths
+    blocks = [[tuple(prompt[end - 16 : end]) for end in range(16, len(prompt) + 1, 16)] for prompt in prompts]
+    again = shared(blocks, 16)
+    assert again == ([-1, 0, 1, -1, 0, 0], [0, 32, 48, 0, 16, 64])  # no further than the first one's prompt goes
+    alone = Request("r1", "a", Tier.BATCH, "", 0.0, 37, None, 9)
+    assert stand_in(alone, 49152) == synthetic("r1", 37, 49152)

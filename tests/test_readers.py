@@ -22,7 +22,7 @@ from driftsim.formats.endings import ending
 from driftsim.formats.exports import export_trace
 from driftsim.formats.found import Found
 from driftsim.formats.rebuilt import Asked, rebuilt
-from driftsim.formats.said import held_back, repeated
+from driftsim.formats.said import held_back
 from driftsim.formats.source import Source
 from driftsim.formats.timed_trace import decided
 from driftsim.formats.values import counts, times
@@ -181,7 +181,6 @@ def test_a_clock_is_coarse_in_its_largest_step() -> None:
 def test_a_client_holds_back_by_more_than_five_milliseconds() -> None:
     assert held_back(np.array([0.004, math.nan, 0.0]), "x") == []
     assert "held back 2 of 3 requests, at most for 0.2 s" in held_back(np.array([0.006, 0.2, 0.0]), "x")[0]
-    assert repeated(["a", "b", "a", "a", None, None]) == [False, False, True, True, False, False]
 
 
 def test_a_closed_loop_gives_each_request_to_the_user_who_is_idle_first() -> None:

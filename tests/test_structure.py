@@ -24,7 +24,7 @@ STOREYS = [
     {"errors", "statistics", "version"},
     {"text"},
     {"contrasts", "request", "records", "files", "formatting", "figures", "workers", "progress"},
-    {"tiers", "slo", "parts"},
+    {"tiers", "slo", "tenants"},
     {"trace", "scheduling"},
     {"goodput"},
     {"workloads", "latency", "metrics"},

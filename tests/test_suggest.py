@@ -96,3 +96,16 @@ def test_suggest_refuses_what_would_do_nothing(tmp_path: Path) -> None:
         assert f"drop {options[0]}" in run.stderr
     (tmp_path / "empty.csv").write_text("x1,y2\n1,2\n")
     assert "nothing in it looks like a request" in driftsim("import", tmp_path / "empty.csv", "--suggest").stderr
+
+
+def test_sessions_and_cached_tokens_are_guessed_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "chat.jsonl"
+    file.write_text("".join(
+        json.dumps({"start": 10 + row, "conversation_id": f"c{row % 2}", "usage": {
+            "prompt_tokens": 40, "completion_tokens": 8, "prompt_tokens_details": {"cached_tokens": 16 * (row > 1)}}})
+        + "\n" for row in range(4)
+    ))  # fmt: skip
+    (tmp_path / "m.toml").write_text(suggestion(file))
+    trace = import_trace(file, mapping=tmp_path / "m.toml")
+    assert column(trace, "cached_tokens") == [0, 0, 16, 16]
+    assert [list(one) for one in trace.requests["parent"]] == [[], [], [0], [1]]

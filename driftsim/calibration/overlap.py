@@ -9,6 +9,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from driftsim.metrics import tpot, ttft
+from driftsim.trace.subset import taken
 from driftsim.trace.trace import Trace
 
 
@@ -22,12 +23,13 @@ class Excerpt:
 
 def beginning(trace: Trace, steps: float, until: float = np.inf) -> Excerpt:
     """The part of ``trace`` that took some number of ``steps``, and no longer than ``until`` (s)."""
-    rows = trace.requests.sort_values("arrival_s", kind="stable")
-    start, end = float(rows["arrival_s"].iloc[0]), float(trace.finished["finish_s"].max())
+    arrivals = trace.requests["arrival_s"].to_numpy()
+    start, end = float(arrivals.min()), float(trace.finished["finish_s"].max())
     cut = min(until, start + steps * float(tpot(trace.finished).median()))
     if cut >= end:
         cut = np.inf
-    offered = rows[rows["arrival_s"] <= cut].reset_index(drop=True)  # those that never finished are load, too
+    order = np.argsort(arrivals, kind="stable")
+    offered = taken(trace.requests, order[arrivals[order] <= cut])  # those that never finished are load, too
     return Excerpt(replace(trace, requests=offered, steps=None), cut)
 
 

@@ -83,6 +83,13 @@ def capture(
     max_num_batched_tokens: Annotated[int | None, typer.Option(min=1, help="Token budget of one step.")] = None,
     max_model_len: Annotated[int | None, typer.Option(min=2, help="Prompt plus output, tokens.")] = None,
     kv_blocks: Annotated[int | None, typer.Option(min=2, help="KV blocks [default: what fits].")] = None,
+    prefix_caching: Annotated[
+        bool | None,
+        typer.Option(
+            "--prefix-caching/--no-prefix-caching",
+            help="Equal beginnings of prompts share KV blocks [default: off; of a server, as it tells].",
+        ),
+    ] = None,
     engine_arg: Annotated[
         list[str] | None, typer.Option(help="vllm: any other engine argument, NAME=VALUE; repeat it.")
     ] = None,
@@ -111,6 +118,7 @@ def capture(
         base_url=base_url,
         settings={name: value for name, value in limits.items() if value is not None},
         kv_blocks=kv_blocks,
+        prefix_caching=prefix_caching,
         load_format=load_format,
         arguments=dict(argument("--engine-arg", text, "block_size=32") for text in engine_arg or []),
         tokenizer=tokenizer,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from driftsim.calibration.coverage import extrapolation_warnings
 from driftsim.comparison.comparison import Comparison
 from driftsim.comparison.plan import BASELINE
-from driftsim.engine.versions import NEWEST, OLDEST, is_compared
+from driftsim.engine.versions import not_compared
 from driftsim.metrics import FEWEST_FOR_P99
 from driftsim.outcomes import turned_away
 
@@ -32,12 +32,8 @@ def warnings(comparison: Comparison) -> list[str]:
     engine = plan.profile.engine
     if engine.why_not_started:
         sentences.append(engine.why_not_started)
-    if not is_compared(engine.version):
-        oldest, newest = (".".join(map(str, number)) for number in (OLDEST, NEWEST))
-        sentences.append(
-            f"the engine decides as vLLM {oldest} to {newest}; this trace is from {engine.version}, not checked "
-            "against it"
-        )
+    if strange := not_compared(engine.version):
+        sentences.append(strange)
     if engine.assumed:
         sentences.append(f"the engine did not tell, and these are assumed: {', '.join(engine.assumed)}")
     sentences += [_in_words(warning.removesuffix(".")) for warning in plan.profile.warnings]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from driftsim.metrics import Columns, e2e, is_finished, judged
-from driftsim.parts import largest, parts
+from driftsim.tenants import largest, parts
 from driftsim.trace.trace import Trace
 from driftsim.workloads.workload import Workload
 

@@ -155,7 +155,7 @@ class ContinuousEngine(Scheduler):
 
     def _undisturbed(self, steps: int) -> int:
         """At most ``steps`` decode steps: until the cadence lets prompts in, or a block that the head needs is full."""
-        if self.cadence.held:
+        if self.cadence is not None and self.cadence.held:
             steps = min(steps, self.cadence.steps_held())
         if self.shared is not None and self.waiting:
             steps = self.shared.sooner(self.waiting[0], steps, self._unseen)
@@ -167,7 +167,7 @@ class ContinuousEngine(Scheduler):
             if self._taken is not None:
                 self._taken(self._run_steps)
             self.free -= self.pool.advance(self._run_steps)
-            if self.cadence.interval > 1:
+            if self.cadence is not None:
                 self.cadence.executed(self._run_steps, bool(self.waiting))
             self._run_steps = 0
 
@@ -277,7 +277,7 @@ class ContinuousEngine(Scheduler):
         batch.decode_requests, batch.context_tokens = decodes, context
         duration = self.step_time.step(batch)
         self.free -= pool.advance(1)
-        if self.cadence.interval > 1:
+        if self.cadence is not None:
             self.cadence.executed(1, True)
         if self._paused:
             self._resume()

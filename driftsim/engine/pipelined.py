@@ -60,7 +60,7 @@ class PipelinedEngine(ContinuousEngine):
             if self._taken is not None:
                 self._taken(self._run_steps)
             self.free -= self.pool.advance(self._run_steps)
-            if self.cadence.interval > 1:
+            if self.cadence is not None:
                 self.cadence.executed(self._run_steps, bool(self.waiting))
             self._run_steps = 0
             self._left_out.clear()
@@ -146,7 +146,7 @@ class PipelinedEngine(ContinuousEngine):
             if sequence.finish_reason:  # aborted in the meantime
                 continue
             if sequence in self.running:
-                self._remove(sequence, self.free, known=sequence.prompt + shown - 1)
+                self._remove(sequence, self.free, ended=sequence.prompt + shown - 1)
             else:  # preempted while its last token was in flight: vLLM delivers stale output all the same
                 self.waiting.remove(sequence)
             sequence.shown = shown

@@ -14,7 +14,7 @@ from driftsim.engine.sequence import Sequence
 from driftsim.trace.prefixes import ALWAYS
 
 NOWHERE, BLANK = -2, -3  # no stretch; blocks without a key
-Held: TypeAlias = "list[tuple[Run, int]]"  # a run from its start on, and the place at which what is held of it ends
+Held: TypeAlias = "list[Run]"  # in order of place; what is held of each ends where the next one begins
 
 
 class Run:
@@ -80,17 +80,18 @@ class PrefixCache:
             if owner == ALWAYS:
                 count = end
             for run in found.get(owner, ()):
-                if run.start != count:
-                    if run.start > count:
-                        break
-                    continue
-                last = run.end if run.end < end else end
-                held.append((run, last))
+                if run.start > count:
+                    break
+                held.append(run)
+                last = run.end
+                if last >= end:
+                    if not run.holders:
+                        idle += end - count
+                    count = end
+                    break
                 if not run.holders:
                     idle += last - count
                 count = last
-                if count == end:
-                    break
             if count < end or count == most:
                 break
         return held, count, idle, owner if count < most else NOWHERE
@@ -112,15 +113,17 @@ class PrefixCache:
         self.blank = 0
         self._evict(more)
 
-    def hold(self, held: Held) -> None:
-        """Let one more sequence hold ``held``, fresh from ``lookup``: what was free leaves the queue (touch())."""
-        for run, end in held:
+    def hold(self, held: Held, count: int) -> None:
+        """Let one more sequence hold ``count`` blocks, ``held``, as looked up: they leave the free queue (touch())."""
+        end = count
+        for run in reversed(held):
             if end < run.end:
                 self._cut(run, end)
             if not run.holders:
                 self.idle -= end - run.start
                 run.before.after, run.after.before = run.after, run.before
             run.holders += 1
+            end = run.start
 
     def register(self, sequence: Sequence, upto: int) -> None:
         """Give their keys to the blocks of ``sequence`` before place ``upto`` (cache_full_blocks())."""
@@ -148,13 +151,12 @@ class PrefixCache:
             if last.end > start:
                 self._register_among(held, runs, Run(owner, start, end))
                 return
-            if last.end == start and last.holders == 1 and held and held[-1][0] is last and not last.copies:
+            if last.end == start and last.holders == 1 and held and held[-1] is last and not last.copies:
                 last.end = end
-                held[-1] = (last, end)
                 return
             run = Run(owner, start, end)
             runs.append(run)
-        held.append((run, end))
+        held.append(run)
 
     def _register_among(self, held: Held, runs: list[Run], new: Run) -> None:
         """Register ``new`` where some of it is there already: that part of it becomes a copy."""
@@ -175,7 +177,7 @@ class PrefixCache:
                 run = Run(new.owner, start, there.end)
                 run.first = there
                 there.copies = [*(there.copies or ()), run]
-            held.append((run, run.end))
+            held.append(run)
             start = run.end
 
     # -- giving back
@@ -187,21 +189,17 @@ class PrefixCache:
         last = self._ends.before
         if self._in_order and freed:
             last = self._append_blank(last, freed)
-        held = sequence.held
-        for run, end in reversed(held):
-            pieces = [run]
-            while run.end < end:
-                assert run.rest is not None
-                run = run.rest
-                pieces.append(run)
-            for piece in reversed(pieces):
+        end, keyless = sequence.keyed, freed
+        for run in reversed(sequence.held):
+            for piece in (run,) if run.end >= end else reversed(pieces(run, end)):
                 piece.holders -= 1
                 if not piece.holders:
                     freed += piece.end - piece.start
-                    self.idle += piece.end - piece.start
                     last.after, piece.before = piece, last
                     last = piece
+            end = run.start
         last.after, self._ends.before = self._ends, last
+        self.idle += freed - keyless
         sequence.held = []
         sequence.keyed = 0
         return freed
@@ -283,3 +281,13 @@ class PrefixCache:
             run.before.after = rest
             run.before = rest
         return rest
+
+
+def pieces(run: Run, end: int) -> list[Run]:
+    """What has become of a run that is held up to ``end``, in order of place."""
+    found = [run]
+    while run.end < end:
+        assert run.rest is not None
+        run = run.rest
+        found.append(run)
+    return found

@@ -11,7 +11,7 @@ from __future__ import annotations
 from driftsim.engine.cadence import Cadence
 from driftsim.engine.decoding import DecodePool
 from driftsim.engine.sequence import Sequence, blocks_for
-from driftsim.engine.sharing import SharedBlocks
+from driftsim.engine.sharing import SharedBlocks, known
 from driftsim.engine.versions import rules_of
 from driftsim.engine.waiting import waiting_queue
 from driftsim.trace.settings import EngineSettings
@@ -52,7 +52,8 @@ class Scheduler:
         self._budget = min(settings.max_num_scheduled_tokens or budget, budget)
         self._limits = (self._budget, settings.max_num_active_seqs or settings.max_num_seqs, settings.block_size)
         self._admitted = 0
-        self.cadence = Cadence(settings.prefill_schedule_interval if self.rules.cadence else 1)
+        interval = settings.prefill_schedule_interval if self.rules.cadence else 1
+        self.cadence = Cadence(interval) if interval > 1 else None
 
     def _schedule(self, now: int) -> tuple[list[tuple[Sequence, int]], int]:
         """The prefills of the step scheduled at ``now``, each with its tokens, and the number of preemptions for it.
@@ -60,7 +61,8 @@ class Scheduler:
         All sequences of the pool decode beside them.
         """
         threshold = self._threshold and self._chunk_limit()
-        hold = self.cadence.holds(len(self.running) > len(self.prefilling))
+        cadence = self.cadence
+        hold = cadence is not None and cadence.holds(len(self.running) > len(self.prefilling))
         prefills: list[tuple[Sequence, int]] = []
         preempted, short = 0, self._spare() < 0
         if short or self.prefilling:
@@ -73,8 +75,8 @@ class Scheduler:
         # vLLM admits nobody in a step that preempted, lest it evict what it just admitted.
         if not preempted and self.waiting:
             self._schedule_waiting(prefills, threshold, now)
-        if self.cadence.interval > 1:
-            self.cadence.scheduled(bool(prefills or self.pool.size), bool(self.waiting), preempted > 0)
+        if cadence is not None:
+            cadence.scheduled(bool(prefills or self.pool.size), bool(self.waiting), preempted > 0)
         return prefills, preempted
 
     def _chunk_limit(self) -> int:
@@ -117,7 +119,8 @@ class Scheduler:
             self.free -= need
             if self.shared is not None:
                 self.shared.grow(sequence, sequence.computed + new, self._unseen)
-            self.cadence.prefilled = True
+            if self.cadence is not None:
+                self.cadence.prefilled = True
             prefills.append((sequence, new))
         return 0
 
@@ -128,7 +131,8 @@ class Scheduler:
         decodes; by priority, a victim may stand anywhere, also before the sequence that needs its blocks.
         """
         budget, spare, preempted = self._budget, self.free, 0
-        claims, held = self.pool.claims(), self.cadence.held
+        claims, cadence = self.pool.claims(), self.cadence
+        held = cadence is not None and cadence.held
         order = list(self.running)
         given: dict[Sequence, tuple[int, int]] = {}  # tokens and blocks of this step
         index = 0
@@ -156,7 +160,8 @@ class Scheduler:
                 budget -= new
                 index += 1
                 given[sequence] = (new, need)
-                self.cadence.prefilled |= prefill
+                if cadence is not None:
+                    cadence.prefilled |= prefill
                 continue
             if not (self.rules.goes_on_after_self and self.by_priority):
                 break
@@ -190,14 +195,14 @@ class Scheduler:
         spare = begun = self._spare()
         if shared is not None:
             shared.follow(spare)
-        found = idle = 0
+        found, idle, cadence = 0, 0, self.cadence
         while waiting and budget > 0 and len(running) < slots:
             sequence = waiting[0]
             length = sequence.prompt + sequence.shown  # recomputes what a preemption lost, outputs included
             if shared is not None:
                 held, found, idle, _ = shared.look_up(sequence, self._unseen)
                 length -= found * size
-            if length > 1 and self.cadence.held:
+            if cadence is not None and cadence.held and length > 1:
                 break
             new = length
             if threshold and new > threshold:
@@ -227,7 +232,8 @@ class Scheduler:
             if new < length:
                 self.prefilling[sequence] = None
             prefills.append((sequence, new))
-            self.cadence.prefilled |= length > 1
+            if cadence is not None:
+                cadence.prefilled |= length > 1
             if sequence.scheduled is None:  # vLLM keeps the first time when a preempted request resumes
                 sequence.scheduled = now
         self.free -= begun - spare
@@ -262,10 +268,10 @@ class Scheduler:
         self.waiting.appendleft(victim)
         return freed
 
-    def _remove(self, sequence: Sequence, spare: int, turn: tuple[int, int] = (0, 0), known: int | None = None) -> int:
+    def _remove(self, sequence: Sequence, spare: int, turn: tuple[int, int] = (0, 0), ended: int | None = None) -> int:
         """Take ``sequence`` out of the running ones and free its blocks; returns how many. See ``_preempt``.
 
-        Where it has ended, its first ``known`` tokens are known by now.
+        Where it has ended, its first ``ended`` tokens are known by now.
         """
         tokens, taken = turn
         unseen = self._unseen(sequence) if self.shared is not None else 0
@@ -280,10 +286,10 @@ class Scheduler:
             freed = taken + blocks_for(sequence.computed, self.settings.block_size)
         else:
             tokens += sequence.computed
-            if known is None:
-                known = tokens - unseen if tokens > sequence.joined else tokens
+            if ended is None:
+                ended = known(sequence, tokens, unseen)
             self.shared.follow(spare)
-            freed = self.shared.give_back(sequence, tokens, min(known, tokens), self._unseen)
+            freed = self.shared.give_back(sequence, tokens, min(ended, tokens), self._unseen)
         self.free += freed - taken
         return freed
 

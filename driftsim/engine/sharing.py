@@ -56,7 +56,7 @@ class SharedBlocks(PrefixCache):
 
     def admit(self, sequence: Sequence, held: Held, count: int, new: int, need: int, unseen: Unseen) -> None:
         """Let ``sequence`` run: it holds ``count`` found blocks and takes ``need`` for the next ``new`` tokens."""
-        self.hold(held)
+        self.hold(held, count)
         if need:
             self.follow(self.blank + self.idle - need)
         sequence.held = held
@@ -121,7 +121,7 @@ class SharedBlocks(PrefixCache):
     def _settle(self, sequence: Sequence, unseen: Unseen, turn: int = 1) -> None:
         """Register what is known of ``sequence``, where a decode has been given ``turn`` tokens of the step at hand."""
         tokens = self.pool.step + sequence.offset + turn if sequence.ends >= 0 else sequence.computed
-        self.register(sequence, known(sequence, tokens, unseen) // self.size)
+        self.register(sequence, known(sequence, tokens, unseen(sequence)) // self.size)
 
     def _settle_all(self, unseen: Unseen, before: int | None = None) -> None:
         """The same of everybody who runs, the furthest first: where two produce the same, that one was there first.
@@ -135,6 +135,9 @@ class SharedBlocks(PrefixCache):
         return self.pool.step + sequence.offset if sequence.ends >= 0 else sequence.computed
 
 
-def known(sequence: Sequence, tokens: int, unseen: Unseen) -> int:
-    """How many of the scheduled ``tokens`` of ``sequence`` are known (vllm/v1/core/sched/async_scheduler.py)."""
-    return tokens - unseen(sequence) if tokens > sequence.joined else tokens
+def known(sequence: Sequence, tokens: int, unseen: int) -> int:
+    """How many of the scheduled ``tokens`` are known if ``unseen`` are still computed (async_scheduler.py).
+
+    The tokens with which ``sequence`` began to decode are known in any case.
+    """
+    return tokens - unseen if tokens > sequence.joined else tokens

@@ -13,7 +13,7 @@ OLDEST, NEWEST = (0, 19), (0, 33)  # the versions whose decisions were compared
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The rules that a version of vLLM follows; each holds from the version on that ``SINCE`` names."""
+    """The rules that a version of vLLM follows; each holds from the version on that ``SINCE`` names, with its file."""
 
     watermark: bool = True
     keyless_first: bool = True
@@ -23,20 +23,39 @@ class Rules:
     cadence: bool = False
 
 
-SINCE: dict[str, tuple[tuple[int, int], str]] = {
-    "watermark": ((0, 24), "admission leaves the watermark's share of the KV blocks free"),
-    "keyless_first": ((0, 24), "freed blocks that no prefix can find are taken first; before, in the order of freeing"),
+SCHEDULER = "v1/core/sched/scheduler.py"
+SINCE: dict[str, tuple[tuple[int, int], str, str]] = {
+    "watermark": (
+        (0, 24),
+        "admission leaves the watermark's share of the KV blocks free",
+        "v1/core/kv_cache_manager.py",
+    ),
+    "keyless_first": (
+        (0, 24),
+        "freed blocks that no prefix can find are taken first; before, in the order of freeing",
+        "v1/core/block_pool.py",
+    ),
     "cursor_follows_victim": (
         (0, 28),
         "by priority, async: a victim in front of the request at hand whose last token is in flight moves the turn; "
         "before, the next request lost its turn in that step",
+        SCHEDULER,
     ),
-    "lone_prefill_uncapped": ((0, 31), "the cap on a prompt's chunk is off while one request is there alone"),
+    "lone_prefill_uncapped": (
+        (0, 31),
+        "the cap on a prompt's chunk is off while one request is there alone",
+        SCHEDULER,
+    ),
     "goes_on_after_self": (
         (0, 33),
         "by priority: after a request that preempted itself, those behind it get their turn; before, the pass ended",
+        SCHEDULER,
     ),
-    "cadence": ((0, 33), "`prefill_schedule_interval` holds prefills back; before, only with data parallelism"),
+    "cadence": (
+        (0, 33),
+        "`prefill_schedule_interval` holds prefills back; before, only with data parallelism",
+        SCHEDULER,
+    ),
 }
 
 
@@ -62,7 +81,14 @@ def rules_of(version: str) -> Rules:
     return Rules(**{field.name: number >= SINCE[field.name][0] for field in fields(Rules)})
 
 
-def is_compared(version: str) -> bool:
-    """Whether the decisions of ``version`` were compared with this engine's."""
+def not_compared(version: str) -> str:
+    """What a reader must know where the decisions of ``version`` were not compared with this engine's; else empty.
+
+    >>> not_compared("0.24.0"), not_compared("1.0")
+    ('', 'the engine decides as vLLM 0.19 to 0.33; this trace is from 1.0, not checked against it')
+    """
     number = numbered(version)
-    return number is not None and OLDEST <= number <= NEWEST
+    if number is not None and OLDEST <= number <= NEWEST:
+        return ""
+    oldest, newest = (".".join(map(str, end)) for end in (OLDEST, NEWEST))
+    return f"the engine decides as vLLM {oldest} to {newest}; this trace is from {version}, not checked against it"

@@ -16,7 +16,7 @@ from driftsim.errors import InputError
 from driftsim.formats.found import Found
 from driftsim.formats.head import Head
 from driftsim.formats.inference_perf import errors
-from driftsim.formats.said import above_zero, turns
+from driftsim.formats.sessions import Sessions
 from driftsim.formats.source import MISSING, Source, follow, read_source
 from driftsim.formats.values import is_nothing, times
 
@@ -44,6 +44,7 @@ def read(file: Path) -> Found:
             "request_id": source.either("metadata.x_request_id"),
             "prompt_tokens": source.either("metrics.input_sequence_length.value"),
             "output_tokens": source.either("metrics.output_sequence_length.value", "metrics.output_token_count.value"),
+            "cached_tokens": source.either("metrics.usage_prompt_cache_read_tokens.value"),
             "arrival_s": source.either("metadata.request_start_ns"),
             "error": failed,
             "finish_reason": [
@@ -63,7 +64,10 @@ def read(file: Path) -> Found:
             "first_token_s": "metrics.time_to_first_token",
             "finish_s": "metrics.request_latency",
         },
-        guessed=turns(above_zero(source.either("metadata.turn_index"))),
+        sessions=Sessions(
+            names=source.either("metadata.x_correlation_id", "metadata.conversation_id"),
+            turns=source.either("metadata.turn_index"),
+        ),
         left_out=left_out,
     )
 

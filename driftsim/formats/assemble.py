@@ -7,6 +7,7 @@ then clamped and told, or costs the row.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,17 +18,27 @@ from driftsim.formats.clocks import doubtful_times, refuse_unit
 from driftsim.formats.endings import DONE, ending
 from driftsim.formats.found import Found
 from driftsim.formats.heading import header_of, printable
+from driftsim.formats.relations import related
 from driftsim.formats.values import NOTHING, Problems, counts, shown, texts, times, without_zone
-from driftsim.trace.schema import FINISH_REASONS, FINISHED, LIFE_TIMES, LONGEST_S, REQUEST_COLUMNS
+from driftsim.trace.schema import (
+    CACHED_COLUMN,
+    FINISH_REASONS,
+    FINISHED,
+    LIFE_TIMES,
+    LONGEST_S,
+    REQUEST_COLUMNS,
+    request_columns,
+)
 from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace
 
-COLUMNS = {column.name: column for column in REQUEST_COLUMNS}
+COLUMNS = {column.name: column for column in (*REQUEST_COLUMNS, CACHED_COLUMN)}
 NEEDED = ("prompt_tokens", "output_tokens", "arrival_s")
 DEFAULTS = {"tenant": "default", "tier": "standard", "phase": "imported"}
 CLOCKS_S = 0.05  # two clocks may disagree by this much before a row is refused
 NAMED = 3  # rows that a message names
 FLOATS = {"bias"}
+OPTIONAL = {CACHED_COLUMN.name}  # which a trace lacks where no row tells it
 
 
 def assemble(found: Found, *, strict: bool = False) -> Trace:
@@ -64,7 +75,11 @@ class _Assembly:
         self._order()
         rows = self._kept()
         self.caveats += doubtful_times(rows)
-        return Trace(header_of(self.found, rows, self.caveats), typed(rows, REQUEST_COLUMNS, str(self.file)))
+        relations = related(found, rows)
+        rows = relations.rows.reset_index(drop=True)
+        noted = replace(found, left_out=[*found.left_out, *relations.notes])
+        header = header_of(noted, rows, [*self.caveats, *relations.said], relations.prefixes)
+        return Trace(header, typed(rows, request_columns(rows), str(self.file)))
 
     # -- cells to values
     def _read(self) -> None:
@@ -80,6 +95,11 @@ class _Assembly:
             if name not in self.columns:
                 self.columns[name] = self.columns["arrival_s"] + self._times(name, cells)
         self._refuse_empty("arrival_s", np.isnan(self.columns["arrival_s"]))
+        if found.beginnings is not None:
+            self._refuse(found.beginnings.source, found.beginnings.problems)
+        if found.sessions is not None:
+            for name, problems in found.sessions.problems().items():
+                self._refuse(name, problems)
         zones = [name for name in LIFE_TIMES if without_zone(found.cells.get(name, ())[:1000])]
         if zones:
             self.caveats.append(f"{', '.join(zones)}: dates without a zone are taken as UTC")
@@ -207,6 +227,10 @@ class _Assembly:
         empty = prompt == 0
         self._say(empty, "have a prompt of 0 tokens, which counts as 1: no engine computes less")
         columns["prompt_tokens"] = np.where(empty | unknown, 1, prompt)
+        if "cached_tokens" in columns:
+            more = columns["cached_tokens"] > columns["prompt_tokens"]
+            self._say(more, "found more cached_tokens than their prompt has, which are left empty")
+            columns["cached_tokens"] = np.where(more, np.nan, columns["cached_tokens"])
 
     def _reasons(self) -> tuple[np.ndarray, np.ndarray]:
         """How each request ended, ``DONE`` where that it ended well is all that is known, and whether that was told."""
@@ -297,7 +321,7 @@ class _Assembly:
 
     # -- the trace
     def _kept(self) -> pd.DataFrame:
-        """The readable rows by arrival."""
+        """The readable rows by arrival, each with its number in the file as its index."""
         unreadable = {**self.found.source.unreadable}
         unreadable |= {self.found.source.place(row): why for row, why in sorted(self.bad.items())}
         total = self.count + len(self.found.source.unreadable)
@@ -310,5 +334,6 @@ class _Assembly:
             self.caveats.insert(0, f"{len(unreadable)} of {total} rows could not be read and were left out: {first}"
                                    + ("; ..." if len(unreadable) > NAMED else ""))  # fmt: skip
         rows = pd.DataFrame({name: pd.Series(values) for name, values in self.columns.items()})
-        rows = rows.drop(index=list(self.bad)).sort_values("arrival_s", kind="stable").reset_index(drop=True)
-        return rows.reindex(columns=list(COLUMNS))
+        rows = rows.drop(index=list(self.bad)).sort_values("arrival_s", kind="stable")
+        told = {name for name in OPTIONAL if name in rows and rows[name].notna().any()}
+        return rows.reindex(columns=[column.name for column in request_columns(told)])

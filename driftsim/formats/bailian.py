@@ -10,12 +10,9 @@ from pathlib import Path
 
 from driftsim.formats.found import Found
 from driftsim.formats.head import Head
-from driftsim.formats.said import turns
+from driftsim.formats.sessions import Sessions
 from driftsim.formats.source import read_source
-from driftsim.formats.timed_trace import COLUMNS, Unit, check_columns, found_in
-from driftsim.formats.values import texts
-
-FIRST = {None, "-1"}  # the parent of a first turn
+from driftsim.formats.timed_trace import BAILIAN, COLUMNS, Unit, check_columns, found_in
 
 
 def fits(head: Head) -> bool:
@@ -27,7 +24,8 @@ def read(file: Path, unit: Unit | None = None) -> Found:
     """What is found in ``file``: ``type`` is the category. Raises ``InputError`` if a key is missing."""
     source = read_source(file)
     check_columns(source)
-    follows = [parent not in FIRST for parent in texts(source.either("parent_chat_id"))[0]]
-    found = found_in(source, unit or "s", turns(follows))
-    found.cells = {**found.cells, "request_id": source.either("chat_id"), "category": source.either("type")}
+    found = found_in(source, unit or "s", [], BAILIAN)
+    ids = source.either("chat_id")
+    found.cells = {**found.cells, "request_id": ids, "category": source.either("type")}
+    found.sessions = Sessions(parents=source.either("parent_chat_id"), ids=ids)
     return found

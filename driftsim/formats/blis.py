@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from driftsim.errors import InputError
+from driftsim.formats.beginnings import Groups
 from driftsim.formats.found import Found
 from driftsim.formats.head import Head
-from driftsim.formats.mapping import shared_prefixes
-from driftsim.formats.said import above_zero, held_back, turns
+from driftsim.formats.said import held_back
+from driftsim.formats.sessions import Sessions
 from driftsim.formats.source import Source, read_source, read_text
 from driftsim.formats.values import counts, texts, times
 
@@ -72,12 +73,12 @@ def read(file: Path) -> Found:
         names={"prompt_tokens": "input_tokens", "output_tokens": "output_tokens", "arrival_s": "arrival_time_us",
                "first_token_s": "first_chunk_time_us", "finish_s": "last_chunk_time_us", "tier": "slo_class"},
         engine=_engine(header),
+        beginnings=_groups(source),
+        sessions=Sessions(names=source.either("session_id"), turns=source.either("round_index")),
         model=header.get("model") or (models.pop() if len(models) == 1 else "unknown"),
         guessed=[
             *_tiers(classes),
             *held_back(np.asarray(waited), "send_time_us"),
-            *turns(above_zero(source.either("round_index"))),
-            *shared_prefixes(source),
         ],
     )  # fmt: skip
 
@@ -103,6 +104,12 @@ def _prompts(source: Source) -> list[Any]:
     whole = np.where(server > 0, server, own + np.where(in_group, np.nan_to_num(prefix), 0))
     return [cell if row in problems or value != value else value
             for row, (cell, value) in enumerate(zip(inputs, whole.tolist(), strict=True))]  # fmt: skip
+
+
+def _groups(source: Source) -> Groups:
+    """The groups whose requests begin with the same prefix."""
+    lengths, _ = counts(source.either("prefix_length"))
+    return Groups(names=texts(source.either("prefix_group"))[0], lengths=np.nan_to_num(lengths, posinf=0.0).tolist())
 
 
 def _ends(source: Source, planned: bool) -> tuple[list[Any], list[Any]]:

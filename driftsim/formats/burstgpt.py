@@ -11,7 +11,7 @@ from typing import Any
 
 from driftsim.errors import InputError
 from driftsim.formats.found import Found
-from driftsim.formats.said import repeated, turns
+from driftsim.formats.sessions import Sessions
 from driftsim.formats.source import read_source
 from driftsim.formats.values import texts, times
 
@@ -31,7 +31,7 @@ def read(file: Path) -> Found:
     cells["category"] = source.either("Log Type")
     names = dict(COLUMNS)
     durations: dict[str, list[Any]] = {}
-    said = turns(repeated(source.either(*SESSIONS)))
+    said = list[str]()
     elapsed = source.either(*ELAPSED)
     if any(cell is not None for cell in elapsed):
         durations["finish_s"], rounded = _unrounded(elapsed)
@@ -41,7 +41,10 @@ def read(file: Path) -> Found:
     if len(models) > 1:
         said.append(f"it mixes the models {', '.join(models[:5])}: a replay serves them with one engine")
     model = models[0] if len(models) == 1 else "unknown"
-    return Found(source=source, cells=cells, durations=durations, names=names, model=model, guessed=said)
+    sessions = Sessions(names=source.either(*SESSIONS))
+    return Found(
+        source=source, cells=cells, durations=durations, names=names, model=model, sessions=sessions, guessed=said
+    )
 
 
 def _unrounded(elapsed: list[Any]) -> tuple[list[Any], list[str]]:

@@ -1,9 +1,10 @@
 """A trace goes out again, in the formats that other tools replay: whole or not at all, with what it loses told.
 
-``timed-trace`` and ``mooncake`` are JSON Lines of arrivals and lengths. Their readers build a prompt from ``hash_ids``
-alone (vllm/benchmarks/datasets/datasets.py, ``TimedTrace._expand_prompt``: without any it is empty), so each request
-gets as many as its prompt needs, which no other request has. ``blis`` is TraceV2 of inference-sim/inference-sim
-(sim/workload/tracev2.go), which refuses a column out of place and a key that it does not know.
+``timed-trace``, ``mooncake`` and ``bailian`` are JSON Lines of arrivals and lengths. Their readers build a prompt from
+``hash_ids`` alone (vllm/benchmarks/datasets/datasets.py, ``TimedTrace._expand_prompt``: without any it is empty), so
+each request gets as many as its prompt needs; two have one in common where the trace says that they share it. ``blis``
+is TraceV2 of inference-sim/inference-sim (sim/workload/tracev2.go), which refuses a column out of place and a key that
+it does not know.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import pandas as pd
 
 from driftsim.errors import InputError
 from driftsim.files import check_own, write_file
+from driftsim.formats.hashing import hash_ids, whose
 from driftsim.trace.header import Header
 from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace, read
@@ -58,7 +60,7 @@ def export_trace(trace: Trace | Path | str, form: str, file: Path | str) -> list
     ...     lost = export_trace("traces/smollm2-cpu-drift", "mooncake", f"{folder}/drift.jsonl")
     ...     first = Path(f"{folder}/drift.jsonl").read_text().splitlines()[0]
     >>> first[:60]
-    '{"timestamp": 1267, "input_length": 52, "output_length": 266'
+    '{"written_by": "driftsim export", "timestamp": 1267, "input_'
     """
     file = Path(file)
     if form not in EXPORTS:
@@ -71,7 +73,8 @@ def export_trace(trace: Trace | Path | str, form: str, file: Path | str) -> list
             f"{file}: {form} is written as {export.suffix}; name it {file.with_suffix(export.suffix).name}"
         )
     trace = trace if isinstance(trace, Trace) else read(trace)
-    rows = trace.requests.sort_values("arrival_s", kind="stable")
+    requests = trace.requests.reset_index(drop=True)
+    rows = requests.assign(stretches=pd.Series(whose(requests), dtype=object)).sort_values("arrival_s", kind="stable")
     written = rows[(rows["output_tokens"] >= 1).fillna(False)] if export.needs_output else rows
     if written.empty:
         raise InputError(f"{file}: the trace has no request with an output to write")
@@ -91,7 +94,9 @@ def check_export(file: Path, form: str) -> None:
 
 
 def _is_counted(begin: str) -> bool:
-    """Whether ``begin`` is of JSON Lines whose blocks are numbered through, as ours are: those of others recur."""
+    """Whether ``begin`` is of JSON Lines that say so, or whose blocks are numbered through, as ours were before."""
+    if begin.startswith(MARK):
+        return True
     numbers = ", ".join(re.findall(r'"hash_ids": \[([\d, ]*)', begin)).split(", ")[:-1]  # the last may be cut
     return begin.startswith('{"timestamp": ') and numbers == [str(number) for number in range(len(numbers))]
 
@@ -130,25 +135,39 @@ def _told(column: pd.Series) -> bool:
     return bool(column.notna().any() and (column.nunique() > 1 or column.dtype.kind == "f"))
 
 
-def _lines(step_s: float, block: int) -> Callable[[Header, pd.DataFrame], dict[str, str]]:
-    """JSON Lines whose times count in steps of ``step_s``, whole if that is not a second."""
+def _lines(step_s: float, block: int, *, chats: bool = False) -> Callable[[Header, pd.DataFrame], dict[str, str]]:
+    """JSON Lines whose times count in steps of ``step_s``, whole if that is not a second; ``chats``: with sessions."""
 
     def texts(header: Header, rows: pd.DataFrame) -> dict[str, str]:
-        lines, used = [], 0
-        columns = (rows[name].tolist() for name in ("arrival_s", "prompt_tokens", "output_tokens"))
-        for arrival, prompt, output in zip(*columns, strict=True):
-            blocks = -(-prompt // block)
+        columns = [rows[name].tolist() for name in ("arrival_s", "prompt_tokens", "output_tokens")]
+        ids = hash_ids(rows["stretches"].tolist(), columns[1], block)
+        turns = _turns(rows) if chats else [{} for _ in ids]
+        lines = list[str]()
+        for place, (arrival, prompt, output) in enumerate(zip(*columns, strict=True)):
             line = {
+                **({} if lines else json.loads(MARK + "}")),
+                **turns[place],
                 "timestamp": round(arrival, 6) if step_s == 1 else round(arrival / step_s),
                 "input_length": int(prompt),
                 "output_length": int(output),
-                "hash_ids": list(range(used, used + blocks)),
+                "hash_ids": ids[place],
             }
-            used += blocks
             lines.append(json.dumps(line) + "\n")
         return {".jsonl": "".join(lines)}
 
     return texts
+
+
+def _turns(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Who follows whom, as Bailian's traces tell it: a turn has one parent, the first of those that are written."""
+    places = {row: place for place, row in enumerate(rows.index.tolist())}
+    told = rows["parent"].tolist() if "parent" in rows else [()] * len(rows)
+    found = list[dict[str, Any]]()
+    for place, (before, category) in enumerate(zip(told, rows["category"].tolist(), strict=True)):
+        parent = next((places[one] for one in before if one in places and places[one] < place), -1)
+        turn = 1 if parent < 0 else found[parent]["turn"] + 1
+        found.append({"chat_id": place, "parent_chat_id": parent, "type": category or "", "turn": turn})
+    return found
 
 
 def _blis(header: Header, rows: pd.DataFrame) -> dict[str, str]:
@@ -204,13 +223,17 @@ def _blis_header(header: Header, timed: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
+MARK = '{"written_by": "driftsim export"'  # the beginning of our JSON Lines
 WRITTEN = "# written by driftsim export"
-LOST_BY_ALL = ("category", "max_tokens", "queued_s", "scheduled_s", "preemptions")
+LOST_BY_ALL = ("max_tokens", "queued_s", "scheduled_s", "preemptions", "cached_tokens")
+SESSIONS = ("session", "gap_s")
 EXPORTS: Mapping[str, Export] = {
     "timed-trace": Export("JSON Lines for vLLM's timed_trace dataset, in seconds", ".jsonl", _lines(1, 16),
-                          ("tenant", "tier", *LOST_BY_ALL, *TIMED), needs_output=True),
+                          ("tenant", "tier", "category", *LOST_BY_ALL, *TIMED, *SESSIONS), needs_output=True),
     "mooncake": Export("JSON Lines as Mooncake's, in milliseconds", ".jsonl", _lines(1e-3, 512),
-                       ("tenant", "tier", *LOST_BY_ALL, *TIMED), needs_output=True),
-    "blis": Export("a trace of BLIS: a CSV, and its header as YAML beside it", ".csv", _blis, LOST_BY_ALL,
-                   needs_output=False),
+                       ("tenant", "tier", "category", *LOST_BY_ALL, *TIMED, *SESSIONS), needs_output=True),
+    "bailian": Export("JSON Lines as Bailian's, in seconds, with sessions", ".jsonl", _lines(1, 16, chats=True),
+                      ("tenant", "tier", *LOST_BY_ALL, *TIMED, "gap_s"), needs_output=True),
+    "blis": Export("a trace of BLIS: a CSV, and its header as YAML beside it", ".csv", _blis,
+                   ("category", *LOST_BY_ALL, *SESSIONS, "prefix_tokens"), needs_output=False),
 }  # fmt: skip

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from driftsim.errors import InputError
+from driftsim.formats.beginnings import Groups, Hashes
+from driftsim.formats.sessions import Sessions
 from driftsim.formats.source import Source
 from driftsim.tiers import TierRules
 from driftsim.trace.loops import Loop, Told
@@ -36,6 +38,8 @@ class Found:
     max_in_flight: int | None = None
     tiers: TierRules = ()
     told: Told = field(default_factory=Told)
+    beginnings: Hashes | Groups | None = None  # what prompts share
+    sessions: Sessions | None = None
     loop: Loop | None = None  # where the reader knows it, so that the times need not tell
     guessed: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)

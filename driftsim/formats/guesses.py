@@ -57,6 +57,8 @@ NAMES: dict[str, tuple[str, ...]] = {  # our column = patterns of another's name
     "finish_reason": (r"(finish|stop)_reason", r"(final_|request_)?status(_code)?|outcome|success|state|result|ok"),
     "error": (r"error_(message|msg)", r"error(_(type|code))?|exception|failure"),
     "preemptions": (r"(num_)?preemptions?",),
+    "cached_tokens": (r"(num_)?cached_(prompt_|input_)?tokens|(prompt_)?cache_(read|hit)_(input_)?tokens",),
+    "session": (r"(session|conversation)(_(id|uuid))?", r"(thread|program)_(id|uuid)"),
 }
 DURATION = re.compile(
     r"ttft|time_to|latency|duration|e2e|end_to_end|took|elapsed|(total|response|processing|api)_time|ttfb"

@@ -17,8 +17,8 @@ import numpy as np
 from driftsim.errors import InputError
 from driftsim.formats.found import Found
 from driftsim.formats.head import Head
-from driftsim.formats.mapping import shared_prefixes
-from driftsim.formats.said import above_zero, held_back, turns
+from driftsim.formats.said import held_back
+from driftsim.formats.sessions import Sessions
 from driftsim.formats.source import MISSING, Source, follow, read_json, shown_kind
 from driftsim.formats.values import times
 from driftsim.trace.loops import Told
@@ -69,6 +69,7 @@ def read(file: Path, result: int | None = None) -> Found:
         "output_tokens", "output_metrics.total_tokens", "output_metrics.text_tokens", "info.timings.token_iterations"
     )
     cells["request_id"] = source.either("request_id", "info.request_id")
+    cells["cached_tokens"] = source.either("cached_tokens", "input_metrics.cached_tokens")
     cells["error"] = source.either("error", "info.error", "scheduler_info.error")
     cells["finish_reason"] = [GROUPS[group] for group in groups]
     told = told_loop(benchmark)
@@ -79,6 +80,7 @@ def read(file: Path, result: int | None = None) -> Found:
         names={name: paths[0] for name, paths in TIMES.items()},
         model=next((str(name) for path in MODELS if isinstance(name := follow(benchmark, path), str)), "unknown"),
         told=told,
+        sessions=Sessions(names=source.either("info.conversation_id"), turns=source.either("info.turn_index")),
         guessed=[
             *_sampled(benchmark, groups),
             *(
@@ -86,8 +88,6 @@ def read(file: Path, result: int | None = None) -> Found:
                 if told.rate is not None and told.rate < math.inf
                 else ()
             ),
-            *turns(above_zero(source.either("info.turn_index"))),
-            *shared_prefixes(source),
         ],
     )
 

@@ -8,14 +8,16 @@ import pandas as pd
 
 from driftsim.errors import InputError, TraceError
 from driftsim.formats.found import Found
-from driftsim.trace.header import Header, Phase, WorkloadInfo
+from driftsim.trace.header import Header, Phase, Prefixes, WorkloadInfo
 from driftsim.trace.loops import find_loop
 from driftsim.trace.settings import EngineSettings
 from driftsim.version import __version__
 
 
-def header_of(found: Found, rows: pd.DataFrame, caveats: Sequence[str]) -> Header:
+def header_of(found: Found, rows: pd.DataFrame, caveats: Sequence[str], prefixes: Prefixes | None = None) -> Header:
     """The header of the trace of ``rows``, which were ``found``, with ``caveats`` and what its loops add to them.
+
+    A request that found some of its prompt in the engine's cache tells that there is one.
 
     Raises ``TraceError`` if no engine has the settings that were found.
     """
@@ -25,7 +27,8 @@ def header_of(found: Found, rows: pd.DataFrame, caveats: Sequence[str]) -> Heade
     longest = int((rows["prompt_tokens"] + rows["output_tokens"].fillna(1)).max())
     empty = [str(name) for name in rows.columns if rows[name].isna().all()]
     try:
-        engine = EngineSettings.guessed(found.engine, longest=longest)
+        told = {"enable_prefix_caching": True} if "cached_tokens" in rows and rows["cached_tokens"].max() > 0 else {}
+        engine = EngineSettings.guessed({**told, **found.engine}, longest=longest)
     except InputError as error:
         raise TraceError(f"{file}: engine: {error}") from None
     return Header(
@@ -42,6 +45,7 @@ def header_of(found: Found, rows: pd.DataFrame, caveats: Sequence[str]) -> Heade
         max_in_flight=found.max_in_flight,
         tiers=found.tiers,
         clocks=f"seconds since the first arrival, as {file.name} tells them",
+        prefixes=prefixes,
         caveats=tuple(map(printable, said)),
         notes=tuple(map(printable, (*found.left_out, f"not told, and left empty: {', '.join(empty)}"))),
     )

@@ -141,7 +141,7 @@ FORMATS: Mapping[str, Format] = {
     ),
     "mooncake": Format(
         "Mooncake's traces",
-        lambda file, choices: timed_trace.read(file, choices.unit or "ms"),
+        lambda file, choices: timed_trace.read(file, choices.unit or "ms", timed_trace.MOONCAKE),
         lambda head: False,  # its keys are those of timed-trace, which tells the two apart
         ("unit",),
     ),

@@ -12,7 +12,6 @@ from typing import Any
 
 from driftsim.formats.found import Found
 from driftsim.formats.head import Head
-from driftsim.formats.mapping import shared_prefixes
 from driftsim.formats.source import Source, read_source
 
 USAGE = "info.response_metrics.server_usage"
@@ -34,6 +33,7 @@ def read(file: Path) -> Found:
             f"{USAGE}.completion_tokens", f"{USAGE}.output_tokens", "info.response_metrics.output_tokens",
             "info.output_tokens",
         ),
+        "cached_tokens": source.either(f"{USAGE}.prompt_tokens_details.cached_tokens"),
         "arrival_s": source.either("start_time"),
         "first_token_s": [_of(one, 0) for one in lists],
         "finish_s": [_of(one, -1) if _of(one, -1) is not None else end for one, end in zip(lists, ends, strict=True)],
@@ -50,7 +50,6 @@ def read(file: Path) -> Found:
             "first_token_s": "info.response_metrics.output_token_times",
             "finish_s": "end_time",
         },
-        guessed=shared_prefixes(source),
     )
 
 

@@ -14,15 +14,18 @@ from typing import Literal
 import numpy as np
 
 from driftsim.errors import InputError
+from driftsim.formats.beginnings import Hashes
 from driftsim.formats.found import Found
 from driftsim.formats.head import Head
-from driftsim.formats.mapping import shared_prefixes
+from driftsim.formats.mapping import unread_prefixes
 from driftsim.formats.source import Source, read_source
 from driftsim.formats.values import counts, times
 
 Unit = Literal["s", "ms"]
 COLUMNS = {"arrival_s": "timestamp", "prompt_tokens": "input_length", "output_tokens": "output_length"}
-BLOCKS: dict[int, Unit] = {512: "ms", 16: "s"}  # tokens of a hash: Mooncake's, and Bailian's
+MOONCAKE, BAILIAN = 512, 16  # tokens of a hash
+BLOCKS: dict[int, Unit] = {MOONCAKE: "ms", BAILIAN: "s"}
+OTHER_BLOCKS = (64, 32, 128, 256, 1024, 8, 2048, 4096)  # tokens of a hash in a trace of anybody else
 FEWEST = 3  # gaps that must be known before their length tells a unit
 LONG_GAP = 20.0  # a mean gap above it is too long for seconds, below a twentieth of a second too short for ms
 
@@ -32,10 +35,10 @@ def fits(head: Head) -> bool:
     return head.has(*COLUMNS.values())
 
 
-def read(file: Path, unit: Unit | None = None) -> Found:
+def read(file: Path, unit: Unit | None = None, block: int | None = None) -> Found:
     """What is found in ``file``; where no ``unit`` is given, the file's numbers tell it, and how is said.
 
-    Raises ``InputError`` if a key is missing.
+    ``block``: the tokens of a hash, where the file's numbers do not tell. Raises ``InputError`` if a key is missing.
     """
     source = read_source(file)
     check_columns(source)
@@ -44,17 +47,19 @@ def read(file: Path, unit: Unit | None = None) -> Found:
         unit, why = decided(source)
         other = "ms" if unit == "s" else "s"
         said = [f"its times count as {unit}: {why} (--unit {other} says otherwise)"]
-    return found_in(source, unit, said)
+    return found_in(source, unit, said, block_size(source) or block)
 
 
-def found_in(source: Source, unit: Unit, said: list[str]) -> Found:
-    """What is found in ``source``, whose times count in ``unit``."""
+def found_in(source: Source, unit: Unit, said: list[str], block: int | None) -> Found:
+    """What is found in ``source``, whose times count in ``unit``; a hash stands for ``block`` tokens, None: unknown."""
+    ids = source.either("hash_ids")
     return Found(
         source=source,
         cells={ours: source.either(theirs) for ours, theirs in COLUMNS.items()},
         names=COLUMNS,
         units={"arrival_s": unit},
-        guessed=[*said, *shared_prefixes(source)],
+        beginnings=None if block is None else Hashes(cells=ids, size=block),
+        guessed=[*said, *unread_prefixes(source, () if block is None else ("hash_ids",))],
     )
 
 
@@ -67,9 +72,9 @@ def check_columns(source: Source) -> None:
 
 def decided(source: Source) -> tuple[Unit, str]:
     """The unit of the times in ``source``, and why it is taken for that."""
-    block = _block(source)
-    if block is not None:
-        whose = "Mooncake" if block == 512 else "Qwen-Bailian"
+    block = block_size(source)
+    if block in BLOCKS:
+        whose = "Mooncake" if block == MOONCAKE else "Qwen-Bailian"
         return BLOCKS[block], f"a hash id stands for {block} tokens, as in the traces of {whose}"
     moments, _ = times(source.either("timestamp"))
     moments = np.sort(moments[np.isfinite(moments)])
@@ -84,13 +89,13 @@ def decided(source: Source) -> tuple[Unit, str]:
     return "s", "nothing in the file tells their unit, and vLLM's timed_trace reads seconds"
 
 
-def _block(source: Source) -> int | None:
-    """How many tokens a hash id stands for, if it is a number of ``BLOCKS`` and nearly every row agrees."""
+def block_size(source: Source) -> int | None:
+    """How many tokens a hash id stands for, if it is a usual number and nearly every row agrees."""
     ids = source.either("hash_ids")
     lengths, _ = counts(source.either("input_length"))
     rows = [(len(one), length) for one, length in zip(ids, lengths, strict=True) if isinstance(one, list) and len(one)]
     rows = [(count, length) for count, length in rows if 1 <= length < np.inf]
-    for block in BLOCKS:
+    for block in (*BLOCKS, *OTHER_BLOCKS):
         agree = sum(count in (-(-length // block), max(length // block, 1)) for count, length in rows)
         if rows and agree >= 0.9 * len(rows) and any(count > 1 for count, _ in rows):
             return block

@@ -74,6 +74,7 @@ class Answer:
                 f"{self.chunks} chunks of text and max_tokens {cap}"
             )
         queued, scheduled = self._server_times()
+        cached = _of(_of(self.usage, "prompt_tokens_details"), "cached_tokens")
         return Outcome(
             self.job,
             reason,
@@ -84,6 +85,7 @@ class Answer:
             output_tokens=tokens,
             output_words=count_words("".join(self.texts)),
             prompt_tokens=prompt,
+            cached_tokens=cached if _is_whole(cached) and 0 <= cached <= prompt else None,
         )
 
     def failed(self, why: str) -> Outcome:

@@ -34,7 +34,8 @@ class EngineChoice:
     """vLLM in this process, or any OpenAI-compatible server at ``base_url``.
 
     model: folder or name; None is the packaged SmolLM2-135M, of a server its first model. settings: ``max_num_seqs``,
-    ``max_num_batched_tokens``, ``max_model_len``. load_format: ``dummy`` runs a model's config without its weights.
+    ``max_num_batched_tokens``, ``max_model_len``. prefix_caching: whether prompts with a common beginning share its
+    blocks; None is off, of a server what it tells. load_format: ``dummy`` runs a model's config without its weights.
     arguments: any other of vLLM's engine arguments. tokenizer: a model folder to count prompts with, where the server
     cannot. timeout_s: the longest wait for one whole answer of a server.
 
@@ -48,6 +49,7 @@ class EngineChoice:
     base_url: str | None = None
     settings: Mapping[str, int] = field(default_factory=dict)
     kv_blocks: int | None = None
+    prefix_caching: bool | None = None
     load_format: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: Path | None = None
@@ -66,7 +68,8 @@ class EngineChoice:
             raise InputError("--load-format and --engine-arg are for --engine vllm; a server has its own")
         from driftsim.live.http import HttpEngine
 
-        known = {**self.settings, **({"kv_blocks": self.kv_blocks} if self.kv_blocks else {})}
+        known: dict[str, Any] = {**self.settings, **({"kv_blocks": self.kv_blocks} if self.kv_blocks else {})}
+        known |= {} if self.prefix_caching is None else {"enable_prefix_caching": self.prefix_caching}
         return HttpEngine(
             self.base_url,
             self.model,
@@ -86,7 +89,7 @@ class EngineChoice:
         from driftsim.live.model import smollm2
         from driftsim.live.vllm import VllmEngine, is_cpu
 
-        arguments: dict[str, Any] = {"seed": self.seed, "enable_prefix_caching": False}
+        arguments: dict[str, Any] = {"seed": self.seed, "enable_prefix_caching": bool(self.prefix_caching)}
         arguments |= CPU_SETTINGS if is_cpu() else {}
         arguments |= {**self.settings, **({"num_gpu_blocks_override": self.kv_blocks} if self.kv_blocks else {})}
         arguments |= {"load_format": self.load_format} if self.load_format else {}

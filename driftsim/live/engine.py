@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from driftsim.live.sharing import Beginning
 from driftsim.request import Job
 from driftsim.scheduling.dispatcher import Engine
 from driftsim.trace.settings import EngineSettings
@@ -16,7 +17,8 @@ from driftsim.trace.settings import EngineSettings
 class Outcome:
     """What became of a job; times are monotonic seconds, None where it did not get that far or the engine is silent.
 
-    ``prompt_tokens`` is the engine's own count, where it differs from ours the trace takes it.
+    ``prompt_tokens`` is the engine's own count, where it differs from ours the trace takes it. ``cached_tokens`` of
+    them were found in the engine's cache. ``beginning`` tells, as hashes, with whom the request shares its beginning.
     """
 
     job: Job
@@ -30,6 +32,8 @@ class Outcome:
     preemptions: int | None = None
     error: str | None = None
     prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    beginning: Beginning | None = None
 
 
 class LiveEngine(Engine, Protocol):
@@ -54,6 +58,10 @@ class LiveEngine(Engine, Protocol):
 
     async def warm_up(self) -> None:
         """Run every code path once, so that the first recorded steps are like the others."""
+        ...
+
+    async def forget(self) -> bool | None:
+        """Empty the cache of prefixes before a run. Whether it is empty then; None where nobody knows."""
         ...
 
     def count_tokens(self, prompt: str) -> int:

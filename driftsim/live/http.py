@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,14 +21,15 @@ import psutil
 
 from driftsim.errors import InputError
 from driftsim.live.answer import Answer
+from driftsim.live.begun import WARM_UP, Prompts
 from driftsim.live.engine import Outcome
 from driftsim.live.masking import Heard, masked
 from driftsim.live.pages import ASK_S, Page, Pages
+from driftsim.live.told import as_usual, cache_settings, counted, is_name, token_ids
 from driftsim.request import Job
 from driftsim.scheduling.accounting import count_words
-from driftsim.trace.schema import LARGEST_COUNT
 from driftsim.trace.settings import EngineSettings
-from driftsim.workloads.prompts import synthetic
+from driftsim.workloads.prompts import stand_in
 
 KEY = "OPENAI_API_KEY"  # environment variable; never logged, never stored
 NO_KEY = "none"  # what is sent where the environment has no key
@@ -44,9 +45,8 @@ TOKENS_A_WORD = 1.4  # where nobody can count: an English text through a common 
 CHUNKS_A_TOKEN = 4  # a stream with more chunks per allowed token is taken to be endless
 BYTES_A_TOKEN, MOST_BESIDE = 4_000, 1_000_000  # of an answer: more is taken to be endless
 COUNTING_S, SLOW_COUNT_S = 60.0, 0.25  # a server that takes so long in all, and for a prompt, is asked no more
-MOST_LABELS, LONGEST_NAME = 4_000, 1_000  # characters of a line of metrics, and of a model's name
 MOST_AROUND = 10_000  # tokens of a chat template; a character is at most four
-SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, which no request can hold
+WARM = "the server's cache may hold prompts of the runs before this one, which share prefixes with it"
 _most: ContextVar[int] = ContextVar("bytes that the answer may have", default=MOST_BESIDE)
 
 
@@ -104,13 +104,15 @@ class HttpEngine:
         self.own_processes: tuple[int, ...] = ()
         self.on_outcome: Callable[[Outcome], None] = lambda outcome: None
         self._known = known or {}
-        self._counter = _tokenizer_counter(tokenizer) if tokenizer else None
+        self._encode = _encoder(tokenizer) if tokenizer else None
         self._asks = True
         self._asked, self._asking_s = 0, 0.0
         self._estimated = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._key = _key()
         self._heard = Heard()
+        self._prompts = Prompts()
+        self._ran = False
         self._served = model or ""  # the model's name as the server has it
 
     async def start(self) -> None:
@@ -130,21 +132,21 @@ class HttpEngine:
         chosen = self._chosen_model()
         self._served = chosen["id"]
         self.model = self._masked(self._served)
-        if (length := _whole(chosen.get("max_model_len"))) > 1:
+        if (length := counted(chosen.get("max_model_len"))) > 1:
             settings["max_model_len"] = length
-        settings |= self._metrics()
+        settings |= cache_settings(self._pages.ask(f"{self._root}/metrics"))
         told = self._pages.ask(f"{self._root}/version").json()
         if isinstance(told, dict) and isinstance(told.get("version"), str):
             settings["version"] = self._masked(told["version"])
-        self.settings = EngineSettings.guessed(settings | self._known, "openai")
         self.arguments = {"model": self.model, "temperature": self.temperature, "api": "openai, streaming"}
         if self._host in ("localhost", "127.0.0.1", "::1"):
             self.own_processes = _listening(self._port)
+        guessed = EngineSettings.guessed(settings | self._known, "openai")
+        self.settings = as_usual(guessed, chosen.get("owned_by") == "vllm", self.own_processes)
+        self._prompts.block = self.settings.block_size
         if self.settings.assumed:
-            self.notes = (
-                f"the server does not tell {', '.join(self.settings.assumed)}: assumed, give them as options if you "
-                "know them",
-            )
+            assumed = ", ".join(f"{name} ({getattr(self.settings, name)})" for name in self.settings.assumed)
+            self.notes = (f"the server does not tell {assumed}: assumed, give them as options if you know them",)
 
     def _chosen_model(self) -> dict[str, Any]:
         """What the server tells of the model that was asked for, or of its first. Raises ``InputError``."""
@@ -156,7 +158,7 @@ class HttpEngine:
                 f"{self._url}: no OpenAI-compatible server answers there ({self._refusal(page)}); start one or correct "
                 "--base-url"
             )
-        known = [entry for entry in listed if isinstance(entry, dict) and _is_name(entry.get("id"))]
+        known = [entry for entry in listed if isinstance(entry, dict) and is_name(entry.get("id"))]
         chosen = next((entry for entry in known if entry["id"] == self.model or not self.model), None)
         if chosen is None:
             names = self._masked(", ".join(entry["id"][:80] for entry in known[:5])) or "none"
@@ -169,24 +171,33 @@ class HttpEngine:
         self.model, version = self._masked(self._served), self._masked(self.settings.version)
         self.settings, self.arguments["model"] = self.settings.changed(version=version), self.model
 
-        async def one(number: int) -> None:
+        async def one(prompt: str) -> None:
             with suppress(openai.OpenAIError, TimeoutError):
                 async with asyncio.timeout(min(60.0, self.timeout_s)):
-                    await self._client.chat.completions.create(
-                        model=self._served,
-                        messages=[{"role": "user", "content": f"Count to {number + 2}."}],
-                        max_tokens=8,
+                    answer = await self._client.chat.completions.create(
+                        model=self._served, messages=[{"role": "user", "content": prompt}], max_tokens=8
                     )
+                usage = getattr(answer, "usage", None)  # a server may send anything
+                self._prompts.warmed(counted(getattr(usage, "prompt_tokens", None), MOST_AROUND))
 
-        await asyncio.gather(*map(one, range(4)))
+        await asyncio.gather(*map(one, WARM_UP))
+
+    async def forget(self) -> bool | None:
+        """A server keeps what it has: of earlier runs that is known, of others it does not tell."""
+        again, self._ran = self._ran and self.settings.enable_prefix_caching, True
+        self.notes += (WARM,) if again and WARM not in self.notes else ()
+        return False if again else None
 
     def count_tokens(self, prompt: str) -> int:
         """Tokens of ``prompt`` with the chat template around it; estimated from words where nobody can count."""
         self._heard.add(prompt)
-        if self._counter is not None:
-            return self._counter(prompt)
+        if self._encode is not None:
+            ids = self._encode(prompt)
+            self._prompts.note(prompt, ids)
+            return len(ids)
         if self._asks and (count := self._served_count(prompt)) is not None:
             return count
+        self._prompts.note(prompt, None)
         return max(1, round(TOKENS_A_WORD * count_words(prompt)))
 
     def _served_count(self, prompt: str) -> int | None:
@@ -196,7 +207,7 @@ class HttpEngine:
         told = self._pages.ask(f"{self._root}/tokenize", body).json()
         self._asked, self._asking_s = self._asked + 1, self._asking_s + time.monotonic() - begin
         slow = self._asking_s > max(COUNTING_S, SLOW_COUNT_S * self._asked)
-        count = _whole(told.get("count") if isinstance(told, dict) else None, 4 * len(prompt) + MOST_AROUND)
+        count = counted(told.get("count") if isinstance(told, dict) else None, 4 * len(prompt) + MOST_AROUND)
         if slow or not count:
             self._asks = False
             why = f"takes {self._asking_s / self._asked:.1f} s to count one" if slow else "has no /tokenize"
@@ -205,6 +216,8 @@ class HttpEngine:
                 f"{left}prompts were counted at admission as {TOKENS_A_WORD} tokens a word: the server {why}; "
                 "name a --tokenizer",
             )
+        if count:
+            self._prompts.note(prompt, token_ids(told, count))
         return count or None
 
     def room(self) -> int:
@@ -257,7 +270,11 @@ class HttpEngine:
             outcome = answer.failed(f"no end of the answer after {self.timeout_s:g} s")
         except Exception as error:  # whatever the server does belongs to this request's row
             outcome = answer.failed(self._said(error, answer))
-        self.on_outcome(outcome)
+        if outcome.cached_tokens and "enable_prefix_caching" in self.settings.assumed:
+            told = (name for name in self.settings.assumed if name != "enable_prefix_caching")
+            self.settings = self.settings.changed(enable_prefix_caching=True, assumed=tuple(told))
+        beginning = self._prompts.beginning(outcome.job.request, outcome.prompt_tokens)
+        self.on_outcome(replace(outcome, beginning=beginning))
 
     async def _receive(self, answer: Answer, true_length: int | None) -> None:
         request = answer.job.request
@@ -271,7 +288,8 @@ class HttpEngine:
         }
         _most.set(BYTES_A_TOKEN * shared["max_tokens"] + MOST_BESIDE)
         if request.prompt is None:
-            ids = synthetic(request.id, request.prompt_tokens, 30_000)
+            ids = stand_in(request, 30_000)
+            self._prompts.note_ids(request.id, ids)
             stream: Any = await self._client.completions.create(prompt=ids, **shared)
         else:
             messages: Any = [{"role": "user", "content": request.prompt}]
@@ -301,19 +319,6 @@ class HttpEngine:
     def _refusal(self, page: Page) -> str:
         return self._masked(page.problem) if page.problem else f"HTTP {page.status}: {self._masked(page.text)}"
 
-    def _metrics(self) -> dict[str, Any]:
-        """What vLLM's Prometheus page tells of its KV cache."""
-        page = self._pages.ask(f"{self._root}/metrics")
-        match = re.search(r"^vllm:cache_config_info\{(.*)\}", page.text if page.status == 200 else "", re.MULTILINE)
-        labels = dict(re.findall(r'(\w+)="([^"]*)"', match[1][:MOST_LABELS])) if match else {}
-        settings: dict[str, Any] = {}
-        for name, label, least in (("kv_blocks", "num_gpu_blocks", 2), ("block_size", "block_size", 1)):
-            if re.fullmatch("[0-9]{1,9}", labels.get(label, "")) and int(labels[label]) >= least:
-                settings[name] = int(labels[label])
-        if labels.get("enable_prefix_caching") in ("True", "False"):
-            settings["enable_prefix_caching"] = labels["enable_prefix_caching"] == "True"
-        return settings
-
 
 def _key() -> str:
     """The key of the environment, without blanks around it. Raises ``InputError`` for what no header can carry."""
@@ -323,21 +328,10 @@ def _key() -> str:
     return key or NO_KEY
 
 
-def _whole(told: Any, most: int = LARGEST_COUNT) -> int:
-    """A count that a server tells; 0 where it is none, or above ``most``, as no trace or no prompt can have it."""
-    is_count = isinstance(told, int) and not isinstance(told, bool) and 1 <= told <= most
-    return told if is_count else 0
+def _encoder(folder: Path) -> Callable[[str], list[int]]:
+    from driftsim.scheduling.accounting import encoder
 
-
-def _is_name(told: Any) -> bool:
-    """Whether ``told`` can name a model: a text that can be sent back."""
-    return isinstance(told, str) and 0 < len(told) <= LONGEST_NAME and not SURROGATE.search(told)
-
-
-def _tokenizer_counter(folder: Path) -> Callable[[str], int]:
-    from driftsim.scheduling.accounting import token_counter
-
-    return token_counter(folder, chat=True)
+    return encoder(folder, chat=True)
 
 
 def _listening(port: int) -> tuple[int, ...]:

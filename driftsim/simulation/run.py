@@ -133,6 +133,7 @@ class Simulation:
             self.env, profile.engine, step_times(scenario), ticks(profile.gap_s), self._left,
             self.steps.append if self.record_steps else None,
         )  # fmt: skip
+        self.sessions = "parent" in table
         self.caching = profile.engine.enable_prefix_caching
         self.arrivals = Arrivals(workload, ticks)
         self.build = workload.requests(rules)
@@ -220,7 +221,7 @@ class Simulation:
         self.columns.finish_s[row] = self.env.now / TICKS_PER_SECOND
         self.columns.output_tokens[row] = self.columns.preemptions[row] = 0
         self.columns.finish_reason[row] = "abort"
-        if self.arrivals.left(row, self.env.now, failed=True):
+        if self.arrivals.left(row, self.env.now, True):
             self._await_arrival()
 
     def _submit(self, job: Job) -> None:
@@ -268,7 +269,8 @@ class Simulation:
         now, left = self.env.now, self.arrivals.left
         self.dispatcher.finished([self._departure(sequence) for sequence in sequences], now / TICKS_PER_SECOND)
         for sequence in sequences:
-            if left(sequence.job.index, now, failed=sequence.finish_reason not in FINISHED):
+            failed = self.sessions and sequence.finish_reason not in FINISHED
+            if left(sequence.job.index, now, failed):
                 self._await_arrival()
         self._release_soon()
 

@@ -34,9 +34,8 @@ from driftsim.sweeps.row_files import Only, columns_of, read_rows, write_rows
 
 MARK = "driftsim-store.json"
 VERSION = 1
-NUMBERS = {one.name for one in (*SUMMARY, *SLO, *FAIRNESS) if one.kind in ("float", "int")} - {
-    "requests"
-}  # a spec has it, too
+NUMBERS = {one.name for one in (*SUMMARY, *SLO, *FAIRNESS) if one.kind in ("float", "int")}
+NUMBERS.discard("requests")  # a spec has it, too
 NO_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")  # half of a pair, perhaps without the other
 
 

@@ -190,9 +190,9 @@ def run_task(task: Task, inputs: Inputs, keep: Path | None = None) -> dict[str, 
     try:
         recorded = None if task.spec.trace is None else inputs.traces[task.trace]
         fitted = with_own_bases(task.spec.admission, inputs.workload(task), recorded)
-        slos = task.spec.slos or (
-            recorded.header.slos if recorded else ()
-        )  # a draw may lack a tenant, which is no error
+        slos = task.spec.slos  # a draw may lack a tenant that has one, which is no error
+        if not slos and recorded is not None:
+            slos = recorded.header.slos
         scenario = build_scenario(task.spec, inputs.profiles[task.profile])
         scenario = replace(scenario, admission=fitted.admission, slos=slos)
         steps, named = task.spec.steps, task.spec.step_requests or needs_itl(slos)

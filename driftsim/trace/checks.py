@@ -271,6 +271,6 @@ def _check_step_requests(steps: pd.DataFrame, known: pd.Series, where: str) -> N
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, np.generic):
-        value = value.item()
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
     return "empty" if value is None or value is pd.NA or value != value else repr(value)

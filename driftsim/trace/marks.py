@@ -9,10 +9,17 @@ import pandas as pd
 
 from driftsim.trace.checks import request_problems
 from driftsim.trace.header import Header
-from driftsim.trace.schema import LIFE_TIMES, REQUEST_COLUMNS
+from driftsim.trace.schema import CACHED_COLUMN, LIFE_TIMES, REQUEST_COLUMNS
 
-COLUMNS = {column.name: column for column in REQUEST_COLUMNS}
-CLEARED = (*LIFE_TIMES[1:], "dispatch_index", "output_tokens", "output_words", "preemptions")  # may be empty
+COLUMNS = {column.name: column for column in (*REQUEST_COLUMNS, CACHED_COLUMN)}
+CLEARED = (
+    *LIFE_TIMES[1:],
+    "dispatch_index",
+    "output_tokens",
+    "output_words",
+    "preemptions",
+    "cached_tokens",
+)  # may be empty
 MENDED = {*CLEARED, "finish_reason", "prompt_tokens"}  # what an engine tells; the rest the client knows itself
 
 
@@ -29,7 +36,7 @@ def marked(table: pd.DataFrame, header: Header) -> tuple[pd.DataFrame, int]:
             table = table.copy()
         whys |= dict.fromkeys(rows.tolist(), why)
         labels = table.index[rows]
-        for name in CLEARED:
+        for name in (name for name in CLEARED if name in table):
             kind = COLUMNS[name].dtype
             table.loc[labels, name] = np.nan if kind == "float64" else pd.NA
         table.loc[labels, "finish_reason"] = "error"

@@ -7,8 +7,12 @@ then of its output. Both lose nothing: any two requests share what their chains 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TypeAlias
+
+import numpy as np
+import pandas as pd
 
 Stretches: TypeAlias = "tuple[tuple[int, int], ...]"
 ENDLESS = 1 << 60  # tokens
@@ -29,6 +33,11 @@ def stretches(rows: Sequence[int], tokens: Sequence[int]) -> list[Stretches]:
         own = (row, ENDLESS)
         found.append((*_cut(found[other], share), own) if other >= 0 and share > 0 else (own,))
     return found
+
+
+def stretches_in(table: pd.DataFrame) -> list[Stretches]:
+    """The stretches of the requests of a ``table`` that has both columns."""
+    return stretches(table["prefix_row"].fillna(NONE).tolist(), table["prefix_tokens"].fillna(0).tolist())
 
 
 def _cut(whole: Stretches, tokens: int) -> Stretches:
@@ -63,19 +72,46 @@ def prefixes(whose: Iterable[Stretches]) -> tuple[list[int], list[int]]:
     ([-1, 0, 1, 0], [0, 32, 48, 16])
     """
     rows, tokens = [], []
-    furthest: dict[int, list[tuple[int, int]]] = {}  # by owner: rows that went further in it than all before, and where
+    # By owner: how far the rows went in it that went further than all before them, and these rows.
+    furthest: dict[int, tuple[list[int], list[int]]] = {}
     for row, parts in enumerate(whose):
         best, share = NONE, 0
         for owner, end in parts:
-            there = furthest.setdefault(owner, [])
-            if there:
-                best, reach = next((pair for pair in there if pair[1] >= end), there[-1])
-                share = min(end, reach)
-            if not there or there[-1][1] < end:
-                there.append((row, end))
+            if owner not in furthest:
+                furthest[owner] = ([end], [row])
+                continue
+            reach, reached = furthest[owner]
+            if reach[-1] < end:
+                best, share = reached[-1], reach[-1]
+                reach.append(end)
+                reached.append(row)
+            else:
+                best, share = reached[bisect_left(reach, end)], end
         rows.append(best)
         tokens.append(share)
     return rows, tokens
+
+
+def prefix_columns(
+    rows: Sequence[int] | np.ndarray, tokens: Sequence[int] | np.ndarray, lengths: np.ndarray, block: int = 1
+) -> dict[str, pd.arrays.IntegerArray]:
+    """Both columns as a trace has them, of no more tokens than the two requests have, in whole blocks of ``block``.
+
+    ``lengths``: prompt and output of each request, as far as it came.
+    """
+    whose, shares = np.asarray(rows, dtype=np.int64), np.asarray(tokens, dtype=np.int64)
+    if len(whose):
+        shares = np.minimum(shares, np.minimum(lengths, lengths[np.maximum(whose, 0)]) // block * block)
+    alone = (whose < 0) | (shares < 1)
+    return {
+        name: pd.arrays.IntegerArray(values, alone.copy())
+        for name, values in (("prefix_row", whose), ("prefix_tokens", shares))
+    }
+
+
+def lengths_of(table: pd.DataFrame) -> np.ndarray:
+    """Prompt and output of each request of a requests ``table``, as far as it came (tokens)."""
+    return (table["prompt_tokens"] + table["output_tokens"].fillna(0)).to_numpy(dtype=np.int64)
 
 
 def shared(keys: Iterable[Sequence[Hashable]], size: int) -> tuple[list[int], list[int]]:

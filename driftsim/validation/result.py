@@ -14,6 +14,7 @@ import pandas as pd
 
 from driftsim.calibration.coverage import extrapolation_warnings, mismatch_warnings
 from driftsim.calibration.host_speed import NEARLY_THE_STEPS
+from driftsim.engine.versions import not_compared
 from driftsim.errors import InputError, check_whole
 from driftsim.files import Mark, whole_folder
 from driftsim.formatting import between, dumps, html_table, show_table, shown_text, signed_percent, without_nan
@@ -120,6 +121,11 @@ class ValidationResult:
             "intervals": self.intervals,
             "repeats": [asdict(one) | {"error": one.error} for one in self.repeats],
             "changes": [one.flat() for one in self.changes],
+            "hit_rates": [
+                {"trace": one.name, "measured": rates[0], "simulated": rates[1]}
+                for one in self.validations
+                if (rates := hit_rates(one)) is not None
+            ],
             "warnings": self.warnings,
         }
         plain: dict[str, Any] = without_nan(document)
@@ -271,7 +277,8 @@ def validate_runs(
     runs, done = 1 + (seeds if steps == "noise" else 0), 0
     total = runs * sum(len(trace.requests) for trace in traces)
     for own, trace in zip(_names(traces), traces, strict=True):
-        warnings += [f"{own}: {caveat}" for caveat in caveats(trace)]
+        said = [*caveats(trace), not_compared(trace.header.engine.version)]
+        warnings += [f"{own}: {one}" for one in said if one]
         told = after(progress, done, total)
         if profile is None:
             validations.append(on_measured_steps(own, trace))

@@ -20,6 +20,7 @@ from driftsim.simulation.as_measured import simulate_as_measured
 from driftsim.tiers import ranked, rules_in_force
 from driftsim.trace.prefixes import Stretches
 from driftsim.trace.schema import FINISHED, STEP_COLUMNS
+from driftsim.trace.subset import only
 from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace
 from driftsim.workloads.replay import stretches_of
@@ -183,11 +184,9 @@ def on_model_steps(
 ) -> Validation:
     """``trace`` beside its simulation as it was measured; arguments and errors as ``simulate_as_measured`` has them."""
     simulated = simulate_as_measured(trace, profile, name, told=told, **switches)
-    known = trace.requests["finish_reason"].isin(FINISHED)
-    if not known.all():  # those that did not finish are load, and no measure
-        paired = simulated.requests["request_id"].isin(trace.requests["request_id"][known])
-        simulated = replace(simulated, requests=simulated.requests[paired].reset_index(drop=True))
-    return Validation(name, replace(trace, requests=trace.requests[known]), simulated)
+    known = trace.requests["finish_reason"].isin(FINISHED)  # those that did not finish are load, and no measure
+    paired = simulated.requests["request_id"].isin(trace.requests["request_id"][known])
+    return Validation(name, replace(trace, requests=trace.requests[known]), only(simulated, paired))
 
 
 def with_noise(

@@ -135,7 +135,7 @@ class Arrivals:
                 self._due = self._starts[-1] + self._offsets[row]
         return rows
 
-    def left(self, row: int, now: float, *, failed: bool = False) -> bool:
+    def left(self, row: int, now: float, failed: bool = False) -> bool:
         """Request ``row`` has left the system; whether that decides when the next one arrives.
 
         One that ``failed`` starts no later turn: these never arrive.

@@ -17,7 +17,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from driftsim.errors import InputError
 from driftsim.records import first_problem, parsed_json
-from driftsim.request import Tier
+from driftsim.request import Request, Tier
 from driftsim.trace.header import Phase, WorkloadInfo
 from driftsim.trace.schema import LARGEST_COUNT
 from driftsim.workloads.workload import Workload, described
@@ -116,3 +116,17 @@ def synthetic(request_id: str, length: int, vocabulary: int) -> list[int]:
     low, high = (256, min(vocabulary, 30_000)) if vocabulary > 1000 else (0, vocabulary)
     random = Random(zlib.crc32(request_id.encode()))
     return random.choices(range(low, high), k=length)
+
+
+def stand_in(request: Request, vocabulary: int) -> list[int]:
+    """Token ids that stand for the prompt of ``request``: it begins as those do with which it shares its beginning.
+
+    What it shares of an output is shared with the other requests that do, not with the one that will produce it: nobody
+    knows what an engine will say.
+    """
+    length, ids = request.prompt_tokens, list[int]()
+    for owner, end in request.stretches or ((None, length),):
+        name = request.id if owner is None else f"stretch {owner}"
+        if len(ids) < (until := min(end, length)):
+            ids += synthetic(name, until, vocabulary)[len(ids) :]
+    return ids

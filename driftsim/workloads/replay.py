@@ -11,7 +11,7 @@ import pandas as pd
 from driftsim.errors import InputError
 from driftsim.trace.header import LOOPS, Phase, WorkloadInfo
 from driftsim.trace.loops import due_times, sends
-from driftsim.trace.prefixes import Stretches, as_cached, stretches
+from driftsim.trace.prefixes import Stretches, as_cached, stretches_in
 from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
 from driftsim.workloads.table import as_admission_sees, in_order
@@ -117,8 +117,7 @@ def stretches_of(trace: Trace) -> list[Stretches] | None:
     """With whom each request shares its beginning; failing that, what the engine found of it; None: nothing is told."""
     rows = trace.requests
     if "prefix_row" in rows:
-        whose, tokens = (rows[name].fillna(none).tolist() for name, none in (("prefix_row", -1), ("prefix_tokens", 0)))
-        return stretches(whose, tokens)
+        return stretches_in(rows)
     if "cached_tokens" in rows:
         return as_cached(rows["prompt_tokens"].tolist(), rows["cached_tokens"].fillna(0).tolist())
     return None

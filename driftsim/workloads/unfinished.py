@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from driftsim.trace.ignored import ignored
 from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
 
@@ -63,6 +64,7 @@ def caveats(trace: Trace) -> list[str]:
             "and latency are too low"
         )
     said += _of_the_cache(trace)
+    said += [f"the engine used what is not simulated: {one}" for one in ignored(trace.header.engine_arguments)]
     if trace.header.load is not None and trace.header.load.disturbed:
         said.append("the machine was disturbed while this trace was recorded: its step times are unreliable")
     preempted = 0 if trace.steps is None else int(trace.steps["preempted"].sum())

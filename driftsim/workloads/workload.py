@@ -250,17 +250,21 @@ class Workload:
         tiers = [known[tier] for tier in self.offered["tier"].tolist()]
         prompts, caps, words = self._prompt_numbers
         texts = self.prompts
-        shared = self.table["stretches"].tolist() if "stretches" in self.table else None
+        shared: Any = self.table["stretches"].tolist() if "stretches" in self.table else None
 
         def build(row: int, arrival: float) -> Request:
             text = texts[row] if texts else None
             return Request(
                 ids[row], tenants[row], tiers[row], categories[row] or "", arrival,
                 prompts[row], None if words[row] < 0 else words[row], caps[row], text,
-                () if shared is None else shared[row],
             )  # fmt: skip
 
-        return build
+        def build_sharing(row: int, arrival: float) -> Request:
+            request = build(row, arrival)
+            request.stretches = shared[row]
+            return request
+
+        return build if shared is None else build_sharing
 
 
 def _pace(arrivals: Process | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from driftsim.live.recorder import hardware
+from driftsim.live.machine import hardware
 from experiments.speed.peers import peers
 
 STORED = Path(__file__).with_name("results.json")

@@ -157,12 +157,23 @@ model = "m"
 users = 2
 max_in_flight = 4
 tiers = ["high", "low"]
-columns = {prompt_tokens = "in", output_tokens = "out", arrival_s = "t0", tenant = "who", tier = "level"}
+hash_tokens = 4
 durations = {finish_s = "took", first_token_s = "wait"}
 units = {all = "ms", finish_s = "s"}
 values = {category = "one"}
 maps = {tier = {gold = "high"}}
 engine = {block_size = 16, max_num_seqs = 8, version = "0.14"}
+[columns]
+prompt_tokens = "in"
+output_tokens = "out"
+arrival_s = "t0"
+tenant = "who"
+tier = "level"
+session = "chat"
+parent = "after"
+gap_s = "think"
+cached_tokens = "hit"
+hash_ids = "ids"
 """
 
 
@@ -170,7 +181,9 @@ def rows() -> list[dict[str, Any]]:
     """A table of somebody else's."""
     return [
         {"in": 10 + number, "out": 5 + number, "t0": 1000.0 * number, "who": "ab"[number % 2],
-         "level": ("gold", "low")[number % 2], "wait": 20.0 + number, "took": 1.5 + number}
+         "level": ("gold", "low")[number % 2], "wait": 20.0 + number, "took": 1.5 + number, "chat": number % 2,
+         "after": [number - 2] if number > 1 else [], "think": 0.5 * number, "hit": number,
+         "ids": [1, 2, *range(number)]}
         for number in range(6)
     ]  # fmt: skip
 

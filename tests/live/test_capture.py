@@ -21,7 +21,7 @@ import pytest
 
 from driftsim.live.model import smollm2
 from driftsim.trace import trace as traces
-from driftsim.trace.schema import FINISHED, REQUEST_COLUMNS
+from driftsim.trace.schema import FINISHED, PREFIX_COLUMNS, REQUEST_COLUMNS
 from driftsim.trace.trace import Trace
 
 pytestmark = pytest.mark.live
@@ -80,7 +80,7 @@ def test_every_request_is_recorded_and_nothing_of_its_text(captured: Trace) -> N
     assert requests["finish_reason"].isin(("stop", "length")).all()
     assert (requests["output_words"] > 0).all()
     assert (requests[["dispatch_s", "queued_s", "scheduled_s", "first_token_s", "finish_s"]].notna()).all().all()
-    assert set(requests.columns) == {column.name for column in REQUEST_COLUMNS}
+    assert set(requests.columns) == {column.name for column in (*REQUEST_COLUMNS, *PREFIX_COLUMNS)}
 
 
 def test_the_header_tells_what_the_engine_resolved(captured: Trace) -> None:

@@ -42,7 +42,7 @@ def test_the_hook_counts_as_one_would_by_hand(seed: int, monkeypatch: pytest.Mon
 
         return bare_scheduler(settings, Checked)
 
-    monkeypatch.setattr("tests.live.test_conformance.bare_scheduler", traced)
+    monkeypatch.setattr("tests.live.deciding.bare_scheduler", traced)
     Theirs(case(seed)).run()
     assert len(told) > 50
     assert all(found == counted for found, counted in told)

@@ -630,7 +630,7 @@ plant(
 plant(
     "a closed user does not go on after a client gave up",
     file,
-    "        if self.arrivals.left(row, self.env.now, failed=True):\n            self._await_arrival()\n",
+    "        if self.arrivals.left(row, self.env.now, True):\n            self._await_arrival()\n",
     "",
     "test_delays test_unfinished test_laws",
 )

@@ -78,8 +78,8 @@ plant(
 plant(
     "rows stay in the file's order",
     file,
-    '.sort_values("arrival_s", kind="stable").reset_index(drop=True)',
-    ".reset_index(drop=True)",
+    '.drop(index=list(self.bad)).sort_values("arrival_s", kind="stable")',
+    ".drop(index=list(self.bad))",
     ASSEMBLE,
 )
 plant("unreadable rows stay", file, "rows.drop(index=list(self.bad))", "rows", ASSEMBLE)
@@ -342,9 +342,6 @@ plant(
 plant("the wall clock counts microseconds", file, 'units={"arrival_s": "ns"}', 'units={"arrival_s": "us"}', BENCH)
 file = "formats/burstgpt.py"
 plant("0 seconds are no time", file, "ROUNDED_S if none else cell", "cell", BENCH)
-plant(
-    "later turns are not told", file, "said = turns(repeated(source.either(*SESSIONS)))", "said: list[str] = []", BENCH
-)
 file = "formats/blis.py"
 plant("BLIS counts milliseconds", file, 'units={"all": "us"}', 'units={"all": "ms"}', BENCH)
 plant(
@@ -390,7 +387,7 @@ plant(
     BENCH,
 )
 file = "formats/timed_trace.py"
-plant("blocks of 512 are in seconds", file, '512: "ms", 16: "s"', '512: "s", 16: "ms"', BENCH)
+plant("blocks of 512 are in seconds", file, 'MOONCAKE: "ms", BAILIAN: "s"', 'MOONCAKE: "s", BAILIAN: "ms"', BENCH)
 plant("long gaps are seconds", file, "if gap > LONG_GAP:", "if gap > 1e9:", BENCH)
 plant(
     "fractions are milliseconds", file, 'return "s", "they have fractions"', 'return "ms", "they have fractions"', BENCH
@@ -427,21 +424,10 @@ plant(
 plant("a coarse clock is fine", file, "if np.all(np.abs(steps - np.round(steps)) < ON_STEP):", "if False:", BENCH)
 plant("the finest step goes first", file, "for step in GRIDS_S:", "for step in reversed(GRIDS_S):", BENCH)
 file = "formats/said.py"
-plant(
-    "a session's first request is a later turn",
-    file,
-    "found.append(name is not None and name in seen)",
-    "found.append(name is not None)",
-    BENCH,
-)
 plant("held back by a little", file, "HELD_S = 0.005 ", "HELD_S = 0.5 ", BENCH)
 file = "formats/exports.py"
 EXPORT = "test_readers test_exports"
 plant("Mooncake's times are microseconds", file, '".jsonl", _lines(1e-3, 512)', '".jsonl", _lines(1e-6, 512)', EXPORT)
-plant(
-    "blocks of two requests overlap", file, "            used += blocks\n", "            used += blocks - 1\n", EXPORT
-)
-plant("blocks are rounded down", file, "blocks = -(-prompt // block)", "blocks = prompt // block", EXPORT)
 plant(
     "those without an output are written",
     file,
@@ -453,8 +439,8 @@ plant("what is left out is not told", file, "    if len(written) < len(rows):\n"
 plant(
     "in the order of the table",
     file,
-    'trace.requests.sort_values("arrival_s", kind="stable")',
-    "trace.requests",
+    'dtype=object)).sort_values("arrival_s", kind="stable")',
+    "dtype=object))",
     EXPORT,
 )
 plant(
@@ -466,3 +452,91 @@ plant(
 )
 plant("failed requests are ok", file, '"status": "ok" if ended else', '"status": "ok" if True else', EXPORT)
 plant("what was guessed is told as known", file, "if name not in engine.assumed}", "}", EXPORT)
+
+RELATIONS = "test_relations test_exports test_formats"
+file = "formats/beginnings.py"
+plant(
+    "a last part of a block counts",
+    file,
+    "blocks[: prompt // self.size]",
+    "blocks[: -(-prompt // self.size)]",
+    RELATIONS,
+)
+plant(
+    "answers have no blocks",
+    file,
+    "                    whole[parent] = own[row][:until]\n",
+    "                    pass\n",
+    RELATIONS,
+)
+plant("a shorter turn repeats an answer", file, "lengths.prompt[row] >= lengths.whole[parent] and", "", RELATIONS)
+plant("a prompt that came twice is continued", file, "            last[node] = NONE\n", "            pass\n", RELATIONS)
+plant("prefixes of a group are as long as each prompt", file, "min(self.lengths[row], prompt)", "prompt", RELATIONS)
+plant("an id as text is another", file, "isinstance(told, str) and NUMBER.fullmatch(told)", "False", RELATIONS)
+plant(
+    "blocks are hashed in the order of the file",
+    file,
+    "told = [ids[row] for row in order]",
+    "told = ids[: len(order)]",
+    RELATIONS,
+)
+file = "formats/sessions.py"
+plant(
+    "a gap counts from the arrival",
+    file,
+    "arrival[one] if math.isnan(finish[one]) else finish[one]",
+    "arrival[one]",
+    RELATIONS,
+)
+plant(
+    "gaps of the file are ignored",
+    file,
+    "            gaps[row] = told[row]\n            continue\n",
+    "            pass\n",
+    RELATIONS,
+)
+plant("a parent that comes later is waited for", file, "        if earlier:\n", "        if there:\n", RELATIONS)
+plant("a parent that has not ended is waited for", file, "if one not in out]", "]", RELATIONS)
+plant(
+    "parents are rows of the file",
+    file,
+    "            places.setdefault(name, []).append(place)\n",
+    "            places.setdefault(name, []).append(row)\n",
+    RELATIONS,
+)
+plant("one parent of several", file, "found.append(sorted(before))", "found.append(sorted(before)[:1])", RELATIONS)
+plant(
+    "negative gaps are fine",
+    file,
+    "wrong = np.flatnonzero((gaps < 0) | (gaps > LONGEST_S))",
+    "wrong = np.flatnonzero(gaps > LONGEST_S)",
+    RELATIONS,
+)
+plant("turns are in the order of arrival", file, "    if not math.isnan(number):\n", "    if False:\n", RELATIONS)
+plant("a name used again goes on", file, "            there.clear()\n", "            pass\n", RELATIONS)
+file = "formats/hashing.py"
+plant("parts of blocks are equal", file, "(own[part][0], begin, end)", "(own[part][0], begin)", RELATIONS)
+plant("blocks belong to who begins them", file, "while own[part][1] < end:", "while own[part][1] < begin:", RELATIONS)
+plant(
+    "a last part is left out",
+    file,
+    "for begin in range(0, prompt, size):",
+    "for begin in range(0, prompt - size + 1, size):",
+    RELATIONS,
+)
+file = "formats/assemble.py"
+plant(
+    "more is found than the prompt has",
+    file,
+    'columns["cached_tokens"] > columns["prompt_tokens"]',
+    'columns["cached_tokens"] < 0',
+    RELATIONS,
+)
+file = "formats/heading.py"
+plant(
+    "a cache that was hit is not told",
+    file,
+    '{"enable_prefix_caching": True} if "cached_tokens" in rows',
+    '{} if "cached_tokens" in rows',
+    RELATIONS,
+)

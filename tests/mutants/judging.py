@@ -39,7 +39,7 @@ plant(
     SLO,
 )
 plant("tokens of all are good", file, "self.output_tokens[met].sum()", "self.output_tokens[has].sum()", SLO)
-plant("what a preempted request computed is not computed again", file, "            computed[victim] = 0\n",
+plant("what a preempted request computed is not computed again", file, "            computed[victim] = lost\n",
       "            computed[victim] += 0\n", SLO)  # fmt: skip
 plant("no good request has no rate", file, "            return 0.0\n", "            return np.nan\n", SLO)
 file = "tenancy.py"

@@ -416,10 +416,12 @@ plant(
     "if task.get_name() != job.request.id:",
     HTTP,
 )
-plant("a tenth of a block size", file, '("block_size", "block_size", 1)', '("kv_blocks", "block_size", 1)', HTTP)
+plant(
+    "a tenth of a block size", "live/told.py", '("block_size", "block_size", 1)', '("kv_blocks", "block_size", 1)', HTTP
+)
 plant(
     "prefix caching is never told",
-    file,
+    "live/told.py",
     'labels["enable_prefix_caching"] == "True"',
     'labels["enable_prefix_caching"] == "False"',
     HTTP,
@@ -581,3 +583,49 @@ plant(
     TELE,
 )
 plant("always the first GPU of the host", file, "int(visible) if visible.isdigit() else 0", "0", TELE)
+
+file = "live/sharing.py"
+BEGUN = "test_beginnings"
+plant("hashes under a key that everybody knows", file, "os.urandom(32)", "bytes(32)", BEGUN)
+plant("a block is known without those before it", file, "blake2b(last + whole", "blake2b(whole", BEGUN)
+plant(
+    "a block that is not full is hashed",
+    file,
+    "range(stride, len(whole) + 1, stride)",
+    "range(stride, len(whole) + stride, stride)",
+    BEGUN,
+)
+plant(
+    "more is shared than rows hold",
+    file,
+    "prefix_columns(rows, tokens, lengths_of(requests), block)",
+    "prefix_columns(rows, tokens, lengths_of(requests) * 9, block)",
+    BEGUN,
+)
+plant("the template is not shared", file, "one.before + (count - 1)", "(count - 1)", BEGUN)
+plant("tokens are believed where some are not known", file, "by_tokens = all(", "by_tokens = any(", BEGUN)
+file = "live/begun.py"
+plant(
+    "token ids of another length are believed",
+    file,
+    "blocks = known.blocks if told == tokens else None",
+    "blocks = known.blocks",
+    BEGUN,
+)
+plant("the template is taken for text", file, "PIECE * (tokens - around) / text", "PIECE * tokens / text", BEGUN)
+file = "live/told.py"
+plant("token ids are not counted", file, "or len(ids) != count", "or len(ids) < 1", BEGUN)
+plant(
+    "vLLM is taken to cache nothing",
+    file,
+    'usual["enable_prefix_caching"] = True',
+    'usual["enable_prefix_caching"] = False',
+    BEGUN,
+)
+plant("what was told is overruled", file, "if name in settings.assumed}", "}", BEGUN)
+plant("a tunnel is a server", file, '"vllm" in " ".join', '"" in " ".join', BEGUN)
+plant("a GPU is not seen", file, "return here and not _devices()", "return here", BEGUN)
+plant("more is cached than the prompt", "live/answer.py", "0 <= cached <= prompt", "0 <= cached", BEGUN)
+plant("cached tokens of a server change nothing", "live/http.py", "if outcome.cached_tokens and", "if False and", BEGUN)
+plant("a replay's prompts share nothing", "workloads/prompts.py", 'f"stretch {owner}"', "request.id", "test_prompts")
+plant("what cannot be stays cached", "trace/marks.py", '    "cached_tokens",\n)  # may', ")  # may", BEGUN)

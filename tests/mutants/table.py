@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from tests.mutants import dispatching, engine, importing, judging, living, measuring, storing, survivors
+from tests.mutants import caching, dispatching, engine, importing, judging, living, measuring, storing, survivors
 
 FAULTS = [
     *survivors.FAULTS,
+    *caching.FAULTS,
     *engine.FAULTS,
     *dispatching.FAULTS,
     *measuring.FAULTS,

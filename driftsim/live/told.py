@@ -1,0 +1,89 @@
+"""What a server tells of itself is believed as far as it can be true."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from driftsim.live.pages import Page
+from driftsim.trace.schema import LARGEST_COUNT
+from driftsim.trace.settings import EngineSettings
+
+MOST_LABELS, LONGEST_NAME = 4_000, 1_000  # characters of a line of metrics, and of a model's name
+SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, which no request can hold
+
+ACCELERATORS = (
+    "nvidia[0-9]*",
+    "dxg",
+    "kfd",
+    "dri/render*",
+    "accel*",
+    "davinci[0-9]*",
+)  # in /dev, as vLLM may use them
+
+
+def as_usual(settings: EngineSettings, is_vllm: bool, processes: Iterable[int]) -> EngineSettings:
+    """``settings`` with what vLLM does by default in place of what it did not tell.
+
+    It caches prefixes (vllm/config/cache.py), and on a CPU schedules no step while another runs (platforms/cpu.py).
+    ``processes`` are those of the server, where they are on this machine.
+    """
+    usual: dict[str, Any] = {}
+    if is_vllm:
+        usual["enable_prefix_caching"] = True
+    if is_vllm and _runs_on_cpu(settings.version, processes):
+        usual["async_scheduling"] = False
+    return settings.changed(**{name: value for name, value in usual.items() if name in settings.assumed})
+
+
+def _runs_on_cpu(version: str, processes: Iterable[int]) -> bool:
+    """Whether vLLM's ``version`` says so, or one of its ``processes`` runs on this machine, which has nothing else."""
+    if "cpu" in version:
+        return True
+    here = False
+    for process in processes:
+        with suppress(psutil.Error):
+            here = here or "vllm" in " ".join(psutil.Process(process).cmdline()).lower()
+    return here and not _devices()
+
+
+def _devices() -> list[str]:
+    """The accelerators of this machine, as files."""
+    return [file.name for name in ACCELERATORS for file in Path("/dev").glob(name)]
+
+
+def cache_settings(page: Page) -> dict[str, Any]:
+    """What vLLM's Prometheus ``page`` tells of its KV cache."""
+    match = re.search(r"^vllm:cache_config_info\{(.*)\}", page.text if page.status == 200 else "", re.MULTILINE)
+    labels = dict(re.findall(r'(\w+)="([^"]*)"', match[1][:MOST_LABELS])) if match else {}
+    settings: dict[str, Any] = {}
+    for name, label, least in (("kv_blocks", "num_gpu_blocks", 2), ("block_size", "block_size", 1)):
+        if re.fullmatch("[0-9]{1,9}", labels.get(label, "")) and int(labels[label]) >= least:
+            settings[name] = int(labels[label])
+    if labels.get("enable_prefix_caching") in ("True", "False"):
+        settings["enable_prefix_caching"] = labels["enable_prefix_caching"] == "True"
+    return settings
+
+
+def token_ids(told: Any, count: int) -> list[int] | None:
+    """The token ids that vLLM's ``/tokenize`` told beside their ``count``; None where they are not so many."""
+    ids = told.get("tokens") if isinstance(told, dict) else None
+    if not isinstance(ids, list) or len(ids) != count:
+        return None
+    return ids if all(type(one) is int and 0 <= one <= LARGEST_COUNT for one in ids) else None
+
+
+def counted(told: Any, most: int = LARGEST_COUNT) -> int:
+    """A count that a server tells; 0 where it is none, or above ``most``, as no trace or no prompt can have it."""
+    is_count = isinstance(told, int) and not isinstance(told, bool) and 1 <= told <= most
+    return told if is_count else 0
+
+
+def is_name(told: Any) -> bool:
+    """Whether ``told`` can name a model: a text that can be sent back."""
+    return isinstance(told, str) and 0 < len(told) <= LONGEST_NAME and not SURROGATE.search(told)

@@ -1,0 +1,70 @@
+"""Crowds: random requests that share much, on random engines that are short of something, by one seed each."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+
+from driftsim.simulation.scenario import Scenario
+from driftsim.trace.prefixes import stretches
+from driftsim.workloads.workload import Workload
+from tests.strategies import engine, profile, workload
+
+VERSIONS = ("0.19.0", "0.23.0", "0.27.0", "0.30.0", "0.32.0", "0.33.0")
+
+
+def crowd(seed: int, most: int = 25) -> tuple[Scenario, Workload, list[tuple[int, int]]]:
+    """A scenario, its requests, and who is given up when: rows and ticks.
+
+    Half of the requests go on with what another said, also while that one still talks; limits bind, priorities differ,
+    and every version has its turn.
+    """
+    dice = random.Random(seed)
+    chunked, slots = dice.random() < 0.6, dice.randint(2, 6)
+    settings = engine(
+        version=dice.choice(VERSIONS),
+        max_num_seqs=slots,
+        max_num_batched_tokens=dice.choice([8, 32, 64, 200]) if chunked else 200,
+        max_model_len=dice.choice([64, 140]),
+        kv_blocks=dice.choice([dice.randint(2, 24), dice.randint(20, 60)]),
+        block_size=dice.choice([4, 16]),
+        long_prefill_token_threshold=dice.choice([0, 5, 16]) if chunked else 0,
+        enable_chunked_prefill=chunked,
+        scheduling_policy=dice.choice(["fcfs", "priority"]),
+        async_scheduling=dice.random() < 0.5,
+        scheduler_reserve_full_isl=dice.random() < 0.7,
+        watermark=dice.choice([0.0, 0.0, 0.1]),
+        enable_prefix_caching=dice.random() < 0.7,
+        long_prefill_token_threshold_adaptive=dice.random() < 0.4,
+        max_num_active_seqs=dice.choice([None, None, 2]),
+        max_num_scheduled_tokens=dice.choice([None, None, 7]) if chunked else None,
+        prefill_schedule_interval=dice.choice([1, 1, 3, 5]),
+    )
+    steps = profile(
+        settings,
+        prefill_token_s=dice.choice([0.0, 1e-4]),
+        decode_request_s=dice.choice([0.0, 3e-4]),
+        context_token_s=dice.choice([0.0, 1e-6]),
+        gap_s=dice.choice([0.0, 3e-5]),
+    )
+    count = dice.randint(2, most)
+    outputs, prompts = ([dice.randint(1, top) for _ in range(count)] for top in (40, 90))
+    rows, tokens = [-1], [0]
+    for row in range(1, count):
+        other = dice.choice([-1, row - 1, dice.randrange(row), dice.randrange(row)])
+        longest = min(prompts[row] + outputs[row], prompts[other] + outputs[other]) if other >= 0 else 0
+        longest = min(longest, prompts[row]) if dice.random() < 0.5 else longest
+        rows.append(other)
+        tokens.append(dice.choice([dice.randint(0, longest), longest // 4 * 4, longest]))
+    made = workload(
+        np.cumsum([dice.choice([0.0, 0.0, 0.001, 0.01, 0.013, 0.2]) for _ in range(count)]).tolist(),
+        outputs,
+        prompt_tokens=prompts,
+        max_tokens=[output + dice.choice([0, 0, 7, 20]) for output in outputs],
+        tier=[dice.choice(["premium", "standard", "batch"]) for _ in range(count)],
+        stretches=stretches(rows, tokens),
+    )
+    scenario = Scenario(profile=steps, max_in_flight=dice.choice([None, None, 4]), refill_lag=False)
+    given_up = [(dice.randrange(count), dice.randrange(6 * 10**11)) for _ in range(dice.choice([0, 0, 3]))]
+    return scenario, made, given_up

@@ -1,0 +1,143 @@
+"""Faults of the prefix cache, of what requests share, of versions and of sessions."""
+
+from __future__ import annotations
+
+from tests.mutants.fault import Table
+
+FAULTS = Table()
+plant = FAULTS.plant
+CACHE = "test_prefixes test_engine test_oracle"
+
+file = "engine/prefixes.py"
+plant(
+    "a block is freed from the front", file, "for run in reversed(sequence.held):", "for run in sequence.held:", CACHE
+)
+plant("keyless blocks are lost", file, "        self.blank += freed\n", "", CACHE)
+plant("a held block stays in the free queue", file, "self.idle -= end - run.start\n", "pass\n", CACHE)
+plant("the newest of equal blocks takes over", file, "heir, *others = run.copies", "*others, heir = run.copies", CACHE)
+plant("an evicted run can still be found", file, "            self._forget(run)\n", "", CACHE)
+plant(
+    "a run that is hit in part is held whole",
+    file,
+    "            if end < run.end:\n                self._cut",
+    "            if False:\n                self._cut",
+    CACHE,
+)
+plant("a run is lengthened that others hold", file, "last.holders == 1 and held", "held", CACHE)
+plant(
+    "before 0.24 keyless blocks come first", file, "self._in_order = not keyless_first", "self._in_order = False", CACHE
+)
+
+file = "engine/sharing.py"
+plant("the last token is found", file, "sequence.shown - 1) // self.size", "sequence.shown) // self.size", CACHE)
+plant(
+    "outputs are not shared while they are produced",
+    file,
+    "if other is not None and other is not sequence:",
+    "if False:",
+    CACHE,
+)
+plant("the next admission tells what was found", file, "if sequence.cached < 0:", "if True:", CACHE)
+plant(
+    "a token in flight is known",
+    file,
+    "tokens - unseen if tokens > sequence.joined else tokens",
+    "tokens",
+    CACHE,
+)
+
+file = "engine/scheduler.py"
+plant(
+    "found blocks that nobody holds cost nothing",
+    file,
+    "            asked += idle  #",
+    "            asked += 0  #",
+    CACHE,
+)
+plant(
+    "found tokens cost budget", file, "                length -= found * size\n", "                length -= 0\n", CACHE
+)
+plant(
+    "what is taken back has no key",
+    file,
+    "            tokens += sequence.computed\n",
+    "            tokens = sequence.computed\n",
+    CACHE,
+)
+plant(
+    "a request that preempts itself ends the pass",
+    file,
+    "if not (self.rules.goes_on_after_self and self.by_priority):",
+    "if True:",
+    CACHE,
+)
+plant(
+    "the turn does not follow a victim",
+    file,
+    "if self.rules.cursor_follows_victim else had_turn",
+    "if False else had_turn",
+    CACHE,
+)
+plant(
+    "the chunk limit does not adapt",
+    file,
+    "return max(self._threshold, self.settings.max_num_batched_tokens // there)",
+    "return self._threshold",
+    CACHE,
+)
+plant(
+    "slots are all active",
+    file,
+    "settings.max_num_active_seqs or settings.max_num_seqs",
+    "settings.max_num_seqs",
+    CACHE,
+)
+
+file = "engine/cadence.py"
+plant(
+    "prefills are held a step longer", file, "(self._executed + 1 - self._last)", "(self._executed - self._last)", CACHE
+)
+plant("a queue is not let in", file, "self._behind = anybody_waits", "self._behind = False", CACHE)
+
+file = "trace/prefixes.py"
+plant("the first that shares anything is told", file, "bisect_left(reach, end)", "0", "test_prefixes")
+plant(
+    "a share is not cut to what was asked",
+    file,
+    "parts.append((owner, min(end, tokens)))",
+    "parts.append((owner, end))",
+    "test_prefixes",
+)
+
+file = "workloads/arrivals.py"
+SESSIONS = "test_sessions"
+plant("one parent is enough", file, "self._waits[row] = len(awaited)", "self._waits[row] = 1", SESSIONS)
+plant("gaps are forgotten", file, "(now + self._gaps[child], child)", "(now, child)", SESSIONS)
+plant("a failed turn starts the next", file, "            if failed:\n", "            if False:\n", SESSIONS)
+
+file = "workloads/resampling.py"
+plant("a text is drawn twice", file, "if own in seen else whole", "if False else whole", SESSIONS)
+plant(
+    "parents are those of the recorded day",
+    file,
+    "[latest[one] for one in old if one in latest]",
+    "list(old)",
+    SESSIONS,
+)
+
+file = "trace/subset.py"
+plant(
+    "rows are not counted anew",
+    file,
+    "[now[one] for one in before if now.get(one, place) < place]",
+    "[one for one in before if one in now]",
+    SESSIONS,
+)
+plant("the header counts those that were left out", file, "if phase.name in counts]", "]", "test_prefixes")
+plant(
+    "texts are not followed",
+    file,
+    "prefixes(whose[place] for place in places.tolist())",
+    "prefixes(whose[: len(kept)])",
+    "test_prefixes",
+)
