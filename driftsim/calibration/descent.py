@@ -1,7 +1,7 @@
 """Coefficients that lower the errors of simulated measures: damped Gauss-Newton, whose slopes come from simulations.
 
 Coefficients are looked at as shares of the mean duration. So a step of the slopes is the same part of the time for all
-of them, 0 among them, and none is too small to show.
+of them, 0 among them, and none is too small to show. What the measures hardly tell stays where the descent starts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 STEP = 0.01  # share of the mean duration, by which a coefficient is moved to see what it does
-DAMPING = 0.02  # error that it costs to move a coefficient by the whole mean duration
+DAMPING = 0.1  # error that it costs to move a coefficient by the whole mean duration from where the descent starts
 SMALL = 0.02  # an error from which on measures weigh less (Huber 1964)
 FARTHEST = 0.3  # share of the mean duration, the most that a coefficient moves at once
 HALVINGS = 3
@@ -23,37 +23,46 @@ Errors = Callable[[np.ndarray], np.ndarray]  # of coefficients (s): (runs, measu
 
 
 @dataclass(frozen=True, eq=False)
+class Start:
+    """Where a descent starts and stays near: ``values`` (s), as the rows of simulated lives say.
+
+    ``share``: what a second of each coefficient is of the mean duration. ``free``: which coefficients may move.
+    ``spread``: how far each measure is off by chance, (runs, measures).
+    """
+
+    values: np.ndarray
+    share: np.ndarray
+    free: np.ndarray
+    spread: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Slopes:
     """What the measures do around a point: ``values`` (s), their ``errors`` (runs, measures), and the change of these
     with each coefficient, (runs, measures, coefficients), as shares.
 
-    ``share``: what a second of each coefficient is of the mean duration. ``seen``: which coefficients were moved.
-    ``spread``: how far each measure is off by chance, (runs, measures). ``weights``: of the measures.
+    ``weights``: of the measures. ``start``: of the descent.
     """
 
     values: np.ndarray
     errors: np.ndarray
     slopes: np.ndarray
-    share: np.ndarray
-    seen: np.ndarray
-    spread: np.ndarray
     weights: np.ndarray
+    start: Start
 
     @classmethod
-    def around(
-        cls, values: np.ndarray, share: np.ndarray, free: np.ndarray, errors_at: Errors, spread: np.ndarray
-    ) -> Slopes:
-        """By moving each ``free`` coefficient in turn."""
+    def around(cls, values: np.ndarray, start: Start, errors_at: Errors) -> Slopes:
+        """By moving each free coefficient in turn."""
         here = errors_at(values)
         slopes = np.zeros((*here.shape, len(values)))
-        for place in np.flatnonzero(free):
+        for place in np.flatnonzero(start.free):
             moved = values.copy()
-            moved[place] += STEP / share[place]
+            moved[place] += STEP / start.share[place]
             slopes[..., place] = np.nan_to_num(errors_at(moved) - here) / STEP
         # By Euler's theorem, what a measure does if all steps are longer; the last coefficient is no step's time.
-        amplified = np.abs(slopes[..., :-1] @ (values * share)[:-1])
-        weights = np.where(np.isnan(here), 0.0, 1 / np.hypot(np.maximum(1.0, amplified), spread / NOISE))
-        return cls(values, here, slopes, share, free, spread, weights)
+        amplified = np.abs(slopes[..., :-1] @ (values * start.share)[:-1])
+        weights = np.where(np.isnan(here), 0.0, 1 / np.hypot(np.maximum(1.0, amplified), start.spread / NOISE))
+        return cls(values, here, slopes, weights, start)
 
     def cost(self, errors: np.ndarray) -> float:
         """The mean robust one of the ``errors`` (runs, measures), each as an error of a step's time."""
@@ -72,20 +81,18 @@ class Slopes:
         weights = (weights * np.sqrt(np.minimum(1.0, SMALL / np.maximum(size, 1e-12)))).ravel()
         known = weights > 0
         slopes = self.slopes.reshape(-1, len(values))[known] * weights[known, None]
-        shares = values * self.share
+        share = self.start.share
+        shares = values * share
         damping = DAMPING * np.sqrt(known.sum()) * np.eye(int(free.sum()))
         matrix = np.vstack([slopes[:, free], damping])
-        target = np.concatenate([slopes @ shares - off.ravel()[known] * weights[known], damping @ self.near[free]])
+        target = np.concatenate(
+            [slopes @ shares - off.ravel()[known] * weights[known], damping @ (self.start.values * share)[free]]
+        )
         aim = nnls(matrix, target)[0]
         moved = float(np.abs(aim - shares[free]).max())
         found = np.zeros(len(values))
         found[free] = shares[free] + (aim - shares[free]) * min(1.0, FARTHEST / max(moved, 1e-12))
-        return np.asarray(found / self.share)
-
-    @property
-    def near(self) -> np.ndarray:
-        """Shares that a step stays near."""
-        return np.asarray(self.values * self.share)
+        return np.asarray(found / share)
 
 
 def cost(errors: np.ndarray, weights: np.ndarray) -> float:

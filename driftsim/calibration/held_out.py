@@ -31,20 +31,24 @@ class Candidate:
         return float(self.cells.mean())
 
 
-def folds_of(runs: int) -> list[np.ndarray]:
+def folds_of(requests: Sequence[int]) -> list[np.ndarray]:
     """What each fold fits, (runs, measures): the first part of every run; and all runs but some, or the later part of
-    a run that is alone.
+    a run that is alone. ``requests``: of each run.
 
-    >>> [fold.any(axis=1).tolist() for fold in folds_of(2)]
+    >>> [fold.any(axis=1).tolist() for fold in folds_of([9, 9])]
     [[True, True], [False, True], [True, False]]
     """
-    early = np.broadcast_to(PART_OF < PARTS - 1, (runs, MEASURES))
-    folds = [np.array(early)]
+    runs, width = len(requests), MEASURES + max(requests)
+    early = np.zeros((runs, width), dtype=bool)
+    for run, count in enumerate(requests):
+        own = np.append(PART_OF, np.arange(count) * PARTS // count)
+        early[run, : len(own)] = own < PARTS - 1
+    folds = [early]
     if runs == 1:
-        return [*folds, ~folds[0]]
+        return [*folds, ~early]
     group = np.arange(runs) % MOST_LEFT_OUT
     for number in range(min(runs, MOST_LEFT_OUT)):
-        folds.append(np.repeat((group != number)[:, None], MEASURES, axis=1))
+        folds.append(np.repeat((group != number)[:, None], width, axis=1))
     return folds
 
 

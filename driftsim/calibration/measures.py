@@ -19,7 +19,7 @@ PERCENTS = (10, 25, 50, 75, 90, 95, 99)
 PARTS = 2  # of a run, in the order of arrival
 GROUPS = 4  # of a part, by what a time is made of
 OF_A_LATENCY = 1 + len(PERCENTS)
-OF_A_PART = 3 * OF_A_LATENCY + 3 * GROUPS
+OF_A_PART = 3 * OF_A_LATENCY + 5 * GROUPS
 DRAWS = 30
 MEASURES = PARTS * OF_A_PART + 1
 PART_OF = np.append(np.repeat(np.arange(PARTS), OF_A_PART), PARTS - 1)  # the makespan is of the last
@@ -38,7 +38,7 @@ def errors(life: PairedRun) -> np.ndarray:
         found[begin : begin + len(own)] = own
     if life.part.until == np.inf:
         found[-1] = np.log(makespan(life.simulated) / makespan(life.part.trace.requests))
-    return found
+    return np.concatenate([found, _paces(life)])
 
 
 def spreads(life: PairedRun) -> np.ndarray:
@@ -52,7 +52,20 @@ def spreads(life: PairedRun) -> np.ndarray:
         drawn = random.integers(0, len(ours), (DRAWS, len(ours)))
         logs = np.log(_statistics(ours[drawn], percents) / _statistics(theirs[drawn], percents))
         found[begin : begin + len(logs)] = logs.std(axis=1)
-    return found
+    paces = _paces(life)
+    own = 1.4826 * np.nanmedian(np.abs(paces - np.nanmedian(paces))) if (~np.isnan(paces)).any() else 0.0
+    return np.concatenate([found, np.full(len(paces), own)])
+
+
+def _paces(life: PairedRun) -> np.ndarray:
+    """The logarithm of simulated over recorded time per output token of each request, in the order of arrival."""
+    rows = life.recorded
+    done = life.finished & (rows["finish_s"] <= life.part.until).to_numpy()
+    ours, theirs = (np.asarray(tpot(table), dtype=float) for table in (life.simulated, rows))
+    known = done & (ours > 0) & (theirs > 0)
+    found = np.full(len(rows), np.nan)
+    found[known] = np.log(ours[known] / theirs[known])
+    return found[np.argsort(rows["arrival_s"].to_numpy(dtype=float), kind="stable")]
 
 
 def _pairs(life: PairedRun) -> Iterator[tuple[int, np.ndarray, np.ndarray, tuple[int, ...]]]:
@@ -66,8 +79,9 @@ def _pairs(life: PairedRun) -> Iterator[tuple[int, np.ndarray, np.ndarray, tuple
     part = np.full(len(rows), -1)
     part[order] = np.arange(len(order)) * PARTS // max(1, len(order))
     running, context = company(rows, done)
+    prefills, tokens = prefilled(rows, done)
     prompt = rows["prompt_tokens"].to_numpy(dtype=float)
-    kinds = ((ttft, begun, (prompt,)), (tpot, done, (running, context)), (e2e, done, ()))
+    kinds = ((ttft, begun, (prompt,)), (tpot, done, (running, context, prefills, tokens)), (e2e, done, ()))
     for place, (latency, own, covariates) in enumerate(kinds):
         ours, theirs = (np.asarray(latency(table), dtype=float) for table in (life.simulated, rows))
         own = own & ~np.isnan(ours) & ~np.isnan(theirs)
@@ -102,6 +116,26 @@ def company(rows: pd.DataFrame, done: np.ndarray) -> tuple[np.ndarray, np.ndarra
         tokens = integral(begin, end, prompt - rate * begin, rate)
         met = running(end) - running(begin)
         found[:, keep] = met / (end - begin), (tokens(end) - tokens(begin)) / met
+    return found[0], found[1]
+
+
+def prefilled(rows: pd.DataFrame, done: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many of ``rows`` began to answer while each decoded, and their prompt tokens; each per token of its own.
+
+    Of those that are ``done``; NaN for the others, and for one that did not decode.
+    """
+    begin, end = rows["first_token_s"].to_numpy(dtype=float), rows["finish_s"].to_numpy(dtype=float)
+    generated = rows["output_tokens"].to_numpy(dtype=float, na_value=np.nan) - 1
+    order = np.argsort(begin, kind="stable")
+    order = order[~np.isnan(begin[order])]
+    ordered = begin[order]
+    found = np.full((2, len(rows)), np.nan)
+    keep = done & (end > begin)
+    prompt = rows["prompt_tokens"].to_numpy(dtype=float)
+    for place, amount in enumerate((np.ones(len(rows)), prompt)):
+        sums = np.concatenate([[0.0], np.cumsum(amount[order])])
+        met = sums[np.searchsorted(ordered, end[keep], "right")] - sums[np.searchsorted(ordered, begin[keep], "right")]
+        found[place, keep] = met / generated[keep]
     return found[0], found[1]
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from driftsim.calibration.descent import Slopes, cost, descend
+from driftsim.calibration.descent import Slopes, Start, cost, descend
 from driftsim.calibration.form import Form
 from driftsim.calibration.held_out import Candidate, best_of, folds_of
 from driftsim.calibration.kept_time import no_time_left
@@ -101,8 +101,16 @@ class RequestFitter:
         self.report = report
         self.received = all(received_at_arrival(trace) for trace in traces)
         self.parts = [beginning(trace, MOST_STEPS / len(traces), until) for trace in traces]
+        self.width = MEASURES + max(len(part.trace.requests) for part in self.parts)
         # Of waits for the first token, and of decode times; without a roofline, and with one.
         self.precision = {False: (0.1, 1.0), True: (0.1, 1.0)}
+
+    def _padded(self, found: np.ndarray) -> np.ndarray:
+        """What was ``found`` of a run's measures, as wide as that of the longest run."""
+        return np.append(found, np.full(self.width - len(found), np.nan))
+
+    def _lives_with(self, form: Form, values: np.ndarray) -> list[PairedRun]:
+        return self.lives(with_values(self.base, form, values, self.received))
 
     def lives(self, profile: Profile, steps: bool = True) -> list[PairedRun]:
         """The runs beside their simulations with ``profile``."""
@@ -114,14 +122,14 @@ class RequestFitter:
 
     def fit(self) -> RequestFit:
         """Settle on rows, with and without a roofline; lower what is simulated from there; choose, and lower again."""
-        plain, lives, moved = self._settle(Form(), np.append(from_overlap(self.parts), 0.0))
-        bent, bent_lives, _ = self._settle(Form(roofline=True), plain)
+        plain, moved = self._settle(Form(), np.append(from_overlap(self.parts), 0.0))
+        bent, _ = self._settle(Form(roofline=True), plain)
         ends = [
-            self._descended(replace(EVERYTHING, roofline=roofline), *self._start(values, own))
-            for roofline, values, own in ((False, plain, lives), (True, bent, bent_lives))
+            self._descended(replace(EVERYTHING, roofline=roofline), self._start(values, roofline))
+            for roofline, values in ((False, plain), (True, bent))
         ]
         weights = np.minimum(*(end.weights for end in ends))  # the same for all forms
-        folds = folds_of(len(self.parts))
+        folds = folds_of([len(part.trace.requests) for part in self.parts])
         candidates = [
             self._candidate(Form((*LINEAR, *extras), roofline=roofline), replace(end, weights=weights), folds)
             for roofline, end in zip((False, True), ends, strict=True)
@@ -131,38 +139,36 @@ class RequestFitter:
         padded = self._candidate(replace(best.form, graphs=True), best.around, folds)
         chosen = best_of([best, padded])
         self.report(f"form: {chosen.form}")
-        form = replace(chosen.form, terms=TERMS)
-        end = self._descended(form, chosen.values, chosen.around.share, chosen.free, chosen.around.spread)
+        start = replace(chosen.around.start, free=chosen.free)
+        end = self._descended(replace(chosen.form, terms=TERMS), start, chosen.values)
         considered = {str(one.form): one.error for one in (*candidates, padded)}
         return self._fitted(chosen.form, end, considered, moved)
 
-    def _start(
-        self, values: np.ndarray, lives: Sequence[PairedRun]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Where a descent starts, from rows that settled on ``values`` (s) in ``lives``.
-
-        All coefficients (s), what a second of each is of the mean duration, which of them were ever needed, and how far
-        each measure is off by chance.
-        """
-        start = np.zeros(len(TERMS) + 1)
-        start[[*range(len(LINEAR)), -1]] = values
-        rows = rows_of(lives, EVERYTHING, precision=self.precision[False])
+    def _start(self, values: np.ndarray, roofline: bool) -> Start:
+        """Where a descent starts: where rows settled, on ``values`` (s) of the linear terms or, from there, on all."""
+        plain = np.zeros(len(TERMS) + 1)
+        plain[[*range(len(LINEAR)), -1]] = values
+        form = replace(EVERYTHING, roofline=roofline)
+        rich, _ = self._settle(form, plain)
+        found = min((rich, plain), key=lambda one: error_of(self._lives_with(form, one)))
+        lives = self._lives_with(form, found)
+        rows = rows_of(lives, EVERYTHING, precision=self.precision[roofline])
         share = np.abs(rows.columns).mean(axis=0) / rows.duration.mean()
-        seen = share > 0
-        return start, np.where(seen, share, 1.0), seen, np.array([spreads(life) for life in lives])
+        spread = np.array([self._padded(spreads(life)) for life in lives])
+        return Start(found, np.where(share > 0, share, 1.0), share > 0, spread)
 
-    def _descended(
-        self, form: Form, values: np.ndarray, share: np.ndarray, free: np.ndarray, spread: np.ndarray
-    ) -> Slopes:
-        """From ``values``, looked around and down until that hardly pays; where it ends, with the last slopes."""
+    def _descended(self, form: Form, start: Start, values: np.ndarray | None = None) -> Slopes:
+        """From ``values``, or the start, looked around and down until that hardly pays; where it ends, with the last
+        slopes."""
 
         def errors_at(values: np.ndarray) -> np.ndarray:
             return self._errors_at(form, values)
 
+        values = start.values if values is None else values
         for _ in range(LOOKS):
-            around = Slopes.around(values, share, free, errors_at, spread)
+            around = Slopes.around(values, start, errors_at)
             before = around.cost(around.errors)
-            values, found = descend(around, free, errors_at)
+            values, found = descend(around, start.free, errors_at)
             after = around.cost(found)
             self.report(f"{form}: simulated measures off by {100 * before:.2f} %, then by {100 * after:.2f} %")
             if after > ENOUGH * before:
@@ -171,7 +177,7 @@ class RequestFitter:
 
     def _candidate(self, form: Form, around: Slopes, folds: Sequence[np.ndarray]) -> Candidate:
         """The fit of ``form`` from where its richest one ended, and its errors where it was not fitted."""
-        free = np.array([*(term in form.terms for term in TERMS), True]) & around.seen
+        free = np.array([*(term in form.terms for term in TERMS), True]) & around.start.free
         wide = replace(form, terms=TERMS)
 
         def errors_at(values: np.ndarray) -> np.ndarray:
@@ -179,8 +185,9 @@ class RequestFitter:
 
         values, errors = descend(around, free, errors_at, steps=2)
         cells: list[float] = []
+        kept = free & (values > 0)  # what is at 0 may jump there, as an overhead does where users wait for answers
         for fitted in folds:
-            aim = around.step(values, errors, free, fitted)
+            aim = around.step(values, errors, kept, fitted)
             judged = ~fitted
             runs = np.flatnonzero(judged.any(axis=1)).tolist()
             found = self._errors_at(wide, aim, runs)
@@ -194,8 +201,8 @@ class RequestFitter:
         reached = np.inf
         for _ in range(ROUNDS):
             form = form.tied(values)
-            lives = self.lives(with_values(self.base, form, values, self.received))
-            error = end.cost(np.array([errors(life) for life in lives]))
+            lives = self._lives_with(form, values)
+            error = end.cost(np.array([self._padded(errors(life)) for life in lives]))
             if error >= reached:
                 break
             rows = rows_of(lives, form, precision=self.precision[form.roofline])
@@ -208,27 +215,27 @@ class RequestFitter:
     def _errors_at(self, form: Form, values: np.ndarray, runs: Sequence[int] | None = None) -> np.ndarray:
         """The errors of the measures of each run, (runs, measures), NaN for those that are not among ``runs``."""
         profile = with_values(self.base, form, values, self.received)
-        found = np.full((len(self.parts), MEASURES), np.nan)
+        found = np.full((len(self.parts), self.width), np.nan)
         for run in range(len(self.parts)) if runs is None else runs:
-            found[run] = errors(resimulate(self.parts[run], profile, self.loops, steps=False))
+            found[run] = self._padded(errors(resimulate(self.parts[run], profile, self.loops, steps=False)))
         return found
 
-    def _settle(self, form: Form, values: np.ndarray) -> tuple[np.ndarray, list[PairedRun], float]:
+    def _settle(self, form: Form, values: np.ndarray) -> tuple[np.ndarray, float]:
         """Simulate, fit the rows of the simulated lives, and again, until the fit stays as it is; and the last move.
 
         A step to worse percentiles is halved: near saturation, a whole one swings between two queues for ever.
         """
         before, reached = values, np.inf
-        best, best_error, best_lives = values, np.inf, []
+        best, best_error = values, np.inf
         for turn in range(1, ROUNDS + 1):
             for _ in range(HALVINGS):
-                lives = self.lives(with_values(self.base, form, values, self.received))
+                lives = self._lives_with(form, values)
                 error = error_of(lives)
                 if error <= WORSE * reached:
                     break
                 values = (values + before) / 2
             if error < best_error:
-                best, best_error, best_lives = values, error, lives
+                best, best_error = values, error
             before, reached = values, error
             rows = rows_of(lives, form.tied(values), precision=self.precision[form.roofline])
             solution = solve(rows)
@@ -240,7 +247,7 @@ class RequestFitter:
             if moved.max() < SETTLED:
                 break
         self.precision[form.roofline] = (_precision(rows, solution), 1.0)
-        return best, best_lives, float(moved.max())
+        return best, float(moved.max())
 
     def with_all_time(self, timed: RequestFit, warnings: list[str]) -> RequestFit:
         """``timed`` with steps so much longer that all requests together last as long as they did.
@@ -278,7 +285,7 @@ class RequestFitter:
 
 def error_of(lives: Sequence[PairedRun]) -> float:
     """The mean relative error of the simulated measures of ``lives``."""
-    return float(np.nanmean(np.abs([errors(life) for life in lives])))
+    return float(np.nanmean(np.abs([errors(life)[:MEASURES] for life in lives])))
 
 
 def _precision(rows: Rows, solution: Solution) -> float:
