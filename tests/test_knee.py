@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from driftsim.calibration.held_out import Candidate, best_of, folds_of
 from driftsim.calibration.kept_time import no_time_left
 from driftsim.calibration.least_squares import LEFT_OUT
 from driftsim.calibration.lives import resimulate
+from driftsim.calibration.measures import prefilled
 from driftsim.calibration.overlap import Excerpt
 from driftsim.calibration.request_rows import rows_of
 from driftsim.calibration.runs import Run
@@ -24,8 +26,9 @@ from driftsim.latency.steptime import TERMS, Batch
 from driftsim.latency.uncertainty import Uncertainty
 from driftsim.metrics import e2e
 from driftsim.simulation.as_measured import simulate_as_measured
-from driftsim.trace.trace import Trace
+from driftsim.trace.trace import Trace, read
 from driftsim.validation.validation import on_model_steps
+from tests.conftest import ROOT
 from tests.gpu import served
 from tests.knee import GPUS
 
@@ -70,6 +73,35 @@ def test_unseen_loads_are_predicted_on_every_gpu(name: str) -> None:
     for seed in (71, 72, 73):
         check_unseen(profile, name, 450, seed)
     assert abs(time_left_out(profile, traces)) <= LEFT_OUT
+
+
+# -- one load of a real GPU, and its mean E2E at the others
+H200 = ("load-0.5", "load-0.8", "load-0.95", "backlog")
+OFF = {
+    "load-0.5": 0.11,
+    "load-0.8": 0.05,
+    "load-0.95": 0.04,
+    "backlog": 0.04,
+}  # 0.12 where steps are fitted to load-0.5
+
+
+def check_others(name: str, others: Sequence[str]) -> None:
+    traces = {load: read(ROOT / "traces" / f"qwen1.8b-h200-{load}") for load in (name, *others)}
+    profile = calibrate([Run(name, traces[name])], source="requests")
+    for load in others:
+        rows = on_model_steps(load, traces[load], profile).rows()
+        error = next(row["error"] for row in rows if (row["metric"], row["stat"]) == ("e2e", "mean"))
+        assert abs(error) < OFF[name], (load, error)
+
+
+def test_a_backlog_tells_of_a_load_that_has_no_queue() -> None:
+    check_others("backlog", ["load-0.8"])
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", H200)
+def test_one_load_tells_of_the_others(name: str) -> None:
+    check_others(name, [load for load in H200 if load != name])
 
 
 # -- the roofline
@@ -135,6 +167,19 @@ def test_a_descent_moves_every_coefficient_those_at_0_among_them() -> None:
     assert values[2] > 1e-8
 
 
+def test_what_the_measures_do_not_tell_stays_where_the_rows_put_it() -> None:
+    start = Start(np.array([0.6, 0.2, 0.0]), np.ones(3), np.array([True, True, False]), np.zeros((1, 9)))
+
+    def errors_at(values: np.ndarray) -> np.ndarray:
+        return np.full((1, 9), values.sum() - 1.0)
+
+    values = np.array([0.2, 0.6, 0.0])
+    for _ in range(4):
+        values, _ = descend(Slopes.around(values, start, errors_at), start.free, errors_at)
+    assert values.sum() == pytest.approx(1.0, abs=0.01)
+    assert values[0] - values[1] == pytest.approx(0.4, abs=0.01)
+
+
 def test_what_a_queue_amplifies_counts_as_the_error_of_a_step() -> None:
     amplification = np.array([[1.0, 1.0, 11.6]])
 
@@ -168,6 +213,21 @@ def test_every_fold_leaves_something_out_and_every_run_is_left_out_once() -> Non
         assert (~folds[0]).any(axis=1).all()  # the later part of each
         out = np.array([~fold.any(axis=1) for fold in folds[1:]])
         assert (out.sum(axis=0) == (1 if runs > 1 else 0)).all()
+
+
+# -- measures
+def test_the_prefills_that_a_request_met_are_counted_per_token_of_its_own() -> None:
+    rows = pd.DataFrame(
+        {
+            "first_token_s": [1.0, 2.0, 3.0, np.nan, 9.0],
+            "finish_s": [5.0, 2.5, 8.0, np.nan, 9.0],
+            "output_tokens": [5, 2, 11, 0, 1],
+            "prompt_tokens": [10, 200, 3000, 40000, 500000],
+        }
+    )
+    met, tokens = prefilled(rows, rows["finish_s"].notna().to_numpy())
+    assert met == pytest.approx([2 / 4, 0, 0, np.nan, np.nan], nan_ok=True)
+    assert tokens == pytest.approx([3200 / 4, 0, 0, np.nan, np.nan], nan_ok=True)
 
 
 # -- what is said

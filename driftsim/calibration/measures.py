@@ -1,4 +1,4 @@
-"""What a simulated life is held to: means and percentiles of latencies, of what came early in a run and what came late.
+"""What a simulated life is held to: means and percentiles of latencies, early and late in a run, and each one's pace.
 
 One rule: a measure that queueing amplifies counts as much less, so that its error is the error of a step's time that
 makes it. So a saturated run, whose waits all tell one number, its capacity, does not drown what tells of single steps.
@@ -29,8 +29,9 @@ def errors(life: PairedRun) -> np.ndarray:
     """The logarithm of simulated over recorded, of each measure; (measures,), NaN for one that there is not.
 
     Of each part of the run: mean and percentiles of TTFT, TPOT and E2E; the mean TTFT of long and of short prompts, the
-    mean TPOT of those that ran with many and with few, and with those of long and of short contexts. Of a run that is
-    there to its end, the makespan. Over the requests that had come so far within the recorded part.
+    mean TPOT of those that ran with many and with few, with those of long and of short contexts, and beside many and
+    few prefills and prompt tokens. Of a run that is there to its end, the makespan. Over the requests that had come so
+    far within the recorded part. From ``MEASURES`` on, the TPOT of each request, in the order of arrival.
     """
     found = np.full(MEASURES, np.nan)
     for begin, ours, theirs, percents in _pairs(life):
@@ -44,7 +45,8 @@ def errors(life: PairedRun) -> np.ndarray:
 def spreads(life: PairedRun) -> np.ndarray:
     """How far each of ``errors`` would be off by the phases in which requests met steps alone; (measures,).
 
-    The standard deviation over a bootstrap of the requests, each with both its sides (Efron 1979).
+    The standard deviation over a bootstrap of the requests, each with both its sides (Efron 1979); of the TPOT of each
+    request, a robust one over all of them.
     """
     random = np.random.default_rng(0)
     found = np.zeros(MEASURES)
@@ -130,7 +132,7 @@ def prefilled(rows: pd.DataFrame, done: np.ndarray) -> tuple[np.ndarray, np.ndar
     order = order[~np.isnan(begin[order])]
     ordered = begin[order]
     found = np.full((2, len(rows)), np.nan)
-    keep = done & (end > begin)
+    keep = done & (end > begin) & (generated > 0)
     prompt = rows["prompt_tokens"].to_numpy(dtype=float)
     for place, amount in enumerate((np.ones(len(rows)), prompt)):
         sums = np.concatenate([[0.0], np.cumsum(amount[order])])

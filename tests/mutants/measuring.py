@@ -921,6 +921,14 @@ plant(
     "test_knee",
 )
 
+plant(
+    "a descent stays near where it is, not near what the rows say",
+    "calibration/descent.py",
+    "damping @ (self.start.values * share)[free]",
+    "damping @ shares[free]",
+    "test_knee",
+)
+
 # -- async scheduling on recorded steps
 file = "calibration/launches.py"
 plant("a prefill is told twice", file, "np.where(np.append(False, ahead[:-1]), 0, own)", "own", "test_gpu")
