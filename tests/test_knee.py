@@ -58,7 +58,7 @@ def time_left_out(profile: Profile, traces: list[Trace]) -> float:
 
 
 def test_unseen_loads_are_predicted_and_time_is_kept() -> None:
-    profile, traces = calibrated("sharp", 150)
+    profile, traces = calibrated("sharp", 100)
     assert profile.fit is not None
     assert profile.hidden_tokens == round(profile.intercept_s / profile.prefill_token_s), profile.fit.considered
     assert {"linear", "roofline"} <= profile.fit.considered.keys()
@@ -92,10 +92,6 @@ def check_others(name: str, others: Sequence[str]) -> None:
         rows = on_model_steps(load, traces[load], profile).rows()
         error = next(row["error"] for row in rows if (row["metric"], row["stat"]) == ("e2e", "mean"))
         assert abs(error) < OFF[name], (load, error)
-
-
-def test_a_backlog_tells_of_a_load_that_has_no_queue() -> None:
-    check_others("backlog", ["load-0.8"])
 
 
 @pytest.mark.nightly

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import numpy as np
 
@@ -29,12 +30,14 @@ from driftsim.simulation.as_measured import received_at_arrival
 from driftsim.trace.trace import Trace
 
 MOST_STEPS = 60_000  # of all traces, simulated to fit, so that a fit of any size ends within a minute
+LAST_ROUNDS = 6  # of the form that was chosen
+SAME = 1e-4  # a relative change that is none
 ROUNDS = 4  # of simulating and fitting rows, with and without a roofline
 SETTLED = 0.003  # of the mean duration: the change of every term, below which the rounds end
 HALVINGS = 5  # of a step that leads to worse percentiles
 WORSE = 1.3  # times the error before, above which a step is worse
 PUT_BACK = 0.01  # share of the time of typical steps that is worth a warning when it is put back
-LINEAR = TERMS[:4]
+LINEAR, EXTRA = TERMS[:4], TERMS[4:]
 EVERYTHING = Form(terms=TERMS)
 EXTRAS = ((), ("prefill_attention",), ("prefill_step",), ("prefill_attention", "prefill_step"))
 LOOKS = 4  # around, at what the coefficients do
@@ -109,8 +112,8 @@ class RequestFitter:
         """What was ``found`` of a run's measures, as wide as that of the longest run."""
         return np.append(found, np.full(self.width - len(found), np.nan))
 
-    def _lives_with(self, form: Form, values: np.ndarray) -> list[PairedRun]:
-        return self.lives(with_values(self.base, form, values, self.received))
+    def _lives_with(self, form: Form, values: np.ndarray, steps: bool = True) -> list[PairedRun]:
+        return self.lives(with_values(self.base, form, values, self.received), steps)
 
     def lives(self, profile: Profile, steps: bool = True) -> list[PairedRun]:
         """The runs beside their simulations with ``profile``."""
@@ -124,15 +127,21 @@ class RequestFitter:
         """Settle on rows, with and without a roofline; lower what is simulated from there; choose, and lower again."""
         plain, moved = self._settle(Form(), np.append(from_overlap(self.parts), 0.0))
         bent, _ = self._settle(Form(roofline=True), plain)
+        settled = [np.concatenate([values[:-1], np.zeros(len(EXTRA)), values[-1:]]) for values in (plain, bent)]
         ends = [
             self._descended(replace(EVERYTHING, roofline=roofline), self._start(values, roofline))
-            for roofline, values in ((False, plain), (True, bent))
+            for roofline, values in zip((False, True), settled, strict=True)
         ]
         weights = np.minimum(*(end.weights for end in ends))  # the same for all forms
         folds = folds_of([len(part.trace.requests) for part in self.parts])
         candidates = [
-            self._candidate(Form((*LINEAR, *extras), roofline=roofline), replace(end, weights=weights), folds)
-            for roofline, end in zip((False, True), ends, strict=True)
+            self._candidate(
+                Form((*LINEAR, *extras), roofline=roofline),
+                replace(end, weights=weights),
+                folds,
+                (values, end.start.values),
+            )
+            for roofline, end, values in zip((False, True), ends, settled, strict=True)
             for extras in EXTRAS
         ]
         best = best_of(candidates)
@@ -144,13 +153,11 @@ class RequestFitter:
         considered = {str(one.form): one.error for one in (*candidates, padded)}
         return self._fitted(chosen.form, end, considered, moved)
 
-    def _start(self, values: np.ndarray, roofline: bool) -> Start:
-        """Where a descent starts: where rows settled, on ``values`` (s) of the linear terms or, from there, on all."""
-        plain = np.zeros(len(TERMS) + 1)
-        plain[[*range(len(LINEAR)), -1]] = values
+    def _start(self, plain: np.ndarray, roofline: bool) -> Start:
+        """Where a descent starts: where rows settled, on ``plain`` (s) with the linear terms, or then with all."""
         form = replace(EVERYTHING, roofline=roofline)
         rich, _ = self._settle(form, plain)
-        found = min((rich, plain), key=lambda one: error_of(self._lives_with(form, one)))
+        found = min((rich, plain), key=lambda one: error_of(self._lives_with(form, one, steps=False)))
         lives = self._lives_with(form, found)
         rows = rows_of(lives, EVERYTHING, precision=self.precision[roofline])
         share = np.abs(rows.columns).mean(axis=0) / rows.duration.mean()
@@ -175,8 +182,13 @@ class RequestFitter:
                 break
         return replace(around, values=values, errors=found)
 
-    def _candidate(self, form: Form, around: Slopes, folds: Sequence[np.ndarray]) -> Candidate:
-        """The fit of ``form`` from where its richest one ended, and its errors where it was not fitted."""
+    def _candidate(
+        self, form: Form, around: Slopes, folds: Sequence[np.ndarray], settled: Sequence[np.ndarray] = ()
+    ) -> Candidate:
+        """The fit of ``form`` from where its richest one ended, and its errors where it was not fitted.
+
+        Or one of the values on which rows ``settled``, if it has the same terms and simulates better.
+        """
         free = np.array([*(term in form.terms for term in TERMS), True]) & around.start.free
         wide = replace(form, terms=TERMS)
 
@@ -184,6 +196,11 @@ class RequestFitter:
             return self._errors_at(wide, values)
 
         values, errors = descend(around, free, errors_at, steps=2)
+        for other in settled:
+            if ((other[:-1] > 0)[len(LINEAR) :] == free[:-1][len(LINEAR) :]).all():
+                found = errors_at(other)
+                if around.cost(found) < around.cost(errors):
+                    values, errors = other, found
         cells: list[float] = []
         kept = free & (values > 0)  # what is at 0 may jump there, as an overhead does where users wait for answers
         for fitted in folds:
@@ -196,21 +213,21 @@ class RequestFitter:
         return Candidate(form, free, values, around, np.array(cells))
 
     def _fitted(self, form: Form, end: Slopes, considered: dict[str, float], moved: float) -> RequestFit:
-        """What ``end`` says of ``form``, or the rows of the lives that it leads to, as long as they simulate better."""
+        """What ``end`` says of ``form``, or the rows of the lives that it leads to, whichever simulates best."""
         values = end.values[[*(TERMS.index(term) for term in form.terms), len(TERMS)]]
-        reached = np.inf
-        for _ in range(ROUNDS):
+        found: list[tuple[float, RequestFit]] = []
+        for _ in range(LAST_ROUNDS):
             form = form.tied(values)
             lives = self._lives_with(form, values)
             error = end.cost(np.array([self._padded(errors(life)) for life in lives]))
-            if error >= reached:
-                break
             rows = rows_of(lives, form, precision=self.precision[form.roofline])
             solution = solve(rows)
-            best = RequestFit(form, values, rows, solution, self.received, considered, moved)
-            reached = error
-            values = np.where(rows.columns.any(axis=0), solution.coefficients, values)
-        return best
+            found.append((error, RequestFit(form, values, rows, solution, self.received, considered, moved)))
+            told = np.where(rows.columns.any(axis=0), solution.coefficients, values)
+            if np.allclose(told, values, rtol=SAME, atol=0.0):
+                break
+            values = told
+        return min(found, key=itemgetter(0))[1]
 
     def _errors_at(self, form: Form, values: np.ndarray, runs: Sequence[int] | None = None) -> np.ndarray:
         """The errors of the measures of each run, (runs, measures), NaN for those that are not among ``runs``."""
