@@ -907,13 +907,6 @@ plant(
 
 # -- rows of simulated lives
 plant(
-    "the last form that settled says how precise waits are",
-    "calibration/request_fit.py",
-    "self.precision[form.roofline] = (_precision(rows, solution), 1.0)",
-    "self.precision = dict.fromkeys(self.precision, (_precision(rows, solution), 1.0))",
-    "test_doubts",
-)
-plant(
     "a row without an intercept is left out",
     "calibration/request_rows.py",
     "own.any(axis=1)",
