@@ -1,8 +1,8 @@
 """Calibration fits one latency profile to recorded runs: to their steps where there are some, else to their timings.
 
-The fit to steps is in ``from_steps``, the fit to timings in ``from_requests``. Both choose the form of the step time by
-cross-validation, simplest first, and tell how sure they are by what ten long blocks of time disagree on; that to steps
-also by how long their noise lasts.
+The fit to steps is in ``from_steps``, the fit to timings in ``from_requests``. The form of the step time is chosen by
+cross-validation of steps, or by simulating what was not fitted, simplest first. Both tell how sure they are by what ten
+long blocks of time disagree on; that to steps also by how long their noise lasts.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from operator import itemgetter
 import numpy as np
 
 from driftsim.calibration.coefficients import coefficient_intervals, identified_terms, joint_uncertainty, region_of
-from driftsim.calibration.guards import check_timings, describes, refuse_fit
+from driftsim.calibration.guards import check_timings, describes, refuse_fit, unphysical
 from driftsim.calibration.least_squares import quality
 from driftsim.calibration.request_fit import RequestFit, RequestFitter, overhead_key
 from driftsim.calibration.runs import FEWEST_REQUESTS, Run, blank_profile, coverage_of
@@ -71,6 +71,7 @@ def fit_requests(
     )
     if fitted_profile.seen is not None and fitted_profile.seen.running == 1:
         fitted_profile = _one_at_a_time(fitted_profile, warnings)
+    warnings += unphysical(fitted_profile, runs)
     if problem := describes(fitted_profile, runs, error, timed.moved):
         refuse_fit(problem, runs, force, warnings)
     return fitted_profile
@@ -123,7 +124,7 @@ def _best(
         )
         if unusual:
             error, fitter, fit = other
-    whole = fitter.with_all_time(fitter.refine(fit), warnings)
+    whole = fitter.with_all_time(fit, warnings)
     return whole, fitter.base, fitter.error(whole)
 
 

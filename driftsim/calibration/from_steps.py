@@ -10,9 +10,9 @@ import pandas as pd
 
 from driftsim.calibration.coefficients import coefficient_intervals, identified_terms, joint_uncertainty, region_of
 from driftsim.calibration.form import Form
-from driftsim.calibration.guards import describes, refuse_fit
+from driftsim.calibration.guards import describes, refuse_fit, unphysical
 from driftsim.calibration.launches import priced
-from driftsim.calibration.least_squares import Rows, blocks, choose, quality, solve, tenths, with_all_time
+from driftsim.calibration.least_squares import Rows, at_rest, blocks, choose, quality, solve, tenths, with_all_time
 from driftsim.calibration.noise_fit import fit_noise
 from driftsim.calibration.overheads import gap, lags
 from driftsim.calibration.residuals import Residuals
@@ -50,7 +50,12 @@ def fit_steps(
 
     report(f"{len(steps)} steps of {len(runs)} runs: choosing a form")
     form, considered = choose(rows_of, Form())
-    rows = Rows(form.columns(steps), duration, block, np.ones(len(steps)), tenth)
+
+    def all_rows(form: Form) -> Rows:
+        return Rows(form.columns(steps), duration, block, np.ones(len(steps)), tenth)
+
+    form = at_rest(all_rows, form)
+    rows = all_rows(form)
     form, rows = identified_terms(form, rows, warnings)
     robust = solve(rows)
     solution = with_all_time(robust, duration, warnings)
@@ -71,7 +76,7 @@ def fit_steps(
     times = {f"{term}_s": float(value) for term, value in zip(form.terms, solution.coefficients, strict=True)}
     profile = blank_profile(runs).changed(
         **times | {"intercept_s": max(times["intercept_s"], LEAST_INTERCEPT_S)},
-        hidden_tokens=form.hidden_tokens,
+        hidden_tokens=form.tied(solution.coefficients).hidden_tokens,
         graph_sizes=GRAPH_SIZES if form.graphs else (),
         gap_s=float(np.average(gaps, weights=lengths)),
         notify_lag_s=notify,
@@ -88,6 +93,7 @@ def fit_steps(
             uncertainty=uncertainty,
         ),
     )
+    warnings += unphysical(profile, runs)
     if problem := describes(profile, runs, None, None):
         refuse_fit(problem, runs, force, warnings)
     return profile

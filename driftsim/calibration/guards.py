@@ -22,6 +22,8 @@ DECODE_ERROR = 0.25  # of a request's decode time, in which the noise of many st
 PERCENTILE_ERROR = 0.25  # of simulated percentiles of TTFT, TPOT and E2E; on the noisiest real run 0.13
 UNSETTLED = 0.1  # of the mean duration: what the last round may still move a term by
 UNLIKE = 0.3  # median difference of log TPOT between requests that ran at the same time; on real engines up to 0.1
+NO_INTERCEPT = 0.02  # share of the time per output token, below which a step seems to read no weights
+SLOW_HOST_S = 0.1  # HTTP and tokenisation take milliseconds
 GOOD = 0.05  # errors below which it does not matter that two terms may still trade places
 MISSING = 0.05  # share of the requests whose load may be unknown before it is the likeliest reason
 FORCE = "; driftsim calibrate --force writes it all the same"
@@ -61,6 +63,22 @@ def describes(profile: Profile, runs: Sequence[Run], percentiles: float | None, 
     if moved is not None and moved > UNSETTLED and max(error, percentiles or 0.0) > GOOD:
         return f"the fit does not settle: its last round still moved a term by {100 * moved:.0f} %"
     return ""
+
+
+def unphysical(profile: Profile, runs: Sequence[Run]) -> list[str]:
+    """Warnings about coefficients that no engine has, however well they repeat the runs that they were fitted to."""
+    said = []
+    pace = float(np.median([tpot(run.trace.finished).median() for run in runs]))
+    if profile.intercept_s < NO_INTERCEPT * pace:
+        said.append(f"intercept_s is {profile.intercept_s:.2g} s, but every step reads the weights")
+    fitted = profile.fit is not None and profile.fit.source == "requests"  # in a fit to steps, lags are measured
+    for name in ("submit_lag_s", "output_lag_s"):
+        lag = getattr(profile, name)
+        if fitted and lag > SLOW_HOST_S:
+            said.append(f"{name} is {lag:.2g} s, an overhead of each request that no host has")
+    return [
+        f"the profile is not physical: {one}; do not trust it at other loads, and capture another run" for one in said
+    ]
 
 
 def refuse_fit(problem: str, runs: Sequence[Run], force: bool, warnings: list[str]) -> None:

@@ -21,6 +21,7 @@ ROUNDS = 12  # of reweighting
 LEFT_OUT = 0.005  # share of all time that may lie in outliers before it is put back
 SAME = 1e-6  # share of a column that the others leave unexplained, below which it cannot be told from them
 EXACT = 1e-4  # a relative error that needs no richer form
+TIES = 20  # fits, each with the hidden tokens that the one before leads to
 GAIN = 0.02  # of the cross-validated error, the least that another term has to bring
 
 
@@ -128,10 +129,15 @@ def choose(rows_of: Callable[[Form], Rows], first: Form) -> tuple[Form, dict[str
     To beat is to lower the error by ``GAIN``, and by more than its standard error over the folds. Also returned is the
     error of every form that was looked at.
     """
-    chosen, errors = first, cross_validated(rows_of(first))
+
+    def validated(form: Form) -> tuple[Form, np.ndarray]:
+        settled = at_rest(rows_of, form)
+        return settled, cross_validated(rows_of(settled))
+
+    chosen, errors = validated(first)
     considered = {str(first): _root(errors)}
     while len(errors) > 1 and chosen.richer() and _root(errors) > EXACT:
-        tried = [(form, cross_validated(rows_of(form))) for form in chosen.richer()]
+        tried = [validated(form) for form in chosen.richer()]
         considered |= {str(form): _root(best_errors) for form, best_errors in tried}
         best, best_errors = min(tried, key=lambda pair: float(pair[1].mean()))
         gain = errors - best_errors
@@ -140,6 +146,16 @@ def choose(rows_of: Callable[[Form], Rows], first: Form) -> tuple[Form, dict[str
             break
         chosen, errors = best, best_errors
     return chosen, considered
+
+
+def at_rest(rows_of: Callable[[Form], Rows], form: Form) -> Form:
+    """``form`` with the hidden tokens of its roofline, if it has one, that a fit with them leads to."""
+    for _ in range(TIES):
+        tied = form.tied(solve(rows_of(form)).coefficients) if form.roofline else form
+        if tied == form:
+            break
+        form = tied
+    return form
 
 
 def _root(errors: np.ndarray) -> float:

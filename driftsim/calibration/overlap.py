@@ -51,8 +51,8 @@ def from_overlap(parts: Sequence[Excerpt]) -> np.ndarray:
         if not len(begin):
             continue
         rate = generated / (end - begin)
-        tokens = _integral(begin, end, rate, np.zeros(len(rate)))
-        contexts = _integral(begin, end, rate * (prompt - rate * begin), rate**2)
+        tokens = integral(begin, end, rate, np.zeros(len(rate)))
+        contexts = integral(begin, end, rate * (prompt - rate * begin), rate**2)
         order = np.argsort(begin)
         prefilled = np.concatenate([[0.0], np.cumsum(prompt[order])])
         prefills = (
@@ -74,7 +74,7 @@ def from_overlap(parts: Sequence[Excerpt]) -> np.ndarray:
     return np.asarray(coefficients)
 
 
-def _integral(
+def integral(
     begin: np.ndarray, end: np.ndarray, level: np.ndarray, slope: np.ndarray
 ) -> Callable[[np.ndarray], np.ndarray]:
     """The integral over time of the sum of ``level + slope t`` over those alive at t, as a function of moments."""

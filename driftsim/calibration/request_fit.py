@@ -2,155 +2,46 @@
 
 How the engine was composed is reconstructed, first from the overlap of the requests, then by simulating the run with
 what was fitted so far: a simulated life says which steps, with which batch, a request's time was made of, and the time
-is linear in the coefficients. Fit, simulate again, until nothing changes.
+is linear in the coefficients. Two such fits, with and without a roofline, are where simulation takes over: forms are
+chosen by what they simulate of time and of runs that they were not fitted to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from operator import itemgetter
 
 import numpy as np
-import pandas as pd
-from scipy.optimize import least_squares
 
+from driftsim.calibration.descent import Slopes, Start, cost, descend
 from driftsim.calibration.form import Form
-from driftsim.calibration.least_squares import LEFT_OUT, Rows, Solution, blocks, choose, solve, tenths, time_put_back
-from driftsim.calibration.overlap import Excerpt, beginning, from_overlap
+from driftsim.calibration.held_out import Candidate, best_of, folds_of
+from driftsim.calibration.kept_time import no_time_left
+from driftsim.calibration.least_squares import LEFT_OUT, Rows, Solution, solve, time_put_back
+from driftsim.calibration.lives import PairedRun, resimulate
+from driftsim.calibration.measures import MEASURES, errors, spreads
+from driftsim.calibration.overlap import beginning, from_overlap
+from driftsim.calibration.request_rows import rows_of
 from driftsim.latency.profile import LEAST_INTERCEPT_S, Profile
-from driftsim.latency.steptime import GRAPH_SIZES
-from driftsim.metrics import e2e, makespan, tpot, ttft
-from driftsim.simulation.as_measured import anchored, as_measured, received_at_arrival
-from driftsim.simulation.run import simulate
-from driftsim.trace.schema import FINISHED
+from driftsim.latency.steptime import GRAPH_SIZES, TERMS
+from driftsim.metrics import e2e
+from driftsim.simulation.as_measured import received_at_arrival
 from driftsim.trace.trace import Trace
 
 MOST_STEPS = 60_000  # of all traces, simulated to fit, so that a fit of any size ends within a minute
-ROUNDS = (4, 4, 8)  # before a form is chosen, before it is chosen again, and at last
+LAST_ROUNDS = 6  # of the form that was chosen
+SAME = 1e-4  # a relative change that is none
+ROUNDS = 4  # of simulating and fitting rows, with and without a roofline
 SETTLED = 0.003  # of the mean duration: the change of every term, below which the rounds end
-PERCENTS = (10, 25, 50, 75, 90, 95, 99)
 HALVINGS = 5  # of a step that leads to worse percentiles
 WORSE = 1.3  # times the error before, above which a step is worse
-PUT_BACK = 10  # rounds that put time back
-LOOSE = 0.5  # how far, in logs, the last refinement may move a coefficient
-PULL = 0.02  # penalty for changing a coefficient by a factor of e, in relative percentile error
-
-
-@dataclass(frozen=True, eq=False)
-class PairedRun:
-    """A recorded run beside its simulation, whose requests are in the recorded order and whose steps are known."""
-
-    part: Excerpt
-    recorded: pd.DataFrame
-    trace: Trace
-    submit_lag: float
-    output_lag: float
-
-    @property
-    def simulated(self) -> pd.DataFrame:
-        """The simulated requests."""
-        return self.trace.requests
-
-    @property
-    def steps(self) -> pd.DataFrame:
-        """The simulated steps."""
-        assert self.trace.steps is not None
-        return self.trace.steps
-
-    @property
-    def finished(self) -> np.ndarray:
-        """Which requests finished on both sides: those that were given up are load, and no measure."""
-        sides = (rows["finish_reason"].isin(FINISHED).to_numpy() for rows in (self.recorded, self.simulated))
-        return np.asarray(np.logical_and(*sides))
-
-
-def resimulate(part: Excerpt, profile: Profile, loops: bool) -> PairedRun:
-    """Simulate ``part`` as it was measured; ``loops``: arrivals that waited for ends wait for the simulated ones."""
-    trace = part.trace
-    scenario, workload = as_measured(trace, profile, loops=loops)
-    run = anchored(trace, simulate(scenario, workload, record_steps=True))
-    recorded = trace.requests.set_index("request_id").loc[run.requests["request_id"]].reset_index()
-    return PairedRun(part, recorded, run, scenario.profile.submit_lag_s, profile.output_lag_s)
-
-
-def rows_of(lives: Sequence[PairedRun], form: Form, *, precision: tuple[float, float]) -> Rows:
-    """Two rows for each request: from arrival to first token, and from first to last token.
-
-    The columns are the form's, summed over the steps of the simulated life, and one for the constant overhead of a
-    request. ``precision``: of the two kinds of rows.
-    """
-    parts = [_rows_of_life(life, form, precision) for life in lives]
-    columns, durations, weights, requests = (list(values) for values in zip(*parts, strict=True))
-    block, ranks = [], []
-    lengths: list[int] = []
-    first_block = 0
-    for life, request in zip(lives, requests, strict=True):
-        place = blocks(len(life.recorded), first_block)
-        first_block = int(place.max()) + 1
-        block.append(place[request])
-        known, rank = np.unique(request, return_inverse=True)
-        ranks.append(rank + sum(lengths))
-        lengths.append(len(known))
-    tenth = tenths(lengths)[np.concatenate(ranks)]
-    return Rows(
-        np.concatenate(columns), np.concatenate(durations), np.concatenate(block), np.concatenate(weights), tenth
-    )
-
-
-def _rows_of_life(
-    life: PairedRun, form: Form, precision: tuple[float, float]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of one life: columns, durations (s), precision, and the number of the request that each row is of."""
-    passed = _passed(life, form)
-    recorded = life.recorded
-    waits = ttft(recorded).to_numpy(dtype=float)
-    decode = (recorded["finish_s"] - recorded["first_token_s"]).to_numpy(dtype=float)
-    columns, durations, weights, requests = [], [], [], []
-    for own, time, one, precise, end in (
-        (passed[1] - passed[0] + passed[3] - passed[2], waits, 1.0, precision[0], recorded["first_token_s"].to_numpy()),
-        (passed[4] - passed[3], decode, 0.0, precision[1], recorded["finish_s"].to_numpy()),
-    ):
-        known = life.finished & (time > 0) & (own[:, 0] > 0) & (end <= life.part.until)
-        columns.append(np.column_stack([own, np.full(len(time), one)])[known])
-        durations.append(time[known])
-        weights.append(np.full(int(known.sum()), precise))
-        requests.append(np.flatnonzero(known))
-    return np.concatenate(columns), np.concatenate(durations), np.concatenate(weights), np.concatenate(requests)
-
-
-def _passed(life: PairedRun, form: Form) -> list[np.ndarray]:
-    """What had been summed up of each of the form's columns, (requests, terms), at five moments of each request.
-
-    These are its arrival, its dispatch, its receipt by the core, its first token and its last.
-    """
-    steps = life.steps
-    duration = steps["duration_s"].to_numpy()
-    end = _ends(steps["start_s"].to_numpy(), duration)
-    values = form.columns(steps)
-    knots = np.column_stack([end - duration, end]).ravel()
-    sums = np.vstack([np.zeros(values.shape[1]), np.cumsum(values, axis=0)])
-    sums = np.repeat(sums, 2, axis=0)[1:-1]
-    arrival, dispatch, first, last = (
-        life.simulated[name].to_numpy() for name in ("arrival_s", "dispatch_s", "first_token_s", "finish_s")
-    )
-    moments = (
-        arrival,
-        np.maximum(arrival, dispatch),
-        dispatch + life.submit_lag,
-        first - life.output_lag,
-        last - life.output_lag,
-    )
-    return [
-        np.column_stack([np.interp(moment, knots, sums[:, term]) for term in range(values.shape[1])])
-        for moment in moments
-    ]
-
-
-def _ends(start: np.ndarray, duration: np.ndarray) -> np.ndarray:
-    """When each step was over: it begins at its start, or when the one before is over, whichever is later."""
-    before = np.concatenate([[0.0], np.cumsum(duration)[:-1]])
-    return np.asarray(np.maximum.accumulate(start - before) + before + duration)
+PUT_BACK = 0.01  # share of the time of typical steps that is worth a warning when it is put back
+LINEAR, EXTRA = TERMS[:4], TERMS[4:]
+EVERYTHING = Form(terms=TERMS)
+EXTRAS = ((), ("prefill_attention",), ("prefill_step",), ("prefill_attention", "prefill_step"))
+LOOKS = 4  # around, at what the coefficients do
+ENOUGH = 0.85  # of the error before, above which looking around again does not pay
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +51,7 @@ class RequestFit:
     form: Form
     values: np.ndarray
     rows: Rows
-    solution: Solution  # of the rows, before a refinement
+    solution: Solution  # of the rows
     received: bool  # whether the arrivals were the core's receipts
     considered: dict[str, float]
     moved: float = 0.0  # by how much the last round moved a term, as a share of the mean duration
@@ -170,12 +61,18 @@ class RequestFit:
         return with_values(base, self.form, self.values, self.received)
 
 
+def scaled(timed: RequestFit, scale: float) -> RequestFit:
+    """``timed`` with all steps ``scale`` times as long."""
+    return replace(timed, values=timed.values * np.append(np.full(len(timed.values) - 1, scale), 1.0))
+
+
 def with_values(base: Profile, form: Form, values: np.ndarray, received: bool) -> Profile:
     """``base`` with the coefficients of ``form``, and the overhead of a request where it is paid."""
     times = {f"{term}_s": max(0.0, float(value)) for term, value in zip(form.terms, values[:-1], strict=True)}
     times["intercept_s"] = max(times["intercept_s"], LEAST_INTERCEPT_S)
     times[overhead_key(received)] = max(0.0, float(values[-1]))
-    return base.changed(hidden_tokens=form.hidden_tokens, graph_sizes=GRAPH_SIZES if form.graphs else (), **times)
+    hidden = form.tied(values).hidden_tokens
+    return base.changed(hidden_tokens=hidden, graph_sizes=GRAPH_SIZES if form.graphs else (), **times)
 
 
 def overhead_key(received: bool) -> str:
@@ -207,106 +104,196 @@ class RequestFitter:
         self.report = report
         self.received = all(received_at_arrival(trace) for trace in traces)
         self.parts = [beginning(trace, MOST_STEPS / len(traces), until) for trace in traces]
-        self.precision = (0.1, 1.0)  # of waits for the first token, and of decode times
+        self.width = MEASURES + max(len(part.trace.requests) for part in self.parts)
+        # Of waits for the first token, and of decode times; without a roofline, and with one.
+        self.precision = {False: (0.1, 1.0), True: (0.1, 1.0)}
 
-    def lives(self, profile: Profile) -> list[PairedRun]:
+    def _padded(self, found: np.ndarray) -> np.ndarray:
+        """What was ``found`` of a run's measures, as wide as that of the longest run."""
+        return np.append(found, np.full(self.width - len(found), np.nan))
+
+    def _lives_with(self, form: Form, values: np.ndarray, steps: bool = True) -> list[PairedRun]:
+        return self.lives(with_values(self.base, form, values, self.received), steps)
+
+    def lives(self, profile: Profile, steps: bool = True) -> list[PairedRun]:
         """The runs beside their simulations with ``profile``."""
-        return [resimulate(part, profile, self.loops) for part in self.parts]
+        return [resimulate(part, profile, self.loops, steps) for part in self.parts]
 
     def error(self, fit: RequestFit) -> float:
         """The mean relative error of the percentiles that are simulated with ``fit``."""
-        return error_of(self.lives(fit.profile(self.base)))
+        return error_of(self.lives(fit.profile(self.base), steps=False))
 
     def fit(self) -> RequestFit:
-        """Settle on a linear form, choose the form in the lives that it leads to, twice, and settle again."""
-        form = Form()
-        considered: dict[str, float] = {}
-        values = np.append(from_overlap(self.parts), 0.0)
-        for turn, rounds in enumerate(ROUNDS):
-            values, rows, solution, lives, moved = self._settle(form, values, rounds)
-            self.precision = (_precision(rows, solution), 1.0)
-            if turn < len(ROUNDS) - 1:
-                chosen, considered = choose(partial(rows_of, lives, precision=self.precision), Form())
-                known = dict(zip(form.terms, values[:-1], strict=True))
-                values = np.array([*(known.get(term, 0.0) for term in chosen.terms), values[-1]])
-                form = chosen
-        return RequestFit(form, values, rows, solution, self.received, considered, moved)
+        """Settle on rows, with and without a roofline; lower what is simulated from there; choose, and lower again."""
+        plain, moved = self._settle(Form(), np.append(from_overlap(self.parts), 0.0))
+        bent, _ = self._settle(Form(roofline=True), plain)
+        settled = [np.concatenate([values[:-1], np.zeros(len(EXTRA)), values[-1:]]) for values in (plain, bent)]
+        ends = [
+            self._descended(replace(EVERYTHING, roofline=roofline), self._start(values, roofline))
+            for roofline, values in zip((False, True), settled, strict=True)
+        ]
+        weights = np.minimum(*(end.weights for end in ends))  # the same for all forms
+        folds = folds_of([len(part.trace.requests) for part in self.parts])
+        candidates = [
+            self._candidate(
+                Form((*LINEAR, *extras), roofline=roofline),
+                replace(end, weights=weights),
+                folds,
+                (values, end.start.values),
+            )
+            for roofline, end, values in zip((False, True), ends, settled, strict=True)
+            for extras in EXTRAS
+        ]
+        best = best_of(candidates)
+        padded = self._candidate(replace(best.form, graphs=True), best.around, folds)
+        chosen = best_of([best, padded])
+        self.report(f"form: {chosen.form}")
+        start = replace(chosen.around.start, free=chosen.free)
+        end = self._descended(replace(chosen.form, terms=TERMS), start, chosen.values)
+        considered = {str(one.form): one.error for one in (*candidates, padded)}
+        return self._fitted(chosen.form, end, considered, moved)
 
-    def _settle(
-        self, form: Form, values: np.ndarray, rounds: int
-    ) -> tuple[np.ndarray, Rows, Solution, list[PairedRun], float]:
+    def _start(self, plain: np.ndarray, roofline: bool) -> Start:
+        """Where a descent starts: where rows settled, on ``plain`` (s) with the linear terms, or then with all."""
+        form = replace(EVERYTHING, roofline=roofline)
+        rich, _ = self._settle(form, plain)
+        found = min((rich, plain), key=lambda one: error_of(self._lives_with(form, one, steps=False)))
+        lives = self._lives_with(form, found)
+        rows = rows_of(lives, EVERYTHING, precision=self.precision[roofline])
+        share = np.abs(rows.columns).mean(axis=0) / rows.duration.mean()
+        spread = np.array([self._padded(spreads(life)) for life in lives])
+        return Start(found, np.where(share > 0, share, 1.0), share > 0, spread)
+
+    def _descended(self, form: Form, start: Start, values: np.ndarray | None = None) -> Slopes:
+        """From ``values``, or the start, looked around and down until that hardly pays; where it ends, with the last
+        slopes."""
+
+        def errors_at(values: np.ndarray) -> np.ndarray:
+            return self._errors_at(form, values)
+
+        values = start.values if values is None else values
+        for _ in range(LOOKS):
+            around = Slopes.around(values, start, errors_at)
+            before = around.cost(around.errors)
+            values, found = descend(around, start.free, errors_at)
+            after = around.cost(found)
+            self.report(f"{form}: simulated measures off by {100 * before:.2f} %, then by {100 * after:.2f} %")
+            if after > ENOUGH * before:
+                break
+        return replace(around, values=values, errors=found)
+
+    def _candidate(
+        self, form: Form, around: Slopes, folds: Sequence[np.ndarray], settled: Sequence[np.ndarray] = ()
+    ) -> Candidate:
+        """The fit of ``form`` from where its richest one ended, and its errors where it was not fitted.
+
+        Or one of the values on which rows ``settled``, if it has the same terms and simulates better.
+        """
+        free = np.array([*(term in form.terms for term in TERMS), True]) & around.start.free
+        wide = replace(form, terms=TERMS)
+
+        def errors_at(values: np.ndarray) -> np.ndarray:
+            return self._errors_at(wide, values)
+
+        values, errors = descend(around, free, errors_at, steps=2)
+        for other in settled:
+            if ((other[:-1] > 0)[len(LINEAR) :] == free[:-1][len(LINEAR) :]).all():
+                found = errors_at(other)
+                if around.cost(found) < around.cost(errors):
+                    values, errors = other, found
+        cells: list[float] = []
+        kept = free & (values > 0)  # what is at 0 may jump there, as an overhead does where users wait for answers
+        for fitted in folds:
+            aim = around.step(values, errors, kept, fitted)
+            judged = ~fitted
+            runs = np.flatnonzero(judged.any(axis=1)).tolist()
+            found = self._errors_at(wide, aim, runs)
+            cells += [cost(found[run], (around.weights * judged)[run]) for run in runs]
+        self.report(f"{form}: off by {100 * float(np.mean(cells)):.2f} % where it was not fitted")
+        return Candidate(form, free, values, around, np.array(cells))
+
+    def _fitted(self, form: Form, end: Slopes, considered: dict[str, float], moved: float) -> RequestFit:
+        """What ``end`` says of ``form``, or the rows of the lives that it leads to, whichever simulates best."""
+        values = end.values[[*(TERMS.index(term) for term in form.terms), len(TERMS)]]
+        found: list[tuple[float, RequestFit]] = []
+        for _ in range(LAST_ROUNDS):
+            form = form.tied(values)
+            lives = self._lives_with(form, values)
+            error = end.cost(np.array([self._padded(errors(life)) for life in lives]))
+            rows = rows_of(lives, form, precision=self.precision[form.roofline])
+            solution = solve(rows)
+            found.append((error, RequestFit(form, values, rows, solution, self.received, considered, moved)))
+            told = np.where(rows.columns.any(axis=0), solution.coefficients, values)
+            if np.allclose(told, values, rtol=SAME, atol=0.0):
+                break
+            values = told
+        return min(found, key=itemgetter(0))[1]
+
+    def _errors_at(self, form: Form, values: np.ndarray, runs: Sequence[int] | None = None) -> np.ndarray:
+        """The errors of the measures of each run, (runs, measures), NaN for those that are not among ``runs``."""
+        profile = with_values(self.base, form, values, self.received)
+        found = np.full((len(self.parts), self.width), np.nan)
+        for run in range(len(self.parts)) if runs is None else runs:
+            found[run] = self._padded(errors(resimulate(self.parts[run], profile, self.loops, steps=False)))
+        return found
+
+    def _settle(self, form: Form, values: np.ndarray) -> tuple[np.ndarray, float]:
         """Simulate, fit the rows of the simulated lives, and again, until the fit stays as it is; and the last move.
 
         A step to worse percentiles is halved: near saturation, a whole one swings between two queues for ever.
         """
         before, reached = values, np.inf
-        for turn in range(1, rounds + 1):
+        best, best_error = values, np.inf
+        for turn in range(1, ROUNDS + 1):
             for _ in range(HALVINGS):
-                profile = with_values(self.base, form, values, self.received)
-                lives = self.lives(profile)
+                lives = self._lives_with(form, values)
                 error = error_of(lives)
                 if error <= WORSE * reached:
                     break
                 values = (values + before) / 2
+            if error < best_error:
+                best, best_error = values, error
             before, reached = values, error
-            rows = rows_of(lives, form, precision=self.precision)
+            rows = rows_of(lives, form.tied(values), precision=self.precision[form.roofline])
             solution = solve(rows)
-            moved = np.abs(solution.coefficients - values) * np.abs(rows.columns).mean(axis=0) / rows.duration.mean()
+            # Of what no step needed, such as tokens that all hide, the rows tell nothing.
+            told = np.where(rows.columns.any(axis=0), solution.coefficients, values)
+            moved = np.abs(told - values) * np.abs(rows.columns).mean(axis=0) / rows.duration.mean()
             self.report(f"{form}: round {turn}, moved by {100 * moved.max():.2f} %")
-            values = solution.coefficients
+            values = told
             if moved.max() < SETTLED:
                 break
-        return values, rows, solution, lives, float(moved.max())
-
-    def refine(self, timed: RequestFit) -> RequestFit:
-        """Lower the error of the simulated percentiles of TTFT, TPOT and E2E, starting from the fit of the rows."""
-        form, values = timed.form, timed.values
-        free = values > 0
-        wanted = [_percentiles(part.trace, part) for part in self.parts]
-
-        def errors(logs: np.ndarray) -> np.ndarray:
-            tried = values.copy()
-            tried[free] *= np.exp(logs)
-            profile = with_values(self.base, form, tried, self.received)
-            logs_off = []
-            for part, want in zip(self.parts, wanted, strict=True):
-                logs_off.append(np.log(_percentiles(resimulate(part, profile, self.loops).trace, part) / want))
-            return np.concatenate([*logs_off, PULL * logs])
-
-        count = int(free.sum())
-        step = np.full(count, 0.01)
-        solution = least_squares(
-            errors, np.zeros(count), bounds=(-LOOSE, LOOSE), diff_step=step, loss="soft_l1", f_scale=0.02, max_nfev=8
-        )
-        start = np.abs(errors(np.zeros(count))[:-count]).mean()
-        end = np.abs(solution.fun[:-count]).mean()
-        self.report(f"{form}: percentiles off by {100 * start:.2f} %, refined to {100 * end:.2f} %")
-        refined = values.copy()
-        refined[free] *= np.exp(solution.x)
-        return replace(timed, values=refined) if end < start else timed
+        self.precision[form.roofline] = (_precision(rows, solution), 1.0)
+        return best, float(moved.max())
 
     def with_all_time(self, timed: RequestFit, warnings: list[str]) -> RequestFit:
         """``timed`` with steps so much longer that all requests together last as long as they did.
 
-        The robust fit sets outliers aside; without their time, the engine and its queue would be too fast.
+        The robust fit sets outliers aside; without their time, the engine and its queue would be too fast. A profile
+        that is still off by more than ``LEFT_OUT`` is said to be so.
         """
-        whole = timed
-        for _ in range(PUT_BACK):  # longer steps lengthen the queue as well: so half of what lacks at a time
-            left_out = self._left_out(whole.profile(self.base))
-            if abs(left_out) <= LEFT_OUT:
-                break
-            values = whole.values.copy()
-            values[:-1] *= 1 + left_out / 2
-            whole = replace(whole, values=values)
-        longer = float(whole.values[:-1].sum() / timed.values[:-1].sum()) - 1
-        if abs(longer) > LEFT_OUT:
+
+        def left_out(scale: float) -> float:
+            return self._left_out(scaled(timed, scale).profile(self.base))
+
+        scale, left = no_time_left(left_out)
+        whole = scaled(timed, scale)
+        steps = whole.rows.columns[:, :-1]
+        typical = float((steps @ whole.solution.coefficients[:-1]).sum())
+        longer = float((steps @ whole.values[:-1]).sum()) / typical - 1 if typical > 0 else 0.0
+        if abs(longer) > PUT_BACK:
             warnings.append(time_put_back(longer))
+        if abs(left) > LEFT_OUT:
+            warnings.append(
+                f"the requests lasted {100 * abs(left):.1f} % {'longer' if left > 0 else 'shorter'} in all than "
+                "simulated, and no pace of the steps mends it"
+            )
         return whole
 
     def _left_out(self, profile: Profile) -> float:
         """By how much the requests lasted longer in all than they do with ``profile``, relative."""
         measured = simulated = 0.0
-        for life in self.lives(profile):
+        for life in self.lives(profile, steps=False):
             done = life.finished & (life.recorded["finish_s"] <= life.part.until).to_numpy()
             measured += float(e2e(life.recorded)[done].sum())
             simulated += float(e2e(life.simulated)[done].sum())
@@ -314,9 +301,8 @@ class RequestFitter:
 
 
 def error_of(lives: Sequence[PairedRun]) -> float:
-    """The mean relative error of the simulated percentiles of ``lives``."""
-    pairs = [(_percentiles(life.trace, life.part), _percentiles(life.part.trace, life.part)) for life in lives]
-    return float(np.concatenate([np.abs(np.log(ours / theirs)) for ours, theirs in pairs]).mean())
+    """The mean relative error of the simulated measures of ``lives``."""
+    return float(np.nanmean(np.abs([errors(life)[:MEASURES] for life in lives])))
 
 
 def _precision(rows: Rows, solution: Solution) -> float:
@@ -326,23 +312,3 @@ def _precision(rows: Rows, solution: Solution) -> float:
     if waits.all() or not waits.any():
         return 0.1
     return float(np.clip(np.median(residual[~waits]) / max(float(np.median(residual[waits])), 1e-6), 0.01, 1.0))
-
-
-def _percentiles(trace: Trace, part: Excerpt) -> np.ndarray:
-    """Means and percentiles of TTFT, TPOT and E2E (s), one after another, and the makespan of a whole run.
-
-    Over the requests that had come so far within the recorded ``part``.
-    """
-    recorded = part.trace.requests.set_index("request_id")
-    rows = trace.finished
-    same = recorded.loc[rows["request_id"]]
-    finished = same["finish_reason"].isin(FINISHED).to_numpy()
-    begun, done = (finished & (same[name] <= part.until).to_numpy() for name in ("first_token_s", "finish_s"))
-    percentiles: list[float] = []
-    for values, known in ((ttft(rows), begun), (tpot(rows), done), (e2e(rows), done)):
-        numbers = values[known].dropna().to_numpy(dtype=float)
-        if len(numbers):
-            percentiles += [float(numbers.mean()), *np.percentile(numbers, PERCENTS)]
-    if part.until == np.inf:
-        percentiles.append(makespan(trace.requests))
-    return np.asarray(np.maximum(percentiles, 1e-9))

@@ -16,7 +16,7 @@ from driftsim.errors import InputError
 from driftsim.files import write_file
 from driftsim.formatting import show_table, shown_text, signed_percent
 from driftsim.latency.noise import Noise
-from driftsim.latency.steptime import TERMS, LinearStepTime, term_values, ticks
+from driftsim.latency.steptime import TERMS, LinearStepTime, term_values, ticks, tied_tokens
 from driftsim.latency.uncertainty import Uncertainty
 from driftsim.records import Record
 from driftsim.text import for_html
@@ -281,6 +281,9 @@ class Profile(Record):
         values = sure.drawn(np.array([getattr(self, term) for term in sure.terms]), random)
         drawn = dict(zip(sure.terms, np.minimum(values, LONGEST_STEP_S).tolist(), strict=True))
         drawn["intercept_s"] = max(drawn.get("intercept_s", self.intercept_s), LEAST_INTERCEPT_S)
+        if self.hidden_tokens and self.hidden_tokens == tied_tokens(self.intercept_s, self.prefill_token_s):
+            tied = tied_tokens(drawn["intercept_s"], drawn.get("prefill_token_s", self.prefill_token_s))
+            drawn["hidden_tokens"] = tied  # a roofline stays one
         return self.changed(**drawn, intervals={}, fit=self.fit.changed(uncertainty=None))
 
     @cached_property

@@ -147,6 +147,7 @@ class LinearStepTime:
 
 # vLLM's default sizes of CUDA graphs (vllm/config/vllm.py, _set_cudagraph_sizes)
 GRAPH_SIZES = (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16))
+MOST_HIDDEN = 1_000_000  # tokens: more than any step computes
 TERMS = ("intercept", "prefill_token", "decode_request", "context_token", "prefill_attention", "prefill_step")
 
 
@@ -168,6 +169,17 @@ def term_values(steps: pd.DataFrame, hidden_tokens: int, graph_sizes: tuple[int,
         "prefill_attention": steps["prefill_attention"].to_numpy(dtype=float),
         "prefill_step": (prefill > 0).astype(float),
     }
+
+
+def tied_tokens(intercept: float, prefill_token: float) -> int:
+    """The hidden tokens of a roofline, from these coefficients (s): computing so many takes as long as the weights.
+
+    At least one, so that a decoding request counts as a token; none where tokens cost nothing.
+
+    >>> [tied_tokens(*coefficients) for coefficients in ((0.012, 4e-5), (0.0, 4e-5), (0.012, 0.0))]
+    [300, 1, 0]
+    """
+    return max(1, round(min(MOST_HIDDEN, intercept / prefill_token))) if prefill_token > 0 else 0
 
 
 def padded(size: int, graph_sizes: tuple[int, ...]) -> int:

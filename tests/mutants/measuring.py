@@ -905,6 +905,23 @@ plant(
     EXTENT + " test_trust test_reading",
 )
 
+# -- rows of simulated lives
+plant(
+    "a row without an intercept is left out",
+    "calibration/request_rows.py",
+    "own.any(axis=1)",
+    "(own[:, 0] > 0)",
+    "test_knee",
+)
+
+plant(
+    "a descent stays near where it is, not near what the rows say",
+    "calibration/descent.py",
+    "damping @ (self.start.values * share)[free]",
+    "damping @ shares[free]",
+    "test_knee",
+)
+
 # -- async scheduling on recorded steps
 file = "calibration/launches.py"
 plant("a prefill is told twice", file, "np.where(np.append(False, ahead[:-1]), 0, own)", "own", "test_gpu")
