@@ -6,20 +6,15 @@ import gc
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from driftsim.engine.barrier import BarrierEngine
 from driftsim.engine.clock import ARRIVE, RELEASE, Clock, Moment
-from driftsim.engine.itemized import itemized_engine_for
-from driftsim.engine.pipelined import engine_for
 from driftsim.engine.sequence import Sequence
 from driftsim.errors import InputError
-from driftsim.latency.noise import NoisyStepTime
-from driftsim.latency.steptime import TICKS_PER_SECOND, StepTime, ticks
+from driftsim.latency.steptime import TICKS_PER_SECOND, ticks
 from driftsim.progress import EVERY, OnProgress, no_progress
 from driftsim.request import Job
 from driftsim.scheduling.dispatcher import Departure, Dispatcher, Engine
@@ -28,6 +23,7 @@ from driftsim.scheduling.plugins import PLUGIN_NOTE
 from driftsim.scheduling.policies import POLICIES, STOCK, check_order, make_policy
 from driftsim.simulation.observed import observed_lengths
 from driftsim.simulation.scenario import Scenario
+from driftsim.simulation.serving import engine_of, step_times
 from driftsim.simulation.tables import requests_table
 from driftsim.tiers import rules_in_force
 from driftsim.trace.builder import FilledColumns, RequestRows
@@ -37,7 +33,7 @@ from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace
 from driftsim.version import __version__
 from driftsim.workloads.arrivals import Arrivals
-from driftsim.workloads.workload import Workload, stream
+from driftsim.workloads.workload import Workload
 
 OURS = {STOCK, ORACLE, *POLICIES, *ESTIMATORS}
 CLOCKS = "simulated seconds since the run began, exact to a picosecond"
@@ -129,7 +125,7 @@ class Simulation:
         self.step_columns = (*STEP_COLUMNS, *(STEP_REQUEST_COLUMNS if step_requests else ()))
         self.record_steps = record_steps or step_requests
         self.steps: list[tuple[Any, ...]] = []
-        self.engine: Engine = (engine or _engine(scenario, step_requests))(
+        self.engine: Engine = (engine or engine_of(scenario, step_requests))(
             self.env, profile.engine, step_times(scenario), ticks(profile.gap_s), self._left,
             self.steps.append if self.record_steps else None,
         )  # fmt: skip
@@ -322,26 +318,3 @@ class Simulation:
             prefixes=self.workload.prefixes,
             notes=notes,
         )
-
-
-def _engine(scenario: Scenario, itemized: bool) -> Callable[..., Engine]:
-    """What serves the jobs of ``scenario``: batch after batch, or continuously. ``itemized``: steps name requests."""
-    if scenario.barrier is not None:
-        barrier = scenario.barrier
-        fill, idle = ticks(barrier.fill_s), ticks(barrier.idle_s)
-        return partial(BarrierEngine, batch_size=barrier.batch_size, fill=fill, idle=idle, itemized=itemized)
-    return (itemized_engine_for if itemized else engine_for)(scenario.profile.engine)
-
-
-def step_times(scenario: Scenario) -> StepTime:
-    """The profile's step-time model, with its noise if the scenario wants it.
-
-    Raises ``InputError`` if the profile knows of no noise.
-    """
-    profile = scenario.profile
-    model = profile.step_time()
-    if not scenario.noise:
-        return model
-    if profile.noise is None:
-        raise InputError("the profile has no noise to draw step times from; fit it again with driftsim calibrate")
-    return NoisyStepTime(model, profile.noise, stream(scenario.seed, "noise"))
