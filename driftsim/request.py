@@ -98,7 +98,7 @@ class Request:
     is None there. The true output length is deliberately absent: it travels beside the request. ``stretches`` tell with
     whom it shares its beginning: pairs of the request that was the first to have these tokens, as a number, and the
     token of this prompt up to which they are the same; the last pair is the request itself, and none at all says that
-    nobody knows.
+    nobody knows. ``session``: the one that it is a turn of, or "".
 
     >>> Request("r1", "acme", Tier.BATCH, "report", 0.5, prompt_tokens=100, prompt_words=None, max_tokens=64).tier.rank
     3
@@ -114,6 +114,7 @@ class Request:
     max_tokens: int
     prompt: str | None = None
     stretches: tuple[tuple[int, int], ...] = ()
+    session: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -121,7 +122,8 @@ class Job:
     """A request inside the system, with all that an online policy may look at.
 
     ``estimate`` is the expected output length and ``budget`` is prompt length plus estimate, both in the unit of the
-    accounting in use. Two jobs are never equal: a job is itself, whatever its numbers.
+    accounting in use. ``quantiles`` are those of the output length at the levels of the estimator, if it has any. Two
+    jobs are never equal: a job is itself, whatever its numbers.
 
     >>> request = Request("r1", "acme", Tier.PREMIUM, "", 0.0, 100, None, 64)
     >>> job = Job(request, predicted_category="short_qa", estimate=70, budget=170)
@@ -137,3 +139,4 @@ class Job:
     scheduling_class: str = ""
     index: int = -1  # row of the request in its workload
     priority: int = 0  # for an engine that schedules by priority: smaller goes first
+    quantiles: tuple[int, ...] = ()

@@ -9,40 +9,17 @@ import math
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
 
 from driftsim.errors import InputError
 from driftsim.request import Job, Request
 from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.estimate import Estimate as Estimate
+from driftsim.scheduling.estimate import Estimator as Estimator
+from driftsim.scheduling.lifetimes import KaplanMeier
 from driftsim.scheduling.plugins import declared, declared_names, instance, is_plugin, plugin
-
-
-@dataclass(slots=True)
-class Estimate:
-    """An expected output length, in the accounting's unit, and the bias that went into it.
-
-    >>> Estimate(84, 1.0)
-    Estimate(length=84, bias=1.0)
-    """
-
-    length: int
-    bias: float
-
+from driftsim.scheduling.trackers import LogEma, Prompt, Quantile, Session, Tenant
 
 SURE = 30.0  # clamp of the log odds: beyond it, a change of regime would take too long to undo
-
-
-class Estimator(Protocol):
-    """Predict, then learn from the delayed truth. ``now`` is seconds since the run began; there is no other clock."""
-
-    def estimate(self, request: Request, category: str, now: float) -> Estimate:
-        """The output length to expect of ``request``, whose predicted category is ``category``."""
-        ...
-
-    def observe(self, job: Job, output_length: int, censored: bool, now: float) -> None:
-        """Learn that ``job`` came out ``output_length`` long; ``censored``: it was cut off and might have gone on."""
-        ...
 
 
 class Static:
@@ -227,6 +204,12 @@ ESTIMATORS: dict[str, Callable[[Admission], Estimator]] = {
     "static": Static,
     "ema": Ema,
     "pooled": Pooled,
+    "prompt": Prompt,
+    "log-ema": LogEma,
+    "quantile": Quantile,
+    "kaplan-meier": KaplanMeier,
+    "session": Session,
+    "tenant": Tenant,
 }
 ORACLE = "oracle"  # the one estimator that is given the truth
 

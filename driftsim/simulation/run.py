@@ -136,6 +136,7 @@ class Simulation:
         self.categories = workload.categories(self.admission)
         self.rows = RequestRows(len(workload))
         self.columns = FilledColumns(self.rows)
+        self.intervals = self.rows.with_intervals() if getattr(self.dispatcher.estimator, "levels", ()) else None
         self._told, self._gone = told, 0  # requests that have left
         self._tell_at = math.inf if told is no_progress else 0
         self._awaited: float | None = None  # the arrival for which a timeout is under way
@@ -158,7 +159,7 @@ class Simulation:
     def _arrive(self, _: object) -> None:
         now = self.env.now
         self._awaited = None
-        seconds, columns, patience = now / TICKS_PER_SECOND, self.columns, self.patience
+        seconds, columns, patience, intervals = now / TICKS_PER_SECOND, self.columns, self.patience, self.intervals
         for row, _ in self.arrivals.take(now):
             job = self.dispatcher.arrive(self.build(row, seconds), self.categories[row], seconds, row)
             columns.arrival_s[row] = seconds
@@ -166,6 +167,9 @@ class Simulation:
             columns.estimate[row] = job.estimate
             columns.budget[row] = job.budget
             columns.scheduling_class[row] = job.scheduling_class
+            if intervals is not None:
+                for ends, value in zip(intervals, (job.quantiles[0], job.quantiles[-1]), strict=True):
+                    ends[row] = value
             if patience is not None and math.isfinite(patience[row]):
                 self.impatient[row] = job
                 Moment(self.env, now + ticks(patience[row]), ARRIVE, lambda _, row=row: self._give_up(row))  # type: ignore[misc]
@@ -272,9 +276,10 @@ class Simulation:
 
     def _departure(self, sequence: Sequence) -> Departure:
         job, reason = sequence.job, sequence.finish_reason
-        if reason not in FINISHED:
-            return Departure(job, None, True)
         length, full = self.observed[job.index], self.outputs[job.index]
+        if reason not in FINISHED:
+            shown = sequence.shown if reason == "abort" and full else 0
+            return Departure(job, None, True, round(length * shown / full) if shown else 0)
         if sequence.shown != full:  # cut short by a limit that the recorded run did not have: words shrink alike
             length = round(length * sequence.shown / full)
         return Departure(job, length, reason in CENSORED)
@@ -284,6 +289,11 @@ class Simulation:
         for name in ("start_s", "duration_s"):
             table[name] = table[name] / TICKS_PER_SECOND
         return typed(table, self.step_columns, "simulated steps")
+
+    def _levels(self) -> dict[str, Any]:
+        """The probabilities of the quantiles that came with each estimate, as a key of the header, if any did."""
+        levels = getattr(self.dispatcher.estimator, "levels", ())
+        return {"levels": list(levels)} if levels else {}
 
     def _header(self, requests: pd.DataFrame, lost: int) -> Header:
         scenario, profile = self.scenario, self.scenario.profile
@@ -308,7 +318,7 @@ class Simulation:
             model=profile.model,
             hardware=profile.hardware,
             workload=self.workload.info.changed(phases=phases),
-            admission={"policy": scenario.policy, "estimator": scenario.estimator, **switches},
+            admission={"policy": scenario.policy, "estimator": scenario.estimator, **switches, **self._levels()},
             max_in_flight=scenario.limit,
             tiers=scenario.tiers or self.workload.tiers,
             slos=scenario.slos,

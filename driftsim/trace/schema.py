@@ -112,6 +112,17 @@ CACHED_COLUMN = Column(
     "cached_tokens", "int", MAY_BE_EMPTY, "tokens",
     "Prompt tokens that the engine found in its cache when it first scheduled the request.",
 )  # fmt: skip
+INTERVAL_COLUMNS: tuple[Column, ...] = (  # both stand in a requests table, or none
+    Column(
+        "estimate_low", "int", MAY_BE_EMPTY, LENGTH,
+        "Lowest quantile of the output length that the estimator gave at admission; `header.admission.levels` says "
+        "which.",
+    ),
+    Column(
+        "estimate_high", "int", MAY_BE_EMPTY, LENGTH,
+        "Highest quantile of it; below the lowest, the interval is empty.",
+    ),
+)  # fmt: skip
 SESSION_COLUMNS: tuple[Column, ...] = (  # all of them stand in a requests table, or none
     Column("session", "str", MAY_BE_EMPTY, "", "Session or program that the request is a turn of; empty: none."),
     Column(
@@ -179,7 +190,7 @@ JOURNAL_FILES = ("offered.parquet", "requests.jsonl", "steps.csv", "telemetry.cs
 TABLES = {"requests": REQUEST_COLUMNS, "steps": STEP_COLUMNS}  # telemetry is written as it was sampled
 # Columns that a table may have besides; those of one group stand there together.
 GROUPS: dict[str, tuple[tuple[Column, ...], ...]] = {
-    "requests": (PREFIX_COLUMNS, (CACHED_COLUMN,), SESSION_COLUMNS),
+    "requests": (PREFIX_COLUMNS, (CACHED_COLUMN,), INTERVAL_COLUMNS, SESSION_COLUMNS),
     "steps": (STEP_REQUEST_COLUMNS,),
 }
 OPTIONAL = {name: tuple(column for group in groups for column in group) for name, groups in GROUPS.items()}

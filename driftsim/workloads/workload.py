@@ -251,6 +251,7 @@ class Workload:
         prompts, caps, words = self._prompt_numbers
         texts = self.prompts
         shared: Any = self.table["stretches"].tolist() if "stretches" in self.table else None
+        sessions = [one or "" for one in self.offered["session"].tolist()] if "session" in self.offered else None
 
         def build(row: int, arrival: float) -> Request:
             text = texts[row] if texts else None
@@ -259,12 +260,15 @@ class Workload:
                 prompts[row], None if words[row] < 0 else words[row], caps[row], text,
             )  # fmt: skip
 
-        def build_sharing(row: int, arrival: float) -> Request:
+        def build_related(row: int, arrival: float) -> Request:
             request = build(row, arrival)
-            request.stretches = shared[row]
+            if shared is not None:
+                request.stretches = shared[row]
+            if sessions is not None:
+                request.session = sessions[row]
             return request
 
-        return build if shared is None else build_sharing
+        return build if shared is None and sessions is None else build_related
 
 
 def _pace(arrivals: Process | None) -> dict[str, Any]:

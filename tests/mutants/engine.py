@@ -637,8 +637,8 @@ plant(
 plant(
     "an abort is learned from",
     file,
-    "            return Departure(job, None, True)\n        length",
-    "            pass\n        length",
+    "            return Departure(job, None, True, round(length * shown / full) if shown else 0)\n",
+    "            pass\n",
     "test_delays test_unfinished test_simulating test_estimators test_laws test_admission",
 )
 plant(
