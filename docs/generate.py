@@ -1,4 +1,4 @@
-"""Writes the reference pages from the package: columns, metrics, scenarios, the command line, errors.
+"""Writes the reference pages from the package: columns, metrics, scenarios, policies, the command line, errors.
 
     .venv/bin/python docs/generate.py [FOLDER]
 
@@ -12,7 +12,7 @@ import inspect
 import re
 import sys
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -21,6 +21,8 @@ import typer
 import driftsim.cli.app as command
 from driftsim import errors, glossary
 from driftsim.reference import TABLES, Entry, kind_of, metric_entries
+from driftsim.scheduling.estimators import ESTIMATORS, ORACLE, Oracle
+from driftsim.scheduling.policies import POLICIES
 
 FOLDER = Path(__file__).parent / "reference"
 MARK = "<!-- Made by docs/generate.py from the package: change the package and run it again. -->"
@@ -146,6 +148,48 @@ def scenario() -> str:
     )
 
 
+SPELLING = """A setting is a name, and its parameters where they differ from the defaults:
+`name?key=value&key=value`, as `mine.py:Mine?weight=2`. It is spelled so in `--policies` and `--estimators`, in a
+scenario, on the axis of a grid and in Python. In a shell, put it in quotes. A parameter that is unknown, is given twice
+or cannot have its value is an error that says what there is. A setting has one canonical name, with its keys sorted,
+defaults left out and numbers in their shortest form: that one stands in tables, in stores and in keys of runs. In the
+name of a folder, `?` and `&` are `_`.
+
+A class of your own takes parameters as keyword-only arguments with defaults; `Field` adds bounds, meaning and unit:
+
+```python
+def __init__(self, *, weight: Annotated[float, Field(gt=0, description="Weight of an output token.")] = 2.0): ...
+```"""
+
+
+def settings() -> str:
+    """The page of policies, estimators and their parameters."""
+    return page(
+        "Policies and estimators",
+        "## Spelling",
+        SPELLING,
+        "## Policies",
+        "Who enters the engine next. `stock` is the engine's own order.",
+        table(["name", "order and source"], _settings(POLICIES)),
+        *_parameters("policies"),
+        "## Estimators",
+        "How long an output will be.",
+        table(["name", "estimate and source"], _settings({**ESTIMATORS, ORACLE: Oracle})),
+        *_parameters("estimators"),
+    )
+
+
+def _settings(kinds: Mapping[str, Any]) -> list[list[str]]:
+    """The rows of policies or estimators: the name, and what the class says of itself."""
+    return [
+        [f"`{name}`", " ".join((inspect.getdoc(kind) or "").replace("``", "`").split())] for name, kind in kinds.items()
+    ]
+
+
+def _parameters(which: str) -> list[str]:
+    return ["Parameters:", entries(TABLES[which], extra="default")] if TABLES[which] else []
+
+
 def cli() -> str:
     """The page of the verbs and their options."""
     group: Any = typer.main.get_command(command.app)
@@ -243,6 +287,7 @@ PAGES = {
     "columns.md": columns,
     "metrics.md": metrics,
     "scenario.md": scenario,
+    "policies.md": settings,
     "cli.md": cli,
     "errors.md": error_page,
 }

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import types
-from collections.abc import Iterator, Sequence
+import typing
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -19,6 +20,9 @@ from driftsim.formats.mapping import Mapping
 from driftsim.glossary import METRICS, Metric
 from driftsim.latency.profile import Profile
 from driftsim.records import Record
+from driftsim.scheduling.estimators import ESTIMATORS, ORACLE, Oracle
+from driftsim.scheduling.parameters import parameters_of
+from driftsim.scheduling.policies import POLICIES
 from driftsim.simulation.spec import ScenarioSpec
 from driftsim.sweeps.grid import Grid
 from driftsim.trace.header import Header
@@ -145,6 +149,11 @@ def _default(field: FieldInfo) -> str:
     return json.dumps(value)
 
 
+def parameter_entries(kinds: typing.Mapping[str, Callable[..., Any]]) -> list[Entry]:
+    """The parameters of policies or estimators, by name, each as it is spelled."""
+    return [entry for name, kind in kinds.items() for entry in key_entries(parameters_of(kind), f"{name}?")]
+
+
 SCENARIO = key_entries(ScenarioSpec)
 TABLES: dict[str, list[Entry]] = {
     "requests": column_entries((*REQUEST_COLUMNS, *OPTIONAL["requests"])),
@@ -156,6 +165,8 @@ TABLES: dict[str, list[Entry]] = {
     "grid": key_entries(Grid),
     "mapping": key_entries(Mapping),
     "profile": key_entries(Profile, closed=("engine",)),
+    "policies": parameter_entries(POLICIES),
+    "estimators": parameter_entries({**ESTIMATORS, ORACLE: Oracle}),
 }
 
 

@@ -14,7 +14,8 @@ import pytest
 from driftsim.comparison.plan import ComparisonPlan, Setting, settings_of
 from driftsim.comparison.runs import compare
 from driftsim.request import Job
-from driftsim.scheduling.policies import POLICIES, Keyed
+from driftsim.scheduling.names import DEFAULT_POLICIES
+from driftsim.scheduling.policies import POLICIES, STOCK, Keyed
 from driftsim.simulation.run import simulate
 from tests.strategies import engine, profile, workload
 
@@ -195,3 +196,8 @@ def test_a_policy_that_is_entered_joins_every_comparison(monkeypatch: pytest.Mon
     assert "lifo" in [row["policy"] for row in compare(made, plan, jobs=1).rows()]
     run = simulate(plan.scenario(Setting("lifo", "static")), made)
     assert list(run.requests["dispatch_index"]) == [0, 3, 2, 1]
+
+
+def test_the_default_policies_are_ours_and_stay_as_they_are() -> None:
+    assert {*DEFAULT_POLICIES} <= {STOCK, *POLICIES}
+    assert DEFAULT_POLICIES == ("stock", "fifo", "priority", "weighted", "sjf", "aging")

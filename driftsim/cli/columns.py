@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 def columns(
     table: Annotated[
         str | None,
-        typer.Argument(help="requests, steps, telemetry, header, metrics, scenario, grid, mapping or profile."),
+        typer.Argument(
+            help="requests, steps, telemetry, header, metrics, scenario, grid, mapping, profile, policies or "
+            "estimators."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

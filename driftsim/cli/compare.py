@@ -12,11 +12,10 @@ from driftsim.cli.effects import print_effects
 from driftsim.cli.options import AsJson, Fairness, Slo, names, others, refuse, was_given
 from driftsim.cli.terminal import hinting, progress, say, say_document, wide_console
 from driftsim.errors import InputError, RunError
-from driftsim.scheduling.names import Base, Estimates, Feedback, Label, Unit
-from driftsim.scheduling.policies import POLICIES, STOCK
+from driftsim.scheduling.names import DEFAULT_POLICIES, Base, Estimates, Feedback, Label, Unit
 from driftsim.simulation.names import EngineName
 
-ALL_POLICIES = ",".join([STOCK, *POLICIES])
+PLAIN = ",".join(DEFAULT_POLICIES)
 
 
 def compare(
@@ -33,7 +32,7 @@ def compare(
     measured: Annotated[
         bool, typer.Option("--measured", help="Old name of the verb `effects`; it goes in the next release.")
     ] = False,
-    policies: Annotated[str, typer.Option(help="Comma-separated; stock is the engine's own order.")] = ALL_POLICIES,
+    policies: Annotated[str, typer.Option(help="Comma-separated; stock is the engine's own order.")] = PLAIN,
     estimators: Annotated[
         str, typer.Option(help="Comma-separated: static, ema (DriftSched's correction), pooled (ours), oracle.")
     ] = "static,ema",

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from driftsim.errors import InputError, check_whole
 from driftsim.latency.profile import Profile
 from driftsim.scheduling.admission import Admission
-from driftsim.scheduling.estimators import make_estimator
-from driftsim.scheduling.policies import POLICIES, STOCK, check_order, goes_by_tier, make_policy
+from driftsim.scheduling.estimators import estimator_name, make_estimator
+from driftsim.scheduling.names import DEFAULT_POLICIES
+from driftsim.scheduling.policies import STOCK, check_order, goes_by_tier, make_policy, policy_name
 from driftsim.simulation.observed import observed_lengths
 from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.slo import Slo, check_only_e2e, check_slos, needs_itl, slo_rules
@@ -105,25 +106,27 @@ class ComparisonPlan:
 
 def settings_of(policies: Iterable[str], estimators: Iterable[str]) -> tuple[Setting, ...]:
     """Every policy with every estimator; ``stock`` heeds no estimate and comes once, with the first."""
-    estimators = list(dict.fromkeys(estimators))
+    estimators = list(dict.fromkeys(map(estimator_name, estimators)))
     return tuple(
         Setting(policy, estimator)
-        for policy in dict.fromkeys(policies)
+        for policy in dict.fromkeys(map(policy_name, policies))
         for estimator in (estimators[:1] if policy == STOCK else estimators)
     )
 
 
 def default_policies(workload: Workload, tiers: Iterable[TierRule], profile: Profile) -> tuple[list[str], list[str]]:
-    """Stock and all of our policies that can run ``workload``, and a sentence about those that cannot."""
+    """Stock and those of the published policies that can run ``workload``, and a sentence about those that cannot."""
     present = workload.tier_names
     rules = rules_in_force(tuple(tiers) or workload.tiers, present)
-    by_tier = [] if rules or profile.engine.scheduling_policy == "priority" else list(filter(goes_by_tier, POLICIES))
-    kept = [policy for policy in (STOCK, *POLICIES) if policy not in by_tier]
+    by_tier = (
+        [] if rules or profile.engine.scheduling_policy == "priority" else list(filter(goes_by_tier, DEFAULT_POLICIES))
+    )
+    kept = [policy for policy in DEFAULT_POLICIES if policy not in by_tier]
     who = f"{', '.join(by_tier[:-1])} and {by_tier[-1]} are left out: they order" if by_tier else ""
     return kept, [no_order(present, who)] if by_tier else []
 
 
-DEFAULT_SETTINGS = settings_of((STOCK, *POLICIES), ("static", "ema"))
+DEFAULT_SETTINGS = settings_of(DEFAULT_POLICIES, ("static", "ema"))
 
 
 def check_plans(plan: ComparisonPlan, workloads: Sequence[Workload]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from driftsim.comparison.plan import Setting
 from driftsim.formatting import NO_BREAK
+from driftsim.scheduling.names import spelled
 from driftsim.statistics import Interval
 
 POLICY_WORDS = {
@@ -28,7 +29,8 @@ MOST_NAMED = 3
 
 def policy_words(policy: str) -> str:
     """What the policy does; one of somebody's own is called by its name."""
-    return POLICY_WORDS.get(policy, f"serve by {policy}")
+    base, told = spelled(policy)
+    return f"{POLICY_WORDS[base]}{f' ({told})' if told else ''}" if base in POLICY_WORDS else f"serve by {policy}"
 
 
 def setting_words(setting: Setting, estimator: bool = True) -> str:

@@ -13,9 +13,10 @@ from driftsim.live.recorder import CapturePlan, Progress
 from driftsim.live.resume import CaptureRun, check_places
 from driftsim.live.session import interleaved, run_session
 from driftsim.scheduling.admission import Admission
-from driftsim.scheduling.estimators import ORACLE, estimator_class
+from driftsim.scheduling.estimators import ORACLE, estimator_class, estimator_name
+from driftsim.scheduling.names import spelled
 from driftsim.scheduling.plugins import plugin_name, plugin_names
-from driftsim.scheduling.policies import policy_class
+from driftsim.scheduling.policies import policy_class, policy_name
 from driftsim.tiers import AnyTiers, tier_rules
 from driftsim.trace.trace import Trace
 
@@ -52,17 +53,17 @@ def capture(
     Traceback (most recent call last):
     driftsim.errors.InputError: the estimator 'oracle' is told every length, and live nobody knows them; choose another
     """
-    names = list(dict.fromkeys(plugin_names(policies)))
+    names = list(dict.fromkeys(map(policy_name, plugin_names(policies))))
     for name in names:
         policy_class(name)
-    estimator_name = plugin_name(estimator)
-    if estimator_name == ORACLE:
+    learner = plugin_name(estimator)
+    if spelled(learner).base == ORACLE:
         raise InputError(f"the estimator {ORACLE!r} is told every length, and live nobody knows them; choose another")
-    estimator_class(estimator_name)
+    estimator_class(estimator_name(learner))
     plans = [
         CapturePlan(
             policy=name,
-            estimator=estimator_name,
+            estimator=learner,
             admission=admission or Admission(),
             max_in_flight=max_in_flight,
             tiers=tier_rules(tiers),

@@ -14,6 +14,7 @@ from driftsim.live.kinds import Order
 from driftsim.live.order import orders
 from driftsim.live.recorder import CapturePlan, Progress, record
 from driftsim.live.resume import CaptureRun, is_complete, kept, set_aside
+from driftsim.scheduling.names import in_a_path
 from driftsim.trace.header import Turn
 from driftsim.trace.trace import Trace
 from driftsim.workloads.workload import Workload
@@ -31,7 +32,7 @@ def interleaved(
         raise InputError(f"repeats must be at least 1, got {repeats}")
     if len(plans) * repeats == 1:
         return [CaptureRun(out, plans[0])]
-    names = [plan.policy.rpartition(":")[2] for plan in plans]  # of a plug-in: its class
+    names = [in_a_path(plan.policy) for plan in plans]
     return [
         CaptureRun(
             out / f"{names[place]}-{turn}",

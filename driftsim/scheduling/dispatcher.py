@@ -14,8 +14,8 @@ from typing import NamedTuple, Protocol
 from driftsim.errors import InputError, check_whole
 from driftsim.request import Job, Request, Tier
 from driftsim.scheduling.admission import Admission, check_admission
-from driftsim.scheduling.estimators import Estimator
-from driftsim.scheduling.policies import STOCK, Policy, passes_over
+from driftsim.scheduling.estimators import Estimator, estimator_name
+from driftsim.scheduling.policies import STOCK, Policy, passes_over, policy_name
 from driftsim.tiers import TierRule, tier_rules
 
 
@@ -56,6 +56,8 @@ class Dispatching:
             check_whole("max_in_flight", self.max_in_flight)
         check_admission(self.admission)
         object.__setattr__(self, "tiers", tier_rules(self.tiers))  # frozen for everybody else
+        object.__setattr__(self, "policy", policy_name(self.policy))
+        object.__setattr__(self, "estimator", estimator_name(self.estimator))
         if self.seed < 0:
             raise InputError(f"seed must not be negative, got {self.seed}")
 

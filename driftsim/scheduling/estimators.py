@@ -16,6 +16,8 @@ from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimate import Estimate as Estimate
 from driftsim.scheduling.estimate import Estimator as Estimator
 from driftsim.scheduling.lifetimes import KaplanMeier
+from driftsim.scheduling.names import spelled
+from driftsim.scheduling.parameters import canonical, values_of
 from driftsim.scheduling.plugins import declared, declared_names, instance, is_plugin, plugin
 from driftsim.scheduling.trackers import LogEma, Prompt, Quantile, Session, Tenant
 
@@ -217,8 +219,9 @@ ORACLE = "oracle"  # the one estimator that is given the truth
 def estimator_class(name: str) -> Callable[..., Estimator]:
     """The class that ``name`` stands for: ours, a declared one, or one that it says the place of.
 
-    Raises ``InputError`` if there is none, or it is no estimator.
+    Parameters behind the name are not looked at. Raises ``InputError`` if there is none, or it is no estimator.
     """
+    name = spelled(name).base
     if is_plugin(name):
         kind = plugin(name)
     elif name == ORACLE or name in ESTIMATORS:
@@ -234,6 +237,15 @@ def estimator_class(name: str) -> Callable[..., Estimator]:
     return kind
 
 
+def estimator_name(name: str) -> str:
+    """The canonical spelling of the estimator ``name``. Raises ``InputError`` for parameters that it does not take.
+
+    >>> estimator_name("ema?"), estimator_name("static")
+    ('ema', 'static')
+    """
+    return canonical(name, estimator_class)
+
+
 def is_deployable(name: str) -> bool:
     """Whether the estimator ``name`` could run in front of a server; if not, its results are a bound.
 
@@ -246,6 +258,9 @@ def is_deployable(name: str) -> bool:
 
 
 def make_estimator(name: str, admission: Admission, outputs: Mapping[str, int]) -> Estimator:
-    """A fresh estimator; only the oracle is handed ``outputs``. Raises ``InputError`` if ``name`` is unknown."""
+    """A fresh estimator; only the oracle is handed ``outputs``.
+
+    Raises ``InputError`` for an unknown name or parameter.
+    """
     kind = estimator_class(name)
-    return instance(name, kind, outputs if name == ORACLE else admission)
+    return instance(name, kind, outputs if kind is Oracle else admission, **values_of(name, kind))

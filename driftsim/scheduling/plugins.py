@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import TypeVar
 
 from driftsim.errors import InputError
+from driftsim.scheduling.names import spelled
 
 Made = TypeVar("Made")
 PLUGIN_NOTE = "the run used the plug-in "  # begins the note on an exception that a plug-in may have led to
@@ -54,7 +55,7 @@ def plugin_name(what: str | type) -> str:
     if not isinstance(what, str | type):
         raise InputError(f"a policy or an estimator is a name or a class, not {what!r:.80}")
     if isinstance(what, str):
-        _named.update([what] if is_plugin(what) else [])
+        _named.update([spelled(what).base] if is_plugin(what) else [])
         return what
     return give_class(what)
 
@@ -75,9 +76,10 @@ def check_trusted(name: str, where: str) -> None:
     driftsim.errors.InputError: a header names the plug-in 'evil.py:X', and code that data names is not run; if you \
 trust it, allow its folder: --allow-plugins DIR
     """
-    if not is_plugin(name) or name in _given or name in _named:
+    base = spelled(name).base
+    if not is_plugin(base) or base in _given or base in _named:
         return
-    place = name.rpartition(":")[0]
+    place = base.rpartition(":")[0]
     file = Path(place if place.endswith(".py") else place.replace(".", "/") + ".py")
     # A file that is there: the name of a module without one would stand for an installed module.
     if "\0" not in place and file.is_file() and any(file.resolve().is_relative_to(folder) for folder in _allowed):
@@ -96,12 +98,12 @@ def plugin_names(what: str | type | Iterable[str | type]) -> list[str]:
 
 def given_classes(names: Iterable[str]) -> dict[str, type]:
     """Those of ``names`` that stand for a class that was given: what another process must be told."""
-    return {name: _given[name] for name in names if name in _given}
+    return {base: _given[base] for base in (spelled(name).base for name in names) if base in _given}
 
 
 def is_plugin(name: str) -> bool:
     """Whether ``name`` says where a class is."""
-    return ":" in name
+    return ":" in spelled(name).base
 
 
 def plugin(name: str) -> type:
@@ -151,10 +153,10 @@ def _from_path(place: str) -> ModuleType:
         raise InputError(f"{place}: does not import ({type(error).__name__}: {error})") from None
 
 
-def instance(name: str, kind: Callable[..., Made], *arguments: object) -> Made:
-    """``kind(*arguments)``. Raises ``InputError`` if the constructor of the plug-in ``name`` does not take these."""
+def instance(name: str, kind: Callable[..., Made], *arguments: object, **parameters: object) -> Made:
+    """``kind(*arguments, **parameters)``. Raises ``InputError`` if the constructor of ``name`` does not take these."""
     try:
-        return kind(*arguments)
+        return kind(*arguments, **parameters)
     except TypeError as error:
         if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
             raise  # from inside of the constructor

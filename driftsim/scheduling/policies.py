@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeAlias, runtime_ch
 
 from driftsim.errors import InputError
 from driftsim.request import Job, Tier
+from driftsim.scheduling.names import spelled
+from driftsim.scheduling.parameters import canonical, values_of
 from driftsim.scheduling.plugins import declared, declared_names, instance, is_plugin, plugin
 
 if TYPE_CHECKING:
@@ -216,8 +218,9 @@ STOCK = "stock"  # the engine's own order: FIFO with no limit in flight
 def policy_class(name: str) -> type[Policy]:
     """The class that ``name`` stands for: ours, a declared one, or one that it says the place of.
 
-    Raises ``InputError`` if there is none, or it is no policy.
+    Parameters behind the name are not looked at. Raises ``InputError`` if there is none, or it is no policy.
     """
+    name = spelled(name).base
     if is_plugin(name):
         kind = plugin(name)
     elif name in POLICIES or name == STOCK:
@@ -233,16 +236,26 @@ def policy_class(name: str) -> type[Policy]:
     return kind
 
 
+def policy_name(name: str) -> str:
+    """The canonical spelling of the policy ``name``. Raises ``InputError`` for parameters that it does not take.
+
+    >>> policy_name("sjf?"), policy_name("fifo")
+    ('sjf', 'fifo')
+    """
+    return canonical(name, policy_class)
+
+
 def make_policy(name: str, rules: Sequence[TierRule] = ()) -> Policy:
-    """A fresh policy for tiers that go by ``rules``. Raises ``InputError`` if ``name`` is unknown.
+    """A fresh policy for tiers that go by ``rules``. Raises ``InputError`` for an unknown name or parameter.
 
     A policy that wants more of the tiers than the rank in each request has a class method ``of_tiers(rules)``.
     """
     kind = policy_class(name)
+    told = values_of(name, kind)
     if rules and hasattr(kind, "of_tiers"):
-        made: Policy = kind.of_tiers(rules)
+        made: Policy = kind.of_tiers(rules, **told)
         return made
-    return instance(name, kind)
+    return instance(name, kind, **told)
 
 
 def goes_by_tier(name: str) -> bool:

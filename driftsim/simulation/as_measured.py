@@ -9,8 +9,9 @@ from driftsim.errors import TraceError
 from driftsim.latency.profile import Profile
 from driftsim.progress import OnProgress, no_progress
 from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.estimators import estimator_name
 from driftsim.scheduling.plugins import check_trusted
-from driftsim.scheduling.policies import STOCK, policy_class
+from driftsim.scheduling.policies import STOCK, policy_class, policy_name
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.settings import EngineSettings
@@ -34,7 +35,8 @@ def as_measured(
     try:
         for own in (policy, estimator):
             check_trusted(own, "the trace")
-        policy_class(policy)
+        policy_class(policy_name(policy))
+        estimator_name(estimator)
     except ValueError as error:
         raise TraceError(f"{name}/header.json: {error}") from None
     profile = profile.changed(engine=settings_as_told(header.engine, profile.engine))

@@ -19,6 +19,7 @@ from driftsim.progress import EVERY, OnProgress, no_progress
 from driftsim.request import Job
 from driftsim.scheduling.dispatcher import Departure, Dispatcher, Engine
 from driftsim.scheduling.estimators import ESTIMATORS, ORACLE, make_estimator
+from driftsim.scheduling.names import spelled
 from driftsim.scheduling.plugins import PLUGIN_NOTE
 from driftsim.scheduling.policies import POLICIES, STOCK, check_order, make_policy
 from driftsim.simulation.observed import observed_lengths
@@ -63,7 +64,7 @@ def simulate(
     except InputError:
         raise
     except Exception as error:
-        foreign = [name for name in (scenario.policy, scenario.estimator) if name not in OURS]
+        foreign = [name for name in (scenario.policy, scenario.estimator) if spelled(name).base not in OURS]
         if foreign:
             error.add_note(f"{PLUGIN_NOTE}{' and '.join(foreign)}")
         raise

@@ -12,17 +12,17 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, create_model, model_validator
+from pydantic import AfterValidator, Field, create_model, model_validator
 
 from driftsim.errors import InputError
 from driftsim.latency.profile import Profile
 from driftsim.records import Record
 from driftsim.scheduling.admission import DRIFTSCHED_BASE, Admission
-from driftsim.scheduling.estimators import estimator_class
+from driftsim.scheduling.estimators import estimator_class, estimator_name
 from driftsim.scheduling.plugins import is_plugin, source_digest
-from driftsim.scheduling.policies import policy_class
+from driftsim.scheduling.policies import policy_class, policy_name
 from driftsim.simulation.dotted import nested
 from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.slo import Slos, check_only_e2e
@@ -61,8 +61,14 @@ class ScenarioSpec(Record):
         description="File of the latency profile; without one, it is fitted to the trace's own steps. A workload needs "
         "one.",
     )
-    policy: str = Field(default="fifo", description="Policy that chooses who enters the engine; stock: its own order.")
-    estimator: str = Field(default="static", description="Estimator of output lengths.")
+    policy: Annotated[str, AfterValidator(policy_name)] = Field(
+        default="fifo",
+        description="Policy that chooses who enters the engine, with its parameters: `name?key=value`; stock: the "
+        "engine's own order.",
+    )
+    estimator: Annotated[str, AfterValidator(estimator_name)] = Field(
+        default="static", description="Estimator of output lengths, with its parameters: `name?key=value`."
+    )
     admission: Admission = Field(default=Admission(), description="Switches of admission.")
     engine: dict[str, Any] = Field(
         default={}, description="Engine settings to change, such as `kv_blocks` or `max_num_seqs`."
