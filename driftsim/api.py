@@ -21,6 +21,7 @@ from driftsim.comparison.plan import ComparisonPlan, check_plans, default_polici
 from driftsim.comparison.result import ComparisonResult
 from driftsim.comparison.runs import compare as compare_settings
 from driftsim.comparison.runs import measured_by_phase
+from driftsim.drift import AnyDrifts, drift_rules
 from driftsim.errors import InputError
 from driftsim.goodput import with_slos
 from driftsim.inputs import (
@@ -38,6 +39,7 @@ from driftsim.inputs import (
     described,
     fitted_to_days,
     naming,
+    with_drift,
     with_engine,
 )
 from driftsim.latency.profile import load_profile
@@ -84,6 +86,7 @@ def compare(
     max_in_flight: int | None = None,
     tiers: AnyTiers = (),
     slos: AnySlos = (),
+    drift: AnyDrifts = (),
     fairness: bool = False,
     engine: EngineName | Barrier = "continuous",
     kv_blocks: int | None = None,
@@ -104,10 +107,11 @@ def compare(
     arrivals than the recorded ones, such as ``Process(kind="closed", users=16)``. max_in_flight: requests inside the
     engine at most (default: its slots). tiers: their order, weights and limits, most urgent first: rules, names or
     ``gold:5,silver:3`` (default: the trace's, else the published). slos: limits, such as ``premium:ttft=1s,e2e=30s``
-    (default: the trace's). fairness: tell how much tenants were slowed down. engine: continuous batching, or
-    DriftSched's barrier. kv_blocks: another size of the KV cache. settings: other engine settings, such as
-    ``{"max_num_seqs": 16}``. refill_lag: a freed slot misses the next step, as recorded. practical: the least relative
-    difference that counts. jobs: processes (default: one a core). progress: called with runs done and in all.
+    (default: the trace's). drift: to inject, such as ``tenant=a:factor=2:at=600s``, into resamples, too. fairness: tell
+    how much tenants were slowed down. engine: continuous batching, or DriftSched's barrier. kv_blocks: another size of
+    the KV cache. settings: other engine settings, such as ``{"max_num_seqs": 16}``. refill_lag: a freed slot misses the
+    next step, as recorded. practical: the least relative difference that counts. jobs: processes (default: one a core).
+    progress: called with runs done and in all.
 
     Raises ``InputError`` for what no run could accept, ``TraceError`` for a trace that cannot be replayed so.
 
@@ -141,16 +145,11 @@ def compare(
         max_in_flight=max_in_flight,
         tiers=rules,
         slos=as_slos(slos, None, [trace for _, trace in days]),
-        fairness=fairness,
-        refill_lag=refill_lag,
-        barrier=as_barrier(engine),
-        arrivals=arrivals,
-        practical=practical,
-        seed=seed,
-        left_out=tuple(left_out),
-    )
+        drift=drift_rules(drift), fairness=fairness, refill_lag=refill_lag, barrier=as_barrier(engine),
+        arrivals=arrivals, practical=practical, seed=seed, left_out=tuple(left_out),
+    )  # fmt: skip
     check_plans(choice, workloads)
-    as_recorded = rate_scale == 1 and not changes and profile is None and arrivals is None and not others
+    as_recorded = rate_scale == 1 and profile is None and arrivals is None and not (changes or others or choice.drift)
     measured = measured_by_phase(recorded, choice) if as_recorded and recorded is not None else None
     known = [with_slos(trace, choice.checked_slos) for _, trace in days if trace is not None]
     checks = () if measured else checks_of_days(known, given, own=profile is None, several=bool(others))
@@ -158,8 +157,7 @@ def compare(
     mismatches = [text for trace in known if profile is not None for text in mismatch_warnings(given, trace)]
     about = {"profile": described(choice.profile, profile), "rate_scale": rate_scale}
     provenance = {**report.source(workload, recorded), **about, **report.provenance(choice)}
-    if others:
-        provenance["days"] = [report.source(other, trace) for other, trace in days]
+    provenance |= {"days": [report.source(other, trace) for other, trace in days]} if others else {}
     found = {"checks": tuple(checks), "mismatches": tuple(dict.fromkeys(mismatches)), "provenance": provenance}
     return ComparisonResult(**{**vars(result), **found})
 
@@ -194,6 +192,7 @@ def simulate(
     max_in_flight: int | None = None,
     tiers: AnyTiers = (),
     slos: AnySlos = (),
+    drift: AnyDrifts = (),
     engine: EngineName | Barrier = "continuous",
     refill_lag: bool = True,
     noise: bool = False,
@@ -219,6 +218,7 @@ def simulate(
     workload, recorded = as_workload(what, rate_scale)
     with naming(recorded):
         admission, _, workload = with_bases(admission, workload, recorded)
+    workload = with_drift(workload, drift, seed)
     scenario = Scenario(
         profile=as_profile(profile, recorded),
         policy=plugin_name(policy),
@@ -227,11 +227,8 @@ def simulate(
         max_in_flight=max_in_flight,
         tiers=tier_rules(tiers),
         slos=as_slos(slos, workload, [recorded]),
-        refill_lag=refill_lag,
-        noise=noise,
-        barrier=as_barrier(engine),
-        seed=seed,
-    )
+        refill_lag=refill_lag, noise=noise, barrier=as_barrier(engine), seed=seed,
+    )  # fmt: skip
     return run_scenario(scenario, workload, record_steps=steps, step_requests=step_requests or needs_itl(scenario.slos))
 
 

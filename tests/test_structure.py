@@ -25,7 +25,7 @@ STOREYS = [
     {"errors", "statistics", "version"},
     {"text"},
     {"contrasts", "request", "records", "files", "formatting", "figures", "workers", "progress"},
-    {"tiers", "slo", "tenants"},
+    {"tiers", "slo", "tenants", "drift"},
     {"trace", "scheduling"},
     {"goodput"},
     {"workloads", "latency", "metrics"},

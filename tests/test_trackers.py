@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -158,9 +159,12 @@ def test_sessions_reach_the_estimator() -> None:
     made = Workload.poisson(rate=0.1, requests=60, prompt_tokens=50, output_tokens=100, seed=1)
     names = [f"s{row % 3}" for row in range(60)]
     table = made.table.assign(
-        session=names, parent=[[] for _ in names], gap_s=0.0, output_tokens=[50 + 40 * (row % 3) for row in range(60)],
+        session=names,
+        parent=pd.Series([[] for _ in names], dtype=object),
+        gap_s=0.0,
+        output_tokens=[50 + 40 * (row % 3) for row in range(60)],
         max_tokens=400,
-    )  # fmt: skip
+    )
     made = Workload(made.info, table)
     run = simulate(Scenario(profile=profile(engine()), estimator="session"), made).requests
     late = run[run["arrival_s"] > run["finish_s"].iloc[:3].max()]

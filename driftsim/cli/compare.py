@@ -9,7 +9,7 @@ import typer
 
 from driftsim.cli.arrivals import Arrivals, ArrivalSetting, Cv, MaxOutstanding, Rate, Think, Users, process_of
 from driftsim.cli.effects import print_effects
-from driftsim.cli.options import AsJson, Fairness, Slo, names, others, refuse, was_given
+from driftsim.cli.options import AsJson, Drift, Fairness, Slo, names, others, refuse, was_given
 from driftsim.cli.terminal import hinting, progress, say, say_document, wide_console
 from driftsim.errors import InputError, RunError
 from driftsim.scheduling.names import DEFAULT_POLICIES, Base, Estimates, Feedback, Label, Unit
@@ -65,6 +65,7 @@ def compare(
         typer.Option(help="Most urgent first: name[:weight[:safety]],... [default: the trace's own, else published]."),
     ] = None,
     slo: Slo = None,
+    drift: Drift = None,
     fairness: Fairness = False,
     engine: Annotated[
         EngineName, typer.Option(help="Continuous batching, or DriftSched's worker: one batch of 32 at a time.")
@@ -151,6 +152,7 @@ def compare(
             max_in_flight=max_in_flight,
             tiers=rules,
             slos=slos,
+            drift=drift or (),
             fairness=fairness,
             engine=engine,
             settings={name: value for name, value in settings.items() if value is not None},

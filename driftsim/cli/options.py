@@ -26,6 +26,15 @@ Slo = Annotated[
         "everybody's. Repeat it [default: the trace's own].",
     ),
 ]
+Drift = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--drift",
+        metavar="[KIND:]KEY=VALUE:...",
+        help="Change the requests from a time on: tenant=a:factor=2:at=600s, or at=50%; kinds: step, ramp, season, "
+        "mix, model, caps, words. Repeat it.",
+    ),
+]
 Fairness = Annotated[
     bool,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from driftsim.cli.options import AsJson, Fairness, Slo, setting
+from driftsim.cli.options import AsJson, Drift, Fairness, Slo, setting
 from driftsim.cli.terminal import progress, say, say_document
 from driftsim.errors import RunError
 
@@ -20,6 +20,7 @@ def simulate(
         typer.Option("--set", metavar="KEY=VALUE", help="In place of what the file says: engine.kv_blocks=900."),
     ] = None,
     slo: Slo = None,
+    drift: Drift = None,
     fairness: Fairness = False,
     steps: Annotated[bool, typer.Option("--steps", help="Record the engine's steps.")] = False,
     step_requests: Annotated[
@@ -31,6 +32,7 @@ def simulate(
     """Run one scenario and write its trace, in the schema of a captured one."""
     from driftsim import api
     from driftsim.crowding import alone_in
+    from driftsim.drift import drift_rules, in_words
     from driftsim.files import check_place
     from driftsim.formatting import dumps, without_nan
     from driftsim.metrics import summary
@@ -44,6 +46,8 @@ def simulate(
     asked: dict[str, Any] = {name: True for name, wanted in recorded.items() if wanted}
     if rules := slo_rules(slo or ()):
         asked["slos"] = [one.model_dump() for one in rules]
+    if drift:
+        asked["drift"] = [one.model_dump() for one in drift_rules(drift)]
     changed = dict(setting("--set", text, "policy=sjf") for text in changes or [])
     with progress("simulating requests") as reporter:
         trace, spec, warnings = api.simulate_scenario(scenario, {**changed, **asked}, progress=reporter.update)
@@ -61,6 +65,8 @@ def simulate(
         return
     latencies = ", ".join(f"{name} {values[f'e2e_{name}_s']:.3f} s" for name in ("mean", "p50", "p99"))
     say(f"{out}: {values['finished']} of {values['requests']} requests finished; E2E {latencies}")
+    for drift_told in map(in_words, trace.header.drift):
+        say(f"drift injected: {drift_told}")
     if "slo_met" in values:
         say(within_slos(values))
     if spec.fairness:

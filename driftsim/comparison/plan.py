@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from driftsim.drift import Drift, check_drifts, drift_rules
 from driftsim.errors import InputError, check_whole
 from driftsim.latency.profile import Profile
 from driftsim.scheduling.admission import Admission
@@ -17,6 +18,8 @@ from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.slo import Slo, check_only_e2e, check_slos, needs_itl, slo_rules
 from driftsim.statistics import PRACTICAL
 from driftsim.tiers import TierRule, no_order, rules_in_force, tier_rules
+from driftsim.workloads.arrivals import arriving
+from driftsim.workloads.drifting import drifting
 from driftsim.workloads.processes import Process
 from driftsim.workloads.workload import Workload
 
@@ -51,6 +54,7 @@ class ComparisonPlan:
     max_in_flight: int | None = None
     tiers: tuple[TierRule, ...] = ()
     slos: tuple[Slo, ...] = ()
+    drift: tuple[Drift, ...] = ()  # injected into every day and every resample of it
     fairness: bool = False  # whether each summary says how much tenants were slowed down, and what service they got
     refill_lag: bool = True
     barrier: Barrier | None = None
@@ -64,6 +68,7 @@ class ComparisonPlan:
             check_whole(name, getattr(self, name))
         object.__setattr__(self, "tiers", tier_rules(self.tiers))  # frozen for everybody else
         object.__setattr__(self, "slos", slo_rules(self.slos))
+        object.__setattr__(self, "drift", drift_rules(self.drift))
         if self.replications < 1:
             raise InputError(f"replications must be at least 1, got {self.replications}")
         if not 0 <= self.practical < 1:
@@ -140,6 +145,8 @@ def check_plans(plan: ComparisonPlan, workloads: Sequence[Workload]) -> None:
 def check_plan(plan: ComparisonPlan, workload: Workload) -> None:
     """Raise ``InputError`` for what no run could accept: an engine, policy, estimator, phase or words."""
     observed_lengths(workload, plan.admission.unit)
+    check_drifts(plan.drift, workload.table)
+    drifting(workload if plan.arrivals is None else arriving(workload, plan.arrivals, plan.seed), plan.drift, plan.seed)
     rules = rules_in_force(plan.tiers or workload.tiers, workload.tier_names)
     for setting in plan.settings:
         check_order(setting.policy, rules, workload.tier_names, plan.profile.engine.scheduling_policy)

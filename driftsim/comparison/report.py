@@ -13,6 +13,7 @@ from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting
 from driftsim.comparison.sameness import MEANINGS, explained
 from driftsim.comparison.slos import LEGEND as SLO_LEGEND
 from driftsim.comparison.verdict import all_checks, answer, findings
+from driftsim.drift import in_words
 from driftsim.files import Mark
 from driftsim.formatting import give_or_take, without_nan
 from driftsim.glossary import SLO, TENANT, TENANT_FAIRNESS
@@ -162,6 +163,7 @@ def legend(comparison: Comparison) -> list[str]:
     """What marks, intervals and words in place of a change mean, and what is estimated."""
     found = {comparison.same.get(setting, "") for setting in comparison.plan.settings}
     same = [f"instead of a change, {explained(reason)}" for reason in MEANINGS if reason in found]
+    same += [f"drift injected: {told}" for told in drift_told(comparison)]
     same += [*(SLO_LEGEND if comparison.plan.slos else []), *(FAIR_LEGEND if comparison.plan.fairness else [])]
     days, resamples = len(comparison.days), comparison.plan.replications - 1
     if comparison.recorded_only:
@@ -178,6 +180,11 @@ def legend(comparison: Comparison) -> list[str]:
         *same,
         f"under FIFO somebody waited {waited:.0f} % of the time, two or more at once {chose:.0f} %",
     ]
+
+
+def drift_told(comparison: Comparison) -> list[str]:
+    """What was injected into the first day, and what came of it."""
+    return [in_words(drift) for drift in comparison.traces[BASELINE].header.drift]
 
 
 def _has_bound(comparison: Comparison) -> bool:
@@ -225,6 +232,7 @@ def provenance(plan: ComparisonPlan) -> dict[str, Any]:
         "refill_lag": plan.refill_lag,
         **({} if plan.arrivals is None else {"arrivals": plan.arrivals.model_dump(exclude_defaults=True)}),
         **({"slos": [str(slo) for slo in plan.slos]} if plan.slos else {}),
+        **({"drift": [str(drift) for drift in plan.drift]} if plan.drift else {}),
         **({"tiers": [rule.model_dump(exclude_defaults=True) for rule in plan.tiers]} if plan.tiers else {}),
     }
 

@@ -26,6 +26,7 @@ from driftsim.tenancy import with_fairness
 from driftsim.trace.trace import Trace
 from driftsim.workers import map_shared, processes, shared
 from driftsim.workloads.arrivals import arriving
+from driftsim.workloads.drifting import drifting
 from driftsim.workloads.resampling import resample
 from driftsim.workloads.workload import Workload
 
@@ -148,13 +149,15 @@ def _run(inputs: _Inputs, draw: Draw, told: OnProgress = no_progress) -> _Drawn:
         drawn = resample(workload, plan.seed, draw.number, draw.kind)
     if plan.arrivals is not None:
         drawn = arriving(drawn, plan.arrivals, plan.seed + draw.number)
+    drawn = drifting(drawn, plan.drift, plan.seed + draw.number)
     scored = np.ones(len(drawn), dtype=bool)
     if plan.excluded:
         scored = ~drawn.table["source"].isin(plan.excluded).to_numpy()
     summaries, kept, same, codes = {}, KeptTraces(), {}, {}
     named = largest_tenants(inputs.workloads[0])
     scenario = _scenarios(plan, draw)
-    alone = alone_times(sizes_of(workload.table), scenario(BASELINE)) if plan.fairness else {}
+    sized = drawn if plan.drift else workload
+    alone = alone_times(sizes_of(sized.table), scenario(BASELINE)) if plan.fairness else {}
     named_steps = needs_itl(plan.slos)
     fifo = simulate(scenario(BASELINE), drawn, step_requests=named_steps)
     for setting in plan.settings:

@@ -22,7 +22,7 @@ from driftsim.scheduling.estimators import ESTIMATORS, ORACLE, make_estimator
 from driftsim.scheduling.names import spelled
 from driftsim.scheduling.plugins import PLUGIN_NOTE
 from driftsim.scheduling.policies import POLICIES, STOCK, check_order, make_policy
-from driftsim.simulation.observed import observed_lengths
+from driftsim.simulation.observed import observed_lengths, told_lengths
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.serving import engine_of, step_times
 from driftsim.simulation.tables import requests_table
@@ -103,6 +103,7 @@ class Simulation:
         self.outputs = table["output_tokens"].astype(int).tolist()
         self.stops = table["stops"].fillna(False).astype(bool).tolist()
         self.observed = observed_lengths(workload, scenario.admission.unit)
+        self.told = told_lengths(workload, scenario.admission.unit, self.observed)
         patience = table.get("patience_s", pd.Series(dtype=float)).to_numpy(dtype=float)
         self.patience = None if np.isnan(patience).all() else patience.tolist()
         self.impatient = dict[int, Job]()  # by row, those that are there and may be given up
@@ -277,7 +278,7 @@ class Simulation:
 
     def _departure(self, sequence: Sequence) -> Departure:
         job, reason = sequence.job, sequence.finish_reason
-        length, full = self.observed[job.index], self.outputs[job.index]
+        length, full = self.told[job.index], self.outputs[job.index]
         if reason not in FINISHED:
             shown = sequence.shown if reason == "abort" and full else 0
             return Departure(job, None, True, round(length * shown / full) if shown else 0)
@@ -327,5 +328,6 @@ class Simulation:
             profile_digest=profile.digest,
             clocks=CLOCKS,
             prefixes=self.workload.prefixes,
+            drift=self.workload.drift,
             notes=notes,
         )

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, create_model, model_validator
 
+from driftsim.drift import Drifts, check_drifts
 from driftsim.errors import InputError
 from driftsim.latency.profile import Profile
 from driftsim.records import Record
@@ -29,6 +30,7 @@ from driftsim.slo import Slos, check_only_e2e
 from driftsim.tiers import TierRules
 from driftsim.trace.trace import Trace, read
 from driftsim.workloads.arrivals import arriving
+from driftsim.workloads.drifting import drifting
 from driftsim.workloads.generated import WorkloadSpec
 from driftsim.workloads.processes import Process
 from driftsim.workloads.replay import first, replay
@@ -116,6 +118,11 @@ class ScenarioSpec(Record):
         default="circular",
         description="How a resample draws its blocks: `circular`, from anywhere in the phase, or `local`, from around "
         "the block's own place, so that a peak inside a phase stays where it was.",
+    )
+    drift: Drifts = Field(
+        default=(),
+        description="Drift to inject, as tables or as texts `tenant=a:factor=2:at=600s`, one after the other; in a "
+        "resample it begins at the same time.",
     )
     fairness: bool = Field(
         default=False,
@@ -259,14 +266,16 @@ def build_workload(spec: ScenarioSpec, find: Callable[[str], Trace] = read) -> W
     Raises ``InputError`` for what the traces cannot give.
     """
     if spec.workload is not None:
-        return Workload.generated(spec.workload, spec.seed + spec.replication, find)
+        drawn = Workload.generated(spec.workload, spec.seed + spec.replication, find)
+        return drifting(drawn, spec.drift, spec.seed + spec.replication)
     made = replay(find(str(spec.trace)), spec.rate_scale)
     if spec.requests is not None:
         made = first(made, spec.requests)
+    check_drifts(spec.drift, made.table)
     made = resample(made, spec.seed, spec.replication, spec.resampling)
     if spec.arrivals is not None:
         made = arriving(made, spec.arrivals, spec.seed + spec.replication)
-    return made
+    return drifting(made, spec.drift, spec.seed + spec.replication)
 
 
 def build_scenario(spec: ScenarioSpec, profile: Profile) -> Scenario:

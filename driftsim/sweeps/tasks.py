@@ -177,7 +177,8 @@ def spec_key(spec: ScenarioSpec, inputs: Inputs) -> str:
 def workload_name(source: str, spec: ScenarioSpec) -> tuple[Any, ...]:
     """What determines the workload of ``spec``, whose source has the digest ``source``."""
     arrivals = "" if spec.arrivals is None else spec.arrivals.model_dump_json()
-    return source, arrivals, spec.rate_scale, spec.requests or 0, spec.seed, spec.replication, spec.resampling
+    drift = "; ".join(map(str, spec.drift))
+    return source, arrivals, spec.rate_scale, spec.requests or 0, spec.seed, spec.replication, spec.resampling, drift
 
 
 def run_task(task: Task, inputs: Inputs, keep: Path | None = None) -> dict[str, Any]:
@@ -237,12 +238,15 @@ def parameters(task: Task) -> dict[str, Any]:
         sources = spec.identity(task.trace, task.profile)["plugins"]
         found["plugins"] = " ".join(source[:SHORT] for source in sources.values())
     plain = spec.model_dump(
-        mode="json", exclude={"steps": True, "slos": True, "fairness": not spec.fairness, "workload": _unused(spec)}
+        mode="json",
+        exclude={"steps": True, "slos": True, "drift": True, "fairness": not spec.fairness, "workload": _unused(spec)},
     )
     for name, value in (plain | {"profile": OWN if spec.profile is None else spec.profile}).items():
         found |= dict(_flat(name, value))
     if spec.slos:
         found["slos"] = "; ".join(map(str, spec.slos))
+    if spec.drift:
+        found["drift"] = "; ".join(map(str, spec.drift))
     if spec.tiers:
         found["tiers"] = ",".join(map(_rule, spec.tiers))
     return found

@@ -81,6 +81,7 @@ def replay(trace: Trace, rate_scale: float = 1.0) -> Workload:
         notes=(*caveats(trace), *said),
         tiers=trace.header.tiers,
         prefixes=trace.header.prefixes,
+        drift=trace.header.drift,
     )
 
 

@@ -37,8 +37,8 @@ COLUMNS = [
 ]
 # Columns that a workload may have besides. ``stretches``: with whom a request shares its beginning, see
 # ``Request.stretches``; numbers are those of ``source``. ``session``, ``parent`` and ``gap_s``: as in a trace, but the
-# parents are rows of this table.
-OPTIONAL = ["stretches", "session", "parent", "gap_s"]
+# parents are rows of this table. ``words_per_token``: not NaN where estimators are told words for tokens.
+OPTIONAL = ["stretches", "session", "parent", "gap_s", "words_per_token"]
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:

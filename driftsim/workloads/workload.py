@@ -17,6 +17,7 @@ from typing import Any, Self, TypedDict, Unpack
 import numpy as np
 import pandas as pd
 
+from driftsim.drift import Injected
 from driftsim.errors import InputError
 from driftsim.formatting import html_table
 from driftsim.request import Request
@@ -59,7 +60,7 @@ class Workload:
     """Requests in order of arrival, phase by phase; ``table`` has ``COLUMNS``, ``prompts`` the texts where known.
 
     ``tiers`` are the rules that the recorded run brings for its tiers, the most urgent first; none: nobody said any.
-    ``prefixes`` tell how it is known what the requests share, where it is.
+    ``prefixes`` tell how it is known what the requests share, where it is; ``drift`` labels what was injected.
 
     A trace gives one by ``replay``. Without a trace, a workload is drawn: lengths are whole numbers or ``Lengths``, the
     same ``seed`` gives the same one, and arrivals and lengths are random streams of their own. ``max_tokens`` is, if
@@ -75,6 +76,7 @@ class Workload:
     notes: tuple[str, ...] = ()
     tiers: tuple[TierRule, ...] = ()
     prefixes: Prefixes | None = None
+    drift: tuple[Injected, ...] = ()
 
     def __post_init__(self) -> None:
         counted = [phase.requests for phase in self.info.phases]

@@ -19,7 +19,7 @@ plant(
 plant(
     "the truth is handed to every estimator that is not built in",
     "scheduling/estimators.py",
-    "outputs if name == ORACLE else admission",
+    "outputs if kind is Oracle else admission",
     "admission if name in ESTIMATORS else outputs",
     "test_dispatcher test_plugins",
 )
