@@ -114,6 +114,12 @@ def metrics() -> str:
         entries(metric_entries(glossary.FAIRNESS), extra="better"),
         "What `per_tenant` then holds of each of the largest tenants, named in flat rows as above.",
         entries(metric_entries(glossary.TENANT_FAIRNESS), extra="better"),
+        "## Estimation",
+        "What `driftsim.estimation` returns besides `scored`, `mae` and `kendall_tau_estimate` of a summary, and a "
+        "comparison for each of its settings (`estimation` in its JSON, `estimation.csv`) where it has other "
+        "estimators than the published two, or drift. Each estimate counts as it was at admission: the estimator had "
+        "learned from what had ended by then, and from nothing else (progressive validation).",
+        entries(metric_entries(glossary.ESTIMATION), extra="better"),
         "## Comparison",
         "What a row of `driftsim compare --json` holds besides a summary.",
         entries(metric_entries(glossary.COMPARISON), extra="better"),

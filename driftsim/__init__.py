@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from driftsim.comparison.result import ComparisonResult
     from driftsim.crowding import fairness
     from driftsim.errors import InputError, RunError, TraceError
+    from driftsim.estimates import estimation
     from driftsim.formats.exports import export_trace
     from driftsim.formats.imports import import_trace
     from driftsim.inputs import sample
@@ -96,6 +97,7 @@ _HOMES = {
     "comparison.captured": ("CapturedComparison",),
     "comparison.result": ("ComparisonResult",),
     "crowding": ("fairness",),
+    "estimates": ("estimation",),
     "errors": ("InputError", "RunError", "TraceError"),
     "inputs": ("sample",),
     "latency.profile": ("Profile", "load_profile"),
@@ -135,9 +137,9 @@ __all__ = [
     "Profile", "RecordedLengths", "Request", "RunError", "Scenario", "ScenarioSpec", "Slo", "Store", "Tenant", "Tier",
     "TierRule", "Trace", "TraceError", "ValidationResult", "Verdict", "Workload", "WorkloadChoice", "WorkloadSpec",
     "calibrate", "capacity", "capture", "check_baseline", "check_laws", "compare", "compare_captured", "derive_profile",
-    "e2e", "export_trace", "fairness", "import_trace", "load_profile", "load_spec", "make_baseline", "read", "replay",
-    "resample", "sample", "simulate", "simulate_scenario", "slo_outcomes", "summary", "sweep", "tpot", "ttft",
-    "validate",
+    "e2e", "estimation", "export_trace", "fairness", "import_trace", "load_profile", "load_spec", "make_baseline",
+    "read", "replay", "resample", "sample", "simulate", "simulate_scenario", "slo_outcomes", "summary", "sweep", "tpot",
+    "ttft", "validate",
 ]  # fmt: skip
 
 

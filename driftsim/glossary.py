@@ -201,6 +201,23 @@ TENANT_FAIRNESS: tuple[Metric, ...] = (  # of each tenant, likewise
         "sharing guarantees is of this time (Parekh and Gallager 1993).",
     ),
 )
+ESTIMATION: tuple[Metric, ...] = (  # of ``estimation``, and a row for each setting of a comparison
+    Metric("log_error", "", "Mean of |ln(estimate / output)|: twice and half as long count alike.", "lower"),
+    Metric("log_bias", "", "Mean of ln(estimate / output): above 0, estimates are too long."),
+    Metric("coverage_nominal", "", "Share of the outputs that the interval should hold; of one quantile, its level."),
+    Metric("coverage", "", "Share of the outputs that it did hold; of one quantile, that did not exceed it."),
+    Metric("width", LENGTH, "Mean width of the interval.", "lower"),
+    Metric("pinball", LENGTH, "Mean pinball loss of its ends (Koenker and Bassett 1978), least at the truth.", "lower"),
+    Metric(
+        "recovered", "", "Whether the estimates followed the first injected shift of lengths half-way; none: no shift.",
+        "", "bool",
+    ),
+    Metric(
+        "recovery_requests", "requests",
+        "Requests of the shift that were estimated until then; infinite, in JSON null, if never.", "lower",
+    ),
+    Metric("recovery_s", "s", "Time from the first of them until then.", "lower"),
+)  # fmt: skip
 SLO_METRICS = ("attainment", "goodput", "token_goodput")  # that a comparison gives an interval
 
 
@@ -293,7 +310,17 @@ TIERS: tuple[Metric, ...] = tuple(metric for tier in TIER_NAMES for metric in of
 SLO_COMPARISON: tuple[Metric, ...] = tuple(_slo_compared())  # of a comparison's rows, where there are SLOs
 METRICS: dict[str, Metric] = {
     metric.name: metric
-    for metric in (*SUMMARY, *SLO, *FAIRNESS, *TENANT_FAIRNESS, *COMPARISON, *SLO_COMPARISON, *SWEEP, *TIERS)
+    for metric in (
+        *SUMMARY,
+        *SLO,
+        *FAIRNESS,
+        *TENANT_FAIRNESS,
+        *ESTIMATION,
+        *COMPARISON,
+        *SLO_COMPARISON,
+        *SWEEP,
+        *TIERS,
+    )
 }
 
 

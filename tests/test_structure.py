@@ -29,7 +29,7 @@ STOREYS = [
     {"trace", "scheduling"},
     {"goodput"},
     {"workloads", "latency", "metrics"},
-    {"glossary", "formats", "outcomes", "tenancy"},
+    {"glossary", "formats", "outcomes", "tenancy", "estimates"},
     {"engine", "live"},
     {"testing"},
     {"simulation"},

@@ -172,4 +172,5 @@ def compare(
         raise RunError(nobody_finished(result.traces[BASELINE]))
     if out is not None:
         more = ", slo.csv" if result.plan.slos else ""
+        more += ", estimation.csv" if (out / "estimation.csv").exists() else ""
         say(f"written: {out / 'report.html'}, rows.csv{more}, comparison.json and 5 figures (svg, png)", err=True)

@@ -17,6 +17,7 @@ import numpy as np
 from driftsim.comparison import sameness
 from driftsim.comparison.checks import Check
 from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting
+from driftsim.estimates import estimation
 from driftsim.glossary import SLO_METRICS
 from driftsim.metrics import LATENCIES, PERCENTILES
 from driftsim.scheduling.estimators import is_deployable
@@ -212,6 +213,18 @@ class Comparison:
                 row |= {f"{metric}_vs_fifo": versus.centre, f"{metric}_vs_fifo_this_run": versus.this_run}
                 row |= {f"{metric}_vs_fifo_low": versus.interval.low, f"{metric}_vs_fifo_high": versus.interval.high}
         return row | tables
+
+    @cached_property
+    def estimation_rows(self) -> list[dict[str, Any]]:
+        """How well each setting's estimator did in this run, a row each, see ``driftsim.estimation``."""
+        ids = self.workload.table.loc[self.workload.table["source"].isin(self.plan.excluded), "request_id"]
+        return [
+            {
+                **setting._asdict(),
+                **estimation(trace, phase=self.plan.phase, scored=~trace.requests["request_id"].isin(ids).to_numpy()),
+            }
+            for setting, trace in ((one, self.traces[one]) for one in self.plan.settings)
+        ]
 
     def calibration(self) -> list[dict[str, Any]]:
         """What each estimator changes against ``static`` under the same policy: the effect of calibration alone."""

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from driftsim.comparison import estimators
 from driftsim.comparison.comparison import Comparison
 from driftsim.comparison.fair import LEGEND as FAIR_LEGEND
 from driftsim.comparison.notes import warnings
@@ -31,7 +32,7 @@ FIGURES = {
 
 
 PICTURES = tuple(f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png"))
-FILES = ("rows.csv", "comparison.json", "report.html", "slo.csv", *PICTURES)
+FILES = ("rows.csv", "comparison.json", "report.html", "slo.csv", "estimation.csv", *PICTURES)
 MARK = Mark("comparison.json", '{\n "rows": [')
 TERMS = {
     "E2E": "end to end: from arrival to the last token; TTFT: to the first token; TPOT: time per token after the first",
@@ -196,6 +197,7 @@ def document(comparison: Comparison, provenance: dict[str, Any]) -> dict[str, An
     return {
         "rows": without_nan(comparison.rows()),
         "calibration": without_nan(comparison.calibration()),
+        **({"estimation": estimators.document(comparison)} if estimators.told(comparison) else {}),
         "answer": answer(comparison),
         "verdict": findings(comparison),
         "checks": without_nan([asdict(check) for check in all_checks(comparison)]),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from driftsim.comparison import fair, notes, report, slos, verdict
+from driftsim.comparison import estimators, fair, notes, report, slos, verdict
 from driftsim.comparison import folder as folder_of
 from driftsim.comparison.comparison import Comparison
 from driftsim.files import whole_folder
@@ -47,6 +47,13 @@ class ComparisonResult(Comparison):
         """One row for each setting, with the columns that ``driftsim columns`` lists; NaN where there is no number."""
         return pd.DataFrame(report.flat_rows(self))
 
+    def estimation(self) -> pd.DataFrame:
+        """How well each setting's estimator told lengths before they were known, in this run: a row each.
+
+        The columns are those of ``driftsim.estimation``; NaN where there is no number.
+        """
+        return pd.DataFrame(self.estimation_rows)
+
     def document(self) -> dict[str, Any]:
         """What ``driftsim compare --json`` prints."""
         return report.document(self, self.provenance)
@@ -81,6 +88,10 @@ class ComparisonResult(Comparison):
         if self.plan.fairness:
             console.print()
             show_table(console, "What the tenants got, in this run", fair.HEADINGS, fair.table(self))
+        if estimators.told(self):
+            console.print()
+            show_table(console, estimators.title(self), *estimators.table(self))
+            console.print(estimators.LEGEND, style="dim", markup=False)
         names, changes = report.effects(self)
         if changes:
             console.print()
