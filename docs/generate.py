@@ -22,7 +22,7 @@ import driftsim.cli.app as command
 from driftsim import errors, glossary
 from driftsim.drift import KINDS
 from driftsim.reference import TABLES, Entry, kind_of, metric_entries
-from driftsim.scheduling.estimators import ESTIMATORS, ORACLE, Oracle
+from driftsim.scheduling.estimators import ESTIMATORS, GIVEN
 from driftsim.scheduling.policies import POLICIES
 
 FOLDER = Path(__file__).parent / "reference"
@@ -197,7 +197,7 @@ def settings() -> str:
         *_parameters("policies"),
         "## Estimators",
         "How long an output will be.",
-        table(["name", "estimate and source"], _settings({**ESTIMATORS, ORACLE: Oracle})),
+        table(["name", "estimate and source"], _settings({**ESTIMATORS, **GIVEN})),
         *_parameters("estimators"),
     )
 

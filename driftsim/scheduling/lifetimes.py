@@ -128,5 +128,6 @@ class KaplanMeier:
         seen.add(output_length, censored)
 
     def observe_unfinished(self, job: Job, at_least: int, now: float) -> None:
-        """Take an aborted output in, as a lower bound."""
-        self.observe(job, at_least, True, now)
+        """Take an aborted output in, as a lower bound, if it had begun."""
+        if at_least > 0:
+            self.observe(job, at_least, True, now)

@@ -18,7 +18,7 @@ from driftsim.latency.steptime import TICKS_PER_SECOND, ticks
 from driftsim.progress import EVERY, OnProgress, no_progress
 from driftsim.request import Job
 from driftsim.scheduling.dispatcher import Departure, Dispatcher, Engine
-from driftsim.scheduling.estimators import ESTIMATORS, ORACLE, make_estimator
+from driftsim.scheduling.estimators import ESTIMATORS, GIVEN, is_given_the_truth, make_estimator
 from driftsim.scheduling.names import spelled
 from driftsim.scheduling.plugins import PLUGIN_NOTE
 from driftsim.scheduling.policies import POLICIES, STOCK, check_order, make_policy
@@ -36,7 +36,7 @@ from driftsim.version import __version__
 from driftsim.workloads.arrivals import Arrivals
 from driftsim.workloads.workload import Workload
 
-OURS = {STOCK, ORACLE, *POLICIES, *ESTIMATORS}
+OURS = {STOCK, *POLICIES, *ESTIMATORS, *GIVEN}
 CLOCKS = "simulated seconds since the run began, exact to a picosecond"
 
 
@@ -116,10 +116,11 @@ class Simulation:
         self.notify_lag = ticks(profile.notify_lag_s) if lag else 0
         self.submit_lag = ticks(profile.submit_lag_s) if lag else 0
         self.output_lag = ticks(profile.output_lag_s)
-        truth = dict(zip(table["request_id"], self.observed, strict=True)) if scenario.estimator == ORACLE else {}
+        given = is_given_the_truth(scenario.estimator)
+        truth = dict(zip(table["request_id"], self.observed, strict=True)) if given else {}
         self.dispatcher = Dispatcher(
             make_policy(scenario.policy, rules),
-            make_estimator(scenario.estimator, self.admission, truth),
+            make_estimator(scenario.estimator, self.admission, truth, scenario.seed),
             self.admission,
             scenario.limit,
             scenario.tier_limits(rules),
