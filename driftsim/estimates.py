@@ -25,11 +25,14 @@ LEAST_SHIFT = 0.1  # of the logarithm of the lengths: a smaller one cannot be se
 NO_SHIFT = ("ramp", "season", "mix", "words")  # drifts without a moment at which lengths change by one factor
 
 
-def estimation(trace: Trace, *, phase: str = "all", scored: np.ndarray | None = None) -> dict[str, Any]:
+def estimation(
+    trace: Trace, *, phase: str = "all", scored: np.ndarray | None = None, undrifted: pd.Series | None = None
+) -> dict[str, Any]:
     """How well the output lengths of the finished requests of ``trace`` were estimated, each before it was known.
 
-    phase: of its requests only. scored: a mask of the requests that count. ``driftsim columns metrics`` says what each
-    key means; what a run cannot tell is NaN. Raises ``TraceError`` for a phase that the trace lacks.
+    phase: of its requests only. scored: a mask of the requests that count. undrifted: the estimates of the same run
+    without its drift, by request id; with them, recovery is measured request by request. ``driftsim columns metrics``
+    says what each key means; what a run cannot tell is NaN. Raises ``TraceError`` for a phase that the trace lacks.
 
     >>> from driftsim.trace.trace import read
     >>> found = estimation(read("traces/smollm2-cpu-drift"))
@@ -59,7 +62,7 @@ def estimation(trace: Trace, *, phase: str = "all", scored: np.ndarray | None = 
         "kendall_tau_estimate": plain["kendall_tau_estimate"],
     }
     found |= _of_quantiles(trace, truth, counted)
-    return found | recovery(trace)
+    return found | recovery(trace, undrifted)
 
 
 def pinball(said: np.ndarray, truth: np.ndarray, level: float) -> np.ndarray:
@@ -95,30 +98,35 @@ def _of_quantiles(trace: Trace, truth: np.ndarray, counted: np.ndarray) -> dict[
     }
 
 
-def recovery(trace: Trace) -> dict[str, Any]:
+def recovery(trace: Trace, undrifted: pd.Series | None = None) -> dict[str, Any]:
     """How long the estimates needed to follow the first injected shift of lengths half-way.
 
     A shift is a drift that changes lengths by one factor from some request on. The estimates of the requests that it is
-    of, category by category, stand where the ``LATEST`` before it stood; they have followed when the mean logarithm of
-    ``SMOOTHED`` in a row has moved by half as much as that of the outputs did. Counted are the requests before these.
+    of have followed when the mean logarithm of ``SMOOTHED`` in a row has moved by half as much as that of the outputs
+    did: away from the same estimates in the ``undrifted`` run, or, where that is not given, from the ``LATEST`` of
+    their category before the shift, which is as noisy as these are. Counted are the requests before these.
     """
     none = {"recovered": None, "recovery_requests": math.nan, "recovery_s": math.nan}
     for drift in trace.header.drift:
         if drift.kind not in NO_SHIFT and abs(math.log(drift.realised or 1.0)) >= LEAST_SHIFT:
-            return _recovery(trace, drift) or none
+            return _recovery(trace, drift, undrifted) or none
     return none
 
 
-def _recovery(trace: Trace, drift: Injected) -> dict[str, Any] | None:
+def _recovery(trace: Trace, drift: Injected, undrifted: pd.Series | None) -> dict[str, Any] | None:
     table = trace.requests[selected(drift, trace.requests)]
     at = np.flatnonzero(table["request_id"].to_numpy() == drift.first_request)
     if not len(at):
         return None
     begin = int(at[0])
-    logs = np.log(np.maximum(table["estimate"].to_numpy(dtype=float, na_value=np.nan), 1))
-    category = np.asarray(table["predicted_category"].fillna(""), dtype=object)
-    before = pd.Series(logs[:begin]).groupby(category[:begin]).agg(lambda own: own.tail(LATEST).mean())
-    moved = logs[begin:] - pd.Series(category[begin:]).map(before).to_numpy(dtype=float)
+    logs = _logs(table["estimate"])
+    if undrifted is not None:
+        before = _logs(undrifted.reindex(table["request_id"]))[begin:]
+    else:
+        category = np.asarray(table["predicted_category"].fillna(""), dtype=object)
+        stood = pd.Series(logs[:begin]).groupby(category[:begin]).agg(lambda own: own.tail(LATEST).mean())
+        before = pd.Series(category[begin:]).map(stood).to_numpy(dtype=float)
+    moved = logs[begin:] - before
     arrivals = table["arrival_s"].to_numpy(dtype=float)[begin:]
     known = ~np.isnan(moved)
     moved, arrivals = moved[known], arrivals[known]
@@ -133,6 +141,11 @@ def _recovery(trace: Trace, drift: Injected) -> dict[str, Any] | None:
     return {
         "recovered": True, "recovery_requests": float(first), "recovery_s": float(arrivals[first] - arrivals[0]),
     }  # fmt: skip
+
+
+def _logs(estimates: pd.Series) -> np.ndarray:
+    logs: np.ndarray = np.log(np.maximum(estimates.to_numpy(dtype=float, na_value=np.nan), 1))
+    return logs
 
 
 def _mean(values: np.ndarray) -> float:

@@ -186,3 +186,23 @@ def test_words_are_judged_in_words() -> None:
     header = RECORDED.header.changed(admission={**RECORDED.header.admission, "accounting": "whitespace"})
     said, truth = (RECORDED.requests[name].to_numpy(dtype=float) for name in ("estimate", "output_words"))
     assert estimation(replace(RECORDED, header=header))["mae"] == pytest.approx(np.abs(said - truth).mean())
+
+
+def test_a_comparison_holds_estimates_against_those_without_the_drift() -> None:
+    """So who learns nothing never recovers, however much its estimates scatter; and who learns does so by its law."""
+    random = np.random.default_rng(5)
+    day = made([100] * 400)
+    day = replace(day, table=day.table.assign(prompt_tokens=random.integers(1, 2000, 400)))
+    result = api.compare(
+        day, policies=["fifo"], estimators=["prompt", "log-ema", "oracle"], profile=profile(engine()), replications=1,
+        jobs=1, drift="factor=2:at=50%",
+    )  # fmt: skip
+    found = result.estimation().set_index("estimator")
+    assert found["recovered"].tolist() == [False, True, True]
+    assert found.loc["prompt", "recovery_requests"] == math.inf
+    assert found.loc["oracle", "recovery_requests"] == 0
+    plain = api.simulate(day, estimator="log-ema", profile=profile(engine())).requests.set_index("request_id")
+    trace = api.simulate(day, estimator="log-ema", profile=profile(engine()), drift="factor=2:at=50%")
+    alone = estimation(trace, undrifted=plain["estimate"])
+    assert found.loc["log-ema", "recovery_requests"] == alone["recovery_requests"] > 0
+    assert [row[-1] for row in estimators.table(result)[1]] == ["never", f"{alone['recovery_requests']:.0f}", "0"]

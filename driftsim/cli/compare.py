@@ -34,7 +34,11 @@ def compare(
     ] = False,
     policies: Annotated[str, typer.Option(help="Comma-separated; stock is the engine's own order.")] = PLAIN,
     estimators: Annotated[
-        str, typer.Option(help="Comma-separated: static, ema (DriftSched's correction), pooled (ours), oracle.")
+        str,
+        typer.Option(
+            help="Comma-separated: static, ema (DriftSched's correction), pooled (ours), oracle, and more; see "
+            "`driftsim columns estimators`."
+        ),
     ] = "static,ema",
     accounting: Annotated[Unit, typer.Option(help="Unit of lengths.")] = "tokenizer",
     words_per_token: Annotated[float | None, typer.Option(help="Derive words where none were recorded.")] = None,

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from driftsim.comparison import sameness
 from driftsim.comparison.checks import Check
@@ -53,6 +54,8 @@ class Comparison:
     mismatches: tuple[str, ...] = ()  # why the profile may not be of this trace
     # by setting, what became of each request of the first day as recorded, see ``goodput.missed_by``; with SLOs alone
     codes: dict[Setting, np.ndarray] = field(default_factory=dict)
+    # by setting, the estimates of the first day as recorded without its drift, by request; where lengths shift
+    undrifted: dict[Setting, pd.Series] = field(default_factory=dict)
     same: dict[Setting, str] = field(default_factory=dict)  # why a setting cannot differ from FIFO, see ``sameness``
 
     @property
@@ -221,9 +224,14 @@ class Comparison:
         return [
             {
                 **setting._asdict(),
-                **estimation(trace, phase=self.plan.phase, scored=~trace.requests["request_id"].isin(ids).to_numpy()),
+                **estimation(
+                    self.traces[setting],
+                    phase=self.plan.phase,
+                    scored=~self.traces[setting].requests["request_id"].isin(ids).to_numpy(),
+                    undrifted=self.undrifted.get(setting),
+                ),
             }
-            for setting, trace in ((one, self.traces[one]) for one in self.plan.settings)
+            for setting in self.plan.settings
         ]
 
     def calibration(self) -> list[dict[str, Any]]:

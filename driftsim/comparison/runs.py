@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from driftsim.comparison import sameness
 from driftsim.comparison.comparison import Comparison, Draw
@@ -14,6 +15,7 @@ from driftsim.comparison.kept import KeptTraces
 from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting, check_plans
 from driftsim.comparison.tenants import largest_tenants, tenant_latencies
 from driftsim.errors import InputError
+from driftsim.estimates import NO_SHIFT
 from driftsim.goodput import with_slos
 from driftsim.metrics import judged, summary
 from driftsim.progress import OnProgress, after, no_progress
@@ -89,8 +91,9 @@ def compare(
     summaries = {setting: [result.summaries[setting] for result in done] for setting in run.settings}
     same = {setting: sameness.lasting([result.same[setting] for result in done]) for setting in run.settings}
     return Comparison(
-        plan, workloads, tuple(draws), summaries, done[0].kept.traces(), measured, codes=done[0].codes, same=same
-    )
+        plan, workloads, tuple(draws), summaries, done[0].kept.traces(), measured, codes=done[0].codes, same=same,
+        undrifted=done[0].undrifted,
+    )  # fmt: skip
 
 
 def draws_of(plan: ComparisonPlan, days: int) -> list[Draw]:
@@ -119,6 +122,7 @@ class _Drawn(NamedTuple):
     kept: KeptTraces  # of the first day as recorded alone
     same: dict[Setting, list[str]]
     codes: dict[Setting, np.ndarray]  # with SLOs, of the first day as recorded alone, see ``Comparison.codes``
+    undrifted: dict[Setting, pd.Series]  # likewise, with drift
 
 
 class _Inputs(NamedTuple):
@@ -149,11 +153,11 @@ def _run(inputs: _Inputs, draw: Draw, told: OnProgress = no_progress) -> _Drawn:
         drawn = resample(workload, plan.seed, draw.number, draw.kind)
     if plan.arrivals is not None:
         drawn = arriving(drawn, plan.arrivals, plan.seed + draw.number)
-    drawn = drifting(drawn, plan.drift, plan.seed + draw.number)
+    plain, drawn = drawn, drifting(drawn, plan.drift, plan.seed + draw.number)
     scored = np.ones(len(drawn), dtype=bool)
     if plan.excluded:
         scored = ~drawn.table["source"].isin(plan.excluded).to_numpy()
-    summaries, kept, same, codes = {}, KeptTraces(), {}, {}
+    summaries, kept, same, codes, undrifted = {}, KeptTraces(), {}, {}, {}
     named = largest_tenants(inputs.workloads[0])
     scenario = _scenarios(plan, draw)
     sized = drawn if plan.drift else workload
@@ -170,6 +174,8 @@ def _run(inputs: _Inputs, draw: Draw, told: OnProgress = no_progress) -> _Drawn:
             kept.add(setting, trace)
             if (found := judged(trace)) is not None:
                 codes[setting] = found.codes
+            if any(drift.kind not in NO_SHIFT for drift in plan.drift):
+                undrifted[setting] = simulate(scenario(setting), plain).requests.set_index("request_id")["estimate"]
         told(len(summaries), len(plan.settings))
         del trace  # before the next one grows
-    return _Drawn(summaries, kept, same, codes)
+    return _Drawn(summaries, kept, same, codes, undrifted)
