@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, TypeAlias, get_args
 
 import numpy as np
@@ -188,7 +189,7 @@ class Injected(Drift):
     )
     first_request: str | None = _key("Name of the first request, in the workload's order, from which on it held.")
     realised: float | None = _key(
-        "Geometric mean of the factors that outputs really got, with caps and rounding, while it held."
+        "Geometric mean of the factors that outputs really got, with caps and rounding, while it held.", gt=0, le=1e12
     )
 
 
@@ -278,11 +279,18 @@ def _names(table: pd.DataFrame, name: str) -> np.ndarray:
     return column.to_numpy(dtype=object)
 
 
-def check_drifts(drifts: Sequence[Drift], table: pd.DataFrame) -> None:
-    """Raise ``InputError`` for a drift of nobody among the requests of ``table``."""
+def check_drifts(
+    drifts: Sequence[Drift], table: pd.DataFrame, besides: Mapping[str, Collection[str]] = MappingProxyType({})
+) -> None:
+    """Raise ``InputError`` for a drift of nobody among the requests of ``table``.
+
+    ``besides``: tenants, tiers and categories that there are, though a draw may lack them.
+    """
     for drift in drifts:
         for name in WHO:
             wanted = getattr(drift, name)
+            if wanted in besides.get(name, ()):
+                continue
             known = sorted({str(one) for one in _names(table, name) if isinstance(one, str)})
             if wanted is not None and wanted not in known:
                 more = f" and {len(known) - MOST_NAMED} more" if known[MOST_NAMED:] else ""
@@ -290,7 +298,7 @@ def check_drifts(drifts: Sequence[Drift], table: pd.DataFrame) -> None:
                 raise InputError(
                     f"drift {str(drift)!r:.80}: no request has the {name} {wanted!r:.40}; there is {there}"
                 )
-        if not selected(drift, table).any():
+        if not besides and not selected(drift, table).any():
             raise InputError(f"drift {str(drift)!r:.80}: no request has all of its tenant, tier and category")
 
 

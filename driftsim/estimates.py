@@ -7,7 +7,6 @@ else. Lengths are in the unit of the accounting.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -78,7 +77,7 @@ def pinball(said: np.ndarray, truth: np.ndarray, level: float) -> np.ndarray:
 
 def _of_quantiles(trace: Trace, truth: np.ndarray, counted: np.ndarray) -> dict[str, float]:
     """What the quantiles that came with the estimates were worth; NaN where none did."""
-    levels: Sequence[float] = trace.header.admission.get("levels", ())
+    levels = _levels(trace)
     none = dict.fromkeys(("coverage_nominal", "coverage", "width", "pinball"), math.nan)
     if not levels or "estimate_low" not in trace.requests or not len(truth):
         return none
@@ -96,6 +95,13 @@ def _of_quantiles(trace: Trace, truth: np.ndarray, counted: np.ndarray) -> dict[
         "width": _mean(np.maximum(high - low, 0)),
         "pinball": _mean(np.concatenate(losses)),
     }
+
+
+def _levels(trace: Trace) -> list[float]:
+    """The levels of the quantiles, as the header has them; none where it has none, or what cannot be some."""
+    levels = trace.header.admission.get("levels")
+    real = isinstance(levels, list) and all(isinstance(one, float) and 0 < one < 1 for one in levels)
+    return sorted(levels) if real and isinstance(levels, list) else []
 
 
 def recovery(trace: Trace, undrifted: pd.Series | None = None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from driftsim import api
 from driftsim.drift import KINDS, Drift, Place, drift_rules
 from driftsim.errors import InputError
-from driftsim.simulation.spec import ScenarioSpec
+from driftsim.simulation.spec import ScenarioSpec, build_workload
 from driftsim.sweeps.store import Store
 from driftsim.trace.header import Phase, WorkloadInfo
 from driftsim.trace.trace import read
@@ -321,3 +321,31 @@ def test_a_grid_varies_drift(tmp_path: Path) -> None:
     assert sorted(rows["drift"].fillna("").tolist()) == ["", "factor=2:at=50%", "tenant=batch:factor=3:at=10s"]
     assert rows["mae"].nunique() == 3
     assert len(Store.open(tmp_path / "store").table()) == 3
+
+
+@pytest.mark.parametrize("drift", ["tenant=nobody:factor=2:at=5s", "factor=2:at=600s"])
+def test_a_grid_with_a_drift_of_nobody_is_refused_before_it_runs(tmp_path: Path, drift: str) -> None:
+    grid = tmp_path / "grid.toml"
+    grid.write_text(f'[base]\ntrace = "{TRACE}"\ndrift = ["{drift}"]\n[grid]\npolicy = ["fifo", "sjf"]\n')
+    with pytest.raises(InputError, match="nobody"):
+        api.sweep(grid, tmp_path / "store", jobs=1)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_drawn_workload_may_lack_a_tenant_that_it_names() -> None:
+    tenants = [{"name": "many"}, {"name": "few", "share": 1e-9}]
+    plain = {
+        "kind": "poisson",
+        "rate": 2.0,
+        "requests": 20,
+        "prompt_tokens": 9,
+        "output_tokens": 50,
+        "tenants": tenants,
+    }
+    spec = ScenarioSpec.of({"workload": plain, "profile": "p.json", "drift": ["tenant=few:factor=2:at=1s"]})
+    made = build_workload(spec)
+    assert set(made.table["tenant"]) == {"many"}
+    assert made.drift[0].requests == 0
+    other = spec.changed(drift=["tenant=nobody:factor=2:at=1s"])
+    with pytest.raises(InputError, match="no request has the tenant 'nobody'"):
+        build_workload(other)

@@ -109,6 +109,13 @@ def test_a_single_quantile_covers_what_does_not_exceed_it() -> None:
     assert math.isnan(found["width"])
 
 
+@pytest.mark.parametrize("levels", ["half", [2.0, 3.0], ["0.5"], 7, [], [True]])
+def test_levels_that_are_none_are_not_believed(levels: object) -> None:
+    trace = run([50, 60] * 20, "kaplan-meier")
+    header = trace.header.changed(admission={**trace.header.admission, "levels": levels})
+    assert math.isnan(estimation(replace(trace, header=header))["coverage"])
+
+
 def test_without_quantiles_nothing_is_said_of_them() -> None:
     found = estimation(run([50] * 20, "ema"))
     assert all(math.isnan(found[name]) for name in ("coverage", "coverage_nominal", "width", "pinball"))

@@ -44,6 +44,7 @@ PLACES = {
     "steps",
     "step_requests",
 }  # fields that enter the key by digest, or not at all
+WHO_OF_A_TENANT = {"tenant": "name", "tier": "tier", "category": "category"}
 CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
@@ -267,6 +268,8 @@ def build_workload(spec: ScenarioSpec, find: Callable[[str], Trace] = read) -> W
     """
     if spec.workload is not None:
         drawn = Workload.generated(spec.workload, spec.seed + spec.replication, find)
+        named = {who: {getattr(one, name) for one in spec.workload.tenants} for who, name in WHO_OF_A_TENANT.items()}
+        check_drifts(spec.drift, drawn.table, named if spec.workload.tenants else {})
         return drifting(drawn, spec.drift, spec.seed + spec.replication)
     made = replay(find(str(spec.trace)), spec.rate_scale)
     if spec.requests is not None:

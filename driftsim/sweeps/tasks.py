@@ -121,6 +121,7 @@ def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple
     Raises ``InputError`` where a trace or profile lacks.
     """
     inputs, keys = Inputs(), set[str]()
+    drifted = set[tuple[Any, ...]]()
     groups: dict[tuple[Any, ...], list[Task]] = {}  # by workload, so that each is made once
     digest_of, names, judged = _SourceDigests(inputs), set[tuple[str, str]](), set[tuple[Any, tuple[Slo, ...]]]()
     for number, spec in enumerate(specs):
@@ -136,6 +137,10 @@ def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple
             tenants, tiers = _who_sends(spec, inputs)
             check_slos(spec.slos, tenants, tiers)
             judged.add((source, spec.slos))
+        told = (source, tuple(map(str, spec.drift)), None if spec.arrivals is None else spec.arrivals.model_dump_json())
+        if spec.drift and told not in drifted:
+            build_workload(spec, lambda path: inputs.traces[inputs.digests[path]])  # raises for what is no drift of it
+            drifted.add(told)
         key = spec.key(source, profile)
         if key not in keys:
             keys.add(key)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from tests.mutants import caching, dispatching, engine, importing, judging, living, measuring, storing, survivors
+from tests.mutants import (
+    caching,
+    dispatching,
+    engine,
+    estimating,
+    importing,
+    judging,
+    living,
+    measuring,
+    storing,
+    survivors,
+)
 
 FAULTS = [
     *survivors.FAULTS,
     *caching.FAULTS,
     *engine.FAULTS,
     *dispatching.FAULTS,
+    *estimating.FAULTS,
     *measuring.FAULTS,
     *judging.FAULTS,
     *storing.FAULTS,
