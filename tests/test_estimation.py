@@ -213,3 +213,16 @@ def test_a_comparison_holds_estimates_against_those_without_the_drift() -> None:
     alone = estimation(trace, undrifted=plain["estimate"])
     assert found.loc["log-ema", "recovery_requests"] == alone["recovery_requests"] > 0
     assert [row[-1] for row in estimators.table(result)[1]] == ["never", f"{alone['recovery_requests']:.0f}", "0"]
+
+
+def test_without_the_other_run_scatter_may_look_like_recovery() -> None:
+    random = np.random.default_rng(5)
+    day = made([100] * 400)
+    day = replace(day, table=day.table.assign(prompt_tokens=random.integers(1, 2000, 400)))
+    one, other = (
+        api.simulate(day, estimator="prompt", profile=profile(engine()), drift=drift)
+        for drift in ("factor=1.2:at=50%", ())
+    )
+    assert estimation(one)["recovered"] is True  # and nothing is learned
+    same = other.requests.set_index("request_id")["estimate"]
+    assert estimation(one, undrifted=same)["recovered"] is False

@@ -181,6 +181,18 @@ def test_its_intervals_hold_most_outputs_and_are_not_all_there_is() -> None:
     assert found["mae"] == plain["mae"]
 
 
+def test_lengths_that_always_outgrow_the_past_are_covered_all_the_same() -> None:
+    """Each longer than all before: quantiles of the past alone would miss every one."""
+    learner, missed = Conformal(Admission(), miss=0.2, rate=0.1, window=50), 0
+    for row in range(400):
+        one = job(learner, request(cap=10**9, name=f"r{row}"))
+        length = round(50 * 1.04**row)
+        missed += not one.quantiles[0] <= length <= one.quantiles[1]
+        learner.observe(one, length, False, 0.0)
+    assert abs(missed / 400 - 0.2) <= (0.8 + 0.1) / (0.1 * 400)
+    assert learner.alpha == pytest.approx(0.2 + 0.1 * (400 * 0.2 - missed))
+
+
 def test_the_ends_of_alpha_are_everything_and_nothing() -> None:
     learner = Conformal(Admission())
     assert learner.interval(request(cap=77), "summary") == (0, 77)  # nothing is known
@@ -252,7 +264,10 @@ def test_a_member_is_judged_by_what_it_said_first() -> None:
     before = list(hedge.weights)
     hedge.estimate(first.request, "summary", 1.0)  # refreshed; log-ema now says about 100
     hedge.observe(first, 100, False, 1.0)
-    assert hedge.weights[1] > before[1]  # it said 100 then, and log-ema 281
+    kept = [
+        weight * math.exp(-2.0 * abs(said - 100) / 512) for weight, said in zip(before, (10, 100, 282), strict=True)
+    ]
+    assert hedge.weights == pytest.approx([weight / sum(kept) for weight in kept])
     gone = job(hedge, request(name="gone"))
     hedge.observe_unfinished(gone, 5, 0.0)
     assert "gone" not in hedge._said

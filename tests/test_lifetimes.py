@@ -107,6 +107,8 @@ def test_an_aborted_output_is_a_lower_bound_to_whoever_asks() -> None:
         (again,) = dispatcher.release(1, 2.0)
         dispatcher.finished([Departure(again, 40, False)], 3.0)
     assert told.lifetimes["summary"].curve[:2] == ([0.0, 40.0, 70.0], [1.0, 0.5, 0.0])
+    told.observe_unfinished(job(), 0, 4.0)  # it had not begun, or nobody knows how far it came
+    assert len(told.lifetimes["summary"]) == 2
 
 
 def test_a_simulated_abort_tells_how_far_it_came() -> None:
