@@ -20,13 +20,19 @@ import typer
 
 import driftsim.cli.app as command
 from driftsim import errors, glossary
+from driftsim.drift import KINDS
 from driftsim.reference import TABLES, Entry, kind_of, metric_entries
-from driftsim.scheduling.estimators import ESTIMATORS, ORACLE, Oracle
+from driftsim.scheduling.estimators import ESTIMATORS, GIVEN
 from driftsim.scheduling.policies import POLICIES
 
 FOLDER = Path(__file__).parent / "reference"
 MARK = "<!-- Made by docs/generate.py from the package: change the package and run it again. -->"
-TABLES_OF_A_SCENARIO = {"admission": "; its defaults are DriftSched's values", "workload": "", "arrivals": ""}
+TABLES_OF_A_SCENARIO = {
+    "admission": "; its defaults are DriftSched's values",
+    "workload": "",
+    "arrivals": "",
+    "drift": ", or of `--drift`, where it is one text: `KIND:key=value:key=value`; without a kind, it is a step",
+}
 BY_THE_SYSTEM = {
     130: "The run was interrupted (Ctrl-C).",
     141: "Whoever read the output closed it, as `head` does.",
@@ -115,6 +121,12 @@ def metrics() -> str:
         entries(metric_entries(glossary.SESSIONS), extra="better"),
         "A row of a comparison holds these as well.",
         entries(metric_entries(glossary.SESSION_COMPARISON), extra="better"),
+        "## Estimation",
+        "What `driftsim.estimation` returns besides `scored`, `mae` and `kendall_tau_estimate` of a summary, and a "
+        "comparison for each of its settings (`estimation` in its JSON, `estimation.csv`) where it has other "
+        "estimators than the published two, or drift. Each estimate counts as it was at admission: the estimator had "
+        "learned from what had ended by then, and from nothing else (progressive validation).",
+        entries(metric_entries(glossary.ESTIMATION), extra="better"),
         "## Comparison",
         "What a row of `driftsim compare --json` holds besides a summary.",
         entries(metric_entries(glossary.COMPARISON), extra="better"),
@@ -139,6 +151,12 @@ def scenario() -> str:
         if inside:  # else its keys are named elsewhere
             about = f"The table `{name}` of a scenario{TABLES_OF_A_SCENARIO[name]}."
             sections += [f"## {name.capitalize()}", about, entries(inside, extra="default")]
+    sections += [
+        "What each kind does and takes. No output gets longer than its `max_tokens`, and its words change alike. Time "
+        "is that at which a request is due; where requests wait for others to end, give shares of the requests. The "
+        "label of what was injected, and what came of it, is in the header of the trace.",
+        table(["kind", "what it does", "needs", "may have"], map(_kind_of_drift, KINDS)),
+    ]
     return page(
         "Scenarios, grids and other files",
         "Unknown keys are errors. A name with dots is a key inside a table: `admission.alpha = 0.2`, or `alpha = 0.2` "
@@ -157,6 +175,11 @@ def scenario() -> str:
         "The JSON file that `driftsim calibrate` and `driftsim profile` write.",
         entries(TABLES["profile"], extra="default"),
     )
+
+
+def _kind_of_drift(name: str) -> list[str]:
+    what, needed, more = KINDS[name]
+    return [f"`{name}`", what, *(", ".join(f"`{key}`" for key in keys) for keys in (needed, more))]
 
 
 SPELLING = """A setting is a name, and its parameters where they differ from the defaults:
@@ -185,7 +208,7 @@ def settings() -> str:
         *_parameters("policies"),
         "## Estimators",
         "How long an output will be.",
-        table(["name", "estimate and source"], _settings({**ESTIMATORS, ORACLE: Oracle})),
+        table(["name", "estimate and source"], _settings({**ESTIMATORS, **GIVEN})),
         *_parameters("estimators"),
     )
 

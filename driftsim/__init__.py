@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from driftsim.costs import Costs
     from driftsim.crowding import fairness
     from driftsim.errors import InputError, RunError, TraceError
+    from driftsim.estimates import estimation
     from driftsim.formats.exports import export_trace
     from driftsim.formats.imports import import_trace
     from driftsim.inputs import sample
@@ -107,6 +108,7 @@ _HOMES = {
     "comparison.captured": ("CapturedComparison",),
     "comparison.result": ("ComparisonResult",),
     "crowding": ("fairness",),
+    "estimates": ("estimation",),
     "errors": ("InputError", "RunError", "TraceError"),
     "inputs": ("sample",),
     "latency.profile": ("Profile", "load_profile"),
@@ -158,9 +160,10 @@ __all__ = [
     "RunError", "Scenario", "ScenarioSpec", "Seconds", "Session", "Shed", "Slo", "Store", "SystemPrompts", "Tenant",
     "Tier", "TierRule", "Timeout", "Trace", "TraceError", "ValidationResult", "Verdict", "Workload", "WorkloadChoice",
     "WorkloadSpec", "backlog_rate", "calibrate", "capacity", "capture", "check_baseline", "check_laws", "compare",
-    "compare_captured", "derive_profile", "e2e", "export_trace", "fairness", "import_trace", "load_profile",
-    "load_spec", "make_baseline", "per_request", "read", "replay", "resample", "sample", "session_table", "simulate",
-    "simulate_scenario", "slo_outcomes", "summary", "sweep", "tpot", "ttft", "turn_table", "validate",
+    "compare_captured", "derive_profile", "e2e", "estimation", "export_trace", "fairness", "import_trace",
+    "load_profile", "load_spec", "make_baseline", "per_request", "read", "replay", "resample", "sample",
+    "session_table", "simulate", "simulate_scenario", "slo_outcomes", "summary", "sweep", "tpot", "ttft", "turn_table",
+    "validate",
 ]  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from driftsim.comparison.result import ComparisonResult
 from driftsim.comparison.runs import compare as compare_settings
 from driftsim.comparison.runs import measured_by_phase
 from driftsim.costs import UNKNOWN, Costs, recorded_costs
+from driftsim.drift import AnyDrifts, drift_rules
 from driftsim.errors import InputError
 from driftsim.goodput import with_slos
 from driftsim.inputs import (
@@ -90,6 +91,7 @@ def compare(
     shed: AnySheds = (),
     replicas: int | Replicas = 1,
     costs: Costs = UNKNOWN,
+    drift: AnyDrifts = (),
     fairness: bool = False,
     engine: EngineName | Barrier = "continuous",
     kv_blocks: int | None = None,
@@ -112,11 +114,12 @@ def compare(
     ``gold:5,silver:3`` (default: the trace's, else the published). slos: limits, such as ``premium:ttft=1s,e2e=30s``
     (default: the trace's). timeouts: when clients give up, ``premium:30s``; retries: how often they send again, or how
     (default of both: as the trace says). shed: limits of the queue, ``batch:requests=20,wait=5s``. replicas: how many
-    engines, or which and how they are routed to. costs: an engine's power and price (default: the power that the trace
-    recorded). fairness: tell how much tenants were slowed down. engine: continuous
-    batching, or DriftSched's barrier. kv_blocks: another size of the KV cache. settings: other engine settings, such as
-    ``{"max_num_seqs": 16}``. refill_lag: a freed slot misses the next step, as recorded. practical: the least relative
-    difference that counts. jobs: processes (default: one a core). progress: called with runs done and in all.
+    engines, or which and how they are routed to. drift: to inject, such as ``tenant=a:factor=2:at=600s``, into
+    resamples, too. costs: an engine's power and price (default: the power that the trace recorded). fairness: tell how
+    much tenants were slowed down. engine: continuous batching, or DriftSched's barrier. kv_blocks: another size of the
+    KV cache. settings: other engine settings, such as ``{"max_num_seqs": 16}``. refill_lag: a freed slot misses the
+    next step, as recorded. practical: the least relative difference that counts. jobs: processes (default: one a core).
+    progress: called with runs done and in all.
 
     Raises ``InputError`` for what no run could accept, ``TraceError`` for a trace that cannot be replayed so.
 
@@ -154,6 +157,7 @@ def compare(
         shed=shed_rules(shed),
         replicas=as_replicas(replicas),
         costs=next((costs.over(recorded_costs(trace)) for _, trace in days if trace is not None), costs),
+        drift=drift_rules(drift),
         fairness=fairness,
         refill_lag=refill_lag,
         barrier=as_barrier(engine),
@@ -163,7 +167,7 @@ def compare(
         left_out=tuple(left_out),
     )
     check_plans(choice, workloads)
-    others_asked = bool(choice.clients or choice.shed or choice.replicas)
+    others_asked = bool(choice.clients or choice.shed or choice.replicas or choice.drift)
     as_recorded = (
         rate_scale == 1 and not others_asked and not changes and profile is None and arrivals is None and not others
     )
@@ -174,8 +178,7 @@ def compare(
     mismatches = [text for trace in known if profile is not None for text in mismatch_warnings(given, trace)]
     about = {"profile": described(choice.profile, profile), "rate_scale": rate_scale}
     provenance = {**report.source(workload, recorded), **about, **report.provenance(choice)}
-    if others:
-        provenance["days"] = [report.source(other, trace) for other, trace in days]
+    provenance |= {"days": [report.source(other, trace) for other, trace in days]} if others else {}
     found = {"checks": tuple(checks), "mismatches": tuple(dict.fromkeys(mismatches)), "provenance": provenance}
     return ComparisonResult(**{**vars(result), **found})
 

@@ -13,6 +13,7 @@ from driftsim.errors import InputError
 from driftsim.goodput import UNFINISHED
 from driftsim.metric import CLIENTS as CLIENTS
 from driftsim.metric import COSTS as COSTS
+from driftsim.metric import ESTIMATION as ESTIMATION
 from driftsim.metric import LIMITS as LIMITS
 from driftsim.metric import SESSION_METRICS as SESSION_METRICS
 from driftsim.metric import SESSIONS as SESSIONS
@@ -314,7 +315,17 @@ SESSION_COMPARISON: tuple[Metric, ...] = tuple(  # likewise, where there are ses
     metric for name in SESSION_METRICS for metric in _with_interval(name, "s", "_s", "lower")
 )
 _OF_RUNS = (*SUMMARY, *CLIENTS, *COSTS, *SLO, *FAIRNESS, *SESSIONS)
-_EVERY = (*_OF_RUNS, *TENANT_FAIRNESS, *LIMITS, *COMPARISON, *SLO_COMPARISON, *SESSION_COMPARISON, *SWEEP, *TIERS)
+_EVERY = (
+    *_OF_RUNS,
+    *TENANT_FAIRNESS,
+    *ESTIMATION,
+    *LIMITS,
+    *COMPARISON,
+    *SLO_COMPARISON,
+    *SESSION_COMPARISON,
+    *SWEEP,
+    *TIERS,
+)
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _EVERY}
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from driftsim.calibration.calibrate import calibrate, fit_own_profile
 from driftsim.calibration.runs import Run
+from driftsim.drift import AnyDrifts, check_drifts, drift_rules
 from driftsim.errors import InputError, TraceError
 from driftsim.formats.imports import import_trace
 from driftsim.formats.source import SUFFIXES
@@ -25,6 +26,7 @@ from driftsim.simulation.scenario import Barrier, Scenario
 from driftsim.slo import AnySlos, Slo, slo_rules, slos_for
 from driftsim.trace.trace import Trace, read
 from driftsim.whose import check_present
+from driftsim.workloads.drifting import drifting
 from driftsim.workloads.replay import replay
 from driftsim.workloads.workload import Workload
 
@@ -159,6 +161,18 @@ def with_engine(profile: Profile, settings: dict[str, Any]) -> Profile:
     engine = profile.engine.changed(**settings)
     engine.check_starts()
     return profile.changed(engine=engine)
+
+
+def with_drift(workload: Workload, drift: AnyDrifts, seed: int) -> Workload:
+    """``workload`` with ``drift`` in it, drawn by ``seed``. Raises ``InputError`` for what is none, or is of nobody.
+
+    >>> made = Workload.poisson(rate=2.0, requests=10, prompt_tokens=9, output_tokens=50, max_tokens=200)
+    >>> with_drift(made, "factor=3:at=80%", seed=0).table["output_tokens"].tolist()
+    [50, 50, 50, 50, 50, 50, 50, 50, 150, 150]
+    """
+    rules = drift_rules(drift)
+    check_drifts(rules, workload.table)
+    return drifting(workload, rules, seed)
 
 
 def as_slos(slos: AnySlos, workload: Workload | None, recorded: Sequence[Trace | None]) -> tuple[Slo, ...]:

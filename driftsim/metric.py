@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from driftsim.trace.schema import LENGTH
+
 Better = Literal["lower", "higher", ""]
 
 
@@ -83,3 +85,20 @@ SESSIONS: tuple[Metric, ...] = (  # of a summary, where requests belong to sessi
     ),
 )
 SESSION_METRICS = tuple(f"{name}_{stat}" for name in SESSION_NAMES for stat in SESSION_STATISTICS)
+ESTIMATION: tuple[Metric, ...] = (  # of ``estimation``, and a row for each setting of a comparison
+    Metric("log_error", "", "Mean of |ln(estimate / output)|: twice and half as long count alike.", "lower"),
+    Metric("log_bias", "", "Mean of ln(estimate / output): above 0, estimates are too long."),
+    Metric("coverage_nominal", "", "Share of the outputs that the interval should hold; of one quantile, its level."),
+    Metric("coverage", "", "Share of the outputs that it did hold; of one quantile, that did not exceed it."),
+    Metric("width", LENGTH, "Mean width of the interval.", "lower"),
+    Metric("pinball", LENGTH, "Mean pinball loss of its ends (Koenker and Bassett 1978), least at the truth.", "lower"),
+    Metric(
+        "recovered", "", "Whether the estimates followed the first injected shift of lengths half-way; none: no shift.",
+        "", "bool",
+    ),
+    Metric(
+        "recovery_requests", "requests",
+        "Requests of the shift that were estimated until then; infinite, in JSON null, if never.", "lower",
+    ),
+    Metric("recovery_s", "s", "Time from the first of them until then.", "lower"),
+)  # fmt: skip

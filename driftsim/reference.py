@@ -20,7 +20,7 @@ from driftsim.formats.mapping import Mapping
 from driftsim.glossary import METRICS, Metric
 from driftsim.latency.profile import Profile
 from driftsim.records import Record
-from driftsim.scheduling.estimators import ESTIMATORS, ORACLE, Oracle
+from driftsim.scheduling.estimators import ESTIMATORS, GIVEN
 from driftsim.scheduling.parameters import parameters_of
 from driftsim.scheduling.policies import POLICIES
 from driftsim.simulation.spec import ScenarioSpec
@@ -166,7 +166,7 @@ TABLES: dict[str, list[Entry]] = {
     "mapping": key_entries(Mapping),
     "profile": key_entries(Profile, closed=("engine",)),
     "policies": parameter_entries(POLICIES),
-    "estimators": parameter_entries({**ESTIMATORS, ORACLE: Oracle}),
+    "estimators": parameter_entries({**ESTIMATORS, **GIVEN}),
 }
 
 

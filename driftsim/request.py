@@ -128,7 +128,8 @@ class Job:
     """A request inside the system, with all that an online policy may look at.
 
     ``estimate`` is the expected output length and ``budget`` is prompt length plus estimate, both in the unit of the
-    accounting in use. ``prompt_served`` and ``output_served`` are the service that its session has got so far: the
+    accounting in use. ``quantiles`` are those of the output length at the levels of the estimator, if it has any.
+    ``prompt_served`` and ``output_served`` are the service that its session has got so far: the
     tokens of the prompts and of the outputs of those of its turns that had ended when this one arrived. Two jobs are
     never equal: a job is itself, whatever its numbers.
 
@@ -148,3 +149,4 @@ class Job:
     priority: int = 0  # for an engine that schedules by priority: smaller goes first
     prompt_served: int = 0  # tokens
     output_served: int = 0  # tokens
+    quantiles: tuple[int, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from driftsim.clients import AnyRetries, AnyTimeouts, clients_of
+from driftsim.drift import AnyDrifts
 from driftsim.errors import InputError
 from driftsim.inputs import (
     AnyEstimator,
@@ -16,6 +17,7 @@ from driftsim.inputs import (
     as_workload,
     check_clients,
     naming,
+    with_drift,
 )
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.plugins import plugin_name
@@ -43,6 +45,7 @@ def simulate(
     max_in_flight: int | None = None,
     tiers: AnyTiers = (),
     slos: AnySlos = (),
+    drift: AnyDrifts = (),
     timeouts: AnyTimeouts = (),
     retries: AnyRetries = None,
     shed: AnySheds = (),
@@ -72,6 +75,7 @@ def simulate(
     workload, recorded = as_workload(what, rate_scale)
     with naming(recorded):
         admission, _, workload = with_bases(admission, workload, recorded)
+    workload = with_drift(workload, drift, seed)
     scenario = Scenario(
         profile=as_profile(profile, recorded),
         policy=plugin_name(policy),

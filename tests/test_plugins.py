@@ -12,7 +12,7 @@ import pytest
 import driftsim as ds
 from driftsim.scheduling import plugins
 from driftsim.scheduling.admission import Admission
-from driftsim.scheduling.estimators import ESTIMATORS, make_estimator
+from driftsim.scheduling.estimators import ESTIMATORS, GIVEN, make_estimator
 from driftsim.scheduling.policies import POLICIES, make_policy
 from driftsim.simulation.laws import conformance, verdicts
 from driftsim.simulation.spec import ScenarioSpec
@@ -229,7 +229,7 @@ def test_our_policies_keep_the_laws(name: str) -> None:
     assert [verdict for verdict in conformance("policy", name) if not verdict.holds] == []
 
 
-@pytest.mark.parametrize("name", [*ESTIMATORS, "oracle"])
+@pytest.mark.parametrize("name", [*ESTIMATORS, *GIVEN])
 def test_our_estimators_keep_the_laws(name: str) -> None:
     assert [verdict for verdict in conformance("estimator", name) if not verdict.holds] == []
 

@@ -12,6 +12,7 @@ from driftsim.cli.effects import print_effects
 from driftsim.cli.options import (
     AsJson,
     BusyWatts,
+    Drift,
     Failing,
     Fairness,
     IdleWatts,
@@ -54,7 +55,11 @@ def compare(
     ] = False,
     policies: Annotated[str, typer.Option(help="Comma-separated; stock is the engine's own order.")] = PLAIN,
     estimators: Annotated[
-        str, typer.Option(help="Comma-separated: static, ema (DriftSched's correction), pooled (ours), oracle.")
+        str,
+        typer.Option(
+            help="Comma-separated: static, ema (DriftSched's correction), pooled (ours), oracle, and more; see "
+            "`driftsim columns estimators`."
+        ),
     ] = "static,ema",
     accounting: Annotated[Unit, typer.Option(help="Unit of lengths.")] = "tokenizer",
     words_per_token: Annotated[float | None, typer.Option(help="Derive words where none were recorded.")] = None,
@@ -95,6 +100,7 @@ def compare(
     idle_watts: IdleWatts = None,
     busy_watts: BusyWatts = None,
     price_per_hour: Price = None,
+    drift: Drift = None,
     fairness: Fairness = False,
     engine: Annotated[
         EngineName, typer.Option(help="Continuous batching, or DriftSched's worker: one batch of 32 at a time.")
@@ -188,6 +194,7 @@ def compare(
             shed=shed or (),
             costs=Costs.of(costs_of(idle_watts, busy_watts, price_per_hour)),
             replicas=Replicas.of(replicas_of(replicas, router, router_place, fail)),
+            drift=drift or (),
             fairness=fairness,
             engine=engine,
             settings={name: value for name, value in settings.items() if value is not None},
@@ -207,4 +214,5 @@ def compare(
         raise RunError(nobody_finished(result.traces[BASELINE]))
     if out is not None:
         more = ", slo.csv" if result.plan.slos else ""
+        more += ", estimation.csv" if (out / "estimation.csv").exists() else ""
         say(f"written: {out / 'report.html'}, rows.csv{more}, comparison.json and 5 figures (svg, png)", err=True)

@@ -88,6 +88,15 @@ BusyWatts = Annotated[
     float | None, typer.Option("--busy-watts", help="Power of an engine that serves [default: as recorded].")
 ]
 Price = Annotated[float | None, typer.Option("--price-per-hour", help="Price of an engine for an hour, busy or not.")]
+Drift = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--drift",
+        metavar="[KIND:]KEY=VALUE:...",
+        help="Change the requests from a time on: tenant=a:factor=2:at=600s, or at=50%; kinds: step, ramp, season, "
+        "mix, model, caps, words. Repeat it.",
+    ),
+]
 Fairness = Annotated[
     bool,
     typer.Option(

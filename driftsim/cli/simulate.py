@@ -10,6 +10,7 @@ import typer
 from driftsim.cli.options import (
     AsJson,
     BusyWatts,
+    Drift,
     Failing,
     Fairness,
     IdleWatts,
@@ -47,6 +48,7 @@ def simulate(
     idle_watts: IdleWatts = None,
     busy_watts: BusyWatts = None,
     price_per_hour: Price = None,
+    drift: Drift = None,
     fairness: Fairness = False,
     steps: Annotated[bool, typer.Option("--steps", help="Record the engine's steps.")] = False,
     step_requests: Annotated[
@@ -57,6 +59,7 @@ def simulate(
 ) -> None:
     """Run one scenario and write its trace, in the schema of a captured one."""
     from driftsim.costs import cost_summary, costs_line
+    from driftsim.drift import drift_rules, in_words
     from driftsim.engine.conformance import conformance
     from driftsim.files import check_place
     from driftsim.formatting import dumps, without_nan
@@ -84,6 +87,8 @@ def simulate(
         asked[f"replicas.{name}"] = value
     for name, watts in costs_of(idle_watts, busy_watts, price_per_hour).items():
         asked[f"costs.{name}"] = watts
+    if drift:
+        asked["drift"] = [one.model_dump() for one in drift_rules(drift)]
     changed = dict(setting("--set", text, "policy=sjf") for text in changes or [])
     with progress("simulating requests") as reporter:
         trace, spec, warnings, ran, power = run_written(scenario, {**changed, **asked}, reporter.update)
@@ -107,6 +112,8 @@ def simulate(
         say(costs_line(values))
     if "attempts" in values:
         say(fates_line(values))
+    for drift_told in map(in_words, trace.header.drift):
+        say(f"drift injected: {drift_told}")
     if "slo_met" in values:
         say(within_slos(values))
     for line in [*session_lines(trace, values, spec.phase), *cache_line(trace)]:

@@ -13,10 +13,12 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from driftsim.comparison import sameness
 from driftsim.comparison.checks import Check
 from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting
+from driftsim.estimates import estimation
 from driftsim.glossary import SESSION_METRICS, SLO_METRICS
 from driftsim.metrics import LATENCIES, PERCENTILES
 from driftsim.scheduling.estimators import is_deployable
@@ -52,6 +54,8 @@ class Comparison:
     mismatches: tuple[str, ...] = ()  # why the profile may not be of this trace
     # by setting, what became of each request of the first day as recorded, see ``goodput.missed_by``; with SLOs alone
     codes: dict[Setting, np.ndarray] = field(default_factory=dict)
+    # by setting, the estimates of the first day as recorded without its drift, by request; where lengths shift
+    undrifted: dict[Setting, pd.Series] = field(default_factory=dict)
     same: dict[Setting, str] = field(default_factory=dict)  # why a setting cannot differ from FIFO, see ``sameness``
 
     @property
@@ -218,6 +222,23 @@ class Comparison:
                 row |= {f"{metric}_vs_fifo": versus.centre, f"{metric}_vs_fifo_this_run": versus.this_run}
                 row |= {f"{metric}_vs_fifo_low": versus.interval.low, f"{metric}_vs_fifo_high": versus.interval.high}
         return row | tables
+
+    @cached_property
+    def estimation_rows(self) -> list[dict[str, Any]]:
+        """How well each setting's estimator did in this run, a row each, see ``driftsim.estimation``."""
+        ids = self.workload.table.loc[self.workload.table["source"].isin(self.plan.excluded), "request_id"]
+        return [
+            {
+                **setting._asdict(),
+                **estimation(
+                    self.traces[setting],
+                    phase=self.plan.phase,
+                    scored=~self.traces[setting].requests["request_id"].isin(ids).to_numpy(),
+                    undrifted=self.undrifted.get(setting),
+                ),
+            }
+            for setting in self.plan.settings
+        ]
 
     def calibration(self) -> list[dict[str, Any]]:
         """What each estimator changes against ``static`` under the same policy: the effect of calibration alone."""

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from driftsim.comparison import estimators
 from driftsim.comparison.comparison import Comparison
 from driftsim.comparison.page import page
 from driftsim.comparison.report import document, flat_rows
@@ -30,6 +31,8 @@ def write(comparison: Comparison, provenance: dict[str, Any], folder: Path) -> N
         save(figure, folder, name)
     if comparison.plan.slos:
         write_outcomes(comparison, folder / "slo.csv")
+    if estimators.told(comparison):
+        estimators.write(comparison, folder / "estimation.csv")
     (folder / "report.html").write_text(page(comparison, provenance), encoding="utf-8")
 
 

@@ -19,15 +19,19 @@ class KeptTraces:
 
     def __init__(self) -> None:
         self._first: Trace | None = None
-        self._kept: dict[Setting, tuple[Header, dict[str, pd.Series]]] = {}
+        self._kept: dict[Setting, tuple[Header, list[str], dict[str, pd.Series]]] = {}
 
     def add(self, setting: Setting, trace: Trace) -> None:
         """Keep ``trace``; its table must not be changed from now on."""
         if self._first is None:
             self._first = trace
         common = self._first.requests
-        own = {str(name): column for name, column in trace.requests.items() if not _alike(column, common[name])}
-        self._kept[setting] = trace.header, own
+        own = {
+            str(name): column
+            for name, column in trace.requests.items()
+            if name not in common or not _alike(column, common[name])
+        }
+        self._kept[setting] = trace.header, list(map(str, trace.requests)), own
 
     def traces(self) -> dict[Setting, Trace]:
         """The traces, which share the columns that are alike."""
@@ -41,8 +45,9 @@ class KeptTraces:
             return {name: pd.Series(one.array, index, one.dtype, copy=False) for name, one in columns.items()}
 
         return {
-            setting: Trace(header, pd.DataFrame(common | placed(own), index, copy=False))
-            for setting, (header, own) in self._kept.items()
+            setting: Trace(header, pd.DataFrame({name: whole[name] for name in names}, index, copy=False))
+            for setting, (header, names, own) in self._kept.items()
+            for whole in [common | placed(own)]
         }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from driftsim.comparison import fair, report, slos, turns
+from driftsim.comparison import estimators, fair, report, slos, turns
 from driftsim.comparison.comparison import Comparison
 from driftsim.comparison.notes import warnings
 from driftsim.comparison.plan import BASELINE, Setting
@@ -78,6 +78,10 @@ def page(comparison: Comparison, provenance: Mapping[str, Any]) -> str:
         effects=report.effects(comparison),
         tiers=report.tiers(comparison),
         fair=(fair.HEADINGS, fair.table(comparison)) if comparison.plan.fairness else None,
+        estimation=(estimators.title(comparison), *estimators.table(comparison))
+        if estimators.told(comparison)
+        else None,
+        estimation_legend=estimators.LEGEND,
         slos=(slos.HEADINGS, slos.table(comparison)) if comparison.plan.slos else None,
         sessions=_sessions(comparison),
         checks=list(_checks(comparison)),

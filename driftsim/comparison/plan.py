@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from driftsim.clients import PATIENT, Clients
 from driftsim.costs import UNKNOWN, Costs
+from driftsim.drift import Drift, check_drifts, drift_rules
 from driftsim.errors import InputError, check_whole
 from driftsim.latency.profile import Profile
 from driftsim.scheduling.admission import Admission
@@ -29,6 +30,8 @@ from driftsim.slo import Slo, check_only_e2e, check_slos, needs_itl, slo_rules
 from driftsim.statistics import PRACTICAL
 from driftsim.tiers import TierRule, no_order, rules_in_force, tier_rules
 from driftsim.whose import check_present
+from driftsim.workloads.arrivals import arriving
+from driftsim.workloads.drifting import drifting
 from driftsim.workloads.processes import Process
 from driftsim.workloads.workload import Workload
 
@@ -67,6 +70,7 @@ class ComparisonPlan:
     shed: tuple[Shed, ...] = ()
     replicas: Replicas = ALONE
     costs: Costs = UNKNOWN  # power and price of the engine
+    drift: tuple[Drift, ...] = ()  # injected into every day and every resample of it
     fairness: bool = False  # whether each summary says how much tenants were slowed down, and what service they got
     refill_lag: bool = True
     barrier: Barrier | None = None
@@ -81,6 +85,7 @@ class ComparisonPlan:
         object.__setattr__(self, "tiers", tier_rules(self.tiers))  # frozen for everybody else
         object.__setattr__(self, "slos", slo_rules(self.slos))
         object.__setattr__(self, "shed", shed_rules(self.shed))
+        object.__setattr__(self, "drift", drift_rules(self.drift))
         if self.replications < 1:
             raise InputError(f"replications must be at least 1, got {self.replications}")
         if not 0 <= self.practical < 1:
@@ -162,6 +167,8 @@ def check_plans(plan: ComparisonPlan, workloads: Sequence[Workload]) -> None:
 def check_plan(plan: ComparisonPlan, workload: Workload) -> None:
     """Raise ``InputError`` for what no run could accept: an engine, policy, estimator, phase or words."""
     observed_lengths(workload, plan.admission.unit)
+    check_drifts(plan.drift, workload.table)
+    drifting(workload if plan.arrivals is None else arriving(workload, plan.arrivals, plan.seed), plan.drift, plan.seed)
     rules = rules_in_force(plan.tiers or workload.tiers, workload.tier_names)
     for setting in plan.settings:
         check_order(setting.policy, rules, workload.tier_names, plan.profile.engine.scheduling_policy)

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from driftsim.comparison import estimators
 from driftsim.comparison.comparison import Comparison
 from driftsim.comparison.fair import LEGEND as FAIR_LEGEND
 from driftsim.comparison.notes import warnings
@@ -15,6 +16,7 @@ from driftsim.comparison.slos import LEGEND as SLO_LEGEND
 from driftsim.comparison.turns import LEGEND as SESSION_LEGEND
 from driftsim.comparison.turns import told as tells_of_sessions
 from driftsim.comparison.verdict import all_checks, answer, findings
+from driftsim.drift import in_words
 from driftsim.files import Mark
 from driftsim.formatting import give_or_take, without_nan
 from driftsim.glossary import SLO, TENANT, TENANT_FAIRNESS, tier_label
@@ -32,7 +34,7 @@ FIGURES = {
 
 
 PICTURES = tuple(f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png"))
-FILES = ("rows.csv", "comparison.json", "report.html", "slo.csv", *PICTURES)
+FILES = ("rows.csv", "comparison.json", "report.html", "slo.csv", "estimation.csv", *PICTURES)
 MARK = Mark("comparison.json", '{\n "rows": [')
 TERMS = {
     "E2E": "end to end: from arrival to the last token; TTFT: to the first token; TPOT: time per token after the first",
@@ -176,6 +178,7 @@ def legend(comparison: Comparison) -> list[str]:
     """What marks, intervals and words in place of a change mean, and what is estimated."""
     found = {comparison.same.get(setting, "") for setting in comparison.plan.settings}
     same = [f"instead of a change, {explained(reason)}" for reason in MEANINGS if reason in found]
+    same += [f"drift injected: {told}" for told in drift_told(comparison)]
     same += [*(SLO_LEGEND if comparison.plan.slos else []), *(FAIR_LEGEND if comparison.plan.fairness else [])]
     same += SESSION_LEGEND if tells_of_sessions(comparison) else []
     days, resamples = len(comparison.days), comparison.plan.replications - 1
@@ -195,6 +198,11 @@ def legend(comparison: Comparison) -> list[str]:
     ]
 
 
+def drift_told(comparison: Comparison) -> list[str]:
+    """What was injected into the first day, and what came of it."""
+    return [in_words(drift) for drift in comparison.traces[BASELINE].header.drift]
+
+
 def _has_bound(comparison: Comparison) -> bool:
     return any(not is_deployable(setting.estimator) for setting in comparison.plan.settings)
 
@@ -204,6 +212,7 @@ def document(comparison: Comparison, provenance: dict[str, Any]) -> dict[str, An
     return {
         "rows": without_nan(comparison.rows()),
         "calibration": without_nan(comparison.calibration()),
+        **({"estimation": estimators.document(comparison)} if estimators.told(comparison) else {}),
         "answer": answer(comparison),
         "verdict": findings(comparison),
         "checks": without_nan([asdict(check) for check in all_checks(comparison)]),
@@ -244,6 +253,7 @@ def provenance(plan: ComparisonPlan) -> dict[str, Any]:
         **({"shed": [str(rule) for rule in plan.shed]} if plan.shed else {}),
         **({"replicas": plan.replicas.words} if plan.replicas else {}),
         **({"costs": plan.costs.model_dump(exclude_none=True)} if plan.costs else {}),
+        **({"drift": [str(drift) for drift in plan.drift]} if plan.drift else {}),
         **({"tiers": [rule.model_dump(exclude_defaults=True) for rule in plan.tiers]} if plan.tiers else {}),
     }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from driftsim.comparison import fair, notes, report, slos, turns, verdict
+from driftsim.comparison import estimators, fair, notes, report, slos, turns, verdict
 from driftsim.comparison import folder as folder_of
 from driftsim.comparison.comparison import Comparison
 from driftsim.engine.conformance import conformance
@@ -48,6 +48,13 @@ class ComparisonResult(Comparison):
         """One row for each setting, with the columns that ``driftsim columns`` lists; NaN where there is no number."""
         return pd.DataFrame(report.flat_rows(self))
 
+    def estimation(self) -> pd.DataFrame:
+        """How well each setting's estimator told lengths before they were known, in this run: a row each.
+
+        The columns are those of ``driftsim.estimation``; NaN where there is no number.
+        """
+        return pd.DataFrame(self.estimation_rows)
+
     def document(self) -> dict[str, Any]:
         """What ``driftsim compare --json`` prints."""
         return report.document(self, self.provenance)
@@ -85,6 +92,10 @@ class ComparisonResult(Comparison):
         if turns.told(self):
             console.print()
             show_table(console, "Sessions; seconds of this run", turns.HEADINGS, turns.table(self))
+        if estimators.told(self):
+            console.print()
+            show_table(console, estimators.title(self), *estimators.table(self))
+            console.print(estimators.LEGEND, style="dim", markup=False)
         names, changes = report.effects(self)
         if changes:
             console.print()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from driftsim.comparison import sameness
 from driftsim.comparison.comparison import Comparison, Draw
@@ -15,6 +16,7 @@ from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting, check_pl
 from driftsim.comparison.tenants import largest_tenants, tenant_latencies
 from driftsim.costs import cost_summary
 from driftsim.errors import InputError
+from driftsim.estimates import NO_SHIFT
 from driftsim.goodput import with_slos
 from driftsim.metrics import judged, summary
 from driftsim.progress import OnProgress, after, no_progress
@@ -28,6 +30,7 @@ from driftsim.trace.attempts import per_request
 from driftsim.trace.trace import Trace
 from driftsim.workers import map_shared, processes, shared
 from driftsim.workloads.arrivals import arriving
+from driftsim.workloads.drifting import drifting
 from driftsim.workloads.resampling import resample
 from driftsim.workloads.workload import Workload
 
@@ -90,8 +93,9 @@ def compare(
     summaries = {setting: [result.summaries[setting] for result in done] for setting in run.settings}
     same = {setting: sameness.lasting([result.same[setting] for result in done]) for setting in run.settings}
     return Comparison(
-        plan, workloads, tuple(draws), summaries, done[0].kept.traces(), measured, codes=done[0].codes, same=same
-    )
+        plan, workloads, tuple(draws), summaries, done[0].kept.traces(), measured, codes=done[0].codes, same=same,
+        undrifted=done[0].undrifted,
+    )  # fmt: skip
 
 
 def draws_of(plan: ComparisonPlan, days: int) -> list[Draw]:
@@ -120,6 +124,7 @@ class _Drawn(NamedTuple):
     kept: KeptTraces  # of the first day as recorded alone
     same: dict[Setting, list[str]]
     codes: dict[Setting, np.ndarray]  # with SLOs, of the first day as recorded alone, see ``Comparison.codes``
+    undrifted: dict[Setting, pd.Series]  # likewise, with drift
 
 
 class _Inputs(NamedTuple):
@@ -150,10 +155,11 @@ def _run(inputs: _Inputs, draw: Draw, told: OnProgress = no_progress) -> _Drawn:
         drawn = resample(workload, plan.seed, draw.number, draw.kind)
     if plan.arrivals is not None:
         drawn = arriving(drawn, plan.arrivals, plan.seed + draw.number)
+    plain, drawn = drawn, drifting(drawn, plan.drift, plan.seed + draw.number)
     scored = np.ones(len(drawn), dtype=bool)
     if plan.excluded:
         scored = ~drawn.table["source"].isin(plan.excluded).to_numpy()
-    summaries, kept, same, codes = {}, KeptTraces(), {}, {}
+    summaries, kept, same, codes, undrifted = {}, KeptTraces(), {}, {}, {}
     named = largest_tenants(inputs.workloads[0])
     scenario = _scenarios(plan, draw)
     alone = dict[Size, float]()
@@ -175,6 +181,8 @@ def _run(inputs: _Inputs, draw: Draw, told: OnProgress = no_progress) -> _Drawn:
             kept.add(setting, trace)
             if within is not None:
                 codes[setting] = within.codes
+            if any(drift.kind not in NO_SHIFT for drift in plan.drift):
+                undrifted[setting] = simulate(scenario(setting), plain).requests.set_index("request_id")["estimate"]
         told(len(summaries), len(plan.settings))
         del sent, trace  # before the next one grows
-    return _Drawn(summaries, kept, same, codes)
+    return _Drawn(summaries, kept, same, codes, undrifted)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.names import spelled
 from driftsim.scheduling.policies import BASELINE, STOCK, alone_by
 from driftsim.trace.trace import Trace
 
@@ -72,7 +73,10 @@ def explained(reason: str) -> str:
 
 
 SIMPLE_POLICIES = ("stock", "fifo", "priority", "sjf", "weighted", "aging")  # the simplest to run first
-SIMPLE_ESTIMATORS = ("static", "ema", "pooled")
+SIMPLE_ESTIMATORS = (
+    "static", "prompt", "ema", "log-ema", "quantile", "tenant", "session", "regression", "page-hinkley", "kaplan-meier",
+    "pooled", "conformal", "hedge",
+)  # fmt: skip
 
 
 def complexity(setting: tuple[str, str]) -> tuple[int, int]:
@@ -81,6 +85,7 @@ def complexity(setting: tuple[str, str]) -> tuple[int, int]:
     >>> sorted([("sjf", "ema"), ("aging", "static"), ("fifo", "static")], key=complexity)
     [('fifo', 'static'), ('aging', 'static'), ('sjf', 'ema')]
     """
-    orders = zip((SIMPLE_ESTIMATORS, SIMPLE_POLICIES), reversed(setting), strict=True)
+    names = (spelled(name).base for name in reversed(setting))
+    orders = zip((SIMPLE_ESTIMATORS, SIMPLE_POLICIES), names, strict=True)
     estimator, policy = (order.index(name) if name in order else len(order) for order, name in orders)
     return estimator, policy

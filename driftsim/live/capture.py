@@ -15,7 +15,7 @@ from driftsim.live.recorder import Progress
 from driftsim.live.resume import CaptureRun, check_places
 from driftsim.live.session import interleaved, run_session
 from driftsim.scheduling.admission import Admission
-from driftsim.scheduling.estimators import ORACLE, estimator_class, estimator_name
+from driftsim.scheduling.estimators import estimator_class, estimator_name, is_given_the_truth
 from driftsim.scheduling.names import spelled
 from driftsim.scheduling.plugins import plugin_name, plugin_names
 from driftsim.scheduling.policies import check_live, policy_name
@@ -64,8 +64,10 @@ def capture(
     for name in names:
         check_live(name)
     learner = plugin_name(estimator)
-    if spelled(learner).base == ORACLE:
-        raise InputError(f"the estimator {ORACLE!r} is told every length, and live nobody knows them; choose another")
+    if is_given_the_truth(learner):
+        raise InputError(
+            f"the estimator {spelled(learner).base!r} is told every length, and live nobody knows them; choose another"
+        )
     estimator_class(estimator_name(learner))
     plans = [
         CapturePlan(

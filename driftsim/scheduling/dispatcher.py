@@ -79,10 +79,11 @@ class Dispatching:
 
 
 class Departure(NamedTuple):
-    """A job that left the engine. ``output_length`` is in the accounting's unit, None where nothing can be learned.
+    """A job that left the engine. ``output_length`` is in the accounting's unit, None where it did not finish.
 
     ``served``: the output that was made all the same, in that unit; None where the job never ran.
     ``output_tokens`` is what it got, even where it failed.
+    ``at_least``: how long the output of a job was that left unfinished, 0 where that is not known.
     """
 
     job: Job
@@ -90,6 +91,7 @@ class Departure(NamedTuple):
     censored: bool
     served: int | None = None
     output_tokens: int = 0
+    at_least: int = 0
 
 
 class Dispatcher:
@@ -128,6 +130,8 @@ class Dispatcher:
             str, tuple[int, int]
         ]()  # by session, prompt and output tokens of its turns that have ended
         self._counts_tokens = admission.accounting == "tokenizer"
+        self._has_levels = bool(getattr(estimator, "levels", ()))
+        self._unfinished = getattr(estimator, "observe_unfinished", None)
         self._waiting: dict[int, Job] | None = None  # id(job) -> job, kept only to refresh estimates
         if admission.estimates == "refreshed":
             if not hasattr(policy, "rekey"):
@@ -225,6 +229,8 @@ class Dispatcher:
                 self._serve(departure)
             if departure.output_length is not None:
                 self.estimator.observe(departure.job, departure.output_length, departure.censored, now)
+            elif self._unfinished is not None:
+                self._unfinished(departure.job, departure.at_least, now)
         if self._waiting is not None and departures:
             for job in self._waiting.values():
                 self._estimate(job, now)
@@ -303,6 +309,8 @@ class Dispatcher:
         if estimate.length < 0 or not estimate.bias >= 0:
             raise InputError(f"the estimator {type(self.estimator).__name__} gave {estimate}; neither may be below 0")
         job.estimate, job.bias = estimate.length, estimate.bias
+        if self._has_levels:
+            job.quantiles = estimate.quantiles
         prompt = request.prompt_tokens if self._counts_tokens else admission.prompt_length(request)
         job.budget = budget = prompt + estimate.length
         job.scheduling_class = admission.scheduling_class(budget)

@@ -6,45 +6,31 @@ Adding one: a class with ``estimate`` and ``observe``, and its line in ``ESTIMAT
 from __future__ import annotations
 
 import math
+import zlib
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
 
 from driftsim.errors import InputError
 from driftsim.request import Job, Request
 from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.change import PageHinkley
+from driftsim.scheduling.conformal import Conformal
+from driftsim.scheduling.estimate import Estimate as Estimate
+from driftsim.scheduling.estimate import Estimator as Estimator
+from driftsim.scheduling.hedge import FixedShare
+from driftsim.scheduling.lifetimes import KaplanMeier
 from driftsim.scheduling.names import spelled
 from driftsim.scheduling.parameters import canonical, values_of
 from driftsim.scheduling.plugins import declared, declared_names, instance, is_plugin, plugin
-
-
-@dataclass(slots=True)
-class Estimate:
-    """An expected output length, in the accounting's unit, and the bias that went into it.
-
-    >>> Estimate(84, 1.0)
-    Estimate(length=84, bias=1.0)
-    """
-
-    length: int
-    bias: float
-
+from driftsim.scheduling.regression import Regression
+from driftsim.scheduling.trackers import LogEma, Prompt, Quantile, Session, Tenant
 
 SURE = 30.0  # clamp of the log odds: beyond it, a change of regime would take too long to undo
-
-
-class Estimator(Protocol):
-    """Predict, then learn from the delayed truth. ``now`` is seconds since the run began; there is no other clock."""
-
-    def estimate(self, request: Request, category: str, now: float) -> Estimate:
-        """The output length to expect of ``request``, whose predicted category is ``category``."""
-        ...
-
-    def observe(self, job: Job, output_length: int, censored: bool, now: float) -> None:
-        """Learn that ``job`` came out ``output_length`` long; ``censored``: it was cut off and might have gone on."""
-        ...
 
 
 class Static:
@@ -209,12 +195,23 @@ class Pooled:
         return self.ratios.length(request, category), float(min(reference, request.max_tokens))
 
 
+class Hedge(FixedShare):
+    """A hedge over ema, log-ema, pooled, regression, page-hinkley and kaplan-meier.
+
+    Each weighs by how little it has erred; ``share`` of the weights is dealt out alike each time, so that another can
+    take over soon. Source: Herbster and Warmuth 1998 (fixed share); Cesa-Bianchi and Lugosi 2006, ch. 2 and 5. Trap: it
+    hedges the error, and an order by length needs ranks; and it costs what all six cost.
+    """
+
+    experts = (Ema, LogEma, Pooled, Regression, PageHinkley, KaplanMeier)
+
+
 class Oracle:
     """Was given every true output length, by request id: what a perfect estimate would buy."""
 
     deployable = False
 
-    def __init__(self, outputs: Mapping[str, int]) -> None:
+    def __init__(self, outputs: Mapping[str, int], seed: int = 0) -> None:
         self.outputs = outputs
 
     def estimate(self, request: Request, category: str, now: float) -> Estimate:
@@ -225,12 +222,54 @@ class Oracle:
         """There is nothing left to learn."""
 
 
+class Noisy:
+    """The true output length blurred by a lognormal factor: information that nobody has, in any quality.
+
+    ``sigma`` is the standard deviation of the logarithm of the factor, whose median is 1; 0 is the oracle. The factors
+    are drawn by the run's seed, one for each row of the workload: the same for every policy, and for every sigma but
+    for scale. Source: Mitzenmacher 2019 ("Scheduling with predictions and the price of misprediction"). Trap: its
+    errors are independent of lengths and of each other, as those of no learned estimator are; and it may exceed a cap.
+    """
+
+    deployable = False
+
+    def __init__(
+        self,
+        outputs: Mapping[str, int],
+        seed: int = 0,
+        *,
+        sigma: Annotated[float, Field(ge=0, le=10, description="Spread of the logarithm of the estimate.")] = 0.5,
+    ) -> None:
+        random = np.random.default_rng([seed, zlib.crc32(b"noisy estimates")])
+        factors = np.exp(sigma * random.standard_normal(len(outputs))).tolist()
+        pairs = zip(outputs.items(), factors, strict=True)
+        self.said = {name: max(min(length, 1), round(length * factor)) for (name, length), factor in pairs}
+
+    def estimate(self, request: Request, category: str, now: float) -> Estimate:
+        """The blurred length."""
+        return Estimate(self.said[request.id], 1.0)
+
+    def observe(self, job: Job, output_length: int, censored: bool, now: float) -> None:
+        """There is nothing to learn."""
+
+
 ESTIMATORS: dict[str, Callable[[Admission], Estimator]] = {
     "static": Static,
     "ema": Ema,
     "pooled": Pooled,
+    "prompt": Prompt,
+    "log-ema": LogEma,
+    "quantile": Quantile,
+    "kaplan-meier": KaplanMeier,
+    "session": Session,
+    "tenant": Tenant,
+    "regression": Regression,
+    "page-hinkley": PageHinkley,
+    "conformal": Conformal,
+    "hedge": Hedge,
 }
-ORACLE = "oracle"  # the one estimator that is given the truth
+ORACLE = "oracle"
+GIVEN: dict[str, Callable[..., Estimator]] = {ORACLE: Oracle, "noisy": Noisy}  # those that are given the truth
 
 
 def estimator_class(name: str) -> Callable[..., Estimator]:
@@ -241,12 +280,12 @@ def estimator_class(name: str) -> Callable[..., Estimator]:
     name = spelled(name).base
     if is_plugin(name):
         kind = plugin(name)
-    elif name == ORACLE or name in ESTIMATORS:
-        return ESTIMATORS.get(name, Oracle)
+    elif name in ESTIMATORS or name in GIVEN:
+        return ESTIMATORS.get(name) or GIVEN[name]
     elif name in declared_names("estimator"):
         kind = declared("estimator")[name]
     else:
-        known = ", ".join([*ESTIMATORS, ORACLE, *declared_names("estimator")])
+        known = ", ".join([*ESTIMATORS, *GIVEN, *declared_names("estimator")])
         raise InputError(f"unknown estimator {name!r}; choose one of {known}, or give module:Class")
     missing = [method for method in ("estimate", "observe") if not hasattr(kind, method)]
     if missing:
@@ -274,10 +313,20 @@ def is_deployable(name: str) -> bool:
     return bool(getattr(estimator_class(name), "deployable", True))
 
 
-def make_estimator(name: str, admission: Admission, outputs: Mapping[str, int]) -> Estimator:
-    """A fresh estimator; only the oracle is handed ``outputs``.
+def is_given_the_truth(name: str) -> bool:
+    """Whether the estimator ``name`` is told every output length beforehand.
+
+    >>> is_given_the_truth("noisy?sigma=1"), is_given_the_truth("ema")
+    (True, False)
+    """
+    return spelled(name).base in GIVEN
+
+
+def make_estimator(name: str, admission: Admission, outputs: Mapping[str, int], seed: int = 0) -> Estimator:
+    """A fresh estimator; only those of ``GIVEN`` are handed ``outputs``, in the workload's order, and ``seed``.
 
     Raises ``InputError`` for an unknown name or parameter.
     """
     kind = estimator_class(name)
-    return instance(name, kind, outputs if kind is Oracle else admission, **values_of(name, kind))
+    told = (outputs, seed) if is_given_the_truth(name) else (admission,)
+    return instance(name, kind, *told, **values_of(name, kind))

@@ -24,10 +24,12 @@ def heading(
     requests: pd.DataFrame,
     starts: Sequence[float],
     lost: int,
+    levels: Sequence[float] = (),
 ) -> Header:
     """The header of the run of ``workload`` under ``scenario`` that came to the table ``requests``.
 
     ``admission``: as it was in force. ``starts``: when each phase began (s). ``lost``: turns that were never sent.
+    ``levels``: of the quantiles that came with each estimate.
     """
     profile = scenario.profile
     switches: dict[str, Any] = {
@@ -35,6 +37,8 @@ def heading(
         "noise": scenario.noise,
         **admission.model_dump(mode="json"),
     }
+    if levels:
+        switches["levels"] = list(levels)
     if scenario.shed:
         switches["shed"] = [str(rule) for rule in scenario.shed]
     asked = requests[requests["attempt"] == 1] if "attempt" in requests else requests
@@ -63,5 +67,6 @@ def heading(
         profile_digest=profile.digest,
         clocks=CLOCKS,
         prefixes=workload.prefixes,
+        drift=workload.drift,
         notes=notes,
     )

@@ -18,7 +18,13 @@ from driftsim.latency.profile import Profile
 from driftsim.request import TIERS, Job, Request, Tier
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.classify import CATEGORIES
-from driftsim.scheduling.estimators import ESTIMATORS, estimator_class, estimator_name, make_estimator
+from driftsim.scheduling.estimators import (
+    ESTIMATORS,
+    estimator_class,
+    estimator_name,
+    is_given_the_truth,
+    make_estimator,
+)
 from driftsim.scheduling.plugins import is_plugin
 from driftsim.scheduling.policies import POLICIES, STOCK, make_policy, passes_over, policy_class, policy_name
 from driftsim.simulation.run import simulate
@@ -160,7 +166,7 @@ def _causal(scenario: Scenario, workload: Workload) -> str:
     names = ["dispatch_s", "first_token_s", "estimate", "budget", "dispatch_index"]
     known = ((rows["dispatch_s"] < before) & (rows.index != last)).to_numpy()
     differs = (rows.loc[known, names] != changed.loc[known, names]).any(axis=1)
-    if scenario.estimator == "oracle":
+    if is_given_the_truth(scenario.estimator):
         return ""
     return f"request {rows.loc[known, 'request_id'][differs].iloc[0]!r} was treated otherwise" if differs.any() else ""
 

@@ -21,3 +21,17 @@ def observed_lengths(workload: Workload, unit: Accounting) -> list[int]:
                 f"{table['request_id'].iloc[int(np.isnan(lengths).argmax())]!r}; give --words-per-token"
             )
     return [int(length) for length in outputs]
+
+
+def told_lengths(workload: Workload, unit: Accounting, observed: list[int]) -> list[int]:
+    """The lengths that estimators are told: those ``observed``, but in the other unit where the units are mixed up."""
+    if "words_per_token" not in workload.table:
+        return observed
+    table = workload.table
+    ratio = table["words_per_token"].to_numpy(dtype=float)
+    tokens = table["output_tokens"].to_numpy(dtype=float)
+    other = tokens
+    if unit.unit == "tokenizer":
+        words = table["output_words"].to_numpy(dtype=float, na_value=np.nan)
+        other = np.maximum(np.where(np.isnan(words), np.rint(tokens * ratio), words), 1)
+    return [int(length) for length in np.where(np.isnan(ratio), observed, other)]

@@ -18,7 +18,7 @@ from driftsim.latency.steptime import TICKS_PER_SECOND, ticks
 from driftsim.progress import EVERY, OnProgress, no_progress
 from driftsim.request import Job
 from driftsim.scheduling.dispatcher import Departure, Dispatcher, Engine
-from driftsim.scheduling.estimators import ESTIMATORS, ORACLE, make_estimator
+from driftsim.scheduling.estimators import ESTIMATORS, GIVEN, is_given_the_truth, make_estimator
 from driftsim.scheduling.names import spelled
 from driftsim.scheduling.plugins import PLUGIN_NOTE
 from driftsim.scheduling.policies import POLICIES, STOCK, check_needs, check_order, make_policy
@@ -26,19 +26,19 @@ from driftsim.simulation.cluster import Cluster, Front
 from driftsim.simulation.cut import cut
 from driftsim.simulation.engines import clustered, engine_of, step_times, was_shed
 from driftsim.simulation.heading import heading
-from driftsim.simulation.observed import observed_lengths
+from driftsim.simulation.observed import observed_lengths, told_lengths
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.tables import requests_table
 from driftsim.tiers import rules_in_force
 from driftsim.trace.builder import FilledColumns, RequestRows
-from driftsim.trace.schema import CENSORED, FINISHED, REPLICA_STEP_COLUMN, STEP_COLUMNS, STEP_REQUEST_COLUMNS
+from driftsim.trace.schema import CENSORED, FINISHED, GIVEN_UP, REPLICA_STEP_COLUMN, STEP_COLUMNS, STEP_REQUEST_COLUMNS
 from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace
 from driftsim.workloads.arrivals import Arrivals
 from driftsim.workloads.attempts import Attempts
 from driftsim.workloads.workload import Workload
 
-OURS = {STOCK, ORACLE, *POLICIES, *ESTIMATORS}
+OURS = {STOCK, *POLICIES, *ESTIMATORS, *GIVEN}
 
 
 def simulate(
@@ -103,10 +103,12 @@ class Simulation:
         self.outputs = table["output_tokens"].astype(int).tolist()
         self.stops = table["stops"].fillna(False).astype(bool).tolist()
         self.observed = observed_lengths(workload, scenario.admission.unit)
+        self.told = told_lengths(workload, scenario.admission.unit, self.observed)
         self.attempts = attempts = Attempts(workload, scenario.clients.over(workload.clients), scenario.seed, ticks)
         if attempts.most:
             again = 1 + attempts.most
             self.outputs, self.observed, self.stops = self.outputs * again, self.observed * again, self.stops * again
+            self.told = self.told * again
         self.impatient = dict[int, tuple[Job, int, str]]()  # by row: who may be given up, when, and how it then ends
         self.given_up = dict[int, tuple[str, int]]()  # by row, those inside the engine: how it ends, and since when
         rules = rules_in_force(scenario.tiers or workload.tiers, workload.tier_names)
@@ -120,9 +122,10 @@ class Simulation:
         self.notify_lag = ticks(profile.notify_lag_s) if lag else 0
         self.submit_lag = ticks(profile.submit_lag_s) if lag else 0
         self.output_lag = ticks(profile.output_lag_s)
-        truth = dict(zip(attempts.names(), self.observed, strict=True)) if scenario.estimator == ORACLE else {}
+        given = is_given_the_truth(scenario.estimator)
+        truth = dict(zip(attempts.names(), self.observed, strict=True)) if given else {}
         service = service_of(profile, self.admission.words_per_token, scenario.limit)
-        learner = make_estimator(scenario.estimator, self.admission, truth)
+        self.learner = learner = make_estimator(scenario.estimator, self.admission, truth, scenario.seed)
 
         def dispatcher(limit: int | None) -> Dispatcher:
             policy = make_policy(scenario.policy, rules, slos=scenario.slos, service_s=service)
@@ -152,6 +155,7 @@ class Simulation:
         self.categories = workload.categories(self.admission) * (1 + attempts.most)
         self.rows = RequestRows(attempts.rows)
         self.columns = FilledColumns(self.rows)
+        self.intervals = self.rows.with_intervals() if getattr(learner, "levels", ()) else None
         self._told, self._gone = told, 0  # requests that have left
         self._tell_at = math.inf if told is no_progress else 0
         self._awaited: float | None = None  # the arrival for which a timeout is under way
@@ -164,7 +168,8 @@ class Simulation:
             self.env.run()
         requests, lost = requests_table(self.rows, self.attempts, self.cluster)
         starts = [start / TICKS_PER_SECOND for start in self.arrivals.starts()]
-        header = heading(self.scenario, self.workload, self.admission, requests, starts, lost)
+        levels = getattr(self.learner, "levels", ())
+        header = heading(self.scenario, self.workload, self.admission, requests, starts, lost, levels)
         return Trace(header, requests, self._steps() if self.record_steps else None)
 
     def _await_arrival(self) -> None:
@@ -190,6 +195,9 @@ class Simulation:
         columns.estimate[row] = job.estimate
         columns.budget[row] = job.budget
         columns.scheduling_class[row] = job.scheduling_class
+        if self.intervals is not None:
+            for ends, value in zip(self.intervals, (job.quantiles[0], job.quantiles[-1]), strict=True):
+                ends[row] = value
         if dispatcher.refused is not None:
             columns.finish_reason[row] = "rejected"
             columns.output_tokens[row] = columns.preemptions[row] = 0
@@ -325,10 +333,10 @@ class Simulation:
 
     def _departure(self, sequence: Sequence) -> Departure:
         job, reason = sequence.job, sequence.finish_reason
-        length, full = self.observed[job.index], self.outputs[job.index]
+        length, full = self.told[job.index], self.outputs[job.index]
         if reason not in FINISHED:
-            made = None if sequence.scheduled is None else round(length * sequence.shown / full)
-            return Departure(job, None, True, made, sequence.shown)
+            made = None if sequence.scheduled is None or not full else round(length * sequence.shown / full)
+            return Departure(job, None, True, made, sequence.shown, (made or 0) if reason in GIVEN_UP else 0)
         if sequence.shown != full:  # cut short by a limit that the recorded run did not have: words shrink alike
             length = round(length * sequence.shown / full)
         return Departure(job, length, reason in CENSORED, output_tokens=sequence.shown)

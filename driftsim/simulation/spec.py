@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field, create_model, model_validator
 
 from driftsim.clients import PATIENT, Clients
 from driftsim.costs import UNKNOWN, Costs
+from driftsim.drift import Drifts, check_drifts
 from driftsim.errors import InputError
 from driftsim.latency.profile import Profile
 from driftsim.records import Record
@@ -33,6 +34,7 @@ from driftsim.slo import Slos, check_only_e2e
 from driftsim.tiers import TierRules
 from driftsim.trace.trace import Trace, read
 from driftsim.workloads.arrivals import arriving
+from driftsim.workloads.drifting import drifting
 from driftsim.workloads.generated import WorkloadSpec
 from driftsim.workloads.processes import Process
 from driftsim.workloads.replay import first, replay
@@ -46,6 +48,7 @@ PLACES = {
     "steps",
     "step_requests",
 }  # fields that enter the key by digest, or not at all
+WHO_OF_A_TENANT = {"tenant": "name", "tier": "tier", "category": "category"}
 CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
@@ -136,6 +139,11 @@ class ScenarioSpec(Record):
     )
     costs: Costs = Field(
         default=UNKNOWN, description="Power and price of the engine, for energy and money in the results."
+    )
+    drift: Drifts = Field(
+        default=(),
+        description="Drift to inject, as tables or as texts `tenant=a:factor=2:at=600s`, one after the other; in a "
+        "resample it begins at the same time.",
     )
     fairness: bool = Field(
         default=False,
@@ -301,14 +309,18 @@ def build_workload(
     Raises ``InputError`` for what the traces cannot give.
     """
     if spec.workload is not None:
-        return Workload.generated(spec.workload, spec.seed + spec.replication, find)
+        drawn = Workload.generated(spec.workload, spec.seed + spec.replication, find)
+        named = {who: {getattr(one, name) for one in spec.workload.tenants} for who, name in WHO_OF_A_TENANT.items()}
+        check_drifts(spec.drift, drawn.table, named if spec.workload.tenants else {})
+        return drifting(drawn, spec.drift, spec.seed + spec.replication)
     made = replayed(find(str(spec.trace)), spec.rate_scale)
     if spec.requests is not None:
         made = first(made, spec.requests)
+    check_drifts(spec.drift, made.table)
     made = resample(made, spec.seed, spec.replication, spec.resampling)
     if spec.arrivals is not None:
         made = arriving(made, spec.arrivals, spec.seed + spec.replication)
-    return made
+    return drifting(made, spec.drift, spec.seed + spec.replication)
 
 
 def build_scenario(spec: ScenarioSpec, profile: Profile) -> Scenario:
@@ -322,19 +334,9 @@ def build_scenario(spec: ScenarioSpec, profile: Profile) -> Scenario:
             profile = profile.changed(engine=settings)
         except (InputError, TypeError) as error:
             raise InputError(f"engine: {error}") from None
-    return Scenario(
-        profile=profile,
-        policy=spec.policy,
-        estimator=spec.estimator,
-        admission=spec.admission,
-        max_in_flight=spec.max_in_flight,
-        tiers=spec.tiers,
-        slos=spec.slos,
-        clients=spec.clients,
-        shed=spec.shed,
-        replicas=spec.replicas,
-        refill_lag=spec.refill_lag,
-        noise=spec.noise,
-        barrier=spec.barrier,
-        seed=spec.seed if spec.replication == 0 else spec.seed + spec.replication,
-    )
+    names = (
+        "policy", "estimator", "admission", "max_in_flight", "tiers", "slos", "clients", "shed", "replicas",
+        "refill_lag", "noise", "barrier",
+    )  # fmt: skip
+    seed = spec.seed if spec.replication == 0 else spec.seed + spec.replication
+    return Scenario(profile=profile, seed=seed, **{name: getattr(spec, name) for name in names})

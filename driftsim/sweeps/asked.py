@@ -56,6 +56,7 @@ def parameters(task: Task) -> dict[str, Any]:
             "steps": True,
             "slos": True,
             "clients": True,
+            "drift": True,
             "shed": True,
             "replicas": True,
             **_unasked(spec),
@@ -66,6 +67,8 @@ def parameters(task: Task) -> dict[str, Any]:
         found |= dict(_flat(name, value))
     if spec.slos:
         found["slos"] = told_slos(spec.slos)
+    if spec.drift:
+        found["drift"] = "; ".join(map(str, spec.drift))
     if spec.clients.timeouts:
         found["clients.timeouts"] = "; ".join(map(str, spec.clients.timeouts))
     if spec.clients.retries is not None:

@@ -140,7 +140,7 @@ def named_specs(specs: Sequence[ScenarioSpec]) -> dict[str, ScenarioSpec]:
     flat = []
     for spec in specs:
         plain = spec.model_dump(mode="json")
-        plain["slos"] = "; ".join(map(str, spec.slos))
+        plain |= {name: "; ".join(map(str, getattr(spec, name))) for name in ("slos", "drift")}
         plain |= {f"admission.{name}": value for name, value in plain.pop("admission").items()}
         flat.append({name: str(value) for name, value in plain.items()})
     differing = [name for name in flat[0] if len({one[name] for one in flat}) > 1] or ["policy"]

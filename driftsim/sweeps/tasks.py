@@ -120,6 +120,7 @@ def plan(
     ``inputs``: what was read already. Raises ``InputError`` where a trace or profile lacks.
     """
     inputs, keys = Inputs() if inputs is None else inputs, set[str]()
+    drifted = set[tuple[Any, ...]]()
     groups: dict[tuple[Any, ...], list[Task]] = {}  # by workload, so that each is made once
     digest_of, names, judged = _SourceDigests(inputs), set[tuple[str, str]](), set[tuple[Any, ...]]()
     by_slos = set[str]()  # policies that go by them
@@ -144,6 +145,11 @@ def plan(
             check_present(spec.clients.timeouts, "timeout", tenants, tiers)
             check_present(spec.shed, "queue limit", tenants, tiers)
             judged.add((source, rules))
+        drawn_by = None if spec.arrivals is None else spec.arrivals.model_dump_json()
+        drifting = (source, tuple(map(str, spec.drift)), drawn_by)
+        if spec.drift and drifting not in drifted:
+            build_workload(spec, lambda path: inputs.traces[inputs.digests[path]])  # raises for what is no drift of it
+            drifted.add(drifting)
         key = spec.key(source, profile)
         if key not in keys:
             keys.add(key)
@@ -201,7 +207,8 @@ def spec_key(spec: ScenarioSpec, inputs: Inputs) -> str:
 def workload_name(source: str, spec: ScenarioSpec) -> tuple[Any, ...]:
     """What determines the workload of ``spec``, whose source has the digest ``source``."""
     arrivals = "" if spec.arrivals is None else spec.arrivals.model_dump_json()
-    return source, arrivals, spec.rate_scale, spec.requests or 0, spec.seed, spec.replication, spec.resampling
+    drift = "; ".join(map(str, spec.drift))
+    return source, arrivals, spec.rate_scale, spec.requests or 0, spec.seed, spec.replication, spec.resampling, drift
 
 
 def run_task(task: Task, inputs: Inputs, keep: Path | None = None) -> dict[str, Any]:

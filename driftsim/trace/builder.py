@@ -38,6 +38,13 @@ class RequestRows:
             name: [None] * count for name in ("scheduling_class", "finish_reason", "error")
         }
 
+    def with_intervals(self) -> tuple[array[int], array[int]]:
+        """Columns besides, for the lowest and the highest quantile that came with each estimate."""
+        count = len(self.counts["estimate"])
+        low, high = (array("q", [-1]) * count for _ in range(2))
+        self.counts |= {"estimate_low": low, "estimate_high": high}
+        return low, high
+
     def set(self, row: int, values: Mapping[str, Any]) -> None:
         """Note ``values``, by column name."""
         for name, value in values.items():
@@ -51,8 +58,9 @@ class RequestRows:
         """
         rows = len(offered)
         columns: dict[str, Any] = {}
-        cached = {"cached_tokens"} if max(self.counts["cached_tokens"][:rows], default=-1) >= 0 else set()
-        for column in request_columns({*offered, *others, *cached}):
+        besides = {"cached_tokens"} if max(self.counts["cached_tokens"][:rows], default=-1) >= 0 else set()
+        besides |= {"estimate_low", "estimate_high"} & self.counts.keys()
+        for column in request_columns({*offered, *others, *besides}):
             name = column.name
             if name in others:
                 columns[name] = others[name]

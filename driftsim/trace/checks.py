@@ -139,6 +139,9 @@ def request_problems(table: pd.DataFrame, header: Header) -> Iterator[Problem]:
     yield Problem("dispatch_index", index.notna() & index.duplicated(), "a duplicate index")
     if "prefix_row" in table:
         yield from _prefix_problems(table)
+    for name in ("estimate_low", "estimate_high"):
+        if name in table:
+            yield Problem(name, (table[name] < 0).fillna(False), "a length is not negative")
     if "cached_tokens" in table:
         cached = table["cached_tokens"]
         wrong = (cached < 0) | (cached > table["prompt_tokens"])

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self, TypeAlias
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from driftsim.clients import PATIENT, Clients
+from driftsim.drift import Injected
 from driftsim.errors import InputError
 from driftsim.records import Record
 from driftsim.slo import Slos
@@ -14,7 +15,15 @@ from driftsim.tiers import TierRules
 from driftsim.trace.schema import LARGEST_COUNT, LONGEST_S
 from driftsim.trace.settings import CORES, LARGEST_BLOCK, REQUESTS, SECONDS, TOKENS, EngineSettings
 
-IDLE_KEYS = ("tiers", "slos", "replicas", "caveats", "turn", "prefixes")  # which a header lacks where they say nothing
+IDLE_KEYS = (
+    "tiers",
+    "slos",
+    "replicas",
+    "caveats",
+    "turn",
+    "prefixes",
+    "drift",
+)  # which a header lacks where they say nothing
 
 
 PhaseKind: TypeAlias = Literal["open", "after-drain", "closed", "capped", "backlog", "sessions"]
@@ -195,6 +204,11 @@ class Header(Record):
         default=None,
         description="What is known of the beginnings that requests share; none where nothing is, and then the header "
         "lacks the key.",
+    )
+    drift: tuple[Injected, ...] = Field(
+        default=(),
+        description="Drift that was injected into the workload; none where none was, and then the header lacks the "
+        "key.",
     )
     notes: tuple[str, ...] = Field(default=(), description="What a reader of the trace must know.")
     caveats: tuple[str, ...] = Field(

@@ -118,6 +118,17 @@ CHOICE_COLUMN = Column(
     "choice_of", "str", MAY_BE_EMPTY, "",
     "Name of the request that this is one of several answers to (its n), each a row, in order; empty: of none.",
 )  # fmt: skip
+INTERVAL_COLUMNS: tuple[Column, ...] = (  # both stand in a requests table, or none
+    Column(
+        "estimate_low", "int", MAY_BE_EMPTY, LENGTH,
+        "Lowest quantile of the output length that the estimator gave at admission; `header.admission.levels` says "
+        "which.",
+    ),
+    Column(
+        "estimate_high", "int", MAY_BE_EMPTY, LENGTH,
+        "Highest quantile of it; below the lowest, the interval is empty.",
+    ),
+)  # fmt: skip
 SESSION_COLUMNS: tuple[Column, ...] = (  # all of them stand in a requests table, or none
     Column("session", "str", MAY_BE_EMPTY, "", "Session or program that the request is a turn of; empty: none."),
     Column(
@@ -209,6 +220,7 @@ GROUPS: dict[str, tuple[tuple[Column, ...], ...]] = {
     "requests": (
         PREFIX_COLUMNS,
         (CACHED_COLUMN,),
+        INTERVAL_COLUMNS,
         SESSION_COLUMNS,
         (CHOICE_COLUMN,),
         (TIMEOUT_COLUMN,),

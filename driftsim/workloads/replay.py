@@ -91,6 +91,7 @@ def _replayed(trace: Trace, rate_scale: float = 1.0) -> Workload:
         tiers=trace.header.tiers,
         clients=trace.header.clients,
         prefixes=trace.header.prefixes,
+        drift=trace.header.drift,
     )
 
 

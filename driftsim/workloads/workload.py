@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from driftsim.clients import PATIENT, Clients
+from driftsim.drift import Injected
 from driftsim.errors import InputError
 from driftsim.formatting import html_table
 from driftsim.request import Request
@@ -67,7 +68,7 @@ class Workload:
 
     ``tiers`` are the rules that the recorded run brings for its tiers, the most urgent first; none: nobody said any.
     ``clients``: when the recorded clients gave up, and whether they sent again. ``prefixes`` tell how it is known what
-    the requests share, where it is.
+    the requests share, where it is; ``drift`` labels what was injected.
 
     A trace gives one by ``replay``. Without a trace, a workload is drawn: lengths are whole numbers or ``Lengths``, the
     same ``seed`` gives the same one, and arrivals and lengths are random streams of their own. ``max_tokens`` is, if
@@ -84,6 +85,7 @@ class Workload:
     tiers: tuple[TierRule, ...] = ()
     prefixes: Prefixes | None = None
     clients: Clients = PATIENT
+    drift: tuple[Injected, ...] = ()
 
     def __post_init__(self) -> None:
         counted = [phase.requests for phase in self.info.phases]

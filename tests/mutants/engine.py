@@ -678,14 +678,14 @@ plant(
 )
 plant(
     "the seed of the noise is fixed",
-    file,
+    "simulation/engines.py",
     'stream(scenario.seed, "noise")',
     'stream(0, "noise")',
     "test_delays test_noise test_validate",
 )
 plant(
     "no noise where it is asked for",
-    file,
+    "simulation/engines.py",
     "    if not scenario.noise:\n        return model\n",
     "    if True:\n        return model\n",
     "test_delays test_noise test_validate",

@@ -19,8 +19,8 @@ plant(
 plant(
     "the truth is handed to every estimator that is not built in",
     "scheduling/estimators.py",
-    "outputs if kind is Oracle else admission",
-    "admission if name in ESTIMATORS else outputs",
+    "(outputs, seed) if is_given_the_truth(name) else (admission,)",
+    "(admission,) if name in ESTIMATORS else (outputs, seed)",
     "test_dispatcher test_plugins",
 )
 plant(
