@@ -47,8 +47,8 @@ def block(name: str) -> str:
 
 def answer() -> str:
     """The capacity of the first policy, its interval, and the best of the others, in a sentence."""
-    rows = pd.read_csv(STORED / "policies-capacity.csv")
-    first, best = rows.iloc[0], rows.nlargest(1, "change").iloc[0]
+    first, *others = pd.read_csv(STORED / "policies-capacity.csv").to_dict("records")
+    best = max(others, key=lambda row: float(row["change"]))
     change = Interval(best["change"], best["change_low"], best["change_high"])
     return (
         f"{first['rate']:.3g} requests/s [{first['rate_low']:.3g}, {first['rate_high']:.3g}] under {first['policy']}, "
