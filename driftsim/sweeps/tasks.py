@@ -137,10 +137,14 @@ def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple
             tenants, tiers = _who_sends(spec, inputs)
             check_slos(spec.slos, tenants, tiers)
             judged.add((source, spec.slos))
-        told = (source, tuple(map(str, spec.drift)), None if spec.arrivals is None else spec.arrivals.model_dump_json())
-        if spec.drift and told not in drifted:
+        changes = (
+            source,
+            tuple(map(str, spec.drift)),
+            None if spec.arrivals is None else spec.arrivals.model_dump_json(),
+        )
+        if spec.drift and changes not in drifted:
             build_workload(spec, lambda path: inputs.traces[inputs.digests[path]])  # raises for what is no drift of it
-            drifted.add(told)
+            drifted.add(changes)
         key = spec.key(source, profile)
         if key not in keys:
             keys.add(key)
