@@ -24,6 +24,7 @@ from pydantic import (
 
 from driftsim.errors import InputError
 from driftsim.records import Record
+from driftsim.request import is_tier_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,6 +98,13 @@ def _key(what: str, **bounds: Any) -> Any:
     return Field(default=None, description=what, **bounds)
 
 
+def _name(text: str) -> str:
+    if not is_tier_name(text):
+        raise InputError(f"a name is printable and not empty, got {text!r:.80}")
+    return text
+
+
+Name: TypeAlias = Annotated[str, AfterValidator(_name)]
 Position: TypeAlias = Annotated[str, AfterValidator(_place)]
 
 
@@ -108,9 +116,9 @@ class Drift(Record):
     """
 
     kind: Kind = Field(default="step", description="What changes, and how.")
-    tenant: str | None = _key("Tenant whose requests these are; none: of any.")
-    tier: str | None = _key("Tier of these requests; none: of any.")
-    category: str | None = _key("Category of these requests, the authors' or else the predicted one; none: of any.")
+    tenant: Name | None = _key("Tenant whose requests these are; none: of any.")
+    tier: Name | None = _key("Tier of these requests; none: of any.")
+    category: Name | None = _key("Category of these requests, the authors' or else the predicted one; none: of any.")
     at: Position = Field(
         default="0s", description="When it begins, in the run's time or as a share of its requests: `600s`, `50%`."
     )
@@ -187,7 +195,7 @@ class Injected(Drift):
     requests: int = Field(
         default=0, ge=0, description="Requests that it changed.", json_schema_extra={"unit": "requests"}
     )
-    first_request: str | None = _key("Name of the first request, in the workload's order, from which on it held.")
+    first_request: Name | None = _key("Name of the first request, in the workload's order, from which on it held.")
     realised: float | None = _key(
         "Geometric mean of the factors that outputs really got, with caps and rounding, while it held.", gt=0, le=1e12
     )

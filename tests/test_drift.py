@@ -267,6 +267,7 @@ def test_labels_travel_through_a_trace(tmp_path: Path) -> None:
         ("slope:factor=2", "no key=value"),
         ("factr=2", "unknown key 'factr'"),
         ("", "no key=value"),
+        ("tenant=a\x1b[2J:factor=2", "a name is printable"),
     ],
 )
 def test_what_is_no_drift_is_one_clear_line(text: str, message: str) -> None:
