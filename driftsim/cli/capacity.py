@@ -59,6 +59,7 @@ def capacity(
     max_num_seqs: Numbers = None,
     max_num_batched_tokens: Numbers = None,
     kv_blocks: Numbers = None,
+    replicas: Numbers = None,
     axis: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=V,V,...", help="The same for any key of a scenario: engine.max_model_len=2048,4096."),
@@ -106,7 +107,12 @@ def capacity(
     check_apart(out, [what])
     if out is not None:
         check_place(out, FILES, MARK)  # before the runs, not after them
-    given = {"max_num_seqs": max_num_seqs, "max_num_batched_tokens": max_num_batched_tokens, "kv_blocks": kv_blocks}
+    given = {
+        "engine.max_num_seqs": max_num_seqs,
+        "engine.max_num_batched_tokens": max_num_batched_tokens,
+        "engine.kv_blocks": kv_blocks,
+        "replicas.count": replicas,
+    }
     with progress("runs") as reporter:
         result = planning.capacity(
             what if mapping is None else import_trace(what, mapping=mapping),
@@ -168,7 +174,8 @@ def _axes(given: dict[str, str | None], more: list[str] | tuple[()]) -> dict[str
     axes: dict[str, list[Any]] = {}
     for name, text in given.items():
         if text is not None:
-            axes[f"engine.{name}"] = [_whole(f"--{name.replace('_', '-')}", value) for value in names(text)]
+            option = "--replicas" if name == "replicas.count" else f"--{name.partition('.')[2].replace('_', '-')}"
+            axes[name] = [_whole(option, value) for value in names(text)]
     for text in more:
         key, equals, values = text.partition("=")
         if not equals or not key.strip() or not values.strip():
