@@ -53,7 +53,7 @@ def started(monkeypatch: pytest.MonkeyPatch, pages: Told, **options: Any) -> tup
     monkeypatch.setattr(http, "Pages", lambda key, wait_s: pages)
     monkeypatch.setattr(openai, "DefaultAsyncHttpxClient", lambda **how: made.update(transport=how) or how)
     monkeypatch.setattr(openai, "AsyncOpenAI", lambda **how: made.update(how))
-    monkeypatch.setattr(http, "listening", lambda port: (4711,))
+    monkeypatch.setattr("driftsim.live.told.listening", lambda port: (4711,))
     live = HttpEngine("http://localhost:8000/v1", **options)
     asyncio.run(live.start())
     return live, made

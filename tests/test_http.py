@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from driftsim.errors import InputError
-from driftsim.live import http, telemetry
+from driftsim.live import telemetry
 from driftsim.live.http import HttpEngine
 from driftsim.live.plan import CapturePlan
 from driftsim.live.resume import CaptureRun
@@ -292,7 +292,7 @@ def test_the_clients_own_cpu_is_not_foreign_load(url: str, tmp_path: Path, monke
     """On a machine on which nobody else works, before a server elsewhere."""
     monkeypatch.setattr(telemetry, "CPU_INTERVAL_S", 0.5)
     monkeypatch.setattr(telemetry, "_busy", lambda: (time.process_time(), 0.0))
-    monkeypatch.setattr(http, "listening", lambda port: ())
+    monkeypatch.setattr("driftsim.live.told.listening", lambda port: ())
     load = run(url, tmp_path / "t", *["ok 20"] * 40).header.load
     assert load is not None
     assert load.own_cpu_mean > 0.02

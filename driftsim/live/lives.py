@@ -40,7 +40,7 @@ class Lives:
         if (deadlines := self.attempts.deadlines()) is not None:
             table = table.assign(deadline_s=deadlines + self.attempts.of_first(table["arrival_s"].to_numpy()))
         if self._spoken:
-            words = table["prompt_words"].astype(object).to_numpy()
+            words = table["prompt_words"].to_numpy(dtype=object, copy=True)
             words[list(self._spoken)] = list(self._spoken.values())
             table = table.assign(prompt_words=pd.array(words, dtype="Int64"))
         return table if len(came) == len(table) else taken(table, came)

@@ -42,11 +42,10 @@ plant("a turn that got nothing counts its prompt", file, "        if tokens:\n",
 
 file = "live/recorder.py"
 TALK = "test_talking"
-plant("a failed turn starts the next, live", file, "self.sessions and failed)", "False)", TALK)
-plant(
-    "rows that came are the first ones", file, "return taken(table, self.came)", "return table.head(self.arrived)", TALK
-)
+plant("a failed turn starts the next, live", file, "now, reason not in FINISHED)", "now, False)", TALK)
 plant("admission counts the last text alone", file, "request.prompt_tokens if repeats else None", "None", TALK)
+file = "live/lives.py"
+plant("rows that came are the first ones", file, "else taken(table, came)", "else table.head(len(came))", TALK)
 file = "live/talks.py"
 plant(
     "the answer is not repeated", file, 'request.prompt or "", answer), prompt', 'request.prompt or ""), prompt', TALK

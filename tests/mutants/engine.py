@@ -260,8 +260,8 @@ plant("the first admitted is the victim", file, "next(reversed(self.running))", 
 plant(
     "the best by priority is the victim",
     file,
-    "max(self.running, key=_by_rank)",
-    "min(self.running, key=_by_rank)",
+    "return max(self.running",
+    "return min(self.running",
     STEPPED,
 )
 plant(
@@ -608,51 +608,51 @@ plant(
 )
 plant(
     "patience counts from zero",
-    file,
-    "now + ticks(patience[row]), ARRIVE",
-    "ticks(patience[row]), ARRIVE",
+    "workloads/attempts.py",
+    "at, reason = now + self.patience[place]",
+    "at, reason = self.patience[place]",
     "test_delays test_unfinished",
 )
 plant(
     "a barrier aborts a running job",
     file,
-    "            if self.scenario.barrier is None:  # the barrier's worker serves a batch to its end\n",
-    "            if True:\n",
+    "            if self.scenario.barrier is not None:  # its worker",
+    "            if False:  # its worker",
     "test_delays test_unfinished test_microbatch test_laws",
 )
 plant(
     "one who gave up has no finish",
     file,
-    "        self.columns.finish_s[row] = self.env.now / TICKS_PER_SECOND\n        self.columns.output_tokens[row]",
+    "        self.columns.finish_s[row] = now / TICKS_PER_SECOND\n        self.columns.output_tokens[row]",
     "        self.columns.output_tokens[row]",
     "test_delays test_unfinished test_laws",
 )
 plant(
     "a closed user does not go on after a client gave up",
     file,
-    "        if self.arrivals.left(row, self.env.now, True):\n            self._await_arrival()\n",
-    "",
+    "        self.columns.finish_reason[row] = reason\n        self._over(row, reason, now)\n",
+    "        self.columns.finish_reason[row] = reason\n",
     "test_delays test_unfinished test_laws",
 )
 plant(
     "an abort is learned from",
     file,
-    "            return Departure(job, None, True, made, sequence.shown)\n",
+    "            return Departure(job, None, True, made, sequence.shown, (made or 0) if reason in GIVEN_UP else 0)\n",
     "            pass\n",
     "test_delays test_unfinished test_simulating test_estimators test_laws test_admission",
 )
 plant(
     "a cut output is told as whole",
     file,
-    "return Departure(job, length, reason in CENSORED, sequence.shown)",
-    "return Departure(job, length, False, sequence.shown)",
+    "return Departure(job, length, reason in CENSORED, output",
+    "return Departure(job, length, False, output",
     "test_delays test_simulating test_estimators test_admission test_laws",
 )
 plant(
     "every output is told as cut",
     file,
-    "return Departure(job, length, reason in CENSORED, sequence.shown)",
-    "return Departure(job, length, True, sequence.shown)",
+    "return Departure(job, length, reason in CENSORED, output",
+    "return Departure(job, length, True, output",
     "test_delays test_simulating test_estimators test_admission test_laws",
 )
 plant(
@@ -679,8 +679,8 @@ plant(
 plant(
     "the seed of the noise is fixed",
     "simulation/engines.py",
-    'stream(scenario.seed, "noise")',
-    'stream(0, "noise")',
+    "stream(scenario.seed, f",
+    "stream(0, f",
     "test_delays test_noise test_validate",
 )
 plant(
@@ -692,21 +692,21 @@ plant(
 )
 plant(
     "the header names no barrier",
-    file,
-    '"continuous" if scenario.barrier is None else "microbatch"',
+    "simulation/heading.py",
+    '"continuous" if scenario.barrier is None else BATCHED',
     '"continuous"',
     "test_delays test_microbatch",
 )
 plant(
     "the tiers of the workload are not in the header",
-    file,
-    "tiers=scenario.tiers or self.workload.tiers,",
+    "simulation/heading.py",
+    "tiers=scenario.tiers or workload.tiers,",
     "tiers=scenario.tiers,",
     "test_delays test_tiers test_workload",
 )
 plant(
     "notes of the workload are lost",
-    file,
+    "simulation/heading.py",
     "notes=notes,",
     "notes=(),",
     "test_delays test_workload test_unfinished test_generated_workloads test_laws",

@@ -427,7 +427,7 @@ file = "formats/said.py"
 plant("held back by a little", file, "HELD_S = 0.005 ", "HELD_S = 0.5 ", BENCH)
 file = "formats/exports.py"
 EXPORT = "test_readers test_exports"
-plant("Mooncake's times are microseconds", file, '".jsonl", _lines(1e-3, 512)', '".jsonl", _lines(1e-6, 512)', EXPORT)
+plant("Mooncake's times are microseconds", file, "_lines(1e-3, WIDE)", "_lines(1e-6, WIDE)", EXPORT)
 plant(
     "those without an output are written",
     file,

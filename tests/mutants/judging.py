@@ -8,14 +8,12 @@ FAULTS = Table()
 plant = FAULTS.plant
 
 SLO = "test_slo"
-file = "slo.py"
+file = "whose.py"
 plant("a tier's SLO goes before a tenant's", file, '((("tier", ""), tiers), (("tenant", ""), tenants))',
       '((("tenant", ""), tenants), (("tier", ""), tiers))', SLO)  # fmt: skip
 plant("everybody's SLO goes before all others", file, "found[found < 0] = place", "found[:] = place", SLO)
-plant("ms are s", file, '"ms": 1e-3', '"ms": 1.0', SLO)
-plant(
-    "a limit of 0 is one", file, "if not 0 < seconds <= LONGEST_LIMIT_S", "if not 0 <= seconds <= LONGEST_LIMIT_S", SLO
-)
+plant("ms are s", file, '"ms": 1000}', '"ms": 1}', SLO)
+plant("a limit of 0 is one", file, "if not 0 < value <= longest", "if not 0 <= value <= longest", SLO)
 plant("one may have two SLOs", file, "who.kind == other.kind or not who.kind or not other.kind", "False", SLO)
 plant("a name that is nobody's is none to complain of", file, 'if kind or not (own["tenant"] or own["tier"])',
       'if kind and not (own["tenant"] or own["tier"])', SLO)  # fmt: skip
@@ -52,12 +50,12 @@ plant(
     "_sums(moments, arrival, PROMPT_WEIGHT",
     FAIR,
 )
-plant("who never fits waits", file, 'waits = (until > arrival) & (rows["finish_reason"] != "rejected")',
-      "waits = until > arrival", FAIR)  # fmt: skip
+plant("who never fits waits", file, 'rejected = rows["finish_reason"] == "rejected"',
+      'rejected = rows["finish_reason"] == ""', FAIR)  # fmt: skip
 plant("a gap is over all time", file, "both = one.waiting & other.waiting", "both = one.waiting | other.waiting", FAIR)
 plant("the share is of all service", file, "total = everybody.while_waiting(service.waiting)",
       "total = everybody.jumps.sum() + everybody.flows.sum()", FAIR)  # fmt: skip
-plant("who got nothing is left out", file, "np.maximum(counts, 1), np.inf)", "np.maximum(counts, 1), 1.0)", FAIR)
+plant("who got nothing is left out", file, "np.where(done, speeds, 0.0)", "np.where(done, speeds, np.nan)", FAIR)
 plant("Jain's index without the number of tenants", file, "(len(known) * (known**2).sum())", "((known**2).sum())", FAIR)
 plant("slowdown is a difference", file, "dtype=float) / np.array(own", "dtype=float) - np.array(own", FAIR)
 file = "simulation/alone.py"

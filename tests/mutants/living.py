@@ -12,21 +12,21 @@ RECORDER = "test_recording test_recorder"
 plant("an arrival is when it was seen", file, '"arrival_s": due,', '"arrival_s": now,', RECORDER)
 plant(
     "a run learns nothing of aborts",
-    file,
-    'outcome.finish_reason not in (*FINISHED, "abort") or',
+    "live/waiting.py",
+    "outcome.finish_reason not in (*FINISHED, *GIVEN_UP) or",
     "outcome.finish_reason not in FINISHED or",
     RECORDER,
 )
 plant(
     "a cut output is told as whole",
-    file,
-    "Departure(outcome.job, observed, outcome.finish_reason in CENSORED, outcome",
-    "Departure(outcome.job, observed, False, outcome",
+    "live/waiting.py",
+    "Departure(outcome.job, observed, outcome.finish_reason in CENSORED, output",
+    "Departure(outcome.job, observed, False, output",
     RECORDER,
 )
 plant(
     "words are learned as tokens",
-    file,
+    "live/waiting.py",
     "observed = length(outcome.output_tokens, outcome.output_words)",
     "observed = outcome.output_tokens",
     RECORDER,
@@ -88,7 +88,13 @@ plant(
     '"dispatch_index": self.dispatcher.in_flight[id(job)] + 1',
     RECORDER,
 )
-plant("forced lengths are not forced", file, "self.lengths[row] if self.lengths else None", "None", RECORDER)
+plant(
+    "forced lengths are not forced",
+    file,
+    "self.lengths[row % len(self.workload)] if self.lengths else None",
+    "None",
+    RECORDER,
+)
 plant(
     "queued and scheduled are swapped",
     file,
@@ -115,7 +121,7 @@ plant(
 plant(
     "a departure tells the arrivals nothing",
     file,
-    "            self.arrivals.left(row, self.now(), self.sessions and failed)\n",
+    "            self.arrivals.left(row % len(self.workload), now, reason not in FINISHED)\n",
     "",
     RECORDER,
 )
@@ -145,15 +151,15 @@ plant(
 )
 plant(
     "requests that never arrived are rows",
-    file,
-    "self.workload.offered.head(self.arrived)",
-    "self.workload.offered",
+    "live/lives.py",
+    "return table if len(came) == len(table) else taken(table, came)",
+    "return table",
     RECORDER + " test_journal test_hostile",
 )
 plant(
     "other counts of prompts are not told",
-    file,
-    "        if not differ:\n            return told\n",
+    "live/lives.py",
+    "        if not differ:\n            return ()\n",
     "        if True:\n            return ()\n",
     RECORDER + " test_http",
 )
@@ -459,15 +465,17 @@ plant(
 plant(
     "the key is told",
     file,
-    'return masked(text, "" if self._key == NO_KEY else self._key, secrets, self._heard)',
-    'return masked(text, "", secrets, self._heard)',
+    'key = "" if self._key == NO_KEY else self._key',
+    'key = ""',
     HTTP,
 )
-plant("a prompt is told", file, "secrets = [] if answer is None else", "secrets: list[str] = [] if True else", HTTP)
+plant(
+    "a prompt is told", file, "return masked(text, key, _texts(answer), self", "return masked(text, key, (), self", HTTP
+)
 plant(
     "a server on this host is foreign",
     file,
-    "self.own_processes = listening(self._port)",
+    "self.own_processes = server.listening(self._port)",
     "self.own_processes = ()",
     HTTP,
 )
@@ -606,11 +614,11 @@ plant(
 plant(
     "more is shared than rows hold",
     file,
-    "prefix_columns(rows, tokens, lengths_of(requests), block)",
-    "prefix_columns(rows, tokens, lengths_of(requests) * 9, block)",
+    "prefix_columns(rows, tokens, lengths, block)",
+    "prefix_columns(rows, tokens, lengths * 9, block)",
     BEGUN,
 )
-plant("the template is not shared", file, "one.before + (count - 1)", "(count - 1)", BEGUN)
+plant("the template is not shared", file, "shorter.before + (count - 1)", "(count - 1)", BEGUN)
 plant("tokens are believed where some are not known", file, "by_tokens = all(", "by_tokens = any(", BEGUN)
 file = "live/begun.py"
 plant(
@@ -631,7 +639,13 @@ plant(
     BEGUN,
 )
 plant("what was told is overruled", file, "if name in settings.assumed}", "}", BEGUN)
-plant("a tunnel is a server", file, '"vllm" in " ".join', '"" in " ".join', BEGUN)
+plant(
+    "a tunnel is a server",
+    file,
+    'return runs_python or program == "vllm" or title.startswith("vllm::")',
+    'return "vllm" in " ".join(command)',
+    BEGUN,
+)
 plant("a GPU is not seen", file, "return here and not _devices()", "return here", BEGUN)
 plant("more is cached than the prompt", "live/answer.py", "0 <= cached <= prompt", "0 <= cached", BEGUN)
 plant("cached tokens of a server change nothing", "live/http.py", "if outcome.cached_tokens and", "if False and", BEGUN)

@@ -154,15 +154,15 @@ plant(
 plant(
     "what never ran is told as served",
     "simulation/run.py",
-    "None if sequence.scheduled is None else round(length * sequence.shown / full)",
-    "round(length * sequence.shown / full)",
+    "made = None if sequence.scheduled is None or not full else",
+    "made = None if not full else",
     FAIR,
 )
 plant(
     "a withdrawn job stays charged",
     "scheduling/dispatcher.py",
-    "                self._served(job, None, now)\n",
-    "                pass\n",
+    "            self._withdrawn.remove(id(job))\n            if self._served is not None:\n",
+    "            self._withdrawn.remove(id(job))\n            if False:\n",
     FAIR,
 )
 plant(

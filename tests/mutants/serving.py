@@ -40,8 +40,8 @@ plant(
 plant(
     "everybody has the first timeout",
     file,
-    "        place = rule_of(clients.timeouts, tenants, tiers)\n",
-    "        place = 0 * rule_of(clients.timeouts, tenants, tiers)\n",
+    "place = rule_of(clients.timeouts, tenants, tiers)\n",
+    "place = 0 * rule_of(clients.timeouts, tenants, tiers)\n",
     HOW,
 )
 plant(

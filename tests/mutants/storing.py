@@ -179,8 +179,8 @@ plant(
 plant(
     "a phase is not heeded",
     file,
-    "phase=spec.phase, scored=scored)\n    if spec.limits",
-    "scored=scored)\n    if spec.limits",
+    "phase=spec.phase, scored=scored)",
+    "scored=scored)",
     SWEEP + " test_grid test_simulating",
 )
 plant("the recorded rate counts the first request", file, '(phases["size"] - 1).sum()', 'phases["size"].sum()', SWEEP)
@@ -593,8 +593,8 @@ file = "trace/trace.py"
 plant(
     "the aborted are finished",
     file,
-    "isin(FINISHED)]\n\n    def check",
-    'isin([*FINISHED, "abort"])]\n\n    def check',
+    "isin(FINISHED)]\n",
+    'isin([*FINISHED, "abort"])]\n',
     CHECKS + " test_unfinished",
 )
 plant(

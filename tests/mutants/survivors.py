@@ -40,9 +40,9 @@ plant(
 )
 plant(
     "an error is learned from",
-    "live/recorder.py",
-    '(*FINISHED, "abort")',
-    '(*FINISHED, "abort", "error")',
+    "live/waiting.py",
+    "(*FINISHED, *GIVEN_UP)",
+    '(*FINISHED, *GIVEN_UP, "error")',
     "test_recording test_recorder",
 )
 plant(
@@ -70,7 +70,7 @@ plant(
 plant(
     "a validation ignores the limit in flight",
     "simulation/as_measured.py",
-    "max_in_flight=header.max_in_flight",
+    "max_in_flight=None if header.replicas else header.max_in_flight",
     "max_in_flight=None",
     "test_delays test_validate",
 )
