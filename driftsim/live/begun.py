@@ -67,7 +67,7 @@ class Prompts:
         prompt = "\n".join((*request.history, request.prompt or ""))
         around = min(self._around or 0, tokens)
         a_piece = PIECE * (tokens - around) / len(prompt) if prompt else 0.0
-        return Beginning(None, self._hashes.pieces(f"{prompt}\n{answer}"), float(max(0, around - TAIL)), a_piece)
+        return Beginning(None, self._hashes.pieces(f"{prompt}\n{answer}"), float(max(0, around - TAIL)), a_piece, True)
 
 
 def _name(request: Request) -> str:

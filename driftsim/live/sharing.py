@@ -37,6 +37,7 @@ class Beginning:
     pieces: array[int] | None = None
     before: float = 0.0
     a_piece: float = 0.0
+    answered: bool = False
 
 
 class Hashes:
@@ -72,7 +73,8 @@ def with_prefixes(
     known = [begun.get(row, Beginning()) for row in range(len(requests))]
     by_tokens = all(one.blocks is not None for one in begun.values())
     rows, tokens = shared((one.blocks or () for one in known), block) if by_tokens else _of_texts(known, block)
-    lengths = lengths_of(requests) if by_tokens else requests["prompt_tokens"].to_numpy(dtype=np.int64)
+    told = np.array([by_tokens or one.answered for one in known])  # whose answer was compared, too
+    lengths = np.where(told, lengths_of(requests), requests["prompt_tokens"].to_numpy(dtype=np.int64))
     table = requests.assign(**prefix_columns(rows, tokens, lengths, block))
     table = table[[column.name for column in request_columns(set(table.columns)) if column.name in table]]
     return table, Prefixes(block_size=block, source="tokens" if by_tokens else "text", began_cold=cold)
