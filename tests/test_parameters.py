@@ -94,7 +94,7 @@ def test_the_canonical_name_stands_for_the_same_values_and_for_itself(weight: fl
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("wieght=2", "unknown parameter 'wieght'; did you mean 'weight'? it takes weight (2), count (3), loud (false)"),
+        ("weights=2", "unknown parameter 'weights'; did you mean 'weight'? it takes weight (2), count (3)"),
         ("zzz=2", "unknown parameter 'zzz'; it takes weight (2)"),
         ("weight=-1", "weight: Input should be greater than 0 (got '-1'); it takes weight (2)"),
         ("weight=nan", "weight: Input should be a finite number"),

@@ -54,9 +54,9 @@ def values_of(name: str, kind: Callable[..., Any]) -> dict[str, Any]:
     ...     def __init__(self, *, weight: float = 2.0): ...
     >>> values_of("mine?weight=3", Mine)
     {'weight': 3.0}
-    >>> values_of("mine?wieght=3", Mine)
+    >>> values_of("mine?weights=3", Mine)
     Traceback (most recent call last):
-    driftsim.errors.InputError: mine?wieght=3: unknown parameter 'wieght'; did you mean 'weight'? it takes weight (2)
+    driftsim.errors.InputError: mine?weights=3: unknown parameter 'weights'; did you mean 'weight'? it takes weight (2)
     """
     query = spelled(name).query
     if not query:
