@@ -137,19 +137,22 @@ def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple
             tenants, tiers = _who_sends(spec, inputs)
             check_slos(spec.slos, tenants, tiers)
             judged.add((source, spec.slos))
-        changes = (
-            source,
-            tuple(map(str, spec.drift)),
-            None if spec.arrivals is None else spec.arrivals.model_dump_json(),
-        )
-        if spec.drift and changes not in drifted:
-            build_workload(spec, lambda path: inputs.traces[inputs.digests[path]])  # raises for what is no drift of it
-            drifted.add(changes)
+        if spec.drift:
+            _check_drift(spec, source, inputs, drifted)
         key = spec.key(source, profile)
         if key not in keys:
             keys.add(key)
             groups.setdefault(workload_name(source, spec), []).append(Task(key, specs, source, profile, number))
     return [task for name in sorted(groups) for task in groups[name]], inputs
+
+
+def _check_drift(spec: ScenarioSpec, source: str, inputs: Inputs, seen: set[tuple[Any, ...]]) -> None:
+    """Raise ``InputError`` for a drift that the requests of ``spec`` cannot have; each that is new to ``seen``, once."""
+    arrivals = None if spec.arrivals is None else spec.arrivals.model_dump_json()
+    changes = (source, tuple(map(str, spec.drift)), arrivals, spec.requests, spec.rate_scale)
+    if changes not in seen:
+        build_workload(spec, lambda path: inputs.traces[inputs.digests[path]])
+        seen.add(changes)
 
 
 def _who_sends(spec: ScenarioSpec, inputs: Inputs) -> Iterator[Iterable[str]]:
