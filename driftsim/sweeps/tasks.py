@@ -147,7 +147,7 @@ def plan(specs: Sequence[ScenarioSpec], told: OnProgress = no_progress) -> tuple
 
 
 def _check_drift(spec: ScenarioSpec, source: str, inputs: Inputs, seen: set[tuple[Any, ...]]) -> None:
-    """Raise ``InputError`` for a drift that the requests of ``spec`` cannot have; each that is new to ``seen``, once."""
+    """Raise ``InputError`` for drift that the requests of ``spec`` cannot have, once for each that ``seen`` lacks."""
     arrivals = None if spec.arrivals is None else spec.arrivals.model_dump_json()
     changes = (source, tuple(map(str, spec.drift)), arrivals, spec.requests, spec.rate_scale)
     if changes not in seen:
