@@ -108,6 +108,13 @@ def metrics() -> str:
         entries(metric_entries(glossary.SLO), extra="better"),
         "A row of a comparison holds these as well.",
         entries(metric_entries(glossary.SLO_COMPARISON), extra="better"),
+        "## Giving up and sending again",
+        "What a summary holds besides, where clients give up or send again, or the queue has limits (`--timeout`, "
+        "`--retries`, `--shed`).",
+        entries(metric_entries(glossary.CLIENTS), extra="better"),
+        "## Energy and money",
+        "What a summary holds besides, where the power or the price of an engine is known.",
+        entries(metric_entries(glossary.COSTS), extra="better"),
         "## Fairness",
         "What a summary holds besides, where it was asked for (`--fairness`, `fairness = true` in a scenario), and "
         "what `driftsim.fairness` returns.",

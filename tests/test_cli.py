@@ -111,7 +111,7 @@ def test_a_request_that_cannot_fit_is_counted(trace: Path) -> None:
 
 MISTAKES: list[tuple[tuple[str, ...], str]] = [
     (("--policies", "fifo,lifo"), "unknown policy 'lifo'; choose one of stock, fifo, priority, weighted, sjf, aging"),
-    (("--estimators", "crystal"), "unknown estimator 'crystal'; choose one of static, ema, pooled, oracle"),
+    (("--estimators", "crystal"), "unknown estimator 'crystal'; choose one of static, ema, pooled, prompt"),
     (("--phase", "later"), "unknown phase 'later'; choose one of all, only"),
     (("--rate-scale", "0"), "rate scale must be above 0"),
     (("--rate-scale", "nan"), "rate scale must be above 0"),

@@ -25,6 +25,7 @@ from driftsim.trace.header import Phase
 from driftsim.trace.trace import Trace, read
 from driftsim.workloads.replay import as_recorded, replay
 from driftsim.workloads.workload import Workload
+from tests.queues import SLOS
 from tests.strategies import engine, estimators, policies, profile, profiles, workload, workloads
 
 STEP = 0.01
@@ -314,7 +315,7 @@ def test_whatever_clients_and_queues_do_every_attempt_is_accounted_for_and_nothi
                                        ("defer=100ms", "premium:requests=1")]))  # fmt: skip
     clients = clients_of(times, retries)
     scenario = Scenario(profile=data.draw(profiles()), policy=data.draw(policies), estimator=data.draw(estimators),
-                        clients=clients, shed=shed_rules(queue))  # fmt: skip
+                        clients=clients, shed=shed_rules(queue), slos=SLOS)  # fmt: skip
     simulation = Simulation(scenario, work)
     trace = simulation.run()
     trace.check("simulated")

@@ -401,7 +401,7 @@ def test_blis_counts_from_when_a_request_was_sent(tmp_path: Path) -> None:
     trace = brought(tmp_path, "blis")
     assert column(trace, "arrival_s")[:2] == [0.0, 0.04]
     assert column(trace, "first_token_s")[0] == pytest.approx(0.02999)
-    assert ends(trace) == ["length", "stop", "length", "stop", "length", "abort"]
+    assert ends(trace) == ["length", "stop", "length", "stop", "length", "timeout"]
     assert trace.requests["tier"].tolist()[:3] == ["premium", "batch", "standard"]
     assert trace.requests["tenant"].tolist()[:2] == ["default", "acme"]
     assert trace.requests["prompt_tokens"][0] == 104  # the server's count

@@ -102,7 +102,7 @@ def test_an_aborted_output_is_a_lower_bound_to_whoever_asks() -> None:
         dispatcher = Dispatcher(Fifo(), estimator, Admission())
         dispatcher.arrive(job().request, "summary", 0.0)
         (inside,) = dispatcher.release(1, 0.0)
-        dispatcher.finished([Departure(inside, None, True, 70)], 1.0)
+        dispatcher.finished([Departure(inside, None, True, at_least=70)], 1.0)
         dispatcher.arrive(job().request, "summary", 2.0)
         (again,) = dispatcher.release(1, 2.0)
         dispatcher.finished([Departure(again, 40, False)], 3.0)

@@ -25,6 +25,7 @@ from driftsim.trace.attempts import per_request
 from driftsim.trace.trace import Trace, read
 from driftsim.workloads.lengths import Lengths
 from driftsim.workloads.workload import Workload
+from tests.queues import SLOS
 from tests.strategies import engine, estimators, policies, profile, profiles, workload, workloads
 
 STEP = 0.01
@@ -43,16 +44,18 @@ def run(work: Workload, slots: int = 1, policy: str = "fifo", **asked: Any) -> T
 def test_one_replica_is_the_engine_itself(data: st.DataObject) -> None:
     work, made = data.draw(workloads(patient=False)), data.draw(profiles())
     policy = data.draw(policies)
-    alone = simulate(Scenario(profile=made, policy=policy), work, record_steps=True)
+    alone = simulate(Scenario(profile=made, policy=policy, slos=SLOS), work, record_steps=True)
     for place in PLACES:
         one = Replicas.of({"count": 1, "speeds": (1.0,), "place": place})  # a speed makes it a cluster
-        same = simulate(Scenario(profile=made, policy=policy, replicas=one), work, record_steps=True)
+        same = simulate(Scenario(profile=made, policy=policy, slos=SLOS, replicas=one), work, record_steps=True)
         table = same.requests.drop(columns=["replica", "moved"])
         pd.testing.assert_frame_equal(table, alone.requests)
         assert same.steps is not None
         assert alone.steps is not None
         pd.testing.assert_frame_equal(same.steps.drop(columns="replica"), alone.steps)
-    assert simulate(Scenario(profile=made, policy=policy, replicas=Replicas()), work).requests.equals(alone.requests)
+    assert simulate(Scenario(profile=made, policy=policy, slos=SLOS, replicas=Replicas()), work).requests.equals(
+        alone.requests
+    )
 
 
 def test_a_request_goes_where_the_router_sends_it() -> None:
@@ -230,7 +233,7 @@ def test_whatever_fails_every_request_is_accounted_for(data: st.DataObject) -> N
     scenario = Scenario(
         profile=data.draw(profiles()), policy=data.draw(policies), estimator=data.draw(estimators), replicas=asked,
         clients=clients_of(data.draw(st.sampled_from([(), "50ms", "a:20ms"])), data.draw(st.sampled_from([None, 1]))),
-        shed=shed_rules(data.draw(st.sampled_from([(), "requests=3", "wait=50ms"]))),
+        shed=shed_rules(data.draw(st.sampled_from([(), "requests=3", "wait=50ms"]))), slos=SLOS,
     )  # fmt: skip
     simulation = Simulation(scenario, work)
     trace = simulation.run()

@@ -120,8 +120,10 @@ def test_turns_that_failed_count_with_what_they_got() -> None:
 
     jobs = [sent("r0"), sent("r1"), sent("r2"), sent("r3", session="")]
     dispatcher.release(9, 0.0)
-    dispatcher.finished([Departure(jobs[0], 7, False, 7), Departure(jobs[3], 9, False, 9)], 1.0)
-    dispatcher.finished([Departure(jobs[1], None, True, 3), Departure(jobs[2], None, True, 0)], 2.0)
+    dispatcher.finished(
+        [Departure(jobs[0], 7, False, output_tokens=7), Departure(jobs[3], 9, False, output_tokens=9)], 1.0
+    )
+    dispatcher.finished([Departure(jobs[1], None, True, output_tokens=3), Departure(jobs[2], None, True)], 2.0)
     after = sent("r4")
     assert (after.prompt_served, after.output_served) == (200, 10)
     others = [sent("r5", session="t"), sent("r6", session=""), *jobs]

@@ -7,8 +7,9 @@ WORDS = {
     "stop": "stop eos eos_token end_turn stop_sequence tool_calls tool_use function_call finished_stopped",
     "length": "length max_tokens max_new_tokens finished_length_capped truncated",
     DONE: "ok success succeeded successful complete completed done finished true yes 1",
-    "abort": "abort aborted cancel canceled cancelled usercancel user_cancel timeout timed_out interrupted incomplete "
-    "disconnect disconnected client_disconnect client_disconnected deadline_exceeded 408 499 504",
+    "abort": "abort aborted cancel canceled cancelled usercancel user_cancel interrupted incomplete disconnect "
+    "disconnected client_disconnect client_disconnected 499",
+    "timeout": "timeout timed_out deadline_exceeded 408 504",
     "error": "error errored err fail failed failure exception false no 0 server_error content_filter",
     "rejected": "rejected reject refused shed dropped throttled rate_limited overloaded too_many_requests 429 503",
 }

@@ -22,6 +22,9 @@ class Replica:
     """An engine among several, as a router sees it.
 
     requests: given to it and not gone yet. work_s: the estimated seconds of service of these, whole, as they came.
+
+    >>> Replica(0, requests=3, work_s=1.5)
+    Replica(number=0, requests=3, work_s=1.5, up=True)
     """
 
     number: int
@@ -31,7 +34,14 @@ class Replica:
 
 
 class Router(Protocol):
-    """What chooses. One with a method ``seeded(seed)`` is told the run's seed before the first job."""
+    """What chooses. One with a method ``seeded(seed)`` is told the run's seed before the first job.
+
+    >>> class First:
+    ...     def choose(self, job, replicas, now):
+    ...         return replicas[0]
+    >>> First().choose(None, [Replica(0), Replica(1)], 0.0).number
+    0
+    """
 
     def choose(self, job: Job, replicas: Sequence[Replica], now: float) -> Replica:
         """One of ``replicas``, which are those that are up, in order, at least one; ``now`` in seconds."""

@@ -55,6 +55,11 @@ def fates(trace: Trace, phase: str = "all") -> dict[str, int]:
 def per_request(trace: Trace) -> Trace:
     """``trace`` with a row for each request, as its client saw it: sent first at ``arrival_s``, then what the last
     attempt came to. Preemptions are those of all attempts. A trace without attempts is returned as it is.
+
+    >>> from driftsim.trace.trace import read
+    >>> run = read("traces/smollm2-cpu-drift")
+    >>> per_request(run) is run
+    True
     """
     table = trace.requests
     if "attempt" not in table:

@@ -401,7 +401,7 @@ plant(
     BENCH,
 )
 file = "formats/endings.py"
-plant("a timeout is an error", file, "timeout timed_out interrupted incomplete", "interrupted incomplete", BENCH)
+plant("timed out is no ending", file, "timeout timed_out deadline_exceeded", "timeout deadline_exceeded", "test_cases")
 plant("429 is an error", file, "too_many_requests 429 503", "too_many_requests 503", BENCH)
 plant("2xx is an error", file, 'DONE if word[0] == "2" else "error"', 'DONE if word[0] == "3" else "error"', BENCH)
 file = "formats/results.py"
