@@ -21,6 +21,7 @@ from driftsim.scheduling.shedding import shed_rules
 from driftsim.testing import Echo
 from driftsim.trace.attempts import fates, per_request
 from driftsim.trace.trace import Trace, read
+from driftsim.workloads.prompts import prompt_workload, read_prompts
 from driftsim.workloads.workload import Workload
 from tests.strategies import workload
 from tests.test_http import Server, run
@@ -74,6 +75,21 @@ def test_a_timeout_of_nobody_is_refused_before_the_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"timeout 'gold:1s': no request has the tenant or tier 'gold'"):
         recorded(workload([0.0], [1]), tmp_path / "t", clients=clients_of("gold:1s"))
     assert not (tmp_path / "t").exists()
+
+
+def test_a_file_of_prompts_says_how_long_its_clients_wait(tmp_path: Path) -> None:
+    lines = ['{"prompt": "a b c", "timeout_s": 0.2}', '{"prompt": "d", "deadline_s": 5}', '{"prompt": "e"}']
+    (tmp_path / "q.jsonl").write_text("\n".join(lines))
+    made = prompt_workload(read_prompts(tmp_path / "q.jsonl"), None, 90_000, "asked", lambda text: 60_000)
+    assert made.table["timeout_s"].isna().tolist() == [False, True, True]
+    assert made.table["deadline_s"].isna().tolist() == [True, False, True]
+    rows = recorded(made, tmp_path / "t", max_in_flight=3, clients=clients_of("1s")).requests
+    assert rows["timeout_s"].tolist() == [1.0] * 3  # what is given goes before the file
+    waited = (rows["finish_s"] - rows["arrival_s"]).round(6).tolist()
+    assert waited == [1.0] * 3
+    (tmp_path / "q.jsonl").write_text('{"prompt": "a", "timeout_s": 0}')
+    with pytest.raises(InputError, match="line 1: timeout_s"):
+        read_prompts(tmp_path / "q.jsonl")
 
 
 class Watching(Server):

@@ -3,6 +3,7 @@
 Keys: ``prompt`` (or ``turns``, of which the first is taken), ``id`` (``request_id``, ``question_id``), ``tenant``
 (``app``), ``tier``, ``category``, ``max_tokens``; of a turn of a session, ``session``, ``parent`` (the ids of earlier
 lines that it waits for and whose conversation it repeats; without one, the line before it of its session), ``gap_s``.
+``timeout_s``: how long its client waits for each attempt; ``deadline_s``: for all of them, from the first on.
 Other keys are ignored, and named in the workload's notes.
 """
 
@@ -41,6 +42,8 @@ class Prompt(BaseModel):
     session: str | None = Field(default=None, min_length=1)
     parent: tuple[str, ...] | None = None
     gap_s: float = Field(default=0.0, ge=0, le=LONGEST_S)
+    timeout_s: float | None = Field(default=None, gt=0, le=LONGEST_S)
+    deadline_s: float | None = Field(default=None, gt=0, le=LONGEST_S)
 
     @field_validator("parent", mode="before")
     @classmethod
@@ -106,6 +109,7 @@ def prompt_workload(
             "offset_s": 0.0,
         }
         | _turns(chosen, len(prompts))
+        | _patience(chosen)
     )
     duplicate = table["request_id"][table["request_id"].duplicated()]
     if len(duplicate):
@@ -116,6 +120,16 @@ def prompt_workload(
     phase = Phase(name="backlog", kind=kind, requests=count)
     info = WorkloadInfo(name=name, loop="closed" if kind == "sessions" else "open", phases=(phase,))
     return Workload(info=info, table=described(table, texts, count_tokens), prompts=tuple(texts), notes=notes)
+
+
+def _patience(chosen: list[Prompt]) -> dict[str, Any]:
+    """The columns of how long the clients wait, where any says so."""
+    waits = {name: [getattr(prompt, name) for prompt in chosen] for name in ("timeout_s", "deadline_s")}
+    return {
+        name: pd.array(times, dtype="float64")
+        for name, times in waits.items()
+        if any(time is not None for time in times)
+    }
 
 
 def _turns(chosen: list[Prompt], once: int) -> dict[str, Any]:
