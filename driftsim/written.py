@@ -43,7 +43,7 @@ def run_written(file: Path, changes: Mapping[str, Any], told: OnProgress = no_pr
     drawn = build_workload(here, recorded.__getitem__)
     try:
         slos = as_slos(spec.slos, drawn, [recorded.get(here.trace or "")])
-        scenario = replace(build_scenario(spec, known), slos=slos)
+        scenario = replace(build_scenario(here, known), slos=slos)
         check_clients(scenario, drawn.table)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import driftsim as ds
 from driftsim.clients import clients_of
 from driftsim.errors import InputError, TraceError
 from driftsim.inputs import as_profile
@@ -75,6 +76,35 @@ def test_a_request_goes_where_the_router_sends_it() -> None:
 def test_a_faster_replica_is_faster() -> None:
     trace = run(workload([0.0, 0.0], [10, 10]), replicas=Replicas(count=2, speeds=(1.0, 0.5)))
     assert trace.requests["finish_s"].round(9).tolist() == [0.1, 0.2]
+
+
+def test_replicas_may_be_of_different_profiles(tmp_path: Any) -> None:
+    fast, slow = (
+        profile(engine(max_num_seqs=2), intercept_s=STEP),
+        profile(engine(max_num_seqs=1), intercept_s=5 * STEP),
+    )
+    work = workload([0.0] * 4, [10] * 4)
+    scenario = Scenario(profile=fast, refill_lag=False, replicas=Replicas(count=2), replica_profiles=(fast, slow))
+    rows = simulate(scenario, work).requests
+    assert rows["replica"].tolist() == [0, 1, 0, 0]  # three slots in all; the fourth takes the first that is free
+    assert rows["finish_s"].round(9).tolist() == [0.1, 0.5, 0.1, 0.2]
+    by_work = Replicas(count=2, router="least-work", place="front")
+    routed = simulate(Scenario(profile=fast, refill_lag=False, replicas=by_work, replica_profiles=(fast, slow)), work)
+    assert routed.requests["replica"].value_counts()[0] > 2  # seconds of its own count, so the fast one gets more
+    for name, own in (("fast", fast), ("slow", slow)):
+        own.save(tmp_path / f"{name}.json")
+    simulate(Scenario(profile=fast), work).write(tmp_path / "run")
+    (tmp_path / "two.toml").write_text(
+        'trace = "run"\nprofile = "fast.json"\nrefill_lag = false\n'
+        '[replicas]\ncount = 2\nprofiles = ["fast.json", "slow.json"]\n'
+    )
+    written, spec, _ = ds.simulate_scenario(tmp_path / "two.toml")
+    assert written.requests["finish_s"].round(9).tolist() == [0.1, 0.5, 0.1, 0.2]
+    here = spec.placed(lambda path: str(tmp_path / path))
+    other = here.changed(replicas={"count": 2, "profiles": [str(tmp_path / "slow.json")] * 2})
+    assert here.key("t", "p") != other.key("t", "p")
+    with pytest.raises(InputError, match="1 profiles for 2 replicas"):
+        Replicas(count=2, profiles=("fast.json",))
 
 
 def test_what_a_replica_held_begins_again_elsewhere_or_is_lost() -> None:

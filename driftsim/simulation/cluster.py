@@ -27,10 +27,10 @@ ANY = 1_000_000_000
 class Placement:
     """Which replica has which job, and how much each has to do."""
 
-    def __init__(self, count: int, router: Router, service: Service) -> None:
-        self.replicas = [Replica(number) for number in range(count)]
+    def __init__(self, router: Router, services: Sequence[Service]) -> None:
+        self.replicas = [Replica(number) for number in range(len(services))]
         self._router = router
-        self._service = service
+        self._services = services  # of each: a fast one has less to do for the same request
         self._at: dict[int, tuple[Replica, float]] = {}  # by id(job)
 
     @property
@@ -41,7 +41,7 @@ class Placement:
     def choose(self, job: Job, now: float) -> Replica:
         """Where ``job`` goes; among all replicas if none is up."""
         replica = self._router.choose(job, self.up or self.replicas, now)
-        work = self._service(job)
+        work = self._services[replica.number](job)
         replica.requests += 1
         replica.work_s += work
         self._at[id(job)] = replica, work
@@ -127,7 +127,7 @@ class Cluster:
     """The engines of all replicas as one engine.
 
     ``make`` builds the engine of a replica. ``on_leave`` hears who left for good, ``on_ready`` that somebody may be
-    released again. ``limit``: most jobs inside one replica, None for no limit.
+    released again. ``limits``: most jobs inside each replica, None for no limit.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Cluster:
         front: Front | None,
         on_leave: Callable[[list[Served]], None],
         on_ready: Callable[[], None],
-        limit: int | None,
+        limits: Sequence[int | None],
     ) -> None:
         self.env = env
         self.asked = asked
@@ -147,7 +147,7 @@ class Cluster:
         self.front = front
         self.on_leave = on_leave
         self.on_ready = on_ready
-        self.limit = limit
+        self.limits = limits
         self.where: dict[int, int] = {}  # by row of the request, the replica that had it last
         self.moved: dict[int, int] = {}  # by row, how often a failure made it begin again
         self._make = make
@@ -165,9 +165,10 @@ class Cluster:
     def room(self) -> int:
         """Jobs that the replicas that are up would take."""
         up = self.placement.up
-        if not up or self.limit is None or self.front is not None:
+        most = [self.limits[replica.number] for replica in up]
+        if not up or None in most or self.front is not None:
             return ANY if up else 0
-        return max(0, len(up) * self.limit - sum(replica.requests for replica in up))
+        return max(0, sum(limit for limit in most if limit) - sum(replica.requests for replica in up))
 
     def submit(self, job: Job, true_length: int | None) -> None:
         """Give ``job`` to a replica; while none is up it is held back."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,8 +16,8 @@ from driftsim.engine.shedding import shedding
 from driftsim.errors import InputError
 from driftsim.latency.noise import NoisyStepTime
 from driftsim.latency.profile import Profile
+from driftsim.latency.service import service_of
 from driftsim.latency.steptime import TERMS, StepTime, ticks
-from driftsim.scheduling.around import Service
 from driftsim.scheduling.dispatcher import Dispatcher, Engine
 from driftsim.scheduling.routing import make_router
 from driftsim.simulation.cluster import Cluster, Front, Placement
@@ -56,7 +57,6 @@ def clustered(
     env: Clock,
     scenario: Scenario,
     dispatcher: Callable[[int | None], Dispatcher],
-    service: Service,
     on_leave: Callable[[list[Sequence]], None],
     on_ready: Callable[[], None],
     on_step: Callable[[tuple[Any, ...]], None] | None,
@@ -66,19 +66,26 @@ def clustered(
 
     ``dispatcher`` makes one with a limit in flight. The other arguments are those of ``Cluster`` and of an engine.
     """
-    asked, limit, kind = scenario.replicas, scenario.limit, engine_of(scenario, itemized)
-    placement = Placement(asked.count, make_router(asked.router, scenario.seed), service)
-    front = Front([dispatcher(limit) for _ in range(asked.count)], placement) if asked.place == "front" else None
+    asked = scenario.replicas
     speeds = asked.speeds or (1.0,) * asked.count
-    times = [_step_times(_at_speed(scenario.profile, speed), scenario, number) for number, speed in enumerate(speeds)]
-    gap = ticks(scenario.profile.gap_s)
+    alike = scenario.replica_profiles or (scenario.profile,) * asked.count
+    profiles = [_at_speed(profile, speed) for profile, speed in zip(alike, speeds, strict=True)]
+    limits = [scenario.limit_of(profile.engine.max_num_seqs) for profile in profiles]
+    words = scenario.admission.words_per_token
+    services = [service_of(profile, words, limit) for profile, limit in zip(profiles, limits, strict=True)]
+    placement = Placement(make_router(asked.router, scenario.seed), services)
+    front = Front([dispatcher(limit) for limit in limits], placement) if asked.place == "front" else None
+    kinds = [engine_of(replace(scenario, profile=profile), itemized) for profile in profiles]
+    times = [_step_times(profile, scenario, number) for number, profile in enumerate(profiles)]
 
     def made(number: int, left: Callable[[list[Sequence]], None]) -> Engine:
         told = None if on_step is None else lambda step: on_step((*step, number))
-        return kind(env, scenario.profile.engine, times[number], gap, left, told)
+        profile = profiles[number]
+        return kinds[number](env, profile.engine, times[number], ticks(profile.gap_s), left, told)
 
-    cluster = Cluster(env, made, asked, placement, front, on_leave, on_ready, limit)
-    return front or dispatcher(None if limit is None else limit * asked.count), cluster
+    cluster = Cluster(env, made, asked, placement, front, on_leave, on_ready, limits)
+    known = [limit for limit in limits if limit is not None]
+    return front or dispatcher(sum(known) if known else None), cluster
 
 
 def _at_speed(profile: Profile, speed: float) -> Profile:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -86,6 +86,9 @@ class Replicas(Record):
     speeds: tuple[Annotated[float, Field(gt=0, le=1e3)], ...] = Field(
         default=(), description="How fast each replica is, as a multiple of the profile's; none: all alike."
     )
+    profiles: tuple[str, ...] = Field(
+        default=(), description="File of the latency profile of each replica, in place of the run's; none: all alike."
+    )
     failures: Failures = Field(default=(), description="Replicas that fail, as tables or as texts `0:at=60s,back=90s`.")
     lost: Literal["retry", "lose"] = Field(
         default="retry",
@@ -97,6 +100,8 @@ class Replicas(Record):
     def _go_together(self) -> Self:
         if self.speeds and len(self.speeds) != self.count:
             raise InputError(f"there are {len(self.speeds)} speeds for {self.count} replicas; give one for each")
+        if self.profiles and len(self.profiles) != self.count:
+            raise InputError(f"there are {len(self.profiles)} profiles for {self.count} replicas; give one for each")
         unknown = [failure.replica for failure in self.failures if failure.replica >= self.count]
         if unknown:
             raise InputError(f"replica {unknown[0]} fails, and the replicas are 0 to {self.count - 1}")
@@ -105,13 +110,18 @@ class Replicas(Record):
         return self
 
     def __bool__(self) -> bool:
-        return self.count > 1 or bool(self.speeds) or bool(self.failures)
+        return self.count > 1 or any((self.speeds, self.failures, self.profiles))
+
+    def placed(self, place: Callable[[str], str]) -> Self:
+        """The same with every path changed by ``place``."""
+        return self.changed(profiles=tuple(map(place, self.profiles))) if self.profiles else self
 
     @property
     def words(self) -> str:
         """What they are, shortly."""
         said = f"{self.count} replica{'s' * (self.count != 1)}, {self.router}"
         said += " in front" if self.place == "front" else ""
+        said += f"; profiles {', '.join(self.profiles)}" if self.profiles else ""
         said += f"; speeds {', '.join(f'{speed:g}' for speed in self.speeds)}" if self.speeds else ""
         return said + (f"; fails {'; '.join(map(str, self.failures))}" if self.failures else "")
 

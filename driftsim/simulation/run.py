@@ -140,7 +140,7 @@ class Simulation:
         if scenario.replicas:
             self.step_columns += (REPLICA_STEP_COLUMN,)
             self.dispatcher, self.cluster = clustered(
-                self.env, scenario, dispatcher, service, self._left, self._release_soon, on_step, step_requests
+                self.env, scenario, dispatcher, self._left, self._release_soon, on_step, step_requests
             )
             self.engine = self.cluster
         else:

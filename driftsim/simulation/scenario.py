@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import Field
 
@@ -25,7 +27,7 @@ class Scenario(Dispatching):
     ``noise`` draws step times around the profile's, by ``seed``. ``slos`` change nothing in a run but the order
     under a policy that goes by them; its header holds them, so that its requests are judged by them. ``clients``: when
     they give up, and whether they send again; by default as the workload says. ``replicas``: several engines, each
-    with ``max_in_flight``.
+    with ``max_in_flight``; ``replica_profiles``: one for each, where they are not alike.
 
     >>> profile = Profile.plain(intercept_s=0.01, max_num_seqs=8)
     >>> Scenario(profile=profile, policy="sjf").limit, Scenario(profile=profile, policy="stock").limit
@@ -39,6 +41,7 @@ class Scenario(Dispatching):
     slos: tuple[Slo, ...] = ()
     clients: Clients = PATIENT
     replicas: Replicas = ALONE
+    replica_profiles: tuple[Profile, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,6 +50,9 @@ class Scenario(Dispatching):
             check_only_e2e(self.slos)
         if self.barrier is not None and self.replicas:
             raise InputError("the barrier's worker has no replicas; leave replicas out, or take the continuous engine")
+        if self.replica_profiles and len(self.replica_profiles) != self.replicas.count:
+            have = f"{len(self.replica_profiles)} profiles for {self.replicas.count} replicas"
+            raise InputError(f"there are {have}; give one for each")
         if not isinstance(self.profile, Profile):
             raise InputError(f"a Profile is needed, not {self.profile!r:.80}; load one with load_profile(FILE)")
 
@@ -56,6 +62,18 @@ class Scenario(Dispatching):
         if self.barrier is not None and self.max_in_flight is None:
             return None
         return self.limit_of(self.profile.engine.max_num_seqs)
+
+
+def with_engine(profile: Profile, changes: Mapping[str, Any]) -> Profile:
+    """``profile`` of an engine with these ``changes``. Raises ``InputError`` for settings that cannot be."""
+    if not changes:
+        return profile
+    try:
+        settings = profile.engine.changed(**changes)
+        settings.check_starts()
+        return profile.changed(engine=settings)
+    except (InputError, TypeError) as error:
+        raise InputError(f"engine: {error}") from None
 
 
 class Barrier(Record):

@@ -20,7 +20,7 @@ from driftsim.clients import PATIENT, Clients
 from driftsim.costs import UNKNOWN, Costs
 from driftsim.drift import Drifts, check_drifts
 from driftsim.errors import InputError
-from driftsim.latency.profile import Profile
+from driftsim.latency.profile import Profile, load_profile
 from driftsim.records import Record
 from driftsim.scheduling.admission import DRIFTSCHED_BASE, Admission
 from driftsim.scheduling.estimators import estimator_class, estimator_name
@@ -29,7 +29,7 @@ from driftsim.scheduling.policies import policy_class, policy_name
 from driftsim.scheduling.shedding import Sheds
 from driftsim.simulation.dotted import nested
 from driftsim.simulation.replicas import ALONE, Replicas
-from driftsim.simulation.scenario import Barrier, Scenario
+from driftsim.simulation.scenario import Barrier, Scenario, with_engine
 from driftsim.slo import Slos, check_only_e2e
 from driftsim.tiers import TierRules
 from driftsim.trace.trace import Trace, read
@@ -209,6 +209,7 @@ class ScenarioSpec(Record):
             trace=None if self.trace is None else place(self.trace),
             workload=None if self.workload is None else self.workload.placed(place),
             profile=None if self.profile is None else place(self.profile),
+            replicas=self.replicas.placed(place),
         )
 
     @classmethod
@@ -219,6 +220,8 @@ class ScenarioSpec(Record):
         """
         found = getattr(_alone(name).model_validate({name: value}), name)
         if isinstance(found, WorkloadSpec):
+            return found.placed(place)
+        if isinstance(found, Replicas):
             return found.placed(place)
         return place(found) if name in ("trace", "profile") and found is not None else found
 
@@ -243,6 +246,8 @@ class ScenarioSpec(Record):
         So a switch that is added later leaves old keys as they are; a default that changes takes a new ``key_version``.
         """
         plain = self.model_dump(mode="json", exclude_defaults=True, exclude=PLACES)
+        if self.replicas.profiles:
+            plain["replicas"]["profiles"] = [load_profile(file).digest for file in self.replicas.profiles]
         sources = {name: _source(name) for name in (self.policy, self.estimator) if is_plugin(name)}
         return {"key_version": 1, "trace": trace_digest, "profile": profile_digest, "plugins": sources, **plain}
 
@@ -327,16 +332,12 @@ def build_scenario(spec: ScenarioSpec, profile: Profile) -> Scenario:
     """The scenario that ``spec`` asks for. Raises ``InputError`` for engine settings that cannot be."""
     if spec.admission.base == "fit" and spec.admission.base_table == dict(DRIFTSCHED_BASE):
         raise InputError("admission.base 'fit' needs the table that was fitted; give admission.base_table")
-    if spec.engine:
-        try:
-            settings = profile.engine.changed(**spec.engine)
-            settings.check_starts()
-            profile = profile.changed(engine=settings)
-        except (InputError, TypeError) as error:
-            raise InputError(f"engine: {error}") from None
+    profile = with_engine(profile, spec.engine)
+    others = tuple(with_engine(load_profile(file), spec.engine) for file in spec.replicas.profiles)
     names = (
         "policy", "estimator", "admission", "max_in_flight", "tiers", "slos", "clients", "shed", "replicas",
         "refill_lag", "noise", "barrier",
     )  # fmt: skip
     seed = spec.seed if spec.replication == 0 else spec.seed + spec.replication
-    return Scenario(profile=profile, seed=seed, **{name: getattr(spec, name) for name in names})
+    same = {name: getattr(spec, name) for name in names}
+    return Scenario(profile=profile, replica_profiles=others, seed=seed, **same)
