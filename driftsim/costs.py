@@ -136,7 +136,7 @@ def costs_line(row: dict[str, Any]) -> str:
 
     >>> costs_line({"busy_share": 0.5, "energy_j": 7200.0, "energy_per_kilotoken_j": 36.0, "money": 0.1,
     ...             "money_per_kilotoken": 0.0005, "money_per_good_request": 0.002})
-    'busy 50 % of the time; energy 2 Wh, 36 J per 1,000 output tokens; price 0.1, 0.0005 per 1,000 output tokens, \\
+    'busy 50 % of the time; energy 2 Wh, 36 J per 1,000 output tokens; price 0.1, 0.0005 per 1,000 output tokens, \
 0.002 per request within its SLO'
     """
     parts = [f"busy {100 * row['busy_share']:.0f} % of the time"]

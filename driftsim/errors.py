@@ -17,11 +17,11 @@ from typing import Any
 class InputError(ValueError):
     """What the user gave cannot be used; the message says what is wrong, where, and what to do about it.
 
-    >>> from driftsim.scheduling.policies import make_policy
-    >>> make_policy("lifo")
+    >>> from driftsim.slo import slo_rules
+    >>> slo_rules("premium")
     Traceback (most recent call last):
-    driftsim.errors.InputError: unknown policy 'lifo'; choose one of stock, fifo, priority, weighted, sjf, aging, or \
-give module:Class
+    driftsim.errors.InputError: SLO 'premium': 'premium' is no limit; write NAME:limit=VALUE,..., as \
+premium:ttft=1s,tpot=50ms,e2e=30s; without NAME, it is everybody's
     """
 
 

@@ -68,7 +68,7 @@ def test_a_count_is_whole_not_negative_and_no_truth() -> None:
 
 def test_endings_are_known_in_other_words_and_as_statuses() -> None:
     known = {
-        "STOP": "stop", "end-turn": "stop", "max_new_tokens": "length", "OK": "done", "timeout": "abort",
+        "STOP": "stop", "end-turn": "stop", "max_new_tokens": "length", "OK": "done", "timeout": "timeout",
         "499": "abort",
         "429": "rejected", "503": "rejected", "500": "error", "404": "error", "204": "done", "302": None, "green": None,
     }  # fmt: skip
