@@ -154,7 +154,7 @@ def test_the_mirrored_version_is_the_installed_one() -> None:
 
 
 MADE = [(made, block) for made in (case, sharing_case, windowed_case) for block in range(10)]
-# Of the workloads with several answers to a request, some never end in this engine: each answer preempts another.
+# Of the workloads with several answers to a request, that of seed 1 does not end within minutes; why is not known yet.
 MADE += [(choices_case, block) for block in (0, 2)]
 
 
