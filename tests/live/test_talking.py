@@ -23,7 +23,7 @@ def test_turns_repeat_answers_and_find_them_in_the_cache(tmp_path: Path) -> None
     ]
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("\n".join(map(json.dumps, lines)))
-    options = ("--prefix-caching", "--engine-arg", "block_size=16", "--policy", "stock")
+    options = ("--prefix-caching", "--engine-arg", "block_size=32", "--policy", "stock")
     printed("capture", "--out", tmp_path / "t", "--prompts", prompts, *options)
     trace = traces.read(tmp_path / "t")
     rows = trace.requests
@@ -31,7 +31,7 @@ def test_turns_repeat_answers_and_find_them_in_the_cache(tmp_path: Path) -> None
     before = rows["prompt_tokens"] + rows["output_tokens"]
     assert (rows["prompt_tokens"][3:].to_numpy() > before[:6].to_numpy()).all()
     assert rows["prefix_row"][3:].tolist() == list(range(6))
-    assert (rows["cached_tokens"][3:].to_numpy() > rows["prompt_tokens"][:6].to_numpy() - 16).all()
+    assert (rows["cached_tokens"][3:].to_numpy() > rows["prompt_tokens"][:6].to_numpy() - 32).all()
     gaps = rows["arrival_s"][3:].to_numpy() - rows["finish_s"][:6].to_numpy()
     assert (gaps >= 0.2).all()
     assert on_measured_steps("t", trace).steps_alike == 1.0
