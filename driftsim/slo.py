@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from driftsim.errors import InputError
 from driftsim.records import Record
-from driftsim.whose import EVERYBODY, check_distinct, check_name, check_present, duration, seconds
+from driftsim.whose import EVERYBODY, check_distinct, check_name, check_present, duration, limits_in, seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,18 +66,8 @@ class Slo(Record):
 
 def _written(text: str) -> dict[str, Any]:
     """The SLO that ``NAME:limit=VALUE,...`` stands for, as a table."""
-    who, sign, limits = text.rpartition(":")
-    values: dict[str, Any] = {"who": who.strip() if sign else EVERYBODY}
-    for part in limits.split(","):
-        name, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals:
-            raise InputError(f"SLO {text!r:.80}: {part.strip()!r:.40} is no limit; write {FORM}")
-        if name not in LIMITS:
-            raise InputError(f"SLO {text!r:.80}: unknown limit {name!r:.40}; choose among {', '.join(LIMITS)}")
-        if f"{name}_s" in values:
-            raise InputError(f"SLO {text!r:.80}: limits {name} twice; keep one")
-        values[f"{name}_s"] = _seconds(value, name, text)
-    return values
+    who, limits = limits_in(text, "SLO", FORM, LIMITS)
+    return {"who": who, **{f"{name}_s": _seconds(value, name, text) for name, value in limits.items()}}
 
 
 def _seconds(value: str, name: str, text: str) -> float:

@@ -118,6 +118,28 @@ def rule_of(rules: Sequence[Rule], tenants: np.ndarray, tiers: np.ndarray) -> np
     return found
 
 
+def limits_in(text: str, what: str, form: str, known: Collection[str]) -> tuple[str, dict[str, str]]:
+    """Whom a rule written as ``[NAME:]limit=VALUE,...`` is of, and the text of each limit, which is one of ``known``.
+
+    Raises ``InputError`` that says ``what`` the rule is and which ``form`` it has.
+
+    >>> limits_in("premium:ttft=1s, e2e=30s", "SLO", "NAME:limit=VALUE", ("ttft", "e2e"))
+    ('premium', {'ttft': '1s', 'e2e': '30s'})
+    """
+    who, sign, listed = text.rpartition(":")
+    limits: dict[str, str] = {}
+    for part in listed.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals:
+            raise InputError(f"{what} {text!r:.80}: {part.strip()!r:.40} is no limit; write {form}")
+        if name not in known:
+            raise InputError(f"{what} {text!r:.80}: unknown limit {name!r:.40}; choose among {', '.join(known)}")
+        if name in limits:
+            raise InputError(f"{what} {text!r:.80}: limits {name} twice; keep one")
+        limits[name] = value
+    return who.strip() if sign else EVERYBODY, limits
+
+
 def seconds(text: str, longest: float) -> float:
     """The duration ``text``, such as ``30s`` or ``50ms``, in seconds. Raises ``InputError`` that says what is wrong.
 

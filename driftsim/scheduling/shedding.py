@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from driftsim.errors import InputError
 from driftsim.records import Record
 from driftsim.request import Job
-from driftsim.whose import EVERYBODY, Who, check_distinct, check_name, duration, seconds
+from driftsim.whose import EVERYBODY, Who, check_distinct, check_name, duration, limits_in, seconds
 
 LARGEST = 10**12
 LONGEST_S = 1e9
@@ -73,17 +73,9 @@ class Shed(Record):
 
 def _written(text: str) -> dict[str, Any]:
     """The limits that ``[NAME:]limit=VALUE,...`` stands for, as a table."""
-    who, sign, limits = text.rpartition(":")
-    values: dict[str, Any] = {"who": who.strip() if sign else EVERYBODY}
-    for part in limits.split(","):
-        name, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or name not in (*COUNTED, *TIMED):
-            raise InputError(f"queue limit {text!r:.80}: {part.strip()!r:.40} is no limit; write {FORM}")
-        key = name if name in COUNTED else f"{name}_s"
-        if key in values:
-            raise InputError(f"queue limit {text!r:.80}: limits {name} twice; keep one")
-        values[key] = _value(name, value, text)
-    return values
+    who, limits = limits_in(text, "queue limit", FORM, (*COUNTED, *TIMED))
+    keys = {name: name if name in COUNTED else f"{name}_s" for name in limits}
+    return {"who": who, **{keys[name]: _value(name, value, text) for name, value in limits.items()}}
 
 
 def _value(name: str, value: str, text: str) -> float | int:
