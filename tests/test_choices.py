@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from driftsim.engine.pipelined import engine_for
-from driftsim.errors import TraceError
+from driftsim.errors import InputError, TraceError
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace import trace as traces
@@ -85,3 +85,13 @@ def test_answers_to_one_request_have_one_prompt() -> None:
     made = workload([0.0, 0.0], [5, 6], prompt_tokens=[64, 32], choice_of=["a", "a"])
     with pytest.raises(TraceError, match="row 1.*not that of the other answers to its request"):
         simulate(Scenario(profile=profile(engine())), made).check("here")
+
+
+def test_answers_that_preempt_each_other_without_end_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = workload([0.0] * 3, [30] * 3, prompt_tokens=[16] * 3, choice_of=["q"] * 3, max_tokens=[30] * 3)
+    settings = engine(max_num_seqs=3, kv_blocks=6, block_size=16, scheduling_policy="priority")
+    scenario = Scenario(profile=profile(settings), policy="stock")
+    assert simulate(scenario, table).requests["preemptions"].tolist() == [2, 1, 0]
+    monkeypatch.setattr("driftsim.engine.scheduler.MOST_PREEMPTIONS", 0)
+    with pytest.raises(InputError, match=r"was preempted 0 times.*more than 5 KV blocks"):
+        simulate(scenario, table)

@@ -17,9 +17,12 @@ from driftsim.engine.sharing import SharedBlocks, known
 from driftsim.engine.versions import rules_of
 from driftsim.engine.waiting import waiting_queue
 from driftsim.engine.windows import WindowedBlocks
+from driftsim.errors import InputError
 from driftsim.trace.settings import EngineSettings
 
 MIRRORED_VLLM = "0.32.0"  # the version whose decisions the conformance suite holds the engine to
+
+MOST_PREEMPTIONS = 20_000  # of one request; where several have one rank, more are taken to be without end
 
 
 class Scheduler:
@@ -290,6 +293,12 @@ class Scheduler:
         freed = self._remove(victim, spare, turn)
         victim.computed = 0
         victim.preemptions += 1
+        if self.tied and victim.preemptions > MOST_PREEMPTIONS:
+            raise InputError(
+                f"request {victim.job.request.id} was preempted {MOST_PREEMPTIONS} times: answers of one request have "
+                f"equal ranks and preempt each other for ever, in vLLM as here; give the engine more than {self.total} "
+                "KV blocks, or scheduling_policy fcfs"
+            )
         self.waiting.appendleft(victim)
         return freed
 
