@@ -19,14 +19,16 @@ from driftsim.progress import EVERY, OnProgress, no_progress
 from driftsim.request import Job
 from driftsim.scheduling.dispatcher import Departure, Dispatcher, Engine
 from driftsim.scheduling.estimators import ESTIMATORS, GIVEN, is_given_the_truth, make_estimator
+from driftsim.scheduling.inside import Inside
 from driftsim.scheduling.names import spelled
 from driftsim.scheduling.plugins import PLUGIN_NOTE
-from driftsim.scheduling.policies import POLICIES, STOCK, check_needs, check_order, make_policy
+from driftsim.scheduling.policies import POLICIES, STOCK, Policy, check_needs, check_order, make_policy
 from driftsim.simulation.cluster import Cluster, Front
 from driftsim.simulation.cut import cut
 from driftsim.simulation.engines import clustered, engine_of, step_times, was_shed
 from driftsim.simulation.heading import heading
 from driftsim.simulation.observed import observed_lengths, told_lengths
+from driftsim.simulation.places import engine_with, front_of
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.tables import requests_table
 from driftsim.tiers import rules_in_force
@@ -112,7 +114,8 @@ class Simulation:
         self.impatient = dict[int, tuple[Job, int, str]]()  # by row: who may be given up, when, and how it then ends
         self.given_up = dict[int, tuple[str, int]]()  # by row, those inside the engine: how it ends, and since when
         rules = rules_in_force(scenario.tiers or workload.tiers, workload.tier_names)
-        check_order(scenario.policy, rules, workload.tier_names, scenario.profile.engine.scheduling_policy)
+        own_order = scenario.profile.engine.scheduling_policy if scenario.placed == "front" else "fcfs"
+        check_order(scenario.policy, rules, workload.tier_names, own_order)
         check_needs(scenario.policy, scenario.slos)
         self.admission = scenario.admission.with_safety(rules)
         self.env = Clock(initial_time=0)
@@ -127,15 +130,19 @@ class Simulation:
         service = service_of(profile, self.admission.words_per_token, scenario.limit)
         self.learner = learner = make_estimator(scenario.estimator, self.admission, truth, scenario.seed)
 
+        def policy() -> Policy:
+            return make_policy(scenario.policy, rules, slos=scenario.slos, service_s=service)
+
         def dispatcher(limit: int | None) -> Dispatcher:
-            policy = make_policy(scenario.policy, rules, slos=scenario.slos, service_s=service)
-            return Dispatcher(policy, learner, self.admission, limit, scenario.tier_limits(rules), scenario.shed)
+            limits = limit, scenario.tier_limits(rules), scenario.shed
+            return front_of(scenario, policy(), learner, self.admission, *limits)
 
         self.step_columns = (*STEP_COLUMNS, *(STEP_REQUEST_COLUMNS if step_requests else ()))
         self.record_steps = record_steps or step_requests
         self.steps: list[tuple[Any, ...]] = []
         on_step = self.steps.append if self.record_steps else None
         self.cluster: Cluster | None = None
+        self.inside: Inside | None = None
         self.dispatcher: Dispatcher | Front
         if scenario.replicas:
             self.step_columns += (REPLICA_STEP_COLUMN,)
@@ -145,10 +152,13 @@ class Simulation:
             self.engine = self.cluster
         else:
             self.dispatcher = dispatcher(scenario.limit)
-            self.engine = (engine or engine_of(scenario, step_requests))(
-                self.env, profile.engine, step_times(scenario), ticks(profile.gap_s), self._left,
-                on_step,
-            )  # fmt: skip
+            kind = engine or engine_of(scenario, step_requests)
+            if scenario.placed == "inside":
+                self.inside = Inside(policy(), learner, self.admission, self._estimated)
+                kind = engine_with(self.inside, kind, self._departure)
+            self.engine = kind(
+                self.env, scenario.engine, step_times(scenario), ticks(profile.gap_s), self._left, on_step
+            )
         self.sessions, self.caching = "parent" in table, profile.engine.enable_prefix_caching
         self.arrivals = Arrivals(workload, ticks)
         self.build = attempts.builder(workload.requests(rules))
@@ -191,13 +201,8 @@ class Simulation:
         seconds, columns, dispatcher = now / TICKS_PER_SECOND, self.columns, self.dispatcher
         job = dispatcher.arrive(self.build(row, seconds), self.categories[row], seconds, row)
         columns.arrival_s[row] = seconds
-        columns.bias[row] = job.bias
-        columns.estimate[row] = job.estimate
-        columns.budget[row] = job.budget
-        columns.scheduling_class[row] = job.scheduling_class
-        if self.intervals is not None:
-            for ends, value in zip(self.intervals, (job.quantiles[0], job.quantiles[-1]), strict=True):
-                ends[row] = value
+        if self.inside is None:
+            self._estimated(job)
         if dispatcher.refused is not None:
             columns.finish_reason[row] = "rejected"
             columns.output_tokens[row] = columns.preemptions[row] = 0
@@ -206,6 +211,17 @@ class Simulation:
         elif self.attempts.impatient and (until := self.attempts.until(row, now)) is not None:
             self.impatient[row] = (job, *until)
             Moment(self.env, until[0], ARRIVE, lambda _: self._give_up(row))
+
+    def _estimated(self, job: Job) -> None:
+        """Note what is expected of ``job``."""
+        row, columns = job.index, self.columns
+        columns.bias[row] = job.bias
+        columns.estimate[row] = job.estimate
+        columns.budget[row] = job.budget
+        columns.scheduling_class[row] = job.scheduling_class
+        if self.intervals is not None:
+            for ends, value in zip(self.intervals, (job.quantiles[0], job.quantiles[-1]), strict=True):
+                ends[row] = value
 
     def _send_again(self, row: int) -> None:
         self._send(row, self.env.now)
