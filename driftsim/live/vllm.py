@@ -1,4 +1,4 @@
-"""vLLM in this process, as an engine behind the dispatcher; the only module that imports vllm.
+"""vLLM in this process, as an engine behind the dispatcher; which beside ``scheduler`` alone imports vllm.
 
 All times are ``time.monotonic()`` seconds, which on Linux is one clock for every process of the host: the engine
 core's time stamps and ours compare directly (vllm/v1/metrics/stats.py, RequestStateStats).

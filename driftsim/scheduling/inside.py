@@ -102,6 +102,10 @@ class Inside(Dispatcher):
     def come_back(self, job: Job, now: float) -> None:
         """``job`` was preempted and waits again; its output so far is kept, what was charged for it is not."""
         job.preempted += 1
+        self.put_back(job, now)
+
+    def put_back(self, job: Job, now: float) -> None:
+        """``job`` was taken and waits all the same."""
         self.recall(job, now)
         self.enqueue(job, now, again=True)
 

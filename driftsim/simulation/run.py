@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
-
-import pandas as pd
 
 from driftsim.engine.clock import ARRIVE, RELEASE, Clock, Moment
 from driftsim.engine.sequence import Sequence
@@ -24,17 +20,17 @@ from driftsim.scheduling.names import spelled
 from driftsim.scheduling.plugins import PLUGIN_NOTE
 from driftsim.scheduling.policies import POLICIES, STOCK, Policy, check_needs, check_order, make_policy
 from driftsim.simulation.cluster import Cluster, Front
+from driftsim.simulation.collector import collector_off
 from driftsim.simulation.cut import cut
 from driftsim.simulation.engines import clustered, engine_of, step_times, was_shed
 from driftsim.simulation.heading import heading
 from driftsim.simulation.observed import observed_lengths, told_lengths
 from driftsim.simulation.places import engine_with, front_of
 from driftsim.simulation.scenario import Scenario
-from driftsim.simulation.tables import requests_table
+from driftsim.simulation.tables import requests_table, steps_table
 from driftsim.tiers import rules_in_force
 from driftsim.trace.builder import FilledColumns, RequestRows
 from driftsim.trace.schema import CENSORED, FINISHED, GIVEN_UP, REPLICA_STEP_COLUMN, STEP_COLUMNS, STEP_REQUEST_COLUMNS
-from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace
 from driftsim.workloads.arrivals import Arrivals
 from driftsim.workloads.attempts import Attempts
@@ -71,18 +67,6 @@ def simulate(
         if foreign:
             error.add_note(f"{PLUGIN_NOTE}{' and '.join(foreign)}")
         raise
-
-
-@contextmanager
-def collector_off() -> Iterator[None]:
-    """Garbage collection off: a run allocates many small objects and no reference cycles."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 class Simulation:
@@ -180,7 +164,10 @@ class Simulation:
         starts = [start / TICKS_PER_SECOND for start in self.arrivals.starts()]
         levels = getattr(self.learner, "levels", ())
         header = heading(self.scenario, self.workload, self.admission, requests, starts, lost, levels)
-        return Trace(header, requests, self._steps() if self.record_steps else None)
+        steps = (
+            steps_table(self.steps, self.step_columns, several=self.cluster is not None) if self.record_steps else None
+        )
+        return Trace(header, requests, steps)
 
     def _await_arrival(self) -> None:
         due = self.arrivals.next_at()
@@ -356,11 +343,3 @@ class Simulation:
         if sequence.shown != full:  # cut short by a limit that the recorded run did not have: words shrink alike
             length = round(length * sequence.shown / full)
         return Departure(job, length, reason in CENSORED, output_tokens=sequence.shown)
-
-    def _steps(self) -> pd.DataFrame:
-        table = pd.DataFrame(self.steps, columns=[column.name for column in self.step_columns])
-        for name in ("start_s", "duration_s"):
-            table[name] = table[name] / TICKS_PER_SECOND
-        if self.cluster is not None:
-            table = table.sort_values("start_s", kind="stable", ignore_index=True)
-        return typed(table, self.step_columns, "simulated steps")
