@@ -14,6 +14,7 @@ from driftsim.latency.steptime import TICKS_PER_SECOND, ticks
 from driftsim.progress import EVERY, OnProgress, no_progress
 from driftsim.request import Job
 from driftsim.scheduling.dispatcher import Departure, Dispatcher, Engine
+from driftsim.scheduling.door import front_of
 from driftsim.scheduling.estimators import ESTIMATORS, GIVEN, is_given_the_truth, make_estimator
 from driftsim.scheduling.inside import Inside
 from driftsim.scheduling.names import spelled
@@ -25,7 +26,7 @@ from driftsim.simulation.cut import cut
 from driftsim.simulation.engines import clustered, engine_of, step_times, was_shed
 from driftsim.simulation.heading import heading
 from driftsim.simulation.observed import observed_lengths, told_lengths
-from driftsim.simulation.places import engine_with, front_of
+from driftsim.simulation.places import engine_with
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.tables import requests_table, steps_table
 from driftsim.tiers import rules_in_force
@@ -119,7 +120,7 @@ class Simulation:
 
         def dispatcher(limit: int | None) -> Dispatcher:
             limits = limit, scenario.tier_limits(rules), scenario.shed
-            return front_of(scenario, policy(), learner, self.admission, *limits)
+            return front_of(scenario.placed, policy(), learner, self.admission, *limits)
 
         self.step_columns = (*STEP_COLUMNS, *(STEP_REQUEST_COLUMNS if step_requests else ()))
         self.record_steps = record_steps or step_requests
