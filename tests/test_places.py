@@ -35,12 +35,15 @@ from driftsim.simulation.as_measured import as_measured
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.spec import ScenarioSpec
+from driftsim.slo import slo_rules
 from driftsim.testing import engine, profile, workload
+from driftsim.tiers import tier_rules
 from driftsim.trace.trace import Trace
 from driftsim.validation.validation import on_measured_steps
 from driftsim.workloads.workload import Workload
 from tests.strategies import profiles, workloads
 
+SLOS = slo_rules(["ttft=1s"])
 STATIC = [name for name in POLICIES if not why_not_static(POLICIES[name])]
 
 
@@ -81,11 +84,6 @@ def random_workload(seed: int, count: int = 40) -> Workload:
     )
 
 
-def of(trace: Trace) -> pd.DataFrame:
-    """The rows but for what is learned outside: who waits in front has other estimates."""
-    return trace.requests
-
-
 # -- one order in all places
 
 
@@ -95,7 +93,7 @@ def test_without_lags_a_static_key_gives_one_schedule_in_all_places(policy: str)
     bare = replace_key(policy)
     runs = [
         simulate(
-            Scenario(profile=profile(engine(max_num_seqs=2)), policy=bare, place=place, slos=("ttft=1s",)),
+            Scenario(profile=profile(engine(max_num_seqs=2)), policy=bare, place=place, slos=SLOS),
             random_workload(3),
         )
         for place in ("front", "priority", "inside")
@@ -274,15 +272,15 @@ def test_a_victim_is_who_the_policy_says() -> None:
 
     work = workload([0.0, 0.0, 0.0], [40, 40, 40], prompt_tokens=[30, 50, 10], max_tokens=64)
     settings = tight(kv_blocks=38)
-    gone = {
-        policy: simulate(
-            Scenario(profile=profile(settings), policy=policy, place="inside"), work, step_requests=True
-        ).steps["preempted_ids"].explode().dropna().tolist()  # type: ignore[union-attr]
-        for policy in ("fifo", give_class(Longest, "places:Longest"))
-    }  # fmt: skip
+
+    def gone(policy: str) -> list[str]:
+        run = simulate(Scenario(profile=profile(settings), policy=policy, place="inside"), work, step_requests=True)
+        assert run.steps is not None
+        return [name for names in run.steps["preempted_ids"] for name in names]
+
     names = simulate(Scenario(profile=profile(settings)), work).requests["request_id"].tolist()
-    assert gone["fifo"][0] == names[2]
-    assert gone["places:Longest"][0] == names[1]
+    assert gone("fifo")[0] == names[2]
+    assert gone(give_class(Longest, "places:Longest"))[0] == names[1]
 
 
 # -- Schrage: with free preemption nobody has fewer in the system
@@ -352,9 +350,7 @@ def test_srpt_in_front_is_shortest_estimated_output_first() -> None:
 @pytest.mark.parametrize("place", ["priority", "inside"])
 @pytest.mark.parametrize("policy", ["sjf", "srpt?share=inf", "edf"])
 def test_a_recorded_place_is_simulated_again(place: Place, policy: str, tmp_path: Path) -> None:
-    scenario = Scenario(
-        profile=profile(tight(kv_blocks=60)), policy=policy, place=place, estimator="ema", slos=("ttft=1s",)
-    )
+    scenario = Scenario(profile=profile(tight(kv_blocks=60)), policy=policy, place=place, estimator="ema", slos=SLOS)
     trace = simulate(scenario, random_workload(6), record_steps=True)
     trace.write(tmp_path / "run")
     trace = read(tmp_path / "run")
@@ -431,7 +427,7 @@ def test_an_estimate_in_flight_is_heard() -> None:
 
 
 def test_orders_and_estimates_survive_the_way_to_the_core(tmp_path: Path) -> None:
-    orders = Orders(run=7, policy="srpt?share=0.5", estimator="ema", tiers=({"name": "gold", "weight": 3},), began=1.5)
+    orders = Orders(run=7, policy="srpt?share=0.5", estimator="ema", tiers=tier_rules("gold:3"), began=1.5)
     orders.write(tmp_path / "orders.json")
     assert Orders.model_validate_json((tmp_path / "orders.json").read_text()) == orders
     place = orders.place()

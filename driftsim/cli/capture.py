@@ -191,9 +191,9 @@ def capture(
     _report(out, runs)
 
 
-def _timeouts(context: typer.Context, engine: EngineKind, given: list[str]) -> tuple[list[str], dict[str, float]]:
+def _timeouts(context: typer.Context, engine: EngineKind, given: list[str]) -> tuple[list[str], dict[str, Any]]:
     """The timeouts of clients, and the longest wait for a server's answer, if a number alone gives one (s)."""
-    named, waiting = [], dict[str, float]()
+    named, waiting = [], dict[str, Any]()
     for text in given:
         try:
             waiting["timeout_s"] = float(text)

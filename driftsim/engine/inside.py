@@ -8,6 +8,7 @@ run ends where one of these decisions could change.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from driftsim.engine.continuous import ContinuousEngine
@@ -196,9 +197,12 @@ def made(sequence: Sequence, pool: DecodePool) -> int:
     return sequence.target - sequence.ends + pool.step if sequence.ends >= 0 else sequence.shown
 
 
-def inside(kind: type[ContinuousEngine]) -> type[ContinuousEngine]:
-    """An engine of ``kind`` with a policy inside: it takes the place and what it learns before its other arguments."""
-    return type(f"Inside{kind.__name__}", (InsideEngine, kind), {})
+def inside(
+    kind: type[ContinuousEngine], place: Inside, departure: Callable[[Sequence], Departure]
+) -> Callable[..., InsideEngine]:
+    """What makes an engine of ``kind`` that asks the policy in ``place``, which learns what ``departure`` tells."""
+    made_of: Any = type(f"Inside{kind.__name__}", (InsideEngine, kind), {})
+    return partial(made_of, place, departure)
 
 
 def untold(sequence: Sequence) -> Departure:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import simpy
@@ -95,7 +94,7 @@ def on_recorded_steps(
 
     kind: Any = _PipelinedOnRecordedSteps if settings.async_scheduling else _OnRecordedSteps
     if place is not None:
-        kind = partial(inside(kind), place, untold)
+        kind = inside(kind, place, untold)
     # Any gap above 0 makes the engine schedule the next step as an event, which ``_wake_at`` then moves to the recorded
     # start.
     gap = 1  # tick

@@ -52,7 +52,8 @@ def capture(
     (default: vLLM in this process, the drift workload). order: of the policies within each round of repeats: ``latin``,
     a Latin square balanced for carry-over, ``random`` or ``fixed``; drawn with ``seed``. tiers: as ``compare`` has
     them. timeouts, retries, shed: likewise; the harness is the client, and really drops
-    a request. place: of the policies; vLLM is then started to order by priority, or to have them inside. force_lengths: outputs exactly as long as recorded, of a workload that is a replay. begun: called with a
+    a request. place: of the policies; vLLM is started to order by priority, or to have them inside.
+    force_lengths: outputs exactly as long as recorded, of a workload that is a replay. begun: called with a
     run's number, the run and its requests. progress: called as requests end. Runs that are there already are kept, one
     that was cut short is set aside as ``.NAME.cut-1`` and made anew; the list ends with the first run that ends badly.
 

@@ -110,13 +110,13 @@ def check_hosts(engine: object, place: Place) -> None:
 
     >>> check_hosts(object(), "inside")
     Traceback (most recent call last):
-    driftsim.errors.InputError: object cannot have a policy inside: only vLLM in this process loads one (--engine vllm); \
-take --place priority or front
+    driftsim.errors.InputError: object cannot have a policy inside: only --engine vllm loads one; take --place \
+priority or front
     """
     if place == "inside" and not hasattr(engine, "stand"):
         raise InputError(
-            f"{type(engine).__name__} cannot have a policy inside: only vLLM in this process loads one (--engine vllm); "
-            "take --place priority or front"
+            f"{type(engine).__name__} cannot have a policy inside: only --engine vllm loads one; take --place "
+            "priority or front"
         )
     settings: EngineSettings | None = getattr(engine, "settings", None)
     policy = "" if settings is None else settings.scheduling_policy

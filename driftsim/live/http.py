@@ -291,7 +291,7 @@ class HttpEngine:
             "temperature": self.temperature,
             "stream": True,
             "stream_options": {"include_usage": True},
-            "extra_body": _extensions(answer.job, true_length, self.settings) or None,
+            "extra_body": server.extensions(answer.job, true_length, self.settings),
         }
         _most.set(BYTES_A_TOKEN * shared["max_tokens"] + MOST_BESIDE)
         if request.prompt is None:
@@ -328,12 +328,6 @@ class HttpEngine:
 
     def _refusal(self, page: Page) -> str:
         return self._masked(page.problem) if page.problem else f"HTTP {page.status}: {self._masked(page.text)}"
-
-
-def _extensions(job: Job, true_length: int | None, settings: EngineSettings) -> dict[str, Any]:
-    """What vLLM takes beside OpenAI's own: that a length is forced, and the priority where it orders by that."""
-    told: dict[str, Any] = {} if true_length is None else {"ignore_eos": True}
-    return told | ({"priority": job.priority} if settings.scheduling_policy == "priority" else {})
 
 
 def _texts(answer: Answer) -> list[str]:

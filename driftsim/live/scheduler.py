@@ -1,7 +1,7 @@
 """vLLM's schedulers with a policy of ours inside: it orders those who wait, may preempt, and chooses victims.
 
-Everything else is vLLM's: these classes ask the policy what the simulated engine asks it (driftsim/engine/inside.py), at
-the same moments, and tests/live/test_inside.py holds the two against each other, decision by decision. They run in the
+Everything else is vLLM's: these classes ask the policy what the simulated engine asks it (driftsim/engine/inside.py),
+at the same moments; tests/live/test_inside.py holds the two against each other, decision by decision. They run in the
 process of the engine's core, by vLLM's option ``scheduler_cls``.
 """
 
@@ -25,7 +25,7 @@ from driftsim.scheduling.dispatcher import Departure
 from driftsim.scheduling.inside import Inside, Runner
 
 
-class PolicyQueue(RequestQueue):
+class PolicyQueue(RequestQueue):  # type: ignore[misc]  # vLLM has no types for mypy
     """vLLM's queue of waiting requests in the order of the policy in ``place``.
 
     Those who make way in a step wait again once it is scheduled: else they could be admitted in it.
@@ -189,7 +189,7 @@ class PolicyInside:
         return int(needed - manager.block_pool.get_num_free_blocks())
 
     def _blocks_of(self, tokens: int) -> int:
-        return -(-tokens // self.block_size)  # type: ignore[attr-defined]
+        return -(-tokens // int(self.block_size))  # type: ignore[attr-defined]
 
     def _runners(self) -> list[Runner]:
         """Who may make way: all but those whose last token is being computed; each is told of first."""
@@ -259,9 +259,9 @@ def made(request: Any) -> int:
     return int(request.num_output_tokens + request.num_output_placeholders)
 
 
-class InsideScheduler(Traced, PolicyInside, Scheduler):
+class InsideScheduler(Traced, PolicyInside, Scheduler):  # type: ignore[misc]
     """vLLM's scheduler with a policy inside, which writes one row per step."""
 
 
-class InsideAsyncScheduler(Traced, PolicyInside, AsyncScheduler):
+class InsideAsyncScheduler(Traced, PolicyInside, AsyncScheduler):  # type: ignore[misc]
     """Likewise, of async scheduling."""

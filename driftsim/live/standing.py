@@ -1,4 +1,4 @@
-"""A policy that stands inside a live engine: it is sent there, and what it expected comes back at the end of the run."""
+"""A policy inside a live engine: it is sent there, and what it expected comes back at the end of the run."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from driftsim.live.pages import Page
+from driftsim.request import Job
 from driftsim.trace.schema import LARGEST_COUNT
 from driftsim.trace.settings import EngineSettings
 
@@ -120,6 +121,12 @@ def listening(port: int) -> tuple[int, ...]:
             if connection.status == psutil.CONN_LISTEN and at and at.port == port and connection.pid:
                 return (connection.pid,)
     return ()
+
+
+def extensions(job: Job, true_length: int | None, settings: EngineSettings) -> dict[str, Any] | None:
+    """What vLLM takes beside OpenAI's own: that a length is forced, and the priority where the server orders by it."""
+    told: dict[str, Any] = {} if true_length is None else {"ignore_eos": True}
+    return (told | ({"priority": job.priority} if settings.scheduling_policy == "priority" else {})) or None
 
 
 def is_final(error: Exception) -> bool:

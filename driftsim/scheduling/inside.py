@@ -52,8 +52,8 @@ class Inside(Dispatcher):
         super().__init__(policy, estimator, admission)
         if admission.accounting != "tokenizer" and admission.words_per_token is None:
             raise InputError(
-                "an engine's core sees tokens and no words, so a policy inside it cannot count words; take --accounting "
-                "tokenizer, or give --words-per-token"
+                "an engine's core sees tokens and no words, so a policy inside it cannot count words; take "
+                "--accounting tokenizer, or give --words-per-token"
             )
         self._on_admit = on_admit
         self._peek: Callable[[float], Job] | None = policy.peek if looks_ahead(policy) else None  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ SIGN = 0x7FFF_FFFF_FFFF_FFFF
 
 
 def as_priority(key: float) -> int:
-    """``key`` as a 64-bit integer in the same order, for an engine that serves the smallest first; equal keys are equal.
+    """``key`` as a 64-bit integer in the same order, for an engine that serves the smallest first; equal ones stay so.
 
     A double's bits, read as an integer, are in the order of the doubles above 0; below 0 the order is turned about.
     Infinity has a place, too. vLLM takes any integer of 64 bits with a sign (protocol.py, ``priority``; over

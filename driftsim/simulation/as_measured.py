@@ -91,10 +91,12 @@ def placed_as_recorded(trace: Trace, jobs: Sequence[Job], name: str) -> Inside |
     if hasattr(policy, "served"):
         raise TraceError(f"{name}: the priorities of {scenario.policy} rest on what it had learned; use --steps model")
     queue = Ranked(policy)
+    table = trace.requests
+    columns = {column: table[column].tolist() for column in ("estimate", "bias", "budget", "arrival_s")}
     for job in jobs:
-        row = trace.requests.loc[job.index]
-        job.estimate, job.bias, job.budget = int(row["estimate"]), float(row["bias"]), int(row["budget"])
-        queue.push(job, float(row["arrival_s"]))
+        estimate, bias, budget, arrival = (values[job.index] for values in columns.values())
+        job.estimate, job.bias, job.budget = int(estimate), float(bias), int(budget)
+        queue.push(job, float(arrival))
     return None
 
 

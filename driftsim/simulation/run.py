@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from driftsim.engine.clock import ARRIVE, RELEASE, Clock, Moment
+from driftsim.engine.inside import inside
 from driftsim.engine.sequence import Sequence
 from driftsim.errors import InputError
 from driftsim.latency.service import service_of
@@ -26,7 +27,6 @@ from driftsim.simulation.cut import cut
 from driftsim.simulation.engines import clustered, engine_of, step_times, was_shed
 from driftsim.simulation.heading import heading
 from driftsim.simulation.observed import observed_lengths, told_lengths
-from driftsim.simulation.places import engine_with
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.tables import requests_table, steps_table
 from driftsim.tiers import rules_in_force
@@ -140,7 +140,8 @@ class Simulation:
             kind = engine or engine_of(scenario, step_requests)
             if scenario.placed == "inside":
                 self.inside = Inside(policy(), learner, self.admission, self._estimated)
-                kind = engine_with(self.inside, kind, self._departure)
+                assert isinstance(kind, type)  # the barrier's worker has no place inside: see ``Scenario``
+                kind = inside(kind, self.inside, self._departure)
             self.engine = kind(
                 self.env, scenario.engine, step_times(scenario), ticks(profile.gap_s), self._left, on_step
             )

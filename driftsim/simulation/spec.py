@@ -112,8 +112,8 @@ class ScenarioSpec(Record):
     )
     place: Place = Field(
         default="front",
-        description="Where the policy stands: in `front` of the engine, as the engine's integer `priority`, or `inside` "
-        "the engine, where it may preempt. The last two let everybody in at once, and know no refill lag.",
+        description="Where the policy stands: in `front` of the engine, as the engine's integer `priority`, or "
+        "`inside` the engine, where it may preempt. The last two let everybody in at once, and know no refill lag.",
     )
     refill_lag: bool = Field(
         default=True, description="Whether a freed slot is refilled with the profile's lags, as on a real engine."

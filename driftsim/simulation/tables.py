@@ -82,4 +82,4 @@ def steps_table(steps: Sequence[tuple[Any, ...]], columns: Sequence[Column], *, 
         table[name] = table[name] / TICKS_PER_SECOND
     if several:
         table = table.sort_values("start_s", kind="stable", ignore_index=True)
-    return typed(table, columns, "simulated steps")
+    return typed(table, tuple(columns), "simulated steps")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 from driftsim.engine.inside import inside, untold
@@ -84,7 +84,7 @@ class PlacedCase(Case):
 
     def kind(self) -> Any:
         """Our engine with the policy inside."""
-        return partial(inside(super().kind()), self.place(), self.departure)
+        return inside(super().kind(), self.place(), self.departure)
 
     def departure(self, sequence: Sequence) -> Departure:
         """What is learned of a request: vLLM looks for the end of sequence, which all of these have, before limits."""
