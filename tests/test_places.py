@@ -256,10 +256,14 @@ def test_a_share_counts_what_was_made_of_what_is_expected() -> None:
     place = Inside(Srpt(share=0.5, most=3), make_estimator("static", Admission(), {}), Admission())
     head = job(10, 0)
     running = [job(100, 49), job(100, 50), job(100, 0, preempted=3), job(20, 10), job(9, 0), job(300, 1)]
-    runners = [Runner(one, 4, number) for number, one in enumerate(running)]
-    assert place.displaced(head, runners, 1, 0, 0.0) == [5]  # most left
-    assert place.displaced(head, runners, 1, 5, 0.0) == [5, 0]  # for its blocks
-    assert place.displaced(head, runners, 1, 9, 0.0) == []  # all who may would not be enough: nobody goes
+    runners: list[Runner] = [(one, number) for number, one in enumerate(running)]
+
+    def displaced(slots: int, blocks: int) -> list[int]:
+        return place.displaced(head, runners, slots, blocks, lambda number: 4, 0.0)
+
+    assert displaced(1, 0) == [5]  # most left
+    assert displaced(1, 5) == [5, 0]  # for its blocks
+    assert displaced(1, 9) == []  # all who may would not be enough: nobody goes
 
 
 def test_a_victim_is_who_the_policy_says() -> None:

@@ -101,10 +101,10 @@ class InsideEngine(ContinuousEngine):
         self.place, self._departure, self._hear = place, departure, on_leave
         self.waiting = ByPolicy(place, env)
         self.by_priority = place.chooses_victim  # then anybody may be preempted, whom vLLM walks through one by one
-        self._settled = False  # whether nobody made way for the head, and nobody will before something else happens
+        self._decided = False  # whether nobody made way for the head, and nobody will before something else happens
 
     def _schedule(self, now: int) -> tuple[list[tuple[Sequence, int]], int]:
-        self._settled = False
+        self._decided = False
         gone = self._make_way(now / TICKS_PER_SECOND) if self.place.preempting and self.waiting else 0
         prefills, preempted = super()._schedule(now)
         if gone:
@@ -113,13 +113,16 @@ class InsideEngine(ContinuousEngine):
 
     def _make_way(self, now: float) -> int:
         """Preempt for the first of the waiting, if it lacks a slot or KV blocks and the policy says so; how many."""
-        place, head, running = self.place, self.waiting[0], self.running
+        place = self.place
+        if place.settled:
+            return 0
+        head, running = self.waiting[0], self.running
         slots = len(running) + 1 - self._limits[1]
         blocks = self._missing_blocks(head)
         if slots <= 0 and blocks <= 0:
             return 0
-        gone = place.displaced(head.job, self._runners(now), slots, blocks, now)
-        self._settled = place.steady and not gone
+        gone = place.displaced(head.job, self._runners(now), slots, blocks, self._held, now)
+        self._decided = place.steady and not gone
         self.waiting.holding = bool(gone)
         for sequence in gone:
             self._preempt(sequence, self.free)
@@ -136,14 +139,22 @@ class InsideEngine(ContinuousEngine):
 
     def _runners(self, now: float) -> list[Runner]:
         """Who may make way: all but those whose last token is being computed; each is told of first."""
-        tell, pool, size = self.place.tell, self.pool, self._limits[2]
-        runners = []
-        for sequence in self.running:
-            if sequence not in self.awaiting_output:
-                tell(sequence.job, made(sequence, pool), now)
-                held = pool.held(sequence) if sequence.ends >= 0 else blocks_for(sequence.computed, size)
-                runners.append(Runner(sequence.job, held, sequence))
+        place, pool, awaiting = self.place, self.pool, self.awaiting_output
+        there = [one for one in self.running if one not in awaiting] if awaiting else list(self.running)
+        if not place.only_counts:
+            for sequence in there:
+                place.tell(sequence.job, made(sequence, pool), now)
+            return [(sequence.job, sequence) for sequence in there]
+        step, runners = pool.step, []
+        for sequence in there:  # the same without a call: this is what preemption costs
+            job, ends = sequence.job, sequence.ends
+            job.made = sequence.target - ends + step if ends >= 0 else sequence.shown
+            runners.append((job, sequence))
         return runners
+
+    def _held(self, sequence: Sequence) -> int:
+        """KV blocks that the running ``sequence`` holds."""
+        return self.pool.held(sequence) if sequence.ends >= 0 else blocks_for(sequence.computed, self._limits[2])
 
     def _preempt(self, victim: Sequence, spare: int, turn: tuple[int, int] = (0, 0)) -> int:
         self.place.tell(victim.job, made(victim, self.pool), self.env.now / TICKS_PER_SECOND)
@@ -178,7 +189,7 @@ class InsideEngine(ContinuousEngine):
     def _undisturbed(self, steps: int) -> int:
         if not self.waiting:
             return steps
-        if self.place.preempting and not self._settled:
+        if self.place.preempting and not (self._decided or self.place.settled):
             return min(steps, 1)
         if self.shared is not None and not self._is_full():
             return self.shared.sooner(self.waiting[0], steps, self._unseen)

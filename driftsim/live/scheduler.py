@@ -167,12 +167,14 @@ class PolicyInside:
 
     def _make_way(self) -> int:
         """Preempt for the first of the waiting, if it lacks a slot or KV blocks and the policy says so; how many."""
+        if self.place.settled:
+            return 0
         head = self.waiting.peek_request()
         most = getattr(self, "max_num_active_reqs", None) or self.max_num_running_reqs  # type: ignore[attr-defined]
         slots, blocks = len(self.running) + 1 - most, self._missing_blocks(head)
         if slots <= 0 and blocks <= 0:
             return 0
-        gone = self.place.displaced(self._job_of(head), self._runners(), slots, blocks, self._now())
+        gone = self.place.displaced(self._job_of(head), self._runners(), slots, blocks, self._held, self._now())
         self.waiting.holding = bool(gone)
         for request in gone:
             self.running.remove(request)
@@ -199,8 +201,11 @@ class PolicyInside:
             if tokens < request.max_tokens and request.num_prompt_tokens + tokens < self.max_model_len:  # type: ignore[attr-defined]
                 job = self._job_of(request)
                 self.place.tell(job, tokens, self._now())
-                runners.append(Runner(job, self._blocks_of(request.num_computed_tokens), request))
+                runners.append((job, request))
         return runners
+
+    def _held(self, request: Any) -> int:
+        return self._blocks_of(request.num_computed_tokens)
 
     def _rank_victims(self) -> None:
         """Let vLLM preempt whom the policy says, where KV blocks may run out in this step."""

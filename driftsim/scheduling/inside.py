@@ -8,8 +8,9 @@ A policy may have more than ``Policy`` for this place; one without any of it ord
 ``peek(now)``: the job that ``pop`` would give. Without it a choice, once made, stands until the job is admitted.
 ``preempts(running, waiting, now)``: whether the running job should make way for the waiting one. The place sets limits,
 which a policy may have as ``most_preemptions`` and ``preemptible_share``. ``steady``: it promises that a ``preempts``
-that said no for two jobs says no as long as the one runs and the other waits, and that nobody preempts a job that was
-chosen before; so the simulated engine need not ask again at every step. ``expendable(job, now)``: of those who run, the
+that said no for two jobs says no as long as the one runs and the other waits, that nobody preempts a job that was
+chosen before him, and that nobody preempts whom one who stands before him in the queue may not; so after a no nobody is
+asked until somebody else is first by having come. ``expendable(job, now)``: of those who run, the
 job with the largest goes first when KV blocks run out, ties by the latest arrival, and among those who may make way.
 ``progress(job, tokens, now)`` of a policy hears of a running job's output before it is asked about it; that of an
 estimator returns the ``Estimate`` of its whole output.
@@ -18,7 +19,7 @@ estimator returns the ``Estimate`` of its whole output.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 from driftsim.errors import InputError
 from driftsim.request import Job
@@ -27,13 +28,7 @@ from driftsim.scheduling.dispatcher import Departure, Dispatcher
 from driftsim.scheduling.estimate import Estimator
 from driftsim.scheduling.queues import MOST_PREEMPTIONS, PREEMPTIBLE_SHARE, Policy, looks_ahead
 
-
-class Runner(NamedTuple):
-    """A running job, the KV blocks that it holds, and what the engine knows it by."""
-
-    job: Job
-    held: int
-    thing: Any
+Runner: TypeAlias = tuple[Job, Any]  # a running job, and what the engine knows it by
 
 
 class Inside(Dispatcher):
@@ -67,6 +62,8 @@ class Inside(Dispatcher):
         self.preempting = self._preempts is not _never
         self.chooses_victim = self._expendable is not None
         self.steady = bool(getattr(policy, "steady", False)) and self._estimates_anew is None
+        self.only_counts = self._hears is None and self._estimates_anew is None and self._counts_tokens
+        self.settled = False  # whether nobody makes way for those who wait now, nor will for anybody behind them
 
     def come(self, job: Job, now: float) -> None:
         """``job`` arrives at the engine's core: estimate it, and let it wait."""
@@ -75,6 +72,8 @@ class Inside(Dispatcher):
         self._estimate(job, now)
         self._on_admit(job)
         self.enqueue(job, now)
+        if self.settled and (self._peek is None or self.head(now) is job):
+            self.settled = False
 
     def head(self, now: float) -> Job:
         """Whom the policy would let go first. Raises ``IndexError`` when nobody waits."""
@@ -106,6 +105,7 @@ class Inside(Dispatcher):
 
     def put_back(self, job: Job, now: float) -> None:
         """``job`` was taken and waits all the same."""
+        self.settled = False
         self.recall(job, now)
         self.enqueue(job, now, again=True)
 
@@ -126,28 +126,34 @@ class Inside(Dispatcher):
         if self._estimates_anew is not None:
             self._take_over(job, self._estimates_anew(job, made, now).length)
 
-    def displaced(self, head: Job, running: Iterable[Runner], slots: int, blocks: int, now: float) -> list[Any]:
+    def displaced(
+        self, head: Job, running: Iterable[Runner], slots: int, blocks: int, held: Callable[[Any], int], now: float
+    ) -> list[Any]:
         """Who makes way for ``head``, first the most expendable; nobody unless that is enough.
 
-        ``running``: all of them, in order of admission. ``slots``, ``blocks``: how many of these are missing.
+        ``running``: all of them, in order of admission. ``slots``, ``blocks``: how many of these are missing; ``held``: how
+        many blocks one gives up. Where it is ``settled``, nobody need be asked.
         """
         preempts, most, share = self._preempts, self._most, self._share
         may = [
             one
             for one in running
-            if one.job.preempted < most and one.job.made < share * one.job.estimate and preempts(one.job, head, now)
+            if (job := one[0]).preempted < most and job.made < share * job.estimate and preempts(job, head, now)
         ]
+        if not may:
+            self.settled = self.steady
+            return []
         may.reverse()
         if self._expendable is not None:
             expendable = self._expendable
-            may.sort(key=lambda one: expendable(one.job, now), reverse=True)  # stable: ties by the latest admission
+            may.sort(key=lambda one: expendable(one[0], now), reverse=True)  # stable: ties by the latest admission
         gone = []
-        for one in may:
+        for _, thing in may:
             if slots <= 0 and blocks <= 0:
                 break
-            gone.append(one.thing)
+            gone.append(thing)
             slots -= 1
-            blocks -= one.held
+            blocks -= held(thing)
         return gone if slots <= 0 and blocks <= 0 else []
 
     def expendable(self, job: Job, now: float) -> float:
@@ -163,6 +169,8 @@ class Inside(Dispatcher):
             if one.output_length is not None and id(one.job) not in self.in_flight:
                 self.estimator.observe(one.job, one.output_length, one.censored, now)
         super().finished(inside, now)
+        if self._waiting is not None:  # estimates were refreshed, and with them the order
+            self.settled = False
 
     def _estimate(self, job: Job, now: float) -> None:
         super()._estimate(job, now)

@@ -48,7 +48,8 @@ class Srpt(Keyed):
 
     def preempts(self, running: Job, waiting: Job, now: float) -> bool:
         """Whether the running job has more left than the waiting one."""
-        return running.estimate - running.made > max(0, waiting.estimate - waiting.made)
+        left = running.estimate - running.made
+        return left > 0 and left > waiting.estimate - waiting.made
 
     def expendable(self, job: Job, now: float) -> float:
         """What is left: whoever has most goes first."""
