@@ -131,8 +131,8 @@ class Inside(Dispatcher):
     ) -> list[Any]:
         """Who makes way for ``head``, first the most expendable; nobody unless that is enough.
 
-        ``running``: all of them, in order of admission. ``slots``, ``blocks``: how many of these are missing; ``held``: how
-        many blocks one gives up. Where it is ``settled``, nobody need be asked.
+        ``running``: all of them, in order of admission. ``slots``, ``blocks``: how many of these are missing; ``held``:
+        how many blocks one gives up. Where it is ``settled``, nobody need be asked.
         """
         preempts, most, share = self._preempts, self._most, self._share
         may = [

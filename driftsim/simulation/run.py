@@ -14,7 +14,7 @@ from driftsim.latency.service import service_of
 from driftsim.latency.steptime import TICKS_PER_SECOND, ticks
 from driftsim.progress import EVERY, OnProgress, no_progress
 from driftsim.request import Job
-from driftsim.scheduling.dispatcher import Departure, Dispatcher, Engine
+from driftsim.scheduling.dispatcher import Dispatcher, Engine
 from driftsim.scheduling.door import front_of
 from driftsim.scheduling.estimators import ESTIMATORS, GIVEN, is_given_the_truth, make_estimator
 from driftsim.scheduling.inside import Inside
@@ -24,6 +24,7 @@ from driftsim.scheduling.policies import POLICIES, STOCK, Policy, check_needs, c
 from driftsim.simulation.cluster import Cluster, Front
 from driftsim.simulation.collector import collector_off
 from driftsim.simulation.cut import cut
+from driftsim.simulation.ends import Ends
 from driftsim.simulation.engines import clustered, engine_of, step_times, was_shed
 from driftsim.simulation.heading import heading
 from driftsim.simulation.observed import observed_lengths, told_lengths
@@ -31,7 +32,7 @@ from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.tables import requests_table, steps_table
 from driftsim.tiers import rules_in_force
 from driftsim.trace.builder import FilledColumns, RequestRows
-from driftsim.trace.schema import CENSORED, FINISHED, GIVEN_UP, REPLICA_STEP_COLUMN, STEP_COLUMNS, STEP_REQUEST_COLUMNS
+from driftsim.trace.schema import FINISHED, REPLICA_STEP_COLUMN, STEP_COLUMNS, STEP_REQUEST_COLUMNS
 from driftsim.trace.trace import Trace
 from driftsim.workloads.arrivals import Arrivals
 from driftsim.workloads.attempts import Attempts
@@ -88,14 +89,15 @@ class Simulation:
         if table["output_tokens"].isna().any():
             raise InputError("a simulation needs every output length; this workload does not know them")
         self.outputs = table["output_tokens"].astype(int).tolist()
-        self.stops = table["stops"].fillna(False).astype(bool).tolist()
+        stops = table["stops"].fillna(False).astype(bool).tolist()
         self.observed = observed_lengths(workload, scenario.admission.unit)
-        self.told = told_lengths(workload, scenario.admission.unit, self.observed)
+        told_as = told_lengths(workload, scenario.admission.unit, self.observed)
         self.attempts = attempts = Attempts(workload, scenario.clients.over(workload.clients), scenario.seed, ticks)
         if attempts.most:
             again = 1 + attempts.most
-            self.outputs, self.observed, self.stops = self.outputs * again, self.observed * again, self.stops * again
-            self.told = self.told * again
+            self.outputs, self.observed = self.outputs * again, self.observed * again
+            stops, told_as = stops * again, told_as * again
+        self.ends = Ends(told_as, self.outputs, stops, attempts.as_known)
         self.impatient = dict[int, tuple[Job, int, str]]()  # by row: who may be given up, when, and how it then ends
         self.given_up = dict[int, tuple[str, int]]()  # by row, those inside the engine: how it ends, and since when
         rules = rules_in_force(scenario.tiers or workload.tiers, workload.tier_names)
@@ -141,7 +143,7 @@ class Simulation:
             if scenario.placed == "inside":
                 self.inside = Inside(policy(), learner, self.admission, self._estimated)
                 assert isinstance(kind, type)  # the barrier's worker has no place inside: see ``Scenario``
-                kind = inside(kind, self.inside, self._departure)
+                kind = inside(kind, self.inside, self.ends.to_core)
             self.engine = kind(
                 self.env, scenario.engine, step_times(scenario), ticks(profile.gap_s), self._left, on_step
             )
@@ -286,12 +288,11 @@ class Simulation:
             self._tell_at = self._gone + EVERY
             self._told(self._gone, len(self.outputs))
         columns, lag, impatient = self.columns, self.output_lag, self.attempts.impatient
-        as_known, given_up = self.attempts.as_known, self.given_up
+        as_known, given_up, ends = self.attempts.as_known, self.given_up, self.ends
         for sequence in sequences:
             row = sequence.job.index
-            # vLLM looks for the end of sequence before it looks at limits (check_stop): the last token may be both.
-            if sequence.finish_reason == "length" and self.stops[row] and sequence.shown == self.outputs[row]:
-                sequence.finish_reason = "stop"
+            if sequence.finish_reason == "length":
+                ends.look_for_stop(sequence)
             if impatient and row in self.impatient:
                 self._left_in_time(sequence, *self.impatient.pop(row)[1:])
             if row in given_up and given_up[row][0] == "timeout":
@@ -330,18 +331,8 @@ class Simulation:
 
     def _departed(self, sequences: list[Sequence]) -> None:
         now = self.env.now
-        self.dispatcher.finished([self._departure(sequence) for sequence in sequences], now / TICKS_PER_SECOND)
+        self.dispatcher.finished([self.ends.of(sequence) for sequence in sequences], now / TICKS_PER_SECOND)
         for sequence in sequences:
             if sequence.finish_reason != "timeout":  # its client is gone already
                 self._over(sequence.job.index, "shed" if was_shed(sequence) else sequence.finish_reason, now)
         self._release_soon()
-
-    def _departure(self, sequence: Sequence) -> Departure:
-        job, reason = sequence.job, sequence.finish_reason
-        length, full = self.told[job.index], self.outputs[job.index]
-        if reason not in FINISHED:
-            made = None if sequence.scheduled is None or not full else round(length * sequence.shown / full)
-            return Departure(job, None, True, made, sequence.shown, (made or 0) if reason in GIVEN_UP else 0)
-        if sequence.shown != full:  # cut short by a limit that the recorded run did not have: words shrink alike
-            length = round(length * sequence.shown / full)
-        return Departure(job, length, reason in CENSORED, output_tokens=sequence.shown)
