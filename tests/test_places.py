@@ -27,7 +27,7 @@ from driftsim.scheduling.estimators import make_estimator
 from driftsim.scheduling.inside import Inside, Runner
 from driftsim.scheduling.names import Place
 from driftsim.scheduling.placing import as_priority
-from driftsim.scheduling.plugins import give_class
+from driftsim.scheduling.plugins import give_class, plugin_name
 from driftsim.scheduling.policies import POLICIES, make_policy
 from driftsim.scheduling.preempting import Srpt
 from driftsim.scheduling.queues import Keyed, why_not_static
@@ -228,6 +228,28 @@ def test_preempting_for_the_waiting_happens_and_loses_nobody(policy: str, pipeli
     assert rows["preemptions"].sum() > 0
     assert rows["finish_reason"].isin(("stop", "length")).all()
     assert (rows["output_tokens"] == random_workload(5).table["output_tokens"]).all()
+
+
+def test_who_made_way_is_not_admitted_in_the_same_step() -> None:
+    """vLLM would compute a request again whose last token is still on its way."""
+    both = 0
+    for seed in range(6):
+        scenario = Scenario(
+            profile=profile(tight(max_num_seqs=8)), policy="srpt?most=50&share=inf", estimator="oracle", place="inside"
+        )
+        steps = simulate(scenario, random_workload(seed), step_requests=True).steps
+        assert steps is not None
+        for ids, gone in zip(steps["request_ids"], steps["preempted_ids"], strict=True):
+            assert not set(ids) & set(gone)
+            both += len(gone)
+    assert both > 20
+
+
+def test_what_ends_inside_is_learned_inside() -> None:
+    scenario = Scenario(profile=profile(), policy="sjf", estimator="ema", place="inside")
+    rows = simulate(scenario, random_workload(0)).requests
+    assert rows["bias"].iloc[0] == 1
+    assert rows["bias"].iloc[-1] != 1
 
 
 def test_limits_of_preemption_hold() -> None:
@@ -449,3 +471,22 @@ def test_what_a_core_tells_of_who_was_given_up_is_a_lower_bound() -> None:
     sequence.finish_reason, sequence.shown, sequence.scheduled = "abort", 12, 0
     told = untold(sequence)
     assert (told.output_length, told.at_least, told.served, told.censored) == (None, 12, 12, True)
+
+
+@pytest.mark.parametrize("place", ["priority", "inside"])
+def test_forced_lengths_are_limits_that_the_policy_does_not_see(place: Place, tmp_path: Path) -> None:
+    """A policy by limits orders a measured run again as it did: the engine's limits were the lengths, not its own."""
+
+    class SmallLimitFirst(Keyed):
+        def key(self, job: Job) -> float:
+            return job.request.max_tokens
+
+    work = random_workload(8)
+    limits = np.random.default_rng(1).choice([64, 128, 256], len(work)).tolist()
+    work = replace(work, table=work.table.assign(max_tokens=limits))
+    policy = give_class(SmallLimitFirst, "places:SmallLimitFirst")
+    plugin_name("places:SmallLimitFirst")
+    trace = simulate(Scenario(profile=profile(), policy=policy, place=place), work, record_steps=True)
+    trace = replace(trace, header=trace.header.changed(engine_arguments={"force_lengths": True}))
+    validation = on_measured_steps("run", trace)
+    assert validation.steps_alike == 1.0

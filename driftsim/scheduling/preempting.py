@@ -17,9 +17,9 @@ class Srpt(Keyed):
     often than ``most`` times; when KV blocks run out, who has most left goes. In front of the engine, or as a priority,
     nobody is preempted, and it is shortest job first by the estimated output. c is TRAIL's constant, 0.8, from memory;
     TRAIL estimates anew at every token, which here an estimator with ``progress`` does. With c = inf, true lengths and
-    prompts that cost nothing, nobody has fewer in the system at any moment. Trap: a preempted job is computed again,
-    prompt and output; and whoever outlives his estimate counts as all but done, so estimates that are far too small let
-    long jobs run on.
+    prompts that cost nothing, nobody has fewer in the system at any moment. Trap: who is long may wait for ever; a
+    preempted job is computed again, prompt and output; whoever outlives his estimate counts as all but done, so
+    estimates that are far too small let long jobs run on.
     """
 
     steady = True  # what is left only shrinks while a job runs

@@ -92,11 +92,12 @@ def placed_as_recorded(trace: Trace, jobs: Sequence[Job], name: str) -> Inside |
         raise TraceError(f"{name}: the priorities of {scenario.policy} rest on what it had learned; use --steps model")
     queue = Ranked(policy)
     table = trace.requests
-    columns = {column: table[column].tolist() for column in ("estimate", "bias", "budget", "arrival_s")}
+    columns = {column: table[column].tolist() for column in ("max_tokens", "estimate", "budget", "arrival_s")}
     for job in jobs:
-        estimate, bias, budget, arrival = (values[job.index] for values in columns.values())
-        job.estimate, job.bias, job.budget = int(estimate), float(bias), int(budget)
-        queue.push(job, float(arrival))
+        limit, estimate, budget, arrival = (values[job.index] for values in columns.values())
+        asked = Job(replace(job.request, max_tokens=limit), job.predicted_category, int(estimate), int(budget))
+        queue.push(asked, float(arrival))
+        job.priority = asked.priority
     return None
 
 

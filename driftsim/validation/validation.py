@@ -129,7 +129,10 @@ def on_measured_steps(name: str, trace: Trace) -> Validation:
     order = rows.sort_values(["queued_s", "dispatch_index"], kind="stable")
     present = frozenset(rows["tier"])
     tiers = ranked(rules_in_force(trace.header.tiers, present), present)
+    # A policy that is not in front looks at the request's own limit. Without async scheduling a limit ends a request as
+    # its length does; with it, what is forced is the engine's limit, and a policy that goes by limits sees that here.
     forced = bool(trace.header.engine_arguments.get("force_lengths"))
+    forced &= trace.header.engine.async_scheduling or "place" not in trace.header.admission
     shared = stretches_of(trace) or [()] * len(rows)
     sent = [
         _sent(row, tiers[str(row.tier)], forced, shared[place])
