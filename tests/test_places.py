@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import driftsim as ds
 from driftsim import InputError, read
 from driftsim.engine.inside import untold
 from driftsim.engine.sequence import Sequence
@@ -490,3 +491,12 @@ def test_forced_lengths_are_limits_that_the_policy_does_not_see(place: Place, tm
     trace = replace(trace, header=trace.header.changed(engine_arguments={"force_lengths": True}))
     validation = on_measured_steps("run", trace)
     assert validation.steps_alike == 1.0
+
+
+def test_compare_leaves_out_of_the_default_policies_what_is_no_priority() -> None:
+    """Whoever is asked for by name is refused instead."""
+    result = ds.compare("traces/smollm2-cpu-drift", place="priority", estimators="static", replications=1, jobs=1)
+    assert {row["policy"] for row in result.rows()} == {"stock", "fifo", "priority", "sjf", "aging"}
+    assert any("weighted is left out: its order is a cycle" in text for text in result.plan.left_out)
+    with pytest.raises(InputError, match="weighted cannot be handed to the engine"):
+        ds.compare("traces/smollm2-cpu-drift", policies="weighted", place="priority", replications=1, jobs=1)

@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 
+from driftsim.errors import InputError
 from driftsim.live.pages import Page
 from driftsim.request import Job
 from driftsim.trace.schema import LARGEST_COUNT
@@ -41,6 +42,24 @@ def as_usual(settings: EngineSettings, is_vllm: bool, processes: Iterable[int]) 
     if is_vllm and _runs_on_cpu(settings.version, processes):
         usual["async_scheduling"] = False
     return settings.changed(**{name: value for name, value in usual.items() if name in settings.assumed})
+
+
+def order_of(processes: Iterable[int], said: str | None) -> dict[str, str]:
+    """The order of service that a vLLM among ``processes``, of this machine, was started with, where its command says.
+
+    Raises ``InputError`` where the user ``said`` another.
+    """
+    for process in processes:
+        with suppress(psutil.Error):
+            command = psutil.Process(process).cmdline()
+            found = re.search(r"--scheduling[-_]policy[= ](fcfs|priority)(?= |$)", " ".join(command))
+            if found and _is_vllm(command):
+                if said not in (None, found[1]):
+                    raise InputError(
+                        f"--scheduling-policy {said}: the server was started with {found[1]}; drop it, or start it anew"
+                    )
+                return {"scheduling_policy": found[1]}
+    return {}
 
 
 def of_assumed(settings: EngineSettings) -> tuple[str, ...]:
