@@ -191,8 +191,8 @@ def _sessions_block() -> str:
     launch = 1000 * float(table["launch_s"].iloc[0])
     return (
         f"Chats and agents with a prefix cache, where the host takes {launch:.0f} ms to launch a prefill. The same "
-        f"load, run again, moved by {moved} in these columns: the speed of the machine is not the same from run to run, "
-        f"and near its knee a little speed is much waiting.\n\n{lines}"
+        f"load, run again, moved by {moved} in these columns: the speed of the machine is not the same from run to "
+        f"run, and near its knee a little speed is much waiting.\n\n{lines}"
     )
 
 
