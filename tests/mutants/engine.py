@@ -587,16 +587,16 @@ plant(
 )
 plant(
     "an end at the limit is never a stop",
-    file,
-    'if sequence.finish_reason == "length" and self.stops[row]',
-    "if False",
+    "simulation/ends.py",
+    "if self.stops[row] and sequence.shown",
+    "if False and sequence.shown",
     "test_delays test_simulating test_workload test_unfinished test_laws test_validate",
 )
 plant(
     "every end at the limit is a stop",
-    file,
-    "and self.stops[row] and sequence.shown",
-    "and sequence.shown",
+    "simulation/ends.py",
+    "if self.stops[row] and sequence.shown",
+    "if sequence.shown",
     "test_delays test_simulating test_engine test_laws test_oracle",
 )
 plant(
