@@ -104,5 +104,8 @@ def sample_of(axis: LoadAxis, spec: ScenarioSpec, find: Callable[[str], Trace]) 
 
 
 def served_rate(sample: Workload, scenario: Scenario) -> float:
-    """Requests a second that the engine of ``scenario`` serves of a backlog of ``sample``, in its own order."""
-    return backlog_rate(sample, replace(scenario, policy="stock", estimator="static", max_in_flight=None))
+    """Requests a second that the engine of ``scenario`` serves of a backlog of ``sample``, in its own order.
+
+    Limits of the queue are none here: they would turn the backlog away.
+    """
+    return backlog_rate(sample, replace(scenario, policy="stock", estimator="static", max_in_flight=None, shed=()))
