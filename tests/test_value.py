@@ -24,7 +24,7 @@ from driftsim.statistics import Interval
 from driftsim.valuing import value
 from driftsim.workloads.generated import Tenant, WorkloadSpec
 from driftsim.workloads.lengths import Lengths
-from driftsim.worth.answers import beyond
+from driftsim.worth.answers import Answers, beyond
 from driftsim.worth.engines import Bench
 from driftsim.worth.plan import FIFO, LIMITS, noisy
 from driftsim.worth.run import Cell
@@ -129,6 +129,24 @@ def test_at_a_very_low_load_nothing_matters(queue: ds.ValueResult) -> None:
     assert "Up to a load of 0.02 no prediction changes the mean by more than 5 %" in queue.answer()[0]
 
 
+def test_a_load_is_calm_only_if_every_lower_one_is(queue: ds.ValueResult) -> None:
+    class Widths(Answers):
+        widths: dict[float, float]
+
+        def curve(self, cell: Cell, policy: str, measure: str = "mean", base: Setting = FIFO) -> list[Interval]:
+            return [Interval(0.0, -self.widths[cell.load], self.widths[cell.load])]
+
+    for low, high, expected in (
+        (0.01, 0.01, 0.8),
+        (0.01, 0.2, 0.02),
+        (0.2, 0.01, math.nan),
+        (math.nan, 0.01, math.nan),
+    ):
+        made = Widths(queue.valuation)
+        object.__setattr__(made, "widths", {0.02: low, 0.8: high})
+        assert made.calm("slots", "sjf") == pytest.approx(expected, nan_ok=True)
+
+
 def test_the_error_of_noise_is_its_mean_absolute_logarithm(queue: ds.ValueResult) -> None:
     error = queue.answers.error(Cell("slots", 0.8), Setting("sjf", noisy(1.0)))
     assert error == pytest.approx(math.sqrt(2 / math.pi), rel=0.05)  # but for rounding to whole tokens
@@ -179,6 +197,17 @@ def test_the_load_is_a_share_of_what_a_backlog_is_served_at() -> None:
     found = value(WORK, SMALL, **QUICK)
     backlog = ds.backlog_rate(ds.Workload.generated(WORK), SMALL)
     assert found.frame()["rate"].iloc[0] == pytest.approx(0.9 * backlog, rel=1e-3)
+
+
+def test_turns_of_sessions_count_as_load() -> None:
+    session = ds.Session(kind="chat", turns=4, gap_s=ds.Seconds(kind="constant", value=0.1), added_tokens=4)
+    chats = WorkloadSpec(kind="poisson", rate=1.0, requests=40, prompt_tokens=8, output_tokens=20, session=session)
+    found = value(chats, SMALL, **QUICK | {"replications": 1})
+    rate = found.frame()["rate"].iloc[0]
+    pressed = found.valuation.rows[Cell("slots", 0.9)][FIFO][0]
+    assert rate == pytest.approx(0.9 * found.valuation.engines["slots"].backlog, rel=1e-3)
+    assert pressed["offered"] == 136  # of 160 turns, but for the first tenth and the last twentieth
+    assert pressed["offered"] / pressed["makespan_s"] == pytest.approx(rate, rel=0.35)
 
 
 def test_no_noise_is_the_oracle_bit_for_bit() -> None:
@@ -301,6 +330,18 @@ def test_twice_of_what_binds_serves_a_backlog_faster_and_twice_of_nothing_else_d
     assert max(gains, key=lambda name: gains[name]) == limit
     assert gains[limit] >= 0.05
     assert made.backlog == pytest.approx(base, rel=0.01)  # in the engine's own order, and in FIFO before it
+
+
+def test_runs_are_of_the_engine_on_which_the_limit_binds() -> None:
+    eight = profile(engine(max_num_seqs=8))
+    found = value(WORK, eight, **QUICK | {"limits": ["kv"], "replications": 1})
+    made = found.valuation.engines["kv"]
+    assert made.changes["kv_blocks"] < eight.engine.kv_blocks
+    own = eight.changed(engine=eight.engine.changed(**made.changes))
+    rate = float(found.frame()["rate"].iloc[0])
+    run = ds.simulate(ds.Workload.generated(WORK.changed(rate=rate)), policy="fifo", profile=own)
+    rows = run.requests.sort_values("arrival_s", kind="stable").iloc[12:-6]
+    assert found.frame()["mean"].iloc[0] == pytest.approx((rows["finish_s"] - rows["arrival_s"]).mean())
 
 
 def test_a_limit_that_never_binds_is_left_out_and_said() -> None:

@@ -103,6 +103,13 @@ def sample_of(axis: LoadAxis, spec: ScenarioSpec, find: Callable[[str], Trace]) 
     return replace(first(workload, min(SAMPLE, total)), notes=()), total
 
 
+def turns_of(spec: ScenarioSpec, workload: Workload) -> float:
+    """Requests that ``workload`` has for each that arrives by the law of ``spec``: the turns of a drawn session."""
+    if spec.workload is None or "parent" not in workload.table:
+        return 1.0
+    return len(workload) / max(1, int((workload.table["parent"].map(len) == 0).sum()))
+
+
 def served_rate(sample: Workload, scenario: Scenario) -> float:
     """Requests a second that the engine of ``scenario`` serves of a backlog of ``sample``, in its own order.
 

@@ -11,7 +11,7 @@ import numpy as np
 from driftsim.comparison.plan import Setting
 from driftsim.errors import InputError
 from driftsim.glossary import TENANT
-from driftsim.pressing.loads import LoadAxis, sample_of
+from driftsim.pressing.loads import LoadAxis, sample_of, turns_of
 from driftsim.pressing.runs import KeptStore, Runs, axis_among
 from driftsim.progress import OnProgress, no_progress
 from driftsim.simulation.spec import ScenarioSpec
@@ -37,18 +37,19 @@ class Cell(NamedTuple):
 class Valuation:
     """The results: the engines, and the row of each replication of each setting in each cell.
 
-    missing: limits that bind on no variant of the engine.
+    turns: requests for each arrival. missing: limits that bind on no variant of the engine.
     """
 
     plan: ValuePlan
     axis: LoadAxis
+    turns: float
     engines: dict[Limit, Engine]
     missing: list[Limit]
     rows: dict[Cell, dict[Setting, list[dict[str, Any]]]]
 
     def rate(self, cell: Cell) -> float:
-        """Arrivals of ``cell``, requests/s."""
-        return self.axis.unit_rate * load_of(self.axis, self.engines[cell.limit], cell.load)
+        """Arrivals of ``cell``, all turns of sessions among them, requests/s."""
+        return self.turns * self.axis.unit_rate * load_of(self.axis, self.turns, self.engines[cell.limit], cell.load)
 
 
 def needed(column: str) -> bool:
@@ -66,9 +67,12 @@ def worst_slowdown(row: dict[str, Any]) -> float:
     return float(max(own, default=row.get("slowdown_mean", np.nan)))
 
 
-def load_of(axis: LoadAxis, engine: Engine, share: float) -> float:
-    """The load, in the unit of ``axis``, that is ``share`` of what ``engine`` serves of a backlog."""
-    return float(f"{share * engine.backlog / axis.unit_rate:.{DIGITS}g}")
+def load_of(axis: LoadAxis, turns: float, engine: Engine, share: float) -> float:
+    """The load, in the unit of ``axis``, that is ``share`` of what ``engine`` serves of a backlog.
+
+    turns: requests for each arrival.
+    """
+    return float(f"{share * engine.backlog / (turns * axis.unit_rate):.{DIGITS}g}")
 
 
 def evaluate(
@@ -92,23 +96,24 @@ def evaluate(
         )
     with KeptStore.keeping(store, needed) as opened:
         runs = Runs(inputs, opened, jobs, address, told, 0)
-        engines = _engines(chosen, axis, runs)
+        sample, _ = sample_of(axis, chosen.spec, runs.recorded)
+        turns = turns_of(chosen.spec, sample)
+        engines = _engines(chosen, Bench(chosen.spec, runs.profile(chosen.spec), sample))
         cells = [Cell(limit, load) for limit in engines for load in chosen.loads]
+        loads = {cell: load_of(axis, turns, engines[cell.limit], cell.load) for cell in cells}
         specs = [
-            _pressed(chosen.spec, axis, engines[cell.limit], cell.load).with_parts({**setting._asdict(), **changes})
+            _pressed(chosen.spec, axis, engines[cell.limit], loads[cell]).with_parts({**setting._asdict(), **changes})
             for cell in cells
             for setting in chosen.settings
             for _, changes in chosen.draws
         ]
         rows = iter(runs.rows(specs))
     found = {cell: {setting: [next(rows) for _ in chosen.draws] for setting in chosen.settings} for cell in cells}
-    return Valuation(chosen, axis, engines, [limit for limit in chosen.limits if limit not in engines], found)
+    return Valuation(chosen, axis, turns, engines, [limit for limit in chosen.limits if limit not in engines], found)
 
 
-def _engines(chosen: ValuePlan, axis: LoadAxis, runs: Runs) -> dict[Limit, Engine]:
+def _engines(chosen: ValuePlan, bench: Bench) -> dict[Limit, Engine]:
     """The engine on which each limit binds. Raises ``InputError`` where none of them can be made to bind."""
-    sample, _ = sample_of(axis, chosen.spec, runs.recorded)
-    bench = Bench(chosen.spec, runs.profile(chosen.spec), sample)
     tried = {limit: bench.engine(limit) for limit in chosen.limits}
     engines = {limit: engine for limit, engine in tried.items() if engine is not None}
     if not engines:
@@ -118,6 +123,6 @@ def _engines(chosen: ValuePlan, axis: LoadAxis, runs: Runs) -> dict[Limit, Engin
     return engines
 
 
-def _pressed(spec: ScenarioSpec, axis: LoadAxis, engine: Engine, share: float) -> ScenarioSpec:
+def _pressed(spec: ScenarioSpec, axis: LoadAxis, engine: Engine, load: float) -> ScenarioSpec:
     changed = spec.with_parts({"engine": {**spec.engine, **engine.changes}, "fairness": True, "estimation": True})
-    return axis.at(changed, load_of(axis, engine, share))
+    return axis.at(changed, load)

@@ -17,6 +17,7 @@ from tests.mutants import (
     sizing,
     storing,
     survivors,
+    valuing,
 )
 
 FAULTS = [
@@ -31,6 +32,7 @@ FAULTS = [
     *serving.FAULTS,
     *judging.FAULTS,
     *sizing.FAULTS,
+    *valuing.FAULTS,
     *storing.FAULTS,
     *living.FAULTS,
     *importing.FAULTS,
