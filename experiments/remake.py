@@ -34,6 +34,7 @@ from experiments import (
     sweep_cost,
     value_of_prediction,
 )
+from experiments.league import document as league
 from experiments.paper import document as paper
 from experiments.speed import document as speed
 
@@ -198,6 +199,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "speed": speed.block,
     "index": index.block,
     "value-traces": value_of_prediction.block,
+    "league": league.block,
+    "league-workloads": league.workloads_block,
     "paper-short": paper.short_block,
     "paper-claims": paper.claims_block,
     "paper-count": paper.count_block,

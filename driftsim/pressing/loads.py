@@ -97,15 +97,24 @@ def _axis_of_workload(workload: WorkloadSpec) -> LoadAxis:
 
 
 def sample_of(axis: LoadAxis, spec: ScenarioSpec, find: Callable[[str], Trace]) -> tuple[Workload, int]:
-    """The first requests of ``spec``, as they are in a backlog that shows its engine's speed; and how many it has."""
+    """The first requests of ``spec``, as they are in a backlog that shows its engine's speed; and how many it has.
+
+    No turn of a drawn session waits for another there: else users and tools would keep the engine waiting.
+    """
     workload = build_workload(axis.at(spec, 1.0), find)
     total = len(workload)
-    return replace(first(workload, min(SAMPLE, total)), notes=()), total
+    sample = replace(first(workload, min(SAMPLE, total)), notes=())
+    if spec.workload is not None and "parent" in sample.table:
+        sample = replace(sample, table=sample.table.drop(columns=["session", "parent", "gap_s"]))
+    return sample, total
 
 
-def turns_of(spec: ScenarioSpec, workload: Workload) -> float:
-    """Requests that ``workload`` has for each that arrives by the law of ``spec``: the turns of a drawn session."""
-    if spec.workload is None or "parent" not in workload.table:
+def turns_of(axis: LoadAxis, spec: ScenarioSpec, find: Callable[[str], Trace]) -> float:
+    """Requests for each that arrives by the law of ``spec``: the turns of a drawn session."""
+    if spec.workload is None:
+        return 1.0
+    workload = build_workload(axis.at(spec, 1.0), find)
+    if "parent" not in workload.table:
         return 1.0
     return len(workload) / max(1, int((workload.table["parent"].map(len) == 0).sum()))
 

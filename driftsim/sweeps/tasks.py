@@ -275,7 +275,7 @@ def _metrics(
     row = summary(trace, fitted.admission, phase=spec.phase, scored=scored)
     row |= cost_summary(trace, spec.costs)
     if spec.estimation:
-        own = estimation(trace, phase=spec.phase, scored=scored)
+        own = estimation(trace, scored=scored, phase=spec.phase)
         row |= {name: own[name] for name in LOG_ERRORS}
     if spec.limits:
         row |= limit_shares(whole, scenario, trace)

@@ -27,7 +27,7 @@ FACTORS = (1, 2, 5, 10, 20, 50, 100, 1000, 10_000)  # by which predictions may b
 
 
 def draw(answers: Answers) -> Figure:
-    """A panel for each limit: the best policy with noisy estimates by their error, and the real estimators."""
+    """A panel for each limit: the first policy with noisy estimates by their error, and the real estimators."""
     plan = answers.valuation.plan
     limits = list(answers.valuation.engines)
     loads = plan.loads[-MOST_LOADS:]
@@ -49,7 +49,7 @@ def draw(answers: Answers) -> Figure:
 
 def _panel(answers: Answers, axis: Axes, limit: Limit, loads: tuple[float, ...], real: list[str]) -> None:
     """One limit: a line for each load with its interval, and the real estimators where they are."""
-    plan, policy = answers.valuation.plan, first_policy(answers, limit)
+    plan, policy = answers.valuation.plan, first_policy(answers)
     for place, load in enumerate(loads):
         cell, colour = Cell(limit, load), COLOURS[place % 7]
         errors = [answers.error(cell, Setting(policy, name)) for name in plan.noisy.values()]

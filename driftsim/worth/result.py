@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -112,38 +113,44 @@ class ValueResult:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Headings, each a name, a line break and a unit, and the rows under them."""
-        headings = ["what binds\n", "policy\n", "load\n", "mean change\ntruth", "P99 change\ntruth"]
-        headings += ["worst tenant\ntruth", "FIFO wins\nbeyond sigma", "best estimator\n", "its error\nlog"]
-        headings += ["mean change\n", "as good as\nsigma"]
-        plan, load = self.valuation.plan, wording.busiest(self.answers)
-        rows = [
-            self._cells(Cell(limit, load), policy)
-            for limit in self.valuation.engines for policy in plan.policies for load in plan.loads
-        ]  # fmt: skip
-        return headings, [*rows, *(self._of_labels(Cell(limit, load)) for limit in self.valuation.engines)]
+        headings = ["what binds\n", "policy\n", "load\n", "mean change\ntruth", "P99\ntruth", "worst tenant\ntruth"]
+        headings += ["FIFO wins\nbeyond sigma", "best estimator\n", "mean change\n", "as good as\nsigma"]
+        rows = [row for limit in self.valuation.engines for row in self._of_limit(limit)]
+        return headings, rows
+
+    def _of_limit(self, limit: Limit) -> Iterator[list[str]]:
+        """The rows of one limit: loads at which nothing matters in one; boost by labels predicts no length."""
+        plan, name = self.valuation.plan, wording.BINDS[limit].removesuffix(" bind")
+        for policy in plan.policies:
+            calm = self.answers.calm(limit, policy)
+            if calm == calm:
+                yield [name, policy, f"up to {calm:g}", f"within {100 * plan.margin:g} %", *[""] * 6]
+            for load in plan.loads:
+                if not load <= calm:
+                    yield [name, policy, f"{load:g}", *self._cells(Cell(limit, load), policy)]
+        for load in (load for load in plan.loads if load >= wording.busiest(self.answers)):
+            yield [name, LABELS.policy, f"{load:g}", *self._changes(Cell(limit, load), LABELS), *[""] * 4]
 
     def _cells(self, cell: Cell, policy: str) -> list[str]:
-        answers, truth = self.answers, Setting(policy, noisy(0.0))
-        cells = [wording.BINDS[cell.limit].removesuffix(" bind"), policy, f"{cell.load:g}"]
-        cells += [between(answers.change(cell, truth, measure)) for measure in ("mean", "p99", "worst")]
+        answers = self.answers
+        cells = self._changes(cell, Setting(policy, noisy(0.0)))
         cells += [wording.when_lost(answers.beyond(cell, policy), max(self.valuation.plan.sigmas))]
         name = wording.best_estimator(answers, cell, policy)
         if name is None:
-            return [*cells, "", "", "", ""]
+            return [*cells, "", "", ""]
         own = Setting(policy, name)
         like = answers.like_sigma(cell, own)
-        cells += [name, f"{answers.error(cell, own):.2f}", between(answers.change(cell, own))]
+        cells += [name, between(answers.change(cell, own))]
         return [*cells, "" if like != like else f"{like:.2g}"]
 
-    def _of_labels(self, cell: Cell) -> list[str]:
-        """Boost by labels alone, which predicts no length."""
-        changes = [between(self.answers.change(cell, LABELS, measure)) for measure in ("mean", "p99", "worst")]
-        return [wording.BINDS[cell.limit].removesuffix(" bind"), LABELS.policy, f"{cell.load:g}", *changes, *[""] * 5]
+    def _changes(self, cell: Cell, setting: Setting) -> list[str]:
+        mean, *others = (self.answers.change(cell, setting, measure) for measure in ("mean", "p99", "worst"))
+        return [between(mean), *(f"{100 * other.value:+.0f} %" for other in others)]
 
     def of_estimators(self, limit: Limit) -> tuple[list[str], list[list[str]]]:
         """How every estimator does under the policy and the load that are told of: its error, effects and regrets."""
         answers, cell = self.answers, Cell(limit, wording.busiest(self.answers))
-        policy = wording.first_policy(answers, limit)
+        policy = wording.first_policy(answers)
         headings = ["estimator\n", "told the truth\n", "error\nlog", "mean change\n", "P99 change\n", "worst tenant\n"]
         headings += ["regret\norder", "regret\nadmission", "regret\npolicy", "as good as\nsigma"]
         rows = []
@@ -170,7 +177,7 @@ class ValueResult:
         show_table(console, title, *self.table())
         for limit in self.valuation.engines:
             console.print()
-            policy, load = wording.first_policy(self.answers, limit), wording.busiest(self.answers)
+            policy, load = wording.first_policy(self.answers), wording.busiest(self.answers)
             title = f"Estimators when {wording.BINDS[limit]}, at a load of {load:g}, under {policy}"
             show_table(console, title, *self.of_estimators(limit))
         for line in wording.LEGEND:

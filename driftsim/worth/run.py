@@ -97,7 +97,7 @@ def evaluate(
     with KeptStore.keeping(store, needed) as opened:
         runs = Runs(inputs, opened, jobs, address, told, 0)
         sample, _ = sample_of(axis, chosen.spec, runs.recorded)
-        turns = turns_of(chosen.spec, sample)
+        turns = turns_of(axis, chosen.spec, runs.recorded)
         engines = _engines(chosen, Bench(chosen.spec, runs.profile(chosen.spec), sample))
         cells = [Cell(limit, load) for limit in engines for load in chosen.loads]
         loads = {cell: load_of(axis, turns, engines[cell.limit], cell.load) for cell in cells}

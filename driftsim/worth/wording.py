@@ -23,7 +23,7 @@ LEGEND = (
     "its 95 % interval; mean, P99: of the end-to-end latency; worst tenant: mean slowdown of the tenant that has the "
     "largest",
     "truth: estimates that are the true lengths; FIFO wins beyond: spread of the noise on the logarithm of the "
-    "lengths, sigma, from which on the mean latency is no better than FIFO's",
+    "lengths, sigma, from which on the mean latency is above FIFO's; in brackets where that cannot be told",
     "best estimator: of those that are not told the truth, by that same mean, so that it is a little too good; error: "
     "mean of |ln(estimate / output)|; as good as: the sigma whose noise on the truth has the same effect",
     "regret, of the mean latency: order, against the same policy with the truth; admission, by turning away others; "
@@ -46,7 +46,7 @@ def when_lost(found: Beyond, most: float) -> str:
     if found.state == "found":
         return f"{found.sigma.value:.2g} [{shown_sigma(found.sigma, most)}]"
     if found.state == "never":
-        start = "" if math.isnan(found.sigma.low) else f" [from {found.sigma.low:.2g}]"
+        start = "" if math.isnan(found.sigma.low) else f" [{found.sigma.low:.2g}]"
         return f"never up to {most:g}{start}"
     return found.state
 
@@ -63,21 +63,20 @@ def busiest(answers: Answers) -> float:
     return max((load for load in loads if load < 1), default=loads[0])
 
 
-def first_policy(answers: Answers, limit: Limit) -> str:
-    """The policy that is told of: the best one with the truth, at the load that is told of."""
-    return answers.best_policy(Cell(limit, busiest(answers)))
+def first_policy(answers: Answers) -> str:
+    """The policy that is told of: the first that was named."""
+    return answers.valuation.plan.policies[0]
 
 
 def conclusions(answers: Answers) -> list[str]:
     """Is it worth it, when, and how good must it be; for each limit."""
-    return [
-        f"When {BINDS[limit]}: {' '.join(_of_limit(answers, limit))}" for limit in answers.valuation.engines
-    ] + list(_advice(answers))
+    limits = answers.valuation.engines
+    return [*_advice(answers), *(f"When {BINDS[limit]}: {' '.join(_of_limit(answers, limit))}" for limit in limits)]
 
 
 def _of_limit(answers: Answers, limit: Limit) -> Iterator[str]:
     plan, load = answers.valuation.plan, busiest(answers)
-    policy, cell = first_policy(answers, limit), Cell(limit, load)
+    policy, cell = first_policy(answers), Cell(limit, load)
     truth = Setting(policy, noisy(0.0))
     yield (
         f"at a load of {load:g}, {policy} with the true lengths changes the mean latency by "
@@ -107,6 +106,7 @@ def _beaten(found: Beyond, most: float) -> str:
         return "FIFO has the lower mean latency at once, even against the truth."
     if found.state == "never":
         early = "" if math.isnan(found.sigma.low) else f", though from {found.sigma.low:.2g} on that is not sure"
+        early = ", though not even with the truth is that sure" if found.sigma.low == 0 else early
         return f"FIFO's mean latency is never lower up to the highest sigma tried, {most:g}{early}."
     return f"Beyond sigma {found.sigma.value:.2g} [{shown_sigma(found.sigma, most)}] FIFO has the lower mean latency."
 
@@ -128,13 +128,13 @@ def _advice(answers: Answers) -> Iterator[str]:
     losses: list[Limit] = []
     for limit in answers.valuation.engines:
         cell = Cell(limit, load)
-        policy = first_policy(answers, limit)
+        policy = first_policy(answers)
         name = best_estimator(answers, cell, policy)
         if name is None:
             continue
         change = answers.change(cell, Setting(policy, name))
         (gains if change.high < 0 else losses).append(limit)
-    yes = ", ".join(BINDS[limit] for limit in gains)
+    yes = " and where ".join(BINDS[limit] for limit in gains)
     if gains and not losses:
         yield f"Worth it: yes, for the mean latency, at a load of {load:g}, with an estimator that could be run."
     elif gains:
