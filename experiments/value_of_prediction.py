@@ -10,14 +10,13 @@ import argparse
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from driftsim import Process, ValueResult, value
+from driftsim import ValueResult, value
 from driftsim.formatting import between, markdown
 from driftsim.statistics import Interval
 from driftsim.worth.wording import BINDS
@@ -27,34 +26,19 @@ ROOT = Path(__file__).resolve().parent.parent
 STORED = Path(__file__).with_suffix("")
 KEPT = ("value.csv", "beyond.csv", "value.svg", "value.png")
 LOAD, POLICY = 0.9, "sjf"
-FEWER: dict[str, Any] = {"policies": ("sjf", "boost"), "replications": 8}
-
-
-@dataclass(frozen=True)
-class Question:
-    """A shipped trace, what it is, and what is asked of it besides the defaults."""
-
-    trace: str
-    about: str
-    more: dict[str, Any] = field(default_factory=dict)
-
-
-QUESTIONS = {
-    "chat-cpu": Question("smollm2-cpu-drift", "small model on a CPU, two phases, recorded arrivals"),
-    "chat-gpu": Question("qwen1.8b-h200-load-0.8", "1.8B on an H200, recorded arrivals", FEWER),
-    "prefixes-gpu": Question("qwen1.8b-h200-prefixes", "the same with shared prefixes and its cache", FEWER),
-    "llama-gpu": Question(
-        "llama8b-h200-backlog", "8B on an H200, its requests drawn, Poisson arrivals",
-        {**FEWER, "arrivals": Process(kind="poisson", rate=1.0), "requests": 600},
-    ),
-}  # fmt: skip
+ASKED: dict[str, Any] = {"policies": ("sjf", "boost"), "replications": 8}
+QUESTIONS = {  # a shipped trace each
+    "chat-cpu": "smollm2-cpu-drift",
+    "chat-gpu": "qwen1.8b-h200-load-0.8",
+    "prefixes-gpu": "qwen1.8b-h200-prefixes",
+}
 
 
 def main(store: Path | None = None) -> None:
     """Answer every question, and keep what is printed, the rows and the figure."""
     STORED.mkdir(exist_ok=True)
-    for name, question in QUESTIONS.items():
-        keep(value(ROOT / "traces" / question.trace, store=store, **question.more), name)
+    for name, trace in QUESTIONS.items():
+        keep(value(ROOT / "traces" / trace, store=store, **ASKED), name)
 
 
 def keep(result: ValueResult, name: str) -> None:
@@ -104,11 +88,11 @@ def block() -> str:
     ]
     table = [
         [
-            f"`{question.trace}`", BINDS[limit].removesuffix(" bind"), between(_change(truth)),  # type: ignore[index]
+            f"`{trace}`", BINDS[limit].removesuffix(" bind"), between(_change(truth)),  # type: ignore[index]
             between(_change(truth, "p99")), real["estimator"], f"{real['log_error']:.2f}", between(_change(real)),
             f"{100 * real['order_regret']:+.1f} %",
         ]
-        for name, question in QUESTIONS.items() for limit, truth, real in _told(name)
+        for name, trace in QUESTIONS.items() for limit, truth, real in _told(name)
     ]  # fmt: skip
     return markdown(headings, table, left=2)
 

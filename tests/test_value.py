@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -81,7 +81,8 @@ class Blind:
         pass
 
     def estimate(self, request: ds.Request, category: str, now: float) -> ds.Estimate:
-        return ds.Estimate(1 + zlib.crc32(f"{request.id} {request.arrival}".encode()) % 1000, 1.0)
+        drawn = hashlib.sha256(f"{request.id} {request.arrival}".encode()).digest()
+        return ds.Estimate(1 + int.from_bytes(drawn[:4]) % 1000, 1.0)
 
     def observe(self, job: ds.Job, output_length: int, censored: bool, now: float) -> None:
         pass
@@ -194,9 +195,10 @@ def test_a_brute_force_run_confirms_every_number() -> None:
 
 
 def test_the_load_is_a_share_of_what_a_backlog_is_served_at() -> None:
+    """While somebody waits, each of two slots gives a token a step."""
     found = value(WORK, SMALL, **QUICK)
-    backlog = ds.backlog_rate(ds.Workload.generated(WORK), SMALL)
-    assert found.frame()["rate"].iloc[0] == pytest.approx(0.9 * backlog, rel=1e-3)
+    mean = float(ds.Workload.generated(WORK).table["output_tokens"].mean())
+    assert found.frame()["rate"].iloc[0] == pytest.approx(0.9 * 2 / (STEP_S * mean), rel=0.01)
 
 
 def test_turns_of_sessions_count_as_load() -> None:
@@ -329,7 +331,7 @@ def test_twice_of_what_binds_serves_a_backlog_faster_and_twice_of_nothing_else_d
     gains = {name: rate(**{keys[name]: amount}) / base - 1 for name, amount in more.items()}
     assert max(gains, key=lambda name: gains[name]) == limit
     assert gains[limit] >= 0.05
-    assert made.backlog == pytest.approx(base, rel=0.01)  # in the engine's own order, and in FIFO before it
+    assert base < made.backlog < 1.1 * base  # in whose end slots are empty
 
 
 def test_runs_are_of_the_engine_on_which_the_limit_binds() -> None:

@@ -9,11 +9,15 @@ from typing import Literal
 import numpy as np
 
 from driftsim.errors import InputError
+from driftsim.metrics import service_start
 from driftsim.simulation.capacity import capacity as backlog_rate
+from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.spec import ScenarioSpec, build_workload
 from driftsim.trace.trace import Trace
+from driftsim.workloads.arrivals import arriving
 from driftsim.workloads.generated import Tenant, WorkloadSpec
+from driftsim.workloads.processes import Process
 from driftsim.workloads.replay import first
 from driftsim.workloads.workload import Workload
 
@@ -124,4 +128,22 @@ def served_rate(sample: Workload, scenario: Scenario) -> float:
 
     Limits of the queue are none here: they would turn the backlog away.
     """
-    return backlog_rate(sample, replace(scenario, policy="stock", estimator="static", max_in_flight=None, shed=()))
+    return backlog_rate(sample, _in_its_own_order(scenario))
+
+
+def full_rate(sample: Workload, scenario: Scenario) -> float:
+    """The same while somebody still waits: requests, in parts, that are served until the last one begins, a second.
+
+    What the engine serves in the end, when its slots empty one by one, is not in it: with many slots, or few requests,
+    that would be much. Where nobody waits it is ``served_rate``.
+    """
+    run = simulate(_in_its_own_order(scenario), arriving(sample, Process(kind="backlog"), seed=0)).finished
+    begun, ended = service_start(run), run["finish_s"].to_numpy(dtype=float)
+    last = float(begun.max())
+    if not last > float(ended.min()):
+        return served_rate(sample, scenario)
+    return float(np.clip((last - begun) / (ended - begun), 0.0, 1.0).sum()) / (last - float(run["arrival_s"].min()))
+
+
+def _in_its_own_order(scenario: Scenario) -> Scenario:
+    return replace(scenario, policy="stock", estimator="static", max_in_flight=None, shed=())

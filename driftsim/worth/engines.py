@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from driftsim.latency.profile import Profile
-from driftsim.pressing.loads import served_rate
+from driftsim.pressing.loads import full_rate
 from driftsim.simulation.scenario import with_engine
 from driftsim.simulation.spec import ScenarioSpec, build_scenario
 from driftsim.trace.settings import EngineSettings
@@ -67,7 +67,7 @@ class Bench:
         name = tuple(sorted(changes.items()))
         if name not in self._rates:
             changed = self.spec.with_parts({"engine": {**self.spec.engine, **changes}})
-            self._rates[name] = served_rate(self.sample, build_scenario(changed, self.profile))
+            self._rates[name] = full_rate(self.sample, build_scenario(changed, self.profile))
         return self._rates[name]
 
     def first(self, limit: Limit) -> dict[str, int]:

@@ -60,10 +60,13 @@ def league(
     found: dict[str, dict[str, Scores]] = {measure: {} for measure in MEASURES}
     with tempfile.TemporaryDirectory(prefix="driftsim-") as aside:
         place = Path(aside) / "store" if store is None else Path(store)
-        for number, (name, fixture) in enumerate(fixtures.items()):
-            source = read_source(fixture.spec(), fixture.profile(), warm_up=WARM_UP, cool_down=COOL_DOWN)
-            own = len(entrants) * len(loads) * len(draws_of(source.spec, replications))
-            told = after(progress, number * own, len(fixtures) * own)
+        sources = {
+            name: read_source(one.spec(), one.profile(), warm_up=WARM_UP, cool_down=COOL_DOWN)
+            for name, one in fixtures.items()
+        }
+        runs = [len(entrants) * len(loads) * len(draws_of(one.spec, replications)) for one in sources.values()]
+        for number, (name, source) in enumerate(sources.items()):
+            told = after(progress, sum(runs[:number]), sum(runs))
             kinds, values = _play(source, entrants, loads, replications, place, jobs, told)
             for measure in MEASURES:
                 found[measure][name] = Scores(kinds, values[measure])

@@ -32,8 +32,8 @@ plant("the engine is the profile's whatever binds", file, '{"engine": {**spec.en
       '{"engine": {**spec.engine}, "fairness"', VALUE)  # fmt: skip
 file = "worth/engines.py"
 plant("what binds least is taken", file, "gains[limit] == max(gains.values())", "True", VALUE)
-plant("a backlog is turned away by its own limits", "pressing/loads.py", ", max_in_flight=None, shed=()))",
-      ", max_in_flight=None))", VALUE)  # fmt: skip
+plant("a backlog is turned away by its own limits", "pressing/loads.py", ", max_in_flight=None, shed=())",
+      ", max_in_flight=None)", VALUE)  # fmt: skip
 file = "worth/plan.py"
 plant("the truth is left out", file, "tuple(sorted({0.0, *map(float, self.sigmas)}))",
       "tuple(sorted(map(float, self.sigmas)))", VALUE)  # fmt: skip
