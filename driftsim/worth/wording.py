@@ -19,9 +19,9 @@ from driftsim.worth.run import Cell
 BINDS: dict[Limit, str] = {"slots": "slots bind", "kv": "KV blocks bind", "prefill": "prefills bind"}
 MEASURED = {"mean": "mean latency", "p99": "P99", "worst": "worst tenant's slowdown"}
 LEGEND = (
-    "load: share of the rate at which this engine serves a backlog, its end left out; change: against FIFO on the same requests, with "
-    "its 95 % interval; mean, P99: of the end-to-end latency; worst tenant: mean slowdown of the tenant that has the "
-    "largest",
+    "load: share of the rate at which this engine serves a backlog, its end left out; change: against FIFO on the same "
+    "requests, with its 95 % interval; mean, P99: of the end-to-end latency; worst tenant: mean slowdown of the tenant "
+    "that has the largest",
     "truth: estimates that are the true lengths; FIFO wins beyond: spread of the noise on the logarithm of the "
     "lengths, sigma, from which on the mean latency is above FIFO's; in brackets where that cannot be told",
     "best estimator: of those that are not told the truth, by that same mean, so that it is a little too good; error: "
