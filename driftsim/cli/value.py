@@ -33,7 +33,7 @@ def value(
     what: Pressed,
     policies: Annotated[
         str | None,
-        typer.Option(help="Comma-separated, that go by predicted lengths [default: sjf,cost-sjf,wspt,boost]."),
+        typer.Option(help="Comma-separated, that go by predicted lengths [default: sjf,cost-sjf,wspt,boost,srpt]."),
     ] = None,
     estimators: Annotated[
         str | None,

@@ -24,7 +24,10 @@ from experiments.league.ranks import Scores
 from experiments.league.table import FIFO, MEASURES, Table
 from experiments.league.workloads import FIXTURES, LOADS, Fixture
 
-FIELD = (STOCK, *POLICIES, "boost?sizes=label")  # every policy of the register, and boost by labels alone
+INSIDE = ("srpt",)  # in front of the engine, where the league is played, it preempts nobody
+FIELD = (
+    STOCK, *(name for name in POLICIES if name not in INSIDE), "boost?sizes=label",
+)  # the policies of the register, and boost by labels alone  # fmt: skip
 BLIND = (
     STOCK, "fifo", "priority", "weighted", "aging", "edf", "accumulating", "gittins", "ewsjf",
 )  # heed no estimate of a length, so that they take part once  # fmt: skip
