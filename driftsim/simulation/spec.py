@@ -156,6 +156,7 @@ class ScenarioSpec(Record):
         description="Whether results say how much each tenant was slowed down and what service it got; for that, a "
         "request of each size is simulated alone.",
     )
+    estimation: bool = Field(default=False, description="Whether results tell the log error of length estimates.")
     limits: bool = Field(
         default=False,
         description="Whether results say which limits of the engine held requests back: its slots, its KV blocks, the "

@@ -18,6 +18,7 @@ from tests.mutants import (
     sizing,
     storing,
     survivors,
+    valuing,
 )
 
 FAULTS = [
@@ -33,6 +34,7 @@ FAULTS = [
     *serving.FAULTS,
     *judging.FAULTS,
     *sizing.FAULTS,
+    *valuing.FAULTS,
     *storing.FAULTS,
     *living.FAULTS,
     *importing.FAULTS,
