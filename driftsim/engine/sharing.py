@@ -82,13 +82,14 @@ class SharedBlocks(PrefixCache):
             self._settle_owners(sequence, tokens, unseen)
         self.register(sequence, tokens // self.size)
 
-    def give_back(self, sequence: Sequence, tokens: int, known: int, unseen: Unseen) -> int:
+    def give_back(self, sequence: Sequence, tokens: int, known: int, unseen: Unseen, before: int = 0) -> int:
         """Free the blocks of ``sequence`` for ``tokens`` tokens, of which ``known`` are known; how many became free.
 
-        The free queue must have been followed to this moment.
+        The free queue must have been followed to this moment; of those who run, the ones admitted before number
+        ``before`` have had their turn in the step at hand.
         """
         if self._echoing:
-            self._settle_all(unseen, before=0)
+            self._settle_all(unseen, before)
             self._echoing.pop(sequence, None)
         own = sequence.stretches[-1][0]
         if self._live.get(own) is sequence:
