@@ -150,6 +150,8 @@ class PipelinedEngine(ContinuousEngine):
     def _await_output(self, end: int) -> None:
         """Let the sequences whose last token was scheduled just now await it; an event at ``end`` finishes them."""
         ended = []
+        if self.shared is not None and self.pool.size and not self.pool.steps_to_finish():
+            self.shared.part(self._unseen)
         for sequence in self.pool.take_finished():
             self.awaiting_output.add(sequence)
             if sequence in self.overscheduled:

@@ -185,10 +185,12 @@ class Scheduler:
             if sequence in self.prefilling:
                 self.free -= need
                 prefills.append((sequence, new))
-        for sequence in order:  # whose turn did not come pauses for this step
-            if sequence.ends >= 0 and sequence not in given:
-                self.pool.leave(sequence)
-                self._paused.append(sequence)
+        paused = [one for one in order if one.ends >= 0 and one not in given]  # whose turn did not come
+        if paused and self.shared is not None:
+            self.shared.part(self._unseen, paused[0].number)
+        for sequence in paused:
+            self.pool.leave(sequence)
+        self._paused += paused
         return preempted
 
     def _key(self, given: dict[Sequence, tuple[int, int]]) -> None:
@@ -328,11 +330,9 @@ class Scheduler:
             freed = taken + blocks_for(sequence.computed, self.settings.block_size)
         else:
             tokens += sequence.computed
-            if ended is None:
-                ended = known(sequence, tokens, unseen)
+            ended = known(sequence, tokens, unseen) if ended is None else min(ended, tokens)
             self.shared.follow(spare)
-            before = sequence.number if turn[0] else 0
-            freed = self.shared.give_back(sequence, tokens, min(ended, tokens), self._unseen, before)
+            freed = self.shared.give_back(sequence, tokens, ended, self._unseen, sequence.number if turn[0] else 0)
         self.free += freed - taken
         return freed
 

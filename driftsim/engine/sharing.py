@@ -98,6 +98,11 @@ class SharedBlocks(PrefixCache):
         self.register(sequence, known // size)
         return self.release(sequence, -(-tokens // size))
 
+    def part(self, unseen: Unseen, before: int = 0) -> None:
+        """Somebody is about to stand still while others go on: give the keys of what all produced in step."""
+        if self._echoing:
+            self._settle_all(unseen, before)
+
     def sooner(self, head: Sequence, steps: int, unseen: Unseen) -> int:
         """At most ``steps`` decode steps; fewer if a block being produced may help the waiting ``head`` before."""
         _, count, _, owner = self.look_up(head, unseen)
