@@ -83,6 +83,8 @@ class PipelinedEngine(ContinuousEngine):
         in_flight = [self._last] if self._last > now else []
         while not in_flight or (len(in_flight) < 2 and self._is_host_free(now)):
             self._process_inputs(now)
+            if self._left_out and self.shared is not None:
+                self.shared.part(self._unseen)  # their last token is out before the others have their turn
             prefills, preempted = self._schedule(now)
             if not prefills and not self.pool.size:
                 self._resume()
