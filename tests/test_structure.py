@@ -40,6 +40,8 @@ STOREYS = [
     {"sizing"},
     {"inputs", "reference"},
     {"profiles", "crowding", "running", "written", "planning"},
+    {"advice"},
+    {"gateway"},
     {"api"},
     {"cli"},
 ]
@@ -56,6 +58,8 @@ ONLY_IN = {
     "distributed": {"sweeps"},
     "openai": {"live"},
     "pynvml": {"live"},
+    "aiohttp": {"gateway"},
+    "prometheus_client": {"gateway"},
 }
 
 

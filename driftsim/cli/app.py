@@ -29,6 +29,7 @@ from driftsim.cli.failure import bug_report, line_of
 from driftsim.cli.import_ import import_
 from driftsim.cli.profile import profile
 from driftsim.cli.scenario import scenario
+from driftsim.cli.serve import serve
 from driftsim.cli.show import show
 from driftsim.cli.simulate import simulate
 from driftsim.cli.sweep import sweep
@@ -48,6 +49,7 @@ app = typer.Typer(
 )
 for verb in (
     demo, compare, capacity, effects, simulate, capture, calibrate, profile, validate, sweep, show, check, conformance,
+    serve,
 ):  # fmt: skip
     app.command()(verb)
 app.command()(columns)

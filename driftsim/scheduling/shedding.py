@@ -207,6 +207,11 @@ class Shedding:
         self.waits(job)
         return None
 
+    def wait(self, job: Job, now: float) -> float | None:
+        """The longest estimated wait (s) of the groups that ``job`` would be of; None while nobody was served yet."""
+        waits = [wait for group in self._of(job) if (wait := group.wait(now)) is not None]
+        return max(waits, default=None)
+
     def waits(self, job: Job) -> None:
         """``job`` waits from now on, whatever the limits say."""
         self._budgets[id(job)] = job.budget
