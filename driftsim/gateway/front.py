@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from driftsim.gateway.asked import Asked, words
 from driftsim.gateway.config import ANYBODY, GatewayConfig, TenantRule
@@ -117,11 +117,9 @@ class Front:
     def offer(self, tenant: TenantRule, said: Asked, tokens: int) -> Entry:
         """Let a request in, of so many prompt ``tokens``. Raises ``Refused``."""
         if self.draining:
-            self.meters.turned_away(None, "draining")
-            raise Refused(503, "draining", "the gateway is shutting down", SOONEST_S)
+            self._turn_away("draining", "the gateway is shutting down", SOONEST_S)
         if not self.pool.is_up:
-            self.meters.turned_away(None, "upstream_down")
-            raise Refused(503, "upstream_down", "no server answers; try again soon", self.config.health_s + SOONEST_S)
+            self._turn_away("upstream_down", "no server answers; try again soon", self.config.health_s + SOONEST_S)
         now, admission = self.now(), self.gate.dispatcher.admission
         request = Request(
             id=f"{self._made}{next(self._numbers)}", tenant=tenant.name, tier=self.config.tier_of(tenant), category="",
@@ -229,7 +227,14 @@ class Front:
         left = self.settings.max_model_len - tokens if known else self.config.default_max_tokens
         return max(1, left) * said.choices
 
-    def _refuse(self, entry: Entry, status: int, code: str, why: str) -> None:
+    def _turn_away(self, code: str, why: str, retry_s: float) -> NoReturn:
+        """Refuse a request before it is one: it is counted, and in no trace."""
+        self.gate.ends.offered += 1
+        self.gate.ends.note("rejected")
+        self.meters.turned_away(None, code)
+        raise Refused(503, code, why, retry_s)
+
+    def _refuse(self, entry: Entry, status: int, code: str, why: str) -> NoReturn:
         job = entry.ticket.job
         self.meters.turned_away(job, code)
         self.recorder.ended(entry.slot, {"finish_reason": "rejected", "output_tokens": 0, "error": why})

@@ -3,8 +3,9 @@
 Next to a header that says ``recording`` stand the offered requests (offered.parquet) and what has happened since: a
 line of JSON as a request arrives, is dispatched and ends (requests.jsonl), a line a step (steps.csv, written by the
 engine's own hook) and a line a sample (telemetry.csv). Where nobody knew the requests beforehand, offered.parquet has
-no rows, and the line of an arrival says all of its request. A torn last line is ignored; every earlier line is intact. ``driftsim.read`` reads a journal as it reads a trace. Requests' times count from the start of
-the run, which the first line gives in monotonic seconds, the clock of steps and samples.
+no rows, and the line of an arrival says all of its request. A torn last line is ignored; every earlier line is intact.
+``driftsim.read`` reads a journal as it reads a trace. Requests' times count from the start of the run, which the first
+line gives in monotonic seconds, the clock of steps and samples.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from driftsim.gateway.config import GatewayConfig
 from driftsim.gateway.front import Front
 from driftsim.gateway.gate import Gate, Ticket
 from driftsim.live.engine import Outcome
-from driftsim.request import Request, Tier
+from driftsim.request import Job, Request, Tier
 from driftsim.scheduling.dispatcher import Departure, Dispatcher
 from driftsim.scheduling.estimators import make_estimator
 from tests.gateway.upstream import Upstream, conserved, gateway, served, until
@@ -28,7 +28,11 @@ TEXTS = {  # by category: what the classifier reads out of them
     "report": "detailed report",
 }
 POLICIES = ["fifo", "sjf", "aging", "priority", "weighted", "vtc", "sfq", "hrrn"]
-TENANTS = [{"name": "a", "tier": "premium"}, {"name": "b", "tier": "batch", "weight": 2.0}, {"name": "c"}]
+TENANTS: list[dict[str, Any]] = [
+    {"name": "a", "tier": "premium"},
+    {"name": "b", "tier": "batch", "weight": 2.0},
+    {"name": "c"},
+]
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def by_dispatcher(config: GatewayConfig, events: Sequence[Event]) -> list[int]:
     dispatcher = Dispatcher(
         config.made_policy(), make_estimator(config.estimator, admission, {}), admission, 2, {}, config.shed
     )
-    inside, order, number = [], [], 0
+    inside, order, number = list[Job](), list[int](), 0
     for event in events:
         if event.category:
             tenant = config.tenants[event.tenant]
@@ -93,7 +97,9 @@ def text_of(number: int, event: Event) -> str:
     return f"hold r{number} {TEXTS[event.category]}" + " x" * event.words
 
 
-async def by_gateway(config: GatewayConfig, told: dict[str, Any], keys: list[str], events: Sequence[Event]) -> list[int]:
+async def by_gateway(
+    config: GatewayConfig, told: dict[str, Any], keys: list[str], events: Sequence[Event]
+) -> list[int]:
     """The order in which a real server sees the same requests, sent through a gateway over sockets."""
     now = [0.0]
     async with served(Upstream()) as behind, gateway(behind, lambda: now[0], **told) as door:
@@ -105,11 +111,11 @@ async def by_gateway(config: GatewayConfig, told: dict[str, Any], keys: list[str
                 text = text_of(number, event)
                 tasks.append(asyncio.create_task(door.said(text, keys[event.tenant], max_tokens=4096)))
                 number += 1
-                await until(lambda count=number: gate.ends.offered == count and not door.front._pumping)
+                await until(lambda: gate.ends.offered == number and not door.front._pumping)  # noqa: B023
             elif inside < len(behind.seen):
                 behind.let(name_of(behind.seen[inside]))
                 inside += 1
-                await until(lambda count=inside: gate.ends.over == count and not door.front._pumping)
+                await until(lambda: gate.ends.over == inside and not door.front._pumping)  # noqa: B023
             await until(lambda: len(behind.seen) == gate.dispatcher.dispatched)
         seen = [int(name_of(body)[1:]) for body in behind.seen]
         for place in range(number):

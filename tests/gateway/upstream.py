@@ -52,6 +52,9 @@ class Upstream:
     async def health(self, request: web.Request) -> web.Response:
         return web.Response(status=200 if self.healthy else 500)
 
+    async def silent(self, request: web.Request) -> web.Response:
+        return web.Response(status=404)
+
     async def tokenize(self, request: web.Request) -> web.Response:
         if not self.tokenizes:
             return web.Response(status=404)
@@ -127,6 +130,8 @@ class Upstream:
         app.router.add_get("/v1/models", self.models)
         app.router.add_get("/health", self.health)
         app.router.add_post("/tokenize", self.tokenize)
+        for page in ("/metrics", "/version"):
+            app.router.add_get(page, self.silent)
         app.router.add_post("/v1/chat/completions", self.answer)
         app.router.add_post("/v1/completions", self.answer)
         app.router.add_route("*", "/{path:.*}", self.other)
