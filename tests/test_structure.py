@@ -40,9 +40,9 @@ STOREYS = [
     {"sizing"},
     {"inputs", "reference"},
     {"profiles", "crowding", "running", "written", "planning"},
-    {"advice"},
     {"gateway"},
     {"api"},
+    {"advice"},
     {"cli"},
 ]
 ONLY_IN = {

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from driftsim.cli.advise import advise
 from driftsim.cli.calibrate import calibrate
 from driftsim.cli.capacity import capacity
 from driftsim.cli.capture import capture
@@ -49,7 +50,7 @@ app = typer.Typer(
 )
 for verb in (
     demo, compare, capacity, effects, simulate, capture, calibrate, profile, validate, sweep, show, check, conformance,
-    serve,
+    serve, advise,
 ):  # fmt: skip
     app.command()(verb)
 app.command()(columns)

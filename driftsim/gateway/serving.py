@@ -13,7 +13,9 @@ from aiohttp import web
 from driftsim.errors import InputError
 from driftsim.gateway.app import LONGEST_LINE, Gateway
 from driftsim.gateway.config import GatewayConfig, host_and_port, load_config
+from driftsim.gateway.front import Front
 from driftsim.gateway.recording import close_leftovers
+from driftsim.gateway.watching import Watching
 
 LAST_S = 5.0  # that connections have to close
 Say = Callable[[str], None]
@@ -44,7 +46,7 @@ async def run(config: GatewayConfig, file: Path | None, options: dict[str, Any],
         closed = await asyncio.to_thread(close_leftovers, Path(config.record))
         if closed:
             say(f"{closed} traces of an earlier run were closed")
-    gateway = made(config)
+    gateway = made(config, say)
     runner, place = await started(gateway, config.listen)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -62,9 +64,10 @@ async def run(config: GatewayConfig, file: Path | None, options: dict[str, Any],
     return ended
 
 
-def made(config: GatewayConfig) -> Gateway:
+def made(config: GatewayConfig, say: Say = lambda line: None) -> Gateway:
     """A gateway with all its parts."""
-    return Gateway(config)
+    front = Front(config)
+    return Gateway(config, front, Watching(front, say))
 
 
 def _reload(gateway: Gateway, file: Path | None, options: dict[str, Any], say: Say) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from driftsim.errors import TraceError
 from driftsim.trace.schema import request_columns
+from driftsim.trace.subset import taken
 from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace, read
 
@@ -70,8 +71,8 @@ def window(folder: Path | str, last_s: float) -> Trace:
 def within(trace: Trace, last_s: float) -> Trace:
     """What arrived in the last ``last_s`` seconds of ``trace``, whose times count from the first of it."""
     rows = trace.requests
-    kept = rows[rows["arrival_s"] >= rows["arrival_s"].max() - last_s]
-    kept = _shifted(kept, -float(kept["arrival_s"].min())).reset_index(drop=True)
+    kept = taken(rows, np.flatnonzero(rows["arrival_s"] >= rows["arrival_s"].max() - last_s))
+    kept = _shifted(kept, -float(kept["arrival_s"].min()))
     order = kept["dispatch_index"].astype("Float64").rank().astype("Int64") - 1
     counts = kept["phase"].value_counts()
     phases = [one.changed(requests=int(counts[one.name]), start_s=None) for one in trace.header.workload.phases

@@ -18,6 +18,7 @@ from driftsim.gateway.app import Gateway
 from driftsim.gateway.config import GatewayConfig
 from driftsim.gateway.front import Front
 from driftsim.gateway.serving import started
+from driftsim.gateway.watching import Watching
 
 ODD = '{"id":"c1","object":"chat.completion.chunk","odd": 1e2 ,"choices":[{"index":0,"delta":{"content":"é\\ud83d"}}]}'
 
@@ -176,11 +177,18 @@ class Door:
 @asynccontextmanager
 async def gateway(upstream: Upstream, clock: Callable[[], float] | None = None, **options: Any) -> AsyncIterator[Door]:
     """A gateway before ``upstream``, with a client."""
-    told: dict[str, Any] = {"listen": "127.0.0.1:0", "upstreams": [upstream.url], "record": "", "health_s": 0.05}
+    told: dict[str, Any] = {
+        "listen": "127.0.0.1:0",
+        "upstreams": [upstream.url],
+        "record": "",
+        "health_s": 0.05,
+        "advise_s": 0,
+    }
     if "tenants" not in options:
         told["open"] = True
     config = GatewayConfig.of(told | options)
-    gate = Gateway(config, Front(config) if clock is None else Front(config, clock))
+    front = Front(config) if clock is None else Front(config, clock)
+    gate = Gateway(config, front, Watching(front))
     runner, url = await started(gate, config.listen)
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client:
