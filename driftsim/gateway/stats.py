@@ -17,6 +17,7 @@ LAST_S = 900.0  # that they count for
 POINTS = 300  # of the queue's depth
 EVERY_S = 2.0  # between them
 MOST_DOTS = 300  # of estimates against lengths
+MOST_JUDGED = 200  # finished requests of a category whose estimates are judged: the last
 FEW = 20  # finished requests of a category from which on its ratio is told
 
 
@@ -86,6 +87,7 @@ class Stats:
         for end in self.lately(now):
             if end.length is not None and end.estimate > 0:
                 groups.setdefault(end.category, []).append(end)
+        groups = {name: own[-MOST_JUDGED:] for name, own in groups.items()}
         return [
             {
                 "category": name,

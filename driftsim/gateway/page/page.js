@@ -108,7 +108,7 @@ function dots(state) {
   }
   const logs = points.flatMap(([estimate, length]) => [Math.log10(estimate), Math.log10(length)]);
   const low = Math.floor(Math.min(...logs)), high = Math.max(low + 1, Math.ceil(Math.max(...logs)));
-  const x = (value) => left + ((Math.log10(value) - low) / (high - low)) * (width - left - 10);
+  const x = (value) => left + ((Math.log10(value) - low) / (high - low)) * (width - left - 22);
   const y = (value) => height - bottom - ((Math.log10(value) - low) / (high - low)) * (height - bottom - 10);
   const names = [...new Set(points.map((point) => point[2]))].sort();
   const label = `Estimates and output lengths of the last ${points.length} finished requests, both axes logarithmic.`;
@@ -116,7 +116,7 @@ function dots(state) {
   for (let power = low; power <= high; power += 1) {
     const value = 10 ** power;
     picture.append(drawn("line", {class: "axis", x1: x(value), x2: x(value), y1: 10, y2: height - bottom}));
-    picture.append(drawn("line", {class: "axis", x1: left, x2: width - 10, y1: y(value), y2: y(value)}));
+    picture.append(drawn("line", {class: "axis", x1: left, x2: width - 22, y1: y(value), y2: y(value)}));
     picture.append(drawn("text", {x: x(value), y: height - bottom + 14, "text-anchor": "middle"}, String(value)));
     picture.append(drawn("text", {x: left - 5, y: y(value) + 4, "text-anchor": "end"}, String(value)));
   }
