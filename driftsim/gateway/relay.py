@@ -23,6 +23,7 @@ from driftsim.trace.schema import LARGEST_COUNT
 
 MOST_READ = 16_000_000  # bytes of an answer in one piece that are looked into
 CHUNK = 1 << 16
+NEVER_WAITS = 1 << 15  # bytes that a socket takes without being drained: asyncio waits beyond 64 KiB
 FULL = (429, 503)  # statuses of a server that holds too much by now
 PRIORITY_UNIT = 1000
 LARGEST_PRIORITY = 2**62
@@ -70,7 +71,7 @@ class Relay:
                 out = _begun(received)
                 await out.prepare(request)
                 async for part in received.content.iter_any():
-                    await self._write(out, part)
+                    await self._write(request, out, part)
                 await out.write_eof()
         except (aiohttp.ClientError, TimeoutError, OSError, _StalledError) as error:
             if out is None:
@@ -130,11 +131,11 @@ class Relay:
                 elif len(kept) <= MOST_READ:
                     kept += part
                 if part:
-                    await self._write(out, part)
+                    await self._write(request, out, part)
             ended = self._outcome(received.status, streams, events, bytes(kept), clock())
             self.front.end(entry, ended)  # at the end of the answer: the client may take its time with the rest
             if rest := events.rest():
-                await self._write(out, rest)
+                await self._write(request, out, rest)
             await out.write_eof()
         except asyncio.CancelledError:
             self.front.abort(entry, stream.broken_off(events, "abort", clock()))
@@ -182,8 +183,12 @@ class Relay:
             raise Refused(400, "invalid_body", "the body is broken") from None
         return bytes(parts)
 
-    async def _write(self, out: web.StreamResponse, part: bytes) -> None:
+    async def _write(self, request: web.Request, out: web.StreamResponse, part: bytes) -> None:
         """Write ``part``, as fast as the client reads. Raises ``_StalledError`` where it reads nothing for long."""
+        transport = request.transport
+        if transport is not None and transport.get_write_buffer_size() + len(part) < NEVER_WAITS:
+            await out.write(part)
+            return
         try:
             async with asyncio.timeout(self.front.config.stall_s):
                 await out.write(part)

@@ -54,7 +54,7 @@ def window(folder: Path | str, last_s: float) -> Trace:
         if parts and _settings(trace) != _settings(parts[0]):
             break
         parts.append(trace)
-        if _begun(parts[0]) + _last(parts[0]) - _begun(trace) > last_s:
+        if _last_arrival(parts) - _begun(trace) > last_s:
             break
     if not parts:
         raise TraceError(f"{folder}: holds no trace with a request in it; record some first")
@@ -96,8 +96,11 @@ def _begun(trace: Trace) -> float:
         raise TraceError(f"{trace.source}: its header does not tell when it began (captured_at)") from None
 
 
-def _last(trace: Trace) -> float:
-    return float(np.nanmax(trace.requests[["arrival_s", "finish_s"]].to_numpy(dtype=float)))
+def _last_arrival(parts: list[Trace]) -> float:
+    """When the last of those arrived who have ended, in seconds of the wall clock; before all where nobody has."""
+    ended = [trace.requests["arrival_s"][trace.requests["finish_reason"].notna()].max() for trace in parts]
+    known = [_begun(trace) + last for trace, last in zip(parts, ended, strict=True) if last == last]
+    return max(known, default=-np.inf)
 
 
 def _settings(trace: Trace) -> object:
