@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -65,7 +64,10 @@ def window(folder: Path | str, last_s: float) -> Trace:
     whole = whole[whole["finish_reason"].notna()].sort_values("arrival_s", kind="stable")
     if not len(whole):
         raise TraceError(f"{folder}: no request has ended yet; record some more")
-    return within(replace(parts[-1], requests=typed(whole.reset_index(drop=True), columns, str(folder))), last_s)
+    phases = {phase.name: phase for trace in parts for phase in trace.header.workload.phases}
+    header = parts[-1].header
+    header = header.changed(workload=header.workload.changed(phases=tuple(phases.values())))
+    return within(Trace(header, typed(whole.reset_index(drop=True), columns, str(folder))), last_s)
 
 
 def within(trace: Trace, last_s: float) -> Trace:

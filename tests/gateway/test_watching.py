@@ -78,11 +78,7 @@ def test_the_page_pushes_its_state_and_is_closed_to_others_and_to_markup() -> No
 def test_the_page_asks_nobody_else_and_sets_no_markup() -> None:
     folder = files("driftsim.gateway") / "page"
     pages = {name: (folder / name).read_text() for name in ("index.html", "page.js", "page.css")}
-    for name, text in pages.items():
-        places = set(
-            re.findall(r"(?:https?:)?//[^\s\"';]+", re.sub(r"(?m)//.*$", "", text) if name != "page.js" else "")
-        )
-        assert not places, (name, places)
+    assert "//" not in pages["index.html"] + pages["page.css"]
     assert set(re.findall(r"https?://[^\s\"']+", pages["page.js"])) == {"http://www.w3.org/2000/svg"}  # a name
     assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\(", pages["page.js"])
     assert not re.search(r" on\w+=|<script>|style=", pages["index.html"])
