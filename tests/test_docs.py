@@ -36,7 +36,7 @@ ELSEWHERE = {"dask_jobqueue", "dask_kubernetes"}  # what only a cluster has
 UNKNOWN = re.compile(r"\b[A-Z]{2,}(?:_[A-Z]+)+\b|\bHOST\b|RESULT\.json")  # stands for what only the reader knows
 FEWER = {  # so that a command takes a second
     "compare": ("--replications", "1", "--jobs", "1"), "sweep": ("--jobs", "1"), "check": ("--jobs", "1"),
-    "capacity": ("--replications", "1", "--jobs", "1"),
+    "capacity": ("--replications", "1", "--jobs", "1"), "advise": ("--replications", "1", "--jobs", "1"),
 }  # fmt: skip
 
 
@@ -122,7 +122,7 @@ class Reader:
         verb, *arguments = words[1:]
         arguments = [path for word in arguments for path in (sorted(map(str, Path().glob(word))) or [word])]
         read = parsed(verb, arguments)
-        if verb in ("capture", "demo") or "--address" in arguments or self.out_of_reach(arguments):
+        if verb in ("capture", "demo", "serve") or "--address" in arguments or self.out_of_reach(arguments):
             self.never_made += [str(read[name]) for name in ("out",) if read.get(name)]
             return
         more = FEWER.get(verb, ())

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import logging
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -291,3 +292,10 @@ def test_who_may_look_needs_no_tenant() -> None:
     access.check_operator({"Authorization": f"Bearer {BOSS}"})
     with pytest.raises(Refused):
         access.tenant({"Authorization": f"Bearer {BOSS}"})
+
+
+def test_the_configuration_that_the_guide_shows_is_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "guides" / "gateway.md").read_text()
+    text = page.partition('```toml title="gateway.toml"\n')[2].partition("```")[0]
+    config = GatewayConfig.of(tomllib.loads(text))
+    assert [tenant.name for tenant in config.tenants] == ["acme", "nightly"]
