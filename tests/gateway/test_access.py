@@ -20,7 +20,7 @@ from driftsim.gateway.front import Refused
 from driftsim.gateway.keys import Keyring, hash_of, new_key
 from driftsim.gateway.passing import is_passed, to_client, to_server
 from tests.gateway.test_relay import run
-from tests.gateway.upstream import Door
+from tests.gateway.upstream import Door, until
 
 ACME, OTHER, BOSS = "ds-acme-secret-key", "ds-other-secret-key", "ds-operator-secret-key"
 TENANTS: dict[str, Any] = {
@@ -63,6 +63,16 @@ def test_a_clients_key_never_reaches_the_server_and_the_servers_own_does(monkeyp
             assert headers["Authorization"] == "Bearer sk-the-servers-own"
             assert ACME not in str(headers)
             assert "Cookie" not in headers
+
+    run(test, **TENANTS)
+
+
+def test_no_key_goes_to_a_server_that_has_none() -> None:
+    async def test(door: Door) -> None:
+        await door.said("hi", ACME)
+        async with door.client.get(f"{door.url}/v1/models", headers={"Authorization": f"Bearer {ACME}"}) as answer:
+            assert answer.status == 200
+        assert not any("Authorization" in headers for headers in door.upstream.headers)
 
     run(test, **TENANTS)
 
@@ -219,18 +229,15 @@ def test_a_hostile_body_costs_nothing_but_itself(body: bytes) -> None:
 def test_a_tenants_limits_are_its_own() -> None:
     async def test(door: Door) -> None:
         held = [asyncio.create_task(door.said("hold x", OTHER))]
-        while not door.front.gate.inside:
-            await asyncio.sleep(0.001)
+        await until(lambda: door.front.gate.inside)
         held.append(asyncio.create_task(door.said("hold x", OTHER)))
-        while not door.front.gate.waiting:
-            await asyncio.sleep(0.001)
+        await until(lambda: door.front.gate.waiting)
         async with door.post("hold x", OTHER) as answer:
             told = json.loads(await answer.read())["error"]
             assert (answer.status, told["code"]) == (429, "queue_full")
             assert float(answer.headers["retry-after-ms"]) / 1000 <= int(answer.headers["Retry-After"])
         held.append(asyncio.create_task(door.said("hold x", ACME)))
-        while len(door.front.gate.waiting) < 2:
-            await asyncio.sleep(0.001)
+        await until(lambda: len(door.front.gate.waiting) == 2)
         door.upstream.let("x")
         assert [status for status, _ in await asyncio.gather(*held)] == [200] * 3
 
@@ -240,8 +247,7 @@ def test_a_tenants_limits_are_its_own() -> None:
 def test_keys_are_read_anew_and_nobody_is_dropped() -> None:
     async def test(door: Door) -> None:
         held = asyncio.create_task(door.said("hold x", ACME))
-        while not door.front.gate.inside:
-            await asyncio.sleep(0.001)
+        await until(lambda: door.front.gate.inside)
         config = door.front.config
         left = [tenant for tenant in config.tenants if tenant.name == "other"]
         door.gateway.reload(config.changed(tenants=tuple(left)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,7 @@ TEXTS = {  # by category: what the classifier reads out of them
     "technical": "code architecture",
     "report": "detailed report",
 }
-POLICIES = ["fifo", "sjf", "aging", "priority", "weighted", "vtc", "sfq", "hrrn"]
+POLICIES = ["fifo", "sjf", "aging", "priority", "weighted", "vtc", "drr", "accumulating"]
 TENANTS: list[dict[str, Any]] = [
     {"name": "a", "tier": "premium"},
     {"name": "b", "tier": "batch", "weight": 2.0},
@@ -130,15 +131,6 @@ def name_of(body: dict[str, Any]) -> str:
     return name
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(policy=st.sampled_from(POLICIES), estimator=st.sampled_from(["static", "ema"]), events=event_lists())
-def test_the_gateway_releases_in_the_order_of_the_dispatcher(policy: str, estimator: str, events: list[Event]) -> None:
-    tenants, keys = keyed()
-    told = options(policy, estimator) | {"tenants": tenants}
-    config = GatewayConfig.of(told)
-    assert asyncio.run(by_gateway(config, told, keys, events)) == by_dispatcher(config, events)
-
-
 def test_a_backlog_leaves_in_the_order_of_the_simulation() -> None:
     from driftsim.simulation.run import simulate
     from driftsim.simulation.scenario import Scenario
@@ -171,6 +163,7 @@ def test_everybody_ends_exactly_once(policy: str, seed: int) -> None:
     dice = random.Random(seed)
     gate, inside = made_gate(policy, 3)
     waiting: list[Ticket] = []
+    left = Counter[str]()
 
     def go(ticket: Ticket) -> None:
         waiting.remove(ticket)
@@ -183,13 +176,18 @@ def test_everybody_ends_exactly_once(policy: str, seed: int) -> None:
             request = Request(str(number), dice.choice("ab"), Tier.STANDARD, "", now, dice.randint(1, 99), None, 64)
             waiting.append(gate.offer(request, "short_qa", now, go)[0])
         elif what < 0.75 and waiting:
-            gate.withdraw(waiting.pop(dice.randrange(len(waiting))), dice.choice(["abort", "rejected"]), now)
+            reason = dice.choice(["abort", "rejected"])
+            gate.withdraw(waiting.pop(dice.randrange(len(waiting))), reason, now)
+            left[reason] += 1
         elif inside:
             reason = dice.choice(["stop", "length", "abort", "error", "rejected"])
             ticket = inside.pop(dice.randrange(len(inside)))
             gate.leave(ticket, Outcome(ticket.job, reason, output_tokens=1))
+            left[reason] += 1
         gate.pump(now)
         ends, here = gate.ends, len(gate.waiting) + len(gate.inside)
+        assert ends.finished == left["stop"] + left["length"]
+        assert (ends.refused, ends.aborted, ends.errors) == (left["rejected"], left["abort"], left["error"])
         assert ends.offered == ends.over + here
         assert len(gate.inside) == len(gate.dispatcher.in_flight) <= 3
         assert not gate.waiting or len(gate.inside) == 3
@@ -206,6 +204,19 @@ def test_those_who_vanish_from_the_queue_leave_nothing_behind() -> None:
         if ticket.state == "waiting":
             gate.withdraw(ticket, "abort", 0.0)
     assert len(gate.dispatcher.policy) < 600
+
+
+@pytest.mark.parametrize("policy", ["vtc", "drr"])
+def test_a_tenant_gets_service_by_its_weight(policy: str) -> None:
+    tenants = [{"name": name, "weight": weight, "keys": []} for name, weight in (("a", 1.0), ("b", 3.0))]
+    config = GatewayConfig.of({"open": True, "policy": policy, "record": "", "tenants": tenants})
+    made = config.made_policy()
+    for number in range(80):
+        tenant = "ab"[number % 2]
+        request = Request(str(number), tenant, Tier.STANDARD, "", 0.0, 1000, None, 1000)
+        made.push(Job(request, "short_qa", 500, 1500), 0.0)
+    first = Counter(made.pop(0.0).request.tenant for _ in range(40))
+    assert 2.4 <= first["b"] / first["a"] <= 3.8
 
 
 @pytest.mark.parametrize("policy", ["fifo", "vtc"])
@@ -233,3 +244,12 @@ def test_a_front_of_no_loop_learns_and_tells_its_limit() -> None:
     front = Front(GatewayConfig.of({"open": True, "record": "", "upstreams": ["http://a:1/v1", "http://b:1/v1"]}))
     assert front.limit == 512
     assert Front(GatewayConfig.of({"open": True, "record": "", "policy": "stock"})).limit is None
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(policy=st.sampled_from(POLICIES), estimator=st.sampled_from(["static", "ema"]), events=event_lists())
+def test_the_gateway_releases_in_the_order_of_the_dispatcher(policy: str, estimator: str, events: list[Event]) -> None:
+    tenants, keys = keyed()
+    told = options(policy, estimator) | {"tenants": tenants}
+    config = GatewayConfig.of(told)
+    assert asyncio.run(by_gateway(config, told, keys, events)) == by_dispatcher(config, events)

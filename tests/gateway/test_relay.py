@@ -97,6 +97,41 @@ def test_what_was_served_is_a_trace_while_it_runs_and_after(tmp_path: Path) -> N
     assert "please" not in kept
 
 
+def test_a_full_trace_is_closed_while_the_gateway_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "recorded"
+
+    def ended() -> list[str]:
+        return [read(one).header.ended for one in segments(folder)]
+
+    async def test(door: Door) -> None:
+        await door.said("hi")
+        await until(lambda: ended() == ["complete"])
+        held = asyncio.create_task(door.said("hold x"))
+        await until(lambda: door.front.gate.inside)
+        await asyncio.sleep(0.2)  # it is full, and waits for the one who is under way
+        assert ended() == ["complete", "recording"]
+        door.upstream.let("x")
+        await held
+        await until(lambda: ended() == ["complete", "complete"])
+
+    run(test, record=str(folder), rotate_s=0.05)
+
+
+def test_what_a_server_tells_of_its_queue_is_recorded(tmp_path: Path) -> None:
+    """As vLLM does with --enable-per-request-metrics."""
+    upstream = Upstream()
+    upstream.metrics = '"metrics":{"queue_time_ms":0.5,"time_to_first_token_ms":0.25},'
+
+    async def test(door: Door) -> None:
+        await door.said("hi", stream=True)
+
+    run(test, upstream, record=str(tmp_path / "recorded"))
+    (trace,) = newest(tmp_path / "recorded")
+    row = trace.requests.iloc[0]
+    assert row["dispatch_s"] <= row["queued_s"] <= row["scheduled_s"] <= row["first_token_s"]
+    assert row["first_token_s"] - row["scheduled_s"] <= 0.00026
+
+
 def test_the_servers_count_of_a_prompt_is_taken_where_it_tells_one() -> None:
     upstream = Upstream()
     upstream.tokenizes = True

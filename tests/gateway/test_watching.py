@@ -162,8 +162,11 @@ def test_an_alarm_is_raised_once_and_cleared_once_inside_of_its_band() -> None:
     def rows(found: float | None, covered: float | None) -> list[dict[str, Any]]:
         return [{"category": "report", "ratio": found, "coverage": covered}]
 
-    for found, covered in ((1.0, 0.8), (1.6, 0.8), (1.7, 0.65), (1.49, 0.7), (1.4, 0.75), (None, None)):
+    raised = []
+    for found, covered in ((1.0, 0.8), (1.6, 0.8), (1.7, 0.65), (1.49, 0.705), (1.4, 0.75), (None, None)):
         alarms.estimates(rows(found, covered), (0.1, 0.9), 0.0)
+        raised.append(len(list(alarms)))
+    assert raised == [0, 1, 2, 2, 0, 0]
     assert told == [("bias", True), ("coverage", True), ("bias", False), ("coverage", False)]
     alarms.steps(0.02, 0.02, 1.0)
     alarms.steps(0.02, 0.03, 2.0)

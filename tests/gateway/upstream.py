@@ -20,6 +20,7 @@ from driftsim.gateway.front import Front
 from driftsim.gateway.serving import started
 from driftsim.gateway.watching import Watching
 
+WAIT = aiohttp.ClientTimeout(total=30)  # so that a fault fails and does not hang
 ODD = '{"id":"c1","object":"chat.completion.chunk","odd": 1e2 ,"choices":[{"index":0,"delta":{"content":"é\\ud83d"}}]}'
 
 
@@ -37,6 +38,7 @@ class Upstream:
         self.tokenizes = False
         self.tokens = 3
         self.usage = True
+        self.metrics = ""
         self.gates: dict[str, asyncio.Event] = {}
         self.url = ""
 
@@ -123,7 +125,7 @@ class Upstream:
         made.append(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n')
         if self.usage and (told.get("stream_options") or {}).get("include_usage"):
             usage = f'{{"prompt_tokens":5,"completion_tokens":{self.tokens},"total_tokens":{5 + self.tokens}}}'
-            made.append(f'data: {{"choices":[],"usage":{usage}}}\n\n'.encode())
+            made.append(f'data: {{{self.metrics}"choices":[],"usage":{usage}}}\n\n'.encode())
         return [*made, b"data: [DONE]\n\n"]
 
     def app(self) -> web.Application:
@@ -191,7 +193,7 @@ async def gateway(upstream: Upstream, clock: Callable[[], float] | None = None, 
     gate = Gateway(config, front, Watching(front))
     runner, url = await started(gate, config.listen)
     try:
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=WAIT) as client:
             yield Door(gate, upstream, url, client)
     finally:
         await runner.cleanup()
