@@ -12,7 +12,7 @@ import pandas as pd
 from driftsim.formatting import markdown
 from driftsim.formatting import signed_percent as percent
 from driftsim.validation.equivalence import MARGIN, Verdict
-from experiments import capacity, estimation_error, gpu
+from experiments import capacity, estimation_error, gateway_cost, gpu
 from experiments.paper import answers as paper
 from experiments.paper import verdicts
 from experiments.paper.tables import between, documents, find
@@ -37,6 +37,8 @@ def block() -> str:
          "capacity/policies-capacity.png"),
         ("What does capturing cost?", "python -m experiments.capture_overhead", _overhead,
          "capture_overhead/costs.json"),
+        ("What does the gateway cost?", "python -m experiments.gateway_cost", gateway_cost.answer,
+         "gateway_cost/costs.json"),
         ("What does a sweep cost?", "python -m experiments.sweep_cost", _sweep, "sweep_cost/costs.json"),
         ("Have latency or error become worse?", "make check", _gate, "gate/baseline.json"),
         ("How fast is the simulator, beside others?", "make bench", _speed, "speed/results.json"),

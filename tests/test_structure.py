@@ -53,7 +53,7 @@ ONLY_IN = {
     "matplotlib": {"figures", "comparison", "validation", "sweeps", "sizing"},
     "jinja2": {"comparison"},
     "typer": {"cli"},
-    "rich": {"cli", "formatting", "comparison", "validation", "latency", "sweeps", "sizing"},
+    "rich": {"cli", "advice", "formatting", "comparison", "validation", "latency", "sweeps", "sizing"},
     "joblib": {"workers"},
     "distributed": {"sweeps"},
     "openai": {"live"},

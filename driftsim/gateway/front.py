@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from driftsim.gateway.asked import Asked, words
 from driftsim.gateway.config import ANYBODY, GatewayConfig, TenantRule
 from driftsim.gateway.gate import Gate, Ticket
+from driftsim.gateway.heading import heading
 from driftsim.gateway.learning import learn_anew
 from driftsim.gateway.meters import Meters
 from driftsim.gateway.recording import Recorder, Slot
@@ -195,9 +196,7 @@ class Front:
 
     def heading(self) -> Header:
         """The header of a trace that begins now."""
-        from driftsim.gateway.heading import heading
-
-        return heading(self)
+        return heading(self.config, self.gate.dispatcher.admission, self.settings, self.model, self.limit)
 
     def _pump(self) -> None:
         self._pumping = False

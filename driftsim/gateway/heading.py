@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
 
+from driftsim.gateway.config import GatewayConfig
 from driftsim.gateway.recording import PHASE
 from driftsim.live.machine import hardware, software
+from driftsim.scheduling.admission import Admission
 from driftsim.trace.header import Header, Phase, WorkloadInfo
+from driftsim.trace.settings import EngineSettings
 from driftsim.version import __version__
-
-if TYPE_CHECKING:
-    from driftsim.gateway.front import Front
 
 CLOCKS = (
     "seconds since the trace began, CLOCK_MONOTONIC of the gateway; arrival_s: body received and counted; dispatch_s: "
@@ -30,9 +29,10 @@ def _machine() -> tuple[str, dict[str, str]]:
     return hardware(), software()
 
 
-def heading(front: Front) -> Header:
-    """The header of a trace that ``front`` begins now."""
-    config, settings = front.config, front.settings
+def heading(
+    config: GatewayConfig, admission: Admission, settings: EngineSettings, model: str, limit: int | None
+) -> Header:
+    """The header of a trace that begins now: of servers with these ``settings``, before which ``limit`` holds."""
     assumed = f"the server does not tell {', '.join(settings.assumed)}: assumed" if settings.assumed else ""
     machine, versions = _machine()
     return Header(
@@ -40,17 +40,17 @@ def heading(front: Front) -> Header:
         driftsim_version=__version__,
         engine=settings,
         engine_arguments={"api": "openai, through driftsim serve", "upstreams": len(config.upstreams)},
-        model=front.model,
+        model=model,
         hardware=machine,
         software=versions,
         workload=WorkloadInfo(name="gateway", phases=(Phase(name=PHASE, requests=1),)),
         admission={
             "policy": config.policy,
             "estimator": config.estimator,
-            **front.gate.dispatcher.admission.model_dump(mode="json"),
+            **admission.model_dump(mode="json"),
             "shed": [str(rule) for rule in config.shed],
         },
-        max_in_flight=front.limit,
+        max_in_flight=limit,
         tiers=config.tiers,
         slos=config.slos,
         clocks=CLOCKS,
