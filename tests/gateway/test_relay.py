@@ -147,6 +147,17 @@ def test_the_servers_count_of_a_prompt_is_taken_where_it_tells_one() -> None:
     run(test, upstream)
 
 
+def test_the_policys_key_goes_on_as_a_priority_and_a_clients_own_does_not() -> None:
+    async def test(door: Door) -> None:
+        await door.said("hi", max_tokens=9, priority=-5, stream=True)
+        await door.said("hi there and more", max_tokens=9)
+        first, second = (body["priority"] for body in door.upstream.seen)
+        assert 0 < first < second
+        assert first % 1000 == 0
+
+    run(test, policy="sjf", estimator="static", pass_priority=True)
+
+
 def test_json_says_why_a_request_was_refused() -> None:
     async def test(door: Door) -> None:
         async with door.client.post(f"{door.url}/v1/chat/completions", data=b"{") as answer:

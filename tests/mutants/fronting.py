@@ -45,6 +45,10 @@ plant(
     RELAY,
 )
 
+plant(
+    "a client sets its own priority", "gateway/relay.py", "if not self.front.config.pass_priority:", "if True:", RELAY
+)
+
 # -- failures
 plant("a slow reader is never cut off", "gateway/relay.py", "async with asyncio.timeout(self.front.config.stall_s):",
       "async with asyncio.timeout(None):", FAILURES)  # fmt: skip
