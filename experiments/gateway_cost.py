@@ -354,13 +354,13 @@ def cpu_s(process: psutil.Process) -> float:
 def answer() -> str:
     """The answer in one sentence, from what is stored."""
     costs = json.loads(STORED.read_text())
-    spread, speed = costs["token_ms"]["spread"], costs["requests_per_s"]
-    added = {way: own["p99"] - spread["straight"]["p99"] for way, own in spread.items()}
+    cpu, memory, spread = costs["cpu_us_a_chunk"], list(costs["memory_mb"].values()), costs["token_ms"]["spread"]
     return (
-        f"{added['gateway']:.1f} ms on the P99 of a streamed token at {costs['streams']} streams (a bare pass-through: "
-        f"{added['bare']:.1f} ms), on a machine with {costs['load']:.1f} processes for 2 cores; one core carries "
-        f"{speed['gateway']:,.0f} requests/s of {CHUNKS} chunks, {speed['gateway'] / speed['bare']:.2f} of the bare "
-        "pass-through."
+        f"{cpu['gateway']:.0f} us of CPU for a streamed token with its share of a request (a bare pass-through: "
+        f"{cpu['bare']:.0f} us); {memory[-1]:.0f} MB after {MANY:,} requests and {memory[0]:.0f} after {FIRST:,}; "
+        f"{costs['waiting_core']:.3f} cores with {costs['waiting']:,} waiting. A token takes "
+        f"{spread['gateway']['p50'] - spread['straight']['p50']:.1f} ms longer in the median, measured while "
+        f"{costs['load']:.0f} processes shared 2 cores."
     )
 
 

@@ -57,6 +57,8 @@ class Counting:
                 told = await answer.json(content_type=None) if status == 200 else None
         self._asked, self._took = self._asked + 1, self._took + time.monotonic() - begun
         count: Any = told.get("count") if isinstance(told, dict) else None
-        if status in (404, 405) or (self._asked >= FEW and self._took > SLOW_S * self._asked):
+        found = server.counted(count, 4 * len(said.text) + MOST_AROUND)
+        has_none = status in (404, 405) or (status == 200 and not found)
+        if has_none or (self._asked >= FEW and self._took > SLOW_S * self._asked):
             self._ask = ""
-        return server.counted(count, 4 * len(said.text) + MOST_AROUND)
+        return found

@@ -64,7 +64,7 @@ def test_sjf_before_a_real_server_lowers_the_mean_and_is_recorded(url: str, tmp_
     profile = tmp_path / "p.json"
     quick = ("--policies", "fifo", "--estimators", "static", "--replications", 2)
     for arguments in (
-        ("calibrate", first, second, "--out", profile),
+        ("calibrate", first, second, "--out", profile, "--force"),  # few requests, of one load
         ("validate", second, "--profile", profile),
         ("advise", second, *quick, "--profile", profile),
     ):
