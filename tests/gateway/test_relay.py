@@ -134,7 +134,7 @@ def test_what_a_server_tells_of_its_queue_is_recorded(tmp_path: Path) -> None:
 
 def test_the_servers_count_of_a_prompt_is_taken_where_it_tells_one() -> None:
     upstream = Upstream()
-    upstream.tokenizes = True
+    upstream.told = {"count": 7}
 
     async def test(door: Door) -> None:
         held = asyncio.create_task(door.said("hold x"))
@@ -143,6 +143,19 @@ def test_the_servers_count_of_a_prompt_is_taken_where_it_tells_one() -> None:
         assert ticket.job.request.prompt_tokens == 7
         upstream.let("x")
         await held
+
+    run(test, upstream)
+
+
+@pytest.mark.parametrize("told", [{}, {"count": "many"}, None])
+def test_a_server_that_tells_no_count_is_asked_once(told: dict[str, Any] | None) -> None:
+    upstream = Upstream()
+    upstream.told = told
+
+    async def test(door: Door) -> None:
+        for _ in range(3):
+            await door.said("hi there")
+        assert upstream.asked == 1
 
     run(test, upstream)
 

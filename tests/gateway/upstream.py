@@ -35,7 +35,8 @@ class Upstream:
         self.open = 0  # answers that are being made
         self.broken = 0  # answers whose client went away
         self.healthy = True
-        self.tokenizes = False
+        self.told: dict[str, Any] | None = None  # of the tokens of a prompt
+        self.asked = 0  # how many it was asked for
         self.tokens = 3
         self.usage = True
         self.metrics = ""
@@ -59,9 +60,10 @@ class Upstream:
         return web.Response(status=404)
 
     async def tokenize(self, request: web.Request) -> web.Response:
-        if not self.tokenizes:
+        self.asked += 1
+        if self.told is None:
             return web.Response(status=404)
-        return web.json_response({"count": 7})
+        return web.json_response(self.told)
 
     async def other(self, request: web.Request) -> web.Response:
         self.others.append(request.raw_path)
