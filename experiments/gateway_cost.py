@@ -358,8 +358,8 @@ def answer() -> str:
     return (
         f"{cpu['gateway']:.0f} us of CPU for a streamed token with its share of a request (a bare pass-through: "
         f"{cpu['bare']:.0f} us); {memory[-1]:.0f} MB after {MANY:,} requests and {memory[0]:.0f} after {FIRST:,}; "
-        f"{costs['waiting_core']:.3f} cores with {costs['waiting']:,} waiting. The stored latencies were measured while "
-        f"{costs['load']:.0f} processes shared 2 cores, and say nothing of an idle machine."
+        f"{costs['waiting_core']:.3f} cores with {costs['waiting']:,} waiting. The stored latencies were measured "
+        f"while {costs['load']:.0f} processes shared 2 cores, and say nothing of an idle machine."
     )
 
 
