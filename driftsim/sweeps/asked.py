@@ -59,6 +59,7 @@ def parameters(task: Task) -> dict[str, Any]:
             "drift": True,
             "shed": True,
             "replicas": True,
+            "place": spec.place == "front",
             **_unasked(spec),
             "workload": _unused(spec),
         },

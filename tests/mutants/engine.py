@@ -328,7 +328,18 @@ plant(
 # -- async scheduling, batches, recorded steps, priority
 file = "engine/pipelined.py"
 plant("three steps in flight", file, "(len(in_flight) < 2 and", "(len(in_flight) < 3 and", STEPPED)
-plant("a step begins though the one before computes", file, "begin = max(now, self._last)", "begin = now", STEPPED)
+plant("a step begins though the one before computes", file, "begin = max(now, before)", "begin = now", STEPPED)
+plant("the host schedules while it launches", file, "return now >= self._host_free", "return True", STEPPED)
+plant("tokens are out though the host launches", file, "if self._host_free > self.env.now:", "if False:", STEPPED)
+plant("first tokens are out though the host launches", file, "if now < before < self._host_free:", "if False:", STEPPED)
+plant(
+    "a launch holds tokens that were out",
+    file,
+    "if now < before < self._host_free:",
+    "if before < self._host_free:",
+    STEPPED,
+)
+plant("a step is over before it is launched", file, "max(computing, self._host_free + 1 - begin)", "computing", STEPPED)
 plant("nobody is overscheduled", file, "if target < min(", "if False and target < min(", STEPPED)
 plant("a limit overschedules", file, "if target < min(", "if target <= min(", STEPPED)
 plant(
