@@ -226,17 +226,8 @@ class Dispatcher:
         return id(job) in self.in_flight
 
     def limit_anew(self, shed: Sequence[Shed], waiting: Iterable[Job], inside: Iterable[Job], now: float) -> None:
-        """Go by the limits ``shed`` from ``now`` on; of the jobs let in, these are ``waiting`` and ``inside``.
-
-        Nobody who was let in is turned away. How fast jobs were served lately is learned anew.
-        """
-        self._shedding = shedding = Shedding(shed) if shed else None
-        if shedding is not None:
-            for job in waiting:
-                shedding.waits(job)
-            for job in inside:
-                shedding.waits(job)
-                shedding.entered(job, now)
+        """Go by the limits ``shed`` from ``now`` on. Jobs that were let in, ``waiting`` and ``inside``, stay so."""
+        self._shedding = Shedding.over(shed, waiting, inside, now) if shed else None
 
     def estimated_wait(self, job: Job, now: float) -> float | None:
         """Seconds that ``job`` would wait if it came ``now``, by the limits that concern it; None: nobody knows yet."""

@@ -192,6 +192,17 @@ class Shedding:
         self._groups: dict[tuple[str, str], list[_Group]] = {}
         self._budgets: dict[int, int] = {}  # id(job) -> the budget that it came with, which may be estimated anew
 
+    @classmethod
+    def over(cls, rules: Sequence[Shed], waiting: Iterable[Job], inside: Iterable[Job], now: float) -> Self:
+        """The ``rules`` over jobs that were let in before; how fast jobs were served lately is learned anew."""
+        made = cls(rules)
+        for job in waiting:
+            made.waits(job)
+        for job in inside:
+            made.waits(job)
+            made.entered(job, now)
+        return made
+
     def _of(self, job: Job) -> list[_Group]:
         pair = job.request.tenant, str(job.request.tier)
         if pair not in self._groups:

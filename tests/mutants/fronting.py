@@ -18,8 +18,8 @@ plant("a slot is never freed", "gateway/gate.py", "self.dispatcher.finished(gone
 plant("withdrawn jobs pile up", "gateway/gate.py", "self._clear(now)", "pass", GATE)
 plant("a refusal is not counted", "gateway/gate.py", 'self.ends.note("rejected")', "pass", GATE)
 plant("an abort counts as an error", "gateway/gate.py", "elif reason in GIVEN_UP:", "elif False:", GATE)
-plant("new limits forget who waits", "scheduling/dispatcher.py", "for job in waiting:\n", "for job in ():\n", GATE)
-plant("new limits forget who is inside", "scheduling/dispatcher.py", "for job in inside:\n", "for job in ():\n", GATE)
+plant("new limits forget who waits", "scheduling/shedding.py", "for job in waiting:\n", "for job in ():\n", GATE)
+plant("new limits forget who is inside", "scheduling/shedding.py", "for job in inside:\n", "for job in ():\n", GATE)
 plant(
     "a tenant's weight is left out",
     "scheduling/around.py",
