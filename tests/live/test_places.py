@@ -25,15 +25,18 @@ OWN = plugin_name(str(Path(__file__).parents[2] / "examples" / "preempting_polic
 
 
 def requests() -> Workload:
-    """Short outputs of random lengths, most of them there before the first has ended."""
+    """Short outputs of random lengths, behind two long ones that take every slot until the others have come."""
     dice = np.random.default_rng(7)
-    outputs = dice.integers(3, 14, REQUESTS).tolist()
+    outputs, rest = dice.integers(3, 14, REQUESTS), REQUESTS - SLOTS
+    outputs[:SLOTS] = 60
+    limits, kinds = dice.choice([16, 32], REQUESTS), dice.choice(["short_qa", "summary"], REQUESTS)
+    limits[:SLOTS], kinds[:SLOTS] = 128, "summary"
     return workload(
-        np.sort(np.round(dice.uniform(0.0, 1.0, REQUESTS), 2)).tolist(),
-        outputs,
+        [0.0] * SLOTS + np.sort(np.round(dice.uniform(0.4, 1.0, rest), 2)).tolist(),
+        outputs.tolist(),
         prompt_tokens=dice.integers(5, 60, REQUESTS).tolist(),
-        predicted_category=dice.choice(["short_qa", "summary", "report"], REQUESTS).tolist(),
-        max_tokens=dice.choice([16, 32, 64, 128], REQUESTS).tolist(),
+        predicted_category=kinds.tolist(),
+        max_tokens=limits.tolist(),
     )
 
 

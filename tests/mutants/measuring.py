@@ -797,8 +797,8 @@ plant(
 plant(
     "other limits are repeats",
     file,
-    "            header.max_in_flight,\n            tuple",
-    "            tuple",
+    "            header.max_in_flight,\n",
+    "",
     VALIDATE,
 )
 plant(
