@@ -33,7 +33,7 @@ class Patience:
         return row in self._waits
 
     def begin(self, row: int, job: Job, until: int, reason: str) -> None:
-        """The client of ``row`` waits from now on; ``until`` says when it gives up ``job``, which ends for ``reason``."""
+        """The client of ``row`` waits from now on; at ``until`` it gives up ``job``, which then ends for ``reason``."""
         number = self._env.number()
         self._waits[row] = job, until, reason
         heappush(self._due, (until, number, row))

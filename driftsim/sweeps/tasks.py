@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,7 @@ def _own_slos(spec: ScenarioSpec, inputs: Inputs) -> tuple[Slo, ...]:
     return () if spec.trace is None else inputs.traces[inputs.digests[spec.trace]].header.slos
 
 
-def _who_sends(spec: ScenarioSpec, inputs: Inputs) -> Iterator[Iterable[str]]:
+def _who_sends(spec: ScenarioSpec, inputs: Inputs) -> Iterator[list[str]]:
     """Tenants, then tiers, of the requests that ``spec`` may run, row by row."""
     tables = [inputs.traces[inputs.digests[path]].requests for path in spec.traces]
     named = () if spec.workload is None else spec.workload.tenants or (() if tables else (Tenant(name="default"),))
