@@ -22,12 +22,14 @@ from driftsim.workloads.workload import Workload
 
 
 def as_measured(
-    trace: Trace, profile: Profile, name: str = "trace", *, loops: bool = True, **switches: Any
-) -> tuple[Scenario, Workload]:
+    trace: Trace, profile: Profile, name: str = "trace", *, loops: bool = True, workload: Workload | None = None,
+    **switches: Any,
+) -> tuple[Scenario, Workload]:  # fmt: skip
     """The scenario and the workload that repeat ``trace`` as it was measured, with ``profile``'s step times.
 
     Arrivals, lengths, policy, estimator and limit in flight are the recorded ones; ``switches`` are the scenario's.
-    ``loops``: whether arrivals that waited for ends wait for the simulated ones, see ``as_recorded``.
+    ``loops``: whether arrivals that waited for ends wait for the simulated ones, see ``as_recorded``; ``workload``:
+    what that gave before, where a trace is repeated many times.
     Raises ``TraceError`` if the trace names a policy that is not known, or nothing in it finished.
     """
     header = trace.header
@@ -55,7 +57,7 @@ def as_measured(
         replicas=Replicas.of(header.replicas),
         **settings,
     )
-    return scenario, as_recorded(trace, loops=loops)
+    return scenario, as_recorded(trace, loops=loops) if workload is None else workload
 
 
 def settings_as_told(recorded: EngineSettings, known: EngineSettings) -> EngineSettings:
