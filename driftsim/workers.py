@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from os import cpu_count
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def processes(jobs: int | None) -> int:
     check_whole("jobs", jobs)
     if jobs < 0:
         raise InputError(f"jobs must not be negative, got {jobs}; 0 is one a core")
-    return jobs or os.cpu_count() or 1
+    return jobs or cpu_count() or 1
 
 
 @contextmanager
