@@ -239,7 +239,8 @@ def test_one_user_gives_the_time_of_a_step_whole() -> None:
     assert any("one request ran at a time" in warning for warning in profile.warnings)
 
 
-@pytest.mark.parametrize("think_s", [0.0, pytest.param(0.3, marks=pytest.mark.nightly)])
+@pytest.mark.nightly  # without a time to think, test_loops has it in every run
+@pytest.mark.parametrize("think_s", [0.0, 0.3])
 def test_two_loops_of_unequal_size_give_the_coefficients(think_s: float) -> None:
     runs = [
         Run(f"{users} users", served(Workload.closed(users=users, requests=200, think_s=think_s, seed=users, **PLAIN)))
