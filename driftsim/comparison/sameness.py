@@ -23,6 +23,7 @@ MEANINGS = {
     EQUAL_BUDGETS: "all requests have one budget, so an order by budget is that of their arrival",
     NO_CHOICE: "no two requests ever waited together under fifo, so there was no order to choose",
 }
+NEEDED = ("arrival_s", "dispatch_s")  # columns of the FIFO run that are looked at
 FIXED = ("static", "oracle")  # estimators that never change their mind about a request
 
 
@@ -52,7 +53,7 @@ def reasons(policy: str, estimator: str, admission: Admission, run: Trace, fifo:
 
 def _ever_chose(rows: pd.DataFrame) -> bool:
     """Whether two requests were ever at the dispatcher together, be it for an instant."""
-    arrival, dispatch = (rows[name].to_numpy(dtype=float) for name in ("arrival_s", "dispatch_s"))
+    arrival, dispatch = (rows[name].to_numpy(dtype=float) for name in NEEDED)
     order = np.argsort(arrival, kind="stable")
     begin, end = arrival[order], np.where(np.isnan(dispatch), np.inf, dispatch)[order]
     return bool((begin[1:] <= np.maximum.accumulate(end)[:-1]).any())
