@@ -82,6 +82,11 @@ plant("a client gives up twice", file, "self.impatient.end(row)", "self.impatien
 plant("a refused request is served all the same", file, 'columns.finish_reason[row] = "rejected"', "pass", HOW)
 plant("a token that comes too late is in time", file, "sequence.finish + self.output_lag > until", "False", HOW)
 
+file = "simulation/patience.py"
+plant("each client is an event of its own", file, "if self._due[0][1] == number:\n            self._ask()",
+      "Numbered(self._env, until, ARRIVE, number, self._look)\n        self._asked.add(number)", HOW)  # fmt: skip
+plant("who gave up first is asked for alone", file, "        if due:\n            self._ask()\n", "", HOW)
+
 file = "simulation/cut.py"
 plant("what came too late was seen", file, "sequence.first_token + lag > until", "False", HOW)
 
