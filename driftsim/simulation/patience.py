@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heappop, heappush
 
-import simpy
-
 from driftsim.engine.clock import ARRIVE, Clock, Numbered
 from driftsim.request import Job
 
@@ -50,7 +48,7 @@ class Patience:
             self._asked.add(number)
             Numbered(self._env, at, ARRIVE, number, self._look)
 
-    def _look(self, event: simpy.Event) -> None:
+    def _look(self, event: object) -> None:
         assert isinstance(event, Numbered)
         due, waits = self._due, self._waits
         self._asked.remove(event.number)
