@@ -132,7 +132,8 @@ def metrics() -> str:
         "What `driftsim.estimation` returns besides `scored`, `mae` and `kendall_tau_estimate` of a summary, and a "
         "comparison for each of its settings (`estimation` in its JSON, `estimation.csv`) where it has other "
         "estimators than the published two, or drift. Each estimate counts as it was at admission: the estimator had "
-        "learned from what had ended by then, and from nothing else (progressive validation).",
+        "learned from what had ended by then, and from nothing else (progressive validation). A row of a store holds "
+        "`log_error` and `log_bias` with `estimation = true` in the scenario.",
         entries(metric_entries(glossary.ESTIMATION), extra="better"),
         "## Comparison",
         "What a row of `driftsim compare --json` holds besides a summary.",

@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from driftsim.trace.settings import EngineSettings
     from driftsim.trace.trace import Trace, read
     from driftsim.validation.result import ValidationResult
+    from driftsim.valuing import value
     from driftsim.workloads.conversations import Session, SystemPrompts
     from driftsim.workloads.generated import Tenant, WorkloadSpec
     from driftsim.workloads.lengths import Lengths, RecordedLengths
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
     from driftsim.workloads.resampling import resample
     from driftsim.workloads.seconds import Seconds
     from driftsim.workloads.workload import Workload
+    from driftsim.worth.result import ValueResult
 
 
 _HOMES = {
@@ -137,6 +139,7 @@ _HOMES = {
     "formats.imports": ("import_trace",),
     "trace.trace": ("Trace", "read"),
     "validation.result": ("ValidationResult",),
+    "valuing": ("value",),
     "workloads.conversations": ("Session", "SystemPrompts",),
     "workloads.generated": ("Tenant", "WorkloadSpec"),
     "workloads.lengths": ("Lengths", "RecordedLengths"),
@@ -145,6 +148,7 @@ _HOMES = {
     "workloads.resampling": ("resample",),
     "workloads.seconds": ("Seconds",),
     "workloads.workload": ("Workload",),
+    "worth.result": ("ValueResult",),
     "clients": ("Retries", "Timeout",),
     "scheduling.shedding": ("Shed",),
     "scheduling.routing": ("Router", "Replica",),
@@ -155,15 +159,15 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "Admission", "Barrier", "Baseline", "CapacityResult", "CapturedComparison", "ComparisonResult", "Costs",
-    "EngineChoice", "EngineSettings", "Estimate", "Estimator", "GateResult", "InputError", "Job", "Keyed", "Lengths",
-    "Phase", "Policy", "Process", "Profile", "RecordedLengths", "Replica", "Replicas", "Request", "Retries", "Router",
-    "RunError", "Scenario", "ScenarioSpec", "Seconds", "Session", "Shed", "Slo", "Store", "SystemPrompts", "Tenant",
-    "Tier", "TierRule", "Timeout", "Trace", "TraceError", "ValidationResult", "Verdict", "Workload", "WorkloadChoice",
-    "WorkloadSpec", "backlog_rate", "calibrate", "capacity", "capture", "check_baseline", "check_laws", "compare",
-    "compare_captured", "derive_profile", "e2e", "estimation", "export_trace", "fairness", "import_trace",
-    "load_profile", "load_spec", "make_baseline", "per_request", "read", "replay", "resample", "sample",
-    "session_table", "simulate", "simulate_scenario", "slo_outcomes", "summary", "sweep", "tpot", "ttft", "turn_table",
-    "validate",
+    "EngineChoice", "EngineSettings", "Estimate", "Estimator", "GateResult", "InputError", "Job", "Keyed",
+    "Lengths", "Phase", "Policy", "Process", "Profile", "RecordedLengths", "Replica", "Replicas", "Request",
+    "Retries", "Router", "RunError", "Scenario", "ScenarioSpec", "Seconds", "Session", "Shed", "Slo", "Store",
+    "SystemPrompts", "Tenant", "Tier", "TierRule", "Timeout", "Trace", "TraceError", "ValidationResult",
+    "ValueResult", "Verdict", "Workload", "WorkloadChoice", "WorkloadSpec", "backlog_rate", "calibrate", "capacity",
+    "capture", "check_baseline", "check_laws", "compare", "compare_captured", "derive_profile", "e2e", "estimation",
+    "export_trace", "fairness", "import_trace", "load_profile", "load_spec", "make_baseline", "per_request", "read",
+    "replay", "resample", "sample", "session_table", "simulate", "simulate_scenario", "slo_outcomes", "summary",
+    "sweep", "tpot", "ttft", "turn_table", "validate", "value",
 ]  # fmt: skip
 
 

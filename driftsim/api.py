@@ -47,6 +47,7 @@ from driftsim.profiles import calibrate, derive_profile
 from driftsim.progress import OnProgress, no_progress
 from driftsim.running import simulate
 from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.names import Place
 from driftsim.scheduling.plugins import plugin_name, plugin_names
 from driftsim.scheduling.shedding import AnySheds, shed_rules
 from driftsim.simulation import laws
@@ -90,6 +91,7 @@ def compare(
     retries: AnyRetries = None,
     shed: AnySheds = (),
     replicas: int | Replicas = 1,
+    place: Place = "front",
     costs: Costs = UNKNOWN,
     drift: AnyDrifts = (),
     fairness: bool = False,
@@ -114,7 +116,8 @@ def compare(
     ``gold:5,silver:3`` (default: the trace's, else the published). slos: limits, such as ``premium:ttft=1s,e2e=30s``
     (default: the trace's). timeouts: when clients give up, ``premium:30s``; retries: how often they send again, or how
     (default of both: as the trace says). shed: limits of the queue, ``batch:requests=20,wait=5s``. replicas: how many
-    engines, or which and how they are routed to. drift: to inject, such as ``tenant=a:factor=2:at=600s``, into
+    engines, or which and how they are routed to. place: where the policies stand, in ``front`` of the engine, as its
+    ``priority``, or ``inside``. drift: to inject, such as ``tenant=a:factor=2:at=600s``, into
     resamples, too. costs: an engine's power and price (default: the power that the trace recorded). fairness: tell how
     much tenants were slowed down. engine: continuous batching, or DriftSched's barrier. kv_blocks: another size of the
     KV cache. settings: other engine settings, such as ``{"max_num_seqs": 16}``. refill_lag: a freed slot misses the
@@ -137,7 +140,9 @@ def compare(
         check_words(workload, admission)
     workloads = [workload, *(other for other, _ in others)]
     given = fitted_to_days([trace for _, trace in days]) if profile is None else as_profile(profile, recorded)
-    asked, left_out = default_policies(workload, rules, given) if policies is None else (plugin_names(policies), [])
+    asked, left_out = (
+        default_policies(workload, rules, given, place) if policies is None else (plugin_names(policies), [])
+    )
     if not (compared := settings_of(asked, plugin_names(estimators))):
         raise InputError("there is nothing to compare; name a policy and an estimator")
     if arrivals is not None and rate_scale != 1:
@@ -156,6 +161,7 @@ def compare(
         clients=clients_of(timeouts, retries),
         shed=shed_rules(shed),
         replicas=as_replicas(replicas),
+        place=place,
         costs=next((costs.over(recorded_costs(trace)) for _, trace in days if trace is not None), costs),
         drift=drift_rules(drift),
         fairness=fairness,

@@ -108,7 +108,8 @@ SUMMARY: tuple[Metric, ...] = (
     Metric(
         "choice_fraction",
         "",
-        "Share of the makespan during which two or more requests waited at the dispatcher: only then can order matter.",
+        "Share of the makespan during which two or more requests waited to be chosen, at the dispatcher or, with "
+        "another place than front, in the engine: only then can order matter.",
     ),
     Metric(
         "jain_index",

@@ -22,6 +22,7 @@ from driftsim.slo import AnySlos, needs_itl, slos_for
 from driftsim.statistics import intervals_union as intervals_union
 from driftsim.tiers import by_urgency
 from driftsim.trace.attempts import fates, per_request
+from driftsim.trace.header import Header
 from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace
 
@@ -185,13 +186,21 @@ def waiting_fraction(rows: Rows) -> float:
     return intervals_union(np.asarray(rows["arrival_s"])[begun], start[begun]) / span
 
 
-def choice_fraction(rows: Rows) -> float:
-    """Share of the time during which two or more requests waited at the dispatcher: only then can order matter."""
+def choice_fraction(rows: Rows, chosen: pd.Series | np.ndarray | None = None) -> float:
+    """Share of the time during which two or more requests waited to be chosen: only then can order matter.
+
+    ``chosen``: when each was (s); by default, when the dispatcher let it go.
+    """
     span = makespan(rows)
-    times, depth = queue_depth(rows, rows["dispatch_s"])
+    times, depth = queue_depth(rows, rows["dispatch_s"] if chosen is None else chosen)
     if len(times) < 2 or not span > 0:
         return 0.0
     return float(np.diff(times)[depth[:-1] >= 2].sum() / span)
+
+
+def chosen_at(rows: Rows, header: Header) -> pd.Series | np.ndarray:
+    """When the policy chose each request (s): as it left the dispatcher, or, inside the engine, as it was begun."""
+    return rows["dispatch_s"] if header.admission.get("place", "front") == "front" else service_start(rows)
 
 
 def queue_depth(rows: Rows, until: pd.Series | np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -281,7 +290,7 @@ def summary(
         "queue_wait_p99_s": float(np.percentile(wait, 99)) if len(wait) else np.nan,
         "makespan_s": makespan(offered),
         "waiting_fraction": waiting_fraction(offered),
-        "choice_fraction": choice_fraction(offered),
+        "choice_fraction": choice_fraction(offered, chosen_at(offered, trace.header)),
         "jain_index": jain_index(rows, None if len(rows) == len(offered) else offered["tenant"]),
         "preemptions": int(np.nansum(offered["preemptions"])),
         **fates(sent, phase),

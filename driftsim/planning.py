@@ -5,31 +5,23 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from driftsim.errors import InputError
-from driftsim.inputs import AnyEstimator, AnyPolicy, AnyProfile, AnyTrace, as_profile, as_trace, described
-from driftsim.latency.profile import Profile, load_profile
+from driftsim.inputs import AnyEstimator, AnyPolicy, AnyProfile
+from driftsim.pressing.draws import COOL_DOWN, WARM_UP
 from driftsim.progress import OnProgress, no_progress
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.plugins import given_classes, plugin_names
-from driftsim.simulation.bases import with_bases
-from driftsim.simulation.spec import ScenarioSpec, load_spec
-from driftsim.sizing.plan import COOL_DOWN, REPLICATIONS, WARM_UP, SizingPlan, distinct_settings
+from driftsim.simulation.spec import ScenarioSpec
+from driftsim.sizing.plan import REPLICATIONS, SizingPlan, distinct_settings
 from driftsim.sizing.result import CapacityResult
 from driftsim.sizing.run import size
 from driftsim.slo import AnySlos, Slo, slo_rules
-from driftsim.sweeps.tasks import Inputs
-from driftsim.tiers import AnyTiers, tier_rules
+from driftsim.sources import AnyLoad, read_source
+from driftsim.tiers import AnyTiers
 from driftsim.trace.trace import Trace
-from driftsim.workloads.generated import WorkloadSpec
-from driftsim.workloads.processes import Pace, Process
-from driftsim.workloads.replay import replay
-from driftsim.workloads.workload import Workload
-
-AnyLoad: TypeAlias = AnyTrace | WorkloadSpec | ScenarioSpec
-DRAWN = 2000  # requests of a draw, where nobody says how many
-GIVEN = "given"  # stands for a profile that is no file
+from driftsim.workloads.processes import Process
 
 
 def capacity(
@@ -78,22 +70,20 @@ def capacity(
     >>> [(row["policy"], row["state"]) for row in found.document()["capacity"]]
     [('fifo', 'found')]
     """
-    spec, trace, place = _source(what, arrivals, requests)
-    spec = _with_slos(spec, slos, trace)
-    given = _profile(spec, profile, trace)
-    described_as = profile if profile is not None or spec.profile in (None, GIVEN) else spec.profile
-    if admission is not None and trace is not None:
-        admission = with_bases(admission, replay(trace), trace).admission
-    rules = tier_rules(tiers) or spec.tiers
-    spec = spec.changed(
-        profile=GIVEN,
-        tiers=rules,
-        admission=(admission or spec.admission).with_safety(rules),
-        max_in_flight=spec.max_in_flight if max_in_flight is None else max_in_flight,
-        seed=spec.seed if seed is None else seed,
+    source = read_source(
+        what,
+        profile,
+        arrivals=arrivals,
+        requests=requests,
+        slos=lambda spec, trace: _slos(spec, slos, trace),
+        admission=admission,
+        tiers=tiers,
+        max_in_flight=max_in_flight,
+        seed=seed,
         warm_up=warm_up,
         cool_down=cool_down,
     )
+    spec = source.spec
     names = plugin_names([spec.policy] if policies is None else policies)
     learners = plugin_names([spec.estimator] if estimators is None else estimators)
     chosen = SizingPlan(
@@ -109,102 +99,18 @@ def capacity(
     if not chosen.settings:
         raise InputError("there is nothing to search for; name a policy and an estimator")
     jobs = 1 if given_classes([*names, *learners]) else jobs  # a class is known in this process alone
-    known = Inputs(given={} if trace is None else {place: trace}, given_profile=given)
     with tempfile.TemporaryDirectory(prefix="driftsim-") as aside:
-        found = size(chosen, known, Path(aside) / "store" if store is None else Path(store), jobs, address, progress)
-    return CapacityResult(found, spec.slos, _provenance(chosen, trace, described(given, described_as), given))
+        place = Path(aside) / "store" if store is None else Path(store)
+        found = size(chosen, source.inputs, place, jobs, address, progress)
+    searched = {"slos": [str(slo) for slo in spec.slos]}
+    searched |= {name: getattr(chosen, name) for name in ("target", "tolerance", "replications")}
+    about = source.provenance(chosen.spec_of(chosen.cases[0]))
+    return CapacityResult(found, spec.slos, about | searched)
 
 
-def _source(what: AnyLoad, arrivals: Process | None, requests: int | None) -> tuple[ScenarioSpec, Trace | None, str]:
-    """The scenario, the trace that it replays or draws from, and the path that stands for that trace."""
-    if isinstance(what, Workload):
-        raise InputError(
-            "a Workload is a single draw; give a WorkloadSpec, which can be drawn at any load, or a trace "
-            "(what an engine serves of a backlog is backlog_rate(workload, profile))"
-        )
-    spec, trace, place = _read(what)
-    if arrivals is not None:
-        if spec.trace is None:
-            raise InputError("the workload brings its arrivals; arrivals replace those of a trace alone")
-        pace = {name: getattr(arrivals, name) for name in Pace.model_fields}
-        drawn = WorkloadSpec(kind=arrivals.kind, trace=spec.trace, requests=requests or DRAWN, **pace)
-        return spec.changed(trace=None, workload=drawn, requests=None, profile=spec.profile or GIVEN), trace, place
-    if requests is not None:
-        if spec.workload is not None:
-            return spec.changed(workload=spec.workload.changed(requests=requests)), trace, place
-        if trace is not None and requests > len(trace.requests):
-            raise InputError(
-                f"{trace.name}: has {len(trace.requests)} requests, {requests} were asked for; --arrivals poisson "
-                "draws any number of its requests"
-            )
-        spec = spec.changed(requests=requests)
-    return spec, trace, place
-
-
-def _read(what: AnyLoad) -> tuple[ScenarioSpec, Trace | None, str]:
-    """The same of what was given alone."""
-    if isinstance(what, WorkloadSpec):
-        return ScenarioSpec(workload=what, profile=GIVEN), _first(what.traces), "".join(what.traces[:1])
-    if isinstance(what, str | Path) and str(what).endswith(".toml"):
-        file = Path(what)
-        what = load_spec(file).placed(lambda path: str(file.parent / path))
-    if isinstance(what, ScenarioSpec):
-        place = "".join(what.traces[:1])
-        return what, _first(what.traces), place
-    trace = as_trace(what)
-    place = str(what) if isinstance(what, str | Path) else str(trace.source or trace.name)
-    return ScenarioSpec(trace=place), trace, place
-
-
-def _first(traces: Sequence[str]) -> Trace | None:
-    return as_trace(traces[0]) if traces else None
-
-
-def _with_slos(spec: ScenarioSpec, slos: AnySlos, trace: Trace | None) -> ScenarioSpec:
-    """``spec`` with the SLOs that hold: those given, else its own, else its trace's. Raises ``InputError`` without."""
+def _slos(spec: ScenarioSpec, slos: AnySlos, trace: Trace | None) -> tuple[Slo, ...]:
+    """The SLOs that hold: those given, else the scenario's, else its trace's. Raises ``InputError`` without."""
     rules: tuple[Slo, ...] = slo_rules(slos) or spec.slos or (() if trace is None else trace.header.slos)
     if not rules:
         raise InputError("capacity is the load within SLOs, and there is none; give one, such as --slo ttft=2s")
-    return spec.changed(slos=rules)
-
-
-def _profile(spec: ScenarioSpec, profile: AnyProfile | None, trace: Trace | None) -> Profile:
-    """The profile for every run, by default fitted to the trace. Raises ``InputError`` where both lack."""
-    if profile is not None:
-        return as_profile(profile, None)
-    if spec.profile is not None and spec.profile != GIVEN:
-        return load_profile(spec.profile)
-    if trace is None:
-        raise InputError("a workload has no steps to fit a profile to; give one (--profile FILE)")
-    return as_profile(None, trace)
-
-
-def _provenance(chosen: SizingPlan, trace: Trace | None, profile: str, used: Profile) -> dict[str, Any]:
-    """What a reader must know to search again."""
-    spec = chosen.spec
-    name = trace.name if trace is not None else ""
-    drawn = "" if spec.workload is None else f"{spec.workload.kind or 'mixed'} arrivals"
-    return {
-        "source": " of ".join(filter(None, [drawn, name])) or "a workload",
-        "trace_digest": "" if trace is None else trace.digest,
-        "profile": profile,
-        "profile_digest": used.digest,
-        "model": used.model,
-        "hardware": used.hardware,
-        "engine": _engine_limits(used, chosen.spec_of(chosen.cases[0])),
-        "slos": [str(slo) for slo in spec.slos],
-        "target": chosen.target,
-        "tolerance": chosen.tolerance,
-        "replications": chosen.replications,
-        "requests": spec.requests if spec.workload is None else spec.workload.requests,
-        "warm_up": spec.warm_up,
-        "cool_down": spec.cool_down,
-        "seed": spec.seed,
-    }
-
-
-def _engine_limits(profile: Profile, spec: ScenarioSpec) -> dict[str, Any]:
-    """The limits of the engine of ``profile`` under the changes of ``spec``."""
-    engine = profile.engine.changed(**spec.engine) if spec.engine else profile.engine
-    names = ("max_num_seqs", "max_num_batched_tokens", "kv_blocks", "max_model_len")
-    return {name: getattr(engine, name) for name in names}
+    return rules

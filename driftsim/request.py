@@ -130,8 +130,9 @@ class Job:
     ``estimate`` is the expected output length and ``budget`` is prompt length plus estimate, both in the unit of the
     accounting in use. ``quantiles`` are those of the output length at the levels of the estimator, if it has any.
     ``prompt_served`` and ``output_served`` are the service that its session has got so far: the
-    tokens of the prompts and of the outputs of those of its turns that had ended when this one arrived. Two jobs are
-    never equal: a job is itself, whatever its numbers.
+    tokens of the prompts and of the outputs of those of its turns that had ended when this one arrived. ``made`` and
+    ``preempted`` are its output so far and its preemptions, kept where the policy stands inside the engine. Two jobs
+    are never equal: a job is itself, whatever its numbers.
 
     >>> request = Request("r1", "acme", Tier.PREMIUM, "", 0.0, 100, None, 64)
     >>> job = Job(request, predicted_category="short_qa", estimate=70, budget=170)
@@ -150,3 +151,5 @@ class Job:
     prompt_served: int = 0  # tokens
     output_served: int = 0  # tokens
     quantiles: tuple[int, ...] = ()
+    made: int = 0  # in the accounting's unit, as of when the policy was last told
+    preempted: int = 0

@@ -20,6 +20,7 @@ from driftsim.inputs import (
     with_drift,
 )
 from driftsim.scheduling.admission import Admission
+from driftsim.scheduling.names import Place
 from driftsim.scheduling.plugins import plugin_name
 from driftsim.scheduling.policies import STOCK
 from driftsim.scheduling.shedding import AnySheds, shed_rules
@@ -50,6 +51,7 @@ def simulate(
     retries: AnyRetries = None,
     shed: AnySheds = (),
     replicas: int | Replicas = 1,
+    place: Place = "front",
     engine: EngineName | Barrier = "continuous",
     refill_lag: bool = True,
     noise: bool = False,
@@ -87,6 +89,7 @@ def simulate(
         clients=clients_of(timeouts, retries),
         shed=shed_rules(shed),
         replicas=as_replicas(replicas),
+        place=place,
         refill_lag=refill_lag,
         noise=noise,
         barrier=as_barrier(engine),

@@ -231,6 +231,27 @@ def detectable_shift(error: float, freedom: float, beyond: float, floor: float =
     return float(optimize.brentq(lacking, 0.0, float(needed.max()) + 10 * error))
 
 
+def crossing(loads: np.ndarray, attained: np.ndarray, target: float) -> np.ndarray:
+    """The load at which curves first fall below ``target``, (...,), on the scale of ``loads``.
+
+    loads: ascending, (loads,). attained: (..., loads). Linear between the last load before the first failure and that
+    one; the first load where that one fails, the last one where none does.
+
+    >>> crossing(np.array([0.0, 1.0, 2.0]), np.array([[1.0, 0.9, 0.7], [1.0, 0.7, 0.9]]), 0.8).round(2).tolist()
+    [1.5, 0.67]
+    """
+    failed = attained < target
+    some = failed.any(axis=-1)
+    after = np.where(some, failed.argmax(axis=-1), len(loads) - 1)
+    before = np.maximum(after - 1, 0)
+    high, low = (np.take_along_axis(attained, place[..., None], -1)[..., 0] for place in (before, after))
+    falls = high > low
+    part = np.where(falls, (high - target) / np.where(falls, high - low, 1.0), 0.0)
+    found = loads[before] + np.clip(part, 0.0, 1.0) * (loads[after] - loads[before])
+    crossed: np.ndarray = np.where(some, np.where(after == 0, loads[0], found), loads[-1])
+    return crossed
+
+
 def intervals_union(starts: np.ndarray, ends: np.ndarray) -> float:
     """Total length covered by the intervals, overlaps counted once.
 

@@ -1,9 +1,10 @@
 """How well is a GPU predicted? Runs on an H200: their decisions, and runs that the profile has not seen.
 
-    python -m experiments.gpu        # remakes gpu/runs.csv and gpu/held_out.csv
+    python -m experiments.gpu        # remakes what gpu/ holds
 
 Decisions: every shipped GPU run on its own recorded steps. Latencies: a profile fitted to three loads predicts another
-load and five policies under overload.
+load and five policies under overload; and chats and agents on a server with a prefix cache, by a profile fitted to the
+lowest and the highest load, beside what the run itself would say and what the same load did when it was run again.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ STORED = Path(__file__).with_suffix("")
 FITTED = tuple(f"qwen1.8b-h200-{name}" for name in ("load-0.5", "load-0.95", "backlog"))
 HELD_OUT = "qwen1.8b-h200-load-0.8"
 POLICIES = "qwen1.8b-h200-policies"
+SESSIONS = tuple(f"llama8b-h200-sessions-{name}" for name in ("5", "10", "10-again", "16", "26"))
+ENDS, BETWEEN = (SESSIONS[0], SESSIONS[-1]), SESSIONS[1:-1]  # fitted, and not
 SHOWN = (("e2e", "mean"), ("e2e", "p99"), ("ttft", "mean"), ("tpot", "mean"), ("makespan", ""))
 
 
@@ -76,6 +79,31 @@ def held_out(profile: Profile) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def sessions() -> pd.DataFrame:
+    """Chats and agents between the loads that were fitted: measured, and by three profiles."""
+    traces = {name: read(TRACES / name) for name in SESSIONS}
+    ends = calibrate([Run(name, traces[name]) for name in ENDS])
+    rows = []
+    for name in BETWEEN:
+        by = {"ends": on_model_steps(name, traces[name], ends)}
+        by["itself"] = on_model_steps(name, traces[name], calibrate([Run(name, traces[name])]))
+        metrics = {(who, row["metric"], row["stat"]): row for who, judged in by.items() for row in judged.rows()}
+        simulated = by["ends"].simulated.requests
+        recorded = traces[name].requests
+        for metric, stat in ((metric, stat or "mean") for metric, stat in SHOWN):
+            known = metrics["ends", metric, stat]
+            rows.append(
+                {
+                    "run": name, "metric": metric, "stat": stat, "measured": known["measured"],
+                    "ends": known["error"], "itself": metrics["itself", metric, stat]["error"],
+                    "hit_rate": recorded["cached_tokens"].sum() / recorded["prompt_tokens"].sum(),
+                    "simulated_hit_rate": simulated["cached_tokens"].sum() / simulated["prompt_tokens"].sum(),
+                    "launch_s": ends.launch_s,
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def _means(found: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     table = pd.DataFrame([row for rows in found for row in rows])
     groups = table.groupby(["metric", "stat"], sort=False, as_index=False)
@@ -100,6 +128,7 @@ def main() -> None:
     profile = fitted()
     assert profile.fit is not None
     held_out(profile).to_csv(STORED / "held_out.csv", index=False)
+    sessions().to_csv(STORED / "sessions.csv", index=False)
     error = profile.fit.mean_absolute_percentage_error
     pd.DataFrame([{"error": error, "prefill_step_s": profile.prefill_step_s}]).to_csv(STORED / "fit.csv", index=False)
 
@@ -139,7 +168,32 @@ def block() -> str:
         f"takes {1000 * float(fit['prefill_step_s']):.1f} ms more than one that does not. Measured, with the standard "
         "deviation over the runs, and how far off predicted:"
     )
-    return f"{lines}\n{told}\n\n{second}"
+    return f"{lines}\n{told}\n\n{second}\n{_sessions_block()}"
+
+
+def _sessions_block() -> str:
+    """How well chats and agents are predicted, as Markdown."""
+    table = pd.read_csv(STORED / "sessions.csv")
+    again = table[table["run"] == SESSIONS[2]].set_index(["metric", "stat"])["measured"]
+    first = table[table["run"] == SESSIONS[1]].set_index(["metric", "stat"])["measured"]
+    cells = []
+    for run, own in table.groupby("run", sort=False):
+        for who, said in (("ends", "the two other loads"), ("itself", "itself")):
+            shown = [_row(own, metric, stat or "mean") for metric, stat in SHOWN]
+            values = (f"{row['measured']:.3g} s, {percent(row[who])}" for row in shown)
+            rates = f"{100 * shown[0]['hit_rate']:.1f} %, {100 * shown[0]['simulated_hit_rate']:.1f} %"
+            cells.append((f"`{run}`", said, *values, rates if who == "ends" else ""))
+    heads = [f"{metric.upper()} {stat}" if stat else metric for metric, stat in SHOWN]
+    lines = markdown(("run", "fitted to", *heads, "hit rate, simulated"), cells, left=2)
+    moved = ", ".join(
+        percent(again[metric, stat or "mean"] / first[metric, stat or "mean"] - 1) for metric, stat in SHOWN
+    )
+    launch = 1000 * float(table["launch_s"].iloc[0])
+    return (
+        f"Chats and agents with a prefix cache, where the host takes {launch:.0f} ms to launch a prefill. The same "
+        f"load, run again, moved by {moved} in these columns: the speed of the machine is not the same from run to "
+        f"run, and near its knee a little speed is much waiting.\n\n{lines}"
+    )
 
 
 if __name__ == "__main__":

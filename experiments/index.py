@@ -12,7 +12,8 @@ import pandas as pd
 from driftsim.formatting import markdown
 from driftsim.formatting import signed_percent as percent
 from driftsim.validation.equivalence import MARGIN, Verdict
-from experiments import capacity, estimation_error, gpu
+from experiments import capacity, estimation_error, gpu, value_of_prediction
+from experiments.league import document as league
 from experiments.paper import answers as paper
 from experiments.paper import verdicts
 from experiments.paper.tables import between, documents, find
@@ -35,6 +36,10 @@ def block() -> str:
          "first_principles/l4.json"),
         ("What load does the recorded engine take within an SLO?", "python -m experiments.capacity", capacity.answer,
          "capacity/policies-capacity.png"),
+        ("Is predicting output lengths worth it?", "python -m experiments.value_of_prediction",
+         value_of_prediction.answer, "value_of_prediction/chat-cpu-value.png"),
+        ("Which policy, with which estimator, ranks first on workloads that stay the same?",
+         "python -m experiments.league", league.answer, "league/README.md"),
         ("What does capturing cost?", "python -m experiments.capture_overhead", _overhead,
          "capture_overhead/costs.json"),
         ("What does a sweep cost?", "python -m experiments.sweep_cost", _sweep, "sweep_cost/costs.json"),

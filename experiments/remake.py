@@ -32,7 +32,9 @@ from experiments import (
     index,
     measured_policies,
     sweep_cost,
+    value_of_prediction,
 )
+from experiments.league import document as league
 from experiments.paper import document as paper
 from experiments.speed import document as speed
 
@@ -54,6 +56,7 @@ def main() -> None:
         gpu.main()
         first_principles.main()
         capacity.main()
+        value_of_prediction.main()
         for script in EXAMPLES:
             script.with_suffix(".out").write_text(example_output(script))
     for file in documents():
@@ -195,6 +198,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "overhead": capture_overhead.block,
     "speed": speed.block,
     "index": index.block,
+    "value-traces": value_of_prediction.block,
+    "league": league.block,
+    "league-workloads": league.workloads_block,
     "paper-short": paper.short_block,
     "paper-claims": paper.claims_block,
     "paper-count": paper.count_block,
@@ -205,6 +211,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "paper-real": paper.real_block,
     "paper-estimators": paper.estimators_block,
 } | {f"capacity-{name}": partial(capacity.block, name) for name in capacity.SEARCHES}
+BLOCKS |= {f"value-{name}": partial(value_of_prediction.text_block, name) for name in value_of_prediction.QUESTIONS}
 BLOCKS |= {f"example-{script.stem}": partial(example_block, script) for script in EXAMPLES}
 
 if __name__ == "__main__":

@@ -479,12 +479,16 @@ class StepwiseAsyncEngine(StepwiseEngine):
         super().__init__(*arguments)
         self.queue: deque[tuple[int, list[tuple[Sequence, int, bool]]]] = deque()  # when it is over, who computes
         self.last = 0
+        self.launched = 0  # when the host has launched the last batch
         self.unsaid = False  # somebody finished, and no schedule has told the workers yet
 
     def _begin(self) -> None:
         """Turns of vLLM's core loop, until one must wait for a batch (v1/engine/core.py, step_with_batch_queue)."""
         now = self.env.now
         while True:
+            if self.launched > now:  # the host is busy
+                Moment(self.env, self.launched, STEP, lambda _: self._begin())
+                return
             for sequence in self.inbox:
                 sequence.queued = now
             self.waiting.extend(self.inbox)
@@ -499,7 +503,7 @@ class StepwiseAsyncEngine(StepwiseEngine):
                 return
             end, batch = self.queue[0]
             if batch:
-                Moment(self.env, end, COMPLETE, lambda _: self._over())
+                Moment(self.env, max(end, self.launched), COMPLETE, lambda _: self._over())
                 return
             self.queue.popleft()  # an empty batch is over at once
 
@@ -519,8 +523,11 @@ class StepwiseAsyncEngine(StepwiseEngine):
             self.placeholders[sequence] += samples
             rows.append((sequence, new, samples))
         if rows:
-            duration = self.step_time.step(batch)
-            self.last = max(now, self.last) + duration
+            model: Any = self.step_time
+            computing, launch = model.parts(batch) if getattr(model, "launches", False) else (model.step(batch), 0)
+            self.launched = now + launch
+            before, self.last = self.last, max(max(now, self.last) + computing, self.launched + 1 if launch else 0)
+            duration = self.last - max(now, before)
             if self.on_step is not None:
                 parts = (batch.prefill_tokens, batch.prefill_requests, batch.decode_requests, batch.context_tokens)
                 after = (len(self.running), len(self.waiting), self.kv.used, preempted)

@@ -103,6 +103,8 @@ def profiles(draw: st.DrawFn) -> Profile:
         prefill_token_s=draw(st.sampled_from([0.0, 0.0001])),
         decode_request_s=draw(st.sampled_from([0.0, 0.0003])),
         context_token_s=draw(st.sampled_from([0.0, 1e-6])),
+        launch_s=draw(st.sampled_from([0.0, 0.0, 0.004, 0.03])),
+        graph_tokens=draw(st.sampled_from([0, 12])),
         gap_s=draw(st.sampled_from([0.0, 0.00003])),
         notify_lag_s=lag,
         submit_lag_s=lag,

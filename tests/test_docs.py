@@ -36,7 +36,7 @@ ELSEWHERE = {"dask_jobqueue", "dask_kubernetes"}  # what only a cluster has
 UNKNOWN = re.compile(r"\b[A-Z]{2,}(?:_[A-Z]+)+\b|\bHOST\b|RESULT\.json")  # stands for what only the reader knows
 FEWER = {  # so that a command takes a second
     "compare": ("--replications", "1", "--jobs", "1"), "sweep": ("--jobs", "1"), "check": ("--jobs", "1"),
-    "capacity": ("--replications", "1", "--jobs", "1"),
+    "capacity": ("--replications", "1", "--jobs", "1"), "value": ("--replications", "1", "--jobs", "1"),
 }  # fmt: skip
 
 

@@ -30,7 +30,7 @@ def test_an_example_is_short_and_uses_the_front_door_alone(script: Path) -> None
     assert "from driftsim" not in code
 
 
-def test_there_are_seven_and_the_readme_names_each() -> None:
+def test_there_are_eight_and_the_readme_names_each() -> None:
     text = (remake.ROOT / "examples" / "README.md").read_text()
-    assert len(remake.EXAMPLES) == 7
+    assert len(remake.EXAMPLES) == 8
     assert all(f"[{script.name}]({script.name})" in text for script in remake.EXAMPLES)

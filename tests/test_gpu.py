@@ -1,4 +1,4 @@
-"""Runs on a GPU: where a prefill's time shows under async scheduling, and how well such runs are predicted."""
+"""Runs on a GPU: whose time a row shows under async scheduling, and how well such runs are predicted."""
 
 from __future__ import annotations
 
@@ -8,16 +8,33 @@ import pytest
 
 from driftsim import read
 from driftsim.calibration.calibrate import calibrate
-from driftsim.calibration.launches import as_launched, priced
+from driftsim.calibration.launches import MOST_TOGETHER, together
 from driftsim.calibration.runs import Run
+from driftsim.latency.noise import Noise
+from driftsim.latency.profile import Profile
+from driftsim.simulation.run import Simulation, simulate
+from driftsim.simulation.scenario import Scenario
 from driftsim.trace.steps import step_ends
 from driftsim.trace.trace import Trace
 from driftsim.validation.validation import on_measured_steps
+from driftsim.workloads.replay import as_recorded
 from driftsim.workloads.unfinished import caveats
 from experiments import gpu
+from tests.strategies import engine, workload
 
 PREFIX = gpu.TRACES / "qwen1.8b-h200-prefixes"
 INTERCEPT, STEP, TOKEN, CONTEXT = 0.002, 0.010, 2e-6, 6e-8
+
+
+def as_launched(steps: pd.DataFrame) -> pd.DataFrame:
+    """``steps`` with the prefill of each step in the row of the step before, where that was not over as it began."""
+    ahead = np.append(steps["start_s"].to_numpy()[1:] < step_ends(steps)[:-1], False)
+    moved = {}
+    for name in ("prefill_tokens", "prefill_requests", "prefill_attention"):
+        own = steps[name].to_numpy()
+        stays = np.where(np.append(False, ahead[:-1]), 0, own)
+        moved[name] = stays + np.where(ahead, np.append(own[1:], 0), 0)
+    return steps.assign(**moved)
 
 
 def made(trace: Trace, *, ahead: bool, asynchronous: bool = True) -> Trace:
@@ -51,22 +68,74 @@ def test_the_coefficients_come_back_wherever_a_prefills_time_shows(ahead: bool, 
     assert profile.fit.mean_absolute_percentage_error < 0.035
 
 
-def test_without_async_scheduling_every_prefill_stays_in_its_row(loaded: Trace) -> None:
+def test_without_async_scheduling_every_step_stands_for_itself(loaded: Trace) -> None:
     trace = made(loaded, ahead=False, asynchronous=False)
     assert trace.steps is not None
-    kept = priced([Run("t", trace)], [trace.steps])
-    pd.testing.assert_frame_equal(kept[0], trace.steps)
+    starts = trace.steps["start_s"].to_numpy()
+    assert (starts[1:] >= step_ends(trace.steps)[:-1] - 1e-12).all()
+    profile = calibrate([Run("t", trace)])
+    assert profile.prefill_step_s == pytest.approx(STEP, rel=0.05)
 
 
-def test_no_prefill_is_lost_or_told_twice(loaded: Trace) -> None:
+def test_prefills_stand_with_the_steps_that_they_were_launched_in(loaded: Trace) -> None:
     assert loaded.steps is not None
-    moved = as_launched(loaded.steps)
-    for name in ("prefill_tokens", "prefill_requests", "prefill_attention"):
-        assert moved[name].sum() == loaded.steps[name].sum()
-    begun = loaded.steps["start_s"].to_numpy()[1:]
-    alone = np.append(True, begun >= step_ends(loaded.steps)[:-1]) & (loaded.steps["prefill_tokens"].to_numpy() > 0)
-    assert 1 <= alone.sum() < 20  # of some 200: the others move
-    assert (moved["prefill_tokens"][alone] >= loaded.steps["prefill_tokens"][alone]).all()
+    steps, group = loaded.steps, together(loaded.steps)
+    first = np.diff(group, prepend=-1) > 0
+    prefills = steps["prefill_tokens"].to_numpy() > 0
+    assert prefills[~first].all()
+    begun = np.append(False, steps["start_s"].to_numpy()[1:] < step_ends(steps)[:-1])
+    assert begun[~first].all()
+    sizes = np.bincount(group)
+    assert sizes.max() <= MOST_TOGETHER
+    assert 1 <= (prefills & first).sum() < 20  # of some 200: the others were launched ahead
+
+
+LAUNCH = 0.020
+
+
+def launched(trace: Trace, launch: float) -> Trace:
+    """``trace`` simulated, steps and all, by a profile whose prefills keep the host launching."""
+    profile = Profile.plain(intercept_s=0.005, prefill_token_s=2e-5, context_token_s=4e-8).changed(
+        engine=trace.header.engine, launch_s=launch, graph_tokens=128, noise=Noise(spread=0.02, autocorrelation=0.3)
+    )
+    scenario = Scenario(profile=profile, policy="stock", seed=1)
+    return Simulation(scenario, as_recorded(trace), True).run()
+
+
+def test_the_launch_comes_back_from_runs_that_have_it() -> None:
+    trace = read(gpu.TRACES / "llama8b-h200-sessions-10")
+    run = launched(trace, LAUNCH)
+    profile = calibrate([Run("t", run)])
+    assert profile.graph_tokens == 128
+    assert profile.launch_s == pytest.approx(LAUNCH, rel=0.05)
+    assert profile.intercept_s == pytest.approx(0.005, rel=0.02)
+    assert profile.prefill_token_s == pytest.approx(2e-5, rel=0.10)
+    without = calibrate([Run("t", launched(trace, 0.0))])
+    assert without.launch_s == 0.0
+
+
+def test_a_launch_keeps_the_host_from_handing_out_the_tokens_before() -> None:
+    """The first of two decodes; the second's prefill is launched from 0.010 to 0.040, while a step of 0.010 runs."""
+    made = workload([0.0, 0.001], [9, 2], prompt_tokens=[4, 20], max_tokens=[9, 2])
+    profile = Profile.plain(intercept_s=0.010).changed(
+        engine=engine(async_scheduling=True), launch_s=0.030, graph_tokens=8
+    )
+    rows = simulate(Scenario(profile=profile, policy="stock"), made).requests
+    # Steps: 0-10 the prefill of the first, a graph; 10-20 a decode, scheduled at 0 already; then the launch.
+    assert rows["scheduled_s"].tolist() == pytest.approx([0.0, 0.010])
+    assert rows["first_token_s"].tolist() == pytest.approx([0.010, 0.040])
+    assert rows["finish_s"][1] == pytest.approx(0.050)
+    quick = simulate(Scenario(profile=profile.changed(launch_s=0.0), policy="stock"), made).requests
+    assert quick["first_token_s"].tolist() == pytest.approx([0.010, 0.030])
+    assert rows["finish_s"][0] - quick["finish_s"][0] == pytest.approx(0.010)
+
+
+def test_what_a_server_with_sessions_and_a_cache_decided_is_decided_again() -> None:
+    for load in gpu.SESSIONS:
+        run = on_measured_steps("t", read(gpu.TRACES / load))
+        assert run.steps_alike == 1.0
+        assert run.exceptions is not None
+        assert run.exceptions.empty
 
 
 def test_a_step_lasts_from_the_end_of_the_one_before() -> None:
@@ -78,7 +147,7 @@ def test_a_step_lasts_from_the_end_of_the_one_before() -> None:
 def test_a_load_that_was_not_fitted_is_predicted() -> None:
     profile = gpu.fitted()
     assert profile.fit is not None
-    assert profile.fit.mean_absolute_percentage_error < 0.10
+    assert profile.fit.mean_absolute_percentage_error < 0.06
     assert profile.prefill_step_s > profile.intercept_s
     found = {(row["run"], row["metric"], row["stat"]): row for row in gpu.held_out(profile).to_dict("records")}
     assert abs(found["80 % load", "e2e", "mean"]["error"]) < 0.05

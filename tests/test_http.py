@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from driftsim.errors import InputError
@@ -20,6 +22,7 @@ from driftsim.live.http import HttpEngine
 from driftsim.live.plan import CapturePlan
 from driftsim.live.resume import CaptureRun
 from driftsim.live.session import run_session
+from driftsim.live.told import order_of
 from driftsim.metrics import summary
 from driftsim.request import Job
 from driftsim.scheduling.admission import Admission
@@ -272,6 +275,45 @@ def test_the_order_of_service_is_the_policys(url: str, tmp_path: Path) -> None:
     prompts = [f"ok 3 {'word ' * extra}" for extra in (40, 2, 30, 9, 20)]
     trace = run(url, tmp_path / "t", *prompts, policy="sjf", max_in_flight=1)
     assert list(trace.requests["dispatch_index"]) == [4, 0, 3, 1, 2]
+
+
+def test_priorities_are_sent_where_the_server_orders_by_them(url: str, tmp_path: Path) -> None:
+    """Everybody is let in at once; the smaller the key, the smaller the priority. Else the body has none."""
+    prompts = [f"ok 3 {'word ' * extra}" for extra in (40, 2, 30)]
+    run(url, tmp_path / "front", *prompts, policy="sjf")
+    assert not [body for body in Server.seen if "priority" in body]
+    with pytest.raises(InputError, match="start it with --scheduling-policy priority"):
+        run(url, tmp_path / "t", *prompts, policy="sjf", place="priority")
+    with pytest.raises(InputError, match="HttpEngine cannot have a policy inside"):
+        run(url, tmp_path / "t", *prompts, policy="sjf", place="inside")
+    trace = run(url, tmp_path / "t", *prompts, kind=ByPriority, policy="sjf", place="priority")
+    sent = {body["messages"][0]["content"]: body["priority"] for body in Server.seen if "priority" in body}
+    assert sent[prompts[1]] < sent[prompts[2]] < sent[prompts[0]]
+    assert trace.header.admission["place"] == "priority"
+    assert trace.header.engine.scheduling_policy == "priority"
+    assert trace.header.max_in_flight is None
+
+
+class ByPriority(HttpEngine):
+    """One that is said to order by priority."""
+
+    def __init__(self, *arguments: Any, known: dict[str, Any], **others: Any) -> None:
+        super().__init__(*arguments, known=known | {"scheduling_policy": "priority"}, **others)
+
+
+def test_the_order_of_a_server_here_is_read_off_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(*command: str) -> None:
+        monkeypatch.setattr(psutil.Process, "cmdline", lambda self: ["vllm", "serve", *command])
+
+    mine = [os.getpid()]
+    started("model", "--scheduling-policy", "priority")
+    assert order_of(mine, None) == order_of(mine, "priority") == {"scheduling_policy": "priority"}
+    with pytest.raises(InputError, match="the server was started with priority"):
+        order_of(mine, "fcfs")
+    started("--scheduling-policy=fcfs", "model")
+    assert order_of(mine, None) == {"scheduling_policy": "fcfs"}
+    started("model")
+    assert order_of(mine, "priority") == {}
 
 
 def test_a_replay_sends_synthetic_prompts_of_the_recorded_length(url: str, tmp_path: Path) -> None:

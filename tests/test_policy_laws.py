@@ -16,7 +16,14 @@ from driftsim.scheduling.policies import POLICIES
 from tests.queues import a_job, fresh, some_jobs
 
 NAMES = sorted(POLICIES)
-STARVES = {"priority", "sjf", "cost-sjf", "wspt", "gittins"}  # as their docstrings say: somebody may wait for ever
+STARVES = {
+    "priority",
+    "sjf",
+    "cost-sjf",
+    "wspt",
+    "gittins",
+    "srpt",
+}  # as their docstrings say: somebody may wait for ever
 
 
 class Counted(Job):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from driftsim.sizing.curves import Curve, change, crossing
+from driftsim.sizing.curves import Curve, change
 from driftsim.sizing.run import MOST_BEYOND
 from driftsim.sizing.search import Search
-from driftsim.statistics import Interval
+from driftsim.statistics import Interval, crossing
 from driftsim.workloads.resampling import circular_picks, local_picks
 from tests import coverage_study as study
 

@@ -11,7 +11,7 @@ import pandas as pd
 from driftsim.calibration.coefficients import coefficient_intervals, identified_terms, joint_uncertainty, region_of
 from driftsim.calibration.form import Form
 from driftsim.calibration.guards import describes, refuse_fit, unphysical
-from driftsim.calibration.launches import priced
+from driftsim.calibration.launches import first_of, rows_of, summed, together
 from driftsim.calibration.least_squares import Rows, at_rest, blocks, choose, quality, solve, tenths, with_all_time
 from driftsim.calibration.noise_fit import fit_noise
 from driftsim.calibration.overheads import gap, lags
@@ -19,7 +19,7 @@ from driftsim.calibration.residuals import Residuals
 from driftsim.calibration.runs import FEWEST_STEPS, MOST_ROWS, ONE_LOAD, Run, blank_profile, coverage_of
 from driftsim.errors import TraceError
 from driftsim.latency.profile import LEAST_INTERCEPT_S, Fit, Profile, Region
-from driftsim.latency.steptime import GRAPH_SIZES
+from driftsim.latency.steptime import GRAPH_SIZES, most_graph_tokens
 
 
 # -- from steps
@@ -37,26 +37,28 @@ def fit_steps(
         if back.any():
             raise TraceError(f"{run.name}: step {int(back.argmax()) + 1} starts before the one before it")
 
-    steps = pd.concat(priced(runs, tables), ignore_index=True)
-    duration = steps["duration_s"].to_numpy()
-    block = _numbered(tables)
-    part = np.arange(len(steps)) if len(steps) <= MOST_ROWS else _some_blocks(block)
-
+    steps = pd.concat(tables, ignore_index=True)
+    block, group = _numbered(tables), _launched(runs, tables)
     lengths = [len(table) for table in tables]
     tenth = tenths(lengths)
+    part = np.arange(len(steps)) if len(steps) <= MOST_ROWS else _some_blocks(block)
 
-    def rows_of(form: Form) -> Rows:
-        return Rows(form.columns(steps.iloc[part]), duration[part], block[part], np.ones(len(part)), tenth[part])
-
-    report(f"{len(steps)} steps of {len(runs)} runs: choosing a form")
-    form, considered = choose(rows_of, Form())
+    def some_rows(form: Form) -> Rows:
+        return rows_of(form, steps.iloc[part], group[part], block[part], tenth[part])
 
     def all_rows(form: Form) -> Rows:
-        return Rows(form.columns(steps), duration, block, np.ones(len(steps)), tenth)
+        return rows_of(form, steps, group, block, tenth)
 
+    report(f"{len(steps)} steps of {len(runs)} runs: choosing a form")
+    most = most_graph_tokens(runs[0].trace.header.engine.max_num_seqs)
+    form, considered = choose(some_rows, Form(graph_tokens=most))
     form = at_rest(all_rows, form)
     rows = all_rows(form)
     form, rows = identified_terms(form, rows, warnings)
+    steps, duration = _as_one(steps, group), rows.duration
+    lengths = [
+        int(group[end - 1] - group[end - count]) + 1 for count, end in zip(lengths, np.cumsum(lengths), strict=True)
+    ]
     robust = solve(rows)
     solution = with_all_time(robust, duration, warnings)
     report(f"form: {form}; noise and intervals over {len(np.unique(tenth))} blocks of time")
@@ -78,6 +80,7 @@ def fit_steps(
         **times | {"intercept_s": max(times["intercept_s"], LEAST_INTERCEPT_S)},
         hidden_tokens=form.tied(solution.coefficients).hidden_tokens,
         graph_sizes=GRAPH_SIZES if form.graphs else (),
+        graph_tokens=form.graph_tokens if form.launched else 0,
         gap_s=float(np.average(gaps, weights=lengths)),
         notify_lag_s=notify,
         submit_lag_s=submit,
@@ -86,7 +89,7 @@ def fit_steps(
         seen=coverage_of([run.trace for run in runs], max(int(table["prefill_tokens"].max()) for table in tables)),
         fit=Fit(
             source="steps",
-            rows=len(duration),
+            rows=sum(len(table) for table in tables),
             **quality(duration, fitted),
             regions=_step_regions(steps, duration, fitted),
             considered=considered,
@@ -105,6 +108,23 @@ def _numbered(tables: Sequence[pd.DataFrame]) -> np.ndarray:
     for table in tables:
         numbered.append(blocks(len(table), int(numbered[-1].max()) + 1 if numbered else 0))
     return np.concatenate(numbered)
+
+
+def _launched(runs: Sequence[Run], tables: Sequence[pd.DataFrame]) -> np.ndarray:
+    """The steps of successive tables whose times cannot be told apart, numbered through."""
+    numbered: list[np.ndarray] = []
+    for run, table in zip(runs, tables, strict=True):
+        own = together(table) if run.trace.header.engine.async_scheduling else np.arange(len(table))
+        numbered.append(own + (int(numbered[-1].max()) + 1 if numbered else 0))
+    return np.concatenate(numbered)
+
+
+def _as_one(steps: pd.DataFrame, group: np.ndarray) -> pd.DataFrame:
+    """The prefill tokens of each ``group`` of ``steps``, and the decoding requests of its first."""
+    prefill = summed(steps["prefill_tokens"].to_numpy(), group)
+    return pd.DataFrame(
+        {"prefill_tokens": prefill, "decode_requests": steps["decode_requests"].to_numpy()[first_of(group)]}
+    )
 
 
 def _some_blocks(block: np.ndarray) -> np.ndarray:

@@ -1,61 +1,59 @@
-"""Which step a prefill's time shows in, where the engine schedules ahead.
+"""Which steps' times cannot be told apart, where the engine schedules ahead.
 
 With async scheduling, vLLM launches the next step before it waits for this one (vllm/v1/engine/core.py,
-``step_with_batch_queue``). A step that prefills runs outside the full CUDA graph, so that its launch keeps the host
-busy for longer than the GPU is with a decode; and the host stamps the step before only afterwards. The time of the
-prefill is then in the row of the step before, whose own composition has nothing to do with it.
+``step_with_batch_queue``). A step that prefills runs outside the full CUDA graph, so that its launch may keep the host
+busy for longer than the GPU is with a decode; and the host stamps the step before only afterwards. A part of the
+prefill's time, which part depends on both, is then in the row of the step before. What the rows say together is sure:
+they took as long as the GPU computed, or as the host launched, whichever was longer. So they are fitted as one.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from driftsim.calibration.form import Form
-from driftsim.calibration.least_squares import Rows, blocks, solve
-from driftsim.calibration.runs import Run
-from driftsim.latency.steptime import TERMS
+from driftsim.calibration.least_squares import Rows
 from driftsim.trace.steps import step_ends
 
-PREFILL = ("prefill_tokens", "prefill_requests", "prefill_attention")
-TERMS_TRIED = tuple(term for term in TERMS if term != "prefill_attention")
+MOST_TOGETHER = 8  # steps; a longer chain of prefills is cut, at the cost of one step's share in so many
 
 
-def as_launched(steps: pd.DataFrame) -> pd.DataFrame:
-    """``steps`` with the prefill of each step in the row of the step before, where that was not over as it began.
+def together(steps: pd.DataFrame) -> np.ndarray:
+    """A number for each of ``steps``, from 0: equal ones were launched while the step before was not over, to prefill.
 
-    >>> steps = pd.DataFrame({"start_s": [0.0, 0.5, 3.0], "duration_s": [2.0, 0.5, 1.0], "prefill_tokens": [0, 7, 9],
-    ...                       "prefill_requests": [0, 1, 1], "prefill_attention": [0.0, 28.0, 45.0]})
-    >>> as_launched(steps)["prefill_tokens"].tolist()
-    [7, 0, 9]
+    >>> steps = pd.DataFrame({"start_s": [0.0, 0.5, 3.0, 4.5], "duration_s": [2.0, 0.5, 2.0, 1.0],
+    ...                       "prefill_tokens": [0, 7, 9, 0]})
+    >>> together(steps).tolist()
+    [0, 0, 1, 2]
     """
-    ahead = np.append(steps["start_s"].to_numpy()[1:] < step_ends(steps)[:-1], False)  # of each row: the next was begun
-    moved = {}
-    for name in PREFILL:
-        own = steps[name].to_numpy()
-        stays = np.where(np.append(False, ahead[:-1]), 0, own)
-        moved[name] = stays + np.where(ahead, np.append(own[1:], 0), 0)
-    return steps.assign(**moved)
+    starts = steps["start_s"].to_numpy()
+    ahead = np.append(False, starts[1:] < step_ends(steps)[:-1]) & (steps["prefill_tokens"].to_numpy() > 0)
+    number = np.arange(len(steps))
+    place = number - np.maximum.accumulate(np.where(ahead, 0, number))  # within its chain
+    return np.asarray(np.cumsum(~ahead | (place % MOST_TOGETHER == 0)) - 1)
 
 
-def priced(runs: Sequence[Run], tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
-    """The steps of ``runs``, each table with its prefills in the rows whose durations they explain better.
+def summed(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """The sum of the ``values`` of each ``group`` of rows, which stand beside each other; other axes stay.
 
-    Runs without async scheduling stay as they are. Both ways are fitted with the same terms, robustly; the smaller
-    mean absolute error relative to the duration decides, for all the runs together.
+    >>> summed(np.array([3.0, 1.0, 2.0]), np.array([0, 0, 1])).tolist()
+    [4.0, 2.0]
     """
-    asynchronous = [run.trace.header.engine.async_scheduling for run in runs]
-    if not any(asynchronous):
-        return list(tables)
-    launched = [as_launched(table) if ahead else table for table, ahead in zip(tables, asynchronous, strict=True)]
-    return min((list(tables), launched), key=_error)
+    return np.asarray(np.add.reduceat(values, first_of(group)))
 
 
-def _error(tables: Sequence[pd.DataFrame]) -> float:
-    steps = pd.concat(tables, ignore_index=True)
-    duration, one = steps["duration_s"].to_numpy(), np.ones(len(steps))
-    block = blocks(len(steps))
-    rows = Rows(Form(terms=TERMS_TRIED).columns(steps), duration, block, one, block)
-    return float((np.abs(solve(rows).fitted - duration) / duration).mean())
+def first_of(group: np.ndarray) -> np.ndarray:
+    """The place of the first row of each ``group``."""
+    return np.flatnonzero(np.diff(group, prepend=-1))
+
+
+def rows_of(form: Form, steps: pd.DataFrame, group: np.ndarray, block: np.ndarray, tenth: np.ndarray) -> Rows:
+    """The ``steps``, each ``group`` of them a row: what the GPU computes, or, where that takes longer, the launches."""
+    first = first_of(group)
+    columns, duration = summed(form.columns(steps), group), summed(steps["duration_s"].to_numpy(), group)
+    if form.launched:
+        prefill = summed(steps["prefill_tokens"].to_numpy(), group)
+        waits = form.waits_for_the_host(columns, prefill)
+        columns = np.where(waits[:, None] == (np.arange(columns.shape[1]) == columns.shape[1] - 1), columns, 0.0)
+    return Rows(columns, duration, block[first], np.ones(len(first)), tenth[first])

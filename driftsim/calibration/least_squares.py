@@ -149,9 +149,9 @@ def choose(rows_of: Callable[[Form], Rows], first: Form) -> tuple[Form, dict[str
 
 
 def at_rest(rows_of: Callable[[Form], Rows], form: Form) -> Form:
-    """``form`` with the hidden tokens of its roofline, if it has one, that a fit with them leads to."""
+    """``form`` with the hidden tokens of its roofline and its launch, if it has any, that a fit with them leads to."""
     for _ in range(TIES):
-        tied = form.tied(solve(rows_of(form)).coefficients) if form.roofline else form
+        tied = form.tied(solve(rows_of(form)).coefficients) if form.roofline or form.launched else form
         if tied == form:
             break
         form = tied

@@ -33,6 +33,7 @@ from driftsim.cli.show import show
 from driftsim.cli.simulate import simulate
 from driftsim.cli.sweep import sweep
 from driftsim.cli.validate import validate
+from driftsim.cli.value import value
 from driftsim.cli.view import view
 from driftsim.errors import InputError, RunError
 from driftsim.text import one_line, shown_lines
@@ -47,7 +48,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for verb in (
-    demo, compare, capacity, effects, simulate, capture, calibrate, profile, validate, sweep, show, check, conformance,
+    demo, compare, capacity, value, effects, simulate, capture, calibrate, profile, validate, sweep, show, check,
+    conformance,
 ):  # fmt: skip
     app.command()(verb)
 app.command()(columns)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from driftsim.cli.options import argument, refuse
+from driftsim.cli.options import argument, refuse, was_given
 from driftsim.errors import InputError
 from driftsim.workloads.kinds import ArrivalKind
 
@@ -54,3 +54,24 @@ def process_of(context: typer.Context) -> Process | None:
     pace = {name: options[name] for name in ("rate", "cv", "users", "max_outstanding")}
     more = dict(argument("--arrival-setting", text, "burst_s=5") for text in options["arrival_setting"] or [])
     return Process(kind=kind, think_s=options["think"], **{**pace, **more})
+
+
+def process_at_one(context: typer.Context) -> Process | None:
+    """The arrivals that the options ask for, at a load of 1. Raises ``InputError`` for an option that does nothing."""
+    from driftsim.workloads.processes import Process
+
+    options = context.params
+    kind: ArrivalKind | None = options["arrivals"]
+    for name, kinds in (("cv", ("gamma",)), ("think", ("closed",)), ("arrival_setting", ("mmpp", "diurnal"))):
+        if kind not in kinds and was_given(context, name):
+            raise InputError(
+                f"--{name.replace('_', '-')} belongs to --arrivals {' or '.join(kinds)}; "
+                f"{'say which' if kind is None else 'drop it'}"
+            )
+    if kind is None:
+        return None
+    if kind == "backlog":
+        raise InputError("a backlog has no load: all requests are there at once; choose other --arrivals")
+    pace = {"users": 1} if kind == "closed" else {"rate": 1.0}
+    more = dict(argument("--arrival-setting", text, "burst_s=5") for text in options["arrival_setting"] or [])
+    return Process(kind=kind, cv=options["cv"], think_s=options["think"], **{**pace, **more})

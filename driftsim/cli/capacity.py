@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from driftsim.cli.arrivals import ArrivalSetting, Cv, Think
-from driftsim.cli.options import AsJson, Jobs, Slo, argument, names, refuse, was_given
+from driftsim.cli.arrivals import ArrivalSetting, Cv, Think, process_at_one
+from driftsim.cli.options import AsJson, Jobs, Slo, names, refuse
+from driftsim.cli.pressing import (
+    Address,
+    CoolDown,
+    LoadArrivals,
+    MaxInFlight,
+    OptionalProfile,
+    Pressed,
+    PressedRequests,
+    Replications,
+    Seed,
+    StoreFolder,
+    TableMapping,
+    TiersText,
+    WarmUp,
+)  # fmt: skip
 from driftsim.cli.terminal import progress, say, say_document, wide_console
 from driftsim.errors import InputError
-from driftsim.workloads.kinds import ArrivalKind
-
-if TYPE_CHECKING:
-    from driftsim.workloads.processes import Process
 
 Numbers = Annotated[
     str | None, typer.Option(metavar="N,N,...", help="Values to hold against the first [default: the profile's].")
@@ -24,14 +35,7 @@ Numbers = Annotated[
 
 def capacity(
     context: typer.Context,
-    what: Annotated[
-        Path,
-        typer.Argument(
-            metavar="TRACE|WORKLOAD",
-            help="Folder of a recorded trace, a file that `import` recognises, or a scenario (.toml) of either or of a "
-            "drawn workload.",
-        ),
-    ],
+    what: Pressed,
     slo: Slo = None,
     target: Annotated[
         float, typer.Option(help="Share of the offered requests that must meet their SLO; 0.99 within ttft=2s: P99.")
@@ -40,22 +44,13 @@ def capacity(
         str | None, typer.Option(help="Comma-separated; stock is the engine's own order [default: fifo].")
     ] = None,
     estimators: Annotated[str | None, typer.Option(help="Comma-separated [default: static].")] = None,
-    mapping: Annotated[
-        Path | None, typer.Option(help="TOML: what the columns of a table are, as for `import`.")
-    ] = None,
-    profile: Annotated[
-        Path | None, typer.Option(help="Latency profile [default: fitted to the trace's steps, or timings].")
-    ] = None,
-    arrivals: Annotated[
-        ArrivalKind | None,
-        typer.Option(help="Draw a trace's requests, and let them arrive so; the rate, or the users, is the load."),
-    ] = None,
+    mapping: TableMapping = None,
+    profile: OptionalProfile = None,
+    arrivals: LoadArrivals = None,
     cv: Cv = 3.0,
     think: Think = 0.0,
     arrival_setting: ArrivalSetting = None,
-    requests: Annotated[
-        int | None, typer.Option(min=1, help="Of each run [default: all of the trace's; 2000 where they are drawn].")
-    ] = None,
+    requests: PressedRequests = None,
     max_num_seqs: Numbers = None,
     max_num_batched_tokens: Numbers = None,
     kv_blocks: Numbers = None,
@@ -64,16 +59,9 @@ def capacity(
         list[str] | None,
         typer.Option(metavar="KEY=V,V,...", help="The same for any key of a scenario: engine.max_model_len=2048,4096."),
     ] = None,
-    max_in_flight: Annotated[
-        int | None, typer.Option(min=1, help="Jobs inside the engine [default: its slots].")
-    ] = None,
-    tiers: Annotated[
-        str | None,
-        typer.Option(help="Most urgent first: name[:weight[:safety]],... [default: the trace's own, else published]."),
-    ] = None,
-    replications: Annotated[
-        int, typer.Option(min=1, help="The day, and one less resamples of each kind; or draws of the workload.")
-    ] = 20,
+    max_in_flight: MaxInFlight = None,
+    tiers: TiersText = None,
+    replications: Replications = 20,
     lowest: Annotated[
         float | None, typer.Option(help="Load below which nothing is tried [default: by what a backlog is served at].")
     ] = None,
@@ -81,16 +69,12 @@ def capacity(
         float | None, typer.Option(help="Load above which nothing is tried [default: likewise].")
     ] = None,
     tolerance: Annotated[float, typer.Option(help="How near above the answer a load has failed, relative.")] = 0.01,
-    warm_up: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Share of the requests, the first to arrive, that does not count.")
-    ] = 0.1,
-    cool_down: Annotated[float, typer.Option(min=0, max=0.9, help="The same of the last to arrive.")] = 0.05,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of resamples and draws [default: 0].")] = None,
+    warm_up: WarmUp = 0.1,
+    cool_down: CoolDown = 0.05,
+    seed: Seed = None,
     jobs: Jobs = 0,
-    address: Annotated[str | None, typer.Option(help="Of a Dask scheduler, as tcp://host:8786.")] = None,
-    store: Annotated[
-        Path | None, typer.Option(help="Folder that keeps the runs; a search that was killed goes on from it.")
-    ] = None,
+    address: Address = None,
+    store: StoreFolder = None,
     as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option(help="Folder for capacity.csv, loads.csv, capacity.json, figure.")] = None,
 ) -> None:
@@ -103,7 +87,7 @@ def capacity(
 
     if address is not None:
         refuse(context, "the cluster has its own workers", "jobs")
-    process = _process(context)
+    process = process_at_one(context)
     check_apart(out, [what])
     if out is not None:
         check_place(out, FILES, MARK)  # before the runs, not after them
@@ -146,27 +130,6 @@ def capacity(
         result.show(wide_console())
     if out is not None:
         say(f"written: {out / 'capacity.svg'} and .png, capacity.csv, loads.csv, capacity.json", err=True)
-
-
-def _process(context: typer.Context) -> Process | None:
-    """The arrivals that the options ask for, at a load of 1. Raises ``InputError`` for an option that does nothing."""
-    from driftsim.workloads.processes import Process
-
-    options = context.params
-    kind: ArrivalKind | None = options["arrivals"]
-    for name, kinds in (("cv", ("gamma",)), ("think", ("closed",)), ("arrival_setting", ("mmpp", "diurnal"))):
-        if kind not in kinds and was_given(context, name):
-            raise InputError(
-                f"--{name.replace('_', '-')} belongs to --arrivals {' or '.join(kinds)}; "
-                f"{'say which' if kind is None else 'drop it'}"
-            )
-    if kind is None:
-        return None
-    if kind == "backlog":
-        raise InputError("a backlog has no load: all requests are there at once; choose other --arrivals")
-    pace = {"users": 1} if kind == "closed" else {"rate": 1.0}
-    more = dict(argument("--arrival-setting", text, "burst_s=5") for text in options["arrival_setting"] or [])
-    return Process(kind=kind, cv=options["cv"], think_s=options["think"], **{**pace, **more})
 
 
 def _axes(given: dict[str, str | None], more: list[str] | tuple[()]) -> dict[str, list[Any]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from driftsim.cli.arrivals import Arrivals, ArrivalSetting, Cv, MaxOutstanding, Rate, Think, Users, process_of
-from driftsim.cli.options import RetriesOption, ShedOption, argument, names, refuse
+from driftsim.cli.options import PlaceOption, RetriesOption, ShedOption, argument, names, refuse
 from driftsim.cli.terminal import progress, say
 from driftsim.errors import InputError, RunError
 from driftsim.live.kinds import CapTable, EngineKind, Order, WorkloadName
@@ -83,6 +83,11 @@ def capture(
     max_in_flight: Annotated[
         int | None, typer.Option(min=1, help="Requests inside the engine [default: its slots].")
     ] = None,
+    place: PlaceOption = "front",
+    scheduling_policy: Annotated[
+        Literal["fcfs", "priority"] | None,
+        typer.Option(help="The engine's own order; of a server, as it was started [default: fcfs]."),
+    ] = None,
     tiers: Annotated[
         str | None, typer.Option(help="Most urgent first: name[:weight[:safety]],... [default: those published].")
     ] = None,
@@ -132,6 +137,7 @@ def capture(
         load_format=load_format,
         arguments=dict(argument("--engine-arg", text, "block_size=32") for text in engine_arg or []),
         tokenizer=tokenizer,
+        scheduling_policy=scheduling_policy,
         temperature=temperature,
         **waiting,
         seed=seed,
@@ -176,6 +182,7 @@ def capture(
             timeouts=timeouts,
             retries=retries,
             shed=shed or (),
+            place=place,
             force_lengths=force_lengths,
             seed=seed,
             begun=begun,
@@ -184,9 +191,9 @@ def capture(
     _report(out, runs)
 
 
-def _timeouts(context: typer.Context, engine: EngineKind, given: list[str]) -> tuple[list[str], dict[str, float]]:
+def _timeouts(context: typer.Context, engine: EngineKind, given: list[str]) -> tuple[list[str], dict[str, Any]]:
     """The timeouts of clients, and the longest wait for a server's answer, if a number alone gives one (s)."""
-    named, waiting = [], dict[str, float]()
+    named, waiting = [], dict[str, Any]()
     for text in given:
         try:
             waiting["timeout_s"] = float(text)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from driftsim.errors import InputError
+from driftsim.scheduling.names import Place
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 ProfileFile = Annotated[Path, typer.Option(help="File of the profile to write.")]
@@ -79,6 +80,14 @@ Failing = Annotated[
         "--fail",
         metavar="REPLICA:at=TIME[,back=TIME]",
         help="A replica, from 0, fails then and comes back; what it held begins again elsewhere. Repeat it.",
+    ),
+]
+PlaceOption = Annotated[
+    Place,
+    typer.Option(
+        "--place",
+        help="Where policies stand: in front of the engine; as its integer priority, for a key that is fixed when a "
+        "request comes; or inside it, where they may preempt.",
     ),
 ]
 IdleWatts = Annotated[

@@ -28,6 +28,7 @@ from driftsim.cli.options import (
 )
 from driftsim.cli.terminal import progress, say, say_document
 from driftsim.errors import RunError
+from driftsim.scheduling.names import Place
 
 
 def simulate(
@@ -45,6 +46,10 @@ def simulate(
     router: RouterName = None,
     router_place: RouterPlace = None,
     fail: Failing = None,
+    place: Annotated[
+        Place | None,
+        typer.Option(help="Where the policy stands: front, priority or inside [default: as the scenario says]."),
+    ] = None,
     idle_watts: IdleWatts = None,
     busy_watts: BusyWatts = None,
     price_per_hour: Price = None,
@@ -81,6 +86,8 @@ def simulate(
         asked["clients.timeouts"] = timeout
     if retries is not None:
         asked["clients.retries.most"] = retries
+    if place is not None:
+        asked["place"] = place
     if shed:
         asked["shed"] = shed
     for name, value in replicas_of(replicas, router, router_place, fail).items():

@@ -38,6 +38,8 @@ def _differs(one: Trace, other: Trace) -> str | None:
             other.header.admission["policy"],
         ):
             return name
+    if one.header.admission.get("place") != other.header.admission.get("place"):
+        return "place of the policy"
     if _phases(one.header) != _phases(other.header):
         return "workload"
     for column in ("request_id", "tenant", "tier", "prompt_tokens", "max_tokens"):

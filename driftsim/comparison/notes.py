@@ -16,6 +16,7 @@ COEFFICIENTS = {
     "context_token_s": "the time of a step for each token of context",
     "prefill_attention_s": "the time of a step for the attention of prompts",
     "prefill_step_s": "the time that any prompt adds to a step",
+    "launch_s": "the time that the host takes to launch a prompt",
 }
 NO_CHOICE = 0.001  # share of the time with two or more waiting, below which order could not matter
 HEADLINES = ("e2e_mean_s", "e2e_p99_s")

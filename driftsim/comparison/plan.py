@@ -13,15 +13,17 @@ from driftsim.errors import InputError, check_whole
 from driftsim.latency.profile import Profile
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import estimator_name, make_estimator
-from driftsim.scheduling.names import DEFAULT_POLICIES
+from driftsim.scheduling.names import DEFAULT_POLICIES, Place
 from driftsim.scheduling.policies import (
     STOCK,
     check_needs,
     check_order,
     goes_by_tier,
     make_policy,
+    policy_class,
     policy_name,
 )
+from driftsim.scheduling.queues import why_not_static
 from driftsim.scheduling.shedding import Shed, shed_rules
 from driftsim.simulation.observed import observed_lengths
 from driftsim.simulation.replicas import ALONE, Replicas
@@ -69,6 +71,7 @@ class ComparisonPlan:
     clients: Clients = PATIENT  # of the workload, unless others are given
     shed: tuple[Shed, ...] = ()
     replicas: Replicas = ALONE
+    place: Place = "front"  # where the policies stand
     costs: Costs = UNKNOWN  # power and price of the engine
     drift: tuple[Drift, ...] = ()  # injected into every day and every resample of it
     fairness: bool = False  # whether each summary says how much tenants were slowed down, and what service they got
@@ -123,6 +126,7 @@ class ComparisonPlan:
             clients=self.clients,
             shed=self.shed,
             replicas=self.replicas,
+            place=self.place,
             refill_lag=self.refill_lag,
             barrier=self.barrier,
             seed=self.seed,
@@ -139,7 +143,9 @@ def settings_of(policies: Iterable[str], estimators: Iterable[str]) -> tuple[Set
     )
 
 
-def default_policies(workload: Workload, tiers: Iterable[TierRule], profile: Profile) -> tuple[list[str], list[str]]:
+def default_policies(
+    workload: Workload, tiers: Iterable[TierRule], profile: Profile, place: Place = "front"
+) -> tuple[list[str], list[str]]:
     """Stock and those of the published policies that can run ``workload``, and a sentence about those that cannot."""
     present = workload.tier_names
     rules = rules_in_force(tuple(tiers) or workload.tiers, present)
@@ -148,7 +154,12 @@ def default_policies(workload: Workload, tiers: Iterable[TierRule], profile: Pro
     )
     kept = [policy for policy in DEFAULT_POLICIES if policy not in by_tier]
     who = f"{', '.join(by_tier[:-1])} and {by_tier[-1]} are left out: they order" if by_tier else ""
-    return kept, [no_order(present, who)] if by_tier else []
+    told = [no_order(present, who)] if by_tier else []
+    if place == "priority":
+        for policy in [one for one in kept if one != STOCK and (why_not_static(policy_class(one)))]:
+            kept.remove(policy)
+            told.append(f"{policy} is left out: {why_not_static(policy_class(policy))}, which is no priority")
+    return kept, told
 
 
 DEFAULT_SETTINGS = settings_of(DEFAULT_POLICIES, ("static", "ema"))
@@ -171,7 +182,8 @@ def check_plan(plan: ComparisonPlan, workload: Workload) -> None:
     drifting(workload if plan.arrivals is None else arriving(workload, plan.arrivals, plan.seed), plan.drift, plan.seed)
     rules = rules_in_force(plan.tiers or workload.tiers, workload.tier_names)
     for setting in plan.settings:
-        check_order(setting.policy, rules, workload.tier_names, plan.profile.engine.scheduling_policy)
+        own_order = plan.profile.engine.scheduling_policy if plan.scenario(setting).placed == "front" else "fcfs"
+        check_order(setting.policy, rules, workload.tier_names, own_order)
         check_needs(setting.policy, plan.slos)
         make_policy(setting.policy, rules, slos=plan.slos)
         make_estimator(setting.estimator, plan.admission, {})

@@ -252,6 +252,7 @@ def provenance(plan: ComparisonPlan) -> dict[str, Any]:
         **({"clients": plan.clients.words} if plan.clients else {}),
         **({"shed": [str(rule) for rule in plan.shed]} if plan.shed else {}),
         **({"replicas": plan.replicas.words} if plan.replicas else {}),
+        **({"place": plan.place} if plan.place != "front" else {}),
         **({"costs": plan.costs.model_dump(exclude_none=True)} if plan.costs else {}),
         **({"drift": [str(drift) for drift in plan.drift]} if plan.drift else {}),
         **({"tiers": [rule.model_dump(exclude_defaults=True) for rule in plan.tiers]} if plan.tiers else {}),

@@ -50,6 +50,7 @@ def measured_by_phase(trace: Trace, plan: ComparisonPlan) -> dict[str, dict[str,
         plan.barrier is not None
         or header.kind != "captured"
         or header.admission.get("policy") != "fifo"
+        or header.admission.get("place", "front") != plan.place
         or not (same_limit and plan.refill_lag)
     ):
         return None

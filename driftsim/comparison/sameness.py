@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 
+from driftsim.metrics import chosen_at
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.names import spelled
-from driftsim.scheduling.policies import BASELINE, STOCK, alone_by
+from driftsim.scheduling.policies import BASELINE, STOCK, alone_by, policy_class
 from driftsim.trace.trace import Trace
 
 ONE_TIER = "one tier"
@@ -23,7 +23,7 @@ MEANINGS = {
     EQUAL_BUDGETS: "all requests have one budget, so an order by budget is that of their arrival",
     NO_CHOICE: "no two requests ever waited together under fifo, so there was no order to choose",
 }
-NEEDED = ("arrival_s", "dispatch_s")  # columns of the FIFO run that are looked at
+NEEDED = ("arrival_s", "dispatch_s", "scheduled_s")  # columns of the FIFO run that are looked at
 FIXED = ("static", "oracle")  # estimators that never change their mind about a request
 
 
@@ -46,14 +46,16 @@ def reasons(policy: str, estimator: str, admission: Admission, run: Trace, fifo:
     stay = admission.estimates == "frozen" or estimator in FIXED
     if heeds == "budget" and stay and requests["budget"].nunique(dropna=False) == 1:
         found.append(EQUAL_BUDGETS)
-    if not _ever_chose(fifo.requests):
+    preempts = run.header.admission.get("place") == "inside" and hasattr(policy_class(policy), "preempts")
+    if not (preempts or _ever_chose(fifo)):
         found.append(NO_CHOICE)
     return found
 
 
-def _ever_chose(rows: pd.DataFrame) -> bool:
-    """Whether two requests were ever at the dispatcher together, be it for an instant."""
-    arrival, dispatch = (rows[name].to_numpy(dtype=float) for name in NEEDED)
+def _ever_chose(trace: Trace) -> bool:
+    """Whether two requests ever waited to be chosen together, be it for an instant."""
+    arrival = trace.requests["arrival_s"].to_numpy(dtype=float)
+    dispatch = np.asarray(chosen_at(trace.requests, trace.header), dtype=float)
     order = np.argsort(arrival, kind="stable")
     begin, end = arrival[order], np.where(np.isnan(dispatch), np.inf, dispatch)[order]
     return bool((begin[1:] <= np.maximum.accumulate(end)[:-1]).any())

@@ -17,7 +17,7 @@ from driftsim.engine.scheduler import Scheduler
 from driftsim.engine.sequence import Sequence, blocks_for
 from driftsim.errors import InputError
 from driftsim.latency.noise import NoisyStepTime
-from driftsim.latency.steptime import Batch, StepTime
+from driftsim.latency.steptime import Batch, LaunchedStepTime, StepTime
 from driftsim.request import Job
 from driftsim.trace.settings import EngineSettings
 
@@ -41,11 +41,12 @@ class ContinuousEngine(Scheduler):
         super().__init__(settings)
         self.env = env
         self.step_time = step_time
+        self._launching: LaunchedStepTime | None = None  # only where a step is launched while another computes
         self._taken = step_time.taken if isinstance(step_time, NoisyStepTime) else None
         self.gap = gap
         self.on_leave = on_leave
         # With a sliding window every step is made: it decides which blocks are free.
-        self.on_step = on_step if on_step is not None or self.windowed is None else _unheard
+        self.on_step = on_step if on_step is not None or self.windowed is None else lambda step: None  # nobody asked
         self._longest = settings.max_model_len
         self._longest_prompt = min(settings.max_model_len - 1, self.total * settings.block_size)
         if self.windowed is not None and self.windowed.most <= self.total:
@@ -286,7 +287,7 @@ class ContinuousEngine(Scheduler):
         batch.prefill_tokens, batch.prefill_attention = tokens, attention
         batch.prefill_requests = pool.size + len(prefills) - decodes
         batch.decode_requests, batch.context_tokens = decodes, context
-        duration = self.step_time.step(batch)
+        duration = self.step_time.step(batch) if self._launching is None else self._launch(now, begin, batch)
         self.free -= pool.advance(1)
         if self.cadence is not None:
             self.cadence.executed(1, True)
@@ -308,6 +309,9 @@ class ContinuousEngine(Scheduler):
             after = (len(self.running), len(self.waiting), self.total - self.free, preempted)
             self.on_step((now, duration, *composition, batch.prefill_attention, *after))
         return duration
+
+    def _launch(self, now: int, begin: int, batch: Batch) -> int:
+        raise NotImplementedError
 
     def _on_step_done(self, event: simpy.Event) -> None:
         """A step is over in which a sequence ended; its slot and blocks are free for the very next step."""
@@ -344,7 +348,3 @@ class ContinuousEngine(Scheduler):
         shown = sequence.shown
         capped = shown >= sequence.job.request.max_tokens or sequence.prompt + shown >= self._longest
         sequence.finish, sequence.finish_reason = now, "length" if capped else "stop"
-
-
-def _unheard(step: tuple[float, ...]) -> None:
-    """Nobody asked for the steps."""

@@ -2,7 +2,8 @@
 
 It mirrors vllm/v1/core/sched/async_scheduler.py and ``step_with_batch_queue`` in vllm/v1/engine/core.py of vLLM 0.32,
 two steps in flight, vLLM's default on CUDA. The host works while the GPU does, so there is no gap between steps; where
-the host is the slower of the two, the step time's intercept holds it.
+the host is the slower of the two, the step time's intercept holds it. But where it launches a prefill kernel by kernel,
+it can neither schedule nor hand out tokens meanwhile, not even those of the step before.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import simpy
 from driftsim.engine.clock import COMPLETE, STEP, Moment
 from driftsim.engine.continuous import ContinuousEngine
 from driftsim.engine.sequence import Sequence
+from driftsim.latency.steptime import Batch, launching
 from driftsim.trace.settings import EngineSettings
 
 
@@ -30,7 +32,10 @@ class PipelinedEngine(ContinuousEngine):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.gap = 0
+        self._launching = launching(self.step_time)
         self._last = 0  # when the step scheduled last completes
+        self._host_free = 0  # when the step scheduled last is launched
+        self._first: list[Sequence] = []  # those whose first token is in that step
         # Sequences whose last token is in flight, with their final output length.
         self._ending: deque[list[tuple[Sequence, int]]] = deque()
         self.overscheduled: set[Sequence] = set()  # those of them that end by themselves: they compute one step more
@@ -93,13 +98,14 @@ class PipelinedEngine(ContinuousEngine):
             self._queue_step(now, prefills, preempted)
             in_flight.append(self._last)
         if in_flight:
-            self._wake_at(in_flight[0], STEP, self._core_loop)
+            moment = in_flight[0] if len(in_flight) > 1 or self._host_free <= now else 0
+            self._wake_at(max(moment, self._host_free), STEP, self._core_loop)
         else:
             self._go_idle(now)
 
     def _is_host_free(self, now: int) -> bool:
-        """Whether the step ahead can be scheduled at ``now``: launching the one before it takes the host no time."""
-        return True
+        """Whether the step ahead can be scheduled at ``now``, the one before it being launched."""
+        return now >= self._host_free
 
     def _may_run(self, in_flight: list[int], prefills: list[tuple[Sequence, int]], preempted: int) -> bool:
         """Whether nothing but decodes lies ahead, with one step in flight before them."""
@@ -109,13 +115,27 @@ class PipelinedEngine(ContinuousEngine):
 
     def _queue_step(self, now: int, prefills: list[tuple[Sequence, int]], preempted: int) -> None:
         """Put one step behind the one in flight."""
-        begin = max(now, self._last)
+        before = self._last
+        begin = max(now, before)
         self._left_out = set(self._paused)
         if self.windowed is not None:
             self._chunks = dict(prefills)
         duration = self._compute_step(now, begin, prefills, preempted)
         self._last = begin + duration
+        if self._launching is not None:
+            if now < before < self._host_free:  # the step before is out later, for want of a host
+                for sequence in self._first:
+                    if sequence.first_token == before:  # else a run of decodes came in between
+                        sequence.first_token = self._host_free
+            self._first = [sequence for sequence, _ in prefills if sequence.first_token == self._last]
         self._await_output(self._last)
+
+    def _launch(self, now: int, begin: int, batch: Batch) -> int:
+        """Launch the step of ``batch`` from ``now`` on; returns how long it takes from ``begin`` on."""
+        assert self._launching is not None
+        computing, launch = self._launching.parts(batch)
+        self._host_free = now + launch
+        return max(computing, self._host_free + 1 - begin)  # its last kernel runs after it is launched
 
     def _unseen(self, sequence: Sequence) -> int:
         """1 token if ``sequence`` takes part in the step in flight (scheduler.py, update_from_output, skips it)."""
@@ -148,6 +168,9 @@ class PipelinedEngine(ContinuousEngine):
 
     def _on_step_done(self, event: simpy.Event) -> None:
         """A step is over in which a sequence ended; its slot and blocks are free for the next step to be scheduled."""
+        if self._host_free > self.env.now:
+            Moment(self.env, self._host_free, COMPLETE, self._on_step_done)
+            return
         finished = []
         for sequence, shown in self._ending.popleft():
             self.overscheduled.discard(sequence)

@@ -14,10 +14,12 @@ import simpy
 
 from driftsim.engine.clock import ARRIVE, STEP, Clock, Moment
 from driftsim.engine.continuous import ContinuousEngine
+from driftsim.engine.inside import inside, untold
 from driftsim.engine.pipelined import PipelinedEngine
 from driftsim.engine.sequence import Sequence
 from driftsim.latency.steptime import Batch
 from driftsim.request import Job
+from driftsim.scheduling.inside import Inside
 from driftsim.trace.settings import EngineSettings
 
 
@@ -73,11 +75,15 @@ class _PipelinedOnRecordedSteps(_OnRecordedSteps, PipelinedEngine):
 
 
 def on_recorded_steps(
-    settings: EngineSettings, sent: list[ReceivedJob], starts: list[int], durations: list[int]
+    settings: EngineSettings,
+    sent: list[ReceivedJob],
+    starts: list[int],
+    durations: list[int],
+    place: Inside | None = None,
 ) -> tuple[list[Sequence], list[tuple[float, ...]]]:
     """Run ``sent`` over the recorded steps: what became of each, in order, and the steps as they were composed.
 
-    Times are ticks since the run began.
+    Times are ticks since the run began. ``place``: of a policy that stood inside the engine.
     """
     env = Clock(initial_time=0)
     lives: dict[int, Sequence] = {}
@@ -87,6 +93,8 @@ def on_recorded_steps(
         lives.update((id(sequence.job), sequence) for sequence in sequences)
 
     kind: Any = _PipelinedOnRecordedSteps if settings.async_scheduling else _OnRecordedSteps
+    if place is not None:
+        kind = inside(kind, place, untold)
     # Any gap above 0 makes the engine schedule the next step as an event, which ``_wake_at`` then moves to the recorded
     # start.
     gap = 1  # tick

@@ -27,6 +27,7 @@ class NoisyStepTime:
 
     def __init__(self, model: LinearStepTime, noise: Noise, random: np.random.Generator) -> None:
         self.model = model
+        self.launches = getattr(model, "launches", False)
         self.noise = noise
         self.random = random
         self._scale = float(np.exp(noise.run_spread * random.standard_normal() - noise.run_spread**2 / 2))
@@ -58,10 +59,20 @@ class NoisyStepTime:
 
     def step(self, batch: Batch) -> int:
         """The duration of the next step."""
+        return max(1, self.model.step(batch) * self._factor() // NOISE_UNIT)
+
+    def parts(self, batch: Batch) -> tuple[int, int]:
+        """How long the next step keeps the GPU and, to be launched, the host: both times its factor."""
+        factor = self._factor()
+        computing, launch = self.model.parts(batch)
+        return max(1, computing * factor // NOISE_UNIT), launch * factor // NOISE_UNIT
+
+    def _factor(self) -> int:
+        """The factor of the next step, in ``NOISE_UNIT``; the step counts as taken."""
         self._extend(self._next + 1)
         factor = self._sums[self._next + 1] - self._sums[self._next]
         self._next += 1
-        return max(1, self.model.step(batch) * factor // NOISE_UNIT)
+        return factor
 
     def decode_run(self, batch: Batch, n: int) -> int:
         """The duration of the next ``n`` steps: a constant part and a growing one, each times its factors."""

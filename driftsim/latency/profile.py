@@ -16,7 +16,7 @@ from driftsim.errors import InputError
 from driftsim.files import write_file
 from driftsim.formatting import show_table, shown_text, signed_percent
 from driftsim.latency.noise import Noise
-from driftsim.latency.steptime import TERMS, LinearStepTime, term_values, ticks, tied_tokens
+from driftsim.latency.steptime import LAUNCH, TERMS, LinearStepTime, launched, term_values, ticks, tied_tokens
 from driftsim.latency.uncertainty import Uncertainty
 from driftsim.records import Record
 from driftsim.text import for_html
@@ -120,6 +120,20 @@ class Profile(Record):
     graph_sizes: tuple[int, ...] = Field(
         default=(), description="Sizes of CUDA graphs that decode batches are padded to; none: no padding."
     )
+    launch_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=LONGEST_STEP_S,
+        description="Time that the host takes to launch a prefill kernel by kernel; the GPU works meanwhile.",
+        json_schema_extra=SECONDS,
+    )
+    graph_tokens: int = Field(
+        default=0,
+        ge=0,
+        le=LARGEST_COUNT,
+        description="Tokens of the largest step that is launched at once, as a CUDA graph, even if it prefills.",
+        json_schema_extra=TOKENS,
+    )
     gap_s: float = Field(
         default=0.0, ge=0, le=LONGEST_STEP_S, description="Host overhead between two steps.", json_schema_extra=SECONDS
     )
@@ -206,6 +220,8 @@ class Profile(Record):
             ticks(self.prefill_step_s),
             self.hidden_tokens,
             self.graph_sizes,
+            ticks(self.launch_s),
+            self.graph_tokens,
         )
 
     def frame(self) -> pd.DataFrame:
@@ -220,7 +236,7 @@ class Profile(Record):
 
     def _coefficients(self) -> dict[str, tuple[float, float]]:
         """The interval of each coefficient; of a profile that was not fitted, of each that is not 0, without ends."""
-        names = [f"{term}_s" for term in TERMS]
+        names = [f"{term}_s" for term in (*TERMS, LAUNCH)]
         return self.intervals or {name: (math.nan, math.nan) for name in names if getattr(self, name)}
 
     def show(self, console: Console) -> None:
@@ -254,7 +270,8 @@ class Profile(Record):
         """How long each of ``steps``, rows of a steps table, takes by this profile (s)."""
         values = term_values(steps, self.hidden_tokens, self.graph_sizes)
         coefficients = np.array([getattr(self, f"{term}_s") for term in TERMS])
-        return np.asarray(np.column_stack([values[term] for term in TERMS]) @ coefficients)
+        computing = np.column_stack([values[term] for term in TERMS]) @ coefficients
+        return np.asarray(np.maximum(computing, np.where(launched(steps, self.graph_tokens), self.launch_s, 0.0)))
 
     @property
     def has_uncertainty(self) -> bool:
@@ -290,13 +307,15 @@ class Profile(Record):
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, as hexadecimal, without the uncertainty, which determines no run.
 
-        The slow part of the noise is in it only where there is one: so a profile has the digest that it had before
-        there was such a part.
+        The slow part of the noise, and the launch of prefills, are in it only where there is one: so a profile has the
+        digest that it had before there were such parts.
         """
         content = self.model_dump(mode="json", exclude={"fit": {"uncertainty"}})
         if self.noise is not None and not self.noise.slow_spread:
             for name in ("slow_spread", "slow_autocorrelation"):
                 del content["noise"][name]
+        if not self.launch_s:
+            del content["launch_s"], content["graph_tokens"]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -51,6 +51,21 @@ class StepTime(Protocol):
         ...
 
 
+class LaunchedStepTime(StepTime, Protocol):
+    """A model that also knows how long the host is busy, if it ``launches`` some steps kernel by kernel."""
+
+    launches: bool
+
+    def parts(self, batch: Batch) -> tuple[int, int]:
+        """How long the next step, which counts as taken, keeps the GPU and, to be launched, the host."""
+        ...
+
+
+def launching(model: StepTime) -> LaunchedStepTime | None:
+    """``model`` if it launches some steps kernel by kernel."""
+    return cast(LaunchedStepTime, model) if getattr(model, "launches", False) else None
+
+
 @dataclass(frozen=True, slots=True)
 class LinearStepTime:
     """``intercept + prefill tokens + decode requests + context tokens``, each times its coefficient, in ticks.
@@ -60,6 +75,13 @@ class LinearStepTime:
     ``prefill_step`` is added once to a step that prefills, ``prefill_attention`` times its attention work. Decode
     batches are padded to the next of ``graph_sizes``, as vLLM pads them to the sizes of its CUDA graphs
     (vllm/config/compilation.py); none: no padding.
+
+    A step that prefills, of more than ``graph_tokens`` tokens in all, is no CUDA graph: the host launches its kernels
+    one by one, which takes ``launch``, and the GPU works meanwhile. 0: that is never what takes longest.
+
+    >>> model = LinearStepTime(100, 7, 5, 1, launch=180, graph_tokens=8)
+    >>> [model.step(Batch(prefill_tokens=tokens)) for tokens in (8, 9, 11, 12)]
+    [156, 180, 180, 184]
     """
 
     intercept: int
@@ -70,13 +92,18 @@ class LinearStepTime:
     prefill_step: int = 0
     hidden_tokens: int = 0
     graph_sizes: tuple[int, ...] = ()
+    launch: int = 0
+    graph_tokens: int = 0
     plain: bool = field(init=False)  # nothing but the four linear terms
+    launches: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        extra = self.prefill_attention or self.prefill_step or self.hidden_tokens or self.graph_sizes
+        extra = self.prefill_attention or self.prefill_step or self.hidden_tokens or self.graph_sizes or self.launch
         object.__setattr__(self, "plain", not extra)
+        object.__setattr__(self, "launches", self.launch > 0)
         coefficients = (self.prefill_token, self.decode_request, self.context_token, self.prefill_attention)
-        if self.intercept < 1 or min(*coefficients, self.prefill_step, self.hidden_tokens) < 0:
+        others = (self.prefill_step, self.hidden_tokens, self.launch, self.graph_tokens)
+        if self.intercept < 1 or min(*coefficients, *others) < 0:
             raise InputError(f"a step takes time: intercept above 0, nothing negative; got {self}")
 
     def step(self, batch: Batch) -> int:
@@ -88,14 +115,20 @@ class LinearStepTime:
                 + self.decode_request * batch.decode_requests
                 + self.context_token * batch.context_tokens
             )
-        duration = self._decode(batch)
+        return max(self.parts(batch))
+
+    def parts(self, batch: Batch) -> tuple[int, int]:
+        """How long one step keeps the GPU and, to be launched kernel by kernel, the host; 0 where it is a graph."""
+        duration, launch = self._decode(batch), 0
         if batch.prefill_tokens:
             tokens = batch.prefill_tokens
             if self.hidden_tokens:  # the decodes' own share is in the duration already
                 tokens -= min(tokens, max(0, self.hidden_tokens - batch.decode_requests))
             duration += self.prefill_step + self.prefill_token * tokens
             duration += round(self.prefill_attention * batch.prefill_attention)
-        return duration
+            if batch.prefill_tokens + batch.decode_requests > self.graph_tokens:
+                launch = self.launch
+        return duration, launch
 
     def _decode(self, batch: Batch) -> int:
         size = batch.decode_requests
@@ -147,14 +180,28 @@ class LinearStepTime:
 
 # vLLM's default sizes of CUDA graphs (vllm/config/vllm.py, _set_cudagraph_sizes)
 GRAPH_SIZES = (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16))
+
+
+def most_graph_tokens(max_num_seqs: int) -> int:
+    """The tokens of the largest step that vLLM launches as a CUDA graph by default (the same function there).
+
+    >>> most_graph_tokens(64), most_graph_tokens(1024)
+    (128, 512)
+    """
+    return int(min(2 * max_num_seqs, GRAPH_SIZES[-1]))
+
+
 MOST_HIDDEN = 1_000_000  # tokens: more than any step computes
 TERMS = ("intercept", "prefill_token", "decode_request", "context_token", "prefill_attention", "prefill_step")
+
+
+LAUNCH = "launch"  # the term of what the host takes, beside those of the GPU
 
 
 def term_values(steps: pd.DataFrame, hidden_tokens: int, graph_sizes: tuple[int, ...]) -> dict[str, np.ndarray]:
     """What each of ``TERMS`` is multiplied by in each row of a steps table: ``LinearStepTime`` in arrays.
 
-    A model's durations are the sum over its terms of coefficient times value.
+    How long a model keeps the GPU is the sum over its terms of coefficient times value.
     """
     prefill, decode = (steps[name].to_numpy(dtype=float) for name in ("prefill_tokens", "decode_requests"))
     batch = decode
@@ -169,6 +216,12 @@ def term_values(steps: pd.DataFrame, hidden_tokens: int, graph_sizes: tuple[int,
         "prefill_attention": steps["prefill_attention"].to_numpy(dtype=float),
         "prefill_step": (prefill > 0).astype(float),
     }
+
+
+def launched(steps: pd.DataFrame, graph_tokens: int) -> np.ndarray:
+    """Which rows of a steps table are launched kernel by kernel: prefills of more than ``graph_tokens`` in all."""
+    prefill, decode = (steps[name].to_numpy() for name in ("prefill_tokens", "decode_requests"))
+    return np.asarray((prefill > 0) & (prefill + decode > graph_tokens))
 
 
 def tied_tokens(intercept: float, prefill_token: float) -> int:

@@ -25,6 +25,7 @@ Term = Literal[
     "context_token_s",
     "prefill_attention_s",
     "prefill_step_s",
+    "launch_s",
     "submit_lag_s",
     "output_lag_s",
 ]

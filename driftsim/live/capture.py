@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from driftsim.clients import AnyRetries, AnyTimeouts, clients_of
@@ -16,8 +17,8 @@ from driftsim.live.resume import CaptureRun, check_places
 from driftsim.live.session import interleaved, run_session
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import estimator_class, estimator_name, is_given_the_truth
-from driftsim.scheduling.names import spelled
-from driftsim.scheduling.plugins import plugin_name, plugin_names
+from driftsim.scheduling.names import Place, spelled
+from driftsim.scheduling.plugins import given_classes, plugin_name, plugin_names
 from driftsim.scheduling.policies import check_live, policy_name
 from driftsim.scheduling.shedding import AnySheds, shed_rules
 from driftsim.tiers import AnyTiers, tier_rules
@@ -39,6 +40,7 @@ def capture(
     timeouts: AnyTimeouts = (),
     retries: AnyRetries = None,
     shed: AnySheds = (),
+    place: Place = "front",
     force_lengths: bool = False,
     seed: int = 0,
     begun: Callable[[int, CaptureRun, int], None] = lambda number, run, requests: None,
@@ -50,7 +52,8 @@ def capture(
     (default: vLLM in this process, the drift workload). order: of the policies within each round of repeats: ``latin``,
     a Latin square balanced for carry-over, ``random`` or ``fixed``; drawn with ``seed``. tiers: as ``compare`` has
     them. timeouts, retries, shed: likewise; the harness is the client, and really drops
-    a request. force_lengths: outputs exactly as long as recorded, of a workload that is a replay. begun: called with a
+    a request. place: of the policies; vLLM is started to order by priority, or to have them inside.
+    force_lengths: outputs exactly as long as recorded, of a workload that is a replay. begun: called with a
     run's number, the run and its requests. progress: called as requests end. Runs that are there already are kept, one
     that was cut short is set aside as ``.NAME.cut-1`` and made anew; the list ends with the first run that ends badly.
 
@@ -77,6 +80,7 @@ def capture(
             max_in_flight=max_in_flight,
             tiers=tier_rules(tiers),
             shed=shed_rules(shed),
+            place=place,
             clients=clients_of(timeouts, retries),
             force_lengths=force_lengths,
             seed=seed,
@@ -86,7 +90,7 @@ def capture(
     runs = interleaved(Path(out), plans, repeats, order, seed)
     check_places(runs)  # before minutes are spent
     make = (workload or WorkloadChoice(seed=seed)).prepare()
-    live = (engine or EngineChoice(seed=seed)).open()
+    live = _placing(engine or EngineChoice(seed=seed), [plan.placed for plan in plans], [*names, learner]).open()
     try:
         traces = asyncio.run(
             run_session(
@@ -100,3 +104,22 @@ def capture(
     except asyncio.CancelledError:
         raise RunError("stopped before anything was recorded") from None
     return [(run.folder, trace) for run, trace in zip(runs, traces, strict=False)]
+
+
+def _placing(engine: EngineChoice, places: Sequence[Place], names: Sequence[str]) -> EngineChoice:
+    """The engine that the policies can stand in as ``places`` say. Raises ``InputError`` where it cannot be."""
+    if "inside" in places:
+        if engine.kind != "vllm":
+            raise InputError("--place inside is for --engine vllm: a server loads no policy; take priority or front")
+        if lost := given_classes(names):
+            raise InputError(
+                f"{next(iter(lost))}: a class cannot be sent into the engine's process; name it there, as file.py:Class"
+            )
+        return replace(engine, hosts=True)
+    if "priority" in places and engine.kind == "vllm":
+        if (engine.scheduling_policy or engine.arguments.get("scheduling_policy", "priority")) != "priority":
+            raise InputError(
+                "--place priority needs an engine that orders by priority; leave its scheduling policy out"
+            )
+        return replace(engine, scheduling_policy="priority")
+    return engine

@@ -37,7 +37,8 @@ class EngineChoice:
     ``max_num_batched_tokens``, ``max_model_len``. prefix_caching: whether prompts with a common beginning share its
     blocks; None is off, of a server what it tells. load_format: ``dummy`` runs a model's config without its weights.
     arguments: any other of vLLM's engine arguments. tokenizer: a model folder to count prompts with, where the server
-    cannot. timeout_s: the longest wait for one whole answer of a server.
+    cannot. timeout_s: the longest wait for one whole answer of a server. scheduling_policy: the engine's own
+    order, fcfs or priority; None is fcfs, of a server as well: it does not tell. hosts: policies are to stand inside.
 
     >>> EngineChoice(kind="openai").open()
     Traceback (most recent call last):
@@ -55,6 +56,8 @@ class EngineChoice:
     tokenizer: Path | None = None
     temperature: float = 0.7
     timeout_s: float = 600.0
+    scheduling_policy: str | None = None
+    hosts: bool = False
     seed: int = 0
 
     def open(self) -> LiveEngine:
@@ -69,6 +72,7 @@ class EngineChoice:
         from driftsim.live.http import HttpEngine
 
         known: dict[str, Any] = {**self.settings, **({"kv_blocks": self.kv_blocks} if self.kv_blocks else {})}
+        known |= {} if self.scheduling_policy is None else {"scheduling_policy": self.scheduling_policy}
         known |= {} if self.prefix_caching is None else {"enable_prefix_caching": self.prefix_caching}
         return HttpEngine(
             self.base_url,
@@ -93,7 +97,9 @@ class EngineChoice:
         arguments |= CPU_SETTINGS if is_cpu() else {}
         arguments |= {**self.settings, **({"num_gpu_blocks_override": self.kv_blocks} if self.kv_blocks else {})}
         arguments |= {"load_format": self.load_format} if self.load_format else {}
-        return VllmEngine(model or smollm2(), self.temperature, **arguments | dict(self.arguments))
+        arguments |= {"scheduling_policy": self.scheduling_policy} if self.scheduling_policy else {}
+        arguments |= dict(self.arguments)
+        return VllmEngine(model or smollm2(), self.temperature, hosts=self.hosts, **arguments)
 
 
 @dataclass(frozen=True, kw_only=True)

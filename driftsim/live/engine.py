@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from driftsim.errors import InputError
+from driftsim.live.orders import Orders
 from driftsim.live.sharing import Beginning
 from driftsim.request import Job, Request
 from driftsim.scheduling.dispatcher import Engine
+from driftsim.scheduling.names import Place
 from driftsim.trace.settings import EngineSettings
 
 
@@ -92,3 +95,35 @@ class LiveEngine(Engine, Protocol):
     async def shutdown(self) -> None:
         """Let go of the engine."""
         ...
+
+
+class HostsPolicies(Protocol):
+    """A live engine that can have a policy inside."""
+
+    def stand(self, orders: Orders) -> Path:
+        """Let the policy that ``orders`` name decide from the next request on; where its estimates come to stand."""
+        ...
+
+
+def check_hosts(engine: object, place: Place) -> None:
+    """Raise ``InputError`` unless ``engine`` can have a policy in ``place``.
+
+    >>> check_hosts(object(), "inside")
+    Traceback (most recent call last):
+    driftsim.errors.InputError: object cannot have a policy inside: only --engine vllm loads one; take --place \
+priority or front
+    """
+    if place == "inside" and not hasattr(engine, "stand"):
+        raise InputError(
+            f"{type(engine).__name__} cannot have a policy inside: only --engine vllm loads one; take --place "
+            "priority or front"
+        )
+    settings: EngineSettings | None = getattr(engine, "settings", None)
+    policy = "" if settings is None else settings.scheduling_policy
+    if place == "priority" and policy != "priority":
+        raise InputError(
+            f"the engine schedules by {policy}, or does not tell, and would not look at priorities; start it with "
+            "--scheduling-policy priority, and where it is a server, say so: --scheduling-policy priority"
+        )
+    if place == "inside" and policy == "priority":
+        raise InputError("the policy inside takes the place of the engine's own order; leave scheduling_policy at fcfs")

@@ -107,7 +107,6 @@ class HttpEngine:
         self._encode = _encoder(tokenizer) if tokenizer else None
         self._asks = True
         self._asked, self._asking_s = 0, 0.0
-        self._estimated = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._key = _key()
         self._heard = Heard()
@@ -141,6 +140,7 @@ class HttpEngine:
         self.arguments = {"model": self.model, "temperature": self.temperature, "api": "openai, streaming"}
         if self._host in ("localhost", "127.0.0.1", "::1"):
             self.own_processes = server.listening(self._port)
+        settings |= server.order_of(self.own_processes, self._known.get("scheduling_policy"))
         guessed = EngineSettings.guessed(settings | self._known, "openai")
         self.settings = server.as_usual(guessed, chosen.get("owned_by") == "vllm", self.own_processes)
         self._prompts.block = self.settings.block_size
@@ -291,7 +291,7 @@ class HttpEngine:
             "temperature": self.temperature,
             "stream": True,
             "stream_options": {"include_usage": True},
-            "extra_body": {"ignore_eos": True} if true_length is not None else None,
+            "extra_body": server.extensions(answer.job, true_length, self.settings),
         }
         _most.set(BYTES_A_TOKEN * shared["max_tokens"] + MOST_BESIDE)
         if request.prompt is None:

@@ -42,6 +42,7 @@ def heading(workload: Workload, engine: LiveEngine, plan: CapturePlan, limit: in
             "policy": plan.policy,
             "estimator": plan.estimator,
             **plan.admission.model_dump(mode="json"),
+            **({"place": plan.placed} if plan.placed != "front" else {}),
             **({"shed": [str(rule) for rule in plan.shed]} if plan.shed else {}),
         },
         clients=plan.clients.over(workload.clients),

@@ -14,15 +14,17 @@ from typing import Any
 import pandas as pd
 
 from driftsim.errors import InputError
-from driftsim.live.engine import LiveEngine, Outcome
+from driftsim.live.engine import LiveEngine, Outcome, check_hosts
 from driftsim.live.lives import Lives
 from driftsim.live.plan import CapturePlan, heading
 from driftsim.live.sharing import with_prefixes
+from driftsim.live.standing import expected, fill_in, sent_inside
 from driftsim.live.talks import Talks
 from driftsim.live.telemetry import Monitor
 from driftsim.live.waiting import Waiting, as_seen, departure
 from driftsim.request import Job, Request
 from driftsim.scheduling.dispatcher import Dispatcher
+from driftsim.scheduling.door import front_of
 from driftsim.scheduling.estimators import make_estimator
 from driftsim.scheduling.policies import check_live, check_order, make_policy
 from driftsim.tiers import rules_in_force
@@ -70,17 +72,13 @@ async def record(
         check_present(given, what, workload.table["tenant"], workload.table["tier"])
     limit = plan.limit_of(engine.settings.max_num_seqs)
     rules = rules_in_force(plan.tiers or workload.tiers, workload.tier_names)
-    check_order(plan.policy, rules, workload.tier_names, engine.settings.scheduling_policy)
+    own_order = engine.settings.scheduling_policy if plan.placed == "front" else "fcfs"
+    check_order(plan.policy, rules, workload.tier_names, own_order)
     check_live(plan.policy)
     plan = replace(plan, tiers=plan.tiers or workload.tiers, admission=plan.admission.with_safety(rules))
-    dispatcher = Dispatcher(
-        make_policy(plan.policy, rules),
-        make_estimator(plan.estimator, plan.admission, {}),
-        plan.admission,
-        limit,
-        plan.tier_limits(rules),
-        plan.shed,
-    )
+    check_hosts(engine, plan.placed)
+    policy, learner = make_policy(plan.policy, rules), make_estimator(plan.estimator, plan.admission, {})
+    dispatcher = front_of(plan.placed, policy, learner, plan.admission, limit, plan.tier_limits(rules), plan.shed)
     attempts = Attempts(workload, plan.clients.over(workload.clients), plan.seed, float)
     cold = await engine.forget()
     header = heading(workload, engine, plan, limit)
@@ -90,11 +88,13 @@ async def record(
     monitor = Monitor(engine.own_processes, journal.sample)
     with monitor:
         run = _Run(attempts, offered, engine, dispatcher, plan, journal, progress)
+        estimates = sent_inside(engine, plan, rules, run.start)
         ended, why = await run.drive_to_an_end()
         if ended == "complete":
             with suppress(asyncio.CancelledError):  # all is recorded; who stops the run now does without a sample
                 await _covered(monitor, time.monotonic())
     start = run.start
+    fill_in(run.lives, estimates)
     header = header.changed(load=monitor.load(start), workload=run.workload_info(), ended=ended, ended_why=why)
     requests, odd = marked(run.lives.table(), header)
     requests, prefixes = with_prefixes(requests, run.lives.begun(), engine.settings.block_size, cold)
@@ -144,6 +144,7 @@ class _Run:
         self.words = [int(count) if told else None for count, told in known] if plan.force_lengths else None
         self.stops = (table["stops"] == True).tolist()  # noqa: E712  # NA is not True
         self.lives = Lives(attempts, offered)
+        self.inside = plan.placed == "inside"
         self.sessions = "parent" in table
         self.talks = Talks(workload)
         self.arrived = 0  # requests, each counted once
@@ -236,10 +237,7 @@ class _Run:
             {
                 "prompt_tokens": request.prompt_tokens if repeats else None,
                 "arrival_s": due,
-                "bias": job.bias,
-                "scheduling_class": job.scheduling_class,
-                "estimate": job.estimate,
-                "budget": job.budget,
+                **expected(job, self.inside),
                 **ended,
             },
         )

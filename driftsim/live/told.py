@@ -11,7 +11,9 @@ from typing import Any
 
 import psutil
 
+from driftsim.errors import InputError
 from driftsim.live.pages import Page
+from driftsim.request import Job
 from driftsim.trace.schema import LARGEST_COUNT
 from driftsim.trace.settings import EngineSettings
 
@@ -40,6 +42,24 @@ def as_usual(settings: EngineSettings, is_vllm: bool, processes: Iterable[int]) 
     if is_vllm and _runs_on_cpu(settings.version, processes):
         usual["async_scheduling"] = False
     return settings.changed(**{name: value for name, value in usual.items() if name in settings.assumed})
+
+
+def order_of(processes: Iterable[int], said: str | None) -> dict[str, str]:
+    """The order of service that a vLLM among ``processes``, of this machine, was started with, where its command says.
+
+    Raises ``InputError`` where the user ``said`` another.
+    """
+    for process in processes:
+        with suppress(psutil.Error):
+            command = psutil.Process(process).cmdline()
+            found = re.search(r"--scheduling[-_]policy[= ](fcfs|priority)(?= |$)", " ".join(command))
+            if found and _is_vllm(command):
+                if said not in (None, found[1]):
+                    raise InputError(
+                        f"--scheduling-policy {said}: the server was started with {found[1]}; drop it, or start it anew"
+                    )
+                return {"scheduling_policy": found[1]}
+    return {}
 
 
 def of_assumed(settings: EngineSettings) -> tuple[str, ...]:
@@ -120,6 +140,12 @@ def listening(port: int) -> tuple[int, ...]:
             if connection.status == psutil.CONN_LISTEN and at and at.port == port and connection.pid:
                 return (connection.pid,)
     return ()
+
+
+def extensions(job: Job, true_length: int | None, settings: EngineSettings) -> dict[str, Any] | None:
+    """What vLLM takes beside OpenAI's own: that a length is forced, and the priority where the server orders by it."""
+    told: dict[str, Any] = {} if true_length is None else {"ignore_eos": True}
+    return (told | ({"priority": job.priority} if settings.scheduling_policy == "priority" else {})) or None
 
 
 def is_final(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""vLLM in this process, as an engine behind the dispatcher; the only module that imports vllm.
+"""vLLM in this process, as an engine behind the dispatcher; which beside ``scheduler`` alone imports vllm.
 
 All times are ``time.monotonic()`` seconds, which on Linux is one clock for every process of the host: the engine
 core's time stamps and ours compare directly (vllm/v1/metrics/stats.py, RequestStateStats).
@@ -36,6 +36,7 @@ from vllm.v1.metrics.stats import RequestStateStats
 from driftsim.errors import InputError
 from driftsim.live.engine import Outcome, conversation
 from driftsim.live.masking import masked
+from driftsim.live.orders import NAME, ORDERS, Orders, carried
 from driftsim.live.sharing import Beginning, Hashes
 from driftsim.request import Job, Request
 from driftsim.trace.schema import STEP_COLUMNS
@@ -214,25 +215,29 @@ class VllmEngine:
 
     Start it inside a running event loop. ``settings`` and ``arguments`` are as the engine resolved them. ``model`` is a
     folder or a name; of a folder without a tokenizer (``load_format="dummy"`` needs a config alone) only synthetic
-    prompts can be served.
+    prompts can be served. ``hosts``: policies are to stand inside it.
     """
 
     clocks = CLOCKS
     own_processes: tuple[int, ...] = ()  # the engine core is our child
     notes: tuple[str, ...] = ()
 
-    def __init__(self, model: Path | str, temperature: float = 0.7, **engine_arguments: Any) -> None:
+    def __init__(
+        self, model: Path | str, temperature: float = 0.7, *, hosts: bool = False, **engine_arguments: Any
+    ) -> None:
         self.model = str(model)
         self.temperature = temperature
         self.failure: str | None = None
         self.on_outcome: Callable[[Outcome], None] = lambda outcome: None
-        self._asked = engine_arguments
+        self._asked, self._hosts = engine_arguments, hosts
         self._llm: AsyncLLM | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._token_ids: dict[str, array[int]] = {}
         self._hashes = Hashes()
         self._folder = tempfile.TemporaryDirectory(prefix="driftsim-")
         self._link = Path(self._folder.name) / "steps"
+        self._run: int | None = None  # the number of a run with a policy inside
+        self._orders = Path(self._folder.name) / "orders.json"
 
     async def start(self) -> None:
         """Start the engine core; takes 15 to 40 s on a CPU. Raises what vLLM raises."""
@@ -251,8 +256,10 @@ class VllmEngine:
         arguments = AsyncEngineArgs(model=self.model, disable_log_stats=True, **defaults | self._asked)
         config = arguments.create_engine_config()
         asynchronous = config.scheduler_config.async_scheduling  # resolved: vLLM decides where nobody asked
-        scheduler = TracedAsyncScheduler if asynchronous else TracedScheduler
-        config.scheduler_config.scheduler_cls = f"{__name__}.{scheduler.__name__}"
+        os.environ[ORDERS] = str(self._orders)
+        kind = "Async" if asynchronous else ""
+        home = ("scheduler.Inside" if self._hosts else "vllm.Traced") + f"{kind}Scheduler"
+        config.scheduler_config.scheduler_cls = f"{__package__}.{home}"
         self._llm = AsyncLLM.from_vllm_config(config, stat_loggers=[_SilentLogger], disable_log_stats=True)
         self._tokenizer = None if arguments.skip_tokenizer_init else self._llm.get_tokenizer()
         self._vocabulary = config.model_config.get_vocab_size()
@@ -330,6 +337,13 @@ class VllmEngine:
         aside.replace(self._link)
         return True
 
+    def stand(self, orders: Orders) -> Path:
+        """Let the policy that ``orders`` name decide inside the engine's core from the next request on; the file that
+        its estimates go to."""
+        self._run, estimates = orders.run, self._orders.with_name(f"estimates-{orders.run}.csv")
+        orders.changed(estimates=str(estimates)).write(self._orders)
+        return estimates
+
     async def shutdown(self) -> None:
         """Stop the engine core, by force where it lingers: what it recorded is on disk."""
         for task in self._tasks:
@@ -360,6 +374,7 @@ class VllmEngine:
             max_tokens=true_length or request.max_tokens,
             ignore_eos=true_length is not None,
             output_kind=RequestOutputKind.FINAL_ONLY,
+            extra_args=None if self._run is None else {NAME: carried(job, self._run)},
         )
         last = None
         ids: list[int] = []

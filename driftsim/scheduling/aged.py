@@ -32,6 +32,7 @@ class Classes(ABC):
 
     heeds: Heeds = ""
     needs: tuple[str, ...] = ()
+    not_static = "its order changes with time"
 
     def __init__(self) -> None:
         self._queues: dict[tuple[Hashable, Tier], deque[Waiting]] = {}  # none is empty

@@ -15,6 +15,7 @@ from driftsim.errors import InputError, check_whole
 from driftsim.request import Job, Request, Tier
 from driftsim.scheduling.admission import Admission, check_admission
 from driftsim.scheduling.estimators import Estimator, estimator_name
+from driftsim.scheduling.names import Place
 from driftsim.scheduling.policies import STOCK, Policy, passes_over, policy_name
 from driftsim.scheduling.shedding import Refusal, Shed, Shedding, shed_rules
 from driftsim.tiers import TierRule, tier_rules
@@ -43,6 +44,7 @@ class Dispatching:
     ``max_in_flight`` None means the engine's slots; the policy ``stock`` is FIFO with no limit at all. ``tiers``, the
     most urgent first, may be given as rules, names, or ``gold:5,silver:3``; none: those that the requests bring.
     ``shed``: limits of the queue, as rules or texts ``batch:requests=20,wait=5s``; none: everybody is let in.
+    ``place``: where the policy stands; see ``driftsim.scheduling.placing``.
     """
 
     policy: str = "fifo"
@@ -52,6 +54,7 @@ class Dispatching:
     tiers: tuple[TierRule, ...] = ()
     shed: tuple[Shed, ...] = ()
     seed: int = 0
+    place: Place = "front"
 
     def __post_init__(self) -> None:
         check_whole("seed", self.seed)
@@ -64,16 +67,35 @@ class Dispatching:
         object.__setattr__(self, "estimator", estimator_name(self.estimator))
         if self.seed < 0:
             raise InputError(f"seed must not be negative, got {self.seed}")
+        if self.place != "front":
+            self._check_place()
+
+    def _check_place(self) -> None:
+        from driftsim.scheduling.placing import check_place
+
+        check_place(
+            self.place,
+            self.policy,
+            estimates=self.admission.estimates,
+            max_in_flight=self.max_in_flight,
+            tiers=self.tiers,
+            shed=self.shed,
+        )
+
+    @property
+    def placed(self) -> Place:
+        """Where the policy stands in fact: ``stock`` leaves the order to the engine, wherever it was to stand."""
+        return "front" if self.policy == STOCK else self.place
 
     def limit_of(self, engine_slots: int) -> int | None:
         """Jobs allowed inside an engine of ``engine_slots``; None is no limit."""
-        if self.policy == STOCK:
+        if self.policy == STOCK or self.place != "front":
             return None
         return engine_slots if self.max_in_flight is None else self.max_in_flight
 
     def tier_limits(self, rules: Sequence[TierRule]) -> dict[str, int]:
         """Jobs of each tier allowed inside the engine, by the ``rules`` in force, where there is a limit."""
-        if self.policy == STOCK:
+        if self.policy == STOCK or self.place != "front":
             return {}
         return {rule.name: rule.max_in_flight for rule in rules if rule.max_in_flight is not None}
 

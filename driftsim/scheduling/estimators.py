@@ -30,6 +30,7 @@ from driftsim.scheduling.plugins import declared, declared_names, instance, is_p
 from driftsim.scheduling.regression import Regression
 from driftsim.scheduling.trackers import LogEma, Prompt, Quantile, Session, Tenant
 
+MOST = 1e8  # tokens; a blurred length is no larger, so that a trace can hold it
 SURE = 30.0  # clamp of the log odds: beyond it, a change of regime would take too long to undo
 
 
@@ -243,7 +244,7 @@ class Noisy:
         random = np.random.default_rng([seed, zlib.crc32(b"noisy estimates")])
         factors = np.exp(sigma * random.standard_normal(len(outputs))).tolist()
         pairs = zip(outputs.items(), factors, strict=True)
-        self.said = {name: max(min(length, 1), round(length * factor)) for (name, length), factor in pairs}
+        self.said = {name: max(min(length, 1), round(min(length * factor, MOST))) for (name, length), factor in pairs}
 
     def estimate(self, request: Request, category: str, now: float) -> Estimate:
         """The blurred length."""

@@ -137,6 +137,7 @@ class Sfq(Keyed):
     """
 
     needs = ("profile",)
+    not_static = "its tags follow who went in before"
 
     def __init__(self, *, by: By = "tenant", tiers: Tiers = False) -> None:
         super().__init__()

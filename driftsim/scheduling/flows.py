@@ -37,6 +37,7 @@ class Flows(ABC):
     """Queues of flows, each in the order of arrival. ``len`` counts all jobs."""
 
     heeds: Heeds = ""
+    not_static = "its order follows the service that others get meanwhile"
 
     def __init__(self, by: str, tiers: bool) -> None:
         self._by, self._tiers = by, tiers

@@ -9,6 +9,7 @@ Label = Literal["seen", "stripped"]
 Base = Literal["reference", "caps", "fit"]
 Feedback = Literal["base", "estimate"]
 Estimates = Literal["frozen", "refreshed"]
+Place = Literal["front", "priority", "inside"]
 DEFAULT_POLICIES = ("stock", "fifo", "priority", "weighted", "sjf", "aging")  # what is compared if nothing is named
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from driftsim.errors import InputError
 from driftsim.request import Job, Tier
-from driftsim.scheduling import aged, attained, deadlines, fair, sized
+from driftsim.scheduling import aged, attained, deadlines, fair, preempting, sized
 from driftsim.scheduling.around import Around, Service
 from driftsim.scheduling.names import spelled
 from driftsim.scheduling.parameters import canonical, values_of
@@ -80,6 +80,7 @@ class Weighted:
     """
 
     heeds: Heeds = "tier"
+    not_static = "its order is a cycle over the tiers that wait"
     cycle: tuple[Tier, ...] = PUBLISHED_CYCLE
 
     def __init__(self, cycle: tuple[Tier, ...] = ()) -> None:
@@ -147,6 +148,7 @@ POLICIES: dict[str, type[Policy]] = {
     "gittins": aged.Gittins,
     "hrrn": aged.Hrrn,
     "ewsjf": aged.Ewsjf,
+    "srpt": preempting.Srpt,
 }
 BASELINE = "fifo"
 STOCK = "stock"  # the engine's own order: FIFO with no limit in flight

@@ -15,6 +15,8 @@ from driftsim.request import Job, Tier
 
 Heeds: TypeAlias = Literal["", "tier", "budget"]
 Needs: TypeAlias = Literal["profile", "slos", "tiers"]  # of the run, without which the order would mean nothing
+MOST_PREEMPTIONS = 4  # of one request, of any kind; whoever had so many makes way for nobody
+PREEMPTIBLE_SHARE = 0.8  # of the estimate; whoever has made as much makes way for nobody (TRAIL's c, from memory)
 
 
 @runtime_checkable
@@ -50,6 +52,7 @@ class Keyed:
     """
 
     heeds: Heeds = ""
+    static = True  # the key of a job stays as it was when the job came; see ``static_key``
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, float, int, Job]] = []
@@ -88,6 +91,10 @@ class Keyed:
         self._put_aside -= smallest is not heap
         return heapq.heappop(smallest)[3]
 
+    def peek(self, now: float) -> Job:
+        """The job that ``pop`` would give, which stays; another one only after a push, a pop or a ``rekey``."""
+        return self._heap[0][3]
+
     def rekey(self) -> None:
         """Order the waiting jobs by what their keys are now, since their estimates were refreshed."""
         for heap in (self._heap, *self._aside.values()):
@@ -100,8 +107,39 @@ class Keyed:
 
 def passes_over(policy: Policy) -> bool:
     """Whether ``policy`` can leave out the tiers that are full: ``pop_below``, from the class that has its ``pop``."""
-    for kind in type(policy).__mro__:
-        own = vars(kind).keys() & {"push", "pop", "pop_below"}
-        if own:
-            return "pop_below" in own
+    return _beside_pop(type(policy), "pop_below")
+
+
+def looks_ahead(policy: Policy) -> bool:
+    """Whether ``policy`` can tell whom it would choose: ``peek``, from the class that has its ``pop``."""
+    return _beside_pop(type(policy), "peek")
+
+
+def _beside_pop(kind: type, method: str) -> bool:
+    """Whether the first class that says how ``kind`` queues has ``method``: one from below would not know of it."""
+    for base in kind.__mro__:
+        own = vars(base).keys() & {"push", "pop", "pop_below", method}
+        if own & {"push", "pop", "pop_below"}:
+            return method in own
     return False
+
+
+def why_not_static(kind: type) -> str:
+    """Why the order of the policy ``kind`` is no key that is fixed when a job comes; empty if it is one.
+
+    A class that says ``static = True`` promises that its ``key(job)`` alone makes the order. ``Keyed`` does; whoever
+    inherits and queues in a way of its own must say so again.
+
+    >>> why_not_static(Keyed)
+    ''
+    """
+    reason: str = getattr(kind, "not_static", "")
+    if reason:
+        return reason
+    for base in kind.__mro__:
+        own = vars(base)
+        if "static" in own:
+            return "" if own["static"] and hasattr(kind, "key") else "its class says static = False"
+        if own.keys() & {"push", "pop", "pop_below"}:
+            break
+    return "its order is no key(job) that stays as it was when the request came"

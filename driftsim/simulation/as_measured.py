@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from driftsim.errors import TraceError
 from driftsim.latency.profile import Profile
 from driftsim.progress import OnProgress, no_progress
+from driftsim.request import Job
 from driftsim.scheduling.admission import Admission
-from driftsim.scheduling.estimators import estimator_name
+from driftsim.scheduling.estimators import estimator_name, make_estimator
+from driftsim.scheduling.inside import Inside
+from driftsim.scheduling.names import Place
+from driftsim.scheduling.placing import Ranked
 from driftsim.scheduling.plugins import check_trusted
-from driftsim.scheduling.policies import STOCK, needs_of, policy_class, policy_name
+from driftsim.scheduling.policies import STOCK, make_policy, needs_of, policy_class, policy_name
 from driftsim.simulation.replicas import Replicas
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
+from driftsim.tiers import rules_in_force
 from driftsim.trace.settings import EngineSettings
 from driftsim.trace.trace import Trace
 from driftsim.workloads.replay import as_recorded
@@ -55,9 +61,46 @@ def as_measured(
         admission=Admission.of(header.admission),
         max_in_flight=None if header.replicas else header.max_in_flight,
         replicas=Replicas.of(header.replicas),
+        place=place_of(trace, name),
         **settings,
     )
     return scenario, as_recorded(trace, loops=loops) if workload is None else workload
+
+
+def place_of(trace: Trace, name: str = "trace") -> Place:
+    """Where the policy of ``trace`` stood. Raises ``TraceError`` for a place that is none."""
+    place = trace.header.admission.get("place", "front")
+    if place not in get_args(Place):
+        raise TraceError(f"{name}/header.json: admission.place {place!r:.40} is none of {', '.join(get_args(Place))}")
+    found: Place = place
+    return found
+
+
+def placed_as_recorded(trace: Trace, jobs: Sequence[Job], name: str) -> Inside | None:
+    """The policy that stood inside the engine of ``trace``; where its keys were priorities, ``jobs`` get these.
+
+    Raises ``TraceError`` where that cannot be told: keys that rest on what was learned by then.
+    """
+    place = place_of(trace, name)
+    if place == "front":
+        return None
+    scenario, _ = as_measured(trace, Profile.plain(intercept_s=1.0), name)
+    rules = rules_in_force(trace.header.tiers, frozenset(trace.requests["tier"]))
+    policy = make_policy(scenario.policy, rules, slos=scenario.slos)
+    learner = make_estimator(scenario.estimator, scenario.admission, {}, scenario.seed)
+    if place == "inside":
+        return Inside(policy, learner, scenario.admission)
+    if hasattr(policy, "served"):
+        raise TraceError(f"{name}: the priorities of {scenario.policy} rest on what it had learned; use --steps model")
+    queue = Ranked(policy)
+    table = trace.requests
+    columns = {column: table[column].tolist() for column in ("max_tokens", "estimate", "budget", "arrival_s")}
+    for job in jobs:
+        limit, estimate, budget, arrival = (values[job.index] for values in columns.values())
+        asked = Job(replace(job.request, max_tokens=limit), job.predicted_category, int(estimate), int(budget))
+        queue.push(asked, float(arrival))
+        job.priority = asked.priority
+    return None
 
 
 def settings_as_told(recorded: EngineSettings, known: EngineSettings) -> EngineSettings:

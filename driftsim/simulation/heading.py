@@ -39,6 +39,8 @@ def heading(
     }
     if levels:
         switches["levels"] = list(levels)
+    if scenario.placed != "front":
+        switches["place"] = scenario.placed
     if scenario.shed:
         switches["shed"] = [str(rule) for rule in scenario.shed]
     asked = requests[requests["attempt"] == 1] if "attempt" in requests else requests
@@ -53,7 +55,7 @@ def heading(
     return Header(
         kind="simulated",
         driftsim_version=__version__,
-        engine=profile.engine.changed(name="continuous" if scenario.barrier is None else BATCHED),
+        engine=scenario.engine.changed(name="continuous" if scenario.barrier is None else BATCHED),
         model=profile.model,
         hardware=profile.hardware,
         workload=workload.info.changed(phases=phases),

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-import gc
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import pandas as pd
-
 from driftsim.engine.clock import ARRIVE, RELEASE, Clock, Moment
+from driftsim.engine.inside import inside
 from driftsim.engine.sequence import Sequence
 from driftsim.errors import InputError
 from driftsim.latency.service import service_of
 from driftsim.latency.steptime import TICKS_PER_SECOND, ticks
 from driftsim.progress import EVERY, OnProgress, no_progress
 from driftsim.request import Job
-from driftsim.scheduling.dispatcher import Departure, Dispatcher, Engine
+from driftsim.scheduling.dispatcher import Dispatcher, Engine
+from driftsim.scheduling.door import front_of
 from driftsim.scheduling.estimators import ESTIMATORS, GIVEN, is_given_the_truth, make_estimator
+from driftsim.scheduling.inside import Inside
 from driftsim.scheduling.names import spelled
 from driftsim.scheduling.plugins import PLUGIN_NOTE
-from driftsim.scheduling.policies import POLICIES, STOCK, check_needs, check_order, make_policy
+from driftsim.scheduling.policies import POLICIES, STOCK, Policy, check_needs, check_order, make_policy
 from driftsim.simulation.cluster import Cluster, Front
+from driftsim.simulation.collector import collector_off
 from driftsim.simulation.cut import cut
+from driftsim.simulation.ends import Ends
 from driftsim.simulation.engines import clustered, engine_of, step_times, was_shed
 from driftsim.simulation.heading import heading
 from driftsim.simulation.observed import observed_lengths, told_lengths
 from driftsim.simulation.patience import Patience
 from driftsim.simulation.scenario import Scenario
-from driftsim.simulation.tables import requests_table
+from driftsim.simulation.tables import requests_table, steps_table
 from driftsim.tiers import rules_in_force
 from driftsim.trace.builder import FilledColumns, RequestRows
-from driftsim.trace.schema import CENSORED, FINISHED, GIVEN_UP, REPLICA_STEP_COLUMN, STEP_COLUMNS, STEP_REQUEST_COLUMNS
-from driftsim.trace.tables import typed
+from driftsim.trace.schema import FINISHED, REPLICA_STEP_COLUMN, STEP_COLUMNS, STEP_REQUEST_COLUMNS
 from driftsim.trace.trace import Trace
 from driftsim.workloads.arrivals import Arrivals
 from driftsim.workloads.attempts import Attempts
@@ -72,18 +72,6 @@ def simulate(
         raise
 
 
-@contextmanager
-def collector_off() -> Iterator[None]:
-    """Garbage collection off: a run allocates many small objects and no reference cycles."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
 class Simulation:
     """One run. The columns of the trace are indexed by the row of the request in the workload."""
 
@@ -102,17 +90,19 @@ class Simulation:
         if table["output_tokens"].isna().any():
             raise InputError("a simulation needs every output length; this workload does not know them")
         self.outputs = table["output_tokens"].astype(int).tolist()
-        self.stops = table["stops"].fillna(False).astype(bool).tolist()
+        stops = table["stops"].fillna(False).astype(bool).tolist()
         self.observed = observed_lengths(workload, scenario.admission.unit)
-        self.told = told_lengths(workload, scenario.admission.unit, self.observed)
+        told_as = told_lengths(workload, scenario.admission.unit, self.observed)
         self.attempts = attempts = Attempts(workload, scenario.clients.over(workload.clients), scenario.seed, ticks)
         if attempts.most:
             again = 1 + attempts.most
-            self.outputs, self.observed, self.stops = self.outputs * again, self.observed * again, self.stops * again
-            self.told = self.told * again
+            self.outputs, self.observed = self.outputs * again, self.observed * again
+            stops, told_as = stops * again, told_as * again
+        self.ends = Ends(told_as, self.outputs, stops, attempts.as_known)
         self.given_up = dict[int, tuple[str, int]]()  # by row, those inside the engine: how it ends, and since when
         rules = rules_in_force(scenario.tiers or workload.tiers, workload.tier_names)
-        check_order(scenario.policy, rules, workload.tier_names, scenario.profile.engine.scheduling_policy)
+        own_order = scenario.profile.engine.scheduling_policy if scenario.placed == "front" else "fcfs"
+        check_order(scenario.policy, rules, workload.tier_names, own_order)
         check_needs(scenario.policy, scenario.slos)
         self.admission = scenario.admission.with_safety(rules)
         self.env = Clock(initial_time=0)
@@ -128,15 +118,19 @@ class Simulation:
         service = service_of(profile, self.admission.words_per_token, scenario.limit)
         self.learner = learner = make_estimator(scenario.estimator, self.admission, truth, scenario.seed)
 
+        def policy() -> Policy:
+            return make_policy(scenario.policy, rules, slos=scenario.slos, service_s=service)
+
         def dispatcher(limit: int | None) -> Dispatcher:
-            policy = make_policy(scenario.policy, rules, slos=scenario.slos, service_s=service)
-            return Dispatcher(policy, learner, self.admission, limit, scenario.tier_limits(rules), scenario.shed)
+            limits = limit, scenario.tier_limits(rules), scenario.shed
+            return front_of(scenario.placed, policy(), learner, self.admission, *limits)
 
         self.step_columns = (*STEP_COLUMNS, *(STEP_REQUEST_COLUMNS if step_requests else ()))
         self.record_steps = record_steps or step_requests
         self.steps: list[tuple[Any, ...]] = []
         on_step = self.steps.append if self.record_steps else None
         self.cluster: Cluster | None = None
+        self.inside: Inside | None = None
         self.dispatcher: Dispatcher | Front
         if scenario.replicas:
             self.step_columns += (REPLICA_STEP_COLUMN,)
@@ -146,10 +140,14 @@ class Simulation:
             self.engine = self.cluster
         else:
             self.dispatcher = dispatcher(scenario.limit)
-            self.engine = (engine or engine_of(scenario, step_requests))(
-                self.env, profile.engine, step_times(scenario), ticks(profile.gap_s), self._left,
-                on_step,
-            )  # fmt: skip
+            kind = engine or engine_of(scenario, step_requests)
+            if scenario.placed == "inside":
+                self.inside = Inside(policy(), learner, self.admission, self._estimated)
+                assert isinstance(kind, type)  # the barrier's worker has no place inside: see ``Scenario``
+                kind = inside(kind, self.inside, self.ends.to_core)
+            self.engine = kind(
+                self.env, scenario.engine, step_times(scenario), ticks(profile.gap_s), self._left, on_step
+            )
         self.sessions, self.caching = "parent" in table, profile.engine.enable_prefix_caching
         self.arrivals = Arrivals(workload, ticks)
         self.build = attempts.builder(workload.requests(rules))
@@ -171,7 +169,10 @@ class Simulation:
         starts = [start / TICKS_PER_SECOND for start in self.arrivals.starts()]
         levels = getattr(self.learner, "levels", ())
         header = heading(self.scenario, self.workload, self.admission, requests, starts, lost, levels)
-        return Trace(header, requests, self._steps() if self.record_steps else None)
+        steps = (
+            steps_table(self.steps, self.step_columns, several=self.cluster is not None) if self.record_steps else None
+        )
+        return Trace(header, requests, steps)
 
     def _await_arrival(self) -> None:
         due = self.arrivals.next_at()
@@ -192,13 +193,8 @@ class Simulation:
         seconds, columns, dispatcher = now / TICKS_PER_SECOND, self.columns, self.dispatcher
         job = dispatcher.arrive(self.build(row, seconds), self.categories[row], seconds, row)
         columns.arrival_s[row] = seconds
-        columns.bias[row] = job.bias
-        columns.estimate[row] = job.estimate
-        columns.budget[row] = job.budget
-        columns.scheduling_class[row] = job.scheduling_class
-        if self.intervals is not None:
-            for ends, value in zip(self.intervals, (job.quantiles[0], job.quantiles[-1]), strict=True):
-                ends[row] = value
+        if self.inside is None:
+            self._estimated(job)
         if dispatcher.refused is not None:
             columns.finish_reason[row] = "rejected"
             columns.output_tokens[row] = columns.preemptions[row] = 0
@@ -206,6 +202,17 @@ class Simulation:
             self._over(row, "shed", now, dispatcher.refused.retry_after_s)
         elif self.attempts.impatient and (until := self.attempts.until(row, now)) is not None:
             self.impatient.begin(row, job, *until)
+
+    def _estimated(self, job: Job) -> None:
+        """Note what is expected of ``job``."""
+        row, columns = job.index, self.columns
+        columns.bias[row] = job.bias
+        columns.estimate[row] = job.estimate
+        columns.budget[row] = job.budget
+        columns.scheduling_class[row] = job.scheduling_class
+        if self.intervals is not None:
+            for ends, value in zip(self.intervals, (job.quantiles[0], job.quantiles[-1]), strict=True):
+                ends[row] = value
 
     def _send_again(self, row: int) -> None:
         self._send(row, self.env.now)
@@ -278,12 +285,11 @@ class Simulation:
             self._tell_at = self._gone + EVERY
             self._told(self._gone, len(self.outputs))
         columns, lag, impatient = self.columns, self.output_lag, self.attempts.impatient
-        as_known, given_up = self.attempts.as_known, self.given_up
+        as_known, given_up, ends = self.attempts.as_known, self.given_up, self.ends
         for sequence in sequences:
             row = sequence.job.index
-            # vLLM looks for the end of sequence before it looks at limits (check_stop): the last token may be both.
-            if sequence.finish_reason == "length" and self.stops[row] and sequence.shown == self.outputs[row]:
-                sequence.finish_reason = "stop"
+            if sequence.finish_reason == "length":
+                ends.look_for_stop(sequence)
             if impatient and row in self.impatient:
                 self._left_in_time(sequence, *self.impatient.end(row))
             if row in given_up and given_up[row][0] == "timeout":
@@ -322,26 +328,8 @@ class Simulation:
 
     def _departed(self, sequences: list[Sequence]) -> None:
         now = self.env.now
-        self.dispatcher.finished([self._departure(sequence) for sequence in sequences], now / TICKS_PER_SECOND)
+        self.dispatcher.finished([self.ends.of(sequence) for sequence in sequences], now / TICKS_PER_SECOND)
         for sequence in sequences:
             if sequence.finish_reason != "timeout":  # its client is gone already
                 self._over(sequence.job.index, "shed" if was_shed(sequence) else sequence.finish_reason, now)
         self._release_soon()
-
-    def _departure(self, sequence: Sequence) -> Departure:
-        job, reason = sequence.job, sequence.finish_reason
-        length, full = self.told[job.index], self.outputs[job.index]
-        if reason not in FINISHED:
-            made = None if sequence.scheduled is None or not full else round(length * sequence.shown / full)
-            return Departure(job, None, True, made, sequence.shown, (made or 0) if reason in GIVEN_UP else 0)
-        if sequence.shown != full:  # cut short by a limit that the recorded run did not have: words shrink alike
-            length = round(length * sequence.shown / full)
-        return Departure(job, length, reason in CENSORED, output_tokens=sequence.shown)
-
-    def _steps(self) -> pd.DataFrame:
-        table = pd.DataFrame(self.steps, columns=[column.name for column in self.step_columns])
-        for name in ("start_s", "duration_s"):
-            table[name] = table[name] / TICKS_PER_SECOND
-        if self.cluster is not None:
-            table = table.sort_values("start_s", kind="stable", ignore_index=True)
-        return typed(table, self.step_columns, "simulated steps")

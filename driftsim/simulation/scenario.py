@@ -15,6 +15,7 @@ from driftsim.records import Record
 from driftsim.scheduling.dispatcher import Dispatching
 from driftsim.simulation.replicas import ALONE, Replicas
 from driftsim.slo import Slo, check_only_e2e, slo_rules
+from driftsim.trace.settings import EngineSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +51,20 @@ class Scenario(Dispatching):
             check_only_e2e(self.slos)
         if self.barrier is not None and self.replicas:
             raise InputError("the barrier's worker has no replicas; leave replicas out, or take the continuous engine")
+        if self.place != "front" and (self.barrier is not None or self.replicas):
+            what = "the barrier's worker" if self.barrier is not None else "several replicas"
+            raise InputError(f"{what} cannot have place {self.place}; leave one of the two out")
         if self.replica_profiles and len(self.replica_profiles) != self.replicas.count:
             have = f"{len(self.replica_profiles)} profiles for {self.replicas.count} replicas"
             raise InputError(f"there are {have}; give one for each")
         if not isinstance(self.profile, Profile):
             raise InputError(f"a Profile is needed, not {self.profile!r:.80}; load one with load_profile(FILE)")
+
+    @property
+    def engine(self) -> EngineSettings:
+        """The engine's settings; one that gets priorities orders by them."""
+        settings = self.profile.engine
+        return settings.changed(scheduling_policy="priority") if self.placed == "priority" else settings
 
     @property
     def limit(self) -> int | None:

@@ -24,6 +24,7 @@ from driftsim.latency.profile import Profile, load_profile
 from driftsim.records import Record
 from driftsim.scheduling.admission import DRIFTSCHED_BASE, Admission
 from driftsim.scheduling.estimators import estimator_class, estimator_name
+from driftsim.scheduling.names import Place
 from driftsim.scheduling.plugins import is_plugin, source_digest
 from driftsim.scheduling.policies import policy_class, policy_name
 from driftsim.scheduling.shedding import Sheds
@@ -108,6 +109,11 @@ class ScenarioSpec(Record):
         description="Limits of the queue, as tables or as texts `batch:requests=20,tokens=50000,wait=5s,defer=5s`; "
         "without a name, of all together. A newcomer beyond one is turned away. None: everybody is let in.",
     )
+    place: Place = Field(
+        default="front",
+        description="Where the policy stands: in `front` of the engine, as the engine's integer `priority`, or "
+        "`inside` the engine, where it may preempt. The last two let everybody in at once, and know no refill lag.",
+    )
     refill_lag: bool = Field(
         default=True, description="Whether a freed slot is refilled with the profile's lags, as on a real engine."
     )
@@ -149,6 +155,7 @@ class ScenarioSpec(Record):
         description="Whether results say how much each tenant was slowed down and what service it got; for that, a "
         "request of each size is simulated alone.",
     )
+    estimation: bool = Field(default=False, description="Whether results tell the log error of length estimates.")
     limits: bool = Field(
         default=False,
         description="Whether results say which limits of the engine held requests back: its slots, its KV blocks, the "
@@ -335,7 +342,7 @@ def build_scenario(spec: ScenarioSpec, profile: Profile) -> Scenario:
     others = tuple(with_engine(load_profile(file), spec.engine) for file in spec.replicas.profiles)
     names = (
         "policy", "estimator", "admission", "max_in_flight", "tiers", "slos", "clients", "shed", "replicas",
-        "refill_lag", "noise", "barrier",
+        "refill_lag", "noise", "barrier", "place",
     )  # fmt: skip
     seed = spec.seed if spec.replication == 0 else spec.seed + spec.replication
     same = {name: getattr(spec, name) for name in names}

@@ -1,16 +1,20 @@
-"""The requests' table of a simulated run: what the workload offered, and what became of it."""
+"""The tables of a simulated run: what the workload offered and what became of it, and the steps."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from driftsim.latency.steptime import TICKS_PER_SECOND
 from driftsim.simulation.cluster import Cluster
 from driftsim.trace.builder import RequestRows
 from driftsim.trace.prefixes import prefix_columns, prefixes
+from driftsim.trace.schema import Column
 from driftsim.trace.subset import taken
+from driftsim.trace.tables import typed
 from driftsim.workloads.attempts import Attempts
 
 
@@ -69,3 +73,13 @@ def _words(rows: RequestRows, attempts: Attempts) -> Any:
     if cut.any():
         words = words.where(~cut, (words.astype("float64") * np.maximum(shown, 0) / full).round().astype("Int64"))
     return words.array.copy()  # nothing of the workload's own, which other runs share
+
+
+def steps_table(steps: Sequence[tuple[Any, ...]], columns: Sequence[Column], *, several: bool) -> pd.DataFrame:
+    """The table of ``steps``, whose times are ticks; those of ``several`` replicas in order of time."""
+    table = pd.DataFrame(steps, columns=[column.name for column in columns])
+    for name in ("start_s", "duration_s"):
+        table[name] = table[name] / TICKS_PER_SECOND
+    if several:
+        table = table.sort_values("start_s", kind="stable", ignore_index=True)
+    return typed(table, tuple(columns), "simulated steps")

@@ -1,102 +1,22 @@
-"""What a load is: a factor of a recorded rate, requests a second, or users; and where the search for one begins."""
+"""Where the search for a capacity begins, and beyond which loads it does not go."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 
 from driftsim.errors import InputError
 from driftsim.latency.profile import Profile
-from driftsim.simulation.capacity import capacity as backlog_rate
-from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workload
+from driftsim.pressing.loads import LoadAxis, sample_of, served_rate
+from driftsim.simulation.spec import ScenarioSpec, build_scenario
 from driftsim.trace.trace import Trace
-from driftsim.workloads.generated import Tenant, WorkloadSpec
-from driftsim.workloads.replay import first
 
-SAMPLE = 500  # requests of the backlog that says how fast the engine is
 GUESS = 0.7  # of the rate at which a backlog is served: the first load that is tried
 FURTHEST = 50.0  # from it to the lowest load, if no other is given
 HIGHEST = 5.0  # times the first load, likewise
 TURNS = 10  # requests that each user sends at least
-
-
-@dataclass(frozen=True)
-class LoadAxis:
-    """How ``spec`` is pressed: by ``scale``, a factor of its arrival rate, by ``rate`` or by ``users``.
-
-    unit_rate: requests a second at a load of 1; NaN for users, and where none is known.
-    """
-
-    kind: Literal["scale", "rate", "users"]
-    unit_rate: float
-
-    @property
-    def whole(self) -> bool:
-        """Loads are whole numbers."""
-        return self.kind == "users"
-
-    @property
-    def unit(self) -> str:
-        """The unit of a load, as text."""
-        return {"scale": "x the rate", "rate": "requests/s", "users": "users"}[self.kind]
-
-    def at(self, spec: ScenarioSpec, load: float) -> ScenarioSpec:
-        """``spec`` under ``load``."""
-        if spec.arrivals is not None:
-            pace = {"users": round(load)} if self.kind == "users" else {"rate": load}
-            return spec.with_parts({"arrivals": spec.arrivals.changed(**pace)})
-        if spec.workload is None:
-            return spec.with_parts({"rate_scale": load})
-        if self.kind == "users":
-            return spec.with_parts({"workload": spec.workload.changed(users=round(load))})
-        if self.kind == "rate":
-            return spec.with_parts({"workload": spec.workload.changed(rate=load)})
-        tenants = tuple(_pressed(tenant, load) for tenant in spec.workload.tenants)
-        return spec.with_parts({"workload": spec.workload.changed(tenants=tenants)})
-
-
-def _pressed(tenant: Tenant, load: float) -> Tenant:
-    """``tenant`` whose own arrivals come ``load`` times as fast; a backlog stays one."""
-    if tenant.rate is not None:
-        return tenant.changed(rate=load * tenant.rate)
-    if tenant.arrivals is None or tenant.arrivals.rate is None:
-        return tenant
-    return tenant.changed(arrivals=tenant.arrivals.changed(rate=load * tenant.arrivals.rate))
-
-
-def axis_of(spec: ScenarioSpec, trace: Trace | None, recorded_rate: float | None) -> LoadAxis:
-    """The load axis of ``spec``; ``trace`` is the run that it replays. Raises ``InputError`` where there is none."""
-    if spec.arrivals is not None:
-        return _of_kind(spec.arrivals.kind)
-    if spec.workload is None:
-        assert trace is not None
-        phases = trace.header.workload.phases
-        fixed = next((phase for phase in phases if phase.kind in ("closed", "backlog")), None)
-        if fixed is not None:
-            raise InputError(
-                f"{trace.name}: phase {fixed.name!r} is {fixed.kind} and has no arrival rate to press; say how its "
-                "requests should arrive, as --arrivals poisson or --arrivals closed"
-            )
-        return LoadAxis("scale", np.nan if recorded_rate is None else recorded_rate)
-    return _axis_of_workload(spec.workload)
-
-
-def _of_kind(kind: str) -> LoadAxis:
-    if kind == "backlog":
-        raise InputError("a backlog has no load: all requests are there at once; give arrivals at a rate, or users")
-    return LoadAxis("users", np.nan) if kind == "closed" else LoadAxis("rate", 1.0)
-
-
-def _axis_of_workload(workload: WorkloadSpec) -> LoadAxis:
-    if workload.kind is not None:
-        return _of_kind(workload.kind)
-    rates = [process.rate or 0.0 for tenant in workload.tenants if (process := tenant.process) is not None]
-    if not sum(rates):
-        raise InputError("no tenant has an arrival rate to press; give one a rate")
-    return LoadAxis("scale", sum(rates))
 
 
 @dataclass(frozen=True)
@@ -117,11 +37,9 @@ def bounds_of(
 
     ``find`` gives the recorded run at a path. Raises ``InputError`` for bounds that leave nothing.
     """
-    workload = build_workload(axis.at(spec, 1.0), find)
-    total = len(workload)
-    workload = replace(first(workload, min(SAMPLE, total)), notes=())
+    sample, total = sample_of(axis, spec, find)
     scenario = build_scenario(spec, profile)
-    backlog = backlog_rate(workload, replace(scenario, policy="stock", estimator="static", max_in_flight=None))
+    backlog = served_rate(sample, scenario)
     if axis.whole:
         guess = float(scenario.limit or scenario.profile.engine.max_num_seqs)
         least, most = 1.0, float(max(2, total // TURNS))

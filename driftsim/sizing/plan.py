@@ -9,12 +9,12 @@ from typing import Any
 
 from driftsim.comparison.plan import Setting, settings_of
 from driftsim.errors import InputError, check_whole
+from driftsim.pressing.draws import Draw, draws_of
 from driftsim.scheduling.policies import BASELINE, STOCK, alone_by
 from driftsim.simulation.dotted import nested
 from driftsim.simulation.spec import ScenarioSpec
 
 REPLICATIONS = 20
-WARM_UP, COOL_DOWN = 0.1, 0.05
 LEAST_TOLERANCE = 0.001
 
 
@@ -99,16 +99,9 @@ class SizingPlan:
         return made.changed(policy=case.setting.policy, estimator=case.setting.estimator)
 
     @property
-    def draws(self) -> list[tuple[str, dict[str, Any]]]:
+    def draws(self) -> list[Draw]:
         """The kind of each replication, and the keys of a scenario that draw it."""
-        numbers = range(1, self.replications)
-        if self.spec.workload is not None:
-            return [("drawn", {"replication": number}) for number in (0, *numbers)]
-        kinds = [(kind, number) for kind in ("local", "circular") for number in numbers]
-        return [
-            ("recorded", {"replication": 0}),
-            *((kind, {"replication": number, "resampling": kind}) for kind, number in kinds),
-        ]
+        return draws_of(self.spec, self.replications)
 
 
 def _between(value: Any, low: float, high: float, ends: bool = False) -> bool:

@@ -6,29 +6,25 @@ at a load, and all loads the same draws. A search that was killed asks for the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from driftsim.errors import InputError, RunError
-from driftsim.latency.profile import Profile
+from driftsim.errors import InputError
+from driftsim.pressing.loads import LoadAxis
+from driftsim.pressing.runs import KeptStore, Runs, axis_among
 from driftsim.progress import OnProgress, no_progress
 from driftsim.simulation.limits import SHARES
 from driftsim.simulation.spec import ScenarioSpec
 from driftsim.sizing.curves import Curve
-from driftsim.sizing.loads import Bounds, LoadAxis, axis_of, bounds_of
+from driftsim.sizing.loads import Bounds, bounds_of
 from driftsim.sizing.plan import Case, SizingPlan
 from driftsim.sizing.search import Search
 from driftsim.sweeps.cautions import COLUMN
-from driftsim.sweeps.columns import plain_rows
-from driftsim.sweeps.recorder import Progress
-from driftsim.sweeps.runner import sweep
-from driftsim.sweeps.store import Store
-from driftsim.sweeps.tasks import Inputs, plan, spec_key
-from driftsim.trace.trace import Trace
+from driftsim.sweeps.tasks import Inputs
 
 EXPECTED_LOADS = 14  # of a case, for the progress
 MOST_BEYOND = 4  # loads that are added on either side for the sake of an interval
@@ -37,25 +33,6 @@ BEYOND = 1.08  # times the capacity: so far above it, at least, it is asked what
 LATENCIES = ("ttft", "tpot", "e2e")  # whose P99 a run tells
 NEEDED = {"key", "failed", "error", "attainment", "offered", "makespan_s", COLUMN}
 NEEDED |= {f"{name}_p99_s" for name in LATENCIES} | {f"{name}_share" for name in SHARES}
-
-
-class KeptStore(Store):
-    """A store of whose rows stays at hand what a search needs, by key."""
-
-    def __init__(self, folder: Path | str) -> None:
-        super().__init__(folder)
-        self.rows: dict[str, dict[str, Any]] = {}
-
-    def look(self) -> None:
-        """Take in the rows that are there."""
-        rows = plain_rows(self.stored(choose=lambda columns: NEEDED & columns.keys()))
-        self.rows |= {row["key"]: row for row in rows}
-
-    def append(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Add ``rows``, as a store does."""
-        kept = list(rows)
-        super().append(kept)
-        self.rows |= {row["key"]: {name: row[name] for name in NEEDED & row.keys()} for row in kept}
 
 
 @dataclass(eq=False)
@@ -123,64 +100,18 @@ def size(
     specs = {case: chosen.spec_of(case) for case in chosen.cases}
     for spec in specs.values():
         inputs.need(spec)
-    axis = _axis(next(iter(specs.values())), inputs)
-    with KeptStore.open(store, create=True) as opened:
-        opened.adopt()
-        opened.look()
-        runs = _Runs(inputs, opened, jobs, address, told, EXPECTED_LOADS * len(specs) * len(chosen.draws))
+    axis = axis_among(next(iter(specs.values())), inputs)
+    with KeptStore.keeping(store, NEEDED.__contains__) as opened:
+        runs = Runs(inputs, opened, jobs, address, told, EXPECTED_LOADS * len(specs) * len(chosen.draws))
         rounds = _Rounds(chosen, axis, specs, runs)
         rounds.run()
     return Sizing(chosen, axis, list(rounds.found.values()))
 
 
-def _axis(spec: ScenarioSpec, inputs: Inputs) -> LoadAxis:
-    if spec.trace is None:
-        return axis_of(spec, None, None)
-    digest = inputs.digests[spec.trace]
-    return axis_of(spec, inputs.traces[digest], inputs.rates.get(digest))
-
-
-@dataclass(eq=False)
-class _Runs:
-    """Runs what is asked for, as a sweep does; ``expected`` is how many runs are told of at least."""
-
-    inputs: Inputs
-    store: KeptStore
-    jobs: int
-    address: str | None
-    told: OnProgress
-    expected: int
-    done: int = 0
-
-    def rows(self, specs: Sequence[ScenarioSpec]) -> list[dict[str, Any]]:
-        """The rows of ``specs``, in their order. Raises ``RunError`` where a run fails."""
-        tasks, _ = plan(specs, inputs=self.inputs)
-
-        def watch(state: Progress) -> None:
-            self.told(self.done + state.done, max(self.expected, self.done + state.total))
-
-        sweep(tasks, self.inputs, self.store, jobs=self.jobs, address=self.address, retry=True, watch=watch)
-        self.done += len(tasks)
-        if any(task.key not in self.store.rows for task in tasks):
-            self.store.look()  # another driver did some
-        for task in tasks:
-            if (row := self.store.rows[task.key])["failed"]:
-                raise RunError(f"a run failed: {row['error']}")
-        return [self.store.rows[spec_key(spec, self.inputs)] for spec in specs]
-
-    def profile(self, spec: ScenarioSpec) -> Profile:
-        """The profile of ``spec``."""
-        return self.inputs.profiles[self.inputs.fits[spec.trace, spec.profile]]
-
-    def recorded(self, path: str) -> Trace:
-        """The recorded run that ``path`` stands for."""
-        return self.inputs.traces[self.inputs.digests[path]]
-
-
 class _Rounds:
     """The rounds of one search."""
 
-    def __init__(self, chosen: SizingPlan, axis: LoadAxis, specs: dict[Case, ScenarioSpec], runs: _Runs) -> None:
+    def __init__(self, chosen: SizingPlan, axis: LoadAxis, specs: dict[Case, ScenarioSpec], runs: Runs) -> None:
         self.plan, self.axis, self.specs, self.runs = chosen, axis, specs, runs
         self.draws = chosen.draws
         self.kinds = [kind for kind, _ in self.draws]

@@ -59,6 +59,7 @@ def parameters(task: Task) -> dict[str, Any]:
             "drift": True,
             "shed": True,
             "replicas": True,
+            "place": spec.place == "front",
             **_unasked(spec),
             "workload": _unused(spec),
         },
@@ -90,7 +91,7 @@ def told_slos(slos: Sequence[Slo]) -> str:
 
 def _unasked(spec: ScenarioSpec) -> dict[str, bool]:
     """The keys about what is measured that say nothing: rows of an older driftsim have no such column."""
-    return {name: not getattr(spec, name) for name in ("fairness", "limits", "warm_up", "cool_down")}
+    return {name: not getattr(spec, name) for name in ("fairness", "estimation", "limits", "warm_up", "cool_down")}
 
 
 def _unused(spec: ScenarioSpec) -> set[str]:

@@ -79,16 +79,17 @@ def third_key(size: float, text: str) -> Line2D:
     return Line2D([], [], color=GREY, marker="o", linestyle="", markersize=size, label=text)
 
 
-def legend(figure: Figure, keys: Sequence[Line2D]) -> None:
-    """Write ``keys`` above the panels, in as many rows as they need."""
+def legend(figure: Figure, keys: Sequence[Line2D], size: float = 8) -> None:
+    """Write ``keys`` above the panels, in as many rows as they need; ``size`` of the letters, in points."""
     if not keys:
         return
     canvas = FigureCanvasAgg(figure)
     renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
     for columns in range(len(keys), 0, -1):
         drawn = figure.legend(
-            handles=list(keys), loc="outside upper left", ncols=columns, fontsize=8, handlelength=2.2, columnspacing=1.4
-        )
+            handles=list(keys), loc="outside upper left", ncols=columns, fontsize=size, handlelength=2.2,
+            columnspacing=1.4,
+        )  # fmt: skip
         if columns == 1 or drawn.get_window_extent(renderer).width <= 0.97 * figure.bbox.width:
             return
         drawn.remove()

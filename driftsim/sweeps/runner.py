@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from driftsim.progress import OnProgress, no_progress
-from driftsim.simulation.run import collector_off
+from driftsim.simulation.collector import collector_off
 from driftsim.sweeps.asked import Task
 from driftsim.sweeps.grid import load_grid
 from driftsim.sweeps.local import run_locally

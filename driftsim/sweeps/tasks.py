@@ -11,6 +11,7 @@ from typing import Any
 
 from driftsim.calibration.calibrate import fit_own_profile
 from driftsim.costs import cost_summary
+from driftsim.estimates import estimation
 from driftsim.glossary import TENANT, tier_label
 from driftsim.goodput import own_slos
 from driftsim.latency.profile import Profile, load_profile
@@ -27,7 +28,7 @@ from driftsim.simulation.spec import ScenarioSpec, build_scenario, build_workloa
 from driftsim.slo import Slo, check_only_e2e, check_slos, needs_itl
 from driftsim.sweeps import cautions
 from driftsim.sweeps.asked import Task, parameters, told_slos
-from driftsim.tenancy import with_fairness
+from driftsim.tenancy import Alone, Size, with_fairness
 from driftsim.trace.subset import middle
 from driftsim.trace.trace import Trace, read
 from driftsim.whose import check_present
@@ -37,6 +38,7 @@ from driftsim.workloads.workload import Workload
 
 KEPT_DIGESTS = 1000
 KEPT_REPLAYS = 4
+LOG_ERRORS = ("log_error", "log_bias")
 
 
 @dataclass(eq=False)
@@ -273,10 +275,13 @@ def _metrics(
         scored = ~trace.requests["request_id"].isin(fitted.workload.table["request_id"][used]).to_numpy()
     row = summary(trace, fitted.admission, phase=spec.phase, scored=scored)
     row |= cost_summary(trace, spec.costs)
+    if spec.estimation:
+        own = estimation(trace, scored=scored, phase=spec.phase)
+        row |= {name: own[name] for name in LOG_ERRORS}
     if spec.limits:
         row |= limit_shares(whole, scenario, trace)
     if spec.fairness:
-        row = with_fairness(row, trace, alone_times(sizes_of(trace.requests), scenario), spec.phase)
+        row = with_fairness(row, trace, _alone(trace, scenario), spec.phase)
     known = [*fitted.workload.notes, *cautions.of_run(trace, row, profile)]
     per_tier = row.pop("per_tier")
     for tier, values in per_tier.items():
@@ -285,3 +290,19 @@ def _metrics(
         row |= {f"{TENANT}{tenant}_{name}": value for name, value in values.items()}
     name = row.pop("requests")
     return {"offered": name, **row}, known
+
+
+_KEPT_ALONE: dict[tuple[str, frozenset[Size]], Alone] = {}  # of the last engines and sizes
+
+
+def _alone(trace: Trace, scenario: Scenario) -> Alone:
+    """``alone_times`` of the sizes in ``trace``; the last few are kept, since runs of a workload follow each other."""
+    wanted = sizes_of(trace.requests)
+    if scenario.barrier is not None or scenario.replicas or scenario.clients or scenario.shed:
+        return alone_times(wanted, scenario)
+    name = f"{scenario.profile.digest} {scenario.refill_lag} {scenario.limit}", frozenset(wanted)
+    if name not in _KEPT_ALONE:
+        if len(_KEPT_ALONE) >= KEPT_REPLAYS:
+            _KEPT_ALONE.pop(next(iter(_KEPT_ALONE)))
+        _KEPT_ALONE[name] = alone_times(wanted, scenario)
+    return _KEPT_ALONE[name]

@@ -55,6 +55,7 @@ def repeats(validations: Sequence[Validation]) -> dict[str, list[Validation]]:
             str(header.admission.get("policy", "stock")),
             str(header.admission.get("estimator", "")),
             header.max_in_flight,
+            header.admission.get("place", "front"),
             tuple(requests["request_id"]),
             tuple(requests["output_tokens"]),
         )

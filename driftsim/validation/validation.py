@@ -16,7 +16,7 @@ from driftsim.latency.steptime import TICKS_PER_SECOND, ticks
 from driftsim.metrics import LATENCIES, PERCENTILES, e2e, makespan, tpot, ttft
 from driftsim.progress import OnProgress, after, no_progress
 from driftsim.request import Job, Request, Tier
-from driftsim.simulation.as_measured import simulate_as_measured
+from driftsim.simulation.as_measured import placed_as_recorded, simulate_as_measured
 from driftsim.tiers import ranked, rules_in_force
 from driftsim.trace.prefixes import Stretches
 from driftsim.trace.schema import FINISHED, STEP_COLUMNS
@@ -129,16 +129,20 @@ def on_measured_steps(name: str, trace: Trace) -> Validation:
     order = rows.sort_values(["queued_s", "dispatch_index"], kind="stable")
     present = frozenset(rows["tier"])
     tiers = ranked(rules_in_force(trace.header.tiers, present), present)
+    # A policy that is not in front looks at the request's own limit. Without async scheduling a limit ends a request as
+    # its length does; with it, what is forced is the engine's limit, and a policy that goes by limits sees that here.
     forced = bool(trace.header.engine_arguments.get("force_lengths"))
+    forced &= trace.header.engine.async_scheduling or "place" not in trace.header.admission
     shared = stretches_of(trace) or [()] * len(rows)
     sent = [
         _sent(row, tiers[str(row.tier)], forced, shared[place])
         for place, row in zip(order.index.tolist(), order.itertuples(), strict=True)
     ]
+    place = placed_as_recorded(trace, [one.job for one in sent], name)
     steps = trace.steps
     starts = [ticks(start) for start in steps["start_s"].tolist()]
     durations = [ticks(duration) for duration in steps["duration_s"].tolist()]
-    lives, composed = on_recorded_steps(trace.header.engine, sent, starts, durations)
+    lives, composed = on_recorded_steps(trace.header.engine, sent, starts, durations, place)
     simulated = rows.copy()
     for column, attribute in (("scheduled_s", "scheduled"), ("first_token_s", "first_token"), ("finish_s", "finish")):
         times = [getattr(life, attribute) for life in lives]
@@ -159,7 +163,8 @@ def _sent(row: Any, tier: Tier, forced: bool, shared: Stretches) -> ReceivedJob:
     """The job as the core received it: where lengths were ``forced``, it was told each as the limit of the request."""
     limit = int(row.output_tokens if forced else row.max_tokens)
     request = Request(row.request_id, row.tenant, tier, "", row.arrival_s, row.prompt_tokens, None, limit, None, shared)
-    job = Job(request, "", 0, 0, priority=tier.priority)
+    seen = row.predicted_category
+    job = Job(request, seen if isinstance(seen, str) else "", 0, 0, index=row.Index, priority=tier.priority)
     return ReceivedJob(job, int(row.output_tokens), ticks(row.queued_s))
 
 

@@ -30,7 +30,8 @@ from driftsim.engine.clock import ARRIVE, Clock, Moment
 from driftsim.engine.continuous import ContinuousEngine
 from driftsim.engine.sequence import Sequence
 from driftsim.latency.steptime import ticks
-from driftsim.simulation.run import collector_off, simulate
+from driftsim.simulation.collector import collector_off
+from driftsim.simulation.run import simulate
 from driftsim.trace.header import Phase, WorkloadInfo
 from driftsim.trace.settings import EngineSettings
 from driftsim.workloads.workload import COLUMNS

@@ -9,13 +9,16 @@ import argparse
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import driftsim.engine
 from driftsim.engine.conformance import FILE, digest
+from driftsim.engine.scheduler import MIRRORED_VLLM
 from driftsim.engine.versions import numbered
 from tests.live.deciding import Case, Theirs, ours
+from tests.live.placing import POLICIES, RANKED, PlacedCase, RankedCase, TheirsInside, TheirsRanked, placed, ranked
 from tests.live.serving import Served
 from tests.live.test_conformance import case, choices_case, sharing_case, windowed_case
 from tests.live.test_shedding import limited
@@ -27,7 +30,10 @@ KINDS: dict[str, Callable[[int], Case]] = {
     "windows": windowed_case,
     "choices": choices_case,
     "queue limits": lambda seed: limited(case(seed), seed),
+    "policies inside": lambda seed: placed(_mixed(seed // len(POLICIES)), seed, POLICIES[seed % len(POLICIES)]),
+    "keys as priorities": lambda seed: ranked(_mixed(seed), RANKED[seed % len(RANKED)]),
 }
+PLACED = ("policies inside", "keys as priorities")  # of the mirrored version alone
 SINCE: dict[str, tuple[tuple[int, int], Any]] = {  # settings that vLLM knows from that version on, and their idle value
     "watermark": ((0, 24), 0.0),
     "long_prefill_token_threshold_adaptive": ((0, 31), False),
@@ -35,11 +41,17 @@ SINCE: dict[str, tuple[tuple[int, int], Any]] = {  # settings that vLLM knows fr
 }
 
 
+def _mixed(seed: int) -> Case:
+    return (case, sharing_case, case, windowed_case)[seed % 4](seed)
+
+
 def kinds_of(version: str) -> list[str]:
     """The kinds of workloads that vLLM ``version`` can be asked to serve."""
     number = numbered(version)
     assert number is not None
     left_out = {"queue limits"} if number < (0, 29) else set[str]()
+    if number != numbered(MIRRORED_VLLM):
+        left_out |= set(PLACED)
     if number == (0, 20):  # it may crash: "Cannot get 4 free blocks from the pool"
         left_out.add("windows")
     return [kind for kind in KINDS if kind not in left_out]
@@ -52,12 +64,18 @@ def cases(kind: str, version: str) -> Iterator[Case]:
     idle = {name: value for name, (since, value) in SINCE.items() if number < since}
     for seed in itertools.count():
         made = KINDS[kind](seed)
-        yield Case(made.settings.changed(version=version, **idle), made.requests)
+        yield replace(made, settings=made.settings.changed(version=version, **idle))
+
+
+def _theirs(made: Case) -> Any:
+    if isinstance(made, PlacedCase):
+        return TheirsRanked if isinstance(made, RankedCase) else TheirsInside
+    return Served if made.settings.sheds else Theirs
 
 
 def alike(made: Case) -> tuple[int, bool]:
     """How many steps vLLM made of it, and whether ours are the same."""
-    engine, theirs = ours(made), (Served if made.settings.sheds else Theirs)(made)
+    engine, theirs = ours(made), _theirs(made)(made)
     wanted = theirs.run()
     for mine, their in zip(engine.decisions, wanted, strict=False):
         their.computed = {name: their.computed[name] for name in mine.computed if name in their.computed}
@@ -84,11 +102,12 @@ def main() -> None:
     parser.add_argument(
         "--workloads", type=int, default=200, help="of the plain kind and with prefixes; a quarter else"
     )
-    most = max(4 * FIRST, parser.parse_args().workloads)
+    parser.add_argument("--inside", type=int, default=1000, help="of those with a policy inside; a quarter as keys")
+    asked = parser.parse_args()
+    most, inside = max(4 * FIRST, asked.workloads), max(4 * FIRST, asked.inside)
     version = vllm.__version__
-    kinds = {
-        kind: count(kind, version, most if kind in ("plain", "prefixes") else most // 4) for kind in kinds_of(version)
-    }
+    many = {"plain": most, "prefixes": most, PLACED[0]: inside, PLACED[1]: inside // 4}
+    kinds = {kind: count(kind, version, many.get(kind, most // 4)) for kind in kinds_of(version)}
     place = Path(driftsim.engine.__file__).with_name(FILE)
     known = json.loads(place.read_text()) if place.exists() else {}
     name = ".".join(map(str, numbered(version) or ()))

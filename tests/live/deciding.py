@@ -70,6 +70,18 @@ class Case:
         choice = self.requests[number].choice
         return number if choice is None else choice[0]
 
+    def job(self, number: int, whose: Stretches) -> Job:
+        """A request as our engine gets it; ``whose``: with whom it shares its beginning."""
+        asked = self.requests[number]
+        name, prompt = self.name(number), len(asked.tokens)
+        sent = Request(name, "", Tier.STANDARD, "", 0.0, prompt, None, asked.cap, None, whose, asked.choice)
+        return Job(sent, "", 0, 0, priority=asked.priority)
+
+    def kind(self) -> Any:
+        """The class of our engine, which notes its decisions."""
+        kind: Any = WatchedPipeline if self.settings.async_scheduling else Watched
+        return shedding(kind) if self.settings.sheds else kind
+
     def stretches(self) -> list[Stretches]:
         """With whom each request shares its beginning."""
         size = self.settings.block_size
@@ -118,14 +130,9 @@ def ours(made: Case) -> Watched:
             over = next(decision for decision in reversed(engine.decisions) if decision.end == env.now)
             over.finished.extend(ended)
 
-    kind: Any = WatchedPipeline if made.settings.async_scheduling else Watched
-    if made.settings.sheds:
-        kind = shedding(kind)
-    engine: Watched = kind(env, made.settings, LinearStepTime(1, 0, 0, 0), 0, left, lambda row: None)
+    engine: Watched = made.kind()(env, made.settings, LinearStepTime(1, 0, 0, 0), 0, left, lambda row: None)
     for number, (asked, whose) in enumerate(zip(made.requests, made.stretches(), strict=True)):
-        name, prompt = made.name(number), len(asked.tokens)
-        sent = Request(name, "", Tier.STANDARD, "", 0.0, prompt, None, asked.cap, None, whose, asked.choice)
-        job = Job(sent, "", 0, 0, priority=asked.priority)
+        job = made.job(number, whose)
         Moment(env, asked.step, ARRIVE, lambda _, job=job, asked=asked: engine.submit(job, len(asked.output)))  # type: ignore[misc]
         if asked.gone is not None:
             Moment(env, asked.gone, ARRIVE, lambda _, job=job: engine.abort(job))  # type: ignore[misc]
@@ -138,13 +145,16 @@ class Theirs:
 
     def __init__(self, made: Case) -> None:
         self.made = made
-        self.scheduler = bare_scheduler(made.settings)
+        self.scheduler = self.made_scheduler()
         self.outputs = {made.name(number): asked.output for number, asked in enumerate(made.requests)}
         self.arrivals = deque(enumerate(made.requests))
         gone = [(asked.gone, number) for number, asked in enumerate(made.requests) if asked.gone is not None]
         self.gone = deque(sorted(gone))
         self.decisions: list[Decision] = []
         self.preempted: list[str] = []
+
+    def made_scheduler(self) -> Any:
+        return bare_scheduler(self.made.settings)
 
     def drain(self, now: int) -> None:
         while self.arrivals and self.arrivals[0][1].step <= now:
@@ -156,12 +166,15 @@ class Theirs:
                     list(asked.tokens),
                     asked.cap,
                     self.made.arrival(number),
-                    asked.priority,
+                    self.priority(number),
                     block,
                 )
             )
         while self.gone and self.gone[0][0] <= now:
             self.abort(self.made.name(self.gone.popleft()[1]))
+
+    def priority(self, number: int) -> int:
+        return self.made.requests[number].priority
 
     def abort(self, name: str) -> None:
         from vllm.v1.request import RequestStatus

@@ -16,8 +16,9 @@ plant(
     "engine_slots",
     ORDER + " test_recorder",
 )
-plant("stock has a limit", file, "        if self.policy == STOCK:\n            return None\n", "", ORDER)
-plant("stock holds tiers back", file, "        if self.policy == STOCK:\n            return {}\n", "", ORDER)
+STANDS = '        if self.policy == STOCK or self.place != "front":\n'
+plant("stock has a limit", file, STANDS + "            return None\n", "", ORDER)
+plant("stock holds tiers back", file, STANDS + "            return {}\n", "", ORDER)
 plant(
     "learned from in the order of the call",
     file,
@@ -265,7 +266,7 @@ plant(
 plant(
     "an inherited pop_below counts for another pop",
     file,
-    'return "pop_below" in own',
+    'return _beside_pop(type(policy), "pop_below")',
     'return hasattr(policy, "pop_below")',
     "test_dispatcher test_tiers",
 )

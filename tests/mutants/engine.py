@@ -328,7 +328,18 @@ plant(
 # -- async scheduling, batches, recorded steps, priority
 file = "engine/pipelined.py"
 plant("three steps in flight", file, "(len(in_flight) < 2 and", "(len(in_flight) < 3 and", STEPPED)
-plant("a step begins though the one before computes", file, "begin = max(now, self._last)", "begin = now", STEPPED)
+plant("a step begins though the one before computes", file, "begin = max(now, before)", "begin = now", STEPPED)
+plant("the host schedules while it launches", file, "return now >= self._host_free", "return True", STEPPED)
+plant("tokens are out though the host launches", file, "if self._host_free > self.env.now:", "if False:", STEPPED)
+plant("first tokens are out though the host launches", file, "if now < before < self._host_free:", "if False:", STEPPED)
+plant(
+    "a launch holds tokens that were out",
+    file,
+    "if now < before < self._host_free:",
+    "if before < self._host_free:",
+    STEPPED,
+)
+plant("a step is over before it is launched", file, "max(computing, self._host_free + 1 - begin)", "computing", STEPPED)
 plant("nobody is overscheduled", file, "if target < min(", "if False and target < min(", STEPPED)
 plant("a limit overschedules", file, "if target < min(", "if target <= min(", STEPPED)
 plant(
@@ -587,16 +598,16 @@ plant(
 )
 plant(
     "an end at the limit is never a stop",
-    file,
-    'if sequence.finish_reason == "length" and self.stops[row]',
-    "if False",
+    "simulation/ends.py",
+    "if self.stops[row] and sequence.shown",
+    "if False and sequence.shown",
     "test_delays test_simulating test_workload test_unfinished test_laws test_validate",
 )
 plant(
     "every end at the limit is a stop",
-    file,
-    "and self.stops[row] and sequence.shown",
-    "and sequence.shown",
+    "simulation/ends.py",
+    "if self.stops[row] and sequence.shown",
+    "if sequence.shown",
     "test_delays test_simulating test_engine test_laws test_oracle",
 )
 plant(
@@ -636,21 +647,21 @@ plant(
 )
 plant(
     "an abort is learned from",
-    file,
+    "simulation/ends.py",
     "            return Departure(job, None, True, made, sequence.shown, (made or 0) if reason in GIVEN_UP else 0)\n",
     "            pass\n",
     "test_delays test_unfinished test_simulating test_estimators test_laws test_admission",
 )
 plant(
     "a cut output is told as whole",
-    file,
+    "simulation/ends.py",
     "return Departure(job, length, reason in CENSORED, output",
     "return Departure(job, length, False, output",
     "test_delays test_simulating test_estimators test_admission test_laws",
 )
 plant(
     "every output is told as cut",
-    file,
+    "simulation/ends.py",
     "return Departure(job, length, reason in CENSORED, output",
     "return Departure(job, length, True, output",
     "test_delays test_simulating test_estimators test_admission test_laws",
@@ -713,9 +724,9 @@ plant(
 )
 plant(
     "the steps' durations stay in ticks",
-    file,
-    '        for name in ("start_s", "duration_s"):\n            table[name] = table[name] / TICKS',
-    '        for name in ("start_s",):\n            table[name] = table[name] / TICKS',
+    "simulation/tables.py",
+    '    for name in ("start_s", "duration_s"):\n        table[name] = table[name] / TICKS',
+    '    for name in ("start_s",):\n        table[name] = table[name] / TICKS',
     "test_delays test_engine test_validate",
 )
 file = "simulation/as_measured.py"

@@ -41,8 +41,8 @@ plant(
 plant(
     "limits of tiers are ignored",
     file,
-    "        limit,\n        plan.tier_limits(rules),\n",
-    "        limit,\n        {},\n",
+    "limit, plan.tier_limits(rules), plan.shed",
+    "limit, {}, plan.shed",
     RECORDER + " test_tiers",
 )
 plant("a run ends before its last sample", file, '        if ended == "complete":\n', "        if False:\n", RECORDER)
@@ -390,9 +390,9 @@ plant(
 )
 plant(
     "lengths are not forced",
-    file,
-    '{"ignore_eos": True} if true_length is not None else None',
-    "None",
+    "live/told.py",
+    '{} if true_length is None else {"ignore_eos": True}',
+    "{}",
     HTTP + " test_answer",
 )
 plant(

@@ -797,8 +797,8 @@ plant(
 plant(
     "other limits are repeats",
     file,
-    "            header.max_in_flight,\n            tuple",
-    "            tuple",
+    "            header.max_in_flight,\n",
+    "",
     VALIDATE,
 )
 plant(
@@ -924,22 +924,39 @@ plant(
 
 # -- async scheduling on recorded steps
 file = "calibration/launches.py"
-plant("a prefill is told twice", file, "np.where(np.append(False, ahead[:-1]), 0, own)", "own", "test_gpu")
 plant(
-    "a prefill moves out of idleness too",
+    "every prefill stands with the step before",
     file,
-    'steps["start_s"].to_numpy()[1:] < step_ends(steps)[:-1]',
-    'steps["start_s"].to_numpy()[1:] < np.inf',
+    "starts[1:] < step_ends(steps)[:-1]",
+    "starts[1:] < np.inf",
     "test_gpu",
 )
 plant(
-    "the worse attribution is taken",
-    file,
-    "return min((list(tables), launched), key=_error)",
-    "return max((list(tables), launched), key=_error)",
+    "no prefill stands with the step before", file, "starts[1:] < step_ends(steps)[:-1]", "starts[1:] < -1", "test_gpu"
+)
+plant("chains of prefills have no end", file, "(place % MOST_TOGETHER == 0)", "(place < 0)", "test_gpu")
+plant("a launch and what it hides both count", file, "waits[:, None] == (", "True | (", "test_gpu")
+plant(
+    "launches wait for the GPU",
+    "calibration/form.py",
+    "columns[:, -1] * known[-1] > columns",
+    "columns[:, -1] * known[-1] < columns",
     "test_gpu",
 )
-plant("prefills never move", file, "if not any(asynchronous):", "if True:", "test_gpu")
+plant(
+    "a launch takes no time alone",
+    "latency/steptime.py",
+    "return max(self.parts(batch))",
+    "return self.parts(batch)[0]",
+    "test_steptime",
+)
+plant(
+    "every prefill is launched kernel by kernel",
+    "latency/steptime.py",
+    "batch.decode_requests > self.graph_tokens",
+    "batch.decode_requests > 0",
+    "test_steptime test_gpu",
+)
 plant(
     "an end knows nothing of the step before",
     "trace/steps.py",

@@ -153,7 +153,7 @@ plant(
 )
 plant(
     "what never ran is told as served",
-    "simulation/run.py",
+    "simulation/ends.py",
     "made = None if sequence.scheduled is None or not full else",
     "made = None if not full else",
     FAIR,

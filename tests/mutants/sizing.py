@@ -24,7 +24,7 @@ plant("the interval of draws is too narrow by a root of two", file,
 plant("a change is not paired", file, "one.crossed(own) - other.crossed(base)",
       "one.crossed(own) - other.crossed(base)[::-1]", COVERAGE)  # fmt: skip
 plant("the jackknife lacks its factor", file, "(count - 1) / count * ((left", "1 / count * ((left", COVERAGE)
-plant("a curve crosses at its last failure", file, "failed.argmax(axis=-1)",
+plant("a curve crosses at its last failure", "statistics.py", "failed.argmax(axis=-1)",
       "len(loads) - 1 - failed[..., ::-1].argmax(axis=-1)", COVERAGE)  # fmt: skip
 file = "sizing/run.py"
 plant("every load has other draws", file, "specs = [spec.with_parts(changes) for spec in pressed",

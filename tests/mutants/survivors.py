@@ -242,7 +242,7 @@ plant(
 )
 plant(
     "words are not scaled with an output that was cut, for the estimator",
-    "simulation/run.py",
+    "simulation/ends.py",
     "if sequence.shown != full:",
     "if False:",
     "test_delays",

@@ -13,10 +13,12 @@ from tests.mutants import (
     living,
     measuring,
     ordering,
+    placing,
     serving,
     sizing,
     storing,
     survivors,
+    valuing,
 )
 
 FAULTS = [
@@ -26,11 +28,13 @@ FAULTS = [
     *engine.FAULTS,
     *dispatching.FAULTS,
     *ordering.FAULTS,
+    *placing.FAULTS,
     *estimating.FAULTS,
     *measuring.FAULTS,
     *serving.FAULTS,
     *judging.FAULTS,
     *sizing.FAULTS,
+    *valuing.FAULTS,
     *storing.FAULTS,
     *living.FAULTS,
     *importing.FAULTS,
