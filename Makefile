@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := driftsim tests experiments notebooks docs examples
 SPELLED := $(SOURCES) traces *.md
 
-.PHONY: help demo test fuzz mutants nightly lint check docs wheel live conformance bench paper experiments clean
+.PHONY: help demo test fuzz mutants nightly lint check docs wheel live gateway conformance bench paper experiments clean
 
 help:
 	@echo "make demo   compare the schedulers on a recorded trace; writes out/demo/report.html"
@@ -21,6 +21,7 @@ help:
 	@echo "make paper  the published study, every table and figure; SEEDS=3 takes a minute, into out/paper-3"
 	@echo "make wheel  build the wheel, install it alone and run its demo"
 	@echo "make live   install vLLM and a small model, run the tests on the real engine"
+	@echo "make gateway  a real vLLM, the gateway before it and a load of three tenants; opens its page"
 	@echo "make conformance  the engine beside vLLM's schedulers on random workloads; reports show the counts"
 
 demo: .venv/core
@@ -64,6 +65,9 @@ conformance: .venv/live
 
 live: .venv/live
 	$(BIN)/python -m pytest -m live
+
+gateway: .venv/live
+	$(BIN)/python -m experiments.gateway_demo
 
 bench: $(if $(QUICK),.venv/test,.venv/peers)
 	$(BIN)/python -m experiments.speed $(if $(QUICK),--quick)

@@ -21,7 +21,8 @@ import typer
 import driftsim.cli.app as command
 from driftsim import errors, glossary
 from driftsim.drift import KINDS
-from driftsim.reference import TABLES, Entry, kind_of, metric_entries
+from driftsim.gateway.config import GatewayConfig
+from driftsim.reference import TABLES, Entry, key_entries, kind_of, metric_entries
 from driftsim.scheduling.estimators import ESTIMATORS, GIVEN
 from driftsim.scheduling.policies import POLICIES
 
@@ -179,6 +180,9 @@ def scenario() -> str:
         "## Mapping",
         "The TOML file that says what the columns of an imported table are, for `driftsim import csv --mapping`.",
         entries(TABLES["mapping"], extra="default"),
+        "## Gateway",
+        "The TOML file that `driftsim serve` takes; `admission` and `tiers` as in a scenario.",
+        entries(key_entries(GatewayConfig, closed=("admission", "tiers")), extra="default"),
         "## Profile",
         "The JSON file that `driftsim calibrate` and `driftsim profile` write.",
         entries(TABLES["profile"], extra="default"),

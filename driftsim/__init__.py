@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Any
 from driftsim.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from driftsim.advice import Advice, advise
     from driftsim.api import (
         backlog_rate,
         calibrate,
@@ -103,6 +104,7 @@ if TYPE_CHECKING:
 
 
 _HOMES = {
+    "advice": ("Advice", "advise"),
     "api": (
         "backlog_rate", "calibrate", "check_laws", "compare", "compare_captured", "derive_profile", "simulate",
         "simulate_scenario", "sweep", "validate",
@@ -158,16 +160,16 @@ _HOMES = {
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
-    "Admission", "Barrier", "Baseline", "CapacityResult", "CapturedComparison", "ComparisonResult", "Costs",
-    "EngineChoice", "EngineSettings", "Estimate", "Estimator", "GateResult", "InputError", "Job", "Keyed",
-    "Lengths", "Phase", "Policy", "Process", "Profile", "RecordedLengths", "Replica", "Replicas", "Request",
-    "Retries", "Router", "RunError", "Scenario", "ScenarioSpec", "Seconds", "Session", "Shed", "Slo", "Store",
-    "SystemPrompts", "Tenant", "Tier", "TierRule", "Timeout", "Trace", "TraceError", "ValidationResult",
-    "ValueResult", "Verdict", "Workload", "WorkloadChoice", "WorkloadSpec", "backlog_rate", "calibrate", "capacity",
-    "capture", "check_baseline", "check_laws", "compare", "compare_captured", "derive_profile", "e2e", "estimation",
-    "export_trace", "fairness", "import_trace", "load_profile", "load_spec", "make_baseline", "per_request", "read",
-    "replay", "resample", "sample", "session_table", "simulate", "simulate_scenario", "slo_outcomes", "summary",
-    "sweep", "tpot", "ttft", "turn_table", "validate", "value",
+    "Admission", "Advice", "Barrier", "Baseline", "CapacityResult", "CapturedComparison", "ComparisonResult", "Costs",
+    "EngineChoice", "EngineSettings", "Estimate", "Estimator", "GateResult", "InputError", "Job", "Keyed", "Lengths",
+    "Phase", "Policy", "Process", "Profile", "RecordedLengths", "Replica", "Replicas", "Request", "Retries", "Router",
+    "RunError", "Scenario", "ScenarioSpec", "Seconds", "Session", "Shed", "Slo", "Store", "SystemPrompts", "Tenant",
+    "Tier", "TierRule", "Timeout", "Trace", "TraceError", "ValidationResult", "ValueResult", "Verdict", "Workload",
+    "WorkloadChoice", "WorkloadSpec", "advise", "backlog_rate", "calibrate", "capacity", "capture", "check_baseline",
+    "check_laws", "compare", "compare_captured", "derive_profile", "e2e", "estimation", "export_trace", "fairness",
+    "import_trace", "load_profile", "load_spec", "make_baseline", "per_request", "read", "replay", "resample", "sample",
+    "session_table", "simulate", "simulate_scenario", "slo_outcomes", "summary", "sweep", "tpot", "ttft", "turn_table",
+    "validate", "value",
 ]  # fmt: skip
 
 

@@ -6,7 +6,7 @@ every limit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -122,7 +122,7 @@ def needs_itl(slos: Sequence[Slo]) -> bool:
     return any(slo.itl_s is not None for slo in slos)
 
 
-def check_slos(slos: Sequence[Slo], tenants: Iterable[str], tiers: Iterable[str]) -> None:
+def check_slos(slos: Sequence[Slo], tenants: Collection[str], tiers: Collection[str]) -> None:
     """Raise ``InputError`` for SLOs of nobody among the requests, whose ``tenants`` and ``tiers`` are given row by row.
 
     Also for a name that is a tenant's and a tier's, if these have different requests.

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from os import cpu_count
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def processes(jobs: int | None) -> int:
     check_whole("jobs", jobs)
     if jobs < 0:
         raise InputError(f"jobs must not be negative, got {jobs}; 0 is one a core")
-    return jobs or os.cpu_count() or 1
+    return jobs or cpu_count() or 1
 
 
 @contextmanager
@@ -49,7 +50,8 @@ def shared(value: Any) -> Iterator[Path]:
 
     with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
         file = Path(folder) / "shared.pickle"
-        file.write_bytes(cloudpickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL))
+        with file.open("wb") as written:  # piece by piece: as one text, a large workload would be there twice
+            cloudpickle.dump(value, written, protocol=pickle.HIGHEST_PROTOCOL)
         yield file
 
 
@@ -63,7 +65,8 @@ def load(file: str | Path) -> Any:
     if folder.st_uid != os.geteuid() or stat.S_IMODE(folder.st_mode) != 0o700:
         raise WorkerError(f"{file}: is not read, since others may have written it")
     if _held is None or _held[0] != str(file):  # a process may serve several runs
-        _held = (str(file), pickle.loads(Path(file).read_bytes()))
+        with Path(file).open("rb") as written:
+            _held = (str(file), pickle.load(written))
     return _held[1]
 
 

@@ -29,7 +29,8 @@ TRACES = ROOT / "traces"
 STORED = Path(__file__).with_suffix("")
 FITTED = tuple(f"qwen1.8b-h200-{name}" for name in ("load-0.5", "load-0.95", "backlog"))
 HELD_OUT = "qwen1.8b-h200-load-0.8"
-POLICIES = "qwen1.8b-h200-policies"
+POLICIES, PLACES = "qwen1.8b-h200-policies", "qwen1.8b-h200-places"
+SAID = {"front": "in front", "priority": "as a priority", "inside": "inside"}
 SESSIONS = tuple(f"llama8b-h200-sessions-{name}" for name in ("5", "10", "10-again", "16", "26"))
 ENDS, BETWEEN = (SESSIONS[0], SESSIONS[-1]), SESSIONS[1:-1]  # fitted, and not
 SHOWN = (("e2e", "mean"), ("e2e", "p99"), ("ttft", "mean"), ("tpot", "mean"), ("makespan", ""))
@@ -69,8 +70,11 @@ def decisions() -> pd.DataFrame:
 def held_out(profile: Profile) -> pd.DataFrame:
     """Measured and predicted, for runs that ``profile`` has not seen; of policies the means over their runs."""
     runs = {"80 % load": [HELD_OUT]}
-    for file in sorted((TRACES / POLICIES).glob("*/header.json")):
-        runs.setdefault(f"overload, {file.parent.name.rpartition('-')[0]}", []).append(f"{POLICIES}/{file.parent.name}")
+    for folder in (POLICIES, PLACES):
+        for file in sorted((TRACES / folder).glob("*/header.json")):
+            place, _, policy = file.parent.name.rpartition("-")[0].rpartition("-")
+            what = f"overload, {policy}" + (f" {SAID[place]}" if place else "")
+            runs.setdefault(what, []).append(f"{folder}/{file.parent.name}")
     rows = [
         {"run": run, "runs": len(names), **row}
         for run, names in runs.items()

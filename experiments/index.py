@@ -12,7 +12,7 @@ import pandas as pd
 from driftsim.formatting import markdown
 from driftsim.formatting import signed_percent as percent
 from driftsim.validation.equivalence import MARGIN, Verdict
-from experiments import capacity, estimation_error, gpu, value_of_prediction
+from experiments import capacity, estimation_error, gateway_cost, gpu, value_of_prediction
 from experiments.league import document as league
 from experiments.paper import answers as paper
 from experiments.paper import verdicts
@@ -42,6 +42,8 @@ def block() -> str:
          "python -m experiments.league", league.answer, "league/README.md"),
         ("What does capturing cost?", "python -m experiments.capture_overhead", _overhead,
          "capture_overhead/costs.json"),
+        ("What does the gateway cost?", "python -m experiments.gateway_cost", gateway_cost.answer,
+         "gateway_cost/costs.json"),
         ("What does a sweep cost?", "python -m experiments.sweep_cost", _sweep, "sweep_cost/costs.json"),
         ("Have latency or error become worse?", "make check", _gate, "gate/baseline.json"),
         ("How fast is the simulator, beside others?", "make bench", _speed, "speed/results.json"),

@@ -17,6 +17,8 @@ settings.register_profile("nightly", max_examples=2000, deadline=None, suppress_
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 ROOT = Path(__file__).resolve().parent.parent
+# Processes that tests start find our modules compiled, even where Python is told to compile them each time anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 SHIPPED = sorted(path.parent for path in (ROOT / "traces").rglob("header.json"))
 
 
@@ -30,3 +32,9 @@ def shipped() -> Path:
 def _quick_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
     """A recorded run waits for a sample of telemetry; tests need not wait for a second."""
     monkeypatch.setattr("driftsim.live.telemetry.CPU_INTERVAL_S", 0.05)
+
+
+@pytest.fixture(autouse=True)
+def _one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who does not say how many ``jobs`` gets none: workers take seconds to start; tests of them ask for two."""
+    monkeypatch.setattr("driftsim.workers.cpu_count", lambda: 1)

@@ -480,6 +480,7 @@ class StepwiseAsyncEngine(StepwiseEngine):
         self.queue: deque[tuple[int, list[tuple[Sequence, int, bool]]]] = deque()  # when it is over, who computes
         self.last = 0
         self.launched = 0  # when the host has launched the last batch
+        self.row: list[Any] = []  # of the last step, until it is known when it is out
         self.unsaid = False  # somebody finished, and no schedule has told the workers yet
 
     def _begin(self) -> None:
@@ -500,6 +501,7 @@ class StepwiseAsyncEngine(StepwiseEngine):
                     continue
             elif not self.queue:
                 self._busy = False
+                self._tell([], 0)
                 return
             end, batch = self.queue[0]
             if batch:
@@ -531,9 +533,17 @@ class StepwiseAsyncEngine(StepwiseEngine):
             if self.on_step is not None:
                 parts = (batch.prefill_tokens, batch.prefill_requests, batch.decode_requests, batch.context_tokens)
                 after = (len(self.running), len(self.waiting), self.kv.used, preempted)
-                self.on_step((now, duration, *parts, batch.prefill_attention, *after))
+                late = self.launched - before if now < before < self.launched else 0
+                self._tell([now, duration - late, *parts, batch.prefill_attention, *after], late)
         self.queue.append((self.last if rows else now, rows))
         return bool(rows)
+
+    def _tell(self, row: list[Any], late: int) -> None:
+        """Tell of the step before, whose tokens were out so much later; and keep ``row``."""
+        if self.row and self.on_step is not None:
+            self.row[1] += late
+            self.on_step(tuple(self.row))
+        self.row = row
 
     def _over(self) -> None:
         """The oldest batch is computed (scheduler.py, update_from_output)."""

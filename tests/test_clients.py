@@ -15,6 +15,7 @@ from openai._constants import MAX_RETRY_AFTER_DELAY
 from openai._models import FinalRequestOptions
 
 from driftsim.clients import PATIENT, Clients, Retries, Timeout, clients_of
+from driftsim.engine.clock import Numbered
 from driftsim.errors import InputError
 from driftsim.request import Job, Request, Tier
 from driftsim.scheduling.shedding import Shed, Shedding, shed_rules
@@ -382,3 +383,20 @@ def test_wrong_timeouts_retries_and_limits_are_refused_in_a_line(make: Any, says
         make()
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_client_whose_answer_comes_in_time_costs_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 requests of half a second each, which are waited for as long as twenty of them come: the clock is asked now
+    and then, and not once for each."""
+    asked = []
+
+    class Counted(Numbered):
+        def __init__(self, *moment: Any) -> None:
+            super().__init__(*moment)
+            asked.append(moment)
+
+    monkeypatch.setattr("driftsim.simulation.patience.Numbered", Counted)
+    made = Workload.poisson(rate=4.0, requests=300, prompt_tokens=30, output_tokens=40)
+    rows = run(made, slots=8, clients=timed(5.0)).requests
+    assert (rows["finish_reason"] == "stop").all()
+    assert 1 <= len(asked) < 60

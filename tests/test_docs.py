@@ -37,6 +37,7 @@ UNKNOWN = re.compile(r"\b[A-Z]{2,}(?:_[A-Z]+)+\b|\bHOST\b|RESULT\.json")  # stan
 FEWER = {  # so that a command takes a second
     "compare": ("--replications", "1", "--jobs", "1"), "sweep": ("--jobs", "1"), "check": ("--jobs", "1"),
     "capacity": ("--replications", "1", "--jobs", "1"), "value": ("--replications", "1", "--jobs", "1"),
+    "advise": ("--replications", "1", "--jobs", "1"),
 }  # fmt: skip
 
 
@@ -122,7 +123,7 @@ class Reader:
         verb, *arguments = words[1:]
         arguments = [path for word in arguments for path in (sorted(map(str, Path().glob(word))) or [word])]
         read = parsed(verb, arguments)
-        if verb in ("capture", "demo") or "--address" in arguments or self.out_of_reach(arguments):
+        if verb in ("capture", "demo", "serve") or "--address" in arguments or self.out_of_reach(arguments):
             self.never_made += [str(read[name]) for name in ("out",) if read.get(name)]
             return
         more = FEWER.get(verb, ())

@@ -216,7 +216,7 @@ def fitted(trace: Trace) -> dict[str, float]:
             for name in ("intercept_s", "prefill_token_s", "context_token_s")}  # fmt: skip
 
 
-@pytest.mark.parametrize("patience_s", [3.0, 6.0])
+@pytest.mark.parametrize("patience_s", [3.0, pytest.param(6.0, marks=pytest.mark.nightly)])
 def test_a_run_with_time_outs_gives_its_coefficients(patience_s: float) -> None:
     trace = overloaded(patience_s)
     assert (trace.requests["finish_reason"] == "abort").sum() > 50
@@ -224,7 +224,7 @@ def test_a_run_with_time_outs_gives_its_coefficients(patience_s: float) -> None:
     assert found == pytest.approx(dict.fromkeys(found, 1.0), abs=0.05)
 
 
-@pytest.mark.parametrize("rate", [12.0, 14.0])
+@pytest.mark.parametrize("rate", [pytest.param(12.0, marks=pytest.mark.nightly), 14.0])
 def test_a_run_near_saturation_is_fitted(rate: float) -> None:
     trace = served(Workload.poisson(rate=rate, requests=300, **PLAIN))
     found = fitted(trace)
@@ -239,6 +239,7 @@ def test_one_user_gives_the_time_of_a_step_whole() -> None:
     assert any("one request ran at a time" in warning for warning in profile.warnings)
 
 
+@pytest.mark.nightly  # without a time to think, test_loops has it in every run
 @pytest.mark.parametrize("think_s", [0.0, 0.3])
 def test_two_loops_of_unequal_size_give_the_coefficients(think_s: float) -> None:
     runs = [

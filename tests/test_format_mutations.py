@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from driftsim.errors import InputError
 from driftsim.formats.imports import import_trace, recognised
@@ -16,7 +17,7 @@ from driftsim.trace.trace import read
 from tests.format_files import EXAMPLES, TABLE, Example
 from tests.fuzzing.mutations import nodes
 
-MUTATIONS = 30  # of each example
+MUTATIONS = min(60, settings().max_examples // 5)  # of each example: 12, in the nightly profile 60
 pytestmark = pytest.mark.filterwarnings("error")  # which would be a second line, from NumPy
 WHOLE = {**EXAMPLES, "table": TABLE}
 

@@ -1,7 +1,7 @@
 """Whatever stands in a file, a verb ends well: exit 0, 1 or 2, at most one line of error, nothing half written.
 
-`make test` tries a few hundred inputs, the same ones each time; `make fuzz` tries 20,000, others each time. What is
-found is kept as files, with the line that runs it again.
+`make test` tries some hundred inputs, the same ones each time, and a thousand in the nightly profile; `make fuzz` tries
+20,000, others each time. What is found is kept as files, with the line that runs it again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tests.fuzzing.targets import (
     trace_and_profile,
 )
 
-INPUTS = int(os.environ.get("DRIFTSIM_FUZZ", "300"))  # in all; `make fuzz` asks for more
+INPUTS = int(os.environ.get("DRIFTSIM_FUZZ", min(1000, 2 * settings().max_examples)))  # in all; `make fuzz`: more
 A_FEW = INPUTS <= 1000
 PART = 400  # inputs of one test, so that several cores share the work
 SHARES = sum(target.share for target in TARGETS)

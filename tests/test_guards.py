@@ -44,11 +44,16 @@ def fit(trace: Trace, **options: Any) -> Profile:
     return calibrate([Run("t", trace)], source="requests", **options)
 
 
-def test_a_fit_that_describes_its_timings_passes(good: Trace) -> None:
-    assert not any("forced" in warning for warning in fit(good).warnings)
+@pytest.fixture(scope="module")
+def fitted_well(good: Trace) -> Profile:
+    return fit(good)
 
 
-@pytest.mark.parametrize("kind", ["characters", "words", "another column"])
+def test_a_fit_that_describes_its_timings_passes(fitted_well: Profile) -> None:
+    assert not any("forced" in warning for warning in fitted_well.warnings)
+
+
+@pytest.mark.parametrize("kind", ["characters", pytest.param("words", marks=pytest.mark.nightly), "another column"])
 def test_outputs_that_are_no_tokens_are_refused_with_that_reason(good: Trace, kind: str) -> None:
     random = np.random.default_rng(3)
     tokens = good.requests["output_tokens"].to_numpy()
@@ -148,7 +153,6 @@ def test_a_disturbance_goes_back_as_mean_time(good: Trace, source: Any) -> None:
     assert abs(errors["tpot", "mean"]) < 0.03
 
 
-def test_where_nothing_is_disturbed_nothing_is_put_back(good: Trace) -> None:
-    for source in ("steps", "requests"):
-        fitted = calibrate([Run("t", good)], source=source)
+def test_where_nothing_is_disturbed_nothing_is_put_back(good: Trace, fitted_well: Profile) -> None:
+    for fitted in (calibrate([Run("t", good)], source="steps"), fitted_well):
         assert not any("no time is lost" in warning for warning in fitted.warnings)

@@ -42,7 +42,9 @@ STOREYS = [
     {"inputs", "reference"},
     {"sources"},
     {"profiles", "crowding", "running", "written", "planning", "valuing"},
+    {"gateway"},
     {"api"},
+    {"advice"},
     {"cli"},
 ]
 ONLY_IN = {
@@ -53,11 +55,13 @@ ONLY_IN = {
     "matplotlib": {"figures", "comparison", "validation", "sweeps", "sizing", "worth"},
     "jinja2": {"comparison"},
     "typer": {"cli"},
-    "rich": {"cli", "formatting", "comparison", "validation", "latency", "sweeps", "sizing", "worth"},
+    "rich": {"cli", "advice", "formatting", "comparison", "validation", "latency", "sweeps", "sizing", "worth"},
     "joblib": {"workers"},
     "distributed": {"sweeps"},
     "openai": {"live"},
     "pynvml": {"live"},
+    "aiohttp": {"gateway"},
+    "prometheus_client": {"gateway"},
 }
 
 

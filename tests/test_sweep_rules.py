@@ -184,9 +184,15 @@ def test_a_recorder_hands_out_every_run_once_and_counts_what_others_have_done(pl
         assert list(store.keys()).count(third) == 1
 
 
-def test_no_number_of_jobs_is_one_a_core_and_a_pickle_is_read_only_from_a_private_folder(tmp_path: Path) -> None:
+def test_no_number_of_jobs_is_one_a_core_and_a_pickle_is_read_only_from_a_private_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert workers.processes(None) == 1  # in tests, see conftest.py
+    monkeypatch.setattr("driftsim.workers.cpu_count", os.cpu_count)
     cores = os.cpu_count() or 1
     assert (workers.processes(0), workers.processes(None), workers.processes(3)) == (cores, cores, 3)
+    monkeypatch.setattr("driftsim.workers.cpu_count", lambda: 7)
+    assert workers.processes(0) == 7
     with workers.shared({"a": 1}) as file:
         assert workers.load(file) == {"a": 1}
         file.parent.chmod(0o755)

@@ -35,7 +35,7 @@ def errors(profile: Profile, rate: float, anchor: str) -> dict[tuple[str, str], 
     return {(row["metric"], row["stat"]): abs(row["error"]) for row in rows}
 
 
-@pytest.mark.parametrize("anchor", ["received", "http"])
+@pytest.mark.parametrize("anchor", ["received", pytest.param("http", marks=pytest.mark.nightly)])
 def test_unseen_loads_are_predicted_within_the_targets(anchor: str) -> None:
     profile = fitted(anchor)
     assert profile.fit is not None

@@ -49,7 +49,7 @@ def resimulate(part: Excerpt, profile: Profile, loops: bool, steps: bool = True)
     ``steps``: whether they are kept.
     """
     trace = part.trace
-    scenario, workload = as_measured(trace, profile, loops=loops)
+    scenario, workload = as_measured(trace, profile, loops=loops, workload=part.workload(loops))
     run = anchored(trace, simulate(scenario, workload, record_steps=steps))
     recorded = trace.requests.set_index("request_id").loc[run.requests["request_id"]].reset_index()
     return PairedRun(part, recorded, run, scenario.profile.submit_lag_s, profile.output_lag_s)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.optimize import nnls
@@ -11,6 +11,8 @@ from scipy.optimize import nnls
 from driftsim.metrics import tpot, ttft
 from driftsim.trace.subset import taken
 from driftsim.trace.trace import Trace
+from driftsim.workloads.replay import as_recorded
+from driftsim.workloads.workload import Workload
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +21,13 @@ class Excerpt:
 
     trace: Trace
     until: float = np.inf
+    _workloads: dict[bool, Workload] = field(default_factory=dict)
+
+    def workload(self, loops: bool) -> Workload:
+        """The requests of the run, see ``as_recorded``; made once, though a fit simulates them a hundred times."""
+        if loops not in self._workloads:
+            self._workloads[loops] = as_recorded(self.trace, loops=loops)
+        return self._workloads[loops]
 
 
 def beginning(trace: Trace, steps: float, until: float = np.inf) -> Excerpt:

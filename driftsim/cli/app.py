@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from driftsim.cli.advise import advise
 from driftsim.cli.calibrate import calibrate
 from driftsim.cli.capacity import capacity
 from driftsim.cli.capture import capture
@@ -29,6 +30,7 @@ from driftsim.cli.failure import bug_report, line_of
 from driftsim.cli.import_ import import_
 from driftsim.cli.profile import profile
 from driftsim.cli.scenario import scenario
+from driftsim.cli.serve import serve
 from driftsim.cli.show import show
 from driftsim.cli.simulate import simulate
 from driftsim.cli.sweep import sweep
@@ -49,7 +51,7 @@ app = typer.Typer(
 )
 for verb in (
     demo, compare, capacity, value, effects, simulate, capture, calibrate, profile, validate, sweep, show, check,
-    conformance,
+    conformance, serve, advise,
 ):  # fmt: skip
     app.command()(verb)
 app.command()(columns)

@@ -165,10 +165,9 @@ def _run(inputs: _Inputs, draw: Draw, told: OnProgress = no_progress) -> _Drawn:
     scenario = _scenarios(plan, draw)
     alone = dict[Size, float]()
     named_steps = needs_itl(plan.slos)
-    first = simulate(scenario(BASELINE), drawn, step_requests=named_steps)
-    fifo = per_request(first)
-    for setting in plan.settings:
-        sent = first if setting == BASELINE else simulate(scenario(setting), drawn, step_requests=named_steps)
+    fifo: Trace | None = None
+    for setting in (BASELINE, *(one for one in plan.settings if one != BASELINE)):  # all are held against the first
+        sent = simulate(scenario(setting), drawn, step_requests=named_steps)
         trace, within = per_request(sent), judged(sent)
         row = summary(sent, plan.admission, phase=plan.phase, scored=scored[drawn.sent_in(trace)], slos=within)
         row |= {"per_tenant": tenant_latencies(trace, named, plan.phase, within)}
@@ -177,6 +176,8 @@ def _run(inputs: _Inputs, draw: Draw, told: OnProgress = no_progress) -> _Drawn:
             alone |= alone_times(sizes_of(trace.requests) - alone.keys(), scenario(BASELINE))
             row = with_fairness(row, trace, alone, plan.phase, named)
         summaries[setting] = row
+        if fifo is None:
+            fifo = replace(trace, requests=trace.requests[list(sameness.NEEDED)], steps=None)
         same[setting] = sameness.reasons(*setting, plan.admission, trace, fifo)
         if (draw.day, draw.kind) == (0, "recorded"):
             kept.add(setting, trace)

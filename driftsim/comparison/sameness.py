@@ -23,6 +23,7 @@ MEANINGS = {
     EQUAL_BUDGETS: "all requests have one budget, so an order by budget is that of their arrival",
     NO_CHOICE: "no two requests ever waited together under fifo, so there was no order to choose",
 }
+NEEDED = ("arrival_s", "dispatch_s", "scheduled_s")  # columns of the FIFO run that are looked at
 FIXED = ("static", "oracle")  # estimators that never change their mind about a request
 
 

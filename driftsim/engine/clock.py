@@ -30,6 +30,10 @@ class Clock(simpy.Environment):
         super().__init__(initial_time)
         self.upcoming = self._queue  # type: ignore[assignment]  # the same list; SimPy's holds floats as well
 
+    def number(self) -> int:
+        """The number that an event made now would get; for one that is made later, see ``Numbered``."""
+        return next(self._eid)
+
     def run(self, until: Any = None) -> Any:
         """Process events until none is left, or as SimPy does where ``until`` says when to stop."""
         if until is not None:
@@ -57,3 +61,14 @@ class Moment(simpy.Event):
         self.callbacks = [callback]
         # What env.schedule() does, without the call: a run makes millions of these.
         heappush(env._queue, (at, priority, next(env._eid), self))  # type: ignore[misc]
+
+
+class Numbered(Moment):
+    """A point in time whose ``number`` was drawn before: it comes where it would have come if it had been made then."""
+
+    def __init__(
+        self, env: Clock, at: int, priority: int, number: int, callback: Callable[[simpy.Event], None]
+    ) -> None:
+        self.callbacks = [callback]
+        self.number = number
+        heappush(env._queue, (at, priority, number, self))  # type: ignore[misc]

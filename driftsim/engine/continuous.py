@@ -234,7 +234,7 @@ class ContinuousEngine(Scheduler):
         order = {id(job): place for place, job in enumerate(self._aborts)}
         self._aborts = []
         there = [one for one in (*self.running, *self.waiting) if id(one.job) in order]
-        for sequence in sorted(there, key=lambda one: order[id(one.job)]):
+        for sequence in there if len(there) == 1 else sorted(there, key=lambda one: order[id(one.job)]):
             if sequence in self.running:
                 unseen = self._unseen(sequence)
                 self._remove(sequence, self.free)

@@ -4,7 +4,7 @@ starts."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +152,7 @@ class WorkloadChoice:
             return lambda count: prompt_workload(texts, self.requests, self.max_tokens, name, count)
         if self.replay is not None:
             again = self._first(replay(read(self.replay)))
+            again = replace(again, notes=tuple(f"of the replayed trace: {note}" for note in again.notes))
             return lambda count: again
         return self._named()
 

@@ -103,6 +103,7 @@ class PolicyInside:
 
     running: list[Any]
     waiting: Any
+    made_way: frozenset[str]
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -156,6 +157,7 @@ class PolicyInside:
     def schedule(self, *arguments: Any, **keywords: Any) -> Any:
         """Schedule a step, after the first of the waiting has had way made for it."""
         self._frozen = self.clock()
+        self.made_way = frozenset()
         gone = self._make_way() if self.place.preempting and self.waiting else 0
         if self.place.chooses_victim:
             self._rank_victims()
@@ -176,6 +178,7 @@ class PolicyInside:
             return 0
         gone = self.place.displaced(self._job_of(head), self._runners(), slots, blocks, self._held, self._now())
         self.waiting.holding = bool(gone)
+        self.made_way = frozenset(request.request_id for request in gone)
         for request in gone:
             self.running.remove(request)
             self._preempt_request(request, time.monotonic())

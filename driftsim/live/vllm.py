@@ -90,6 +90,8 @@ class Traced:
     leaves idleness.
     """
 
+    made_way: frozenset[str] = frozenset()  # those whom a policy inside preempted, whether vLLM counts them or not
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # The terminal's Ctrl-C is the harness's to handle; and where the harness dies, its engine goes with it.
@@ -110,7 +112,7 @@ class Traced:
             return output
         prefill, requests, decode, context, attention = self._composition(output)
         used = self._blocks - self.kv_cache_manager.block_pool.get_num_free_blocks()  # type: ignore[attr-defined]
-        preempted = len(output.preempted_req_ids or ())
+        preempted = len(self.made_way.union(output.preempted_req_ids or ()))
         self._traced[id(output)] = [
             start, 0.0, prefill, requests, decode, context, attention,
             len(self.running), len(self.waiting), used, preempted,  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -43,6 +44,7 @@ class Around:
     rules: tuple[TierRule, ...] = ()
     slos: tuple[Slo, ...] = ()
     service_s: Service = plain_service
+    shares: Mapping[str, float] = field(default_factory=dict)  # weights of tenants, 1 of those that are not there
     _limits: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict, repr=False, compare=False)
 
     def weight(self, tier: Tier) -> int:
@@ -51,6 +53,11 @@ class Around:
         if rule is None and not self.rules and not tier.rank:  # reading the rank raises where there is none
             raise InputError(f"the tier {str(tier)!r} has no weight")
         return (rule or TierRule(name=str(tier))).slots
+
+    def share(self, request: Request, by_tier: bool) -> float:
+        """What the service of ``request`` is divided by: the weight of its tenant, times that of its tier if asked."""
+        own = self.shares.get(request.tenant, 1.0) if self.shares else 1.0
+        return own * self.weight(request.tier) if by_tier else own
 
     def limit_s(self, tenant: str, tier: str, which: str) -> float:
         """Seconds that the SLO of these requests allows until ``which``, ttft or e2e; the other one where only that is

@@ -6,7 +6,7 @@ in seconds since the run began.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -224,6 +224,14 @@ class Dispatcher:
     def holds(self, job: Job) -> bool:
         """Whether ``job`` is inside the engine."""
         return id(job) in self.in_flight
+
+    def limit_anew(self, shed: Sequence[Shed], waiting: Iterable[Job], inside: Iterable[Job], now: float) -> None:
+        """Go by the limits ``shed`` from ``now`` on. Jobs that were let in, ``waiting`` and ``inside``, stay so."""
+        self._shedding = Shedding.over(shed, waiting, inside, now) if shed else None
+
+    def estimated_wait(self, job: Job, now: float) -> float | None:
+        """Seconds that ``job`` would wait if it came ``now``, by the limits that concern it; None: nobody knows yet."""
+        return None if self._shedding is None else self._shedding.wait(job, now)
 
     def withdraw(self, job: Job) -> None:
         """``job``, which waits here, waits no more: its client has given up."""

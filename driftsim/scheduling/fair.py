@@ -186,4 +186,4 @@ class Sfq(Keyed):
         """Start tags stay as they were given."""
 
     def _share(self, job: Job) -> float:
-        return self._around.weight(job.request.tier) if self._tiers else 1.0
+        return self._around.share(job.request, self._tiers)

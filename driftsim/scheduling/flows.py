@@ -97,7 +97,7 @@ class Flows(ABC):
 
     def _share(self, job: Job) -> float:
         """What the service of ``job`` is divided by."""
-        return self._around.weight(job.request.tier) if self._tiers else 1.0
+        return self._around.share(job.request, self._tiers)
 
 
 class LeastServed(Flows):

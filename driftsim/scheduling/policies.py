@@ -7,7 +7,7 @@ smallest key goes first, ties by arrival.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
@@ -185,19 +185,24 @@ def policy_name(name: str) -> str:
 
 
 def make_policy(
-    name: str, rules: Sequence[TierRule] = (), *, slos: Sequence[Slo] = (), service_s: Service | None = None
+    name: str,
+    rules: Sequence[TierRule] = (),
+    *,
+    slos: Sequence[Slo] = (),
+    service_s: Service | None = None,
+    shares: Mapping[str, float] | None = None,
 ) -> Policy:
     """A fresh policy for tiers that go by ``rules``. Raises ``InputError`` for an unknown name or parameter.
 
     A policy that wants more of the tiers than the rank in each request has a class method ``of_tiers(rules)``; one that
-    wants the SLOs, too, or the seconds that a job takes, has a method ``given(around)``.
+    wants the SLOs, too, the seconds that a job takes or the weights of tenants (``shares``), has ``given(around)``.
     """
     kind = policy_class(name)
     told = values_of(name, kind)
     of_tiers = getattr(kind, "of_tiers", None) if rules else None
     made: Policy = instance(name, kind, **told) if of_tiers is None else of_tiers(rules, **told)
     if hasattr(made, "given"):
-        around = Around(rules=tuple(rules), slos=tuple(slos))
+        around = Around(rules=tuple(rules), slos=tuple(slos), shares=shares or {})
         made.given(around if service_s is None else replace(around, service_s=service_s))
     return made
 

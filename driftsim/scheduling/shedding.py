@@ -192,6 +192,17 @@ class Shedding:
         self._groups: dict[tuple[str, str], list[_Group]] = {}
         self._budgets: dict[int, int] = {}  # id(job) -> the budget that it came with, which may be estimated anew
 
+    @classmethod
+    def over(cls, rules: Sequence[Shed], waiting: Iterable[Job], inside: Iterable[Job], now: float) -> Self:
+        """The ``rules`` over jobs that were let in before; how fast jobs were served lately is learned anew."""
+        made = cls(rules)
+        for job in waiting:
+            made.waits(job)
+        for job in inside:
+            made.waits(job)
+            made.entered(job, now)
+        return made
+
     def _of(self, job: Job) -> list[_Group]:
         pair = job.request.tenant, str(job.request.tier)
         if pair not in self._groups:
@@ -206,6 +217,11 @@ class Shedding:
                 return refusal
         self.waits(job)
         return None
+
+    def wait(self, job: Job, now: float) -> float | None:
+        """The longest estimated wait (s) of the groups that ``job`` would be of; None while nobody was served yet."""
+        waits = [wait for group in self._of(job) if (wait := group.wait(now)) is not None]
+        return max(waits, default=None)
 
     def waits(self, job: Job) -> None:
         """``job`` waits from now on, whatever the limits say."""

@@ -28,12 +28,14 @@ from driftsim.workloads.workload import Workload
 
 
 def as_measured(
-    trace: Trace, profile: Profile, name: str = "trace", *, loops: bool = True, **switches: Any
-) -> tuple[Scenario, Workload]:
+    trace: Trace, profile: Profile, name: str = "trace", *, loops: bool = True, workload: Workload | None = None,
+    **switches: Any,
+) -> tuple[Scenario, Workload]:  # fmt: skip
     """The scenario and the workload that repeat ``trace`` as it was measured, with ``profile``'s step times.
 
     Arrivals, lengths, policy, estimator and limit in flight are the recorded ones; ``switches`` are the scenario's.
-    ``loops``: whether arrivals that waited for ends wait for the simulated ones, see ``as_recorded``.
+    ``loops``: whether arrivals that waited for ends wait for the simulated ones, see ``as_recorded``; ``workload``:
+    what that gave before, where a trace is repeated many times.
     Raises ``TraceError`` if the trace names a policy that is not known, or nothing in it finished.
     """
     header = trace.header
@@ -62,7 +64,7 @@ def as_measured(
         place=place_of(trace, name),
         **settings,
     )
-    return scenario, as_recorded(trace, loops=loops)
+    return scenario, as_recorded(trace, loops=loops) if workload is None else workload
 
 
 def place_of(trace: Trace, name: str = "trace") -> Place:

@@ -28,6 +28,7 @@ from driftsim.simulation.ends import Ends
 from driftsim.simulation.engines import clustered, engine_of, step_times, was_shed
 from driftsim.simulation.heading import heading
 from driftsim.simulation.observed import observed_lengths, told_lengths
+from driftsim.simulation.patience import Patience
 from driftsim.simulation.scenario import Scenario
 from driftsim.simulation.tables import requests_table, steps_table
 from driftsim.tiers import rules_in_force
@@ -98,7 +99,6 @@ class Simulation:
             self.outputs, self.observed = self.outputs * again, self.observed * again
             stops, told_as = stops * again, told_as * again
         self.ends = Ends(told_as, self.outputs, stops, attempts.as_known)
-        self.impatient = dict[int, tuple[Job, int, str]]()  # by row: who may be given up, when, and how it then ends
         self.given_up = dict[int, tuple[str, int]]()  # by row, those inside the engine: how it ends, and since when
         rules = rules_in_force(scenario.tiers or workload.tiers, workload.tier_names)
         own_order = scenario.profile.engine.scheduling_policy if scenario.placed == "front" else "fcfs"
@@ -106,6 +106,7 @@ class Simulation:
         check_needs(scenario.policy, scenario.slos)
         self.admission = scenario.admission.with_safety(rules)
         self.env = Clock(initial_time=0)
+        self.impatient = Patience(self.env, self._give_up)
         self.engine: Engine
         profile = scenario.profile
         lag = scenario.refill_lag and scenario.barrier is None  # the barrier's worker fetches its jobs itself
@@ -200,8 +201,7 @@ class Simulation:
             self.rows.texts["error"][row] = dispatcher.refused.why
             self._over(row, "shed", now, dispatcher.refused.retry_after_s)
         elif self.attempts.impatient and (until := self.attempts.until(row, now)) is not None:
-            self.impatient[row] = (job, *until)
-            Moment(self.env, until[0], ARRIVE, lambda _: self._give_up(row))
+            self.impatient.begin(row, job, *until)
 
     def _estimated(self, job: Job) -> None:
         """Note what is expected of ``job``."""
@@ -260,11 +260,8 @@ class Simulation:
         if self._again:
             self._release_soon()
 
-    def _give_up(self, row: int) -> None:
-        """The client of ``row`` waits no longer, if its answer is not whole by now."""
-        if row not in self.impatient:
-            return
-        job, now, reason = self.impatient.pop(row)
+    def _give_up(self, row: int, job: Job, now: int, reason: str) -> None:
+        """The client of ``row`` waits no longer for ``job``, whose answer is not whole by now."""
         if self.dispatcher.holds(job):
             if self.scenario.barrier is not None:  # its worker serves a batch to its end
                 return
@@ -294,7 +291,7 @@ class Simulation:
             if sequence.finish_reason == "length":
                 ends.look_for_stop(sequence)
             if impatient and row in self.impatient:
-                self._left_in_time(sequence, *self.impatient.pop(row)[1:])
+                self._left_in_time(sequence, *self.impatient.end(row))
             if row in given_up and given_up[row][0] == "timeout":
                 cut(sequence, given_up[row][1], lag)
             if row in as_known and sequence.finish_reason in FINISHED:

@@ -36,7 +36,7 @@ from driftsim.tiers import TierRules
 from driftsim.trace.trace import Trace, read
 from driftsim.workloads.arrivals import arriving
 from driftsim.workloads.drifting import drifting
-from driftsim.workloads.generated import WorkloadSpec
+from driftsim.workloads.generated import CANONICAL, WorkloadSpec
 from driftsim.workloads.processes import Process
 from driftsim.workloads.replay import first, replay
 from driftsim.workloads.resampling import Resampling, resample
@@ -50,7 +50,6 @@ PLACES = {
     "step_requests",
 }  # fields that enter the key by digest, or not at all
 WHO_OF_A_TENANT = {"tenant": "name", "tier": "tier", "category": "category"}
-CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 class ScenarioSpec(Record):

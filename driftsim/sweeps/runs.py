@@ -69,8 +69,8 @@ class Runs(Sequence[ScenarioSpec]):
         heads = [{_head(name) for name in bundle[0]} for bundle in bundles]
         keys = sorted({head for own in heads for head in own})
         self._reach = {head: [at for at, own in enumerate(heads) if head in own] for head in keys}
-        self._alike = set(ScenarioSpec.model_fields) - set(keys)  # what all crossed settings have in common
-        self._common = ""  # as JSON
+        self._varied = set(keys)
+        self._common: hashlib.blake2b | None = None  # over what all crossed settings have in common
         self._crossed_kind = ""  # how their replications are drawn
         self._below = {head: {name: base[name] for name in base if _head(name) == head} for head in keys}
 
@@ -119,12 +119,18 @@ class Runs(Sequence[ScenarioSpec]):
 
     def _mark(self, spec: ScenarioSpec, number: int) -> bytes:
         """What tells the setting ``number``, which came to ``spec``, from all that came to something else."""
-        own = spec.model_dump_json(exclude=self._alike)
+        own = spec.model_dump_json(include=self._varied).encode()
         if number >= self._crossed:
-            rest = spec.model_dump_json(include=self._alike)
+            rest = self._hash_of_the_rest(spec)
         else:
-            rest = self._common = self._common or spec.model_dump_json(include=self._alike)
-        return hashlib.blake2b(f"{own}{rest}".encode(), digest_size=16).digest()
+            self._common = self._common or self._hash_of_the_rest(spec)
+            rest = self._common.copy()
+        rest.update(own)
+        return rest.digest()
+
+    def _hash_of_the_rest(self, spec: ScenarioSpec) -> hashlib.blake2b:
+        """Of all keys of ``spec`` that are on no axis."""
+        return hashlib.blake2b(spec.model_dump_json(exclude=self._varied).encode(), digest_size=16)
 
     def _runs_of(self, place: int) -> Iterator[ScenarioSpec]:
         first = self._ends[place - 1] if place else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ def plan(
         source, profile = digest_of(spec), inputs.fits[spec.trace, spec.profile]
         if spec.policy in by_slos:
             check_needs(spec.policy, spec.slos or _own_slos(spec, inputs))
-        if (source, spec.slos, spec.barrier is None) not in judged:
+        if (spec.slos or spec.trace) and (source, spec.slos, spec.barrier is None) not in judged:
             _check_slos(spec, inputs)
             judged.add((source, spec.slos, spec.barrier is None))
         rules = (*spec.clients.timeouts, *spec.shed)
@@ -147,11 +147,12 @@ def plan(
             check_present(spec.clients.timeouts, "timeout", tenants, tiers)
             check_present(spec.shed, "queue limit", tenants, tiers)
             judged.add((source, rules))
-        drawn_by = None if spec.arrivals is None else spec.arrivals.model_dump_json()
-        drifting = (source, tuple(map(str, spec.drift)), drawn_by)
-        if spec.drift and drifting not in drifted:
-            build_workload(spec, lambda path: inputs.traces[inputs.digests[path]])  # raises for what is no drift of it
-            drifted.add(drifting)
+        if spec.drift:
+            drawn_by = None if spec.arrivals is None else spec.arrivals.model_dump_json()
+            drifting = (source, tuple(map(str, spec.drift)), drawn_by)
+            if drifting not in drifted:
+                build_workload(spec, lambda path: inputs.traces[inputs.digests[path]])  # raises for no drift of it
+                drifted.add(drifting)
         key = spec.key(source, profile)
         if key not in keys:
             keys.add(key)
@@ -175,7 +176,7 @@ def _own_slos(spec: ScenarioSpec, inputs: Inputs) -> tuple[Slo, ...]:
     return () if spec.trace is None else inputs.traces[inputs.digests[spec.trace]].header.slos
 
 
-def _who_sends(spec: ScenarioSpec, inputs: Inputs) -> Iterator[Iterable[str]]:
+def _who_sends(spec: ScenarioSpec, inputs: Inputs) -> Iterator[list[str]]:
     """Tenants, then tiers, of the requests that ``spec`` may run, row by row."""
     tables = [inputs.traces[inputs.digests[path]].requests for path in spec.traces]
     named = () if spec.workload is None else spec.workload.tenants or (() if tables else (Tenant(name="default"),))

@@ -222,6 +222,8 @@ def _capacity_problems(table: pd.DataFrame, finished: pd.Series, engine: EngineS
     limit = engine.max_model_len
     yield Problem("prompt_tokens", finished & (prompt >= limit), f"does not fit max_model_len {limit}", remedy)
     room = engine.usable_kv_blocks * engine.block_size
+    if engine.slides:  # what is behind the window needs no block
+        return
     yield Problem("prompt_tokens", finished & (prompt > room), f"larger than the KV cache of {room} tokens", remedy)
     total = (prompt + table["output_tokens"] > limit).fillna(False)
     yield Problem("output_tokens", finished & total, f"with its prompt more than max_model_len {limit}", remedy)

@@ -2,9 +2,10 @@
 
 Next to a header that says ``recording`` stand the offered requests (offered.parquet) and what has happened since: a
 line of JSON as a request arrives, is dispatched and ends (requests.jsonl), a line a step (steps.csv, written by the
-engine's own hook) and a line a sample (telemetry.csv). A torn last line is ignored; every
-earlier line is intact. ``driftsim.read`` reads a journal as it reads a trace. Requests' times count from the start of
-the run, which the first line gives in monotonic seconds, the clock of steps and samples.
+engine's own hook) and a line a sample (telemetry.csv). Where nobody knew the requests beforehand, offered.parquet has
+no rows, and the line of an arrival says all of its request. A torn last line is ignored; every earlier line is intact.
+``driftsim.read`` reads a journal as it reads a trace. Requests' times count from the start of the run, which the first
+line gives in monotonic seconds, the clock of steps and samples.
 """
 
 from __future__ import annotations
@@ -64,9 +65,9 @@ def read_journal(folder: Path) -> dict[str, pd.DataFrame]:
     Raises ``TraceError`` naming the file and its line, and ``FileNotFoundError`` where a file is gone.
     """
     offered = _offered(folder / "offered.parquet")
-    start, rows = _lived(folder / "requests.jsonl", len(offered))
+    start, rows = _lived(folder / "requests.jsonl", len(offered) or LARGEST_COUNT)
     lived = pd.DataFrame.from_dict(rows, orient="index").reindex(sorted(rows))
-    whole = offered.loc[lived.index]
+    whole = offered.loc[lived.index] if len(offered) else offered.reindex(lived.index)
     for name in (name for name in lived if name in offered):  # the engine's own count, where it gave one
         lived[name] = lived[name].where(lived[name].notna(), whole[name])
     whole = whole.drop(columns=[name for name in lived if name in offered])

@@ -21,9 +21,11 @@ from driftsim.workloads.kinds import ArrivalKind
 from driftsim.workloads.lengths import LONGEST, Length
 from driftsim.workloads.processes import Pace, Process
 
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 MOST_REQUESTS = 10**7  # a table of so many rows takes about 3 GB
 MOST_TENANTS = 100_000
 TOKENS: dict[str, JsonValue] = {"unit": "tokens"}
+PACE = {name: field.default for name, field in Pace.model_fields.items()}
 BY_LAW = ("prompt_tokens", "output_tokens", "session", "system")  # what requests of a trace cannot have
 MOST_DRAWN = 10**8  # arrivals of tenants who bring their own, before they are merged
 
@@ -161,7 +163,7 @@ class WorkloadSpec(Pace, Offer):
         if twice:
             raise InputError(f"tenant {twice[0]!r} is there twice; give each another name, or another category")
         for tenant in self.tenants or (self,):
-            offer = tenant.over(self)
+            offer = tenant.over(self) if self.tenants else self
             lacks = [name for name in ("prompt_tokens", "output_tokens") if getattr(offer, name) is None]
             if offer.trace is None and lacks:
                 who = f"tenant {tenant.name!r}" if isinstance(tenant, Tenant) else "the workload"
@@ -205,12 +207,11 @@ class WorkloadSpec(Pace, Offer):
     @property
     def process(self) -> Process | None:
         """The arrivals that the tenants share; None where each brings its own."""
-        pace = {name: getattr(self, name) for name in Pace.model_fields}
+        given = {name: value for name, default in PACE.items() if (value := getattr(self, name)) != default}
         if self.kind is not None:
-            return Process(kind=self.kind, **pace)
-        given = [name for name, field in Pace.model_fields.items() if pace[name] != field.default]
+            return Process(kind=self.kind, **given)
         if given:
-            raise InputError(f"{given[0]} belongs to arrivals of some kind; give kind = ...")
+            raise InputError(f"{next(iter(given))} belongs to arrivals of some kind; give kind = ...")
         return None
 
     @property
@@ -237,8 +238,7 @@ class WorkloadSpec(Pace, Offer):
         """
         plain = self.placed(lambda path: digests[path]).model_dump(mode="json", exclude_defaults=True)
         versioned = {"workload_version": 1, **plain}
-        canonical = json.dumps(versioned, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return hashlib.sha256(CANONICAL.encode(versioned).encode()).hexdigest()
 
 
 class Sender(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Self, TypeAlias
 
 import numpy as np
@@ -57,12 +58,10 @@ class Lengths(Record):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        needed, allowed = PARAMETERS[self.kind]
-        missing = [name for name in needed if getattr(self, name) is None]
+        missing = [name for name in PARAMETERS[self.kind][0] if getattr(self, name) is None]
         if missing:
             raise InputError(f"{self.kind} lengths need {missing[0]}; give {missing[0]} = ...")
-        changed = {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
-        foreign = sorted(changed - {"kind", *needed, *allowed})
+        foreign = [name for name, default in _not_of(self.kind) if getattr(self, name) != default]
         if foreign:
             raise InputError(f"{self.kind} lengths have no {foreign[0]}; leave it out")
         if self.high is not None and self.high < self.low:
@@ -106,10 +105,20 @@ class Lengths(Record):
         return np.asarray(np.rint(lengths))
 
 
+@cache
+def _not_of(kind: LengthKind) -> list[tuple[str, Any]]:
+    """The parameters that the law ``kind`` does not have, by name, each with its default."""
+    needed, allowed = PARAMETERS[kind]
+    others = sorted(Lengths.model_fields.keys() - {"kind", *needed, *allowed})
+    return [(name, Lengths.model_fields[name].default) for name in others]
+
+
 def _as_lengths(value: Any) -> Lengths | None:
     """A whole number is a constant."""
+    if value is None or type(value) is Lengths:  # a law was checked when it was made
+        return value
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return None if value is None else Lengths.model_validate({"kind": "constant", "value": value} if whole else value)
+    return Lengths.model_validate({"kind": "constant", "value": value} if whole else value)
 
 
 def _as_written(value: int | Lengths, plain: SerializerFunctionWrapHandler) -> Any:

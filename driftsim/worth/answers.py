@@ -73,8 +73,8 @@ def beyond(sigmas: Sequence[float], changes: Sequence[Interval]) -> tuple[str, I
     The sigma at which the change first is above 0, linear in between; its interval are the sigmas at which the change
     cannot be told from 0.
 
-    >>> beyond([0.0, 1.0, 2.0], [Interval(-0.2, -0.3, -0.1), Interval(-0.1, -0.2, 0.0), Interval(0.1, 0.0, 0.2)])
-    ('found', Interval(value=1.5, low=1.0, high=2.0))
+    >>> beyond([0.0, 1.0, 2.0], [Interval(-0.2, -0.3, -0.1), Interval(-0.1, -0.2, 0.0), Interval(0.1, 0.05, 0.2)])
+    ('found', Interval(value=1.5, low=1.0, high=1.8))
     """
     at = np.asarray(sigmas, dtype=float)
     values, lows, highs = (np.array(one) for one in zip(*changes, strict=True))

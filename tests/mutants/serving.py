@@ -78,9 +78,14 @@ plant("a client that is deferred is not told", file, ", wait - rule.defer_s)", "
 plant("a tier's limit looks at everybody", file, "if who.has(*pair)", "if True", HOW)
 
 file = "simulation/run.py"
-plant("a client gives up twice", file, "self.impatient.pop(row)[1:]", "self.impatient[row][1:]", HOW)
+plant("a client gives up twice", file, "self.impatient.end(row)", "self.impatient._waits[row][1:]", HOW)
 plant("a refused request is served all the same", file, 'columns.finish_reason[row] = "rejected"', "pass", HOW)
 plant("a token that comes too late is in time", file, "sequence.finish + self.output_lag > until", "False", HOW)
+
+file = "simulation/patience.py"
+plant("each client is an event of its own", file, "if self._due[0][1] == number:\n            self._ask()",
+      "Numbered(self._env, until, ARRIVE, number, self._look)\n        self._asked.add(number)", HOW)  # fmt: skip
+plant("who gave up first is asked for alone", file, "        if due:\n            self._ask()\n", "", HOW)
 
 file = "simulation/cut.py"
 plant("what came too late was seen", file, "sequence.first_token + lag > until", "False", HOW)

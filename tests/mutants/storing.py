@@ -680,7 +680,7 @@ file = "workers.py"
 plant(
     "no jobs are one process",
     file,
-    "return jobs or os.cpu_count() or 1",
+    "return jobs or cpu_count() or 1",
     "return jobs or 1",
     "test_sweep_rules",
 )

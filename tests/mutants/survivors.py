@@ -214,8 +214,9 @@ plant(
 plant(
     "another draw for each setting",
     "comparison/runs.py",
-    "else simulate(scenario(setting), drawn, ",
-    "else simulate(scenario(setting), resample(workload, plan.seed + 1, draw.number), ",
+    "sent = simulate(scenario(setting), drawn, ",
+    "sent = simulate(scenario(setting), "
+    "drawn if setting == BASELINE else resample(workload, plan.seed + 1, draw.number), ",
     "test_report test_compare",
 )
 plant(

@@ -8,6 +8,7 @@ from tests.mutants import (
     dispatching,
     engine,
     estimating,
+    fronting,
     importing,
     judging,
     living,
@@ -38,4 +39,5 @@ FAULTS = [
     *storing.FAULTS,
     *living.FAULTS,
     *importing.FAULTS,
+    *fronting.FAULTS,
 ]

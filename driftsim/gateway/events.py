@@ -1,0 +1,137 @@
+"""A stream of events on its way to a client: passed on as it comes, and looked into as little as is needed.
+
+Only the first event with text, the one that says how the answer ended and the one with its usage are read; of the
+others the number is known. The event of the usage is left out where the client did not ask for it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+from driftsim.live.answer import Answer
+from driftsim.live.engine import Outcome
+from driftsim.scheduling.accounting import count_words
+
+MOST_PENDING = 1 << 20  # bytes of one event: a longer one is passed on unread
+_TELLING = re.compile(rb'"(?:usage|metrics)"\s*:\s*\{|"finish_reason"\s*:\s*"')
+_END = re.compile(rb"\r?\n\r?\n|\r\r")
+
+
+class Events:
+    """The events of one ``answer``. strip: leave out the one of the usage. every: read every event, to count words."""
+
+    def __init__(self, answer: Answer, *, strip: bool, every: bool = False) -> None:
+        self.answer = answer
+        self.count = 0  # events that may hold a token
+        self._strip, self._every = strip, every
+        self._pending = b""
+        self._unread = False
+
+    def feed(self, data: bytes, now: float) -> bytes:
+        """What to pass on of ``data``, received at ``now`` (monotonic, s): all, or its whole events where some go."""
+        if self._unread:
+            return data
+        whole = self._pending + data if self._pending else data
+        end = whole.rfind(b"\n\n") + 2
+        if end < 2:
+            ends = [match.end() for match in _END.finditer(whole)] if b"\r" in whole else []
+            end = ends[-1] if ends else 0
+        events, self._pending = whole[:end], whole[end:]
+        if len(self._pending) > MOST_PENDING:
+            self._unread, self._pending, late = True, b"", self._pending
+            events, data = events + late, data
+        kept = self._read(events, now) if events else b""
+        return kept if self._strip else data
+
+    def rest(self) -> bytes:
+        """What is left to pass on at the end of the stream."""
+        left, self._pending = self._pending, b""
+        return left if self._strip and not self._unread else b""
+
+    def _read(self, events: bytes, now: float) -> bytes:
+        """Learn from whole ``events``; returns those that are passed on."""
+        if self.answer.first is not None and not self._every and not _TELLING.search(events):
+            self.count += events.count(b"data:")
+            return events
+        kept, begin = [], 0
+        for match in _END.finditer(events):
+            event, begin = events[begin : match.end()], match.end()
+            if not self._is_usage_alone(event, now):
+                kept.append(event)
+        return b"".join([*kept, events[begin:]])
+
+    def _is_usage_alone(self, event: bytes, now: float) -> bool:
+        """Learn from ``event``; whether it holds the usage and no choice."""
+        told = _json(event)
+        if told is None:
+            return False
+        before = self.answer.chunks
+        self.answer.take(told, now)
+        alone = told.get("choices") == [] and isinstance(told.get("usage"), dict)
+        self.count += self.answer.chunks > before or (not alone and self.answer.first is not None and not self._every)
+        return alone
+
+
+def _json(event: bytes) -> dict[str, Any] | None:
+    """The object that the data of ``event`` holds; None where it holds none."""
+    lines = [line.partition(b":")[2] for line in event.splitlines() if line.startswith(b"data:")]
+    try:
+        told = json.loads(b"\n".join(lines))
+    except (ValueError, RecursionError):
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def streamed(events: Events, *, words: bool) -> Outcome:
+    """What became of the request whose ``events`` have ended.
+
+    Where the server told no usage, the tokens are the events that there were.
+    """
+    answer = events.answer
+    if answer.usage is None and answer.reason is not None:
+        request = answer.job.request
+        answer.usage = {
+            "completion_tokens": min(max(1, events.count), request.max_tokens),
+            "prompt_tokens": request.prompt_tokens,
+        }
+    outcome = answer.outcome()
+    return outcome if words or outcome.output_words is None else replace(outcome, output_words=None)
+
+
+def broken_off(events: Events, reason: str, now: float, why: str | None = None) -> Outcome:
+    """The same of an answer that did not come to its end, for that ``reason``."""
+    answer, seen = events.answer, max(events.count, events.answer.chunks)
+    return Outcome(
+        answer.job,
+        reason,
+        first_token=answer.first,
+        finish=now if reason == "abort" else None,
+        output_tokens=min(seen, answer.job.request.max_tokens),
+        error=why,
+    )
+
+
+def whole(answer: Answer, body: bytes, now: float) -> Outcome:
+    """What became of a request that was answered in one piece, ``body``, received by ``now`` (monotonic, s)."""
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        return answer.failed("the answer is no JSON")
+    choices = told.get("choices") if isinstance(told, dict) else None
+    if not isinstance(choices, list) or not choices:
+        return answer.failed("the answer holds no choice")
+    texts = []
+    for choice in choices:
+        if isinstance(choice, dict):
+            answer.reason = str(choice.get("finish_reason"))
+            message = choice.get("message")
+            texts.append(message.get("content") if isinstance(message, dict) else choice.get("text"))
+    answer.usage, answer.last = told.get("usage"), now
+    answer.texts = [text for text in texts if isinstance(text, str)]
+    outcome = answer.outcome()
+    if outcome.output_words is None:
+        return outcome
+    return replace(outcome, output_words=count_words("\n".join(answer.texts)))

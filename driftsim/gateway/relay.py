@@ -1,0 +1,235 @@
+"""The relay takes a request to a server and its answer back, piece by piece, as fast as the slower side goes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import NoReturn
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from driftsim.errors import InputError
+from driftsim.gateway import events as stream
+from driftsim.gateway.asked import Asked, asked
+from driftsim.gateway.counting import Counting
+from driftsim.gateway.front import Entry, Front, Refused
+from driftsim.gateway.passing import to_client, to_server
+from driftsim.gateway.upstreams import Upstream
+from driftsim.live.answer import Answer
+from driftsim.live.engine import Outcome
+from driftsim.trace.schema import LARGEST_COUNT
+
+MOST_READ = 16_000_000  # bytes of an answer in one piece that are looked into
+CHUNK = 1 << 16
+NEVER_WAITS = 1 << 15  # bytes that a socket takes without being drained: asyncio waits beyond 64 KiB
+FULL = (429, 503)  # statuses of a server that holds too much by now
+PRIORITY_UNIT = 1000
+LARGEST_PRIORITY = 2**62
+
+
+class Relay:
+    """Carries what clients ask to servers. ``key`` is the servers' own, "" where they ask for none."""
+
+    def __init__(self, front: Front, session: aiohttp.ClientSession, counting: Counting, key: str) -> None:
+        self.front, self.session, self.counting, self.key = front, session, counting, key
+        self._words = front.gate.dispatcher.admission.accounting == "whitespace"
+
+    async def answer(self, request: web.Request, tenant: str) -> web.StreamResponse:
+        """Answer a request for an answer, in its turn. Raises ``Refused``."""
+        body = await self._body(request)
+        try:
+            said = asked(body)
+        except InputError as error:
+            raise Refused(400, "invalid_body", str(error)) from None
+        tokens = await self.counting.tokens(said, self.session, self._own())
+        entry = self.front.offer(self.front.tenants[tenant], said, tokens)
+        try:
+            await self._wait(entry)
+            return await self._serve(request, entry, said)
+        except asyncio.CancelledError:
+            self.front.abort(entry)
+            raise
+        except Refused as refusal:
+            self.front.end(entry, _error(entry, refusal.message))
+            raise
+        finally:
+            if not entry.is_over:  # a mistake of ours costs nobody a slot
+                self.front.abort(entry, _error(entry, "the gateway failed"))
+
+    async def through(self, request: web.Request) -> web.StreamResponse:
+        """Pass a request through that asks for no answer. Raises ``Refused``."""
+        body = await self._body(request) if request.body_exists else None
+        self.front.meters.passed.inc()
+        upstream = next((one for one in self.front.pool.upstreams if one.state == "up"), None)
+        if upstream is None:
+            raise Refused(503, "upstream_down", "no server answers; try again soon", self.front.config.health_s)
+        out = None
+        try:
+            async with self._sent(request, upstream, body) as received:
+                out = _begun(received)
+                await out.prepare(request)
+                async for part in received.content.iter_any():
+                    await self._write(request, out, part)
+                await out.write_eof()
+        except (aiohttp.ClientError, TimeoutError, OSError, _StalledError) as error:
+            if out is None:
+                _broken(error)
+            _cut(request)
+        return out
+
+    async def _wait(self, entry: Entry) -> None:
+        """Until ``entry`` is released. Raises ``Refused`` where that takes too long."""
+        try:
+            async with asyncio.timeout(entry.ttl_s):
+                await entry.released
+        except TimeoutError:
+            if entry.ticket.state == "waiting":
+                self.front.expire(entry)
+
+    async def _serve(self, request: web.Request, entry: Entry, said: Asked) -> web.StreamResponse:
+        """Send what was ``said`` to the server of ``entry``, another one where that cannot be reached."""
+        body, tried = said.sent(self._priority(entry)), list[Upstream]()
+        while entry.upstream is not None:
+            upstream = entry.upstream
+            try:
+                async with self._sent(request, upstream, body) as received:
+                    if upstream.state != "up" and (received.status < 500 or received.status in FULL):
+                        upstream.answered()
+                        self.front.soon()
+                    return await self._receive(request, entry, said, received)
+            except aiohttp.ClientConnectorError:  # nothing was sent
+                upstream.failed()
+                tried.append(upstream)
+                if not self.front.send_elsewhere(entry, tried):
+                    break
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                upstream.failed()
+                self.front.end(entry, _error(entry, f"the server did not answer ({type(error).__name__})"))
+                _broken(error)
+        raise Refused(503, "upstream_down", "no server could be reached", self.front.config.health_s)
+
+    async def _receive(
+        self, request: web.Request, entry: Entry, said: Asked, received: aiohttp.ClientResponse
+    ) -> web.StreamResponse:
+        """Pass on what was ``received``, and note what became of it."""
+        job = entry.ticket.job
+        settings = self.front.settings
+        longest = LARGEST_COUNT if "max_model_len" in settings.assumed else settings.max_model_len
+        released = (entry.ticket.released or 0.0) + self.front.begun
+        answer = Answer(job, released, longest)
+        events = stream.Events(answer, strip=not said.wants_usage, every=self._words)
+        streams = received.status == 200 and received.content_type == "text/event-stream"
+        out = _begun(received)
+        kept, clock = bytearray(), time.monotonic
+        try:
+            await out.prepare(request)
+            async for part in received.content.iter_any():
+                if streams:
+                    part = events.feed(part, clock())
+                elif len(kept) <= MOST_READ:
+                    kept += part
+                if part:
+                    await self._write(request, out, part)
+            ended = self._outcome(received.status, streams, events, bytes(kept), clock())
+            self.front.end(entry, ended)  # at the end of the answer: the client may take its time with the rest
+            if rest := events.rest():
+                await self._write(request, out, rest)
+            await out.write_eof()
+        except asyncio.CancelledError:
+            self.front.abort(entry, stream.broken_off(events, "abort", clock()))
+            raise
+        except (ConnectionError, _StalledError):  # the client's side
+            self.front.abort(entry, stream.broken_off(events, "abort", clock()))
+            _cut(request)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            why = f"the answer broke off ({type(error).__name__})"
+            self.front.end(entry, stream.broken_off(events, "error", clock(), why))
+            _cut(request)
+        return out
+
+    def _outcome(self, status: int, streams: bool, events: stream.Events, body: bytes, now: float) -> Outcome:
+        if streams:
+            return stream.streamed(events, words=self._words)
+        if status == 200:
+            return stream.whole(events.answer, body, now)
+        return events.answer.failed(f"HTTP {status}", "rejected" if status in FULL else "error")
+
+    def _sent(
+        self, request: web.Request, upstream: Upstream, body: bytes | None
+    ) -> aiohttp.client._RequestContextManager:
+        path = request.rel_url.raw_path
+        own = upstream.base + path.removeprefix("/v1") if path.startswith("/v1/") else upstream.root + path
+        query = request.rel_url.raw_query_string
+        return self.session.request(
+            request.method, URL(f"{own}?{query}" if query else own, encoded=True), data=body,
+            headers=to_server(request.headers, self.key), allow_redirects=False,
+        )  # fmt: skip
+
+    async def _body(self, request: web.Request) -> bytes:
+        """The body of ``request``. Raises ``Refused`` for one that is too large or too slow."""
+        most = int(self.front.config.max_body_mb * 1e6)
+        parts = bytearray()
+        try:
+            async with asyncio.timeout(self.front.config.body_s):
+                async for part in request.content.iter_any():
+                    parts += part
+                    if len(parts) > most:
+                        raise Refused(413, "too_large", f"the body has more than {most} bytes")
+        except TimeoutError:
+            raise Refused(408, "too_slow", "the body did not come in time") from None
+        except (aiohttp.ClientError, web.RequestPayloadError):
+            raise Refused(400, "invalid_body", "the body is broken") from None
+        return bytes(parts)
+
+    async def _write(self, request: web.Request, out: web.StreamResponse, part: bytes) -> None:
+        """Write ``part``, as fast as the client reads. Raises ``_StalledError`` where it reads nothing for long."""
+        transport = request.transport
+        if transport is not None and transport.get_write_buffer_size() + len(part) < NEVER_WAITS:
+            await out.write(part)
+            return
+        try:
+            async with asyncio.timeout(self.front.config.stall_s):
+                await out.write(part)
+        except TimeoutError:
+            raise _StalledError from None
+
+    def _priority(self, entry: Entry) -> int | None:
+        if not self.front.config.pass_priority:
+            return None
+        key = self.front.gate.dispatcher.policy.key(entry.ticket.job)  # type: ignore[attr-defined]  # checked at the start
+        return int(min(max(key * PRIORITY_UNIT, -LARGEST_PRIORITY), LARGEST_PRIORITY))
+
+    def _own(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+
+class _StalledError(Exception):
+    """A client reads nothing."""
+
+
+def _error(entry: Entry, why: str) -> Outcome:
+    return Outcome(entry.ticket.job, "error", error=why)
+
+
+def _begun(received: aiohttp.ClientResponse) -> web.StreamResponse:
+    """An answer that begins as the one ``received``; a stream has no length, since events may be left out."""
+    out = web.StreamResponse(status=received.status, reason=received.reason)
+    out.headers.extend(to_client(received.headers))
+    if received.content_type != "text/event-stream" and received.content_length is not None:
+        out.content_length = received.content_length
+    return out
+
+
+def _broken(error: Exception) -> NoReturn:
+    """A server broke off, and its client has heard nothing yet. Raises ``Refused``."""
+    if isinstance(error, TimeoutError):
+        raise Refused(504, "upstream_timeout", "the server did not answer in time") from None
+    raise Refused(502, "upstream_failed", "the server broke the connection") from None
+
+
+def _cut(request: web.Request) -> None:
+    """Break the connection to a client whose answer cannot be ended: a clean end would look like a whole answer."""
+    if request.transport is not None:
+        request.transport.abort()

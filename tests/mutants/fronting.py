@@ -1,0 +1,125 @@
+"""Faults of the gateway, of what it records, and of the advice."""
+
+from __future__ import annotations
+
+from tests.mutants.fault import Table
+
+FAULTS = Table()
+plant = FAULTS.plant
+
+GATE, RELAY, FAILURES, ACCESS, WATCHING = (
+    f"gateway/test_{name}" for name in ("gate", "relay", "failures", "access", "watching")
+)
+ADVICE, PROCESS = "test_advice", "gateway/test_process"
+
+# -- the gate
+plant("the gateway forgets who withdrew", "gateway/gate.py", "self.dispatcher.withdraw(ticket.job)", "pass", GATE)
+plant("a slot is never freed", "gateway/gate.py", "self.dispatcher.finished(gone, now)", "pass", GATE)
+plant("withdrawn jobs pile up", "gateway/gate.py", "self._clear(now)", "pass", GATE)
+plant("a refusal is not counted", "gateway/gate.py", 'self.ends.note("rejected")', "pass", GATE)
+plant("an abort counts as an error", "gateway/gate.py", "elif reason in GIVEN_UP:", "elif False:", GATE)
+plant("new limits forget who waits", "scheduling/shedding.py", "for job in waiting:\n", "for job in ():\n", GATE)
+plant("new limits forget who is inside", "scheduling/shedding.py", "for job in inside:\n", "for job in ():\n", GATE)
+plant(
+    "a tenant's weight is left out",
+    "scheduling/around.py",
+    "own = self.shares.get(request.tenant, 1.0) if self.shares else 1.0",
+    "own = 1.0",
+    GATE,
+)
+plant("the gateway takes the tenant of the first", "gateway/app.py", "self.relay.answer(request, tenant)",
+      "self.relay.answer(request, next(iter(self.front.tenants)))", f"{GATE} {ACCESS}")  # fmt: skip
+
+# -- what passes
+plant("the usage is not stripped", "gateway/events.py", "if not self._is_usage_alone(event, now):",
+      "if not self._is_usage_alone(event, now) or True:", RELAY)  # fmt: skip
+plant("the usage is always stripped", "gateway/relay.py", "strip=not said.wants_usage", "strip=True", RELAY)
+plant("usage is not asked for", "gateway/asked.py", "if self.stream and not self.wants_usage:", "if False:", RELAY)
+plant("the body is written anew", "gateway/asked.py", "written = self.written\n",
+      "written = json.dumps(self.fields)\n", RELAY)  # fmt: skip
+plant(
+    "the server's count is not asked for",
+    "gateway/counting.py",
+    "if self._ask and (count",
+    "if False and (count",
+    RELAY,
+)
+
+plant(
+    "a client sets its own priority", "gateway/relay.py", "if not self.front.config.pass_priority:", "if True:", RELAY
+)
+
+# -- failures
+plant("a slow reader is never cut off", "gateway/relay.py", "async with asyncio.timeout(self.front.config.stall_s):",
+      "async with asyncio.timeout(None):", FAILURES)  # fmt: skip
+plant("half an answer ends cleanly", "gateway/relay.py", "request.transport.abort()", "pass", FAILURES)
+plant("who waits too long waits on", "gateway/relay.py", "async with asyncio.timeout(entry.ttl_s):",
+      "async with asyncio.timeout(None):", FAILURES)  # fmt: skip
+plant("a server that is down is not left alone", "gateway/upstreams.py", 'self.state = "down"', "pass", FAILURES)
+plant("a server that comes back gets all at once", "gateway/upstreams.py",
+      "return 0 if self._tried is not None else 1", "return PLENTY", FAILURES)  # fmt: skip
+plant("a server that cannot be reached ends the request", "gateway/relay.py",
+      "if not self.front.send_elsewhere(entry, tried):", "if True:", FAILURES)  # fmt: skip
+plant("an abort is no observation", "gateway/events.py", "output_tokens=min(seen, answer.job.request.max_tokens),",
+      "output_tokens=None,", FAILURES)  # fmt: skip
+plant("the time to come again is always the least", "gateway/front.py",
+      "return SOONEST_S if wait is None or math.isnan(wait)", "return SOONEST_S if True", FAILURES)  # fmt: skip
+plant("a full trace goes on", "gateway/recording.py", "self._current, segment.full = None, True", "pass", FAILURES)
+plant("a trace that is over stays open", "gateway/recording.py", "if segment.full and not segment.under_way",
+      "if False and not segment.under_way", RELAY)  # fmt: skip
+
+# -- access
+plant("any key is a tenant's", "gateway/keys.py", "if hmac.compare_digest(known, asked):", "if True:", ACCESS)
+plant("no key is a key", "gateway/keys.py", "return found if key else None", "return found or self._owners and 'acme'",
+      ACCESS)  # fmt: skip
+plant(
+    "the client's key goes to the server", "gateway/passing.py", '"authorization", "x-api-key"', '"x-api-key"', ACCESS
+)
+plant("headers that are named for one hop go on", "gateway/passing.py", "gone = HOP_BY_HOP | without | named",
+      "gone = HOP_BY_HOP | without", ACCESS)  # fmt: skip
+plant("every path is passed through", "gateway/app.py", "if not is_passed(path, self.front.config.also_pass):",
+      "if False:", ACCESS)  # fmt: skip
+plant(
+    "a path may be spelled in any way", "gateway/passing.py", "if not _PLAIN.fullmatch(raw_path):", "if False:", ACCESS
+)
+plant("a path may go up", "gateway/passing.py", 'if any(part in (".", "..") for part in parts) or',
+      "if", ACCESS)  # fmt: skip
+plant("adapters may be loaded", "gateway/passing.py", "if path in NEVER:", "if False:", ACCESS)
+plant("tenants see the page", "gateway/access.py", "elif self._operators.owner(", "elif self._tenants.owner(", ACCESS)
+plant("another site may ask", "gateway/access.py", "if not is_from_here(headers):", "if False:", ACCESS)
+plant("a body may be of any size", "gateway/relay.py", "if len(parts) > most:", "if False:", ACCESS)
+plant("a body may take any time", "gateway/relay.py", "async with asyncio.timeout(self.front.config.body_s):",
+      "async with asyncio.timeout(None):", ACCESS)  # fmt: skip
+plant(
+    "anybody may listen to everybody",
+    "gateway/config.py",
+    "if self.open and not is_loopback(host):",
+    "if False:",
+    ACCESS,
+)
+plant("a tenant's own limit is everybody's", "gateway/config.py", 'return Shed(who=f"tenant:{self.name}", ',
+      "return Shed(", ACCESS)  # fmt: skip
+plant("old keys go on after a reload", "gateway/app.py", "self.access.reload(self.front.config)", "pass", ACCESS)
+
+# -- what is shown and said
+plant("an alarm never ends", "gateway/alarms.py", "self._told(self._raised.pop(key), False)", "pass", WATCHING)
+plant("an alarm comes and goes", "gateway/alarms.py", "end**CLEAR if is_raised else end", "end", WATCHING)
+plant("tenants without end in the metrics", "gateway/meters.py", "if len(self._tenants) < MOST_TENANTS:", "if True:",
+      WATCHING)  # fmt: skip
+plant("a category of any name in the metrics", "gateway/meters.py",
+      "return job.predicted_category if job.predicted_category in CATEGORIES else OTHER",
+      "return job.predicted_category", WATCHING)  # fmt: skip
+plant("advice against fifo, whatever ran", "advice.py",
+      "return _possible(self.comparison.change(setting, self.ran, metric))",
+      'return _possible(self.comparison.change(setting, Setting("sjf", "static"), metric))', ADVICE)  # fmt: skip
+plant("traces in a row overlap", "trace/segments.py", "_shifted(trace.requests, _begun(trace) - _begun(parts[0]))",
+      "_shifted(trace.requests, 0.0)", ADVICE)  # fmt: skip
+plant("a window begins when it likes", "trace/segments.py", '-float(kept["arrival_s"].min())', "0.0", ADVICE)
+
+# -- the process
+plant("nothing is learned at the start", "gateway/front.py", "learn_anew(self.estimator, admission, self.folder)", "0",
+      PROCESS)  # fmt: skip
+plant(
+    "what a kill left stays open", "gateway/recording.py", "read(place).write(place, overwrite=True)", "pass", PROCESS
+)
+plant("newcomers are let in while it ends", "gateway/app.py", "front.draining = True", "pass", PROCESS)
