@@ -68,3 +68,39 @@ def crowd(seed: int, most: int = 25) -> tuple[Scenario, Workload, list[tuple[int
     scenario = Scenario(profile=steps, max_in_flight=dice.choice([None, None, 4]), refill_lag=False)
     given_up = [(dice.randrange(count), dice.randrange(6 * 10**11)) for _ in range(dice.choice([0, 0, 3]))]
     return scenario, made, given_up
+
+
+def twins(seed: int) -> tuple[Scenario, Workload]:
+    """A scenario and requests that compute equal blocks side by side, chunk by chunk, where anybody may be a victim."""
+    dice = random.Random(seed)
+    settings = engine(
+        version="0.32.0",
+        max_num_seqs=dice.randint(3, 6),
+        max_num_batched_tokens=200,
+        max_model_len=140,
+        kv_blocks=dice.randint(6, 16),
+        block_size=4,
+        long_prefill_token_threshold=dice.choice([2, 3, 5, 7]),
+        scheduling_policy="priority",
+        async_scheduling=dice.random() < 0.5,
+        enable_prefix_caching=True,
+        scheduler_reserve_full_isl=dice.random() < 0.5,
+    )
+    count, base = dice.randint(3, 12), dice.randint(5, 20)
+    prompts = [base + dice.choice([0, 0, 0, 1, 3]) for _ in range(count)]
+    outputs = [dice.randint(1, 20) for _ in range(count)]
+    rows, tokens = [-1], [0]
+    for row in range(1, count):
+        other = dice.choice([row - 1, 0, dice.randrange(row), -1])
+        longest = min(prompts[row] + outputs[row], prompts[other] + outputs[other]) if other >= 0 else 0
+        rows.append(other)
+        tokens.append(dice.choice([longest, longest, min(longest, base)]) if other >= 0 else 0)
+    made = workload(
+        np.cumsum([dice.choice([0.0, 0.0, 0.0, 0.01, 0.02]) for _ in range(count)]).tolist(),
+        outputs,
+        prompt_tokens=prompts,
+        max_tokens=[output + dice.choice([0, 0, 7]) for output in outputs],
+        tier=[dice.choice(["premium", "standard", "batch"]) for _ in range(count)],
+        stretches=stretches(rows, tokens),
+    )
+    return Scenario(profile=profile(settings), refill_lag=False), made

@@ -22,7 +22,7 @@ from driftsim.simulation.run import Simulation, simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.trace import Trace
 from driftsim.workloads.workload import Workload
-from tests.crowds import crowd
+from tests.crowds import crowd, twins
 from tests.stepwise import StepwiseAsyncEngine, StepwiseEngine
 from tests.strategies import engine, profile, workload, workloads
 from tests.test_laws import scenarios
@@ -137,6 +137,21 @@ def test_the_engine_that_jumps_equals_the_engine_that_steps_in_a_crowd(first: in
         found += int(slow.requests["cached_tokens"].sum()) if "cached_tokens" in slow.requests else 0
     assert preempted > CROWDS // 8
     assert found > 5 * CROWDS
+
+
+# Of equal blocks, which got its key first? By seed, who had been taken for the first: a victim that had its turn in the
+# step, before those ahead of it (1597: both compute prompts, 6452: they decode); and one that went on, before one that
+# stands still since, for it awaits its last output (6528) or got no turn while its token came out (11318).
+TWINS = (1597, 6452, 6528, 7403, 8129, 11318, 14956)
+
+
+@pytest.mark.parametrize("seed", [*TWINS, *range(CROWDS // 4)])
+def test_of_equal_blocks_the_same_is_found_first(seed: int) -> None:
+    scenario, made = twins(seed)
+    settings = scenario.profile.engine
+    oracle = StepwiseAsyncEngine if settings.async_scheduling else StepwiseEngine
+    slow, fast = (run(scenario, made, kind) for kind in (oracle, engine_for(settings)))
+    pd.testing.assert_frame_equal(fast.requests, slow.requests, check_exact=True)
 
 
 def test_a_victim_whose_last_token_is_in_flight_moves_the_turn_since_0_28() -> None:

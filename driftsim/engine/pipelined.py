@@ -36,9 +36,9 @@ class PipelinedEngine(ContinuousEngine):
         self._last = 0  # when the step scheduled last completes
         self._host_free = 0  # when the step scheduled last is launched
         self._first: list[Sequence] = []  # those whose first token is in that step
-        self._row: list[Any] = []  # the same step, as it will be told
+        self._held_step: list[Any] = []  # the same step, as it will be told
         if self._launching is not None and self.on_step is not None:
-            self._told, self.on_step = self.on_step, self._hold
+            self._tell_step, self.on_step = self.on_step, self._hold_step
         # Sequences whose last token is in flight, with their final output length.
         self._ending: deque[list[tuple[Sequence, int]]] = deque()
         self.overscheduled: set[Sequence] = set()  # those of them that end by themselves: they compute one step more
@@ -86,6 +86,8 @@ class PipelinedEngine(ContinuousEngine):
         in_flight = [self._last] if self._last > now else []
         while not in_flight or (len(in_flight) < 2 and self._is_host_free(now)):
             self._process_inputs(now)
+            if self._left_out and self.shared is not None:
+                self.shared.part(self._unseen)  # their last token is out before the others have their turn
             prefills, preempted = self._schedule(now)
             if not prefills and not self.pool.size:
                 self._resume()
@@ -140,20 +142,20 @@ class PipelinedEngine(ContinuousEngine):
         self._host_free = now + launch
         return max(computing, self._host_free + 1 - begin)  # its last kernel runs after it is launched
 
-    def _hold(self, step: tuple[Any, ...]) -> None:
+    def _hold_step(self, step: tuple[Any, ...]) -> None:
         """Tell of the step before, and keep ``step`` until it is known when it is out: from then on the next counts."""
         row = list(step)
-        if self._row:
+        if self._held_step:
             late = self._host_free - self._last if step[0] < self._last < self._host_free else 0
-            self._row[1] += late
+            self._held_step[1] += late
             row[1] -= late
-            self._told(tuple(self._row))
-        self._row = row
+            self._tell_step(tuple(self._held_step))
+        self._held_step = row
 
     def _go_idle(self, now: int) -> None:
-        if self._row:
-            self._told(tuple(self._row))
-            self._row = []
+        if self._held_step:
+            self._tell_step(tuple(self._held_step))
+            self._held_step = []
         super()._go_idle(now)
 
     def _unseen(self, sequence: Sequence) -> int:
@@ -169,6 +171,8 @@ class PipelinedEngine(ContinuousEngine):
     def _await_output(self, end: int) -> None:
         """Let the sequences whose last token was scheduled just now await it; an event at ``end`` finishes them."""
         ended = []
+        if self.shared is not None and self.pool.size and not self.pool.steps_to_finish():
+            self.shared.part(self._unseen)
         for sequence in self.pool.take_finished():
             self.awaiting_output.add(sequence)
             if sequence in self.overscheduled:

@@ -160,6 +160,8 @@ class Scheduler:
             while need > spare:
                 victim = self._victim()
                 had_turn = victim in given
+                if had_turn:
+                    self._key(given)  # in turn: of equal blocks, what the victim loses may not be the first
                 turn = given.pop(victim, (0, 0))  # is taken back (scheduler.py, PRIORITY)
                 budget += turn[0]
                 index -= order.index(victim) < index if self.rules.cursor_follows_victim else had_turn
@@ -178,17 +180,25 @@ class Scheduler:
                 continue
             if not (self.rules.goes_on_after_self and self.by_priority):
                 break
+        self._key(given)
         for sequence, (new, need) in given.items():
             if sequence in self.prefilling:
                 self.free -= need
-                if self.shared is not None:
-                    self.shared.grow(sequence, sequence.computed + new, self._unseen)
                 prefills.append((sequence, new))
-        for sequence in order:  # whose turn did not come pauses for this step
-            if sequence.ends >= 0 and sequence not in given:
-                self.pool.leave(sequence)
-                self._paused.append(sequence)
+        paused = [one for one in order if one.ends >= 0 and one not in given]  # whose turn did not come
+        if paused and self.shared is not None:
+            self.shared.part(self._unseen, paused[0].number)
+        for sequence in paused:
+            self.pool.leave(sequence)
+        self._paused += paused
         return preempted
+
+    def _key(self, given: dict[Sequence, tuple[int, int]]) -> None:
+        """Give their keys to the blocks of the prompts that compute in this step, in the order of their turns."""
+        if self.shared is not None:
+            for sequence, (new, _) in given.items():
+                if sequence in self.prefilling:
+                    self.shared.grow(sequence, sequence.computed + new, self._unseen)
 
     def _resume(self) -> None:
         """Let the paused decodes take part again."""
@@ -320,10 +330,9 @@ class Scheduler:
             freed = taken + blocks_for(sequence.computed, self.settings.block_size)
         else:
             tokens += sequence.computed
-            if ended is None:
-                ended = known(sequence, tokens, unseen)
+            ended = known(sequence, tokens, unseen) if ended is None else min(ended, tokens)
             self.shared.follow(spare)
-            freed = self.shared.give_back(sequence, tokens, min(ended, tokens), self._unseen)
+            freed = self.shared.give_back(sequence, tokens, ended, self._unseen, sequence.number if turn[0] else 0)
         self.free += freed - taken
         return freed
 

@@ -82,13 +82,14 @@ class SharedBlocks(PrefixCache):
             self._settle_owners(sequence, tokens, unseen)
         self.register(sequence, tokens // self.size)
 
-    def give_back(self, sequence: Sequence, tokens: int, known: int, unseen: Unseen) -> int:
+    def give_back(self, sequence: Sequence, tokens: int, known: int, unseen: Unseen, before: int = 0) -> int:
         """Free the blocks of ``sequence`` for ``tokens`` tokens, of which ``known`` are known; how many became free.
 
-        The free queue must have been followed to this moment.
+        The free queue must have been followed to this moment; of those who run, the ones admitted before number
+        ``before`` have had their turn in the step at hand.
         """
         if self._echoing:
-            self._settle_all(unseen, before=0)
+            self._settle_all(unseen, before)
             self._echoing.pop(sequence, None)
         own = sequence.stretches[-1][0]
         if self._live.get(own) is sequence:
@@ -96,6 +97,11 @@ class SharedBlocks(PrefixCache):
         size = self.size
         self.register(sequence, known // size)
         return self.release(sequence, -(-tokens // size))
+
+    def part(self, unseen: Unseen, before: int = 0) -> None:
+        """Somebody is about to stand still while others go on: give the keys of what all produced in step."""
+        if self._echoing:
+            self._settle_all(unseen, before)
 
     def sooner(self, head: Sequence, steps: int, unseen: Unseen) -> int:
         """At most ``steps`` decode steps; fewer if a block being produced may help the waiting ``head`` before."""

@@ -52,7 +52,7 @@ class WindowedBlocks(SharedBlocks):
     def grow(self, sequence: Sequence, tokens: int, unseen: Unseen) -> None:
         """The next chunk of ``sequence`` is scheduled: its blocks have no keys."""
 
-    def give_back(self, sequence: Sequence, tokens: int, known: int, unseen: Unseen) -> int:
+    def give_back(self, sequence: Sequence, tokens: int, known: int, unseen: Unseen, before: int = 0) -> int:
         """Free the blocks of ``sequence`` for ``tokens`` tokens, but for those behind its window; how many they are."""
         freed = blocks_for(tokens, self.size) - sequence.gone
         sequence.gone = 0

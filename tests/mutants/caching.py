@@ -37,6 +37,20 @@ plant(
     "if False:",
     CACHE,
 )
+plant(
+    "one that falls behind came after those who went on",
+    file,
+    "            self._settle_all(unseen, before)\n\n    def sooner",
+    "            pass\n\n    def sooner",
+    "test_oracle",
+)
+plant(
+    "a victim's turn came before the others'",
+    file,
+    "            self._settle_all(unseen, before)\n            self._echoing.pop",
+    "            self._settle_all(unseen, 0)\n            self._echoing.pop",
+    "test_oracle",
+)
 plant("the next admission tells what was found", file, "if sequence.cached < 0:", "if True:", CACHE)
 plant(
     "a token in flight is known",
@@ -44,6 +58,22 @@ plant(
     "tokens - unseen if tokens > sequence.joined else tokens",
     "tokens",
     CACHE,
+)
+
+file = "engine/pipelined.py"
+plant(
+    "one that awaits its output came after those who went on",
+    file,
+    "            self.shared.part(self._unseen)\n        for sequence",
+    "            pass\n        for sequence",
+    "test_oracle",
+)
+plant(
+    "the token of one without a turn comes out after the others' turn",
+    file,
+    "if self._left_out and self.shared is not None:",
+    "if False:",
+    "test_oracle",
 )
 
 file = "engine/scheduler.py"
@@ -77,6 +107,13 @@ plant(
     "if self.rules.cursor_follows_victim else had_turn",
     "if False else had_turn",
     CACHE,
+)
+plant(
+    "a victim's chunk has its key before those ahead",
+    file,
+    "                if had_turn:\n                    self._key(given)",
+    "                if False:\n                    self._key(given)",
+    "test_oracle",
 )
 plant(
     "the chunk limit does not adapt",
