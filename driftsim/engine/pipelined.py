@@ -36,9 +36,9 @@ class PipelinedEngine(ContinuousEngine):
         self._last = 0  # when the step scheduled last completes
         self._host_free = 0  # when the step scheduled last is launched
         self._first: list[Sequence] = []  # those whose first token is in that step
-        self._row: list[Any] = []  # the same step, as it will be told
+        self._held_step: list[Any] = []  # the same step, as it will be told
         if self._launching is not None and self.on_step is not None:
-            self._told, self.on_step = self.on_step, self._hold
+            self._tell_step, self.on_step = self.on_step, self._hold_step
         # Sequences whose last token is in flight, with their final output length.
         self._ending: deque[list[tuple[Sequence, int]]] = deque()
         self.overscheduled: set[Sequence] = set()  # those of them that end by themselves: they compute one step more
@@ -142,20 +142,20 @@ class PipelinedEngine(ContinuousEngine):
         self._host_free = now + launch
         return max(computing, self._host_free + 1 - begin)  # its last kernel runs after it is launched
 
-    def _hold(self, step: tuple[Any, ...]) -> None:
+    def _hold_step(self, step: tuple[Any, ...]) -> None:
         """Tell of the step before, and keep ``step`` until it is known when it is out: from then on the next counts."""
         row = list(step)
-        if self._row:
+        if self._held_step:
             late = self._host_free - self._last if step[0] < self._last < self._host_free else 0
-            self._row[1] += late
+            self._held_step[1] += late
             row[1] -= late
-            self._told(tuple(self._row))
-        self._row = row
+            self._tell_step(tuple(self._held_step))
+        self._held_step = row
 
     def _go_idle(self, now: int) -> None:
-        if self._row:
-            self._told(tuple(self._row))
-            self._row = []
+        if self._held_step:
+            self._tell_step(tuple(self._held_step))
+            self._held_step = []
         super()._go_idle(now)
 
     def _unseen(self, sequence: Sequence) -> int:
