@@ -120,7 +120,7 @@ def test_a_full_trace_is_closed_while_the_gateway_goes_on(tmp_path: Path) -> Non
 def test_what_a_server_tells_of_its_queue_is_recorded(tmp_path: Path) -> None:
     """As vLLM does with --enable-per-request-metrics."""
     upstream = Upstream()
-    upstream.metrics = '"metrics":{"queue_time_ms":0.5,"time_to_first_token_ms":0.25},'
+    upstream.metrics = '"metrics":{"queue_time_ms":0.01,"time_to_first_token_ms":0.005},'
 
     async def test(door: Door) -> None:
         await door.said("hi", stream=True)
