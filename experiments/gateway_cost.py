@@ -355,11 +355,17 @@ def answer() -> str:
     """The answer in one sentence, from what is stored."""
     costs = json.loads(STORED.read_text())
     cpu, memory = costs["cpu_us_a_chunk"], list(costs["memory_mb"].values())
+    added = {
+        what: costs["token_ms"][what]["gateway"]["p99"] - costs["token_ms"][what]["straight"]["p99"]
+        for what in ("spread", "bursts")
+    }
+    share = costs["requests_per_s"]["gateway"] / costs["requests_per_s"]["straight"]
     return (
         f"{cpu['gateway']:.0f} us of CPU for a streamed token with its share of a request (a bare pass-through: "
         f"{cpu['bare']:.0f} us); {memory[-1]:.0f} MB after {MANY:,} requests and {memory[0]:.0f} after {FIRST:,}; "
-        f"{costs['waiting_core']:.3f} cores with {costs['waiting']:,} waiting. The stored latencies were measured "
-        f"while {costs['load']:.0f} processes shared 2 cores, and say nothing of an idle machine."
+        f"{costs['waiting_core']:.3f} cores with {costs['waiting']:,} waiting. With a load of {costs['load']:.1f} on "
+        f"the machine, the P99 of a streamed token grows by {added['spread']:.0f} ms ({added['bursts']:.0f} ms "
+        f"in bursts), and {100 * share:.0f} % of the throughput of a server that answers at once is left."
     )
 
 
