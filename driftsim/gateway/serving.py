@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,8 @@ async def run(config: GatewayConfig, file: Path | None, options: dict[str, Any],
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, _reload, gateway, file, options, say)
+    gc.collect()
+    gc.freeze()  # what was loaded stays: to look through all of it would hold up every stream for some 50 ms
     front = gateway.front
     limit = "no limit" if front.limit is None else f"at most {front.limit}"
     say(f"{place} serves {', '.join(config.upstreams)}: {config.policy}, {config.estimator}, {limit} in flight")

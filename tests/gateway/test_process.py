@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -12,6 +13,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from driftsim.gateway import serving
+from driftsim.gateway.config import load_config
 from driftsim.gateway.keys import hash_of
 from driftsim.trace.segments import newest, segments
 from driftsim.trace.trace import read
@@ -111,3 +114,23 @@ def test_a_kill_loses_nothing_and_a_stop_ends_in_good_order(tmp_path: Path) -> N
             assert not any(key in "".join(process.lines) for key in (FIRST, SECOND))
 
     asyncio.run(whole())
+
+
+def test_what_was_loaded_is_not_looked_through_while_streams_run(tmp_path: Path) -> None:
+    """A collection over all that a gateway imports would hold up every stream."""
+    config, seen = tmp_path / "gateway.toml", list[int]()
+
+    def say(line: str) -> None:
+        seen.append(gc.get_freeze_count())
+        if "learned from" in line:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    config.write_text(
+        f'listen = "127.0.0.1:{free_port()}"\nupstreams = ["http://127.0.0.1:{free_port()}/v1"]\n'
+        'open = true\nrecord = ""\n'
+    )
+    try:
+        assert asyncio.run(asyncio.wait_for(serving.run(load_config(config, {}), config, {}, say), 60))
+    finally:
+        gc.unfreeze()
+    assert min(seen) > 10_000

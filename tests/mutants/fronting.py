@@ -123,3 +123,10 @@ plant(
     "what a kill left stays open", "gateway/recording.py", "read(place).write(place, overwrite=True)", "pass", PROCESS
 )
 plant("newcomers are let in while it ends", "gateway/app.py", "front.draining = True", "pass", PROCESS)
+plant(
+    "collections look through all",
+    "gateway/serving.py",
+    "    gc.freeze()",
+    "    gc.get_freeze_count()",
+    "gateway/test_process",
+)
