@@ -114,6 +114,16 @@ def test_the_launch_comes_back_from_runs_that_have_it() -> None:
     assert without.launch_s == 0.0
 
 
+def test_an_engine_without_graphs_is_not_asked_for_launches() -> None:
+    with_graphs, without = (read(gpu.TRACES / f"{name}-backlog") for name in ("qwen1.8b-h200", "smollm2-cpu"))
+    tried = []
+    for trace in (with_graphs, without):
+        fit = calibrate([Run("t", trace)]).fit
+        assert fit is not None
+        tried.append("linear + launch by the host" in fit.considered)
+    assert tried == [True, False]
+
+
 def test_a_launch_keeps_the_host_from_handing_out_the_tokens_before() -> None:
     """The first of two decodes; the second's prefill is launched from 0.010 to 0.040, while a step of 0.010 runs."""
     made = workload([0.0, 0.001], [9, 2], prompt_tokens=[4, 20], max_tokens=[9, 2])

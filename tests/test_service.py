@@ -22,8 +22,9 @@ def a_job(prompt: int, estimate: int, stretches: tuple[tuple[int, int], ...] = (
 
 
 @pytest.mark.parametrize(("prompt", "output"), [(8, 1), (8, 2), (8, 10), (100, 20)])
-def test_on_one_slot_it_is_the_time_that_the_request_takes_alone(prompt: int, output: int) -> None:
-    one = profile(engine(max_num_seqs=1), **COSTS)
+@pytest.mark.parametrize("launch", [0.0, 0.02, 0.5])
+def test_on_one_slot_it_is_the_time_that_the_request_takes_alone(prompt: int, output: int, launch: float) -> None:
+    one = profile(engine(max_num_seqs=1), **COSTS, launch_s=launch, graph_tokens=8)
     run = simulate(Scenario(profile=one), workload([0.0], [output], prompt_tokens=prompt)).requests
     assert service_of(one)(a_job(prompt, output)) == pytest.approx(run["finish_s"][0] - run["scheduled_s"][0], 1e-12)
 

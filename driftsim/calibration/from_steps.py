@@ -50,7 +50,9 @@ def fit_steps(
         return rows_of(form, steps, group, block, tenth)
 
     report(f"{len(steps)} steps of {len(runs)} runs: choosing a form")
-    most = most_graph_tokens(runs[0].trace.header.engine.max_num_seqs)
+    header = runs[0].trace.header
+    eager = any(header.engine_arguments.get(name) for name in ("model.enforce_eager", "enforce_eager"))  # no graphs
+    most = 0 if eager else most_graph_tokens(header.engine.max_num_seqs)
     form, considered = choose(some_rows, Form(graph_tokens=most))
     form = at_rest(all_rows, form)
     rows = all_rows(form)

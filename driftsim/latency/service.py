@@ -27,13 +27,13 @@ def service_of(profile: Profile, words_per_token: float | None = None, slots: in
         cached = _seen_before(job, engine.block_size) if engine.enable_prefix_caching else 0
         new = prompt - cached
         steps = math.ceil(new / chunk)
-        prefill = new * profile.prefill_token_s + steps * (share + profile.prefill_step_s)
-        if new > profile.graph_tokens:
-            prefill = max(prefill, steps * profile.launch_s)
         attention = new * (cached + (new + 1) / 2) * profile.prefill_attention_s
+        prefill = new * profile.prefill_token_s + steps * (share + profile.prefill_step_s) + attention
+        if new > profile.graph_tokens:  # computed while it is launched
+            prefill = max(prefill, steps * profile.launch_s)
         context = prompt + output / 2  # of the mean decode step, of which there are output - 1
         each = share + profile.decode_request_s + context * profile.context_token_s
-        return prefill + attention + (output - 1) * each
+        return prefill + (output - 1) * each
 
     return service
 
