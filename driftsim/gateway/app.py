@@ -71,7 +71,7 @@ class Gateway:
             self.relay = Relay(self.front, session, counting, self.key)
             await describe(self.front, session, self.key)
             loop = asyncio.get_running_loop()
-            works = [self.front.pool.watch(session, config.health_s), self._tick(session)]
+            works = [self.front.pool.watch(session, config.health_s), self.relay.silence.watch(), self._tick(session)]
             if self.watching is not None:
                 works += self.watching.works(session)
             self._tasks = [loop.create_task(work) for work in works]

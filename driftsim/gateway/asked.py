@@ -24,11 +24,12 @@ _BLANK = " \t\n\r"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request for an answer. ``text`` is what it says, for counting and classifying; it is not kept."""
+    """A request for an answer. ``text`` is what it says, of so many ``words``, for classifying; it is not kept."""
 
     fields: dict[str, Any] = field(repr=False)
     written: str = field(repr=False)
     text: str = field(repr=False)
+    words: int
     ids: int  # tokens of a prompt that came as token ids
     stream: bool
     wants_usage: bool
@@ -60,21 +61,18 @@ def asked(body: bytes) -> Asked:
         raise InputError("the body is no JSON object")
     options = fields.get("stream_options")
     texts, ids = _texts(fields)
+    text = "\n".join(texts)
     return Asked(
         fields=fields,
         written=written,
-        text="\n".join(texts),
+        text=text,
+        words=count_words(text),
         ids=ids,
         stream=fields.get("stream") is True,
         wants_usage=isinstance(options, dict) and options.get("include_usage") is True,
         max_tokens=next((count for name in LIMITS if (count := _whole(fields.get(name)))), None),
         choices=min(_whole(fields.get("n")) or 1, MOST_CHOICES) * _prompts(fields.get("prompt")),
     )
-
-
-def words(said: Asked) -> int:
-    """Words of the prompt."""
-    return count_words(said.text)
 
 
 def _texts(fields: dict[str, Any]) -> tuple[list[str], int]:
