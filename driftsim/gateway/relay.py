@@ -213,4 +213,3 @@ def _broken(error: Exception) -> NoReturn:
     if isinstance(error, TimeoutError):
         raise Refused(504, "upstream_timeout", "the server did not answer in time") from None
     raise Refused(502, "upstream_failed", "the server broke the connection") from None
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from aiohttp import web
 
 from driftsim.errors import InputError
 from driftsim.gateway.app import LONGEST_LINE, Gateway
+from driftsim.gateway.collecting import collect, take_over
 from driftsim.gateway.config import GatewayConfig, host_and_port, load_config
 from driftsim.gateway.front import Front
 from driftsim.gateway.recording import close_leftovers
@@ -52,15 +52,16 @@ async def run(config: GatewayConfig, file: Path | None, options: dict[str, Any],
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, _reload, gateway, file, options, say)
-    gc.collect()
-    gc.freeze()  # what was loaded stays: to look through all of it would hold up every stream for some 50 ms
+    take_over()
     front = gateway.front
+    collecting = loop.create_task(collect(lambda: not (front.gate.waiting or front.gate.inside)))
     limit = "no limit" if front.limit is None else f"at most {front.limit}"
     say(f"{place} serves {', '.join(config.upstreams)}: {config.policy}, {config.estimator}, {limit} in flight")
     say(f"learned from {front.learned} recorded requests; page {place}/ui, metrics {place}/metrics")
     await stop.wait()
     say("shutting down: nobody is let in, answers end")
     ended = await gateway.drain()
+    collecting.cancel()
     await runner.cleanup()
     for problem in front.recorder.problems:
         say(f"not recorded: {problem}")
@@ -91,8 +92,6 @@ def serve(config: GatewayConfig, file: Path | None, options: dict[str, Any], say
 def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """What makes the loop: uvloop where it is installed, which needs half of the processor's time; else asyncio's."""
     try:
-        import os
-        if os.environ.get("NOUV"): return None
         import uvloop
     except ImportError:
         return None

@@ -1,4 +1,4 @@
-"""Servers that have begun an answer and fall silent: one look at all of them in a while, and no timer for each token."""
+"""Servers that have begun an answer and fall silent: one look in a while, and no timer for each token."""
 
 from __future__ import annotations
 

@@ -138,6 +138,38 @@ def test_a_server_that_hangs_costs_its_client_and_no_slot() -> None:
     run(test, silence_s=0.2)
 
 
+def test_a_server_that_falls_silent_in_mid_answer_costs_its_client_and_no_slot() -> None:
+    async def test(door: Door) -> None:
+        with pytest.raises(aiohttp.ClientError):
+            await door.said("stop for-ever", stream=True)
+        assert door.front.gate.ends.errors == 1
+        assert (await door.said("hi"))[0] == 200
+
+    run(test, silence_s=0.2)
+
+
+def test_a_reader_who_waits_long_is_no_silent_server() -> None:
+    async def test(door: Door) -> None:
+        slow = await door.post("endless", stream=True)
+        await until(lambda: door.front.gate.inside)
+        await asyncio.sleep(1.0)
+        assert not door.front.gate.ends.errors
+        slow.close()
+
+    run(test, silence_s=0.2)
+
+
+def test_the_head_of_an_answer_does_not_wait_for_its_first_token() -> None:
+    async def test(door: Door) -> None:
+        door.upstream.events = lambda told: [b": soon\n\n", b"data: [DONE]\n\n"]  # type: ignore[method-assign]
+        async with door.post("stop x", stream=True) as answer:
+            assert answer.headers["x-odd"] == "1"
+            door.upstream.let("x")
+            await answer.read()
+
+    run(test)
+
+
 def test_who_waits_too_long_is_turned_away_with_a_time_to_come_again() -> None:
     async def test(door: Door) -> None:
         held = asyncio.create_task(door.said("hold x"))
