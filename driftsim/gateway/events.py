@@ -36,17 +36,18 @@ class Events:
         self._strip, self._every, self._clock = strip, every, clock
         self._pending = b""
         self._unread = False
+        self._steady = False  # whether only events that tell something are read
 
     def feed(self, data: bytes) -> bytes:
         """What to pass on of ``data``, just received: all, or its whole events where some go."""
         if self._unread:
             return data
+        if self._steady and not self._pending and data.endswith(b"\n\n") and not _TELLING.search(data):
+            self.count += _data(data, 0, len(data))  # as nearly always
+            return data
         whole = self._pending + data if self._pending else data
-        if whole.endswith(b"\n\n"):  # as nearly always
-            events, self._pending = whole, b""
-        else:
-            end = _last_end(whole)
-            events, self._pending = whole[:end], whole[end:]
+        end = _last_end(whole)
+        events, self._pending = whole[:end], whole[end:]
         if len(self._pending) > MOST_PENDING:
             self._unread, self._pending, late = True, b"", self._pending
             events, data = events + late, data
@@ -72,7 +73,7 @@ class Events:
 
     def _telling(self, events: bytes, place: int) -> tuple[int, int]:
         """Begin and end of the next event from ``place`` on that is to be read; both at the end if there is none."""
-        if self.answer.first is None or self._every:
+        if not self._steady:
             begin = place
         elif (telling := _TELLING.search(events, place)) is None:
             return len(events), len(events)
@@ -88,8 +89,9 @@ class Events:
             return False
         before = self.answer.chunks
         self.answer.take(told, self._clock())
+        self._steady = self.answer.first is not None and not self._every
         alone = told.get("choices") == [] and isinstance(told.get("usage"), dict)
-        self.count += self.answer.chunks > before or (not alone and self.answer.first is not None and not self._every)
+        self.count += self.answer.chunks > before or (not alone and self._steady)
         return alone
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -38,7 +37,8 @@ class Outlet:
         # A stream has no length, since events may be left out.
         if received.content_type != "text/event-stream" and received.content_length is not None:
             self.out.content_length = received.content_length
-        self._write: Any = None
+        self._transport = request.transport
+        self._is_begun = False  # whether the head is sent
 
     async def pour(self, content: aiohttp.StreamReader, heard: Heard, passed: Callable[[bytes], bytes]) -> bytes:
         """Send what comes in as ``content``, each part as ``passed`` returns it, but for the last, which is returned.
@@ -48,25 +48,27 @@ class Outlet:
         part = content.read_nowait()
         writer = await self.out.prepare(self._request)
         assert writer is not None
-        self._write = writer.write
         if not part and not content.at_eof():
-            await self._write(b"")
+            await writer.write(b"")
+            self._is_begun = True
         while True:
             part = passed(part) if part else part
             if content.at_eof():
                 return part
-            if part:
-                await self.write(part)
+            if part and not self._wrote(part):
+                await self._in_time(writer.write(part))
+                self._is_begun = True
             heard.looks = 0
             part = await content.readany()
             heard.looks = BUSY
 
-    async def write(self, part: bytes) -> None:
-        """Send ``part``."""
-        if self._takes(part):
-            await self._write(part)
-        else:
-            await self._in_time(self._write(part))
+    def _wrote(self, part: bytes) -> bool:
+        """Write ``part`` as a chunk, if it is no more than one and nobody need wait: a third of aiohttp's own way."""
+        if not self._is_begun or "Transfer-Encoding" not in self.out.headers or not self._takes(part):
+            return False
+        assert self._transport is not None
+        self._transport.write(b"%x\r\n%b\r\n" % (len(part), part))
+        return True
 
     async def end(self, part: bytes) -> None:
         """Send the last ``part``, and the end."""
@@ -77,8 +79,12 @@ class Outlet:
 
     def _takes(self, part: bytes) -> bool:
         """Whether the socket takes ``part`` without anybody waiting."""
-        transport = self._request.transport
-        return transport is not None and transport.get_write_buffer_size() + len(part) < NEVER_WAITS
+        transport = self._transport
+        return (
+            transport is not None
+            and not transport.is_closing()
+            and transport.get_write_buffer_size() + len(part) < NEVER_WAITS
+        )
 
     async def _in_time(self, writing: Awaitable[None]) -> None:
         try:
@@ -89,5 +95,5 @@ class Outlet:
 
     def cut(self) -> None:
         """Break the connection to a client whose answer cannot be ended: a clean end would look like a whole answer."""
-        if self._request.transport is not None:
-            self._request.transport.abort()
+        if self._transport is not None:
+            self._transport.abort()

@@ -85,14 +85,4 @@ def _reload(gateway: Gateway, file: Path | None, options: dict[str, Any], say: S
 
 def serve(config: GatewayConfig, file: Path | None, options: dict[str, Any], say: Say) -> bool:
     """Run a gateway until it is told to stop; whether all who were let in came to their end."""
-    with asyncio.Runner(loop_factory=event_loop()) as runner:
-        return runner.run(run(config, file, options, say))
-
-
-def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """What makes the loop: uvloop where it is installed, which needs half of the processor's time; else asyncio's."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
+    return asyncio.run(run(config, file, options, say))

@@ -42,7 +42,7 @@ plant("only the first event of many is read", "gateway/events.py", "place = end\
       "gateway/test_events")  # fmt: skip
 plant("an event is cut where a part ends", "gateway/events.py", "events, self._pending = whole[:end], whole[end:]",
       'events, self._pending = whole, b""', "gateway/test_events")  # fmt: skip
-plant("every event is read", "gateway/events.py", "if self.answer.first is None or self._every:", "if True:",
+plant("every event is read", "gateway/events.py", "if not self._steady:\n", "if True:\n",
       "gateway/test_events")  # fmt: skip
 plant("the usage is always stripped", "gateway/relay.py", "strip=not said.wants_usage", "strip=True", RELAY)
 plant("usage is not asked for", "gateway/asked.py", "if self.stream and not self.wants_usage:", "if False:", RELAY)
@@ -63,7 +63,7 @@ plant(
 # -- failures
 plant("a slow reader is never cut off", "gateway/outlet.py", "async with asyncio.timeout(self._stall_s):",
       "async with asyncio.timeout(None):", FAILURES)  # fmt: skip
-plant("half an answer ends cleanly", "gateway/outlet.py", "self._request.transport.abort()", "pass", FAILURES)
+plant("half an answer ends cleanly", "gateway/outlet.py", "self._transport.abort()", "pass", FAILURES)
 plant("a silent server is waited for", "gateway/silence.py", "if heard.looks > LOOKS:", "if False:", FAILURES)
 plant("a slow reader is taken for a silent server", "gateway/outlet.py", "heard.looks = BUSY", "pass", FAILURES)
 plant("the head waits for the first token", "gateway/outlet.py", "if not part and not content.at_eof():", "if False:",
