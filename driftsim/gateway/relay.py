@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
+import secrets
 import time
 from collections.abc import Callable
 from typing import NoReturn
@@ -37,13 +40,14 @@ class Relay:
     def __init__(self, front: Front, session: aiohttp.ClientSession, counting: Counting, key: str) -> None:
         self.front, self.session, self.counting, self.key = front, session, counting, key
         self.silence = Silence(front.config.silence_s)
+        self._secret = secrets.token_bytes(32)
         self._words = front.gate.dispatcher.admission.accounting == "whitespace"
 
     async def answer(self, request: web.Request, tenant: str) -> web.StreamResponse:
         """Answer a request for an answer, in its turn. Raises ``Refused``."""
         body = await self._body(request)
         try:
-            said = asked(body)
+            said = asked(body, request.rel_url.raw_path)
         except InputError as error:
             raise Refused(400, "invalid_body", str(error)) from None
         tokens = await self.counting.tokens(said, self.session, self._own())
@@ -93,7 +97,7 @@ class Relay:
 
     async def _serve(self, request: web.Request, entry: Entry, said: Asked) -> web.StreamResponse:
         """Send what was ``said`` to the server of ``entry``, another one where that cannot be reached."""
-        body, tried = said.sent(self._priority(entry)), list[Upstream]()
+        body, tried = said.sent(self._priority(entry), self._salt(entry, said)), list[Upstream]()
         while entry.upstream is not None:
             upstream = entry.upstream
             try:
@@ -199,6 +203,13 @@ class Relay:
             return None
         key = self.front.gate.dispatcher.policy.key(entry.ticket.job)  # type: ignore[attr-defined]  # checked at the start
         return int(min(max(key * PRIORITY_UNIT, -LARGEST_PRIORITY), LARGEST_PRIORITY))
+
+    def _salt(self, entry: Entry, said: Asked) -> str:
+        """What keeps the tenant's prefixes apart in a server's cache; "" where they are not."""
+        if not self.front.config.separate_caches:
+            return ""
+        own = f"{entry.ticket.job.request.tenant}\n{said.fields.get('cache_salt', '')}"
+        return hmac.new(self._secret, own.encode(errors="replace"), hashlib.sha256).hexdigest()
 
     def _own(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}

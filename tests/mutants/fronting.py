@@ -10,7 +10,7 @@ plant = FAULTS.plant
 GATE, RELAY, FAILURES, ACCESS, WATCHING = (
     f"gateway/test_{name}" for name in ("gate", "relay", "failures", "access", "watching")
 )
-ADVICE, PROCESS = "test_advice", "gateway/test_process"
+ADVICE, PROCESS, ATTACKS = "test_advice", "gateway/test_process", "gateway/test_attacks"
 
 # -- the gate
 plant("the gateway forgets who withdrew", "gateway/gate.py", "self.dispatcher.withdraw(ticket.job)", "pass", GATE)
@@ -92,7 +92,7 @@ plant(
 )
 plant("headers that are named for one hop go on", "gateway/passing.py", "gone = HOP_BY_HOP | without | named",
       "gone = HOP_BY_HOP | without", ACCESS)  # fmt: skip
-plant("every path is passed through", "gateway/app.py", "if not is_passed(path, self.front.config.also_pass):",
+plant("every path is passed through", "gateway/app.py", "if not is_passed(path, also):",
       "if False:", ACCESS)  # fmt: skip
 plant(
     "a path may be spelled in any way", "gateway/passing.py", "if not _PLAIN.fullmatch(raw_path):", "if False:", ACCESS
@@ -116,6 +116,31 @@ plant(
 plant("a tenant's own limit is everybody's", "gateway/config.py", 'return Shed(who=f"tenant:{self.name}", ',
       "return Shed(", ACCESS)  # fmt: skip
 plant("old keys go on after a reload", "gateway/app.py", "self.access.reload(self.front.config)", "pass", ACCESS)
+
+plant("a tenant reaches what is kept for all", "gateway/app.py",
+      "if not (self.front.config.open or is_for_tenants(request.method, path, also)):", "if False:",
+      ATTACKS)  # fmt: skip
+plant("any method is passed through", "gateway/app.py", "if request.method not in METHODS:", "if False:", ATTACKS)
+plant("a key in the query goes on", "gateway/app.py", "key in unquote_plus(", "key in (", ATTACKS)
+plant("who a client says it is goes on", "gateway/passing.py", '"forwarded", "x-forwarded-for",', '"x-forwarded-for",',
+      ATTACKS)  # fmt: skip
+plant("a completion looks as short as a chat would be", "gateway/asked.py", 'PLAIN: ("max_tokens",)', "PLAIN: "
+      '("max_completion_tokens", "max_tokens")', ATTACKS)  # fmt: skip
+plant("a body of any number of values is read", "gateway/asked.py", 'body.count(b"[") + body.count(b"{") > MOST_NESTED',
+      "False", ATTACKS)  # fmt: skip
+plant("a head may take any time", "gateway/serving.py", "keepalive_timeout=gateway.front.config.head_s",
+      "keepalive_timeout=3600.0", ATTACKS)  # fmt: skip
+plant("a head may have any number of lines", "gateway/serving.py", "max_headers=MOST_OF_CLIENTS", "max_headers=10**6",
+      ATTACKS)  # fmt: skip
+plant("a log holds what a client sent", "gateway/serving.py", "logger.addFilter(_without_content)", "pass", ATTACKS)
+plant(
+    "tenants share their prefixes", "gateway/relay.py", "if not self.front.config.separate_caches:", "if True:", ATTACKS
+)
+plant("a slow server is asked again", "gateway/app.py",
+      'answer.headers["x-should-retry"] = "true" if refusal.retry_s is not None else "false"', "pass",
+      FAILURES)  # fmt: skip
+plant("a client that left is served on", "gateway/serving.py", "handler_cancellation=True",
+      "handler_cancellation=False", FAILURES)  # fmt: skip
 
 # -- what is shown and said
 plant("an alarm never ends", "gateway/alarms.py", "self._told(self._raised.pop(key), False)", "pass", WATCHING)
