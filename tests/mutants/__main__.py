@@ -39,7 +39,6 @@ PYTEST = ("-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--no-header", "--tb=
 PASSED, FAILED, UNREADABLE = 0, 1, 2  # pytest's exit codes; unreadable: a test file could not be imported
 ELSEWHERE = 99  # of ours: the tests would not import the copy
 LOOK_S = 0.05
-WELL = "caught"  # how the run of a fault should end
 Task = tuple[Fault | None, tuple[str, ...]]  # a fault or none, and test files
 
 
@@ -144,7 +143,7 @@ def fate(job: Job, code: int, limit_s: float) -> tuple[str, str]:
     """``caught``, ``survived``, ``late`` or ``error``, and by which test, or why."""
     told = job.log.read_text(errors="replace")
     if code == PASSED:
-        return "survived", " ".join(job.files)
+        return ("survived" if job.fault else "passed"), " ".join(job.files)
     if code == -1:
         return "late", f"no end within {limit_s:g} s, which may be the machine's: raise --limit"
     if code in (FAILED, UNREADABLE):
@@ -153,6 +152,11 @@ def fate(job: Job, code: int, limit_s: float) -> tuple[str, str]:
     if code < 0:
         return "caught", f"the tests' process died of signal {-code}"
     return "error", f"exit code {code}: {told[-500:]}"
+
+
+def well(fault: Fault | None) -> str:
+    """How the run of ``fault``, or of tests without one, should end."""
+    return "caught" if fault else "passed"
 
 
 def name_of(fault: Fault | None, files: Sequence[str]) -> str:
@@ -183,12 +187,12 @@ def run_all(tasks: Sequence[Task], copies: list[Path], limit_s: float, kept: Kep
             result, why = fate(job, code, limit_s)
             count[result] += 1
             told = name_of(job.fault, job.files)
-            if result == (WELL if job.fault else "survived"):
+            if result == well(job.fault):
                 kept.add(keys[job.fault, job.files], told)
             took = time.monotonic() - begin
             print(f"{before + count.total()}/{len(tasks)} {result}: {told} ({took:.0f} s; {why})", flush=True)
         time.sleep(LOOK_S)
-    count[WELL if tasks[0][0] else "survived"] += before
+    count[well(tasks[0][0])] += before
     return count
 
 
@@ -234,7 +238,7 @@ def main() -> int:
         copies = [make_copy(place / f"copy-{number}") for number in range(max(1, min(options.jobs, len(chosen))))]
         if not options.unchecked:
             bare: list[Task] = [(None, (name,)) for name in sorted({n for f in chosen for n in f.test_files()})]
-            if run_all(bare, copies, 10 * options.limit, kept)["survived"] < len(bare):
+            if run_all(bare, copies, 10 * options.limit, kept)[well(None)] < len(bare):
                 print("the tests above fail without a fault", file=sys.stderr)
                 return 2
         count = run_all([(fault, tuple(fault.test_files())) for fault in chosen], copies, options.limit, kept)
