@@ -102,8 +102,7 @@ class Relay:
             upstream = entry.upstream
             try:
                 async with self._sent(request, upstream, body) as received:
-                    if upstream.state != "up" and (received.status < 500 or received.status in FULL):
-                        upstream.answered()
+                    if (received.status < 500 or received.status in FULL) and upstream.answered():
                         self.front.soon()
                     return await self._receive(request, entry, said, received)
             except aiohttp.ClientConnectorError:  # nothing was sent

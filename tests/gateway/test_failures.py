@@ -354,3 +354,19 @@ def test_the_openai_client_comes_again_where_that_helps_and_not_where_it_does_no
             assert answer.choices[0].message.content == "a b"
 
     run(test, silence_s=0.3, health_s=0.1)
+
+
+def test_a_server_too_busy_to_tell_of_its_health_is_up_while_it_answers() -> None:
+    async def test(door: Door) -> None:
+        one = door.front.pool.upstreams[0]
+        door.upstream.healthy = False
+        session = aiohttp.ClientSession()
+        async with session:
+            for answers, state in ((1, "up"), (0, "down")):
+                looking = asyncio.create_task(door.front.pool._look(session, one))
+                await asyncio.sleep(0)
+                one.answers += answers
+                await looking
+                assert one.state == state
+
+    run(test, health_s=60.0)

@@ -71,6 +71,7 @@ plant("the head waits for the first token", "gateway/outlet.py", "if not part an
 plant("who waits too long waits on", "gateway/relay.py", "async with asyncio.timeout(entry.ttl_s):",
       "async with asyncio.timeout(None):", FAILURES)  # fmt: skip
 plant("a server that is down is not left alone", "gateway/upstreams.py", 'self.state = "down"', "pass", FAILURES)
+plant("a busy server counts as down", "gateway/upstreams.py", "one.answers > begun)", "False)", FAILURES)
 plant("a server that comes back gets all at once", "gateway/upstreams.py",
       "return 0 if self._tried is not None else 1", "return PLENTY", FAILURES)  # fmt: skip
 plant("a server that cannot be reached ends the request", "gateway/relay.py",
