@@ -40,6 +40,7 @@ WAITING, IDLE_S = 2_000, 10.0
 ROUNDS = 3
 LITELLM = os.environ.get("LITELLM", "")
 WAYS = ("straight", "bare", "gateway", *(["litellm"] if LITELLM else []))
+NAMES = {"straight": "straight", "bare": "bare aiohttp", "gateway": "`driftsim serve`", "litellm": "LiteLLM's proxy"}
 LITELLM_CONFIG = """\
 model_list:
   - {{model_name: fast, litellm_params: {{model: openai/fast, api_base: "http://127.0.0.1:{}/v1", api_key: none}}}}
@@ -257,8 +258,8 @@ def answer() -> str:
     others = "others had to wait" if costs["goes_first"] else "beside others"
     spread, bursts, at_once = added["spread"], added["bursts"], costs["at_once"]
     parts = [
-        f"With {costs['streams']} streams the P99 of a token grows by {spread:.1f} ms, by {bursts:.1f} where all step at "
-        f"once.",
+        f"With {costs['streams']} streams the P99 of a token grows by {spread:.1f} ms, by {bursts:.1f} where all step "
+        "at once.",
         f"{100 * paced:.0f} % of the throughput of {at_once} streams at {1e3 * STEP_S:.0f} ms a step is left, and "
         f"{100 * worst:.0f} % of that of a server that answers at once.",
         f"A token with its share of a request takes {token['gateway']:.0f} us of CPU ({_beside(token)}).",
@@ -273,6 +274,38 @@ def answer() -> str:
 def _beside(costs: dict[str, float]) -> str:
     litellm = f"; LiteLLM's proxy: {costs['litellm']:,.0f}" if "litellm" in costs else ""
     return f"a bare pass-through: {costs['bare']:,.0f}{litellm}"
+
+
+def block() -> str:
+    """What is stored, as a table of the ways."""
+    costs = json.loads(STORED.read_text())
+    known = [way for way in NAMES if way in costs["requests_per_s"]]
+    token, request = costs["cpu_us_a_chunk"], costs["cpu_us_a_request"]
+    rows = {
+        f"P99 of a token, {costs['streams']} streams, ms": {
+            way: f"{costs['token_ms']['spread'][way]['p99']:,.2f}" for way in known
+        },
+        "the same, where all step at once, ms": {
+            way: f"{costs['token_ms']['bursts'][way]['p99']:,.2f}" for way in known
+        },
+        f"{costs['at_once']} streams at {1e3 * STEP_S:.0f} ms a step, requests/s": {
+            way: f"{value:,.1f}" for way, value in costs["paced_requests_per_s"].items()
+        },
+        "a server that answers at once, requests/s": {
+            way: f"{value:,.0f}" for way, value in costs["requests_per_s"].items()
+        },
+        "a token that comes alone, with its share of a request, us of CPU": {
+            way: f"{value:,.0f}" for way, value in token.items()
+        },
+        f"a request of {CHUNKS} tokens at once, us of CPU": {way: f"{value:,.0f}" for way, value in request.items()},
+        "one core carries, tokens/s that come alone": {way: f"{1e6 / value:,.0f}" for way, value in token.items()},
+        "one core carries, requests/s at once": {way: f"{1e6 / value:,.0f}" for way, value in request.items()},
+    }
+    first = "before all else on it" if costs["goes_first"] else "beside all else on it"
+    lines = [f"| on {costs['machine']}, {first} | {' | '.join(NAMES[way] for way in known)} |"]
+    lines += [f"|---|{'--:|' * len(known)}"]
+    lines += [f"| {what} | {' | '.join(cells.get(way, '') for way in known)} |" for what, cells in rows.items()]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
