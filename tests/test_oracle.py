@@ -43,6 +43,7 @@ def run(
     jobs: dict[int, Job] = {}
     served: Any = simulation.engine
     submit = served.submit
+    served.ends_late = simulation.ends_late
 
     def noting(job: Job, length: int) -> None:
         jobs[job.index] = job

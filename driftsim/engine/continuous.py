@@ -13,7 +13,7 @@ from collections.abc import Callable
 import simpy
 
 from driftsim.engine.clock import COMPLETE, STEP, Clock, Moment
-from driftsim.engine.scheduler import Scheduler
+from driftsim.engine.endings import Endings
 from driftsim.engine.sequence import Sequence, blocks_for
 from driftsim.errors import InputError
 from driftsim.latency.noise import NoisyStepTime
@@ -22,7 +22,7 @@ from driftsim.request import Job
 from driftsim.trace.settings import EngineSettings
 
 
-class ContinuousEngine(Scheduler):
+class ContinuousEngine(Endings):
     """The engine behind the dispatcher; ``on_leave`` gets the sequences that a step finished, or one left unserved.
 
     ``on_step`` gets every step as a tuple in the order of the trace's steps table, with times in ticks. Recording steps
@@ -47,7 +47,6 @@ class ContinuousEngine(Scheduler):
         self.on_leave = on_leave
         # With a sliding window every step is made: it decides which blocks are free.
         self.on_step = on_step if on_step is not None or self.windowed is None else lambda step: None  # nobody asked
-        self._longest = settings.max_model_len
         self._longest_prompt = min(settings.max_model_len - 1, self.total * settings.block_size)
         if self.windowed is not None and self.windowed.most <= self.total:
             self._longest_prompt = settings.max_model_len - 1
@@ -77,6 +76,8 @@ class ContinuousEngine(Scheduler):
         if self._longest - prompt < most:
             most = self._longest - prompt
         sequence = Sequence(job, true_length if true_length < most else most)
+        if self.ends_late:
+            sequence.late = job.index in self.ends_late and sequence.target < most
         if self.shared is not None:
             self.shared.enter(sequence)
         if prompt > self._longest_prompt:
@@ -106,6 +107,8 @@ class ContinuousEngine(Scheduler):
     def _leave_unserved(self, sequence: Sequence, reason: str, error: str | None) -> None:
         """Let ``sequence`` leave without its full output: rejected, failed or aborted."""
         sequence.finish_reason, sequence.error = reason, error
+        if sequence.over:
+            return
         sequence.finish = None if reason == "rejected" else self.env.now
         self.on_leave([sequence])
 
@@ -192,6 +195,8 @@ class ContinuousEngine(Scheduler):
         now = self.env.now
         if self._run_steps:
             self._finish_decode_run()
+        if self._over:
+            self._drop_over()
         if not (self._inbox or self.waiting or self.prefilling or self._aborts or self.on_step) and self._suffices():
             self._start_decode_run(now)  # nothing to decide
             return
@@ -235,14 +240,7 @@ class ContinuousEngine(Scheduler):
         self._aborts = []
         there = [one for one in (*self.running, *self.waiting) if id(one.job) in order]
         for sequence in there if len(there) == 1 else sorted(there, key=lambda one: order[id(one.job)]):
-            if sequence in self.running:
-                unseen = self._unseen(sequence)
-                self._remove(sequence, self.free)
-                sequence.shown -= unseen
-                if not sequence.shown:
-                    sequence.first_token = None
-            else:
-                self.waiting.remove(sequence)
+            self._drop(sequence)
             self._leave_unserved(sequence, "abort", None)
 
     def _fail_head(self) -> None:
@@ -323,7 +321,10 @@ class ContinuousEngine(Scheduler):
         size, running, shared = self._limits[2], self.running, self.shared
         if shared is not None:
             shared.follow(self.free)
-        for sequence in finished:
+        leaving = finished
+        if self.ends_late:
+            leaving, finished = self._late_ends(finished, now)
+        for sequence in leaving:
             del running[sequence]
             if shared is None:
                 self.free -= -sequence.computed // size  # rounded up
@@ -343,8 +344,3 @@ class ContinuousEngine(Scheduler):
                 self._core_loop(event)
             else:
                 self._wake_at(now, STEP, self._core_loop)
-
-    def _end(self, sequence: Sequence, now: int) -> None:
-        shown = sequence.shown
-        capped = shown >= sequence.job.request.max_tokens or sequence.prompt + shown >= self._longest
-        sequence.finish, sequence.finish_reason = now, "length" if capped else "stop"
