@@ -23,7 +23,9 @@ from driftsim.simulation.run import Simulation, simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.attempts import fates, per_request
 from driftsim.trace.header import Phase
+from driftsim.trace.prefixes import ENDLESS
 from driftsim.trace.trace import Trace, read
+from driftsim.workloads.attempts import Attempts
 from driftsim.workloads.replay import as_recorded, replay
 from driftsim.workloads.workload import Workload
 from tests.queues import SLOS
@@ -90,12 +92,12 @@ def test_a_long_timeout_changes_nothing() -> None:
 
 def test_a_deadline_spans_all_attempts() -> None:
     work = workload([0.0, 0.0], [100, 5], deadline_s=[np.nan, 0.5])
-    clients = Clients(timeouts=(Timeout(after_s=0.2),), retries=Retries(first_s=0.1, jitter=0.0))
+    clients = Clients(timeouts=(Timeout(after_s=0.3),), retries=Retries(first_s=0.1, jitter=0.0))
     rows = served(work, clients=clients)
     own = rows[rows["retry_of"].fillna(rows["request_id"]) == "r1"]
-    # Sent at 0, timed out at 0.2, again at 0.3 until 0.5; then the deadline has passed.
-    assert own["arrival_s"].tolist() == [0.0, 0.3]
-    assert own["finish_s"].round(9).tolist() == [0.2, 0.5]
+    # Sent at 0, timed out at 0.3, again at 0.4; the deadline ends that attempt before its time is out.
+    assert own["arrival_s"].tolist() == [0.0, 0.4]
+    assert own["finish_s"].round(9).tolist() == [0.3, 0.5]
     assert own["deadline_s"].tolist() == [0.5, 0.5]
 
 
@@ -400,3 +402,13 @@ def test_a_client_whose_answer_comes_in_time_costs_no_event(monkeypatch: pytest.
     rows = run(made, slots=8, clients=timed(5.0)).requests
     assert (rows["finish_reason"] == "stop").all()
     assert 1 <= len(asked) < 60
+
+
+def test_an_attempt_repeats_its_prompt_and_has_an_answer_of_its_own() -> None:
+    begins = [((0, ENDLESS),), ((0, 30), (1, ENDLESS))]
+    work = workload([0.0, 0.0], [5, 5], prompt_tokens=[20, 40], stretches=begins)
+    attempts = Attempts(work, Clients(retries=Retries(most=1)), 0, lambda seconds: seconds)
+    again = attempts.stretches(begins)[2:]
+    assert [one[:-1] for one in again] == [((0, 20),), ((0, 30), (1, 40))]
+    assert [end for *_, (_, end) in again] == [ENDLESS] * 2
+    assert len({owner for *_, (owner, _) in again} | {0, 1}) == 4
