@@ -74,6 +74,14 @@ def test_a_token_that_reaches_the_client_too_late_is_too_late() -> None:
         assert (rows["finish_reason"][0], rows["finish_s"][0]) == (reason, pytest.approx(after))
 
 
+def test_a_first_token_on_its_way_when_the_client_goes_was_never_seen() -> None:
+    made = profile(engine(), intercept_s=STEP, output_lag_s=0.004)
+    for after, tokens in ((0.012, 0), (0.0145, 1)):
+        row = simulate(Scenario(profile=made, clients=timed(after)), workload([0.0], [5])).requests.iloc[0]
+        assert (row["output_tokens"] >= tokens, np.isnan(row["first_token_s"])) == (True, tokens == 0)
+        assert (tokens > 0) == (row["output_tokens"] > 0)
+
+
 def test_a_timeout_is_its_tenants_else_its_tiers_else_everybodys_else_the_traces() -> None:
     work = workload([0.0] * 4, [50] * 4, tenant=["a", "b", "b", "b"], tier=["batch", "batch", "premium", "standard"],
                     timeout_s=[9.0, 9.0, 9.0, 0.3])  # fmt: skip
