@@ -50,6 +50,8 @@ class ContinuousEngine(Endings):
         self._longest_prompt = min(settings.max_model_len - 1, self.total * settings.block_size)
         if self.windowed is not None and self.windowed.most <= self.total:
             self._longest_prompt = settings.max_model_len - 1
+        reserved = settings.scheduler_reserve_full_isl  # then a head needs room for its whole prompt in any case
+        self._shrinking = bool(self._threshold) and settings.long_prefill_token_threshold_adaptive and not reserved
         self._inbox: list[Sequence] = []  # sent, not yet taken in by the core
         self._sent = 0
         self._arrivals: dict[int, int] = {}  # by request of several choices, the number of its first one
@@ -130,8 +132,9 @@ class ContinuousEngine(Endings):
         if boundary >= self._run_steps:
             return
         tokens, slots, _ = self._limits
-        # A newcomer of a better priority may pass a head that does not fit.
-        blocked = (self.waiting and not self.by_priority) or len(self.running) >= slots
+        # A newcomer of a better priority may pass a head that does not fit; and the more there are, the smaller may the
+        # chunks be, of which the first may fit.
+        blocked = (self.waiting and not self.by_priority and not self._shrinking) or len(self.running) >= slots
         if blocked or self.pool.size >= tokens:
             sequence.queued = self._boundary_at(boundary)
         else:
@@ -212,7 +215,7 @@ class ContinuousEngine(Endings):
                 # Nobody runs and the head does not fit an empty cache. vLLM would spin here for ever; we say so.
                 self._fail_head()
         # A sequence left unserved above may have brought a new arrival into the inbox.
-        if prefills or (self.pool.size and (preempted or self._inbox or self.on_step is not None)):
+        if prefills or (self.pool.size and (preempted or self._inbox or self._over or self.on_step is not None)):
             self._execute(now, prefills, preempted)
         elif self.pool.size:
             self._start_decode_run(now)

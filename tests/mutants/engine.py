@@ -862,3 +862,17 @@ plant(
     "test_endings",
 )
 plant("validate forgets stop strings", "engine/recorded.py", "if one.stopped", "if False", "test_endings")
+plant(
+    "newcomers never shorten a chunk",
+    "engine/continuous.py",
+    " and not self._shrinking",
+    "",
+    "test_oracle",
+)
+plant(
+    "a decode run forgets an abort",
+    "engine/continuous.py",
+    "self._inbox or self._over or",
+    "self._inbox or",
+    "test_oracle",
+)
