@@ -65,7 +65,10 @@ class Moody(Keyed):
 
 
 MOODY = give_class(Moody, "places:Moody")
-INSIDE = ("fifo", "sjf", "srpt", "srpt?most=50&share=inf", "vtc", "accumulating", "weighted", MOODY)
+HOLDS = "past-future?lengths=estimate"
+INSIDE = (
+    "fifo", "sjf", "srpt", "srpt?most=50&share=inf", "vtc", "accumulating", "weighted", "past-future", HOLDS, MOODY,
+)  # fmt: skip
 
 
 def tight(**changes: Any) -> Any:

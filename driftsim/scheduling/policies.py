@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from driftsim.errors import InputError
 from driftsim.request import Job, Tier
-from driftsim.scheduling import aged, attained, deadlines, fair, preempting, sized
+from driftsim.scheduling import admitting, aged, attained, blackbox, deadlines, fair, preempting, sized, tail
 from driftsim.scheduling.around import Around, Service
 from driftsim.scheduling.names import spelled
 from driftsim.scheduling.parameters import canonical, values_of
@@ -149,6 +149,9 @@ POLICIES: dict[str, type[Policy]] = {
     "hrrn": aged.Hrrn,
     "ewsjf": aged.Ewsjf,
     "srpt": preempting.Srpt,
+    "tie": tail.Tie,
+    "past-future": admitting.PastFuture,
+    "blackbox": blackbox.BlackBox,
 }
 BASELINE = "fifo"
 STOCK = "stock"  # the engine's own order: FIFO with no limit in flight
