@@ -98,11 +98,6 @@ def test_what_is_learned_is_the_error_of_what_was_said_first() -> None:
         job.estimate = job.made = 300
         queue.served(job, 300, 0.0)
     assert queue._spreads["short_qa"] == pytest.approx((math.log(3), 0.0))
-    back = a_job("back", output=500)
-    back.made = 400  # was preempted: its estimate knows that
-    queue.push(back, 0.0)
-    queue.served(queue.pop(0.0), 500, 0.0)
-    assert len(queue._errors["short_qa"]) == FEWEST
 
 
 @pytest.mark.parametrize(("waiting", "beta"), [(0, 0.1), (31, 0.1), (64, 0.2), (96, 0.3), (400, 0.5)])

@@ -60,7 +60,7 @@ class BlackBox:
     of prompt and estimate, to the short ones up to ``bias`` times as many the more wait, all of it from ``crowd`` on.
     With ``bias`` 1 it is fair queuing over the classes. In a class those go first who can still meet their SLO (the
     feasible set), among them the smallest arrival + ``size`` x seconds of service; a decision finds one who cannot.
-    True lengths set the credit right. Source: Yuan et al., arXiv 2604.06970, of which the abstract was read: it names
+    True lengths set the credit right. Source: Yuan et al., arXiv 2604.06970 (abstract read). It names
     the layers - allocation by adaptive DRR, ordering with feasible-set scoring, overload control on a cost ladder - and
     no constants. So the published values are unknown here, the defaults are ours, and it is no reproduction; the third
     layer is ``--shed``, whose rules defer and reject. Trap: a wrong class is worse than a wrong length in a class.

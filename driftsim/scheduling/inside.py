@@ -149,7 +149,7 @@ class Inside(Dispatcher):
         may = [
             one
             for one in running
-            if (job := one[0]).preempted < most and job.made < share * job.estimate and preempts(job, head, now)
+            if (job := one[0]).preempted < most and job.made < share * job.first_estimate and preempts(job, head, now)
         ]
         if not may:
             self.settled = self.steady

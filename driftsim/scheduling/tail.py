@@ -17,8 +17,16 @@ NU = 3.5  # degrees of freedom of the logarithm of a length
 SEEN = 256  # errors of a category that count
 FEWEST = 8  # of them, that tell a spread
 DECAY_S = 30.0  # time in which a score falls by the factor ``decay``
-PIECES = (0.0, 0.5, 0.9, 0.99, 0.999, 1.0)  # of the probability below the tail, and of the tail: denser to its end
-NODES = 16  # of Gauss and Legendre, in each piece
+PIECES = (
+    0.0,
+    0.5,
+    0.9,
+    0.99,
+    0.999,
+    0.9999,
+    1.0,
+)  # of the probability below the tail, and of the tail: denser to its end
+NODES = 32  # of Gauss and Legendre, in each piece
 
 
 class Spread(NamedTuple):
@@ -61,32 +69,27 @@ class Tie(Keyed):
         super().__init__()
         self._alpha, self._least, self._most, self._batch = alpha, least, most, batch
         self._aging = -math.log(decay) / DECAY_S
-        self._said: dict[int, int] = {}  # id(job) -> its estimate, of those that have not begun
         self._errors: dict[str, deque[float]] = {}
         self._spreads: dict[str, Spread] = {}  # of the errors, by category
 
     def key(self, job: Job) -> float:
         """The logarithm of the score, with its decay."""
-        estimate = max(1, job.estimate)
-        if not job.made:
-            self._said[id(job)] = estimate
         error = self._spreads.get(job.predicted_category, Spread(0.0, 0.0))
-        length = Spread(math.log(estimate) + error.mu, error.sigma)
+        length = Spread(math.log(max(1, job.estimate)) + error.mu, error.sigma)
         beta = max(self._least, min(self._most, 0.1 * len(self) / self._batch))
         return math.log(score(length, job.request.max_tokens, self._alpha, beta)) + job.request.arrival * self._aging
 
     def served(self, job: Job, tokens: int | None, now: float) -> None:
         """Learn how far off the estimate was with which the job came."""
-        said = self._said.pop(id(job), None)
-        if said is not None and tokens:
+        if tokens:
             own = self._errors.setdefault(job.predicted_category, deque(maxlen=SEEN))
-            own.append(math.log(tokens / said))
+            own.append(math.log(tokens / max(1, job.first_estimate)))
             if len(own) >= FEWEST:
                 self._spreads[job.predicted_category] = spread_of(np.array(own))
 
 
 def score(length: Spread, cap: float, alpha: float, beta: float) -> float:
-    """E[min(X, cap)] + beta CVaR_alpha[min(X, cap)], in tokens, by a fixed rule: 80 quantiles below alpha, 80 above.
+    """E[min(X, cap)] + beta CVaR_alpha[min(X, cap)], in tokens, by a fixed rule: 192 quantiles below alpha, 192 above.
 
     >>> round(score(Spread(math.log(100), 0.0), 2048, 0.9, 0.5), 6)
     150.0
