@@ -41,8 +41,8 @@ def main(store: Path | None = None) -> None:
     """Answer every question, and keep what is printed, the rows and the figure."""
     STORED.mkdir(exist_ok=True)
     for name, (what, more) in QUESTIONS.items():
-        found = (azure(400), h200()) if what == AZURE else (ROOT / "traces" / what, None)
-        keep(value(*found, store=store, **ASKED, **more), name)
+        asked: dict[str, Any] = {**ASKED, **more, "store": store}
+        keep(value(azure(400), h200(), **asked) if what == AZURE else value(ROOT / "traces" / what, **asked), name)
 
 
 def keep(result: ValueResult, name: str) -> None:

@@ -88,6 +88,17 @@ def test_of_two_equal_estimates_the_surer_one_goes_first() -> None:
     assert order(fewer, jobs, 1.0) == ["report", "short_qa"]
 
 
+def test_estimates_that_were_too_small_are_set_right_by_category() -> None:
+    queue = taught(fresh("tie"), {"short_qa": [3.0] * FEWEST, "report": [0.5] * FEWEST})
+    jobs = [
+        a_job(name, output=output, category=kind)
+        for name, output, kind in (("a", 200, "short_qa"), ("b", 900, "report"))
+    ]
+    for job in jobs:
+        job.request.max_tokens = 4096
+    assert order(queue, jobs, 1.0) == ["b", "a"]  # 600 and 450
+
+
 def test_what_is_learned_is_the_error_of_what_was_said_first() -> None:
     """An estimate that was set right in flight would look as if nobody had erred."""
     queue = fresh("tie")

@@ -338,8 +338,8 @@ class Dispatcher:
         estimate = self.estimator.estimate(request, job.predicted_category, now)
         if estimate.length < 0 or not estimate.bias >= 0:
             raise InputError(f"the estimator {type(self.estimator).__name__} gave {estimate}; neither may be below 0")
-        job.estimate = job.first_estimate = estimate.length
-        job.bias = estimate.bias
+        job.estimate, job.bias = estimate.length, estimate.bias
+        job.first_estimate = estimate.length
         if self._has_levels:
             job.quantiles = estimate.quantiles
         prompt = request.prompt_tokens if self._counts_tokens else admission.prompt_length(request)
