@@ -221,8 +221,8 @@ plant(
 plant(
     "one slot too many",
     file,
-    "while waiting and budget > 0 and len(running) < slots:",
-    "while waiting and budget > 0 and len(running) <= slots:",
+    "while budget > 0 and len(running) < slots and waiting:",
+    "while budget > 0 and len(running) <= slots and waiting:",
     STEPPED + " test_laws",
 )
 plant(
