@@ -130,7 +130,8 @@ def test_deadlines_order_a_live_queue(tmp_path: Path) -> None:
 def test_a_policy_inside_the_engine_is_told_the_slos() -> None:
     orders = Orders.model_validate_json(Orders(policy="edf", slos=slo_rules("e2e=2s")).model_dump_json())
     assert orders.slos == slo_rules("e2e=2s")
-    assert orders.place().policy._around.slos == orders.slos
+    policy: Any = orders.place().policy
+    assert policy._around.slos == orders.slos
 
 
 def test_a_replay_is_promised_what_the_trace_was(url: str, tmp_path: Path) -> None:
