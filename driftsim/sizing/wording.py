@@ -141,6 +141,7 @@ def cautions(sizing: Sizing, answers: list[Answer]) -> list[str]:
         f"{sizing.axis.unit}{cut if spec.warm_up or spec.cool_down else ''}. A queue that grows shows only in time: a "
         "load holds for runs of this length"
     ]
+    said += sizing.axis.kept
     over = [answer for answer in answers if answer.is_overload]
     said += [
         f"{answer.case}: its load is above what the engine serves of a backlog, {answer.found.bounds.backlog:.3g} "

@@ -43,3 +43,8 @@ file = "simulation/limits.py"
 plant("slots bind though nobody waits", file, '"slots": waiting & ', '"slots": ', SIZING)
 plant("KV blocks are short where slots are", file, "(running < slots) & ~full", "~full", SIZING)
 plant("prefill is all that a step with prompts takes", file, "duration - without / ticks(1.0)", "duration", SIZING)
+file = "pressing/loads.py"
+LOOPS = "test_sizing_loops"
+plant("a cap is kept and not said", file, 'if phase.kind == "capped":', 'if phase.kind == "":', LOOPS)
+plant("a drain is kept and not said", file, 'if phase.kind == "after-drain":', 'if phase.kind == "":', LOOPS)
+plant("an end beyond all loads is a number", "sizing/answers.py", "below or low < bounds.lowest", "below", LOOPS)
