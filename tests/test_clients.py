@@ -334,7 +334,7 @@ def test_whatever_clients_and_queues_do_every_attempt_is_accounted_for_and_nothi
     assert simulation.arrivals.done
     assert not simulation.dispatcher.in_flight
     assert not simulation.dispatcher.may_release
-    assert not simulation.impatient
+    assert not simulation.impatient.waits
     assert simulation.engine.free == simulation.engine.total  # type: ignore[attr-defined]
     # Offered = finished + rejected + timed out + aborted + errors, of requests and of attempts.
     asked = per_request(trace).requests

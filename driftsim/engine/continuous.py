@@ -15,6 +15,7 @@ import simpy
 from driftsim.engine.clock import COMPLETE, STEP, Clock, Moment
 from driftsim.engine.endings import Endings
 from driftsim.engine.sequence import Sequence, blocks_for
+from driftsim.engine.waiting import sequences_of
 from driftsim.errors import InputError
 from driftsim.latency.noise import NoisyStepTime
 from driftsim.latency.steptime import Batch, LaunchedStepTime, StepTime
@@ -239,10 +240,8 @@ class ContinuousEngine(Endings):
 
     def _process_aborts(self) -> None:
         """Let the sequences of aborted jobs leave, in the order of the messages, if they are still in the engine."""
-        order = {id(job): place for place, job in enumerate(self._aborts)}
-        self._aborts = []
-        there = [one for one in (*self.running, *self.waiting) if id(one.job) in order]
-        for sequence in there if len(there) == 1 else sorted(there, key=lambda one: order[id(one.job)]):
+        jobs, self._aborts = self._aborts, []
+        for sequence in sequences_of(jobs, self.running, self.waiting):
             self._drop(sequence)
             self._leave_unserved(sequence, "abort", None)
 
