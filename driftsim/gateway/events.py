@@ -160,6 +160,7 @@ def whole(answer: Answer, body: bytes, now: float) -> Outcome:
     for choice in choices:
         if isinstance(choice, dict):
             answer.reason = str(choice.get("finish_reason"))
+            answer.stopped = isinstance(choice.get("stop_reason"), str)
             message = choice.get("message")
             texts.append(message.get("content") if isinstance(message, dict) else choice.get("text"))
     answer.usage, answer.last = told.get("usage"), now

@@ -258,6 +258,7 @@ class Front:
             "error": outcome.error,
             "prompt_tokens": outcome.prompt_tokens,
             "cached_tokens": outcome.cached_tokens,
+            "stop_string": int(outcome.stop_string),
         }
 
     def _told(self, entry: Entry, outcome: Outcome, now: float) -> None:
