@@ -40,7 +40,9 @@ def main() -> None:
     """Run until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="experiments.gateway_demo", description=str(__doc__).split("\n", 1)[0])
     parser.add_argument("--port", type=count, default=8080, help="of the gateway")
-    port = parser.parse_args().port
+    parser.add_argument("--rate", type=float, default=1.0, help="requests a second, on average")
+    asked = parser.parse_args()
+    port = asked.port
     keys = {name: new_key() for name in TENANTS}
     operator = new_key()
     with tempfile.TemporaryDirectory() as folder, server(4) as url:
@@ -51,7 +53,7 @@ def main() -> None:
             print(f"{page}: any name, password {operator}", flush=True)
             webbrowser.open(page)
             with suppress(KeyboardInterrupt):
-                asyncio.run(load(f"http://127.0.0.1:{port}", keys))
+                asyncio.run(load(f"http://127.0.0.1:{port}", keys, asked.rate))
 
 
 def configuration(port: int, url: str, keys: dict[str, str], operator: str, **more: Any) -> str:
@@ -152,7 +154,7 @@ async def ask(client: aiohttp.ClientSession, url: str, key: str, text: str, most
     """One answer, read to its end; how long it took (s)."""
     body = {"model": "smollm2", "messages": [{"role": "user", "content": text}], "max_tokens": most, "stream": True}
     begun = time.monotonic()
-    with suppress(aiohttp.ClientError):
+    with suppress(aiohttp.ClientError, TimeoutError):
         async with client.post(
             f"{url}/v1/chat/completions", json=body | fields, headers={"Authorization": f"Bearer {key}"}
         ) as answer:

@@ -34,13 +34,14 @@ from driftsim.trace.schema import (
     OPTIONAL,
     SAMPLED,
     STEP_COLUMNS,
+    STOP_COLUMN,
     TOLD_COLUMNS,
     request_columns,
 )
 from driftsim.trace.tables import read_lines, read_table, typed, write_table, write_tables
 from driftsim.trace.turns import renumbered
 
-KINDS = {column.name: column.kind for column in TOLD_COLUMNS}
+KINDS = {column.name: column.kind for column in (*TOLD_COLUMNS, STOP_COLUMN)}
 REMAINS = (*JOURNAL_FILES, ".header.json")  # of a run that was killed before its header was written
 
 

@@ -88,13 +88,13 @@ def test_two_keys_in_one_request_are_the_first_ones_and_neither_goes_on() -> Non
 
 def test_a_key_in_the_query_is_no_key_and_goes_nowhere() -> None:
     async def test(door: Door) -> None:
-        for told, status in (({}, 401), (headers(ACME), 400)):
+        asked = len(door.upstream.headers)
+        for told, status in (("", b"401"), (f"Authorization: Bearer {ACME}\r\n", b"400")):
             for query in (f"api_key={ACME}", f"a=%64s-{ACME[3:]}"):
-                url = f"{door.url}/v1/embeddings?{query}"
-                async with door.client.post(url, headers=told, data=b"{}") as answer:
-                    assert answer.status == status
-                    assert ACME not in await answer.text()
-        assert not door.upstream.others
+                said = await raw(door, f"GET /v1/models?{query} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{told}\r\n")
+                assert said.split(b" ")[1] == status
+                assert ACME.encode() not in said
+        assert len(door.upstream.headers) == asked
 
     run(test, **TENANTS)
 
@@ -145,10 +145,10 @@ def test_a_client_that_never_ends_its_head_is_cut_off() -> None:
         host, port = door.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         begun = time.monotonic()
-        writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n")
+        writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nX-A: ")
         reading = asyncio.create_task(reader.read())
         while not reading.done() and time.monotonic() < begun + 20:
-            writer.write(b"X-A: b\r\n")
+            writer.write(b"b")
             await asyncio.sleep(0.02)
         writer.close()
         return time.monotonic() - begun
@@ -163,7 +163,7 @@ def test_a_client_that_never_ends_its_head_is_cut_off() -> None:
 @pytest.mark.parametrize("lines", [["X-A: " + "b" * 20_000], [f"X-{n}: b" for n in range(200)], ["X" * 20_000 + ": b"]])
 def test_a_head_is_not_of_any_size(lines: list[str]) -> None:
     async def test(door: Door) -> None:
-        text = "\r\n".join(["GET /v1/models HTTP/1.1", "Host: localhost", *lines, "", ""])
+        text = "\r\n".join(["GET /healthz HTTP/1.1", "Host: localhost", *lines, "", ""])
         assert (await raw(door, text)).split(b" ")[1] == b"400"
         assert (await raw(door, f"GET /v1/{'a' * 20_000} HTTP/1.1\r\nHost: a\r\n\r\n")).split(b" ")[1] in (
             b"400",

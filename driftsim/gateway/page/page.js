@@ -178,7 +178,7 @@ function advice(state) {
 
 function alarms(state) {
   byId("alarms").hidden = !state.alarms.length;
-  byId("alarms").firstElementChild.replaceChildren(...state.alarms.map((one) => element("li", `${one.text} (since ${ago(one.ago)})`)));
+  byId("alarms").firstElementChild.replaceChildren(...state.alarms.map((one) => element("li", `${one.text} (raised ${ago(one.ago)})`)));
 }
 
 let shownAdvice, shownAlarms;
