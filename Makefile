@@ -11,7 +11,7 @@ help:
 	@echo "make demo   compare the schedulers on a recorded trace; writes out/demo/report.html"
 	@echo "make test   the tests, without vLLM"
 	@echo "make fuzz   20,000 files made wrong, through every verb that reads them; INPUTS=2000 tries fewer"
-	@echo "make mutants  plant hundreds of faults one by one; each must fail a test; an hour or two"
+	@echo "make mutants  plant more than a thousand faults one by one; each must fail a test; hours, and it goes on where it was ended"
 	@echo "make nightly  studies of what the intervals cover, and tests of size and time; an hour"
 	@echo "make check  the gate: have latency or error become worse than the baseline says?"
 	@echo "make lint   ruff, mypy --strict and spelling"
@@ -38,7 +38,7 @@ mutants: .venv/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(ONLY)
 
 nightly: .venv/test
-	$(BIN)/python -m pytest -m nightly --numprocesses auto --dist worksteal
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -m nightly --numprocesses auto --dist worksteal
 
 lint: .venv/test
 	$(BIN)/ruff check $(SOURCES)

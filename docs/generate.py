@@ -223,7 +223,7 @@ def settings() -> str:
         "## Spelling",
         SPELLING,
         "## Policies",
-        "Who enters the engine next. `stock` is the engine's own order.",
+        "Who enters the engine next; `stock` is the engine's own order. In brackets stands whether a source was read.",
         table(["name", "order and source"], _settings(POLICIES)),
         *_parameters("policies"),
         "## Estimators",

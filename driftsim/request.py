@@ -128,7 +128,8 @@ class Job:
     """A request inside the system, with all that an online policy may look at.
 
     ``estimate`` is the expected output length and ``budget`` is prompt length plus estimate, both in the unit of the
-    accounting in use. ``quantiles`` are those of the output length at the levels of the estimator, if it has any.
+    accounting in use; ``first_estimate`` is the estimate before any output. ``quantiles`` are those of the output
+    length at the levels of the estimator, if it has any.
     ``prompt_served`` and ``output_served`` are the service that its session has got so far: the
     tokens of the prompts and of the outputs of those of its turns that had ended when this one arrived. ``made`` and
     ``preempted`` are its output so far and its preemptions, kept where the policy stands inside the engine. Two jobs
@@ -153,3 +154,4 @@ class Job:
     quantiles: tuple[int, ...] = ()
     made: int = 0  # in the accounting's unit, as of when the policy was last told
     preempted: int = 0
+    first_estimate: int = 0

@@ -12,7 +12,7 @@ import pandas as pd
 from driftsim.formatting import markdown
 from driftsim.formatting import signed_percent as percent
 from driftsim.validation.equivalence import MARGIN, Verdict
-from experiments import capacity, estimation_error, gateway_cost, gpu, value_of_prediction
+from experiments import capacity, estimation_error, gateway_cost, gpu, in_flight, value_of_prediction
 from experiments.league import document as league
 from experiments.paper import answers as paper
 from experiments.paper import verdicts
@@ -40,6 +40,8 @@ def block() -> str:
          value_of_prediction.answer, "value_of_prediction/chat-cpu-value.png"),
         ("Which policy, with which estimator, ranks first on workloads that stay the same?",
          "python -m experiments.league", league.answer, "league/README.md"),
+        ("Does estimating anew in flight help SRPT inside the engine?", "python -m experiments.in_flight",
+         in_flight.answer, "in_flight/rows.csv"),
         ("What does capturing cost?", "python -m experiments.capture_overhead", _overhead,
          "capture_overhead/costs.json"),
         ("What does the gateway cost?", "python -m experiments.gateway_cost", gateway_cost.answer,

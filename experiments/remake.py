@@ -29,6 +29,7 @@ from experiments import (
     estimation_error,
     first_principles,
     gpu,
+    in_flight,
     index,
     measured_policies,
     sweep_cost,
@@ -57,6 +58,7 @@ def main() -> None:
         first_principles.main()
         capacity.main()
         value_of_prediction.main()
+        in_flight.main()
         for script in EXAMPLES:
             script.with_suffix(".out").write_text(example_output(script))
     for file in documents():
@@ -199,6 +201,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "speed": speed.block,
     "index": index.block,
     "value-traces": value_of_prediction.block,
+    "in-flight": in_flight.block,
     "league": league.block,
     "league-workloads": league.workloads_block,
     "paper-short": paper.short_block,

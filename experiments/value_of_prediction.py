@@ -1,4 +1,4 @@
-"""Whether predicting output lengths is worth it, on shipped traces: what `driftsim value` says, kept beside this file.
+"""Whether predicting output lengths is worth it: what `driftsim value` says of shipped traces and of Azure's lengths.
 
 python -m experiments.value_of_prediction                 # all of it
 python -m experiments.value_of_prediction --store FOLDER  # keep the runs there, and go on from them
@@ -21,23 +21,28 @@ from driftsim.formatting import between, markdown
 from driftsim.statistics import Interval
 from driftsim.worth.wording import BINDS
 from experiments.arguments import folder
+from experiments.azure import azure
+from experiments.league.workloads import h200
 
 ROOT = Path(__file__).resolve().parent.parent
 STORED = Path(__file__).with_suffix("")
 KEPT = ("value.csv", "beyond.csv", "value.svg", "value.png")
 LOAD, POLICY = 0.9, "sjf"
 ASKED: dict[str, Any] = {"policies": ("sjf", "boost"), "replications": 8}
-QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {  # a shipped trace each, and what is asked besides
+AZURE = "Azure, fitted"
+QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {  # a shipped trace or ``AZURE``, and what is asked besides
     "chat-cpu": ("smollm2-cpu-drift", {}),
     "chat-gpu": ("qwen1.8b-h200-load-0.8", {"limits": ("slots",)}),
+    "chat-azure": (AZURE, {"limits": ("slots",)}),
 }
 
 
 def main(store: Path | None = None) -> None:
     """Answer every question, and keep what is printed, the rows and the figure."""
     STORED.mkdir(exist_ok=True)
-    for name, (trace, more) in QUESTIONS.items():
-        keep(value(ROOT / "traces" / trace, store=store, **ASKED, **more), name)
+    for name, (what, more) in QUESTIONS.items():
+        asked: dict[str, Any] = {**ASKED, **more, "store": store}
+        keep(value(azure(400), h200(), **asked) if what == AZURE else value(ROOT / "traces" / what, **asked), name)
 
 
 def keep(result: ValueResult, name: str) -> None:
@@ -76,7 +81,7 @@ def _told(name: str) -> Iterator[tuple[str, Any, Any]]:
 def block() -> str:
     """One row for each trace and limit."""
     headings = [
-        "trace",
+        "workload",
         "what binds",
         "mean, truth",
         "P99, truth",
@@ -87,17 +92,17 @@ def block() -> str:
     ]
     table = [
         [
-            f"`{trace}`", BINDS[limit].removesuffix(" bind"), between(_change(truth)),  # type: ignore[index]
+            what if what == AZURE else f"`{what}`", BINDS[limit].removesuffix(" bind"), between(_change(truth)),  # type: ignore[index]
             between(_change(truth, "p99")), real["estimator"], f"{real['log_error']:.2f}", between(_change(real)),
             f"{100 * real['order_regret']:+.1f} %",
         ]
-        for name, (trace, _) in QUESTIONS.items() for limit, truth, real in _told(name)
+        for name, (what, _) in QUESTIONS.items() for limit, truth, real in _told(name)
     ]  # fmt: skip
     return markdown(headings, table, left=2)
 
 
 def answer() -> str:
-    """What real estimators gain on the shipped traces, in a sentence."""
+    """What real estimators gain on these workloads, in a sentence."""
     found = [(limit, truth, real) for name in QUESTIONS for limit, truth, real in _told(name)]
     sure = [real for _, _, real in found if real["mean_change_high"] < 0]
     kept = [real["mean_change"] / truth["mean_change"] for _, truth, real in found if truth["mean_change"] < 0]

@@ -31,7 +31,7 @@ def a_job(
 ) -> Job:
     """A job whose estimate is ``output``."""
     request = Request(name, tenant, tier, category, arrival, prompt, None, max(1, output))
-    return Job(request, category, output, prompt + output)
+    return Job(request, category, output, prompt + output, first_estimate=output)
 
 
 def some_jobs(count: int, tenants: int = 3, seed: int = 0) -> list[Job]:

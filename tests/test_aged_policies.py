@@ -217,3 +217,32 @@ def test_equal_tenants_get_equal_shares(name: str, seed: int) -> None:
         job = queue.pop(0.0)
         went[job.request.tenant] += job.budget
     assert went["a"] / went["b"] == pytest.approx(1, abs=0.35)
+
+
+@pytest.mark.parametrize("name", ["las", "mlfq", "vtc", "drr", "sfq"])
+def test_by_session_a_program_of_many_calls_waits_for_one_of_few(name: str) -> None:
+    """Two agents of one tenant: one has sent ten turns, the other one; whoever is of none counts for the tenant."""
+    queue = fresh(
+        f"{name}?by=session" + ("&quantum=50" if name == "drr" else "&quantum=0.05" if name == "mlfq" else "")
+    )
+    jobs = [
+        a_job(f"{program}{turn}", tenant="t")
+        for program, turns in (("x", 10), ("y", 1), ("", 1))
+        for turn in range(turns)
+    ]
+    for job in jobs:
+        job.request.session = job.request.id.rstrip("0123456789")
+        queue.push(job, 0.0)
+    assert {job.request.id for job in (queue.pop(0.0), queue.pop(0.0), queue.pop(0.0))} == {"x0", "y0", "0"}
+    plain = fresh(f"{name}?by=tenant")
+    assert order(plain, jobs, 0.0)[:3] == ["x0", "x1", "x2"]
+
+
+def test_sessions_of_one_name_are_apart_if_their_tenants_are() -> None:
+    from driftsim.scheduling.flows import flow_of
+
+    jobs = [a_job(tenant=tenant) for tenant in ("a", "a", "b", "b")]
+    for job, session in zip(jobs, ("s", "", "s", ""), strict=True):
+        job.request.session = session
+    assert len({flow_of(job, "session") for job in jobs}) == 4
+    assert flow_of(jobs[1], "session") == flow_of(jobs[0], "tenant") == "a"

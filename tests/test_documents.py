@@ -113,8 +113,8 @@ def test_the_stored_cost_of_a_sweep_meets_its_targets() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["accuracy", "capture_overhead", "estimation_error", "first_principles", "league", "measured_policies", "remake",
-     "speed", "sweep_cost", "value_of_prediction"],
+    ["accuracy", "capture_overhead", "estimation_error", "first_principles", "in_flight", "league", "measured_policies",
+     "remake", "speed", "sweep_cost", "value_of_prediction"],
 )  # fmt: skip
 def test_no_experiment_begins_by_mistake(
     module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

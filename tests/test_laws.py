@@ -133,6 +133,23 @@ def test_the_same_scenario_gives_the_same_trace(scenario: Scenario, workload: Wo
 @given(scenarios(), workloads(), st.data())
 def test_the_future_cannot_change_the_past(scenario: Scenario, workload: Workload, data: st.DataObject) -> None:
     assume(scenario.estimator != "oracle")
+    no_peek(scenario, workload, data)
+
+
+@given(
+    profiles(), st.sampled_from(["srpt?share=inf", "past-future", "tie"]), st.sampled_from(["ema", "kaplan-meier"]),
+    workloads(patient=False), st.data(),
+)  # fmt: skip
+def test_nor_can_it_inside_the_engine(
+    profile: Profile, policy: str, estimator: str, workload: Workload, data: st.DataObject
+) -> None:
+    """Estimates in flight go by what was made so far, and by what has ended."""
+    plain = profile.changed(engine=profile.engine.changed(scheduling_policy="fcfs", prefill_schedule_interval=1))
+    no_peek(Scenario(profile=plain, policy=policy, estimator=estimator, place="inside"), workload, data)
+
+
+def no_peek(scenario: Scenario, workload: Workload, data: st.DataObject) -> None:
+    """Raise if anything before the end of a request depends on how much longer it is."""
     before = simulate(scenario, workload).requests
     row = data.draw(st.integers(0, len(before) - 1))
     end = before["finish_s"].iloc[row]
@@ -151,7 +168,7 @@ def test_the_future_cannot_change_the_past(scenario: Scenario, workload: Workloa
         past = before[name] < end
         assert (past == (after[name] < end)).all(), name
         assert (before[name][past] == after[name][past]).all(), name
-    arrived = before["arrival_s"] < end
+    arrived = before["queued_s" if scenario.place == "inside" else "arrival_s"] < end  # when it was estimated
     for name in ("estimate", "budget", "bias", "scheduling_class"):
         assert (before[name][arrived] == after[name][arrived]).all(), name
 

@@ -181,4 +181,4 @@ def test_the_kept_table_has_every_entrant_of_this_league() -> None:
         assert ranked[f"{measure}_tied"].any()
         assert (ranked[f"{measure}_rank_low"] <= ranked[f"{measure}_rank"]).all()
         assert (ranked[f"{measure}_rank"] <= ranked[f"{measure}_rank_high"]).all()
-    assert set(FIXTURES) == {"chat-cpu", "chat-gpu", "bursty", "drifting", "agents"}
+    assert set(FIXTURES) == {"chat-cpu", "chat-gpu", "bursty", "drifting", "azure", "agents"}

@@ -18,7 +18,7 @@ from driftsim.request import Job, Request, Tier
 from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.change import PageHinkley, Watched
 from driftsim.scheduling.conformal import Conformal
-from driftsim.scheduling.estimators import GIVEN, Hedge, Noisy, is_deployable
+from driftsim.scheduling.estimators import GIVEN, MOST, Hedge, Noisy, is_deployable
 from driftsim.scheduling.hedge import FixedShare
 from driftsim.scheduling.regression import SPREADS, Line, Regression
 from driftsim.scheduling.trackers import LogEma, Prompt
@@ -283,6 +283,11 @@ def test_our_hedge_does_about_as_well_as_its_best_on_a_recorded_day(recorded: Re
 
 
 # -- noisy
+
+
+def test_a_blurred_length_is_one_that_a_trace_can_hold() -> None:
+    blurred = Noisy({str(row): 10_000 for row in range(2000)}, sigma=10)
+    assert (min(blurred.said.values()), max(blurred.said.values())) == (1, MOST)
 
 
 def test_without_noise_it_is_the_oracle_bit_for_bit(recorded: Recorded) -> None:

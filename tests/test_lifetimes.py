@@ -13,9 +13,11 @@ from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.dispatcher import Departure, Dispatcher
 from driftsim.scheduling.estimators import Ema
 from driftsim.scheduling.lifetimes import KaplanMeier, Lifetimes
+from driftsim.scheduling.plugins import give_class
 from driftsim.scheduling.policies import Fifo
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
+from driftsim.testing import workload
 from driftsim.workloads.workload import Workload
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=60)
@@ -96,6 +98,40 @@ def test_the_estimate_is_the_mean_under_the_cap_with_its_quantiles() -> None:
     assert learner.estimate(job().request, "summary", 0.0).length == 375
 
 
+def test_in_flight_the_estimate_is_the_mean_of_those_that_got_so_far() -> None:
+    learner, running = KaplanMeier(Admission()), job(cap=500)
+    assert learner.progress(running, 7, 0.0).length == 8  # no estimate, and nothing known
+    running.estimate = 282
+    assert learner.progress(running, 7, 0.0).length == 282
+    assert learner.progress(running, 300, 0.0).length == 301
+    for length in (100, 200, 600):
+        learner.observe(running, length, False, 0.0)
+    lengths = [learner.progress(running, made, 0.0).length for made in (1, 100, 199, 200, 450, 500)]
+    assert lengths == [round((100 + 200 + 500) / 3), 350, 350, 500, 500, 500]  # 600 under its cap
+    assert learner.progress(job(cap=1000), 700, 0.0).length == 701
+    assert learner.progress(running, 100, 0.0).bias == pytest.approx(350 / 282, rel=0.01)
+
+
+def test_inside_srpt_preempts_by_the_residual_and_not_by_what_was_said_at_first() -> None:
+    """One of two kinds of output, 10 or 400 tokens: whoever has made 11 is known to have far to go."""
+    made = [*[0.0] * 30, 20.0, 20.4]
+    outputs = [*[10] * 27, *[400] * 3, 400, 60]
+    work = workload(made, outputs, max_tokens=500)
+    settings = Profile.plain(intercept_s=0.01, max_num_seqs=1)
+
+    class Frozen(KaplanMeier):
+        progress = None  # type: ignore[assignment]
+
+    runs = {
+        estimator: simulate(
+            Scenario(profile=settings, policy="srpt?share=inf", estimator=estimator, place="inside"), work
+        ).requests.iloc[30]
+        for estimator in ("kaplan-meier", give_class(Frozen, "lifetimes:Frozen"))
+    }
+    assert [int(row["estimate"]) for row in runs.values()] == [49, 49]  # (27 x 10 + 3 x 400) / 30
+    assert [int(row["preemptions"]) for row in runs.values()] == [1, 0]
+
+
 def test_an_aborted_output_is_a_lower_bound_to_whoever_asks() -> None:
     told = KaplanMeier(Admission())
     for estimator in (told, Ema(Admission())):
@@ -120,17 +156,11 @@ def test_a_simulated_abort_tells_how_far_it_came() -> None:
         def observe_unfinished(self, job: Job, at_least: int, now: float) -> None:
             heard.append(at_least)
 
-    scenario = Scenario(profile=Profile.plain(intercept_s=0.01, max_num_seqs=1), estimator=given_name(Hears))
+    scenario = Scenario(profile=Profile.plain(intercept_s=0.01, max_num_seqs=1), estimator=give_class(Hears))
     run = simulate(scenario, made).requests
     assert run["finish_reason"].tolist() == ["abort"]
     assert heard == run["output_tokens"].tolist()
     assert 90 < heard[0] < 110
-
-
-def given_name(kind: type) -> str:
-    from driftsim.scheduling.plugins import give_class
-
-    return give_class(kind)
 
 
 def test_the_interval_stands_in_the_trace() -> None:

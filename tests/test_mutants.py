@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from tests.mutants.fault import Fault, check
+from tests.mutants.kept import Kept, key_of
 from tests.mutants.table import FAULTS
 
 
@@ -36,3 +38,18 @@ def test_a_fault_that_does_not_fit_is_an_error() -> None:
             check(broken)
     with pytest.raises(SyntaxError):
         check(Fault("no Python", "metrics.py", fits.old, "= =", ("test_metrics",)))
+
+
+def test_what_was_caught_is_kept_while_its_files_stay(tmp_path: Path) -> None:
+    place = tmp_path / "kept.jsonl"
+    fault, other = FAULTS[:2]
+    key = key_of(fault, fault.test_files())
+    Kept(place).add(key, "one")
+    with place.open("a") as file:
+        file.write('{"key": "cut sho')
+    assert key in Kept(place)
+    assert key_of(other, fault.test_files()) not in Kept(place)
+    assert key_of(fault, [*fault.test_files(), "tests/conftest.py"]) not in Kept(place)
+    assert key_of(None, fault.test_files()) not in Kept(place)
+    Kept(place).clear()
+    assert key not in Kept(place)

@@ -65,7 +65,10 @@ class Moody(Keyed):
 
 
 MOODY = give_class(Moody, "places:Moody")
-INSIDE = ("fifo", "sjf", "srpt", "srpt?most=50&share=inf", "vtc", "accumulating", "weighted", MOODY)
+HOLDS = "past-future?lengths=estimate"
+INSIDE = (
+    "fifo", "sjf", "srpt", "srpt?most=50&share=inf", "vtc", "accumulating", "weighted", "past-future", HOLDS, MOODY,
+)  # fmt: skip
 
 
 def tight(**changes: Any) -> Any:
@@ -273,8 +276,9 @@ def test_limits_of_preemption_hold() -> None:
 def test_a_share_counts_what_was_made_of_what_is_expected() -> None:
     def job(estimate: int, made: int, preempted: int = 0) -> Job:
         return Job(
-            Request("r", "a", Tier.BATCH, "", 0.0, 9, None, 500), "", estimate, estimate, made=made, preempted=preempted
-        )
+            Request("r", "a", Tier.BATCH, "", 0.0, 9, None, 500), "", estimate, estimate, made=made,
+            preempted=preempted, first_estimate=estimate,
+        )  # fmt: skip
 
     place = Inside(Srpt(share=0.5, most=3), make_estimator("static", Admission(), {}), Admission())
     head = job(10, 0)
@@ -287,6 +291,8 @@ def test_a_share_counts_what_was_made_of_what_is_expected() -> None:
     assert displaced(1, 0) == [5]  # most left
     assert displaced(1, 5) == [5, 0]  # for its blocks
     assert displaced(1, 9) == []  # all who may would not be enough: nobody goes
+    running[5].made, running[5].estimate = 150, 900  # it turns out longer, but is past the share of the first estimate
+    assert displaced(1, 0) == [0]
 
 
 def test_a_victim_is_who_the_policy_says() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from driftsim.request import Job, Request, Tier
+from driftsim.scheduling.estimators import ESTIMATORS, GIVEN
 from driftsim.scheduling.policies import POLICIES, make_policy
 from tests.queues import fresh
 
@@ -98,3 +101,20 @@ def test_equals_leave_in_order_of_arrival(name: str, jobs: list[tuple[Tier, int]
 def test_an_unknown_policy_is_named_with_the_choices() -> None:
     with pytest.raises(ValueError, match="unknown policy 'lifo'; choose one of stock, fifo, priority"):
         make_policy("lifo")
+
+
+STANDING = ("read", "abstract read", "the form by labels read", "from memory", "ours")  # of a source, in brackets
+ALL = {**POLICIES, **ESTIMATORS, **GIVEN}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_each_names_its_source_and_says_whether_it_was_read(name: str) -> None:
+    said = " ".join((inspect.getdoc(ALL[name]) or "").split())
+    sources = re.findall(r"Source: (.*?)(?: Trap: |$)", said)
+    assert len(sources) == 1, "write 'Source: ... (read)', or (abstract read), (from memory), (ours)"
+    standing = re.findall(r"\(([^()]*)\)", sources[0])
+    assert any(one.startswith(STANDING) for one in standing), sources[0]
+    for year in re.finditer(r"[A-Z]\w+ (?:and \w+ |et al\. )?(?:19|20)\d\d\b", sources[0]):  # no paper goes unmarked
+        assert any(one.startswith(STANDING) for one in re.findall(r"\(([^()]*)\)", sources[0][year.end() :])), (
+            year.group()
+        )

@@ -16,14 +16,8 @@ from driftsim.scheduling.policies import POLICIES
 from tests.queues import a_job, fresh, some_jobs
 
 NAMES = sorted(POLICIES)
-STARVES = {
-    "priority",
-    "sjf",
-    "cost-sjf",
-    "wspt",
-    "gittins",
-    "srpt",
-}  # as their docstrings say: somebody may wait for ever
+# As their docstrings say: somebody may wait for ever.
+STARVES = {"priority", "sjf", "cost-sjf", "wspt", "gittins", "srpt"}
 
 
 class Counted(Job):
@@ -134,7 +128,7 @@ def test_nobody_waits_for_ever_but_where_the_policy_says_so(name: str) -> None:
     queue.push(victim, 0.0)
     gone = []
     for turn in range(4000):
-        now = 0.1 * turn
+        now = float(turn)
         queue.push(a_job(str(turn), now, prompt=5, output=5, tier=Tier.PREMIUM), now)
         gone.append(queue.pop(now))
         if hasattr(queue, "served"):

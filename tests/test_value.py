@@ -260,8 +260,15 @@ def test_the_sigma_beyond_which_a_rival_wins_is_the_first_that_loses(changes: li
     else:
         assert state == "found"
         assert lost[0] - 1 <= found.value <= lost[0]
-        assert math.isnan(found.low) or found.low <= found.value
-        assert math.isnan(found.high) or found.high >= found.value
+        for end, of in ((found.low, "high"), (found.high, "low")):  # where that end of the changes crosses 0
+            crossed = [sigma for sigma, one in zip(sigmas, intervals, strict=True) if getattr(one, of) > 0]
+            assert math.isnan(end) == (not crossed)
+            assert not crossed or max(0.0, crossed[0] - 1) <= end <= crossed[0]
+
+
+def test_the_interval_of_the_sigma_is_wider_than_that_of_the_change_alone() -> None:
+    changes = [Interval(-0.2, -0.3, 0.1), Interval(-0.1, -0.2, 0.2), Interval(0.1, 0.05, 0.2)]
+    assert beyond([0.0, 1.0, 2.0], changes) == ("found", Interval(1.5, 0.0, 1.8))
 
 
 def test_the_words_say_never_at_once_and_from_where() -> None:
@@ -277,13 +284,15 @@ def test_the_words_say_never_at_once_and_from_where() -> None:
 
 
 def test_regrets_add_up_and_none_is_of_admission_where_estimates_turn_nobody_away() -> None:
-    found = value(WORK, SMALL, **QUICK | {"policies": ["sjf", "boost"]})
+    found = value(WORK, SMALL, **QUICK | {"policies": ["sjf", "boost?gamma=50"]})  # the second is all but FIFO
     rows = found.frame().dropna(subset=["total_regret"])
     parts = [np.log1p(rows[f"{name}_regret"]) for name in ("order", "admission", "policy")]
     assert np.allclose(sum(parts), np.log1p(rows["total_regret"]))
     assert (rows["admission_regret"] == 0).all()
     assert (rows.loc[rows["sigma"] == 0, "order_regret"] == 0).all()
     assert (rows.loc[rows["policy"] == rows["best_policy"], "policy_regret"] == 0).all()
+    assert (rows["policy_regret"] >= 0).all()
+    assert (rows["policy_regret"] > 0).any()  # of the policy that is not the best with the truth
     assert any("who is let in does not depend on estimates" in one for one in found.warnings())
 
 
@@ -298,6 +307,8 @@ def test_where_estimates_turn_away_their_regret_is_what_they_change_under_fifo()
     assert regret.order.value + regret.admission.value + regret.policy.value == pytest.approx(regret.total.value)
     by_requests = ds.ScenarioSpec(workload=WORK, profile="given", shed=shed_rules("requests=9"))
     counted = value(by_requests, SMALL, **QUICK)
+    without = value(WORK, SMALL, **QUICK)  # what an engine serves of a backlog has nothing to do with limits of a queue
+    assert counted.valuation.engines["slots"] == without.valuation.engines["slots"]
     assert counted.answers.regret(cell, Setting("sjf", "static")).admission.value == 0
 
 
@@ -332,6 +343,17 @@ def test_twice_of_what_binds_serves_a_backlog_faster_and_twice_of_nothing_else_d
     assert max(gains, key=lambda name: gains[name]) == limit
     assert gains[limit] >= 0.05
     assert base < made.backlog < 1.1 * base  # in whose end slots are empty
+
+
+def test_what_gains_less_than_another_limit_does_not_bind(bench: Bench) -> None:
+    class Told(Bench):
+        def gains(self, changes: dict[str, int]) -> dict[Any, float]:
+            slots = self.value("slots", changes)
+            return {"slots": 0.2, "kv": 0.3 if slots == self.own.max_num_seqs else 0.1, "prefill": 0.0}
+
+    made = Told(bench.spec, bench.profile, bench.sample).engine("slots")
+    assert made is not None
+    assert made.changes["max_num_seqs"] == bench.own.max_num_seqs // 2
 
 
 def test_runs_are_of_the_engine_on_which_the_limit_binds() -> None:

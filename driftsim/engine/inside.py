@@ -1,8 +1,8 @@
 """The simulated engine with a policy of ours inside it, as live/scheduler.py puts one inside vLLM's scheduler.
 
 The policy orders those who wait; it may preempt a running sequence for the first of them, at most one of them a step,
-before the step is scheduled; and it may choose who goes when the KV blocks run out. Everything else is vLLM's. A decode
-run ends where one of these decisions could change.
+before the step is scheduled; it may hold the first back; and it may choose who goes when the KV blocks run out.
+Everything else is vLLM's. A decode run ends where one of these decisions could change.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from driftsim.errors import InputError
 from driftsim.latency.steptime import TICKS_PER_SECOND
 from driftsim.scheduling.dispatcher import Departure
 from driftsim.scheduling.inside import Inside, Runner
+from driftsim.scheduling.room import Load, Room, least_chunk
 
 
 class ByPolicy:
     """The waiting sequences in the order of a policy; ``clock`` tells the tick of now.
 
-    Those who make way in a step wait again once it is scheduled: else they could be admitted in it.
+    Those who make way in a step wait again once it is scheduled: else they could be admitted in it. While there is a
+    ``gate``, nobody waits whom it does not let in.
     """
 
     def __init__(self, place: Inside, clock: Any) -> None:
@@ -31,6 +33,7 @@ class ByPolicy:
         self._of: dict[int, Sequence] = {}  # id(job) -> sequence
         self._aside: list[Sequence] = []
         self.holding = False
+        self.gate: Callable[[], bool] | None = None
 
     def _now(self) -> float:
         return float(self._clock.now / TICKS_PER_SECOND)
@@ -39,7 +42,7 @@ class ByPolicy:
         return len(self._of) + len(self._aside)
 
     def __bool__(self) -> bool:
-        return bool(self._of)
+        return bool(self._of) and (self.gate is None or self.gate())
 
     def __iter__(self) -> Iterator[Sequence]:
         return iter([*self._of.values(), *self._aside])
@@ -101,6 +104,7 @@ class InsideEngine(ContinuousEngine):
         self.place, self._departure, self._hear = place, departure, on_leave
         self.waiting = ByPolicy(place, env)
         self.by_priority = place.chooses_victim  # then anybody may be preempted, whom vLLM walks through one by one
+        self._room = Room(self.total, self._limits[2], least_chunk(self._budget, self._limits[1], self._threshold))
         self._decided = False  # whether nobody made way for the head, and nobody will before something else happens
 
     def _schedule(self, now: int) -> tuple[list[tuple[Sequence, int]], int]:
@@ -110,6 +114,21 @@ class InsideEngine(ContinuousEngine):
         if gone:
             self.waiting.let_back()
         return prefills, preempted + gone
+
+    def _schedule_waiting(self, prefills: list[tuple[Sequence, int]], threshold: int, now: int) -> None:
+        self.waiting.gate = self._lets_in if self.place.holds_back else None
+        super()._schedule_waiting(prefills, threshold, now)
+        self.waiting.gate = None
+
+    def _lets_in(self) -> bool:
+        """Whether the policy lets the head in beside those who run; whoever would be alone goes in."""
+        if not self.running:
+            return True
+        now, place, running = self.env.now / TICKS_PER_SECOND, self.place, []
+        for sequence in self.running:
+            place.tell(sequence.job, made(sequence, self.pool), now)
+            running.append(Load(sequence.job, _uncomputed(sequence)))
+        return place.admits(_uncomputed(self.waiting[0]), running, self._room, now)
 
     def _make_way(self, now: float) -> int:
         """Preempt for the first of the waiting, if it lacks a slot or KV blocks and the policy says so; how many."""
@@ -191,6 +210,8 @@ class InsideEngine(ContinuousEngine):
             return steps
         if self.place.preempting and not (self._decided or self.place.settled):
             return min(steps, 1)
+        if self.place.holds_back and not self._is_full():
+            return min(steps, 1)
         if self.shared is not None and not self._is_full():
             return self.shared.sooner(self.waiting[0], steps, self._unseen)
         return steps
@@ -198,14 +219,24 @@ class InsideEngine(ContinuousEngine):
     # -- what the policy hears
 
     def _gone(self, sequences: list[Sequence]) -> None:
-        known = [one for one in sequences if one.finish_reason != "rejected"]
+        known = [one for one in sequences if one.finish_reason != "rejected" and not one.over]
         self.place.finished([self._departure(one) for one in known], self.env.now / TICKS_PER_SECOND)
         self._hear(sequences)
+
+    def _forget_over(self, sequence: Sequence) -> None:
+        """A core that is told to abort ``sequence`` does not know that it was whole."""
+        super()._forget_over(sequence)
+        self.place.finished([self._departure(sequence)], self.env.now / TICKS_PER_SECOND)
 
 
 def made(sequence: Sequence, pool: DecodePool) -> int:
     """The output tokens of ``sequence`` after all steps that were scheduled."""
     return sequence.target - sequence.ends + pool.step if sequence.ends >= 0 else sequence.shown
+
+
+def _uncomputed(sequence: Sequence) -> int:
+    """The tokens of ``sequence`` to compute before the one that its next token follows on."""
+    return 0 if sequence.ends >= 0 else max(0, sequence.length - sequence.computed - 1)
 
 
 def inside(

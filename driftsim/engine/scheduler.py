@@ -219,7 +219,7 @@ class Scheduler:
         if shared is not None:
             shared.follow(spare)
         found, idle, cadence = 0, 0, self.cadence
-        while waiting and budget > 0 and len(running) < slots:
+        while budget > 0 and len(running) < slots and waiting:
             sequence = waiting[0]
             length = sequence.prompt + sequence.shown  # recomputes what a preemption lost, outputs included
             if shared is not None:

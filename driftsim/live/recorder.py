@@ -304,6 +304,7 @@ class _Run:
                     "error": outcome.error,
                     "prompt_tokens": outcome.prompt_tokens,
                     "cached_tokens": outcome.cached_tokens,
+                    "stop_string": int(outcome.stop_string),
                 },
             )
             if outcome.beginning is not None:

@@ -23,12 +23,14 @@ from driftsim.live.vllm import MappedFile, Traced
 from driftsim.request import Job
 from driftsim.scheduling.dispatcher import Departure
 from driftsim.scheduling.inside import Inside, Runner
+from driftsim.scheduling.room import Load, Room, least_chunk
 
 
 class PolicyQueue(RequestQueue):  # type: ignore[misc]  # vLLM has no types for mypy
     """vLLM's queue of waiting requests in the order of the policy in ``place``.
 
-    Those who make way in a step wait again once it is scheduled: else they could be admitted in it.
+    Those who make way in a step wait again once it is scheduled: else they could be admitted in it. While there is a
+    ``gate``, nobody waits whom it does not let in.
     """
 
     def __init__(self, place: Inside, now: Callable[[], float], job_of_request: Callable[[Any], Job]) -> None:
@@ -36,6 +38,7 @@ class PolicyQueue(RequestQueue):  # type: ignore[misc]  # vLLM has no types for 
         self._of: dict[int, Any] = {}  # id(job) -> request
         self._aside: list[Any] = []
         self.holding = False
+        self.gate: Callable[[], bool] | None = None
 
     def add_request(self, request: Any) -> None:
         """A newcomer."""
@@ -86,7 +89,7 @@ class PolicyQueue(RequestQueue):  # type: ignore[misc]  # vLLM has no types for 
             self.remove_request(request)
 
     def __bool__(self) -> bool:
-        return bool(self._of)
+        return bool(self._of) and (self.gate is None or self.gate())
 
     def __len__(self) -> int:
         return len(self._of) + len(self._aside)
@@ -161,19 +164,44 @@ class PolicyInside:
         gone = self._make_way() if self.place.preempting and self.waiting else 0
         if self.place.chooses_victim:
             self._rank_victims()
+        self.waiting.gate = self._lets_in if self.place.holds_back else None
         output = super().schedule(*arguments, **keywords)  # type: ignore[misc]
+        self.waiting.gate = None
         if gone:
             self.waiting.let_back()
         self._frozen = None
         return output
+
+    @property
+    def _slots(self) -> int:
+        return int(getattr(self, "max_num_active_reqs", None) or self.max_num_running_reqs)  # type: ignore[attr-defined]
+
+    @property
+    def _room(self) -> Room:
+        """The whole cache, less vLLM's null block."""
+        threshold = self.scheduler_config.long_prefill_token_threshold  # type: ignore[attr-defined]
+        chunk = least_chunk(self.max_num_scheduled_tokens, self._slots, threshold)  # type: ignore[attr-defined]
+        return Room(self.kv_cache_config.num_blocks - 1, int(self.block_size), chunk)  # type: ignore[attr-defined]
+
+    def _lets_in(self) -> bool:
+        """Whether the policy lets the head in beside those who run; whoever would be alone goes in.
+
+        vLLM asks before it looks at the slots, and the simulated engine after that.
+        """
+        if not self.running or len(self.running) >= self._slots:
+            return True
+        running = []
+        for request in self.running:
+            self.place.tell(self._job_of(request), made(request), self._now())
+            running.append(Load(self._job_of(request), _uncomputed(request)))
+        return self.place.admits(_uncomputed(self.waiting.peek_request()), running, self._room, self._now())
 
     def _make_way(self) -> int:
         """Preempt for the first of the waiting, if it lacks a slot or KV blocks and the policy says so; how many."""
         if self.place.settled:
             return 0
         head = self.waiting.peek_request()
-        most = getattr(self, "max_num_active_reqs", None) or self.max_num_running_reqs  # type: ignore[attr-defined]
-        slots, blocks = len(self.running) + 1 - most, self._missing_blocks(head)
+        slots, blocks = len(self.running) + 1 - self._slots, self._missing_blocks(head)
         if slots <= 0 and blocks <= 0:
             return 0
         gone = self.place.displaced(self._job_of(head), self._runners(), slots, blocks, self._held, self._now())
@@ -265,6 +293,11 @@ class PolicyInside:
 def made(request: Any) -> int:
     """The output tokens of ``request`` after all steps that were scheduled."""
     return int(request.num_output_tokens + request.num_output_placeholders)
+
+
+def _uncomputed(request: Any) -> int:
+    """The tokens of ``request`` to compute before the one that its next token follows on."""
+    return max(0, int(request.num_tokens - request.num_computed_tokens - 1))
 
 
 class InsideScheduler(Traced, PolicyInside, Scheduler):  # type: ignore[misc]

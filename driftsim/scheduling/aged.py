@@ -92,11 +92,12 @@ class Classes(ABC):
 
 
 class Accumulating(Classes):
-    """Accumulating priority: the tier's slope times the wait, the highest first (Kleinrock 1964, delay dependent).
+    """Accumulating priority: the tier's slope times the wait, the highest first.
 
     The slope is the weight of the tier to a power. Slopes in fixed ratios hold the waits of the tiers in ratio at a
-    high load, and nobody waits for ever. The power 0 is FIFO, a large one strict priority. Trap: with equal slopes and
-    different heads start, as DriftSched's aging has them, the order is FIFO with an offset.
+    high load, and nobody waits for ever. The power 0 is FIFO, a large one strict priority. Source: Kleinrock 1964,
+    delay dependent priority (from memory). Trap: with equal slopes and different heads start, as DriftSched's aging has
+    them, the order is FIFO with an offset.
     """
 
     heeds = "tier"
@@ -119,11 +120,11 @@ class Accumulating(Classes):
 
 
 class Hrrn(Classes):
-    """Highest response ratio next: (wait + s) / s for s seconds of service, the highest first (Brinch Hansen 1971).
+    """Highest response ratio next: (wait + s) / s for s seconds of service, the highest first.
 
     Sizes are put into classes of half a doubling; in a class the oldest goes first, though another of it may have a
-    wait per size that is up to 1.41 times as high. So no decision looks at every job. Nobody waits for ever. Trap: an
-    estimate that is far too small makes the ratio explode.
+    wait per size that is up to 1.41 times as high. So no decision looks at every job. Nobody waits for ever. Source:
+    Brinch Hansen 1971 (from memory). Trap: an estimate that is far too small makes the ratio explode.
     """
 
     needs = ("profile",)
@@ -141,13 +142,14 @@ class Hrrn(Classes):
 
 
 class Ewsjf(Classes):
-    """Effective workload-based shortest job first, as in vLLM's pull request 33392, scoring.py and waiting_queue.py.
+    """Effective workload-based shortest job first.
 
     Queues of prompts by steps of 200 tokens, each first in, first out; of the oldest of each, the highest
     wait x (1 + 0.5 ln(prompt + 1)) x step / (floor(prompt / step) + 1) goes first. There, queues for prompts beyond
     2,000 tokens begin where the first such prompt wants, and the scores are as old as the last pass of a thread; here
-    every queue is a step wide, and a score is of this moment. Trap: it knows nothing of outputs, and the score per
-    token falls with the square of the prompt, so long prompts wait long.
+    every queue is a step wide, and a score is of this moment. Source: vLLM's pull request 33392, scoring.py and
+    waiting_queue.py (read), whose constants these are. Trap: it knows nothing of outputs, and the score per token falls
+    with the square of the prompt, so long prompts wait long.
     """
 
     def __init__(
@@ -176,13 +178,14 @@ LEAST_SHARE = 0.1  # of them, that end within the time an index looks at: the ve
 
 
 class Gittins(Classes):
-    """Gittins index of what has not begun: the category that ends most jobs per second spent goes first (Gittins 1979).
+    """Gittins index of what has not begun: the category that ends most jobs per second spent goes first.
 
     The index of a category is the highest P(S <= d) / E[min(S, d)] over d, for the sizes S that it had, the last 256;
     before the first it is 1 by the estimated seconds. With known sizes it is shortest job first, with increasing
-    hazards shortest mean first (Aalto, Ayesta and Righter 2009), with decreasing ones the category comes first that
-    most often ends soon. In front of an engine a job is not preempted, so its index after a while is not used. Trap:
-    outputs that were cut short count as they came; who is of a long category may wait for ever.
+    hazards shortest mean first, with decreasing ones the category comes first that most often ends soon. In front of an
+    engine a job is not preempted, so its index after a while is not used. Source: Gittins 1979; Aalto, Ayesta and
+    Righter 2009 (from memory). Trap: outputs that were cut short count as they came; who is of a long category may wait
+    for ever.
     """
 
     needs = ("profile",)

@@ -15,13 +15,14 @@ FAR = 200.0  # half-lives after which the service of long ago is counted in anot
 
 
 class Las(LeastServed):
-    """Least attained service first, by tenant (Kleinrock; llm-d's strategy_las.go: in + 2 out, half-life 60 s).
+    """Least attained service first, by tenant or, as a program's calls are one session, by session.
 
     What a tenant was served counts less with time, by half in each half-life; the estimate is charged when a request
     goes in, and set right at its end. llm-d charges at the end alone, so there a burst in flight is free, and mixes in
     the wait of each head, scaled by the smallest and the largest; neither is done here. With an infinite half-life two
     tenants that always have work differ by at most the dearest request, and by what is in flight with a wrong estimate.
-    Trap: who comes back after a long pause goes before all others until he has had as much.
+    Source: llm-d's strategy_las.go, in + 2 out, half-life 60 s (read); Kleinrock 1976 (from memory). Trap: who comes
+    back after a long pause goes before all others until he has had as much.
     """
 
     def __init__(
@@ -75,13 +76,13 @@ class Las(LeastServed):
 
 
 class Mlfq(LeastServed):
-    """Multi-level feedback queue by tenant: the lowest level first, in it the oldest job (Corbató 1962; as skip-join in
-    FastServe, arXiv 2305.05920).
+    """Multi-level feedback queue by tenant: the lowest level first, in it the oldest job.
 
     A tenant is on level k once it has had more than q (2^k - 1) seconds of service; the last level has no end. Every
     ``promote_s`` all begin again on the first, which looks at every tenant once. The levels are of tenants, since in
-    front of an engine no request is preempted. An infinite quantum is FIFO. Trap: quanta are time, not tokens; a tenant
-    of many names is always new.
+    front of an engine no request is preempted. An infinite quantum is FIFO. Source: Corbató 1962 (from memory); as
+    skip-join in FastServe, arXiv 2305.05920, by vllm-ltr's mlfq_scheduler.py (read). Trap: quanta are time, not tokens;
+    a tenant of many names is always new.
     """
 
     needs = ("profile",)

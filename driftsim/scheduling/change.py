@@ -48,7 +48,8 @@ class Watched:
 class PageHinkley:
     """The mean log ratio of the category since its last change, and Page and Hinkley's test to find the changes.
 
-    ratio = output / (base x input factor). Source: Page 1954; Hinkley 1971; as a drift detector, Gama et al. 2014.
+    ratio = output / (base x input factor). Source: Page 1954; Hinkley 1971; as a drift detector, Gama et al. 2014 (from
+    memory).
     Trap: one test a category, since a change of the mix is no change of lengths; and with logarithms that scatter by
     about 1, a small ``threshold`` finds changes in noise and forgets what it knew.
     """

@@ -20,8 +20,9 @@ class Conformal:
 
     The interval is between two quantiles of the last errors of the logarithm. The share that it leaves out moves:
     ``alpha <- alpha + rate (miss - missed)``; at 0 or less it holds all that may come, at 1 or more nothing. Source:
-    Gibbs and Candes 2021 ("Adaptive conformal inference under distribution shift"). Trap: the coverage is that of the
-    whole sequence, not of each category; and outputs are known late, which adds their number to the bound.
+    Gibbs and Candes 2021, arXiv 2106.00170 (abstract read; the rule and its bound as other packages document it). Trap:
+    the coverage is that of the whole sequence, not of each category; and outputs are known late, which adds their
+    number to the bound.
     """
 
     def __init__(

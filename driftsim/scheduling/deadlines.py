@@ -17,10 +17,11 @@ Limit: TypeAlias = Annotated[
 
 
 class Edf(Keyed):
-    """Earliest deadline first (Jackson 1955; Liu and Layland 1973): arrival and the SLO's limit, none goes last.
+    """Earliest deadline first: arrival and the SLO's limit, none goes last.
 
-    On one slot it minimises the largest lateness of those who wait. With one SLO for all it is FIFO. Trap: in an
-    overload it serves those first who are too late already, and then all are late.
+    On one slot it minimises the largest lateness of those who wait. With one SLO for all it is FIFO. Source: Jackson
+    1955; Liu and Layland 1973 (from memory). Trap: in an overload it serves those first who are too late already, and
+    then all are late.
     """
 
     needs: tuple[str, ...] = ("slos",)
@@ -39,11 +40,12 @@ class Edf(Keyed):
 
 
 class Slack(Edf):
-    """Least slack first: the deadline less the seconds of service until it (Mok 1983; Conway, Maxwell, Miller 1967).
+    """Least slack first: the deadline less the seconds of service until it.
 
     Until the first token that is the prefill, until the end the whole service. Time passes for all alike, so the order
-    of those who wait never changes. On one slot it maximises the smallest lateness. Trap: as of earliest deadline
-    first, and a large job with a late deadline goes before a small one that is due sooner.
+    of those who wait never changes. On one slot it maximises the smallest lateness. Source: Mok 1983; Conway, Maxwell
+    and Miller 1967 (from memory). Trap: as of earliest deadline first, and a large job with a late deadline goes before
+    a small one that is due sooner.
     """
 
     needs = ("slos", "profile")

@@ -339,6 +339,7 @@ class Dispatcher:
         if estimate.length < 0 or not estimate.bias >= 0:
             raise InputError(f"the estimator {type(self.estimator).__name__} gave {estimate}; neither may be below 0")
         job.estimate, job.bias = estimate.length, estimate.bias
+        job.first_estimate = estimate.length
         if self._has_levels:
             job.quantiles = estimate.quantiles
         prompt = request.prompt_tokens if self._counts_tokens else admission.prompt_length(request)

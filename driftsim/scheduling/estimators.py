@@ -35,7 +35,7 @@ SURE = 30.0  # clamp of the log odds: beyond it, a change of regime would take t
 
 
 class Static:
-    """Bias off: DriftSched's estimate with a bias of 1 for ever (arXiv 2606.02982)."""
+    """DriftSched's estimate with its bias off, 1 for ever. Source: DriftSched, arXiv 2606.02982 (read)."""
 
     def __init__(self, admission: Admission) -> None:
         self.admission = admission
@@ -51,8 +51,8 @@ class Static:
 class Ema:
     """DriftSched's correction: per predicted category, an exponential moving average of the measured bias.
 
-    ``bias <- (1 - alpha) bias + alpha clip(observed / expected)``, from 1 (arXiv 2606.02982). Censored outputs are
-    learned from like any other, as DriftSched does.
+    ``bias <- (1 - alpha) bias + alpha clip(observed / expected)``, from 1. Censored outputs are learned from like any
+    other, as DriftSched does. Source: DriftSched, arXiv 2606.02982 (read).
     """
 
     def __init__(self, admission: Admission) -> None:
@@ -157,9 +157,9 @@ class Ratios:
 class Pooled:
     """DriftSched's correction, mended and hedged: pooled median ratios, mixed with DriftSched's own estimate.
 
-    Each of the two is weighted by how little it has erred so far, as a share of ``max_tokens`` (exponential weights,
-    Cesa-Bianchi and Lugosi 2006, ch. 2). So where there is little to learn from, it does about as DriftSched does,
-    and never errs much more than the better of the two.
+    Each of the two is weighted by how little it has erred so far, as a share of ``max_tokens``. So where there is
+    little to learn from, it does about as DriftSched does, and never errs much more than the better of the two. Source:
+    driftsim's own (ours); its exponential weights are of Cesa-Bianchi and Lugosi 2006, ch. 2 (from memory).
     """
 
     trust = 0.3  # in the ratios before anything is known; the rest is in DriftSched's estimate
@@ -200,15 +200,15 @@ class Hedge(FixedShare):
     """A hedge over ema, log-ema, pooled, regression, page-hinkley and kaplan-meier.
 
     Each weighs by how little it has erred; ``share`` of the weights is dealt out alike each time, so that another can
-    take over soon. Source: Herbster and Warmuth 1998 (fixed share); Cesa-Bianchi and Lugosi 2006, ch. 2 and 5. Trap: it
-    hedges the error, and an order by length needs ranks; and it costs what all six cost.
+    take over soon. Source: Herbster and Warmuth 1998, fixed share; Cesa-Bianchi and Lugosi 2006, ch. 2 and 5 (from
+    memory). Trap: it hedges the error, and an order by length needs ranks; and it costs what all six cost.
     """
 
     experts = (Ema, LogEma, Pooled, Regression, PageHinkley, KaplanMeier)
 
 
 class Oracle:
-    """Was given every true output length, by request id: what a perfect estimate would buy."""
+    """Was given every true output length, by request id. Source: none, it is a bound (ours): no estimate is better."""
 
     deployable = False
 
@@ -228,8 +228,9 @@ class Noisy:
 
     ``sigma`` is the standard deviation of the logarithm of the factor, whose median is 1; 0 is the oracle. The factors
     are drawn by the run's seed, one for each row of the workload: the same for every policy, and for every sigma but
-    for scale. Source: Mitzenmacher 2019 ("Scheduling with predictions and the price of misprediction"). Trap: its
-    errors are independent of lengths and of each other, as those of no learned estimator are; and it may exceed a cap.
+    for scale. Source: Mitzenmacher 2019, "Scheduling with predictions and the price of misprediction" (from memory).
+    Trap: its errors are independent of lengths and of each other, as those of no learned estimator are; and it may
+    exceed a cap.
     """
 
     deployable = False

@@ -15,13 +15,14 @@ from driftsim.scheduling.queues import Keyed
 
 
 class Vtc(LeastServed):
-    """Virtual token counter: the tenant that was served least goes first (Sheng et al., OSDI 2024, arXiv 2401.00588).
+    """Virtual token counter: the tenant that was served least goes first.
 
     Service is a weighted sum of prompt and output tokens. A tenant that comes back is lifted to the smallest counter of
     those who wait, or, if nobody waits, to that of the last who left; so idle time gives no credit. In front of an
     engine the estimate is charged when a request goes in, and set right at its end. Two tenants that always have work
-    differ by at most twice the dearest request, and by what is in flight with a wrong estimate. Trap: equal service is
-    not equal latency.
+    differ by at most twice the dearest request, and by what is in flight with a wrong estimate. Source: Sheng et al.,
+    OSDI 2024, arXiv 2401.00588 (from memory), and S-LoRA's vtc_req_queue.py (read), which lifts against tenants with
+    waiting requests alone. Trap: equal service is not equal latency.
     """
 
     def __init__(
@@ -46,13 +47,14 @@ class Vtc(LeastServed):
 
 
 class Drr(Flows):
-    """Deficit round robin with debt (Shreedhar and Varghese 1995; with debt as in S-LoRA's mdrr_req_queue.py).
+    """Deficit round robin with debt.
 
     The tenants take turns. Whoever has no credit at his turn gets a quantum; he sends requests as long as he has
     credit, and the last may leave a debt. Prompt and estimate are charged when a request goes in and set right at its
     end. Who has nothing to send keeps his debt and loses his credit. With equal costs it is weighted round robin. Two
-    tenants that always have work differ by at most a quantum and twice the dearest request. Trap: a quantum far above
-    the dearest request serves tenants in long runs, one far below takes many empty turns.
+    tenants that always have work differ by at most a quantum and twice the dearest request. Source: Shreedhar and
+    Varghese 1995 (from memory); debt as in S-LoRA's mdrr_req_queue.py (read). Trap: a quantum far above the dearest
+    request serves tenants in long runs, one far below takes many empty turns.
     """
 
     def __init__(
@@ -127,13 +129,13 @@ class Drr(Flows):
 
 
 class Sfq(Keyed):
-    """Start-time fair queuing (Goyal, Vin and Cheng 1996): the smallest start tag goes first.
+    """Start-time fair queuing: the smallest start tag goes first.
 
     A request's start tag is the finish tag of the one before it of the same tenant, but at least the start tag of
     the request that went in last; its finish tag is its start tag and the seconds of service that it is estimated to
     take. The tags stay, so the order is a static key. At the end of a request the tenant's last finish tag is set
-    right. Two tenants that always have work differ by at most one request of each, whatever the engine's speed. Trap:
-    requests that wait keep tags from estimates that were wrong.
+    right. Two tenants that always have work differ by at most one request of each, whatever the engine's speed. Source:
+    Goyal, Vin and Cheng 1996 (from memory). Trap: requests that wait keep tags from estimates that were wrong.
     """
 
     needs = ("profile",)

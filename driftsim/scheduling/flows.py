@@ -18,7 +18,10 @@ from driftsim.request import Job, Tier
 from driftsim.scheduling.around import Around
 from driftsim.scheduling.queues import Heeds
 
-By: TypeAlias = Annotated[Literal["tenant", "tier", "category"], Field(description="Whose service is counted.")]
+By: TypeAlias = Annotated[
+    Literal["tenant", "session", "tier", "category"],
+    Field(description="Whose service is counted; a request of no session counts for its tenant."),
+]
 Tiers: TypeAlias = Annotated[
     bool, Field(description="Whether the service of a request is divided by the weight of its tier.")
 ]
@@ -27,10 +30,12 @@ Weight: TypeAlias = Annotated[float, Field(gt=0, description="Service of an outp
 
 
 def flow_of(job: Job, by: str) -> str:
-    """The flow that ``job`` is of: its tenant, its tier or its predicted category."""
+    """The flow that ``job`` is of: its tenant, its session, its tier or its predicted category."""
     if by == "category":
         return job.predicted_category
-    return job.request.tenant if by == "tenant" else job.request.tier
+    if by == "session" and job.request.session:
+        return f"{job.request.tenant}\n{job.request.session}"
+    return job.request.tier if by == "tier" else job.request.tenant
 
 
 class Flows(ABC):

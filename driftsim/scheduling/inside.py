@@ -12,6 +12,9 @@ that said no for two jobs says no as long as the one runs and the other waits, t
 chosen before him, and that nobody preempts whom one who stands before him in the queue may not; so after a no nobody is
 asked until somebody else is first by having come. ``expendable(job, now)``: of those who run, the
 job with the largest goes first when KV blocks run out, ties by the latest arrival, and among those who may make way.
+``admits(head, running, room, now)``: whether the head may go in now, beside those who run; it is asked of each head
+in turn, where slots and token budget are left and somebody runs, and a no ends the step's admissions. It changes
+nothing.
 ``progress(job, tokens, now)`` of a policy hears of a running job's output before it is asked about it; that of an
 estimator returns the ``Estimate`` of its whole output.
 """
@@ -27,6 +30,7 @@ from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.dispatcher import Departure, Dispatcher
 from driftsim.scheduling.estimate import Estimator
 from driftsim.scheduling.queues import MOST_PREEMPTIONS, PREEMPTIBLE_SHARE, Policy, looks_ahead
+from driftsim.scheduling.room import Load, Room
 
 Runner: TypeAlias = tuple[Job, Any]  # a running job, and what the engine knows it by
 
@@ -55,12 +59,19 @@ class Inside(Dispatcher):
         self._choice: Job | None = None  # of a policy that cannot tell whom it would choose
         self._preempts: Callable[[Job, Job, float], bool] = getattr(policy, "preempts", _never)
         self._expendable: Callable[[Job, float], float] | None = getattr(policy, "expendable", None)
+        self._admits: Callable[[Load, Sequence[Load], Room, float], bool] | None = getattr(policy, "admits", None)
         self._hears: Callable[[Job, int, float], None] | None = getattr(policy, "progress", None)
         self._estimates_anew = getattr(estimator, "progress", None)
         self._most: int = getattr(policy, "most_preemptions", MOST_PREEMPTIONS)
         self._share: float = getattr(policy, "preemptible_share", PREEMPTIBLE_SHARE)
         self.preempting = self._preempts is not _never
         self.chooses_victim = self._expendable is not None
+        self.holds_back = self._admits is not None
+        if self.holds_back and not self._counts_tokens:
+            raise InputError(
+                f"policy {type(policy).__name__} holds the head back by KV blocks, so lengths must be tokens; take "
+                "--accounting tokenizer"
+            )
         self.steady = bool(getattr(policy, "steady", False)) and self._estimates_anew is None
         self.only_counts = self._hears is None and self._estimates_anew is None and self._counts_tokens
         self.settled = False  # whether nobody makes way for those who wait now, nor will for anybody behind them
@@ -138,7 +149,7 @@ class Inside(Dispatcher):
         may = [
             one
             for one in running
-            if (job := one[0]).preempted < most and job.made < share * job.estimate and preempts(job, head, now)
+            if (job := one[0]).preempted < most and job.made < share * job.first_estimate and preempts(job, head, now)
         ]
         if not may:
             self.settled = self.steady
@@ -155,6 +166,11 @@ class Inside(Dispatcher):
             slots -= 1
             blocks -= held(thing)
         return gone if slots <= 0 and blocks <= 0 else []
+
+    def admits(self, uncomputed: int, running: Sequence[Load], room: Room, now: float) -> bool:
+        """Whether the head, of which so much must be computed, may go in beside those who run, told of before."""
+        assert self._admits is not None
+        return self._admits(Load(self.head(now), uncomputed), running, room, now)
 
     def expendable(self, job: Job, now: float) -> float:
         """How soon the running ``job`` goes when KV blocks run out: the largest first."""

@@ -91,9 +91,12 @@ class Lifetimes:
 class KaplanMeier:
     """The mean output of the category, from its survival curve; cut and aborted outputs are lower bounds.
 
-    It knows the residual life, E[o | o > g], and its estimates carry the quantiles of 10 % and 90 %. Source: Kaplan and
-    Meier 1958. Trap: short outputs finish first, so after a burst the curve is of the short ones; and under one cap for
-    all, what would come above it is never seen.
+    Its estimates carry the quantiles of 10 % and 90 %. Where the policy stands inside the engine, the estimate of an
+    output that has got to g becomes E[o | o > g], the residual life; who has got beyond all that was seen is all but
+    done. Source: Kaplan and Meier 1958 (from memory). Trap: short outputs finish first, so after a burst the curve is
+    of the short ones; and under one cap for all, what would come above it is never seen. Where outputs scatter much,
+    E[o | o > g] - g grows with g, so that srpt preempts nearly everybody who runs (docs/guides/places.md has the
+    numbers).
     """
 
     levels = (0.1, 0.9)
@@ -103,8 +106,11 @@ class KaplanMeier:
         admission: Admission,
         *,
         window: Annotated[int, Field(ge=1, description="Outputs of each category that count, the last ones.")] = 128,
+        residual: Annotated[bool, Field(description="Whether estimates are made anew in flight.")] = True,
     ) -> None:
         self.admission, self.window = admission, window
+        if not residual:
+            self.progress = None  # type: ignore[method-assign, assignment]  # so that nobody asks
         self.lifetimes: dict[str, Lifetimes] = {}
 
     def estimate(self, request: Request, category: str, now: float) -> Estimate:
@@ -121,6 +127,13 @@ class KaplanMeier:
         """E[o | o > generated] of the category, no more than ``cap``; one more than ``generated`` where unknown."""
         seen = self.lifetimes.get(category)
         return min(generated + 1, cap) if seen is None else seen.beyond(generated, cap)
+
+    def progress(self, job: Job, tokens: int, now: float) -> Estimate:
+        """The mean of those outputs that got beyond ``tokens``; of an unknown category the estimate, if it can be."""
+        request, category = job.request, job.predicted_category
+        known = category in self.lifetimes
+        length = self.residual(category, tokens, request.max_tokens) if known else max(job.estimate, tokens + 1)
+        return expecting(length, neutral(self.admission, request, category), request)
 
     def observe(self, job: Job, output_length: int, censored: bool, now: float) -> None:
         """Take the output in, as a lower bound if it was cut."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from driftsim.errors import InputError
 from driftsim.request import Job, Tier
-from driftsim.scheduling import aged, attained, deadlines, fair, preempting, sized
+from driftsim.scheduling import admitting, aged, attained, blackbox, deadlines, fair, preempting, sized, tail
 from driftsim.scheduling.around import Around, Service
 from driftsim.scheduling.names import spelled
 from driftsim.scheduling.parameters import canonical, values_of
@@ -28,7 +28,7 @@ __all__ = ["Keyed", "Policy", "passes_over"]
 
 
 class Fifo(Keyed):
-    """First in, first out, over all tiers (arXiv 2606.02982: the oldest head)."""
+    """First in, first out, over all tiers: the oldest head. Source: DriftSched, arXiv 2606.02982 (read)."""
 
     def key(self, job: Job) -> float:
         """Arrival alone."""
@@ -36,7 +36,7 @@ class Fifo(Keyed):
 
 
 class Priority(Keyed):
-    """Strict priority: the most urgent tier first, each in order of arrival (arXiv 2606.02982)."""
+    """The most urgent tier first, each in order of arrival. Source: DriftSched, arXiv 2606.02982 (read)."""
 
     heeds = "tier"
 
@@ -46,7 +46,10 @@ class Priority(Keyed):
 
 
 class Sjf(Keyed):
-    """Shortest job first by total budget, prompt plus estimate, over all tiers (Smith 1956; arXiv 2606.02982)."""
+    """Shortest job first by total budget, prompt plus estimate, over all tiers.
+
+    Source: DriftSched, arXiv 2606.02982 (read); Smith 1956 (from memory).
+    """
 
     heeds = "budget"
 
@@ -56,9 +59,10 @@ class Sjf(Keyed):
 
 
 class Aging(Keyed):
-    """Smallest ``rank - 0.01 x seconds waited`` (arXiv 2606.02982).
+    """Smallest ``rank - 0.01 x seconds waited``.
 
     All ages grow alike, so the order never changes: the key is stored as arrival + rank / rate, here 100 s a rank.
+    Source: DriftSched, arXiv 2606.02982 (read).
     """
 
     heeds = "tier"
@@ -73,10 +77,10 @@ PUBLISHED_CYCLE = (Tier.PREMIUM,) * 5 + (Tier.STANDARD,) * 3 + (Tier.BATCH,) * 2
 
 
 class Weighted:
-    """A fixed cycle of slots over the tiers, PPPPPSSSBB as published; empty tiers are skipped (arXiv 2606.02982).
+    """A fixed cycle of slots over the tiers, PPPPPSSSBB as published; empty tiers are skipped.
 
     Each tier has as many slots in a row as its weight, the most urgent first. The pointer moves past the slot just
-    served, so an empty tier's slots are lost. Counts requests, not tokens.
+    served, so an empty tier's slots are lost. Counts requests, not tokens. Source: DriftSched, arXiv 2606.02982 (read).
     """
 
     heeds: Heeds = "tier"
@@ -149,6 +153,9 @@ POLICIES: dict[str, type[Policy]] = {
     "hrrn": aged.Hrrn,
     "ewsjf": aged.Ewsjf,
     "srpt": preempting.Srpt,
+    "tie": tail.Tie,
+    "past-future": admitting.PastFuture,
+    "blackbox": blackbox.BlackBox,
 }
 BASELINE = "fifo"
 STOCK = "stock"  # the engine's own order: FIFO with no limit in flight

@@ -11,14 +11,15 @@ from driftsim.scheduling.queues import MOST_PREEMPTIONS, PREEMPTIBLE_SHARE, Keye
 
 
 class Srpt(Keyed):
-    """Shortest remaining output first, with limited preemption (Schrage 1968; TRAIL, arXiv 2410.01035).
+    """Shortest remaining output first, with limited preemption.
 
-    Inside the engine a job makes way for one with less left, until it has made the share c of its estimate, and no more
-    often than ``most`` times; when KV blocks run out, who has most left goes. In front of the engine, or as a priority,
-    nobody is preempted, and it is shortest job first by the estimated output. c is TRAIL's constant, 0.8, from memory;
-    TRAIL estimates anew at every token, which here an estimator with ``progress`` does. With c = inf, true lengths and
-    prompts that cost nothing, nobody has fewer in the system at any moment. Trap: who is long may wait for ever; a
-    preempted job is computed again, prompt and output; whoever outlives his estimate counts as all but done, so
+    Inside the engine a job makes way for one with less left, until it has made the share c of its first estimate, and
+    no more often than ``most`` times; when KV blocks run out, who has most left goes. In front of the engine, or as a
+    priority, nobody is preempted, and it is shortest job first by the estimated output. An estimator with ``progress``,
+    such as kaplan-meier, says anew at every token what is left. With c = inf, true lengths and prompts that cost
+    nothing, nobody has fewer in the system at any moment. Source: Schrage 1968 (from memory); TRAIL, arXiv 2410.01035
+    (abstract read; its c = 0.8, and that c is of the first estimate, from memory). Trap: who is long may wait for ever;
+    a preempted job is computed again, prompt and output; whoever outlives his estimate counts as all but done, so
     estimates that are far too small let long jobs run on.
     """
 
@@ -32,7 +33,7 @@ class Srpt(Keyed):
             Field(
                 ge=0,
                 allow_inf_nan=True,
-                description="Share c of its estimate from which on a job makes way for nobody; inf: it always may.",
+                description="Share c of its first estimate from which on a job makes way for nobody; inf: it may.",
             ),
         ] = PREEMPTIBLE_SHARE,
         most: Annotated[

@@ -16,7 +16,7 @@ from driftsim.request import Job, Tier
 Heeds: TypeAlias = Literal["", "tier", "budget"]
 Needs: TypeAlias = Literal["profile", "slos", "tiers"]  # of the run, without which the order would mean nothing
 MOST_PREEMPTIONS = 4  # of one request, of any kind; whoever had so many makes way for nobody
-PREEMPTIBLE_SHARE = 0.8  # of the estimate; whoever has made as much makes way for nobody (TRAIL's c, from memory)
+PREEMPTIBLE_SHARE = 0.8  # of the first estimate; whoever has made as much makes way for nobody (TRAIL's c, from memory)
 
 
 @runtime_checkable

@@ -55,9 +55,10 @@ class Line:
 class Regression:
     """A regression of the output's logarithm on the prompt's, for each category, found by recursive least squares.
 
-    It begins at the base, whatever the prompt. Source: Ljung 1999, "System Identification", Section 11.2; on prompt
-    length and category as the cheapest features of Clairvoyant (arXiv 2606.07248). Trap: logarithms lead to the median,
-    below the mean; and among prompts that are all alike the slope is noise, which another prompt then gets in full.
+    It begins at the base, whatever the prompt. Source: Ljung 1999, "System Identification", Section 11.2 (from memory);
+    on prompt length and category as the cheapest features of Clairvoyant, arXiv 2606.07248 (abstract read). Trap:
+    logarithms lead to the median, below the mean; and among prompts that are all alike the slope is noise, which
+    another prompt then gets in full.
     """
 
     def __init__(

@@ -36,10 +36,10 @@ class Sized(Keyed):
 
 
 class CostSjf(Sized):
-    """Shortest job first by seconds of service (Smith 1956): the prefill of uncached tokens and the share of decode.
+    """Shortest job first by seconds of service: the prefill of uncached tokens and the share of decode.
 
-    On one slot it minimises the mean time in the system of those who wait. Trap: who is large may wait for ever. With
-    prefix caching a size changes while the job waits, and the key does not.
+    On one slot it minimises the mean time in the system of those who wait. Source: Smith 1956 (from memory). Trap: who
+    is large may wait for ever. With prefix caching a size changes while the job waits, and the key does not.
     """
 
     def key(self, job: Job) -> float:
@@ -48,10 +48,10 @@ class CostSjf(Sized):
 
 
 class Wspt(Sized):
-    """Weighted shortest processing time, the smallest seconds per weight of the tier first (Smith 1956; the cμ rule).
+    """Weighted shortest processing time, the cμ rule: the smallest seconds per weight of the tier first.
 
-    On one slot it minimises the weighted sum of times in the system of those who wait. Trap: who is large and light may
-    wait for ever; twice the weight counts as half the size.
+    On one slot it minimises the weighted sum of times in the system of those who wait. Source: Smith 1956 (from
+    memory). Trap: who is large and light may wait for ever; twice the weight counts as half the size.
     """
 
     needs = ("profile", "tiers")
@@ -62,12 +62,13 @@ class Wspt(Sized):
 
 
 class Boost(Sized):
-    """γ-Boost: the earliest boosted arrival first, arrival - ln(1 / (1 - exp(-γ s))) / γ (arXiv 2404.08826).
+    """γ-Boost: the earliest boosted arrival first, arrival - ln(1 / (1 - exp(-γ s))) / γ.
 
     The smaller the size s, the larger the boost. With ``sizes=label`` nothing is known of a job but its predicted
     category: M, the mean of exp(γ s) over those of it that ended, stands for exp(γ s). A large γ is FIFO, a small one
-    shortest job first; ``boost_rate`` gives the one that is best for the tail. Nobody waits for ever. Trap: sizes with
-    a heavy tail have no such γ, so sizes end at ``max_tokens``; γ is right for one load, and the load drifts.
+    shortest job first; ``boost_rate`` gives the one that is best for the tail. Nobody waits for ever. Source: arXiv
+    2404.08826 (the form by labels read; that of known sizes from memory). Trap: sizes with a heavy tail have no such γ,
+    so sizes end at ``max_tokens``; γ is right for one load, and the load drifts.
     """
 
     def __init__(

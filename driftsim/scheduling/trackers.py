@@ -17,8 +17,9 @@ Weight = Annotated[float, Field(gt=0, le=1, description="Weight of one observati
 class Prompt:
     """The prompt's length times a factor, and nothing is learned: the rule of thumb of routers.
 
-    Source: llm-d's router, ``inflightload/producer.go``: the rounded product with its output ratio, capped. Trap: an
-    agent's prompt holds its history, so a prompt of 195,000 tokens may get an answer of 300 (llm-d-router#2305).
+    Source: llm-d's router, ``inflightload/producer.go`` (read): the rounded product with its output ratio, capped.
+    Trap: an agent's prompt holds its history, so a prompt of 195,000 tokens may get an answer of 300
+    (llm-d-router#2305).
     """
 
     def __init__(
@@ -40,9 +41,9 @@ class Prompt:
 class LogEma:
     """A moving average of the logarithm of the bias: ``bias <- bias^(1 - alpha) ratio^alpha``, per category, from 1.
 
-    ratio = output / (base x input factor). Source: exponential smoothing (Brown 1959) on logarithms, so that twice and
-    half too long weigh alike. Trap: it follows the geometric mean, which of skewed lengths is near the median and below
-    the mean: right for the MAE, too low for capacity.
+    ratio = output / (base x input factor). Source: exponential smoothing, Brown 1959 (from memory), on logarithms, so
+    that twice and half too long weigh alike. Trap: it follows the geometric mean, which of skewed lengths is near the
+    median and below the mean: right for the MAE, too low for capacity.
     """
 
     def __init__(self, admission: Admission, *, alpha: Weight = 0.1) -> None:
@@ -66,9 +67,9 @@ class Quantile:
     """The quantile ``q`` of the output length, found online: up by ``step x q`` after a miss, else down by the rest.
 
     The steps are of the logarithm of the ratio to base x input factor, by category. Source: stochastic gradient descent
-    on the pinball loss (Koenker and Bassett 1978); its coverage is bounded for every sequence (Angelopoulos et al.
-    2023, "Conformal PID control", proposition 1). Trap: it begins at the base and walks: after a step of x2 it needs
-    log 2 / (step x q) observations.
+    on the pinball loss, Koenker and Bassett 1978 (from memory); its coverage is bounded for every sequence,
+    Angelopoulos et al. 2023, "Conformal PID control", proposition 1 (from memory). Trap: it begins at the base and
+    walks: after a step of x2 it needs log 2 / (step x q) observations.
     """
 
     def __init__(
@@ -132,8 +133,8 @@ class Means:
 class Session(Means):
     """The mean output of the session so far, else that of the category: turns of one session are alike.
 
-    Source: semantic-router#2551. Trap: a first turn has no session to learn from, and a trace without sessions has
-    first turns alone.
+    Source: semantic-router#2551 (read). Trap: a first turn has no session to learn from, and a trace without sessions
+    has first turns alone.
     """
 
     def __init__(self, admission: Admission, *, alpha: Weight = 0.3) -> None:
@@ -148,8 +149,8 @@ class Session(Means):
 class Tenant(Means):
     """The mean output of the tenant in this category, else that of the category.
 
-    Source: the average that gateways keep by API key. Trap: a mean follows the longest outputs; of skewed lengths it is
-    above the median, so its MAE is not the smallest.
+    Source: the average that gateways keep by API key (from memory of several). Trap: a mean follows the longest
+    outputs; of skewed lengths it is above the median, so its MAE is not the smallest.
     """
 
     def groups(self, request: Request, category: str) -> tuple[tuple[str, ...], ...]:

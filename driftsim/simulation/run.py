@@ -98,6 +98,7 @@ class Simulation:
             again = 1 + attempts.most
             self.outputs, self.observed = self.outputs * again, self.observed * again
             stops, told_as = stops * again, told_as * again
+        self.ends_late = attempts.rows_of(table["stop_string"]) if "stop_string" in table else set[int]()
         self.ends = Ends(told_as, self.outputs, stops, attempts.as_known)
         self.given_up = dict[int, tuple[str, int]]()  # by row, those inside the engine: how it ends, and since when
         rules = rules_in_force(scenario.tiers or workload.tiers, workload.tier_names)
@@ -135,12 +136,12 @@ class Simulation:
         if scenario.replicas:
             self.step_columns += (REPLICA_STEP_COLUMN,)
             self.dispatcher, self.cluster = clustered(
-                self.env, scenario, dispatcher, self._left, self._release_soon, on_step, step_requests
+                self.env, scenario, dispatcher, self._left, self._release_soon, on_step, step_requests, self.ends_late
             )
             self.engine = self.cluster
         else:
             self.dispatcher = dispatcher(scenario.limit)
-            kind = engine or engine_of(scenario, step_requests)
+            kind = engine or engine_of(scenario, step_requests, self.ends_late)
             if scenario.placed == "inside":
                 self.inside = Inside(policy(), learner, self.admission, self._estimated)
                 assert isinstance(kind, type)  # the barrier's worker has no place inside: see ``Scenario``

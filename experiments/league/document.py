@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.league.table import Table, as_markdown
+from experiments.league.table import Table, as_markdown, named
 from experiments.league.workloads import FIXTURES, LOADS, VERSION
 
 STORED = Path(__file__).with_name("table.csv")
@@ -42,5 +42,5 @@ def answer() -> str:
         best = ranked[ranked[f"{measure}_rank"] == 1].iloc[0]
         with_ = "" if best["estimator"] == "any" else f" with {best['estimator']}"
         ties = int(ranked[f"{measure}_tied"].sum()) - 1
-        said.append(f"{what}: {best['policy']}{with_}, with {ties} of {len(ranked) - 1} others tied")
+        said.append(f"{what}: {named(best)}{with_}, with {ties} of {len(ranked) - 1} others tied")
     return f"Best in {'; in '.join(said)}."

@@ -9,28 +9,26 @@ from typing import Any
 
 import numpy as np
 
-from driftsim.comparison.plan import Setting
 from driftsim.pressing.draws import COOL_DOWN, WARM_UP, draws_of
 from driftsim.pressing.loads import sample_of, served_rate, turns_of
 from driftsim.pressing.runs import KeptStore, Runs, axis_among
 from driftsim.progress import OnProgress, after, no_progress
 from driftsim.scheduling.estimators import estimator_name
+from driftsim.scheduling.names import Place
 from driftsim.scheduling.plugins import given_classes, plugin_names
-from driftsim.scheduling.policies import POLICIES, STOCK, policy_name
+from driftsim.scheduling.policies import POLICIES, STOCK, policy_class, policy_name
 from driftsim.simulation.spec import ScenarioSpec, build_scenario
 from driftsim.sources import Source, read_source
 from driftsim.worth.run import needed, worst_slowdown
 from experiments.league.ranks import Scores
-from experiments.league.table import FIFO, MEASURES, Table
+from experiments.league.table import FIFO, MEASURES, Entrant, Table
 from experiments.league.workloads import FIXTURES, LOADS, Fixture
 
-INSIDE = ("srpt",)  # in front of the engine, where the league is played, it preempts nobody
-FIELD = (
-    STOCK, *(name for name in POLICIES if name not in INSIDE), "boost?sizes=label",
-)  # the policies of the register, and boost by labels alone  # fmt: skip
+FIELD = (STOCK, *POLICIES, "boost?sizes=label", "past-future?lengths=estimate")  # the register, and two ways besides
 BLIND = (
-    STOCK, "fifo", "priority", "weighted", "aging", "edf", "accumulating", "gittins", "ewsjf",
-)  # heed no estimate of a length, so that they take part once  # fmt: skip
+    STOCK, "fifo", "priority", "weighted", "aging", "edf", "accumulating", "gittins", "ewsjf", "past-future",
+)  # heed no estimate of a length, but for past-future's of the first, so that they take part once  # fmt: skip
+ONLY_INSIDE = ("preempts", "admits", "expendable")  # methods that nothing in front of the engine asks
 ESTIMATORS = ("static", "ema", "regression")
 BOUND = "oracle"  # is told the truth: outside of the ranking
 REPLICATIONS = 8
@@ -57,7 +55,10 @@ def league(
     fixtures = FIXTURES if fixtures is None else fixtures
     names = list(dict.fromkeys([FIFO.policy, *(policy_name(name) for name in plugin_names(list(policies)))]))
     learners = list(dict.fromkeys([FIFO.estimator, *map(estimator_name, estimators)]))
-    entrants = [Setting(name, learner) for name in names for learner in (learners[:1] if name in BLIND else learners)]
+    entrants = [
+        Entrant(name, learner, place_of(name))
+        for name in names for learner in (learners[:1] if name in BLIND else learners)
+    ]  # fmt: skip
     if given_classes(names):
         jobs = 1  # a class is known in this process alone
     found: dict[str, dict[str, Scores]] = {measure: {} for measure in MEASURES}
@@ -76,8 +77,13 @@ def league(
     return Table(entrants, found)
 
 
+def place_of(name: str) -> Place:
+    """Where the policy ``name`` plays: inside the engine if it asks for what is there alone, else in front."""
+    return "inside" if any(hasattr(policy_class(name), method) for method in ONLY_INSIDE) else "front"
+
+
 def _play(
-    source: Source, entrants: Sequence[Setting], loads: Sequence[float], replications: int, store: Path, jobs: int,
+    source: Source, entrants: Sequence[Entrant], loads: Sequence[float], replications: int, store: Path, jobs: int,
     told: OnProgress,
 ) -> tuple[list[str], dict[str, np.ndarray]]:  # fmt: skip
     """One workload: the kind of each replication, and the scores by measure, (entrants, replications)."""

@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from driftsim.comparison.plan import Setting
 from driftsim.formatting import markdown
 from driftsim.scheduling.estimators import is_given_the_truth
+from driftsim.scheduling.names import Place
 from experiments.league.ranks import Differences, Ranks, Scores, differences, ranks_of
 
-FIFO = Setting("fifo", "static")
+
+class Entrant(NamedTuple):
+    """A policy, what estimates for it, and where it stands."""
+
+    policy: str
+    estimator: str
+    place: Place = "front"
+
+
+FIFO = Entrant("fifo", "static")
 MEASURES = {
     "mean": "mean E2E",
     "p99": "P99 E2E",
@@ -29,7 +38,7 @@ MEASURES = {
 class Table:
     """What each entrant came to. The first entrant is FIFO; scores of the others are against it."""
 
-    entrants: Sequence[Setting]
+    entrants: Sequence[Entrant]
     scores: Mapping[str, Mapping[str, Scores]]  # by measure and workload
 
     @cached_property
@@ -68,8 +77,11 @@ class Table:
         """
         bounds = [place for place in self.places if place not in self.ranked]
         rows: dict[int, dict[str, object]] = {
-            place: {"policy": self.entrants[place].policy, "estimator": self.label(place)} for place in self.places
-        }
+            place: {
+                "policy": self.entrants[place].policy, "estimator": self.label(place),
+                "place": self.entrants[place].place,
+            } for place in self.places
+        }  # fmt: skip
         for measure in MEASURES:
             ranks = ranks_of(self._part(measure, self.ranked))
             for order, place in enumerate(self.ranked):
@@ -83,7 +95,7 @@ class Table:
                     zip((measure, f"{measure}_low", f"{measure}_high"), map(float, turned), strict=True)
                 )
         frame = pd.DataFrame([rows[place] for place in [*self.ranked, *bounds]])
-        frame.insert(2, "told_the_truth", [False] * len(self.ranked) + [True] * len(bounds))
+        frame.insert(3, "told_the_truth", [False] * len(self.ranked) + [True] * len(bounds))
         return frame.sort_values(["told_the_truth", "mean"], kind="stable", ignore_index=True)
 
     def __str__(self) -> str:
@@ -100,7 +112,13 @@ def _ranked(measure: str, ranks: Ranks, order: int) -> dict[str, object]:
 def as_markdown(frame: pd.DataFrame) -> str:
     """``frame`` as a Markdown table: of each measure the change, and the rank with its interval; = ties the best."""
     headings = ["policy", "estimator", *MEASURES.values()]
-    return markdown(headings, [[row["policy"], row["estimator"], *_cells(row)] for row in frame.to_dict("records")], 2)
+    rows = [[named(row), row["estimator"], *_cells(row)] for row in frame.to_dict("records")]
+    return markdown(headings, rows, 2)
+
+
+def named(row: Mapping[Any, Any]) -> str:
+    """The policy of a row of the table, and where it stands unless that is in front."""
+    return str(row["policy"]) if row["place"] == "front" else f"{row['policy']}, {row['place']}"
 
 
 def _cells(row: Mapping[Any, Any]) -> list[str]:

@@ -22,9 +22,10 @@ from driftsim import (
 )  # fmt: skip
 from driftsim.drift import drift_rules
 from driftsim.slo import slo_rules
+from experiments.azure import azure
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-VERSION = 1  # one more with any change below: ranks of two versions are of different leagues
+VERSION = 2  # one more with any change below: ranks of two versions are of different leagues
 LOADS = (0.8, 0.95, 1.1)  # shares of the rate at which the engine serves a backlog
 GIVEN = "given"
 
@@ -106,6 +107,11 @@ def _agents() -> ScenarioSpec:
     )
 
 
+def _azure() -> ScenarioSpec:
+    """The arrivals and lengths of Azure's chat service, fitted; all of one tenant and one category."""
+    return ScenarioSpec(workload=azure(400, category="short_qa"), profile=GIVEN, slos=slo_rules("ttft=1s"))
+
+
 FIXTURES: dict[str, Fixture] = {
     "chat-cpu": Fixture(
         "smollm2-cpu-drift: a small model on a CPU, recorded arrivals in two phases",
@@ -117,5 +123,6 @@ FIXTURES: dict[str, Fixture] = {
     ),
     "bursty": Fixture("three tenants on that H200, the one with long outputs in bursts", _bursty, h200),
     "drifting": Fixture("two tenants on that H200, the outputs of one three times as long half-way", _drifting, h200),
+    "azure": Fixture("Azure's chat service on that H200, by fitted laws: one tenant, long prompts", _azure, h200),
     "agents": Fixture("agents of two tenants on that H200, with prefix caching", _agents, h200),
 }

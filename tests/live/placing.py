@@ -53,7 +53,11 @@ class Chooser(Keyed):
 
 OWN = give_class(Own, "own:Own")
 CHOOSER = give_class(Chooser, "own:Chooser")
-POLICIES = ("fifo", "sjf", "priority", "aging", "srpt", "srpt?most=3&share=inf", OWN, CHOOSER, "vtc", "weighted")
+HOLDS = "past-future?lengths=estimate"
+POLICIES = (
+    "fifo", "sjf", "priority", "aging", "srpt", "srpt?most=3&share=inf", OWN, CHOOSER, "vtc", "weighted", "past-future",
+    HOLDS, "tie",
+)  # fmt: skip
 RANKED = ("fifo", "sjf", "priority", "aging", "srpt", OWN, "edf")
 ESTIMATORS = ("static", "ema", "pooled", "kaplan-meier", "oracle")
 

@@ -68,7 +68,7 @@ def holds_the_order(trace: Trace, key: str, went: str) -> None:
 
 @pytest.mark.parametrize(
     ("place", "policies"),
-    [("front", ("sjf", OWN)), ("priority", ("sjf", OWN)), ("inside", ("sjf", OWN, "srpt?share=inf"))],
+    [("front", ("sjf", OWN)), ("priority", ("sjf", OWN)), ("inside", ("sjf", OWN, "srpt?share=inf", "past-future"))],
 )
 def test_a_policy_runs_in_all_three_places(place: Place, policies: tuple[str, ...], tmp_path: Path) -> None:
     traces = captured(place, policies, tmp_path)

@@ -1,6 +1,7 @@
 """Plant every fault in a copy of the repository, one by one, and run the tests that should fail: ``make mutants``.
 
 Each fault has a process of its own, forked from this one, which has loaded the libraries but nothing of the package.
+What ended well is kept in ``out/mutants.jsonl``, so that a run that was ended goes on where it was; see ``kept``.
 Exit code 1 if a fault survives, 2 if one does not fit the code any more, or its tests fail without it.
 """
 
@@ -24,6 +25,7 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 
 from tests.mutants.fault import ROOT, Fault, check
+from tests.mutants.kept import Kept, key_of
 from tests.mutants.table import FAULTS
 
 COPIED = ("driftsim", "tests")
@@ -37,6 +39,7 @@ PYTEST = ("-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--no-header", "--tb=
 PASSED, FAILED, UNREADABLE = 0, 1, 2  # pytest's exit codes; unreadable: a test file could not be imported
 ELSEWHERE = 99  # of ours: the tests would not import the copy
 LOOK_S = 0.05
+Task = tuple[Fault | None, tuple[str, ...]]  # a fault or none, and test files
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Job:
 
     copy: Path
     fault: Fault | None
-    files: Sequence[str]
+    files: tuple[str, ...]
 
     @property
     def log(self) -> Path:
@@ -140,7 +143,7 @@ def fate(job: Job, code: int, limit_s: float) -> tuple[str, str]:
     """``caught``, ``survived``, ``late`` or ``error``, and by which test, or why."""
     told = job.log.read_text(errors="replace")
     if code == PASSED:
-        return "survived", " ".join(job.files)
+        return ("survived" if job.fault else "passed"), " ".join(job.files)
     if code == -1:
         return "late", f"no end within {limit_s:g} s, which may be the machine's: raise --limit"
     if code in (FAILED, UNREADABLE):
@@ -151,14 +154,27 @@ def fate(job: Job, code: int, limit_s: float) -> tuple[str, str]:
     return "error", f"exit code {code}: {told[-500:]}"
 
 
-def run_all(faults: Sequence[Fault], copies: list[Path], limit_s: float) -> Counter[str]:
-    """How many of ``faults`` had which fate; each is told as it is known."""
-    left, free, count = list(reversed(faults)), list(copies), Counter[str]()
+def well(fault: Fault | None) -> str:
+    """How the run of ``fault``, or of tests without one, should end."""
+    return "caught" if fault else "passed"
+
+
+def name_of(fault: Fault | None, files: Sequence[str]) -> str:
+    return f"{fault.file}: {fault.what}" if fault else f"without a fault: {' '.join(files)}"
+
+
+def run_all(tasks: Sequence[Task], copies: list[Path], limit_s: float, kept: Kept) -> Counter[str]:
+    """How many of ``tasks`` had which fate; each is told as it is known, and what is ``kept`` is not run."""
+    keys = {task: key_of(*task) for task in tasks}
+    left = [task for task in reversed(tasks) if keys[task] not in kept]
+    free, count = list(copies), Counter[str]()
+    if before := len(tasks) - len(left):
+        print(f"{before} of {len(tasks)} ended well before; their files are unchanged", flush=True)
     under_way: list[tuple[Job, Iterator[int | None], float]] = []
     while left or under_way:
         while left and free:
-            fault = left.pop()
-            job = Job(free.pop(), fault, fault.test_files())
+            fault, files = left.pop()
+            job = Job(free.pop(), fault, files)
             under_way.append((job, run(job, limit_s), time.monotonic()))
         for one in list(under_way):
             job, running, begin = one
@@ -168,24 +184,16 @@ def run_all(faults: Sequence[Fault], copies: list[Path], limit_s: float) -> Coun
                 next(running)
             under_way.remove(one)
             free.append(job.copy)
-            assert job.fault is not None
             result, why = fate(job, code, limit_s)
             count[result] += 1
+            told = name_of(job.fault, job.files)
+            if result == well(job.fault):
+                kept.add(keys[job.fault, job.files], told)
             took = time.monotonic() - begin
-            place = f"{count.total()}/{len(faults)} {result}: {job.fault.file}: {job.fault.what}"
-            print(f"{place} ({took:.0f} s; {why})", flush=True)
+            print(f"{before + count.total()}/{len(tasks)} {result}: {told} ({took:.0f} s; {why})", flush=True)
         time.sleep(LOOK_S)
+    count[well(tasks[0][0])] += before
     return count
-
-
-def unplanted_failures(copy: Path, faults: Sequence[Fault], limit_s: float) -> str:
-    """What the tests of ``faults`` print if they fail where nothing is planted; empty if they pass."""
-    job = Job(copy, None, sorted({name for fault in faults for name in fault.test_files()}))
-    code: int | None = None
-    for found in run(job, limit_s):
-        code = found
-        time.sleep(LOOK_S)
-    return "" if code == PASSED else f"exit code {code}: {job.log.read_text(errors='replace')[-3000:]}"
 
 
 def arguments() -> argparse.Namespace:
@@ -194,6 +202,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="at once (one a core)")
     parser.add_argument("--limit", type=float, default=300.0, metavar="S", help="seconds for the tests of a fault")
     parser.add_argument("--unchecked", action="store_true", help="do not first run the tests without a fault")
+    parser.add_argument("--anew", action="store_true", help="run also what an earlier run has seen to end well")
     parser.add_argument("--first", action="store_true", help="run only the first of the test files of each fault")
     parser.add_argument("--list", action="store_true", help="list the faults and run nothing")
     return parser.parse_args()
@@ -221,13 +230,18 @@ def main() -> int:
     for name in LIBRARIES:
         with suppress(ImportError):  # what is missing, the tests will tell
             importlib.import_module(name)
+    kept = Kept()
+    if options.anew:
+        kept.clear()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         place = Path(folder).resolve()
         copies = [make_copy(place / f"copy-{number}") for number in range(max(1, min(options.jobs, len(chosen))))]
-        if not options.unchecked and (problem := unplanted_failures(copies[0], chosen, 10 * options.limit)):
-            print(f"the tests fail without a fault:\n{problem}", file=sys.stderr)
-            return 2
-        count = run_all(chosen, copies, options.limit)
+        if not options.unchecked:
+            bare: list[Task] = [(None, (name,)) for name in sorted({n for f in chosen for n in f.test_files()})]
+            if run_all(bare, copies, 10 * options.limit, kept)[well(None)] < len(bare):
+                print("the tests above fail without a fault", file=sys.stderr)
+                return 2
+        count = run_all([(fault, tuple(fault.test_files())) for fault in chosen], copies, options.limit, kept)
     told = ", ".join(f"{count[name]} {name}" for name in ("caught", "survived", "late", "error"))
     print(f"{len(chosen)} faults: {told}")
     return 2 if count["error"] else int(count["caught"] < len(chosen))

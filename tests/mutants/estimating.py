@@ -21,6 +21,17 @@ plant("the first group kept is the latest", file, "del self.means[next(iter(self
 file = "scheduling/lifetimes.py"
 plant("a cut output counts as ended", file, "CUT if cut else ENDED", "ENDED", "test_lifetimes")
 plant("the longest output never ends", file, "or place == len(self._sorted) - 1", "", "test_lifetimes")
+plant("in flight the estimate stays", file, "self.residual(category, tokens, request.max_tokens) if known",
+      "job.estimate if known", "test_lifetimes")  # fmt: skip
+plant("residual life has no cap", file, "self.residual(category, tokens, request.max_tokens) if",
+      "self.residual(category, tokens) if", "test_lifetimes")  # fmt: skip
+plant(
+    "who outlives an unknown estimate stays done",
+    file,
+    "max(job.estimate, tokens + 1)",
+    "job.estimate",
+    "test_lifetimes",
+)
 plant("an abort at nothing is a bound", file, "if at_least > 0:", "if True:", "test_lifetimes")
 file = "scheduling/regression.py"
 plant("the gain forgets the spread of both", file, "one + both * x, both + two * x", "one, two * x", "test_learning")

@@ -183,3 +183,30 @@ plant("the last of two values counts", "scheduling/parameters.py", "if key in gi
 plant(
     "edf runs without SLOs", "scheduling/policies.py", 'if "slos" in needs_of(name) and not slos:', "if False:", SIZED
 )
+file = "scheduling/tail.py"
+TAIL = "test_tail_policies"
+plant("the tail is drawn without a seed", file, "below, above, weights = _quantiles(alpha)",
+      "below, above, weights = (np.random.default_rng().standard_t(NU, 192) for _ in range(3))", TAIL)  # fmt: skip
+plant("the mean has no cap", file, "math.log(cap))), cap)", "700.0)), np.inf)", TAIL)
+plant(
+    "the tail is not divided by its share", file, "(1 - alpha + beta) * tail", "(1 - alpha) * (1 + beta) * tail", TAIL
+)
+plant("the weight of the tail stays", file, "0.1 * len(self) / self._batch", "self._least", TAIL)
+plant("scores do not fall", file, " + job.request.arrival * self._aging", "", TAIL)
+plant("errors are of the latest estimate", file, "max(1, job.first_estimate)", "max(1, job.estimate)", TAIL)
+plant("a spread of two errors", file, "if len(own) >= FEWEST:", "if True:", TAIL)
+plant("the median error is forgotten", file, "+ error.mu, error.sigma", ", error.sigma", TAIL)
+file = "scheduling/blackbox.py"
+plant("a class keeps credit when idle", file, "if not self._count[name]:", "if False:", TAIL)
+plant("the short get no more in a crowd", file, "min(1.0, len(self) / self._crowd)", "0.0", TAIL)
+plant("the hopeless go first", file, "if self._in_time and self._in_time[0].latest_s < now:", "if False:", TAIL)
+plant("sizes in a class weigh nothing", file, "request.arrival + self._size * seconds", "request.arrival", TAIL)
+plant("lengths are set right for nobody", file,
+      "(0 if tokens is None else job.request.prompt_tokens + tokens) - charged", "0", TAIL)  # fmt: skip
+plant(
+    "sessions count for their tenants",
+    "scheduling/flows.py",
+    'if by == "session" and job.request.session:',
+    "if False:",
+    AGED,
+)

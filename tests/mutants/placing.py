@@ -39,7 +39,7 @@ plant(
     "(job := one[0]).made",
     TESTS,
 )
-plant("preempted at any progress", "scheduling/inside.py", "job.made < share * job.estimate and ", "", TESTS)
+plant("preempted at any progress", "scheduling/inside.py", "job.made < share * job.first_estimate and ", "", TESTS)
 plant(
     "preempts though it is not enough",
     "scheduling/inside.py",
@@ -109,3 +109,46 @@ plant(
     "if False:",
     TESTS,
 )
+plant(
+    "the share is of the latest estimate",
+    "scheduling/inside.py",
+    "job.made < share * job.first_estimate and",
+    "job.made < share * job.estimate and",
+    TESTS,
+)
+file = "engine/inside.py"
+HELD = "test_admitting"
+plant(
+    "the head is let in whatever the policy says",
+    file,
+    "self._lets_in if self.place.holds_back else None",
+    "None",
+    HELD,
+)
+plant(
+    "who would be alone is held back", file, "if not self.running:\n            return True\n        now", "now", HELD
+)
+plant(
+    "a run goes on while somebody is held back",
+    file,
+    "if self.place.holds_back and not self._is_full():",
+    "if False:",
+    HELD,
+)
+plant("who runs is not told of before", file, "            place.tell(sequence.job, made(sequence, self.pool), now)\n  "
+      "          running.append", "            running.append", HELD)  # fmt: skip
+plant("what is left of prompts takes no time", file, "max(0, sequence.length - sequence.computed - 1)", "0", HELD)
+file = "scheduling/admitting.py"
+plant("blocks are free at once after the last token", file, "SETTLING = 1 ", "SETTLING = 0 ", HELD)
+plant("only the own prompt delays", file, "prefill = sum(-(-one.uncomputed // room.chunk) for one in loads)",
+      "prefill = 0", HELD)  # fmt: skip
+plant("nothing is kept free", file, "(1 - self._reserve) * room.blocks", "room.blocks", HELD)
+plant("the past forgets what was made", file, "self._past.beyond(job.made, job.request.max_tokens) - job.made",
+      "self._past.beyond(0, job.request.max_tokens)", HELD)  # fmt: skip
+plant("an output ends at no limit", file, "self._past.beyond(job.made, job.request.max_tokens)",
+      "self._past.beyond(job.made)", HELD)  # fmt: skip
+file = "scheduling/room.py"
+plant("the shortest is there longest", file, "np.argsort(-left, kind", "np.argsort(left, kind", HELD)
+plant("blocks are rounded down", file, "-(-(np.array(tokens)[order][None, :] + left[order][:, None]) // block_size)",
+      "(np.array(tokens)[order][None, :] + left[order][:, None]) // block_size", HELD)  # fmt: skip
+plant("a chunk ignores who decodes", file, "budget - slots + 1", "budget", HELD)
