@@ -42,8 +42,8 @@ plant(
 plant(
     "a better priority waits behind a blocked head",
     file,
-    "(self.waiting and not self.by_priority)",
-    "self.waiting",
+    "(self.waiting and not self.by_priority and not self._shrinking)",
+    "(self.waiting and not self._shrinking)",
     STEPPED,
 )
 plant(
@@ -81,7 +81,7 @@ plant(
     "                sequence.queued = now",
     STEPPED,
 )
-plant("an abort keeps a token that nobody saw", file, "sequence.shown -= unseen", "pass", STEPPED)
+plant("an abort keeps a token that nobody saw", "engine/endings.py", "sequence.shown -= unseen", "pass", STEPPED)
 plant(
     "a request that outgrew the cache is aborted",
     file,
@@ -141,14 +141,14 @@ plant(
 )
 plant(
     "an output at its limit ended by itself",
-    file,
+    "engine/endings.py",
     "shown >= sequence.job.request.max_tokens or",
     "shown > sequence.job.request.max_tokens or",
     STEPPED,
 )
 plant(
     "an output at the longest context ended by itself",
-    file,
+    "engine/endings.py",
     "sequence.prompt + shown >= self._longest\n",
     "sequence.prompt + shown > self._longest\n",
     STEPPED,
@@ -340,8 +340,8 @@ plant(
     STEPPED,
 )
 plant("a step is over before it is launched", file, "max(computing, self._host_free + 1 - begin)", "computing", STEPPED)
-plant("nobody is overscheduled", file, "if target < min(", "if False and target < min(", STEPPED)
-plant("a limit overschedules", file, "if target < min(", "if target <= min(", STEPPED)
+plant("nobody is overscheduled", file, "if not self._is_capped(sequence, target):", "if False:", STEPPED)
+plant("a limit overschedules", file, "if not self._is_capped(sequence, target):", "if True:", STEPPED)
 plant(
     "an aborted request finishes all the same",
     file,

@@ -666,4 +666,4 @@ plant("a GPU is not seen", file, "return here and not _devices()", "return here"
 plant("more is cached than the prompt", "live/answer.py", "0 <= cached <= prompt", "0 <= cached", BEGUN)
 plant("cached tokens of a server change nothing", "live/http.py", "if outcome.cached_tokens and", "if False and", BEGUN)
 plant("a replay's prompts share nothing", "workloads/prompts.py", 'f"stretch {owner}"', "request.id", "test_prompts")
-plant("what cannot be stays cached", "trace/marks.py", '    "cached_tokens",\n)  # may', ")  # may", BEGUN)
+plant("what cannot be stays cached", "trace/marks.py", '    "cached_tokens",\n', "", BEGUN)
