@@ -122,6 +122,10 @@ def metrics() -> str:
         entries(metric_entries(glossary.FAIRNESS), extra="better"),
         "What `per_tenant` then holds of each of the largest tenants, named in flat rows as above.",
         entries(metric_entries(glossary.TENANT_FAIRNESS), extra="better"),
+        "A row of a comparison holds these as well.",
+        entries(metric_entries(glossary.FAIR_COMPARISON), extra="better"),
+        "And of each of the largest tenants these.",
+        entries(metric_entries(glossary.TENANT_FAIR_COMPARISON), extra="better"),
         "## Sessions",
         "What a summary holds besides, where requests belong to sessions (column `session` of a trace). Times are of "
         "sessions that were not cut short, in seconds. `driftsim.session_table` and `driftsim.turn_table` tell of "

@@ -199,7 +199,9 @@ def advise(
     (default: the published policies that the tiers allow). profile: of the engine (default: fitted to the window
     itself). replications: the window and one less resamples of either kind. jobs: processes (default: one a core).
 
-    What was turned away is not simulated, nor are the limits of the queue. Raises ``InputError`` for what cannot be
+    Every policy stands in front, with the recorded limit in flight, as that of ``driftsim serve`` does; for the other
+    places there is ``compare(place=...)``. What was turned away is not simulated, nor are the limits of the queue, nor
+    priorities that were passed on. Raises ``InputError`` for what cannot be
     compared, ``TraceError`` for a window too short to fit a profile to.
 
     >>> advice = advise("traces/smollm2-cpu-drift", policies=["sjf"], estimators=["ema"], replications=3, jobs=1)

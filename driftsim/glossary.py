@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from math import inf
 
 from driftsim.errors import InputError
 from driftsim.goodput import UNFINISHED
 from driftsim.metric import CLIENTS as CLIENTS
 from driftsim.metric import COSTS as COSTS
 from driftsim.metric import ESTIMATION as ESTIMATION
+from driftsim.metric import FAIRNESS as FAIRNESS
 from driftsim.metric import LIMITS as LIMITS
 from driftsim.metric import SESSION_METRICS as SESSION_METRICS
 from driftsim.metric import SESSIONS as SESSIONS
 from driftsim.metric import STATISTICS, Better
+from driftsim.metric import TENANT_FAIRNESS as TENANT_FAIRNESS
 from driftsim.metric import Metric as Metric
 from driftsim.metrics import FEWEST_FOR_P99, LATENCIES, PERCENTILES
 from driftsim.trace.schema import LENGTH, TIER_NAMES
@@ -161,60 +164,21 @@ SLO: tuple[Metric, ...] = (  # of a summary, of each tier and of each tenant, wh
         for cause, text in CAUSE_NAMES.items()
     ),
 )
-ALONE = " Alone, it finds as much of its prompt in the prefix cache as it did, and a barrier's worker awake."
-_SLOWDOWNS: tuple[Metric, ...] = tuple(
-    Metric(
-        f"slowdown_{stat}",
-        "",
-        f"{STATISTICS[stat]} of the slowdown, over finished requests: end-to-end latency over what the request would "
-        "take alone on this engine; 1 is alone (slowdown of Harchol-Balter 2013, stretch of Bender et al. 1998)."
-        f"{ALONE if stat == 'mean' else ''}",
-        "lower",
-    )
-    for stat in ("mean", "p50", "p99")
-)
-FAIRNESS: tuple[Metric, ...] = (  # of a summary, where fairness was asked for
-    *_SLOWDOWNS,
-    Metric(
-        "jain_slowdown",
-        "",
-        "Jain's fairness index (Jain, Chiu and Hawe 1984) over the tenants' mean speeds: 1 is equal. The speed of a "
-        "request is the reciprocal of its slowdown, 1 as fast as alone, and 0 if it did not finish; so is that of a "
-        "tenant of whom nothing finished.",
-        "higher",
-    ),
-    Metric(
-        "service_gap",
-        "weighted tokens",
-        "Largest difference of service between two tenants (of the largest, where there are more than 12) over any "
-        "time in which both had requests waiting: what the bound of VTC is of (Sheng et al. 2024). 1 a prompt token, "
-        "2 an output token. Of a phase: between its first arrival and its last finish, in service of all requests.",
-        "lower",
-    ),
-)
-TENANT_FAIRNESS: tuple[Metric, ...] = (  # of each tenant, likewise
-    *_SLOWDOWNS,
-    Metric(
-        "backlogged_s",
-        "s",
-        "Time during which a request of the tenant waited to be begun; to the run's end where none was. Of a phase: "
-        "between its first arrival and its last finish, whatever phase the request is of.",
-    ),
-    Metric(
-        "backlogged_share",
-        "",
-        "Share of all service in that time that was the tenant's, in weighted tokens; what generalised processor "
-        "sharing guarantees is of this time (Parekh and Gallager 1993).",
-    ),
-)
 NO_RATIO = " Empty if on some day it goes from 0 to more."
-SLO_METRICS = ("attainment", "goodput", "token_goodput")  # that a comparison gives an interval
+# What a comparison gives an interval: of the SLOs, of fairness, and of fairness for each tenant.
+SLO_METRICS = ("attainment", "goodput", "token_goodput")
+FAIR_METRICS = ("slowdown_mean", "jain_slowdown", "slowdown_worst", "service_gap")
+TENANT_FAIR_METRICS = ("slowdown_mean", "backlogged_share")
+MOST = {  # where the interval of a metric must end, that of all these at 0 on the other side
+    **dict.fromkeys((*SLO_METRICS, *FAIR_METRICS), inf),
+    **dict.fromkeys(("attainment", "jain_slowdown", "backlogged_share"), 1.0),
+}
 
 
-def _slo_compared() -> Iterator[Metric]:
-    for metric in SLO:
-        if metric.name in SLO_METRICS:
-            yield from _with_interval(metric.name, metric.unit, "", "higher")
+def _of_these(metrics: Sequence[Metric], names: Sequence[str]) -> Iterator[Metric]:
+    for metric in metrics:
+        if metric.name in names:
+            yield from _with_interval(metric.name, metric.unit, "", metric.better)
 
 
 def _compared() -> Iterator[Metric]:
@@ -245,7 +209,7 @@ def _with_interval(name: str, unit: str, suffix: str, better: Better) -> Iterato
         f"{name}_vs_fifo",
         "",
         f"Relative change of `{name}{suffix}` against fifo/static on the same workload, the mean over days like "
-        f"those recorded: -0.1 is 10 % less.{NO_RATIO if name in SLO_METRICS else ''}",
+        f"those recorded: -0.1 is 10 % less.{NO_RATIO if name in MOST else ''}",
         better,
     )
     yield Metric(f"{name}_vs_fifo_this_run", "", "The same change in the recorded run alone.", better)
@@ -265,7 +229,9 @@ COMPARISON: tuple[Metric, ...] = (  # of a comparison's rows, besides those of a
     Metric("same_as_fifo", "", "Why the row cannot differ from fifo on this trace; only in such rows.", kind="str"),
     *_compared(),
 )
-SLO_COMPARISON: tuple[Metric, ...] = tuple(_slo_compared())  # of a comparison's rows, where there are SLOs
+SLO_COMPARISON = tuple(_of_these(SLO, SLO_METRICS))  # of a comparison's rows, where there are SLOs
+FAIR_COMPARISON = tuple(_of_these(FAIRNESS, FAIR_METRICS))  # likewise, where fairness was asked for
+TENANT_FAIR_COMPARISON = tuple(_of_these(TENANT_FAIRNESS, TENANT_FAIR_METRICS))  # of each tenant there
 SWEEP: tuple[Metric, ...] = (  # of a sweep's rows, besides those of a summary and the scenario's keys
     Metric("key", "", "Hash of everything that determines the run.", kind="str"),
     Metric("failed", "", "Whether the run failed.", kind="bool"),
@@ -323,6 +289,8 @@ _EVERY = (
     *LIMITS,
     *COMPARISON,
     *SLO_COMPARISON,
+    *FAIR_COMPARISON,
+    *TENANT_FAIR_COMPARISON,
     *SESSION_COMPARISON,
     *SWEEP,
     *TIERS,
@@ -341,7 +309,7 @@ def metric(name: str) -> Metric:
     if name in METRICS:
         return METRICS[name]
     for own in sorted(
-        (*PER_TIER, *SLO, *TENANT_FAIRNESS), key=lambda one: -len(one.name)
+        (*PER_TIER, *SLO, *TENANT_FAIRNESS, *TENANT_FAIR_COMPARISON), key=lambda one: -len(one.name)
     ):  # token_goodput before goodput
         tier = name.removesuffix(f"_{own.name}")
         if tier not in ("", name):

@@ -102,3 +102,56 @@ ESTIMATION: tuple[Metric, ...] = (  # of ``estimation``, and a row for each sett
     ),
     Metric("recovery_s", "s", "Time from the first of them until then.", "lower"),
 )  # fmt: skip
+ALONE = " Alone, it finds as much of its prompt in the prefix cache as it did, and a barrier's worker awake."
+_SLOWDOWNS: tuple[Metric, ...] = tuple(
+    Metric(
+        f"slowdown_{stat}",
+        "",
+        f"{STATISTICS[stat]} of the slowdown, over finished requests: end-to-end latency over what the request would "
+        "take alone on this engine; 1 is alone (slowdown of Harchol-Balter 2013, stretch of Bender et al. 1998)."
+        f"{ALONE if stat == 'mean' else ''}",
+        "lower",
+    )
+    for stat in ("mean", "p50", "p99")
+)
+FAIRNESS: tuple[Metric, ...] = (  # of a summary, where fairness was asked for
+    *_SLOWDOWNS,
+    Metric(
+        "jain_slowdown",
+        "",
+        "Jain's fairness index (Jain, Chiu and Hawe 1984) over the tenants' mean speeds: 1 is equal. The speed of a "
+        "request is the reciprocal of its slowdown, 1 as fast as alone, and 0 if it did not finish; so is that of a "
+        "tenant of whom nothing finished.",
+        "higher",
+    ),
+    Metric(
+        "slowdown_worst",
+        "",
+        "Largest of the tenants' mean slowdowns (of the largest tenants, where there are more than 12), each over its "
+        "finished requests; a tenant of whom nothing finished has none.",
+        "lower",
+    ),
+    Metric(
+        "service_gap",
+        "weighted tokens",
+        "Largest difference of service between two tenants (of the largest, where there are more than 12) over any "
+        "time in which both had requests waiting: what the bound of VTC is of (Sheng et al. 2024). 1 a prompt token, "
+        "2 an output token. Of a phase: between its first arrival and its last finish, in service of all requests.",
+        "lower",
+    ),
+)
+TENANT_FAIRNESS: tuple[Metric, ...] = (  # of each tenant, likewise
+    *_SLOWDOWNS,
+    Metric(
+        "backlogged_s",
+        "s",
+        "Time during which a request of the tenant waited to be begun; to the run's end where none was. Of a phase: "
+        "between its first arrival and its last finish, whatever phase the request is of.",
+    ),
+    Metric(
+        "backlogged_share",
+        "",
+        "Share of all service in that time that was the tenant's, in weighted tokens; what generalised processor "
+        "sharing guarantees is of this time (Parekh and Gallager 1993).",
+    ),
+)

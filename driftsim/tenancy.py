@@ -167,7 +167,12 @@ def fairness_summary(
     pairs = combinations([service for name, service in services.items() if name != OTHERS], 2)
     gaps = [gap for gap in (largest_gap(*pair) for pair in pairs) if not np.isnan(gap)]
     speeds = _speeds(values, np.asarray(is_finished(rows)))[mine]
-    overall = {"jain_slowdown": jain(_means(speeds, rows["tenant"][mine])), "service_gap": max(gaps, default=np.nan)}
+    means = [own["slowdown_mean"] for own in per_tenant.values() if not np.isnan(own["slowdown_mean"])]
+    overall = {
+        "jain_slowdown": jain(_means(speeds, rows["tenant"][mine])),
+        "slowdown_worst": max(means, default=np.nan),
+        "service_gap": max(gaps, default=np.nan),
+    }
     return _statistics(values[mine]) | overall | {"per_tenant": per_tenant}
 
 

@@ -3,7 +3,8 @@
     python -m experiments.gateway_cost            # remakes gateway_cost/costs.json
 
 The server behind streams events that carry the moment they were sent, by the clock that all processes of one machine
-share. Going straight, a bare aiohttp pass-through and the gateway take turns in one run; each is a process of its own.
+share. Going straight, a bare aiohttp pass-through, the gateway and, where LITELLM names its program (of an environment
+of its own, pip install 'litellm[proxy]'), LiteLLM's proxy take turns in one run; each is one process.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,14 +28,22 @@ import psutil
 
 from driftsim.live.machine import hardware
 from experiments.arguments import plain
+from experiments.gateway_traffic import Client, bare, body_of, free_port, reach, serve
 
 STORED = Path(__file__).with_suffix("") / "costs.json"
 STREAMS, TOKENS, EVERY_S = 256, 60, 0.05  # of the latency
 AT_ONCE, CHUNKS, REQUESTS = 64, 64, 1_500  # of the throughput
+STEP_S, PACED = 0.025, 3  # of a server's step; requests of each stream
 MANY, FIRST = 20_000, 5_000  # requests of the memory
 WAITING, IDLE_S = 2_000, 10.0
 ROUNDS = 3
-WAYS = ("straight", "bare", "gateway")
+LITELLM = os.environ.get("LITELLM", "")
+WAYS = ("straight", "bare", "gateway", *(["litellm"] if LITELLM else []))
+LITELLM_CONFIG = """\
+model_list:
+  - {{model_name: fast, litellm_params: {{model: openai/fast, api_base: "http://127.0.0.1:{}/v1", api_key: none}}}}
+litellm_settings: {{telemetry: false}}
+"""
 
 
 def main() -> None:
@@ -53,11 +61,20 @@ def main() -> None:
             spread = rounds(lambda way: asyncio.run(latencies(ports[way], spread=True)))
             bursts = rounds(lambda way: asyncio.run(latencies(ports[way], spread=False)))
             costs["token_ms"] = {"spread": percentiles(spread), "bursts": percentiles(bursts)}
-            speeds = rounds(lambda way: [asyncio.run(throughput(ports[way], REQUESTS))])
-            costs["requests_per_s"] = {way: round(float(np.median(own)), 1) for way, own in speeds.items()}
-            costs["chunks_per_s"] = {way: round(float(np.median(own)) * CHUNKS) for way, own in speeds.items()}
+            paced = rounds(lambda way: [asyncio.run(throughput(ports[way], PACED * AT_ONCE - AT_ONCE, STEP_S))])
+            costs["paced_requests_per_s"] = medians(paced)
+            used = dict.fromkeys(WAYS, 0.0)
+
+            def speed(way: str) -> list[float]:
+                before = cpu_s(processes[way])
+                found = asyncio.run(throughput(ports[way], requests_of(way)))
+                used[way] += (cpu_s(processes[way]) - before) / (requests_of(way) + AT_ONCE)
+                return [found]
+
+            costs["requests_per_s"] = medians(rounds(speed))
+            costs["cpu_us_a_request"] = {way: round(1e6 * used[way] / ROUNDS, 1) for way in WAYS}
             costs["cpu_us_a_chunk"] = {
-                way: round(cpu_a_chunk(ports[way], processes[way]), 1) for way in ("bare", "gateway")
+                way: round(cpu_a_chunk(ports[way], processes[way]), 1) for way in WAYS if way != "straight"
             }
             costs["memory_mb"] = memory(ports["gateway"], gateway)
         with ways(Path(folder), max_in_flight=1) as (ports, processes):
@@ -76,6 +93,16 @@ def rounds(measure: Callable[[str], Any]) -> dict[str, list[Any]]:
     return found
 
 
+def requests_of(way: str) -> int:
+    """Requests of one round of the throughput: few where each takes long."""
+    return REQUESTS // 10 if way == "litellm" else REQUESTS
+
+
+def medians(found: dict[str, list[float]]) -> dict[str, float]:
+    """Of each way, over its rounds."""
+    return {way: round(float(np.median(own)), 1) for way, own in found.items()}
+
+
 def percentiles(found: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     """Of each way, in ms."""
     return {
@@ -87,7 +114,7 @@ def percentiles(found: dict[str, list[float]]) -> dict[str, dict[str, float]]:
 # -- the processes
 @contextmanager
 def ways(folder: Path, **options: Any) -> Iterator[tuple[dict[str, int], dict[str, psutil.Process]]]:
-    """The server, a bare pass-through and a gateway: ports and processes of the ways."""
+    """The server and what stands before it: ports and processes of the ways."""
     ports = {way: free_port() for way in WAYS}
     config = folder / "gateway.toml"
     lines = [f"{name} = {json.dumps(value)}" for name, value in options.items()]
@@ -101,10 +128,16 @@ def ways(folder: Path, **options: Any) -> Iterator[tuple[dict[str, int], dict[st
         [*module, "bare", str(ports["bare"]), str(ports["straight"])],
         [sys.executable, "-m", "driftsim.cli", "serve", str(config)],
     ]
+    if LITELLM:
+        (folder / "litellm.yaml").write_text(LITELLM_CONFIG.format(ports["straight"]))
+        commands.append([LITELLM, "--config", f"{folder}/litellm.yaml", "--host", "127.0.0.1", "--port",
+                         str(ports["litellm"]), "--num_workers", "1"])  # fmt: skip
+    alone = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}
     started = []
     try:
         for command, port in zip(commands, ports.values(), strict=True):
-            started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            started.append(subprocess.Popen(command, env=os.environ | alone, **quiet))  # type: ignore[call-overload]
             reach(port)
         yield ports, {way: psutil.Process(one.pid) for way, one in zip(WAYS, started, strict=True)}
     finally:
@@ -114,164 +147,6 @@ def ways(folder: Path, **options: Any) -> Iterator[tuple[dict[str, int], dict[st
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def reach(port: int) -> None:
-    """Wait until somebody listens on ``port``."""
-    end = time.monotonic() + 60
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
-
-
-class Server(asyncio.Protocol):
-    """As little of a server as there can be: it answers with ``tokens`` events, ``every`` so many seconds."""
-
-    def __init__(self) -> None:
-        self.buffer = b""
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.buffer += data
-        head, end, body = self.buffer.partition(b"\r\n\r\n")
-        length = next(
-            (int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0
-        )
-        if not end or len(body) < length:
-            return
-        self.buffer = b""
-        if b"chat/completions" not in head:
-            page = b'{"data": [{"id": "fast", "max_model_len": 100000}]}' if b"/models" in head else b"{}"
-            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(page) + page)
-            return
-        told = json.loads(body)
-        self.transport.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-        )
-        loop = asyncio.get_running_loop()
-        self.tokens, self.every = int(told["tokens"]), float(told["every"])
-        if self.every:
-            begin = loop.time() + float(told["first"])
-            loop.call_at(begin, self.token, begin, 0)
-        else:
-            for number in range(self.tokens):
-                self.event(number)
-            self.end()
-
-    def token(self, begin: float, number: int) -> None:
-        """Send one, and have the next one sent."""
-        self.event(number)
-        if number + 1 < self.tokens:
-            at = begin + (number + 1) * self.every
-            asyncio.get_running_loop().call_at(at, self.token, begin, number + 1)
-        else:
-            self.end()
-
-    def event(self, number: int) -> None:
-        """One event, with the moment at which it is sent."""
-        text = b'data: {"choices":[{"index":0,"delta":{"content":"%d"}}]}\n\n' % time.monotonic_ns()
-        self.transport.write(b"%x\r\n%b\r\n" % (len(text), text))
-
-    def end(self) -> None:
-        """The events that end an answer."""
-        text = (
-            b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
-            b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":%d}}\n\ndata: [DONE]\n\n' % self.tokens
-        )
-        self.transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(text), text))
-
-
-async def serve(port: int) -> None:
-    """Run the server."""
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(Server, "127.0.0.1", port, backlog=4096)
-    await server.serve_forever()
-
-
-async def bare(port: int, behind: int) -> None:
-    """Run a pass-through that does nothing else, by aiohttp as the gateway."""
-    import aiohttp
-    from aiohttp import web
-
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
-
-        async def passed(request: web.Request) -> web.StreamResponse:
-            body = await request.read()
-            async with session.post(f"http://127.0.0.1:{behind}{request.path}", data=body) as received:
-                out = web.StreamResponse(status=received.status, headers={"Content-Type": received.content_type})
-                await out.prepare(request)
-                async for part in received.content.iter_any():
-                    await out.write(part)
-                await out.write_eof()
-                return out
-
-        app = web.Application()
-        app.router.add_post("/{path:.*}", passed)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
-        await asyncio.sleep(3_600)
-
-
-# -- the client
-class Client(asyncio.Protocol):
-    """Sends a request and reads its answer; ``late`` are the times (s) that its tokens took."""
-
-    def __init__(self, body: bytes, again: Callable[[], bool] = lambda: False) -> None:
-        self.sent = (
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-        )
-        self.again = again
-        self.late: list[float] = []
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.left = b""
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        transport.write(self.sent)
-
-    def data_received(self, data: bytes) -> None:
-        now = time.monotonic_ns()
-        whole = self.left + data
-        parts = whole.split(b'"content":"')
-        for part in parts[1:]:
-            text, end, _ = part.partition(b'"')
-            if end:
-                self.late.append((now - int(text)) / 1e9)
-        self.left = b'"content":"' + parts[-1] if len(parts) > 1 and b'"' not in parts[-1] else parts[-1][-200:]
-        if len(parts) > 1 and b'"' in parts[-1]:
-            self.left = parts[-1].partition(b'"')[2][-200:]
-        if self.left.endswith(b"0\r\n\r\n"):
-            self.left = b""
-            if self.again():
-                self.transport.write(self.sent)
-            else:
-                self.transport.close()
-                self.over.set_result(None)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self.over.done():
-            self.over.set_exception(error or ConnectionError("the answer broke off"))
-
-
-def body_of(**told: Any) -> bytes:
-    return json.dumps({"stream": True, "messages": [{"role": "user", "content": "Why?"}], **told}).encode()
 
 
 async def latencies(port: int, *, spread: bool) -> list[float]:
@@ -288,8 +163,8 @@ async def latencies(port: int, *, spread: bool) -> list[float]:
     return late
 
 
-async def throughput(port: int, requests: int) -> float:
-    """Requests a second, ``AT_ONCE`` of them at a time, each answered at once."""
+async def throughput(port: int, requests: int, every: float = 0.0) -> float:
+    """Requests a second, ``AT_ONCE`` at a time, each answered with a token ``every`` so many seconds (0: at once)."""
     left = requests
 
     def again() -> bool:
@@ -297,7 +172,7 @@ async def throughput(port: int, requests: int) -> float:
         left -= 1
         return left >= 0
 
-    loop, body = asyncio.get_running_loop(), body_of(tokens=CHUNKS, every=0, first=0)
+    loop, body = asyncio.get_running_loop(), body_of(tokens=CHUNKS, every=every, first=every)
     begun = time.monotonic()
     clients = [
         (await loop.create_connection(lambda: Client(body, again), "127.0.0.1", port))[1] for _ in range(AT_ONCE)
@@ -354,19 +229,30 @@ def cpu_s(process: psutil.Process) -> float:
 def answer() -> str:
     """The answer in one sentence, from what is stored."""
     costs = json.loads(STORED.read_text())
-    cpu, memory = costs["cpu_us_a_chunk"], list(costs["memory_mb"].values())
+    cpu, request, memory = (costs[name] for name in ("cpu_us_a_chunk", "cpu_us_a_request", "memory_mb"))
     added = {
         what: costs["token_ms"][what]["gateway"]["p99"] - costs["token_ms"][what]["straight"]["p99"]
         for what in ("spread", "bursts")
     }
-    share = costs["requests_per_s"]["gateway"] / costs["requests_per_s"]["straight"]
+    paced, worst = (
+        costs[name]["gateway"] / costs[name]["straight"] for name in ("paced_requests_per_s", "requests_per_s")
+    )
+    kept = list(memory.values())
     return (
         f"{cpu['gateway']:.0f} us of CPU for a streamed token with its share of a request (a bare pass-through: "
-        f"{cpu['bare']:.0f} us); {memory[-1]:.0f} MB after {MANY:,} requests and {memory[0]:.0f} after {FIRST:,}; "
+        f"{cpu['bare']:.0f} us{_of_litellm(cpu, ' us')}), so one core carries {1e6 / cpu['gateway']:,.0f} tokens a "
+        f"second that come alone, or {1e6 / request['gateway']:,.0f} requests a second answered at once (bare: "
+        f"{1e6 / request['bare']:,.0f}{_of_litellm({name: 1e6 / value for name, value in request.items()}, '')}); "
+        f"{kept[-1]:.0f} MB after {MANY:,} requests and {kept[0]:.0f} after {FIRST:,}; "
         f"{costs['waiting_core']:.3f} cores with {costs['waiting']:,} waiting. With a load of {costs['load']:.1f} on "
-        f"the machine, the P99 of a streamed token grows by {added['spread']:.0f} ms ({added['bursts']:.0f} ms "
-        f"in bursts), and {100 * share:.0f} % of the throughput of a server that answers at once is left."
+        f"the machine, the P99 of a streamed token grows by {added['spread']:.1f} ms ({added['bursts']:.1f} ms "
+        f"in bursts); {100 * paced:.0f} % of the throughput of {AT_ONCE} streams at {1e3 * STEP_S:.0f} ms a step "
+        f"is left, and {100 * worst:.0f} % of that of a server that answers at once."
     )
+
+
+def _of_litellm(costs: dict[str, float], unit: str) -> str:
+    return f"; LiteLLM's proxy: {costs['litellm']:,.0f}{unit}" if "litellm" in costs else ""
 
 
 if __name__ == "__main__":

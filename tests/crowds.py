@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.prefixes import stretches
+from driftsim.workloads.table import in_order
 from driftsim.workloads.workload import Workload
 from tests.strategies import engine, profile, workload
 
@@ -68,6 +70,15 @@ def crowd(seed: int, most: int = 25) -> tuple[Scenario, Workload, list[tuple[int
     scenario = Scenario(profile=steps, max_in_flight=dice.choice([None, None, 4]), refill_lag=False)
     given_up = [(dice.randrange(count), dice.randrange(6 * 10**11)) for _ in range(dice.choice([0, 0, 3]))]
     return scenario, made, given_up
+
+
+def stopping(seed: int) -> tuple[Scenario, Workload, list[tuple[int, int]]]:
+    """A crowd, most of which stop strings end."""
+    scenario, made, given_up = crowd(seed)
+    dice = random.Random(f"stopping {seed}")
+    stopped = [int(dice.random() < 0.8) for _ in range(len(made))]
+    limits = made.table["output_tokens"] + [dice.choice([0, 9, 20]) for _ in range(len(made))]
+    return scenario, replace(made, table=in_order(made.table.assign(stop_string=stopped, max_tokens=limits))), given_up
 
 
 def twins(seed: int) -> tuple[Scenario, Workload]:

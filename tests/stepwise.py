@@ -8,7 +8,8 @@ integer ticks.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from copy import copy
 from typing import Any
 
 from driftsim.engine.clock import COMPLETE, STEP, Clock, Moment
@@ -147,8 +148,12 @@ class BlockPool:
 class StepwiseEngine:
     """The engine behind the dispatcher; ``on_leave`` gets the sequences that a step finished, or one it turned away.
 
-    ``on_step`` gets every step as a tuple in the order of the trace's steps table, with times in ticks.
+    ``on_step`` gets every step as a tuple in the order of the trace's steps table, with times in ticks. ``ends_late``:
+    rows of requests that a stop string ends. The API server finds it and sends an abort, which the core gets in the
+    turn of its loop after the next one.
     """
+
+    ends_late: Collection[int] = ()
 
     def __init__(
         self,
@@ -180,6 +185,8 @@ class StepwiseEngine:
         self.stale: Counter[Sequence] = Counter()
         self.running: list[Sequence] = []  # in order of admission
         self.aborts: list[Job] = []
+        self.stopped: list[tuple[Sequence, int]] = []  # by a stop string, and the turn in which the abort comes
+        self.turn = 0
         window = settings.sliding_window
         self.window = None if settings.enable_prefix_caching else window
         self.most = settings.kv_blocks * settings.max_model_len  # blocks that admission asks for
@@ -207,6 +214,7 @@ class StepwiseEngine:
         settings, prompt = self.settings, job.request.prompt_tokens
         sequence = Sequence(job, min(true_length, job.request.max_tokens, settings.max_model_len - prompt))
         sequence.cached = -1
+        sequence.late = job.index in self.ends_late
         problem = self._refused(job) or self._never_fits(prompt)
         if problem:
             self._turn_away(sequence, "rejected", f"request {job.request.id} {problem}")
@@ -256,6 +264,34 @@ class StepwiseEngine:
                     self._turn_away(sequence, "abort", None)
         self.aborts.clear()
 
+    def _stop(self) -> None:
+        """A turn begins: the core gets the aborts of what stop strings have ended."""
+        self.turn += 1
+        due = [sequence for sequence, turn in self.stopped if turn <= self.turn]
+        self.stopped = [pair for pair in self.stopped if pair[1] > self.turn]
+        for sequence in due:
+            for queue in (self.running, self.waiting):
+                if sequence in queue:
+                    queue.remove(sequence)
+                    self.kv.release(sequence)
+                    sequence.finish_reason = "abort"
+
+    def _ended(self, sequence: Sequence, now: int) -> list[Sequence]:
+        """``sequence`` has shown its last token; what its client hears, if it does not know yet."""
+        if sequence.over:
+            self._finish(sequence, now)
+            return []
+        limit = min(sequence.job.request.max_tokens, self.settings.max_model_len - sequence.prompt)
+        if not sequence.late or sequence.target == limit:
+            self._finish(sequence, now)
+            return [sequence]
+        heard = copy(sequence)
+        heard.finish, heard.finish_reason = now, "stop"
+        sequence.over, sequence.target = True, limit
+        self.server = [one for one in self.server if one is not sequence]
+        self.stopped.append((sequence, self.turn + 2))
+        return [heard]
+
     def _never_fits(self, prompt: int) -> str:
         settings, blocks = self.settings, blocks_for(prompt, self.kv.block_size)
         if prompt >= settings.max_model_len:
@@ -266,6 +302,8 @@ class StepwiseEngine:
 
     def _turn_away(self, sequence: Sequence, reason: str, error: str | None) -> None:
         sequence.finish_reason, sequence.error = reason, error
+        if sequence.over:
+            return
         sequence.finish = self.env.now if reason != "rejected" else None
         self.on_leave([sequence])
 
@@ -277,6 +315,7 @@ class StepwiseEngine:
     def _begin(self) -> None:
         """One turn of vLLM's core loop: drain all messages, schedule, execute (v1/engine/core.py, run_busy_loop)."""
         now = self.env.now
+        self._stop()
         for sequence in self.inbox:
             sequence.queued = now
         self.waiting.extend(self.inbox)
@@ -457,13 +496,12 @@ class StepwiseEngine:
                 sequence.first_token = now
             if sequence.shown == sequence.target:
                 finished.append(sequence)
-        for sequence in finished:
-            self._finish(sequence, now)
+        heard = [one for sequence in finished for one in self._ended(sequence, now)]
         self._busy = False
         if self.running or self.waiting or self.inbox or self.aborts:
             self._wake(self.gap)
-        if finished:
-            self.on_leave(finished)
+        if heard:
+            self.on_leave(heard)
 
     def _finish(self, sequence: Sequence, now: int) -> None:
         capped = sequence.shown >= sequence.job.request.max_tokens or sequence.length >= self.settings.max_model_len
@@ -486,6 +524,7 @@ class StepwiseAsyncEngine(StepwiseEngine):
     def _begin(self) -> None:
         """Turns of vLLM's core loop, until one must wait for a batch (v1/engine/core.py, step_with_batch_queue)."""
         now = self.env.now
+        self._stop()
         while True:
             if self.launched > now:  # the host is busy
                 Moment(self.env, self.launched, STEP, lambda _: self._begin())
@@ -565,9 +604,9 @@ class StepwiseAsyncEngine(StepwiseEngine):
                 self.kv.cache(sequence, sequence.computed - self.placeholders[sequence])
             if sequence.shown == sequence.target:
                 finished.append(sequence)
-        for sequence in finished:
-            self._finish(sequence, now)
-        self.unsaid = self.unsaid or bool(finished)
+        running = len(self.running) + len(self.waiting)
+        heard = [one for sequence in finished for one in self._ended(sequence, now)]
+        self.unsaid = self.unsaid or len(self.running) + len(self.waiting) < running
         Moment(self.env, self.env.now, STEP, lambda _: self._begin())
-        if finished:
-            self.on_leave(finished)
+        if heard:
+            self.on_leave(heard)

@@ -59,6 +59,8 @@ def workloads(draw: st.DrawFn, largest: int = 20, patient: bool = True) -> Workl
             most = min(prompts[row] + outputs[row], prompts[rows[-1]] + outputs[rows[-1]])
             tokens.append(draw(st.one_of(st.integers(0, most), st.integers(0, most // 4).map(lambda part: 4 * part))))
         shared["stretches"] = stretches(rows, tokens)
+    if draw(st.booleans()):
+        shared["stop_string"] = column(st.integers(0, 1))
     return workload(
         offsets.tolist(),
         outputs,

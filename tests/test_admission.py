@@ -180,3 +180,7 @@ def test_tokens_are_counted_by_the_models_own_tokenizer_offline(tmp_path: Path) 
     assert count_words("what is DNS?") == 3
     with pytest.raises(ValueError, match="no such model folder"):
         token_counter(tmp_path / "absent")
+
+
+def test_words_stand_between_blanks_of_any_kind_and_number() -> None:
+    assert count_words("  What is\n\n DNS? ") == 3

@@ -25,7 +25,7 @@ from driftsim.live.plan import CapturePlan
 from driftsim.live.recorder import Progress, record
 from driftsim.live.resume import CaptureRun
 from driftsim.live.session import run_session
-from driftsim.live.sharing import Beginning, Hashes, with_prefixes
+from driftsim.live.sharing import PIECE, Beginning, Hashes, with_prefixes
 from driftsim.live.told import as_usual, token_ids
 from driftsim.request import Job, Request, Tier
 from driftsim.testing import Echo
@@ -117,6 +117,15 @@ def test_the_template_before_a_prompt_is_what_is_around_one_less_what_is_behind_
     assert before() == before(0) == before(5) == 0.0
     assert before(35) == before(35, 0) == before(0, 35, 36) == before(36, 35) == 25.0  # 5 of its own, 5 behind it
     assert before(9) == before(9, 35) == 0.0
+
+
+def test_a_piece_of_text_has_its_share_of_the_tokens_that_are_not_the_templates() -> None:
+    prompts = Prompts(16)
+    prompts.warmed(35)  # 30 around the text
+    prompts.note("x" * 200, None)
+    found = prompts.beginning(asked("x" * 200, 1), 80)
+    assert found is not None
+    assert found.a_piece == PIECE * 50 / 200
 
 
 def shared_of(texts: list[str], ids: bool, block: int = 16) -> tuple[np.ndarray, str]:

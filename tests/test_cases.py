@@ -206,7 +206,10 @@ def test_a_profile_5_percent_slow_is_5_percent_off_a_closed_loop(tmp_path: Path)
         assert errors[cell] == pytest.approx(0.05, abs=0.001)
 
 
-@pytest.mark.parametrize("loads", [("bench_c8", "bench_c32"), ("control_open_rate2", "control_open_rate4.5")])
+OPEN = pytest.param(("control_open_rate2", "control_open_rate4.5"), marks=pytest.mark.nightly)
+
+
+@pytest.mark.parametrize("loads", [("bench_c8", "bench_c32"), OPEN])
 def test_two_loads_give_back_the_coefficients(loads: tuple[str, str], tmp_path: Path) -> None:
     folder = reported("c03", tmp_path)
     for load in loads:

@@ -23,7 +23,9 @@ from driftsim.simulation.run import Simulation, simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.attempts import fates, per_request
 from driftsim.trace.header import Phase
+from driftsim.trace.prefixes import ENDLESS
 from driftsim.trace.trace import Trace, read
+from driftsim.workloads.attempts import Attempts
 from driftsim.workloads.replay import as_recorded, replay
 from driftsim.workloads.workload import Workload
 from tests.queues import SLOS
@@ -72,6 +74,14 @@ def test_a_token_that_reaches_the_client_too_late_is_too_late() -> None:
         assert (rows["finish_reason"][0], rows["finish_s"][0]) == (reason, pytest.approx(after))
 
 
+def test_a_first_token_on_its_way_when_the_client_goes_was_never_seen() -> None:
+    made = profile(engine(), intercept_s=STEP, output_lag_s=0.004)
+    for after, tokens in ((0.012, 0), (0.0145, 1)):
+        row = simulate(Scenario(profile=made, clients=timed(after)), workload([0.0], [5])).requests.iloc[0]
+        assert (row["output_tokens"] >= tokens, np.isnan(row["first_token_s"])) == (True, tokens == 0)
+        assert (tokens > 0) == (row["output_tokens"] > 0)
+
+
 def test_a_timeout_is_its_tenants_else_its_tiers_else_everybodys_else_the_traces() -> None:
     work = workload([0.0] * 4, [50] * 4, tenant=["a", "b", "b", "b"], tier=["batch", "batch", "premium", "standard"],
                     timeout_s=[9.0, 9.0, 9.0, 0.3])  # fmt: skip
@@ -90,12 +100,12 @@ def test_a_long_timeout_changes_nothing() -> None:
 
 def test_a_deadline_spans_all_attempts() -> None:
     work = workload([0.0, 0.0], [100, 5], deadline_s=[np.nan, 0.5])
-    clients = Clients(timeouts=(Timeout(after_s=0.2),), retries=Retries(first_s=0.1, jitter=0.0))
+    clients = Clients(timeouts=(Timeout(after_s=0.3),), retries=Retries(first_s=0.1, jitter=0.0))
     rows = served(work, clients=clients)
     own = rows[rows["retry_of"].fillna(rows["request_id"]) == "r1"]
-    # Sent at 0, timed out at 0.2, again at 0.3 until 0.5; then the deadline has passed.
-    assert own["arrival_s"].tolist() == [0.0, 0.3]
-    assert own["finish_s"].round(9).tolist() == [0.2, 0.5]
+    # Sent at 0, timed out at 0.3, again at 0.4; the deadline ends that attempt before its time is out.
+    assert own["arrival_s"].tolist() == [0.0, 0.4]
+    assert own["finish_s"].round(9).tolist() == [0.3, 0.5]
     assert own["deadline_s"].tolist() == [0.5, 0.5]
 
 
@@ -324,7 +334,7 @@ def test_whatever_clients_and_queues_do_every_attempt_is_accounted_for_and_nothi
     assert simulation.arrivals.done
     assert not simulation.dispatcher.in_flight
     assert not simulation.dispatcher.may_release
-    assert not simulation.impatient
+    assert not simulation.impatient.waits
     assert simulation.engine.free == simulation.engine.total  # type: ignore[attr-defined]
     # Offered = finished + rejected + timed out + aborted + errors, of requests and of attempts.
     asked = per_request(trace).requests
@@ -400,3 +410,13 @@ def test_a_client_whose_answer_comes_in_time_costs_no_event(monkeypatch: pytest.
     rows = run(made, slots=8, clients=timed(5.0)).requests
     assert (rows["finish_reason"] == "stop").all()
     assert 1 <= len(asked) < 60
+
+
+def test_an_attempt_repeats_its_prompt_and_has_an_answer_of_its_own() -> None:
+    begins = [((0, ENDLESS),), ((0, 30), (1, ENDLESS))]
+    work = workload([0.0, 0.0], [5, 5], prompt_tokens=[20, 40], stretches=begins)
+    attempts = Attempts(work, Clients(retries=Retries(most=1)), 0, lambda seconds: seconds)
+    again = attempts.stretches(begins)[2:]
+    assert [one[:-1] for one in again] == [((0, 20),), ((0, 30), (1, 40))]
+    assert [end for *_, (_, end) in again] == [ENDLESS] * 2
+    assert len({owner for *_, (owner, _) in again} | {0, 1}) == 4

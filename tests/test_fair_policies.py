@@ -239,7 +239,7 @@ def test_at_the_end_of_a_run_each_tenant_is_charged_what_it_was_served(
         assert counted == pytest.approx(served.get(tenant, 0.0), abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["sfq", "edf", "slack?limit=ttft", "boost"])
+@pytest.mark.parametrize("name", ["sfq", "slack?limit=ttft", "boost"])
 def test_what_a_capture_does_not_know_is_no_order_for_it(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="which a capture does not know; simulate it, or choose another"):
         ds.capture(tmp_path / "out", policies=["fifo", name])

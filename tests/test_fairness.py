@@ -352,3 +352,38 @@ def test_fairness_is_told_by_compare_simulate_a_grid_and_python_alike(tmp_path: 
     assert pd.read_csv(tmp_path / "c" / "rows.csv")["tenant_b_slowdown_mean"][0] == pytest.approx(
         wanted["per_tenant"]["b"]["slowdown_mean"]
     )
+
+
+def test_a_comparison_gives_fairness_intervals_that_end_where_it_must(tmp_path: Path) -> None:
+    draw = np.random.default_rng(3)
+    made = workload(np.cumsum(draw.exponential(0.08, 60)).tolist(), draw.integers(1, 30, 60).tolist(),
+                    tenant=["a", "b", "b"] * 20)  # fmt: skip
+    known: dict[str, Any] = {"profile": profile(engine(max_num_seqs=2)), "policies": ["fifo", "sjf"],
+                             "estimators": ["oracle"], "fairness": True, "jobs": 1}  # fmt: skip
+    result = ds.compare(made, replications=5, **known)
+    rows = {row["policy"]: row for row in result.rows() if row["estimator"] == "oracle"}
+    fifo, sjf = rows["fifo"], rows["sjf"]
+    assert {metric.name for metric in glossary.FAIR_COMPARISON} <= sjf.keys()
+    for tenant in ("a", "b"):
+        assert {metric.name for metric in glossary.TENANT_FAIR_COMPARISON} <= sjf["per_tenant"][tenant].keys()
+    assert sjf["slowdown_worst"] == max(own["slowdown_mean"] for own in sjf["per_tenant"].values())
+    for metric in glossary.FAIR_METRICS:
+        assert 0 <= sjf[f"{metric}_low"] <= sjf[f"{metric}_expected"] <= sjf[f"{metric}_high"] <= glossary.MOST[metric]
+    setting = next(one for one in result.plan.settings if one.policy == "sjf")
+    changes = result.values(setting, "slowdown_mean") / result.values(result.plan.settings[0], "slowdown_mean") - 1
+    assert sjf["slowdown_mean_vs_fifo"] == pytest.approx(result.estimate(changes).centre)
+    own = sjf["per_tenant"]["a"]
+    shares = result.estimate(result.values(setting, "backlogged_share", "a")).interval
+    assert own["backlogged_share_expected"] == shares.value
+    assert own["backlogged_share_high"] == min(1.0, shares.high)
+    assert fifo["per_tenant"]["a"]["backlogged_share_vs_fifo"] == 0.0
+    frame = result.frame()
+    assert frame["tenant_a_backlogged_share_high"].iloc[-1] == own["backlogged_share_high"]
+    assert "`backlogged_share_high`" in glossary.metric("tenant_a_backlogged_share_high").meaning
+    text, page = str(result), (result.write(tmp_path / "c") / "report.html").read_text()
+    for told in (f"[{sjf['jain_slowdown_low']:.3f}, {sjf['jain_slowdown_high']:.3f}]", "service gap (tokens)"):
+        assert told in text
+        assert told in page
+    alone = ds.compare(made, replications=1, **known)
+    assert "[" not in str(alone).split("What the tenants got")[1].split("Note")[0]
+    assert np.isnan(alone.rows()[-1]["jain_slowdown_low"])

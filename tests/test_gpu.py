@@ -102,6 +102,12 @@ def launched(trace: Trace, launch: float) -> Trace:
     return Simulation(scenario, as_recorded(trace), True).run()
 
 
+def test_a_long_chain_of_prefills_is_cut() -> None:
+    count = 2 * MOST_TOGETHER + 3
+    steps = pd.DataFrame({"start_s": np.arange(count) * 1.0, "duration_s": 1.5, "prefill_tokens": 9})
+    assert np.bincount(together(steps)).tolist() == [MOST_TOGETHER, MOST_TOGETHER, 3]
+
+
 def test_the_launch_comes_back_from_runs_that_have_it() -> None:
     trace = read(gpu.TRACES / "llama8b-h200-sessions-10")
     run = launched(trace, LAUNCH)

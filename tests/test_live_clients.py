@@ -15,8 +15,11 @@ import pytest
 
 from driftsim.clients import Clients, Retries, clients_of
 from driftsim.errors import InputError
+from driftsim.live.engine import Outcome
 from driftsim.live.plan import CapturePlan
 from driftsim.live.recorder import record
+from driftsim.live.waiting import as_seen
+from driftsim.request import Job, Request, Tier
 from driftsim.scheduling.shedding import shed_rules
 from driftsim.testing import Echo
 from driftsim.trace.attempts import fates, per_request
@@ -134,3 +137,11 @@ def test_over_http_the_connection_is_really_dropped(url: str, tmp_path: Path) ->
         time.sleep(0.02)
     assert len(Watching.dropped) == 2
     assert pd.isna(rows.loc[drips[0], "error"])
+
+
+def test_what_came_after_a_client_had_gone_it_has_not_seen() -> None:
+    job = Job(Request("r", "a", Tier.STANDARD, "", 0.0, 9, None, 64), "", 0, 0)
+    whole = Outcome(job, "stop", queued=1.0, scheduled=2.0, first_token=3.0, finish=4.0, output_tokens=9)
+    early, late = as_seen(whole, 2.5), as_seen(whole, 3.5)
+    assert (early.scheduled, early.first_token, early.output_tokens, early.finish) == (2.0, None, 0, 2.5)
+    assert (late.first_token, late.output_tokens, late.finish_reason) == (3.0, 9, "timeout")

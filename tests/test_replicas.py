@@ -140,6 +140,14 @@ def test_while_no_replica_is_up_everybody_waits_and_then_goes_on() -> None:
         assert rows["error"][1] == "no replica came back"
 
 
+def test_what_was_on_its_way_when_the_last_replica_failed_waits_for_the_next() -> None:
+    made = profile(engine(), intercept_s=STEP, submit_lag_s=0.2)
+    down = Replicas(count=2, failures=("0:at=100ms,back=1s", "1:at=100ms"))  # type: ignore[arg-type]
+    rows = simulate(Scenario(profile=made, replicas=down), workload([0.0], [5])).requests
+    assert rows["dispatch_s"][0] < 0.1
+    assert (rows["finish_reason"][0], round(rows["finish_s"][0], 9)) == ("stop", 1.05)
+
+
 def test_a_cache_is_empty_when_a_replica_comes_back() -> None:
     shared = [((0, 1 << 60),), ((0, 32), (1, 1 << 60)), ((0, 32), (2, 1 << 60))]
     work = workload([0.0, 1.0, 5.0], [2, 2, 2], prompt_tokens=[40, 40, 40], stretches=shared)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -61,8 +62,9 @@ def test_a_session_goes_on_with_the_runs_that_are_missing(tmp_path: Path) -> Non
 
 def test_a_folder_with_another_trace_is_left_alone(tmp_path: Path) -> None:
     asyncio.run(run_session(Echo(), made, [CaptureRun(tmp_path / "t", PLANS[0])]))
-    with pytest.raises(TraceError, match="holds another trace"):
-        asyncio.run(run_session(Echo(), made, [CaptureRun(tmp_path / "t", PLANS[1])]))
+    for other in (PLANS[1], replace(PLANS[0], seed=PLANS[0].seed + 1)):
+        with pytest.raises(TraceError, match="holds another trace"):
+            asyncio.run(run_session(Echo(), made, [CaptureRun(tmp_path / "t", other)]))
     with pytest.raises(TraceError, match="holds a complete trace already"):
         check_places([CaptureRun(tmp_path / "t", PLANS[0])])
     (tmp_path / "other").mkdir()

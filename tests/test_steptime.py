@@ -39,3 +39,11 @@ def test_a_step_lasts_as_long_in_arrays_as_in_ticks(
     )
     exact = profile.step_time().step(step) / TICKS_PER_SECOND
     assert float(profile.durations(row)[0]) == pytest.approx(exact, rel=1e-6, abs=1e-6)
+
+
+def test_a_step_that_is_no_graph_takes_as_long_as_its_launch() -> None:
+    model = Profile.plain(intercept_s=0.01).changed(launch_s=0.03, graph_tokens=10).step_time()
+    prefill, graph, large = Batch(20, 1, 0.0, 0, 0), Batch(4, 1, 0.0, 6, 90), Batch(4, 1, 0.0, 7, 90)
+    assert [model.step(one) / TICKS_PER_SECOND for one in (prefill, graph, large)] == [0.03, 0.01, 0.03]
+    slow = Profile.plain(intercept_s=0.05).changed(launch_s=0.03, graph_tokens=10).step_time()
+    assert slow.step(prefill) == slow.step(graph)  # the GPU is the slower of the two

@@ -62,7 +62,7 @@ def test_the_overlap_of_requests_gives_a_first_guess() -> None:
     assert 10e-6 < prefill < 60e-6
 
 
-@pytest.mark.parametrize("truth", [True, False])
+@pytest.mark.parametrize("truth", [pytest.param(True, marks=pytest.mark.nightly), False])
 def test_whether_scheduling_was_asynchronous_is_found_out_and_said(truth: bool) -> None:
     runs = []
     for seed, rate in enumerate((2, 8)):

@@ -10,6 +10,9 @@ import pytest
 
 from driftsim.calibration.calibrate import calibrate, fit_profile
 from driftsim.calibration.runs import Run
+from driftsim.comparison.comparison import Draw
+from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting
+from driftsim.comparison.runs import _scenarios
 from driftsim.errors import InputError
 from driftsim.latency.noise import Noise
 from driftsim.latency.profile import Fit, Profile, load_profile
@@ -153,3 +156,13 @@ def test_two_terms_that_nothing_tells_apart_are_as_sure_as_their_sum() -> None:
     variance = SPREADS[0] ** 2 + SPREADS[2] ** 2 - 2 * 0.8 * SPREADS[0] * SPREADS[2]
     assert both.covariance[0][0] == pytest.approx(variance)
     assert unsure().summed("intercept_s", "prefill_step_s") == unsure()
+
+
+def test_draws_of_the_model_differ_and_are_noisy_and_alike_for_all_settings() -> None:
+    plan = ComparisonPlan(profile=known(unsure()).changed(noise=Noise()), seed=3)
+    first, second = (_scenarios(plan, Draw(0, "model", number)) for number in (1, 2))
+    assert first(BASELINE).profile != second(BASELINE).profile
+    assert first(BASELINE).seed != second(BASELINE).seed
+    assert first(BASELINE).noise
+    other = first(Setting("sjf", "ema"))
+    assert (other.profile, other.seed, other.policy) == (first(BASELINE).profile, first(BASELINE).seed, "sjf")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from driftsim.comparison.comparison import Comparison
 from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting, settings_of
 from driftsim.comparison.report import BOUND, legend, table
 from driftsim.comparison.runs import compare
-from driftsim.comparison.verdict import LABELS, answer, findings, recommended
+from driftsim.comparison.verdict import LABELS, _days_needed, answer, findings, recommended
 from driftsim.metrics import summary
 from driftsim.statistics import Day, over_days
 from tests.strategies import engine, profile, workload
@@ -178,3 +180,14 @@ def test_the_model_s_error_widens_the_interval_where_the_profile_tells_it(demo: 
     error = 100 * (own["e2e_mean_s"] / measured["e2e_mean_s"] - 1)
     assert f"its phase learning: mean latency {error:+.1f} %." in answer(demo)[3]
     assert compared(crowd(60), times=4).change_with_model(SJF, BASELINE, "e2e_mean_s") is None
+
+
+def test_days_that_are_needed_follow_from_the_error_of_the_mean() -> None:
+    """A mean over n days has an error of 0.2 / sqrt(n); Student's quantile times that falls below 0.1 at n = 18."""
+    change = SimpleNamespace(centre=-0.1, error=0.2)
+    told: Any = SimpleNamespace(change_of=lambda *_: change, plan=SimpleNamespace(practical=0.01), days=[None])
+    assert "about 18 days" in _days_needed(told, BASELINE)
+    told.days, change.centre = [None] * 4, -0.2  # a mean over four days has that error
+    assert "about 18 days" in _days_needed(told, BASELINE)
+    change.centre = -0.001
+    assert _days_needed(told, BASELINE) == ""

@@ -34,6 +34,9 @@ def advise(
 ) -> None:
     """Say what other policies and estimators would have done to what was recorded lately, and how far to trust it.
 
+    Every policy stands in front of the servers, with the limit in flight that was recorded, as serve's does. What one
+    would do inside them, or as vLLM's priorities: driftsim compare TRACE --place.
+
     Of a URL: what that gateway found last; an operator's key in DRIFTSIM_OPERATOR_KEY, if it has keys.
     """
     from driftsim.formatting import dumps, without_nan

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from driftsim.cli.arrivals import Arrivals, ArrivalSetting, Cv, MaxOutstanding, Rate, Think, Users, process_of
-from driftsim.cli.options import PlaceOption, RetriesOption, ShedOption, argument, names, refuse
+from driftsim.cli.options import PlaceOption, RetriesOption, ShedOption, SlosOfTrace, argument, names, refuse
 from driftsim.cli.terminal import progress, say
 from driftsim.errors import InputError, RunError
 from driftsim.live.kinds import CapTable, EngineKind, Order, WorkloadName
@@ -38,6 +38,7 @@ def capture(
     ] = None,
     retries: RetriesOption = None,
     shed: ShedOption = None,
+    slo: SlosOfTrace = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="openai: model folder to count prompts with, if the server cannot.")
     ] = None,
@@ -179,6 +180,7 @@ def capture(
             order=order,
             max_in_flight=max_in_flight,
             tiers=tiers or (),
+            slos=slo or (),
             timeouts=timeouts,
             retries=retries,
             shed=shed or (),

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from driftsim.cli.options import SlosOfTrace
 from driftsim.cli.terminal import progress, say, say_document
 from driftsim.errors import InputError
 from driftsim.text import for_shell
@@ -41,6 +42,7 @@ def import_(
     hash_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens that one of the hash_ids stands for [default: as the file tells].")
     ] = None,
+    slo: SlosOfTrace = None,
     suggest: Annotated[
         bool, typer.Option("--suggest", help="Write a mapping to start from, for any table, instead of a trace.")
     ] = False,
@@ -54,7 +56,7 @@ def import_(
     *form, file = what
     if suggest:
         given = {"--mapping": mapping, "--strict": strict, "--result": result, "--rate": rate, "--users": users,
-                 "--unit": unit, "--hash-tokens": hash_tokens,
+                 "--unit": unit, "--hash-tokens": hash_tokens, "--slo": slo,
                  f"the format {form[0] if form else ''}": form}  # fmt: skip
         _suggest(file, out, [name for name, value in given.items() if value])
         return
@@ -72,6 +74,7 @@ def import_(
             users=users,
             unit=unit,
             hash_tokens=hash_tokens,
+            slos=slo or (),
             progress=lambda done, stages: reporter.update(done, stages + 1, DOING[done]),
         )
         trace.write(out)

@@ -27,6 +27,15 @@ Slo = Annotated[
         "everybody's. Repeat it [default: the trace's own].",
     ),
 ]
+SlosOfTrace = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slo",
+        metavar="[NAME:]LIMIT=TIME,...",
+        help="What the requests of a tenant or tier are promised, premium:ttft=1s,tpot=50ms,e2e=30s; without NAME, "
+        "everybody's. The trace keeps it, and is judged by it. Repeat it.",
+    ),
+]
 Timeouts = Annotated[
     list[str] | None,
     typer.Option(

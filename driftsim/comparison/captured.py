@@ -19,6 +19,7 @@ import pandas as pd
 from driftsim.calibration.host_speed import NEARLY_THE_STEPS, host_speeds
 from driftsim.calibration.runs import Run
 from driftsim.comparison.capture_checks import Named, Setting, capture_warnings, check_comparable
+from driftsim.comparison.captured_slos import WITHIN, one_promise, rows_within, table_within
 from driftsim.contrasts import Adjustment, Contrast, adjusted, paired
 from driftsim.errors import InputError, TraceError
 from driftsim.formatting import between, html_table, show_table, shown_text, without_nan
@@ -135,6 +136,7 @@ class CapturedComparison:
         """What ``driftsim effects --json`` prints."""
         document = {
             "rows": [asdict(effect) for effect in self.effects()],
+            **({"within_slos": within} if (within := self.within_slos()) else {}),
             "baseline": "/".join(self.baseline),
             "host_speed": {"/".join(setting): self.slower(setting) for setting in self.summaries},
             "adjustment": {metric: self._adjustment(metric) for metric in METRICS},
@@ -143,6 +145,10 @@ class CapturedComparison:
         }
         plain: dict[str, Any] = without_nan(document)
         return plain
+
+    def within_slos(self) -> list[dict[str, Any]]:
+        """A row for each policy: attainment and goodput within the SLOs of the traces, as ``rows_within`` tells."""
+        return rows_within(self.summaries)
 
     def notes(self) -> list[str]:
         """What was adjusted, and what that means."""
@@ -170,6 +176,8 @@ class CapturedComparison:
             for setting, row in rows.items()
         ]
         show_table(console, title, [*headings, *(f"{_words(metric)}\ns" for metric in SHOWN)], values)
+        if self.within_slos():
+            show_table(console, WITHIN, *table_within(self.within_slos(), list(named.values())))
         others = {setting: row for setting, row in rows.items() if setting != self.baseline}
         if others:
             self._show_changes(console, others, named)
@@ -258,6 +266,7 @@ def compare_captured(traces: Sequence[Named], practical: float = PRACTICAL) -> C
     if not 0 <= practical < math.inf:
         raise InputError(f"practical must be 0 or more, a relative change, got {practical}")
     check_comparable(traces)
+    traces, differ = one_promise(traces)
     groups: dict[Setting, list[Named]] = {}
     for name, trace in sorted(traces, key=lambda pair: pair[1].header.captured_at or ""):
         admission = trace.header.admission
@@ -269,7 +278,7 @@ def compare_captured(traces: Sequence[Named], practical: float = PRACTICAL) -> C
     summaries = {setting: [_summary(trace) for _, trace in groups[setting]] for setting in order}
     speeds, why = _speeds(groups)
     return CapturedComparison(
-        summaries, order[0], tuple(capture_warnings(groups)), len(traces[0][1].requests), speeds, why, practical
+        summaries, order[0], (*capture_warnings(groups), *differ), len(traces[0][1].requests), speeds, why, practical
     )
 
 

@@ -8,6 +8,7 @@ it as "this run". The error of the latency model is an interval of its own.
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -19,7 +20,7 @@ from driftsim.comparison import sameness
 from driftsim.comparison.checks import Check
 from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting
 from driftsim.estimates import estimation
-from driftsim.glossary import SESSION_METRICS, SLO_METRICS
+from driftsim.glossary import FAIR_METRICS, MOST, SESSION_METRICS, SLO_METRICS, TENANT_FAIR_METRICS
 from driftsim.metrics import LATENCIES, PERCENTILES
 from driftsim.scheduling.estimators import is_deployable
 from driftsim.statistics import LEVEL, Day, DayEstimate, Interval, holm, over_days, widened
@@ -28,6 +29,7 @@ from driftsim.workloads.workload import Workload
 
 LATENCY_METRICS = tuple(f"{name}_{stat}" for name in LATENCIES for stat in ("mean", *PERCENTILES))
 ERROR_METRICS = ("mae", "rmse")
+INTERVALS = {*LATENCY_METRICS, *ERROR_METRICS, *SLO_METRICS, *FAIR_METRICS, *SESSION_METRICS}  # but for a unit
 CALIBRATED = ("mae", "rmse", "e2e_mean_s", "e2e_p50_s", "e2e_p99_s")  # metrics of the effect of calibration
 
 
@@ -97,13 +99,12 @@ class Comparison:
             days.append(Day(float(numbers[day]), local, circular))
         return over_days(days)
 
-    def value(self, setting: Setting, metric: str) -> Interval:
+    def value(self, setting: Setting, metric: str, tenant: str | None = None) -> Interval:
         """``metric`` over days like these, with its interval, which ends where the metric must."""
-        found = self.estimate(self.values(setting, metric)).interval
-        if metric not in SLO_METRICS:
+        found = self.estimate(self.values(setting, metric, tenant)).interval
+        if metric not in MOST:
             return found
-        most = 1.0 if metric == "attainment" else math.inf
-        return Interval(found.value, *(float(np.clip(end, 0.0, most)) for end in found[1:]))
+        return Interval(found.value, *(float(np.clip(end, 0.0, MOST[metric])) for end in found[1:]))
 
     def ratios(self, setting: Setting, against: Setting, metric: str, tenant: str | None = None) -> np.ndarray:
         """Relative change of ``metric`` from ``against`` to ``setting``, draw by draw.
@@ -210,18 +211,32 @@ class Comparison:
         }
         if self.same.get(setting):
             row["same_as_fifo"] = sameness.explained(self.same[setting])
-        tables = {name: recorded.pop(name) for name in ("per_tier", "per_tenant")}
+        per_tier, per_tenant = (recorded.pop(name) for name in ("per_tier", "per_tenant"))
         for name, value in recorded.items():
             row[name] = value
-            metric = name.removesuffix("_s")
-            if metric in (*LATENCY_METRICS, *ERROR_METRICS, *SLO_METRICS, *SESSION_METRICS):
-                unit = "_s" if name.endswith("_s") else ""
-                centre, low, high = self.value(setting, name)
-                row |= {f"{metric}_expected{unit}": centre, f"{metric}_low{unit}": low, f"{metric}_high{unit}": high}
-                versus = self.change_of(setting, BASELINE, name)
-                row |= {f"{metric}_vs_fifo": versus.centre, f"{metric}_vs_fifo_this_run": versus.this_run}
-                row |= {f"{metric}_vs_fifo_low": versus.interval.low, f"{metric}_vs_fifo_high": versus.interval.high}
-        return row | tables
+            if name.removesuffix("_s") in INTERVALS:
+                row |= self._interval(setting, name)
+        if self.plan.fairness:
+            per_tenant = {
+                tenant: dict(ChainMap(own, *(self._interval(setting, name, tenant) for name in TENANT_FAIR_METRICS)))
+                for tenant, own in per_tenant.items()
+            }
+        return row | {"per_tier": per_tier, "per_tenant": per_tenant}
+
+    def _interval(self, setting: Setting, name: str, tenant: str | None = None) -> dict[str, float]:
+        """The centre, the interval and the change against FIFO of the metric ``name``, of all or of one ``tenant``."""
+        metric, unit = name.removesuffix("_s"), "_s" if name.endswith("_s") else ""
+        centre, low, high = self.value(setting, name, tenant)
+        versus = self.change_of(setting, BASELINE, name, tenant)
+        return {
+            f"{metric}_expected{unit}": centre,
+            f"{metric}_low{unit}": low,
+            f"{metric}_high{unit}": high,
+            f"{metric}_vs_fifo": versus.centre,
+            f"{metric}_vs_fifo_this_run": versus.this_run,
+            f"{metric}_vs_fifo_low": versus.interval.low,
+            f"{metric}_vs_fifo_high": versus.interval.high,
+        }
 
     @cached_property
     def estimation_rows(self) -> list[dict[str, Any]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 from driftsim.comparison.comparison import Comparison
+from driftsim.comparison.plan import BASELINE, Setting
+from driftsim.formatting import give_or_take
 
 LEGEND = [
     "slowdown: E2E over what the request would take alone on this engine; Jain of it: over the tenants' mean speeds, a "
@@ -22,18 +24,69 @@ HEADINGS = [
     "backlogged (s)",
     "share of service in it (%)",
 ]
+OVER_DAYS = "Fairness: the mean over days like these, and its 95 % interval; ± of the change against fifo/static"
+OVERALL = {  # the metric of each column, and its digits
+    "slowdown mean": ("slowdown_mean", 2),
+    "of the worst tenant": ("slowdown_worst", 2),
+    "Jain of it": ("jain_slowdown", 3),
+    "service gap (tokens)": ("service_gap", 0),
+}
 
 
 def table(comparison: Comparison) -> list[list[str]]:
-    """Rows under ``HEADINGS``, as text: each setting with each of the largest tenants, of this run."""
+    """Rows under ``HEADINGS``, as text: each setting with each of the largest tenants, of this run.
+
+    Where there are intervals, that of the mean over days like it stands in brackets.
+    """
     rows = []
     for setting, *_ in comparison.groups:
         for tenant, own in comparison.summaries[setting][0]["per_tenant"].items():
             slow = [_text(own[f"slowdown_{stat}"], 2) for stat in ("mean", "p50", "p99")]
+            slow[0] += _between(comparison, setting, "slowdown_mean", 2, tenant=tenant)
             share = _text(100 * own["backlogged_share"], 1)
+            share += _between(comparison, setting, "backlogged_share", 1, 100, tenant)
             rows.append([*setting, tenant, *slow, f"{own['backlogged_s']:.1f}", share])
     return rows
 
 
+def title(comparison: Comparison) -> str:
+    """The title of ``table``."""
+    told = "" if comparison.recorded_only else "; in brackets, 95 % intervals of the mean over days like it"
+    return f"What the tenants got, in this run{told}"
+
+
+def over_days(comparison: Comparison) -> tuple[list[str], list[list[str]]] | None:
+    """Headings and rows of what all tenants got, a row a setting: means over days with intervals and changes.
+
+    None where there are too few replications for intervals.
+    """
+    if comparison.recorded_only:
+        return None
+    rows = []
+    for setting, *_ in comparison.groups:
+        cells = []
+        for metric, digits in OVERALL.values():
+            middle = _text(comparison.value(setting, metric).value, digits)
+            cells += [middle + _between(comparison, setting, metric, digits), _change(comparison, setting, metric)]
+        rows.append([*setting, *cells])
+    headings = [heading for name in OVERALL for heading in (name, "change")]
+    return ["policy", "estimator", *headings], rows
+
+
+def _between(
+    comparison: Comparison, setting: Setting, metric: str, digits: int, scale: float = 1, tenant: str | None = None
+) -> str:
+    """The interval of ``metric`` times ``scale``, in brackets; "" where there is none."""
+    _, low, high = comparison.value(setting, metric, tenant)
+    return "" if math.isnan(low) else f" [{scale * low:,.{digits}f}, {scale * high:,.{digits}f}]"
+
+
+def _change(comparison: Comparison, setting: Setting, metric: str) -> str:
+    if setting == BASELINE:
+        return ""
+    change = comparison.change(setting, BASELINE, metric)
+    return "-" if math.isnan(change.low) else give_or_take(change)
+
+
 def _text(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+    return "-" if math.isnan(value) else f"{value:,.{digits}f}"

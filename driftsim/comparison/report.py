@@ -19,7 +19,7 @@ from driftsim.comparison.verdict import all_checks, answer, findings
 from driftsim.drift import in_words
 from driftsim.files import Mark
 from driftsim.formatting import give_or_take, without_nan
-from driftsim.glossary import SLO, TENANT, TENANT_FAIRNESS, tier_label
+from driftsim.glossary import SLO, TENANT, TENANT_FAIR_COMPARISON, TENANT_FAIRNESS, tier_label
 from driftsim.scheduling.estimators import is_deployable
 from driftsim.trace.trace import Trace
 from driftsim.workloads.workload import Workload
@@ -295,7 +295,8 @@ def flat_rows(comparison: Comparison) -> list[dict[str, Any]]:
         flat = {name: value for name, value in row.items() if name not in ("per_tier", "per_tenant")}
         for tier, values in row["per_tier"].items():
             flat |= {f"{tier_label(tier)}_{name}": value for name, value in values.items()}
-        added = [*(SLO if comparison.plan.slos else ()), *(TENANT_FAIRNESS if comparison.plan.fairness else ())]
+        fair = (*TENANT_FAIRNESS, *TENANT_FAIR_COMPARISON) if comparison.plan.fairness else ()
+        added = [*(SLO if comparison.plan.slos else ()), *fair]
         for tenant, values in row["per_tenant"].items():
             flat |= {f"{TENANT}{tenant}_{metric.name}": values[metric.name] for metric in added}
         rows.append(flat)

@@ -7,7 +7,7 @@ no time to first token. A worker that finds nothing to do sleeps for a second.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from driftsim.engine.clock import STEP, Clock, Moment
 from driftsim.engine.continuous import ContinuousEngine
@@ -23,7 +23,8 @@ class BarrierEngine:
     """One batch at a time; ``room`` is 0 while it runs and while the worker sleeps: the policy keeps the order.
 
     ``batch_size``: requests in a batch at most. ``fill``: ticks that a batch waits for more. ``idle``: ticks that a
-    worker sleeps that finds nothing. ``itemized``: whether a step names its requests.
+    worker sleeps that finds nothing. ``itemized``: whether a step names its requests. ``ends_late``: see
+    ``Endings``.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class BarrierEngine:
         fill: int,
         idle: int,
         itemized: bool = False,
+        ends_late: Collection[int] = (),
     ) -> None:
         self.env = env
         self.on_leave = on_leave
@@ -48,6 +50,7 @@ class BarrierEngine:
         self.idle = idle
         inner = itemized_engine_for(settings) if itemized else engine_for(settings)
         self.inner: ContinuousEngine = inner(env, settings, step_time, gap, self._served, on_step)
+        self.inner.ends_late = ends_late
         self.batches = 0
         self._batch: list[tuple[Job, int | None]] = []
         self._done: list[Sequence] = []

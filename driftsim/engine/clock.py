@@ -20,19 +20,17 @@ COMPLETE, ARRIVE, RELEASE, STEP = range(4)
 class Clock(simpy.Environment):
     """SimPy's environment, whose time and queue are plain attributes, and whose ``run`` calls nothing but callbacks."""
 
-    __slots__ = ("now", "upcoming")
+    __slots__ = ("now", "number", "upcoming")
 
     now: int  # ticks
     _now: int  # SimPy's name for it
     upcoming: list[tuple[int, int, int, simpy.Event]]  # heap of (tick, priority, number, event): the earliest is first
+    number: Callable[[], int]  # draws the number that an event made now would get; for one made later, see ``Numbered``
 
     def __init__(self, initial_time: int = 0) -> None:
         super().__init__(initial_time)
         self.upcoming = self._queue  # type: ignore[assignment]  # the same list; SimPy's holds floats as well
-
-    def number(self) -> int:
-        """The number that an event made now would get; for one that is made later, see ``Numbered``."""
-        return next(self._eid)
+        self.number = self._eid.__next__
 
     def run(self, until: Any = None) -> Any:
         """Process events until none is left, or as SimPy does where ``until`` says when to stop."""

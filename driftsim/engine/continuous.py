@@ -13,8 +13,9 @@ from collections.abc import Callable
 import simpy
 
 from driftsim.engine.clock import COMPLETE, STEP, Clock, Moment
-from driftsim.engine.scheduler import Scheduler
+from driftsim.engine.endings import Endings
 from driftsim.engine.sequence import Sequence, blocks_for
+from driftsim.engine.waiting import sequences_of
 from driftsim.errors import InputError
 from driftsim.latency.noise import NoisyStepTime
 from driftsim.latency.steptime import Batch, LaunchedStepTime, StepTime
@@ -22,7 +23,7 @@ from driftsim.request import Job
 from driftsim.trace.settings import EngineSettings
 
 
-class ContinuousEngine(Scheduler):
+class ContinuousEngine(Endings):
     """The engine behind the dispatcher; ``on_leave`` gets the sequences that a step finished, or one left unserved.
 
     ``on_step`` gets every step as a tuple in the order of the trace's steps table, with times in ticks. Recording steps
@@ -47,10 +48,11 @@ class ContinuousEngine(Scheduler):
         self.on_leave = on_leave
         # With a sliding window every step is made: it decides which blocks are free.
         self.on_step = on_step if on_step is not None or self.windowed is None else lambda step: None  # nobody asked
-        self._longest = settings.max_model_len
         self._longest_prompt = min(settings.max_model_len - 1, self.total * settings.block_size)
         if self.windowed is not None and self.windowed.most <= self.total:
             self._longest_prompt = settings.max_model_len - 1
+        reserved = settings.scheduler_reserve_full_isl  # then a head needs room for its whole prompt in any case
+        self._shrinking = bool(self._threshold) and settings.long_prefill_token_threshold_adaptive and not reserved
         self._inbox: list[Sequence] = []  # sent, not yet taken in by the core
         self._sent = 0
         self._arrivals: dict[int, int] = {}  # by request of several choices, the number of its first one
@@ -77,6 +79,8 @@ class ContinuousEngine(Scheduler):
         if self._longest - prompt < most:
             most = self._longest - prompt
         sequence = Sequence(job, true_length if true_length < most else most)
+        if self.ends_late:
+            sequence.late = job.index in self.ends_late and sequence.target < most
         if self.shared is not None:
             self.shared.enter(sequence)
         if prompt > self._longest_prompt:
@@ -106,6 +110,8 @@ class ContinuousEngine(Scheduler):
     def _leave_unserved(self, sequence: Sequence, reason: str, error: str | None) -> None:
         """Let ``sequence`` leave without its full output: rejected, failed or aborted."""
         sequence.finish_reason, sequence.error = reason, error
+        if sequence.over:
+            return
         sequence.finish = None if reason == "rejected" else self.env.now
         self.on_leave([sequence])
 
@@ -127,8 +133,9 @@ class ContinuousEngine(Scheduler):
         if boundary >= self._run_steps:
             return
         tokens, slots, _ = self._limits
-        # A newcomer of a better priority may pass a head that does not fit.
-        blocked = (self.waiting and not self.by_priority) or len(self.running) >= slots
+        # A newcomer of a better priority may pass a head that does not fit; and the more there are, the smaller may the
+        # chunks be, of which the first may fit.
+        blocked = (self.waiting and not self.by_priority and not self._shrinking) or len(self.running) >= slots
         if blocked or self.pool.size >= tokens:
             sequence.queued = self._boundary_at(boundary)
         else:
@@ -192,6 +199,8 @@ class ContinuousEngine(Scheduler):
         now = self.env.now
         if self._run_steps:
             self._finish_decode_run()
+        if self._over:
+            self._drop_over()
         if not (self._inbox or self.waiting or self.prefilling or self._aborts or self.on_step) and self._suffices():
             self._start_decode_run(now)  # nothing to decide
             return
@@ -207,7 +216,7 @@ class ContinuousEngine(Scheduler):
                 # Nobody runs and the head does not fit an empty cache. vLLM would spin here for ever; we say so.
                 self._fail_head()
         # A sequence left unserved above may have brought a new arrival into the inbox.
-        if prefills or (self.pool.size and (preempted or self._inbox or self.on_step is not None)):
+        if prefills or (self.pool.size and (preempted or self._inbox or self._over or self.on_step is not None)):
             self._execute(now, prefills, preempted)
         elif self.pool.size:
             self._start_decode_run(now)
@@ -231,18 +240,9 @@ class ContinuousEngine(Scheduler):
 
     def _process_aborts(self) -> None:
         """Let the sequences of aborted jobs leave, in the order of the messages, if they are still in the engine."""
-        order = {id(job): place for place, job in enumerate(self._aborts)}
-        self._aborts = []
-        there = [one for one in (*self.running, *self.waiting) if id(one.job) in order]
-        for sequence in there if len(there) == 1 else sorted(there, key=lambda one: order[id(one.job)]):
-            if sequence in self.running:
-                unseen = self._unseen(sequence)
-                self._remove(sequence, self.free)
-                sequence.shown -= unseen
-                if not sequence.shown:
-                    sequence.first_token = None
-            else:
-                self.waiting.remove(sequence)
+        jobs, self._aborts = self._aborts, []
+        for sequence in sequences_of(jobs, self.running, self.waiting):
+            self._drop(sequence)
             self._leave_unserved(sequence, "abort", None)
 
     def _fail_head(self) -> None:
@@ -323,7 +323,10 @@ class ContinuousEngine(Scheduler):
         size, running, shared = self._limits[2], self.running, self.shared
         if shared is not None:
             shared.follow(self.free)
-        for sequence in finished:
+        leaving = finished
+        if self.ends_late:
+            leaving, finished = self._late_ends(finished, now)
+        for sequence in leaving:
             del running[sequence]
             if shared is None:
                 self.free -= -sequence.computed // size  # rounded up
@@ -343,8 +346,3 @@ class ContinuousEngine(Scheduler):
                 self._core_loop(event)
             else:
                 self._wake_at(now, STEP, self._core_loop)
-
-    def _end(self, sequence: Sequence, now: int) -> None:
-        shown = sequence.shown
-        capped = shown >= sequence.job.request.max_tokens or sequence.prompt + shown >= self._longest
-        sequence.finish, sequence.finish_reason = now, "length" if capped else "stop"

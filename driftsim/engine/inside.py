@@ -219,9 +219,14 @@ class InsideEngine(ContinuousEngine):
     # -- what the policy hears
 
     def _gone(self, sequences: list[Sequence]) -> None:
-        known = [one for one in sequences if one.finish_reason != "rejected"]
+        known = [one for one in sequences if one.finish_reason != "rejected" and not one.over]
         self.place.finished([self._departure(one) for one in known], self.env.now / TICKS_PER_SECOND)
         self._hear(sequences)
+
+    def _forget_over(self, sequence: Sequence) -> None:
+        """A core that is told to abort ``sequence`` does not know that it was whole."""
+        super()._forget_over(sequence)
+        self.place.finished([self._departure(sequence)], self.env.now / TICKS_PER_SECOND)
 
 
 def made(sequence: Sequence, pool: DecodePool) -> int:

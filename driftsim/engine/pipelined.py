@@ -39,8 +39,8 @@ class PipelinedEngine(ContinuousEngine):
         self._held_step: list[Any] = []  # the same step, as it will be told
         if self._launching is not None and self.on_step is not None:
             self._tell_step, self.on_step = self.on_step, self._hold_step
-        # Sequences whose last token is in flight, with their final output length.
-        self._ending: deque[list[tuple[Sequence, int]]] = deque()
+        # Sequences whose last token is in flight, their final output length, and whether the core goes on after it.
+        self._ending: deque[list[tuple[Sequence, int, bool]]] = deque()
         self.overscheduled: set[Sequence] = set()  # those of them that end by themselves: they compute one step more
         self._left_out: set[Sequence] = set()  # decodes that got no turn in the step scheduled last
         self._chunks: dict[Sequence, int] = {}  # with a sliding window: prompt tokens of the step scheduled last
@@ -83,6 +83,8 @@ class PipelinedEngine(ContinuousEngine):
             return
         now = self.env.now
         self._finish_decode_run()
+        if self._over:
+            self._drop_over()
         in_flight = [self._last] if self._last > now else []
         while not in_flight or (len(in_flight) < 2 and self._is_host_free(now)):
             self._process_inputs(now)
@@ -114,7 +116,7 @@ class PipelinedEngine(ContinuousEngine):
 
     def _may_run(self, in_flight: list[int], prefills: list[tuple[Sequence, int]], preempted: int) -> bool:
         """Whether nothing but decodes lies ahead, with one step in flight before them."""
-        ending = self.awaiting_output or self._ending or self.overscheduled
+        ending = self.awaiting_output or self._ending or self.overscheduled or self._over
         busy = prefills or preempted or self.prefilling or self._paused or self._inbox or ending
         return bool(in_flight) and not busy and self.on_step is None
 
@@ -178,11 +180,14 @@ class PipelinedEngine(ContinuousEngine):
             if sequence in self.overscheduled:
                 self.overscheduled.discard(sequence)
                 continue
-            ended.append((sequence, sequence.target))
-        for sequence, target in ended:
-            if target < min(sequence.job.request.max_tokens, self.settings.max_model_len - sequence.prompt):
+            ended.append((sequence, sequence.target, sequence.late))
+        for sequence, target, late in ended:
+            if not self._is_capped(sequence, target):
                 self.awaiting_output.discard(sequence)
-                self.overscheduled.add(sequence)
+                if late:
+                    sequence.late = False
+                else:
+                    self.overscheduled.add(sequence)
                 sequence.target += 1
                 self.pool.join(sequence)
         if ended:
@@ -194,8 +199,14 @@ class PipelinedEngine(ContinuousEngine):
         if self._host_free > self.env.now:
             Moment(self.env, self._host_free, COMPLETE, self._on_step_done)
             return
-        finished = []
-        for sequence, shown in self._ending.popleft():
+        finished, ending = [], self._ending.popleft()
+        if self._over:  # the core hears of them last
+            ending.sort(key=lambda one: one[0].over and not self._is_capped(*one[:2]))
+        for sequence, shown, late in ending:
+            if late:
+                if not sequence.finish_reason:
+                    finished.append(self._let_go(sequence, shown, self.env.now))
+                continue
             self.overscheduled.discard(sequence)
             if sequence.finish_reason:  # aborted in the meantime
                 continue
@@ -204,6 +215,9 @@ class PipelinedEngine(ContinuousEngine):
             else:  # preempted while its last token was in flight: vLLM delivers stale output all the same
                 self.waiting.remove(sequence)
             sequence.shown = shown
+            if sequence.over:
+                self._forget_over(sequence)
+                continue
             self._end(sequence, self.env.now)
             finished.append(sequence)
         self.on_leave(finished)

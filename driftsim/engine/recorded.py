@@ -25,11 +25,12 @@ from driftsim.trace.settings import EngineSettings
 
 @dataclass(frozen=True, slots=True)
 class ReceivedJob:
-    """A job, how much it will produce, and when the real core received it, in ticks."""
+    """A job, how much it will produce, when the real core received it, in ticks, and whether a stop string ended it."""
 
     job: Job
     output: int
     received: int
+    stopped: bool = False
 
 
 class RecordedSteps:
@@ -99,6 +100,7 @@ def on_recorded_steps(
     # start.
     gap = 1  # tick
     engine = kind(env, settings, RecordedSteps(starts, durations), gap, left, made.append)
+    engine.ends_late = {one.job.index for one in sent if one.stopped}
     for one in sent:
         Moment(env, one.received, ARRIVE, lambda _, one=one: engine.submit(one.job, one.output))  # type: ignore[misc]
     env.run()

@@ -21,8 +21,8 @@ class Sequence:
 
     __slots__ = (
         "batch", "cached", "computed", "ends", "error", "finish", "finish_reason", "first_token", "gone", "held", "job",
-        "joined", "keyed", "number", "offset", "preemptions", "prompt", "queued", "rank", "scheduled", "shown",
-        "stretches", "target",
+        "joined", "keyed", "late", "number", "offset", "over", "preemptions", "prompt", "queued", "rank", "scheduled",
+        "shown", "stretches", "target",
     )  # fmt: skip
     # Only an engine with prefix caching sets these (see sharing.py).
     stretches: tuple[tuple[int, int], ...]  # whose its tokens are, up to which one; the last is its own
@@ -50,6 +50,8 @@ class Sequence:
         self.finish: int | None = None
         self.finish_reason = ""
         self.error: str | None = None
+        self.late = False  # whether its client knows of its end before the core does: a stop string ends it
+        self.over = False  # whether its client does by now
         self.batch: tuple[int, int] | None = None  # number and size of its batch, where the engine has batches
 
     @property

@@ -5,9 +5,11 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, Protocol
 
 from driftsim.engine.sequence import Sequence
+from driftsim.request import Job
 
 
 class Waiting(Protocol):
@@ -76,3 +78,20 @@ class ByRank:
 def waiting_queue(scheduling_policy: str) -> Waiting:
     """An empty queue of the engine's scheduling policy."""
     return ByRank() if scheduling_policy == "priority" else deque[Sequence]()
+
+
+def sequences_of(jobs: list[Job], running: Iterable[Sequence], waiting: Iterable[Sequence]) -> list[Sequence]:
+    """Those of ``jobs`` that are still in the engine, in the order of ``jobs``."""
+    if len(jobs) == 1:
+        job = jobs[0]
+        for sequence in running:
+            if sequence.job is job:
+                return [sequence]
+    order = {id(job): place for place, job in enumerate(jobs)}
+    there = list[Sequence]()
+    for sequence in chain(running, waiting):
+        if id(sequence.job) in order:
+            there.append(sequence)
+            if len(there) == len(order):  # soon: who gives up first has mostly run longest
+                break
+    return sorted(there, key=lambda sequence: order[id(sequence.job)])

@@ -34,7 +34,9 @@ from driftsim.formats.mapping import Mapping as TableMapping
 from driftsim.formats.mapping import check_mapping, completed, load_mapping, read_mapped
 from driftsim.formats.rebuilt import Asked
 from driftsim.formats.timed_trace import Unit
+from driftsim.goodput import with_given
 from driftsim.progress import OnProgress, no_progress
+from driftsim.slo import AnySlos, slo_rules
 from driftsim.trace.settings import LARGEST_BLOCK
 from driftsim.trace.trace import Trace
 
@@ -171,6 +173,7 @@ def import_trace(
     users: int | None = None,
     unit: Unit | None = None,
     hash_tokens: int | None = None,
+    slos: AnySlos = (),
     progress: OnProgress = no_progress,
 ) -> Trace:
     """The run in ``file``, a file of another tool, as a trace.
@@ -179,8 +182,8 @@ def import_trace(
     what the columns of a table are; of a known format, what it leaves out: engine, model, hardware, tiers. strict:
     refuse a file with a row that cannot be read, which else costs that row. result: which of several results in the
     file, from 1. rate, users: how requests arrived whose start times the file lost, drawn at ``rate`` requests a second
-    or sent by so many ``users``. unit: of the times in a trace that leaves it open, ``s`` or ``ms``. progress: called
-    with the stages done, of reading, assembling and checking.
+    or sent by so many ``users``. unit: of the times in a trace that leaves it open, ``s`` or ``ms``. slos: what the
+    requests are promised, for the header. progress: called with the stages done, of reading, assembling and checking.
 
     Raises ``InputError`` naming file, row, column, value and remedy.
 
@@ -204,6 +207,7 @@ def import_trace(
     for name in (field.name for field in fields(choices) if field.name != "mapping"):
         if getattr(choices, name) is not None and name not in FORMATS[form].takes:
             raise InputError(f"{file}: --{name.replace('_', '-')} says nothing about the format {form}; drop it")
+    promised = slo_rules(slos)  # before the file is read
     progress(0, STAGES)
     found = FORMATS[form].read(file, choices)
     progress(1, STAGES)
@@ -211,7 +215,7 @@ def import_trace(
         if given.names_columns:
             raise InputError(f"{file}: the format {form} has columns of its own; the mapping must not name any")
         found = completed(found, given)
-    trace = assemble(found, strict=strict)
+    trace = with_given(assemble(found, strict=strict), promised)
     progress(2, STAGES)
     trace.check(str(file))
     progress(3, STAGES)

@@ -22,7 +22,8 @@ def untied(sessions: Sessions, rows: pd.DataFrame) -> pd.DataFrame:
         return rows
     if sessions.parents is None:
         turns = np.nan_to_num(numbers_of(sessions.turns, order), nan=-np.inf)
-        return rows.iloc[np.lexsort((turns, arrival))]
+        by_turn: np.ndarray = np.lexsort((turns, arrival))
+        return rows.iloc[by_turn]
     places = places_of(sessions, order)
     before = [
         [_nearest(places[name], place) for name in asked(sessions.parents[row], places) if name in places]

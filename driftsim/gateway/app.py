@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_plus
 
 import aiohttp
 from aiohttp import web
@@ -20,7 +21,8 @@ from driftsim.gateway.config import GatewayConfig
 from driftsim.gateway.counting import Counting
 from driftsim.gateway.describing import describe
 from driftsim.gateway.front import Front, Refused
-from driftsim.gateway.passing import is_passed
+from driftsim.gateway.keys import presented
+from driftsim.gateway.passing import METHODS, is_for_tenants, is_passed
 from driftsim.gateway.relay import CHUNK, Relay
 
 if TYPE_CHECKING:
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 
 KEY = "OPENAI_API_KEY"  # environment variable; never logged, never stored
 IDLE_S = 2.0  # that a connection to a server is kept: less than the 5 s of uvicorn, or one may close as it is used
-LONGEST_LINE = 65_536  # bytes of a header's value
+LONGEST_LINE = 65_536  # bytes of a header of a server
+LONGEST_OF_CLIENTS, MOST_OF_CLIENTS = 16_384, 100  # bytes of a line of a client's head, and how many lines
 TICK_S = 1.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -71,7 +74,7 @@ class Gateway:
             self.relay = Relay(self.front, session, counting, self.key)
             await describe(self.front, session, self.key)
             loop = asyncio.get_running_loop()
-            works = [self.front.pool.watch(session, config.health_s), self._tick(session)]
+            works = [self.front.pool.watch(session, config.health_s), self.relay.silence.watch(), self._tick(session)]
             if self.watching is not None:
                 works += self.watching.works(session)
             self._tasks = [loop.create_task(work) for work in works]
@@ -92,11 +95,18 @@ class Gateway:
     async def _any(self, request: web.Request) -> web.StreamResponse:
         """Every other path: an answer in its turn, or what is passed through."""
         tenant = self.access.tenant(request.headers)
+        if (key := presented(request.headers)) and key in unquote_plus(request.rel_url.raw_query_string):
+            raise Refused(400, "key_in_query", "the query holds the key; send it as a bearer alone")
         path = request.rel_url.raw_path
-        if not is_passed(path, self.front.config.also_pass):
+        also = self.front.config.also_pass
+        if not is_passed(path, also):
             raise Refused(404, "not_passed", "this path is not passed through")
-        if path.rstrip("/") in (CHAT, PLAIN) and request.method == "POST":
+        if path in (CHAT, PLAIN) and request.method == "POST":
             return await self.relay.answer(request, tenant)
+        if request.method not in METHODS:
+            raise Refused(405, "not_passed", "this method is not passed through")
+        if not (self.front.config.open or is_for_tenants(request.method, path, also)):
+            raise Refused(404, "not_passed", "this path is not passed through for tenants; also_pass may name it")
         if self.front.draining:
             raise Refused(503, "draining", "the gateway is shutting down", TICK_S)
         return await self.relay.through(request)
@@ -172,6 +182,8 @@ def refused(refusal: Refused) -> web.Response:
     if refusal.retry_s is not None:
         answer.headers["Retry-After"] = str(math.ceil(refusal.retry_s))
         answer.headers["retry-after-ms"] = str(math.ceil(1000 * refusal.retry_s))
+    if refusal.retry_s is not None or refusal.status == 504:  # where the server was too slow, it would be again
+        answer.headers["x-should-retry"] = "true" if refusal.retry_s is not None else "false"
     if refusal.status == 401:
         answer.headers["WWW-Authenticate"] = (
             'Bearer, Basic realm="driftsim"' if refusal.code == "operator_only" else "Bearer"

@@ -1,7 +1,7 @@
 """What a client asks for, read from the body of its request; the body itself is passed on as it came, byte for byte.
 
-Two fields may be added on the way: the usage of a stream, which is what an estimate is corrected by, and a priority.
-They are written into the text, so that every other field stays as the client wrote it.
+Three fields may be added on the way: the usage of a stream, which is what an estimate is corrected by, a priority, and
+a salt of the server's prefix cache. They are written into the text, so that every other field stays as it was written.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from driftsim.scheduling.accounting import count_words
 from driftsim.trace.schema import LARGEST_COUNT
 
 CHAT, PLAIN = "/v1/chat/completions", "/v1/completions"
-LIMITS = ("max_completion_tokens", "max_tokens")  # the first that is set counts
+LIMITS = {CHAT: ("max_completion_tokens", "max_tokens"), PLAIN: ("max_tokens",)}  # the first that is set counts
+MOST_ITEMS, MOST_NESTED = 2_000_000, 250_000  # commas and brackets of a body: each may take a hundred bytes once read
 MOST_CHOICES = 1000
 _VALUE = json.JSONDecoder().raw_decode
 _BLANK = " \t\n\r"
@@ -24,19 +25,20 @@ _BLANK = " \t\n\r"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request for an answer. ``text`` is what it says, for counting and classifying; it is not kept."""
+    """A request for an answer. ``text`` is what it says, of so many ``words``, for classifying; it is not kept."""
 
     fields: dict[str, Any] = field(repr=False)
     written: str = field(repr=False)
     text: str = field(repr=False)
+    words: int
     ids: int  # tokens of a prompt that came as token ids
     stream: bool
     wants_usage: bool
     max_tokens: int | None
     choices: int
 
-    def sent(self, priority: int | None = None) -> bytes:
-        """The body to send: the client's, with usage asked for if it streams, and with ``priority``."""
+    def sent(self, priority: int | None = None, salt: str = "") -> bytes:
+        """The body to send: the client's, with usage asked for if it streams, with ``priority`` and ``cache_salt``."""
         written = self.written
         if self.stream and not self.wants_usage:
             options = self.fields.get("stream_options")
@@ -44,11 +46,18 @@ class Asked:
             written = _with(written, "stream_options", told, "stream_options" in self.fields)
         if priority is not None:
             written = _with(written, "priority", priority, "priority" in self.fields)
+        if salt:
+            written = _with(written, "cache_salt", salt, "cache_salt" in self.fields)
         return written.encode()
 
 
-def asked(body: bytes) -> Asked:
-    """What ``body`` asks for. Raises ``InputError`` for what no server could answer, without repeating any of it."""
+def asked(body: bytes, path: str = CHAT) -> Asked:
+    """What ``body``, sent to ``path``, asks for: fields that a server does not read there count for nothing.
+
+    Raises ``InputError`` for what no server could answer, without repeating any of it.
+    """
+    if body.count(b",") > MOST_ITEMS or body.count(b"[") + body.count(b"{") > MOST_NESTED:
+        raise InputError("the body holds too many values")
     try:
         written = body.decode()
         fields = json.loads(written)
@@ -59,30 +68,35 @@ def asked(body: bytes) -> Asked:
     if not isinstance(fields, dict):
         raise InputError("the body is no JSON object")
     options = fields.get("stream_options")
-    texts, ids = _texts(fields)
+    texts, ids = _messages(fields) if path == CHAT else _prompt(fields)
+    text = "\n".join(texts)
     return Asked(
         fields=fields,
         written=written,
-        text="\n".join(texts),
+        text=text,
+        words=count_words(text),
         ids=ids,
         stream=fields.get("stream") is True,
         wants_usage=isinstance(options, dict) and options.get("include_usage") is True,
-        max_tokens=next((count for name in LIMITS if (count := _whole(fields.get(name)))), None),
-        choices=min(_whole(fields.get("n")) or 1, MOST_CHOICES) * _prompts(fields.get("prompt")),
+        max_tokens=next((count for name in LIMITS[path] if (count := _whole(fields.get(name)))), None),
+        choices=min(_whole(fields.get("n")) or 1, MOST_CHOICES) * (1 if path == CHAT else _prompts(fields)),
     )
 
 
-def words(said: Asked) -> int:
-    """Words of the prompt."""
-    return count_words(said.text)
+def _messages(fields: dict[str, Any]) -> tuple[list[str], int]:
+    """The texts of messages, which have no token ids in place of text."""
+    messages = fields.get("messages")
+    contents = (
+        [message.get("content") for message in messages if isinstance(message, dict)]
+        if isinstance(messages, list)
+        else []
+    )
+    return [text for content in contents for text in _parts(content)], 0
 
 
-def _texts(fields: dict[str, Any]) -> tuple[list[str], int]:
-    """The texts of messages or of a prompt, and how many token ids it has in place of text."""
-    messages, prompt = fields.get("messages"), fields.get("prompt")
-    if isinstance(messages, list):
-        contents = [message.get("content") for message in messages if isinstance(message, dict)]
-        return [text for content in contents for text in _parts(content)], 0
+def _prompt(fields: dict[str, Any]) -> tuple[list[str], int]:
+    """The texts of a prompt, and how many token ids it has in place of text."""
+    prompt = fields.get("prompt")
     if isinstance(prompt, str):
         return [prompt], 0
     if isinstance(prompt, list):
@@ -101,8 +115,9 @@ def _parts(content: Any) -> list[str]:
     return [text for text in texts if isinstance(text, str)]
 
 
-def _prompts(prompt: Any) -> int:
+def _prompts(fields: dict[str, Any]) -> int:
     """How many prompts one request holds: a list of texts or of lists of ids is one for each."""
+    prompt = fields.get("prompt")
     if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
         return len(prompt)
     return 1

@@ -139,6 +139,11 @@ class GatewayConfig(Record):
         description="Whether the policy's key goes with each request as vLLM's `priority`, smaller first; in units of "
         "1/1000 of the key. A client's own `priority` is replaced.",
     )
+    separate_caches: bool = Field(
+        default=False,
+        description="Whether each tenant has a prefix cache of its own at the servers (vLLM's `cache_salt`), so that "
+        "no time to first token tells what another tenant has asked. A client's own `cache_salt` divides it further.",
+    )
     tiers: TierRules = Field(default=(), description="Rules of the tiers, the most urgent first.")
     tenants: tuple[TenantRule, ...] = Field(
         default=(), max_length=MOST_TENANTS, description="Who may send requests, and on what terms."
@@ -177,6 +182,7 @@ class GatewayConfig(Record):
     max_body_mb: float = Field(
         default=32.0, gt=0, le=1e4, description="Largest body of a request.", json_schema_extra={"unit": "MB"}
     )
+    head_s: float = _time(75.0, "Longest from a connection, or its last answer, to the end of a request's head.", 0.01)
     body_s: float = _time(60.0, "Longest that a client takes to send a body.", 0.01)
     answer_s: float = _time(3600.0, "Longest that a server takes for one whole answer.", 0.01)
     silence_s: float = _time(600.0, "Longest that a server sends nothing of an answer.", 0.01)

@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from driftsim.gateway.asked import Asked, words
+from driftsim.gateway.asked import Asked
 from driftsim.live import told as server
 
 TOKENS_A_WORD = 1.4  # as live/http.py takes it, where nobody can count
@@ -42,7 +42,7 @@ class Counting:
             return max(1, self._count(said.text))
         if self._ask and (count := await self._served(said, session, headers)):
             return count
-        return max(1, round(TOKENS_A_WORD * words(said)))
+        return max(1, round(TOKENS_A_WORD * said.words))
 
     async def _served(self, said: Asked, session: aiohttp.ClientSession, headers: dict[str, str]) -> int:
         """The server's count; 0, and it is asked no more, where it has none or is too slow."""

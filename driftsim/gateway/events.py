@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -21,29 +23,35 @@ _END = re.compile(rb"\r?\n\r?\n|\r\r")
 
 
 class Events:
-    """The events of one ``answer``. strip: leave out the one of the usage. every: read every event, to count words."""
+    """The events of one ``answer``. strip: leave out the one of the usage. every: read every event, to count words.
 
-    def __init__(self, answer: Answer, *, strip: bool, every: bool = False) -> None:
+    ``clock`` (monotonic, s) is looked at only where an event is read.
+    """
+
+    def __init__(
+        self, answer: Answer, *, strip: bool, every: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.answer = answer
         self.count = 0  # events that may hold a token
-        self._strip, self._every = strip, every
+        self._strip, self._every, self._clock = strip, every, clock
         self._pending = b""
         self._unread = False
+        self._steady = False  # whether only events that tell something are read
 
-    def feed(self, data: bytes, now: float) -> bytes:
-        """What to pass on of ``data``, received at ``now`` (monotonic, s): all, or its whole events where some go."""
+    def feed(self, data: bytes) -> bytes:
+        """What to pass on of ``data``, just received: all, or its whole events where some go."""
         if self._unread:
             return data
+        if self._steady and not self._pending and data.endswith(b"\n\n") and not _TELLING.search(data):
+            self.count += _data(data, 0, len(data))  # as nearly always
+            return data
         whole = self._pending + data if self._pending else data
-        end = whole.rfind(b"\n\n") + 2
-        if end < 2:
-            ends = [match.end() for match in _END.finditer(whole)] if b"\r" in whole else []
-            end = ends[-1] if ends else 0
+        end = _last_end(whole)
         events, self._pending = whole[:end], whole[end:]
         if len(self._pending) > MOST_PENDING:
             self._unread, self._pending, late = True, b"", self._pending
             events, data = events + late, data
-        kept = self._read(events, now) if events else b""
+        kept = self._read(events) if events else b""
         return kept if self._strip else data
 
     def rest(self) -> bytes:
@@ -51,28 +59,53 @@ class Events:
         left, self._pending = self._pending, b""
         return left if self._strip and not self._unread else b""
 
-    def _read(self, events: bytes, now: float) -> bytes:
+    def _read(self, events: bytes) -> bytes:
         """Learn from whole ``events``; returns those that are passed on."""
-        if self.answer.first is not None and not self._every and not _TELLING.search(events):
-            self.count += events.count(b"data:")
-            return events
-        kept, begin = [], 0
-        for match in _END.finditer(events):
-            event, begin = events[begin : match.end()], match.end()
-            if not self._is_usage_alone(event, now):
-                kept.append(event)
-        return b"".join([*kept, events[begin:]])
+        kept, passed, place = list[bytes](), 0, 0
+        while place < len(events):
+            begin, end = self._telling(events, place)
+            self.count += _data(events, place, begin)
+            if begin < end and self._is_usage_alone(events[begin:end]):
+                kept.append(events[passed:begin])
+                passed = end
+            place = end
+        return b"".join([*kept, events[passed:]]) if kept else events
 
-    def _is_usage_alone(self, event: bytes, now: float) -> bool:
+    def _telling(self, events: bytes, place: int) -> tuple[int, int]:
+        """Begin and end of the next event from ``place`` on that is to be read; both at the end if there is none."""
+        if not self._steady:
+            begin = place
+        elif (telling := _TELLING.search(events, place)) is None:
+            return len(events), len(events)
+        else:
+            begin = place + _last_end(events[place : telling.start()])
+        found = _END.search(events, begin)
+        return begin, len(events) if found is None else found.end()
+
+    def _is_usage_alone(self, event: bytes) -> bool:
         """Learn from ``event``; whether it holds the usage and no choice."""
         told = _json(event)
         if told is None:
             return False
         before = self.answer.chunks
-        self.answer.take(told, now)
+        self.answer.take(told, self._clock())
+        self._steady = self.answer.first is not None and not self._every
         alone = told.get("choices") == [] and isinstance(told.get("usage"), dict)
-        self.count += self.answer.chunks > before or (not alone and self.answer.first is not None and not self._every)
+        self.count += self.answer.chunks > before or (not alone and self._steady)
         return alone
+
+
+def _last_end(data: bytes) -> int:
+    """Where the last whole event of ``data`` ends; 0 where there is none."""
+    end = data.rfind(b"\n\n") + 2
+    if b"\r" in data:
+        end = max([end, *(match.end() for match in _END.finditer(data))])
+    return end if end > 1 else 0
+
+
+def _data(events: bytes, begin: int, end: int) -> int:
+    """How many events with data there are between ``begin`` and ``end``; no text of theirs holds the end of a line."""
+    return events.startswith(b"data:", begin, end) + events.count(b"\ndata:", begin, end)
 
 
 def _json(event: bytes) -> dict[str, Any] | None:
@@ -127,6 +160,7 @@ def whole(answer: Answer, body: bytes, now: float) -> Outcome:
     for choice in choices:
         if isinstance(choice, dict):
             answer.reason = str(choice.get("finish_reason"))
+            answer.stopped = isinstance(choice.get("stop_reason"), str)
             message = choice.get("message")
             texts.append(message.get("content") if isinstance(message, dict) else choice.get("text"))
     answer.usage, answer.last = told.get("usage"), now

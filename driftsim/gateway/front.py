@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from driftsim.gateway.asked import Asked, words
+from driftsim.gateway.asked import Asked
 from driftsim.gateway.config import ANYBODY, GatewayConfig, TenantRule
 from driftsim.gateway.gate import Gate, Ticket
 from driftsim.gateway.heading import heading
@@ -75,6 +75,7 @@ class Front:
         self.tenants = {tenant.name: tenant for tenant in config.tenants} or {ANYBODY: TenantRule(name=ANYBODY)}
         self.settings = EngineSettings.guessed({}, "openai")
         self.model = "unknown"
+        self._tiers = {name: config.tier_of(tenant) for name, tenant in self.tenants.items()}
         self.meters = Meters(self.tenants)
         self.pool = Pool(config.upstreams, make_router(config.router), self.soon)
         admission = config.admission.with_safety(config.rules)
@@ -123,8 +124,8 @@ class Front:
             self._turn_away("upstream_down", "no server answers; try again soon", self.config.health_s + SOONEST_S)
         now, admission = self.now(), self.gate.dispatcher.admission
         request = Request(
-            id=f"{self._made}{next(self._numbers)}", tenant=tenant.name, tier=self.config.tier_of(tenant), category="",
-            arrival=now, prompt_tokens=max(1, tokens), prompt_words=words(said),
+            id=f"{self._made}{next(self._numbers)}", tenant=tenant.name, tier=self._tiers[tenant.name], category="",
+            arrival=now, prompt_tokens=max(1, tokens), prompt_words=said.words,
             max_tokens=self._most(said, tokens),
         )  # fmt: skip
         predicted = predict_category(said.text), predict_category(strip_label(said.text))
@@ -190,6 +191,7 @@ class Front:
         }
         self.config = self.config.changed(**told)
         self.tenants = {tenant.name: tenant for tenant in self.config.tenants} or self.tenants
+        self._tiers = {name: self.config.tier_of(tenant) for name, tenant in self.tenants.items()}
         self.meters.knows(self.tenants)
         self.gate.limit_anew(self.config.shed, self.now())
         self.soon()
@@ -256,6 +258,7 @@ class Front:
             "error": outcome.error,
             "prompt_tokens": outcome.prompt_tokens,
             "cached_tokens": outcome.cached_tokens,
+            "stop_string": int(outcome.stop_string),
         }
 
     def _told(self, entry: Entry, outcome: Outcome, now: float) -> None:

@@ -13,12 +13,25 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 API = "/v1/"
 BESIDE = ("/tokenize", "/detokenize", "/version")
+# What tenants reach of the API: what keeps nothing that another one could ask for, as stored answers and files are.
+FOR_TENANTS = {
+    "GET": ("/v1/models",),
+    "POST": (
+        "/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/v1/embeddings", "/v1/rerank", "/v1/score",
+        "/v1/moderations", "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/audio/speech",
+        "/v1/images/generations",
+    ),
+}  # fmt: skip
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")  # TRACE would tell the server's key
 NEVER = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")  # they change what the server serves
 HOP_BY_HOP = {
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
     "transfer-encoding", "upgrade",
 }  # fmt: skip  # RFC 9110, section 7.6.1
-OURS = {"authorization", "x-api-key", "api-key", "cookie", "host", "content-length", "expect", "accept-encoding"}
+OURS = {
+    "authorization", "x-api-key", "api-key", "cookie", "host", "content-length", "expect", "accept-encoding",
+    "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-real-ip",
+}  # fmt: skip  # the latter are what a client says of itself, and a server might believe
 NOT_BACK = {"content-length", "date", "server", "set-cookie"}
 _PLAIN = re.compile(r"/[A-Za-z0-9._~/:@!$&'()*+,;=-]*")
 
@@ -38,6 +51,17 @@ def is_passed(raw_path: str, also: Iterable[str] = ()) -> bool:
     if path in NEVER:
         return False
     return (raw_path.startswith(API) and path != "/v1") or path in BESIDE or path in also
+
+
+def is_for_tenants(method: str, path: str, also: Iterable[str] = ()) -> bool:
+    """Whether ``path``, which is passed through, is for tenants that are to know nothing of each other.
+
+    >>> [is_for_tenants("GET", path) for path in ("/v1/models", "/v1/models/a", "/v1/files", "/v1/chat/completions")]
+    [True, True, False, False]
+    """
+    path = path.rstrip("/")
+    known = FOR_TENANTS.get("GET" if method == "HEAD" else method, ())
+    return path in known or (path.startswith("/v1/models/") and method in ("GET", "HEAD")) or path in (*BESIDE, *also)
 
 
 def to_server(headers: CIMultiDictProxy[str], key: str) -> CIMultiDict[str]:

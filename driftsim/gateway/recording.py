@@ -26,6 +26,7 @@ from driftsim.trace.segments import segments
 from driftsim.trace.trace import read
 
 PHASE = "gateway"
+SOON_S = 0.01  # until an arrival or a release is written: a request that ends sooner takes one line
 
 
 @dataclass(eq=False)
@@ -41,12 +42,13 @@ class Segment:
     full: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Slot:
     """Where a request is recorded."""
 
     segment: Segment = field(repr=False)
     row: int
+    unwritten: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 class Recorder:
@@ -62,6 +64,7 @@ class Recorder:
         self._current: Segment | None = None
         self._open: list[Segment] = []
         self._closing: set[asyncio.Task[None]] = set()
+        self._unwritten: dict[Slot, None] = {}
 
     @property
     def is_sound(self) -> bool:
@@ -79,7 +82,7 @@ class Recorder:
         segment.rows += 1
         segment.under_way += 1
         request = job.request
-        self._write(slot, {
+        self._write_soon(slot, {
             "request_id": request.id, "tenant": request.tenant, "tier": str(request.tier), "phase": PHASE,
             "prompt_tokens": request.prompt_tokens, "prompt_words": request.prompt_words,
             "max_tokens": request.max_tokens, "arrival_s": now - segment.begun, "bias": job.bias,
@@ -91,7 +94,7 @@ class Recorder:
         """The request in ``slot`` was released."""
         if slot is not None:
             segment = slot.segment
-            self._write(slot, {"dispatch_s": now - segment.begun, "dispatch_index": segment.dispatched})
+            self._write_soon(slot, {"dispatch_s": now - segment.begun, "dispatch_index": segment.dispatched})
             segment.dispatched += 1
 
     def ended(self, slot: Slot | None, values: Mapping[str, Any]) -> None:
@@ -100,7 +103,8 @@ class Recorder:
             return
         segment = slot.segment
         known = {name: value for name, value in values.items() if value is not None}
-        self._write(slot, {n: v - segment.begun if n.endswith("_s") else v for n, v in known.items()})
+        self._note(slot, {n: v - segment.begun if n.endswith("_s") else v for n, v in known.items()})
+        self._write([slot])
         segment.under_way -= 1
         self._close_if_over(segment)
 
@@ -117,6 +121,7 @@ class Recorder:
 
     async def close(self) -> None:
         """Close every trace, as complete where all its requests have ended."""
+        self._write(list(self._unwritten))
         if self._current is not None:
             self._current.full, self._current = True, None
         for segment in list(self._open):
@@ -139,12 +144,26 @@ class Recorder:
             self._open.append(self._current)
         return self._current
 
-    def _write(self, slot: Slot, values: Mapping[str, Any]) -> None:
-        known = {name: value for name, value in values.items() if value is not None}
-        try:
-            slot.segment.journal.note(slot.row, known)
-        except OSError as error:  # a full disk stops the record, not the service
-            self._problem(error)
+    def _note(self, slot: Slot, values: Mapping[str, Any]) -> None:
+        slot.unwritten.update((name, value) for name, value in values.items() if value is not None)
+
+    def _write_soon(self, slot: Slot, values: Mapping[str, Any]) -> None:
+        """Write ``values`` with those of others; a request that has ended is written at once."""
+        self._note(slot, values)
+        if not self._unwritten:
+            asyncio.get_running_loop().call_later(SOON_S, lambda: self._write(list(self._unwritten)))
+        self._unwritten[slot] = None
+
+    def _write(self, slots: list[Slot]) -> None:
+        for segment in {slot.segment: None for slot in slots}:
+            own = [slot for slot in slots if slot.segment is segment]
+            try:
+                segment.journal.notes((slot.row, slot.unwritten) for slot in own)
+            except OSError as error:  # a full disk stops the record, not the service
+                self._problem(error)
+            for slot in own:
+                self._unwritten.pop(slot, None)
+                slot.unwritten = {}
 
     def _problem(self, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
+import secrets
 import time
+from collections.abc import Callable
 from typing import NoReturn
 
 import aiohttp
@@ -15,7 +19,9 @@ from driftsim.gateway import events as stream
 from driftsim.gateway.asked import Asked, asked
 from driftsim.gateway.counting import Counting
 from driftsim.gateway.front import Entry, Front, Refused
-from driftsim.gateway.passing import to_client, to_server
+from driftsim.gateway.outlet import Outlet, StalledError
+from driftsim.gateway.passing import to_server
+from driftsim.gateway.silence import Silence
 from driftsim.gateway.upstreams import Upstream
 from driftsim.live.answer import Answer
 from driftsim.live.engine import Outcome
@@ -23,7 +29,6 @@ from driftsim.trace.schema import LARGEST_COUNT
 
 MOST_READ = 16_000_000  # bytes of an answer in one piece that are looked into
 CHUNK = 1 << 16
-NEVER_WAITS = 1 << 15  # bytes that a socket takes without being drained: asyncio waits beyond 64 KiB
 FULL = (429, 503)  # statuses of a server that holds too much by now
 PRIORITY_UNIT = 1000
 LARGEST_PRIORITY = 2**62
@@ -34,13 +39,15 @@ class Relay:
 
     def __init__(self, front: Front, session: aiohttp.ClientSession, counting: Counting, key: str) -> None:
         self.front, self.session, self.counting, self.key = front, session, counting, key
+        self.silence = Silence(front.config.silence_s)
+        self._secret = secrets.token_bytes(32)
         self._words = front.gate.dispatcher.admission.accounting == "whitespace"
 
     async def answer(self, request: web.Request, tenant: str) -> web.StreamResponse:
         """Answer a request for an answer, in its turn. Raises ``Refused``."""
         body = await self._body(request)
         try:
-            said = asked(body)
+            said = asked(body, request.rel_url.raw_path)
         except InputError as error:
             raise Refused(400, "invalid_body", str(error)) from None
         tokens = await self.counting.tokens(said, self.session, self._own())
@@ -65,22 +72,22 @@ class Relay:
         upstream = next((one for one in self.front.pool.upstreams if one.state == "up"), None)
         if upstream is None:
             raise Refused(503, "upstream_down", "no server answers; try again soon", self.front.config.health_s)
-        out = None
+        outlet = None
         try:
             async with self._sent(request, upstream, body) as received:
-                out = _begun(received)
-                await out.prepare(request)
-                async for part in received.content.iter_any():
-                    await self._write(request, out, part)
-                await out.write_eof()
-        except (aiohttp.ClientError, TimeoutError, OSError, _StalledError) as error:
-            if out is None:
+                outlet = Outlet(request, received, self.front.config.stall_s)
+                await outlet.end(await self._poured(received, outlet, lambda part: part))
+        except (aiohttp.ClientError, TimeoutError, OSError, StalledError) as error:
+            if outlet is None:
                 _broken(error)
-            _cut(request)
-        return out
+            outlet.cut()
+        return outlet.out
 
     async def _wait(self, entry: Entry) -> None:
         """Until ``entry`` is released. Raises ``Refused`` where that takes too long."""
+        await asyncio.sleep(0)  # the front has asked the dispatcher by then
+        if entry.released.done():
+            return
         try:
             async with asyncio.timeout(entry.ttl_s):
                 await entry.released
@@ -90,13 +97,12 @@ class Relay:
 
     async def _serve(self, request: web.Request, entry: Entry, said: Asked) -> web.StreamResponse:
         """Send what was ``said`` to the server of ``entry``, another one where that cannot be reached."""
-        body, tried = said.sent(self._priority(entry)), list[Upstream]()
+        body, tried = said.sent(self._priority(entry), self._salt(entry, said)), list[Upstream]()
         while entry.upstream is not None:
             upstream = entry.upstream
             try:
                 async with self._sent(request, upstream, body) as received:
-                    if upstream.state != "up" and (received.status < 500 or received.status in FULL):
-                        upstream.answered()
+                    if (received.status < 500 or received.status in FULL) and upstream.answered():
                         self.front.soon()
                     return await self._receive(request, entry, said, received)
             except aiohttp.ClientConnectorError:  # nothing was sent
@@ -121,33 +127,39 @@ class Relay:
         answer = Answer(job, released, longest)
         events = stream.Events(answer, strip=not said.wants_usage, every=self._words)
         streams = received.status == 200 and received.content_type == "text/event-stream"
-        out = _begun(received)
+        outlet = Outlet(request, received, self.front.config.stall_s)
         kept, clock = bytearray(), time.monotonic
+
+        def keep(part: bytes) -> bytes:
+            if len(kept) <= MOST_READ:
+                kept.extend(part)
+            return part
+
         try:
-            await out.prepare(request)
-            async for part in received.content.iter_any():
-                if streams:
-                    part = events.feed(part, clock())
-                elif len(kept) <= MOST_READ:
-                    kept += part
-                if part:
-                    await self._write(request, out, part)
+            last = await self._poured(received, outlet, events.feed if streams else keep)
             ended = self._outcome(received.status, streams, events, bytes(kept), clock())
             self.front.end(entry, ended)  # at the end of the answer: the client may take its time with the rest
-            if rest := events.rest():
-                await self._write(request, out, rest)
-            await out.write_eof()
+            await outlet.end(last + events.rest())
         except asyncio.CancelledError:
             self.front.abort(entry, stream.broken_off(events, "abort", clock()))
             raise
-        except (ConnectionError, _StalledError):  # the client's side
+        except (ConnectionError, StalledError):  # the client's side
             self.front.abort(entry, stream.broken_off(events, "abort", clock()))
-            _cut(request)
+            outlet.cut()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             why = f"the answer broke off ({type(error).__name__})"
             self.front.end(entry, stream.broken_off(events, "error", clock(), why))
-            _cut(request)
-        return out
+            outlet.cut()
+        return outlet.out
+
+    async def _poured(
+        self, received: aiohttp.ClientResponse, outlet: Outlet, passed: Callable[[bytes], bytes]
+    ) -> bytes:
+        heard = self.silence.begin(received)
+        try:
+            return await outlet.pour(received.content, heard, passed)
+        finally:
+            self.silence.end(heard)
 
     def _outcome(self, status: int, streams: bool, events: stream.Events, body: bytes, now: float) -> Outcome:
         if streams:
@@ -169,31 +181,21 @@ class Relay:
 
     async def _body(self, request: web.Request) -> bytes:
         """The body of ``request``. Raises ``Refused`` for one that is too large or too slow."""
-        most = int(self.front.config.max_body_mb * 1e6)
-        parts = bytearray()
+        most, content = int(self.front.config.max_body_mb * 1e6), request.content
         try:
+            parts = bytearray(content.read_nowait())
+            if content.at_eof() and len(parts) <= most:  # as nearly always
+                return bytes(parts)
             async with asyncio.timeout(self.front.config.body_s):
-                async for part in request.content.iter_any():
+                while len(parts) <= most:
+                    if not (part := await content.readany()):
+                        return bytes(parts)
                     parts += part
-                    if len(parts) > most:
-                        raise Refused(413, "too_large", f"the body has more than {most} bytes")
         except TimeoutError:
             raise Refused(408, "too_slow", "the body did not come in time") from None
         except (aiohttp.ClientError, web.RequestPayloadError):
             raise Refused(400, "invalid_body", "the body is broken") from None
-        return bytes(parts)
-
-    async def _write(self, request: web.Request, out: web.StreamResponse, part: bytes) -> None:
-        """Write ``part``, as fast as the client reads. Raises ``_StalledError`` where it reads nothing for long."""
-        transport = request.transport
-        if transport is not None and transport.get_write_buffer_size() + len(part) < NEVER_WAITS:
-            await out.write(part)
-            return
-        try:
-            async with asyncio.timeout(self.front.config.stall_s):
-                await out.write(part)
-        except TimeoutError:
-            raise _StalledError from None
+        raise Refused(413, "too_large", f"the body has more than {most} bytes")
 
     def _priority(self, entry: Entry) -> int | None:
         if not self.front.config.pass_priority:
@@ -201,25 +203,19 @@ class Relay:
         key = self.front.gate.dispatcher.policy.key(entry.ticket.job)  # type: ignore[attr-defined]  # checked at the start
         return int(min(max(key * PRIORITY_UNIT, -LARGEST_PRIORITY), LARGEST_PRIORITY))
 
+    def _salt(self, entry: Entry, said: Asked) -> str:
+        """What keeps the tenant's prefixes apart in a server's cache; "" where they are not."""
+        if not self.front.config.separate_caches:
+            return ""
+        own = f"{entry.ticket.job.request.tenant}\n{said.fields.get('cache_salt', '')}"
+        return hmac.new(self._secret, own.encode(errors="replace"), hashlib.sha256).hexdigest()
+
     def _own(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
 
-class _StalledError(Exception):
-    """A client reads nothing."""
-
-
 def _error(entry: Entry, why: str) -> Outcome:
     return Outcome(entry.ticket.job, "error", error=why)
-
-
-def _begun(received: aiohttp.ClientResponse) -> web.StreamResponse:
-    """An answer that begins as the one ``received``; a stream has no length, since events may be left out."""
-    out = web.StreamResponse(status=received.status, reason=received.reason)
-    out.headers.extend(to_client(received.headers))
-    if received.content_type != "text/event-stream" and received.content_length is not None:
-        out.content_length = received.content_length
-    return out
 
 
 def _broken(error: Exception) -> NoReturn:
@@ -227,9 +223,3 @@ def _broken(error: Exception) -> NoReturn:
     if isinstance(error, TimeoutError):
         raise Refused(504, "upstream_timeout", "the server did not answer in time") from None
     raise Refused(502, "upstream_failed", "the server broke the connection") from None
-
-
-def _cut(request: web.Request) -> None:
-    """Break the connection to a client whose answer cannot be ended: a clean end would look like a whole answer."""
-    if request.transport is not None:
-        request.transport.abort()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import gc
+import logging
 import signal
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from driftsim.errors import InputError
-from driftsim.gateway.app import LONGEST_LINE, Gateway
+from driftsim.gateway.app import LONGEST_OF_CLIENTS, MOST_OF_CLIENTS, Gateway
+from driftsim.gateway.collecting import collect, take_over
 from driftsim.gateway.config import GatewayConfig, host_and_port, load_config
 from driftsim.gateway.front import Front
 from driftsim.gateway.recording import close_leftovers
@@ -26,8 +29,9 @@ async def started(gateway: Gateway, listen: str) -> tuple[web.AppRunner, str]:
     """Listen; the runner, and where. Raises ``InputError`` where the address cannot be had."""
     host, port = host_and_port(listen)
     runner = web.AppRunner(
-        gateway.app(), handler_cancellation=True, access_log=None, max_line_size=LONGEST_LINE,
-        max_field_size=LONGEST_LINE, auto_decompress=False, shutdown_timeout=LAST_S,
+        gateway.app(), handler_cancellation=True, access_log=None, max_line_size=LONGEST_OF_CLIENTS,
+        max_field_size=LONGEST_OF_CLIENTS, max_headers=MOST_OF_CLIENTS, auto_decompress=False, shutdown_timeout=LAST_S,
+        keepalive_timeout=gateway.front.config.head_s, logger=_discreet(),
     )  # fmt: skip
     await runner.setup()
     try:
@@ -38,6 +42,24 @@ async def started(gateway: Gateway, listen: str) -> tuple[web.AppRunner, str]:
     real = runner.addresses[0]
     shown = f"[{host}]" if ":" in host else host
     return runner, f"http://{shown}:{real[1]}"
+
+
+def _discreet() -> logging.Logger:
+    """A log that says what failed and where, and nothing of what a client sent, which may be its key."""
+    logger = logging.getLogger("driftsim.gateway")
+    logger.addFilter(_without_content)  # once, however often
+    return logger
+
+
+def _without_content(record: logging.LogRecord) -> bool:
+    kind, _, place = record.exc_info or (None, None, None)
+    if kind is not None and issubclass(kind, HttpProcessingError):  # no HTTP: its client is told
+        return False
+    if kind is not None:
+        where = "".join(traceback.format_tb(place))
+        record.msg, record.args = f"a request failed: {kind.__name__}\n{where}", ()
+        record.exc_info = record.exc_text = None
+    return True
 
 
 async def run(config: GatewayConfig, file: Path | None, options: dict[str, Any], say: Say) -> bool:
@@ -52,15 +74,16 @@ async def run(config: GatewayConfig, file: Path | None, options: dict[str, Any],
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, _reload, gateway, file, options, say)
-    gc.collect()
-    gc.freeze()  # what was loaded stays: to look through all of it would hold up every stream for some 50 ms
+    take_over()
     front = gateway.front
+    collecting = loop.create_task(collect(lambda: not (front.gate.waiting or front.gate.inside)))
     limit = "no limit" if front.limit is None else f"at most {front.limit}"
     say(f"{place} serves {', '.join(config.upstreams)}: {config.policy}, {config.estimator}, {limit} in flight")
     say(f"learned from {front.learned} recorded requests; page {place}/ui, metrics {place}/metrics")
     await stop.wait()
     say("shutting down: nobody is let in, answers end")
     ended = await gateway.drain()
+    collecting.cancel()
     await runner.cleanup()
     for problem in front.recorder.problems:
         say(f"not recorded: {problem}")

@@ -33,6 +33,7 @@ class Upstream:
         self.replica = Replica(number)
         self.state: State = "up"
         self.failures = 0
+        self.answers = 0  # that it has begun
         self._tried: Job | None = None  # who tries a server that may be up again
 
     @property
@@ -60,9 +61,11 @@ class Upstream:
         if self._tried is job:
             self._tried = None
 
-    def answered(self) -> None:
-        """It began an answer."""
-        self.state = "up"
+    def answered(self) -> bool:
+        """It began an answer; whether it takes more requests for that."""
+        self.answers += 1
+        was, self.state = self.state, "up"
+        return was != "up"
 
     def failed(self) -> None:
         """It did not."""
@@ -109,8 +112,10 @@ class Pool:
             await asyncio.gather(*(self._look(session, one) for one in self.upstreams))
 
     async def _look(self, session: aiohttp.ClientSession, one: Upstream) -> None:
+        begun = one.answers
         well = await is_well(session, one)
         before = one.state
+        well = well or (before == "up" and one.answers > begun)  # it is busy, and serves
         if well:
             one.looks_well()
         elif one.state != "down":

@@ -34,6 +34,7 @@ class Answer:
         self.first: float | None = None
         self.last: float | None = None
         self.reason: str | None = None
+        self.stopped = False  # by a string: vLLM says which, and of a token its number
         self.usage: Any = None
         self.metrics: Any = None
 
@@ -54,6 +55,7 @@ class Answer:
                 self.last = now
             if reason := _of(choice, "finish_reason"):
                 self.reason, self.last = reason, now
+                self.stopped = isinstance(_of(choice, "stop_reason"), str)
                 self.first = now if self.first is None else self.first  # an answer of no text has a token all the same
 
     def outcome(self, reason: str | None = None) -> Outcome:
@@ -87,6 +89,7 @@ class Answer:
             output_words=count_words("".join(self.texts)),
             prompt_tokens=prompt,
             cached_tokens=cached if _is_whole(cached) and 0 <= cached <= prompt else None,
+            stop_string=self.stopped and reason == "stop",
             answer="".join(self.said),
         )
 

@@ -21,6 +21,7 @@ from driftsim.scheduling.names import Place, spelled
 from driftsim.scheduling.plugins import given_classes, plugin_name, plugin_names
 from driftsim.scheduling.policies import check_live, policy_name
 from driftsim.scheduling.shedding import AnySheds, shed_rules
+from driftsim.slo import AnySlos, Slo, needs_itl, slo_rules
 from driftsim.tiers import AnyTiers, tier_rules
 from driftsim.trace.trace import Trace
 
@@ -37,6 +38,7 @@ def capture(
     order: Order = "latin",
     max_in_flight: int | None = None,
     tiers: AnyTiers = (),
+    slos: AnySlos = (),
     timeouts: AnyTimeouts = (),
     retries: AnyRetries = None,
     shed: AnySheds = (),
@@ -51,8 +53,9 @@ def capture(
     out: the folder of the trace; of several runs, of their folders ``POLICY-REPEAT``. engine, workload: what to run
     (default: vLLM in this process, the drift workload). order: of the policies within each round of repeats: ``latin``,
     a Latin square balanced for carry-over, ``random`` or ``fixed``; drawn with ``seed``. tiers: as ``compare`` has
-    them. timeouts, retries, shed: likewise; the harness is the client, and really drops
-    a request. place: of the policies; vLLM is started to order by priority, or to have them inside.
+    them. slos: what the requests are promised, for the headers (default: of a replay, the trace's own); policies that
+    go by SLOs go by these. timeouts, retries, shed: as ``compare`` has them; the harness is the client, and really
+    drops a request. place: of the policies; vLLM is started to order by priority, or to have them inside.
     force_lengths: outputs exactly as long as recorded, of a workload that is a replay. begun: called with a
     run's number, the run and its requests. progress: called as requests end. Runs that are there already are kept, one
     that was cut short is set aside as ``.NAME.cut-1`` and made anew; the list ends with the first run that ends badly.
@@ -64,8 +67,10 @@ def capture(
     driftsim.errors.InputError: the estimator 'oracle' is told every length, and live nobody knows them; choose another
     """
     names = list(dict.fromkeys(map(policy_name, plugin_names(policies))))
+    promised = slo_rules(slos) or (workload.promised() if workload is not None else ())
+    check_itl(promised)
     for name in names:
-        check_live(name)
+        check_live(name, promised)
     learner = plugin_name(estimator)
     if is_given_the_truth(learner):
         raise InputError(
@@ -79,6 +84,7 @@ def capture(
             admission=admission or Admission(),
             max_in_flight=max_in_flight,
             tiers=tier_rules(tiers),
+            slos=promised,
             shed=shed_rules(shed),
             place=place,
             clients=clients_of(timeouts, retries),
@@ -104,6 +110,12 @@ def capture(
     except asyncio.CancelledError:
         raise RunError("stopped before anything was recorded") from None
     return [(run.folder, trace) for run, trace in zip(runs, traces, strict=False)]
+
+
+def check_itl(slos: Sequence[Slo]) -> None:
+    """Raise ``InputError`` for SLOs that no capture can be held against: its steps do not name their requests."""
+    if needs_itl(slos):
+        raise InputError("an SLO limits itl, and the steps of a capture do not name their requests; limit tpot")
 
 
 def _placing(engine: EngineChoice, places: Sequence[Place], names: Sequence[str]) -> EngineChoice:

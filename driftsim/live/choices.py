@@ -11,6 +11,7 @@ from typing import Any
 from driftsim.errors import InputError
 from driftsim.live.engine import LiveEngine
 from driftsim.live.kinds import CapTable, EngineKind, WorkloadName
+from driftsim.slo import Slo
 from driftsim.trace.trace import read
 from driftsim.workloads.arrivals import Process, arriving
 from driftsim.workloads.driftsched import (
@@ -138,6 +139,10 @@ class WorkloadChoice:
             return workload if self.arrivals is None else arriving(workload, self.arrivals, self.seed)
 
         return built
+
+    def promised(self) -> tuple[Slo, ...]:
+        """The SLOs of the trace that is replayed; none of another workload."""
+        return () if self.replay is None else read(self.replay).header.slos
 
     def _maker(self) -> MakeWorkload:
         if self.prompts is not None and self.replay is not None:

@@ -23,7 +23,8 @@ class Outcome:
     ``prompt_tokens`` is the engine's own count, where it differs from ours the trace takes it. ``cached_tokens`` of
     them were found in the engine's cache. ``beginning`` tells, as hashes, with whom the request shares its beginning.
     ``final``: it would fail again; ``retry_after_s``: when the server wants to see it again.
-    ``answer`` is what the engine said, for a turn that repeats it; it is never written.
+    ``stop_string``: the server found the end, and not the engine. ``answer`` is what the engine said, for a turn that
+    repeats it; it is never written.
     """
 
     job: Job
@@ -41,6 +42,7 @@ class Outcome:
     beginning: Beginning | None = None
     final: bool = False
     retry_after_s: float | None = None
+    stop_string: bool = False
     answer: str | None = field(default=None, repr=False)
 
 

@@ -18,6 +18,7 @@ from driftsim.scheduling.admission import Admission
 from driftsim.scheduling.estimators import make_estimator
 from driftsim.scheduling.inside import Inside
 from driftsim.scheduling.policies import make_policy
+from driftsim.slo import Slos
 from driftsim.tiers import TierRules
 
 ORDERS = "DRIFTSIM_ORDERS"  # environment variable: the file that the orders of the run are in
@@ -32,6 +33,7 @@ class Orders(Record):
     estimator: str = Field(default="static", description="Estimator that it goes by.")
     admission: Admission = Field(default=Admission(), description="Switches of admission.")
     tiers: TierRules = Field(default=(), description="Rules of the tiers in force.")
+    slos: Slos = Field(default=(), description="SLOs, for a policy that goes by them.")
     seed: int = Field(default=0, description="Seed of the estimator.")
     began: float = Field(default=0.0, description="When the run began, monotonic seconds.")
     estimates: str = Field(default="", description="File that estimates are written to; none: they are not.")
@@ -39,7 +41,7 @@ class Orders(Record):
     def place(self, on_admit: Callable[[Job], None] = lambda job: None) -> Inside:
         """A fresh policy and estimator, as they stand inside the engine."""
         learner = make_estimator(self.estimator, self.admission, {}, self.seed)
-        return Inside(make_policy(self.policy, self.tiers), learner, self.admission, on_admit)
+        return Inside(make_policy(self.policy, self.tiers, slos=self.slos), learner, self.admission, on_admit)
 
     def write(self, file: Path) -> None:
         """Into ``file``, at once: the core may read it at any moment."""

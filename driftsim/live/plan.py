@@ -10,6 +10,7 @@ from driftsim.clients import PATIENT, Clients
 from driftsim.live.engine import LiveEngine
 from driftsim.live.machine import hardware, software
 from driftsim.scheduling.dispatcher import Dispatching
+from driftsim.slo import Slo
 from driftsim.trace.header import Header, Turn
 from driftsim.version import __version__
 from driftsim.workloads.workload import Workload
@@ -19,11 +20,12 @@ from driftsim.workloads.workload import Workload
 class CapturePlan(Dispatching):
     """How to run a workload; ``force_lengths``: every output is made exactly as long as the workload says. ``turn``:
     where the run stands in a capture of several, for its header. ``clients``: when they give up, and whether they send
-    again; by default as the workload says."""
+    again; by default as the workload says. ``slos``: what the requests are judged by, and policies that go by SLOs."""
 
     force_lengths: bool = False
     turn: Turn | None = None
     clients: Clients = PATIENT
+    slos: tuple[Slo, ...] = ()
 
 
 def heading(workload: Workload, engine: LiveEngine, plan: CapturePlan, limit: int | None) -> Header:
@@ -48,6 +50,7 @@ def heading(workload: Workload, engine: LiveEngine, plan: CapturePlan, limit: in
         clients=plan.clients.over(workload.clients),
         max_in_flight=limit,
         tiers=plan.tiers,
+        slos=plan.slos,
         seed=plan.seed,
         clocks=engine.clocks,
         captured_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -68,16 +68,17 @@ async def record(
     """
     if plan.force_lengths and workload.table["output_tokens"].isna().any():
         raise InputError("lengths can be forced only where they are known: replay a trace")
-    for given, what in ((plan.clients.timeouts, "timeout"), (plan.shed, "queue limit")):
+    for given, what in ((plan.clients.timeouts, "timeout"), (plan.shed, "queue limit"), (plan.slos, "SLO")):
         check_present(given, what, workload.table["tenant"], workload.table["tier"])
     limit = plan.limit_of(engine.settings.max_num_seqs)
     rules = rules_in_force(plan.tiers or workload.tiers, workload.tier_names)
     own_order = engine.settings.scheduling_policy if plan.placed == "front" else "fcfs"
     check_order(plan.policy, rules, workload.tier_names, own_order)
-    check_live(plan.policy)
+    check_live(plan.policy, plan.slos)
     plan = replace(plan, tiers=plan.tiers or workload.tiers, admission=plan.admission.with_safety(rules))
     check_hosts(engine, plan.placed)
-    policy, learner = make_policy(plan.policy, rules), make_estimator(plan.estimator, plan.admission, {})
+    policy = make_policy(plan.policy, rules, slos=plan.slos)
+    learner = make_estimator(plan.estimator, plan.admission, {})
     dispatcher = front_of(plan.placed, policy, learner, plan.admission, limit, plan.tier_limits(rules), plan.shed)
     attempts = Attempts(workload, plan.clients.over(workload.clients), plan.seed, float)
     cold = await engine.forget()
@@ -303,6 +304,7 @@ class _Run:
                     "error": outcome.error,
                     "prompt_tokens": outcome.prompt_tokens,
                     "cached_tokens": outcome.cached_tokens,
+                    "stop_string": int(outcome.stop_string),
                 },
             )
             if outcome.beginning is not None:

@@ -105,11 +105,12 @@ def _check_same(run: CaptureRun, trace: Trace, workload: Workload) -> None:
 
 
 def _check_plan(run: CaptureRun, trace: Trace) -> None:
-    """Raise ``TraceError`` unless ``trace`` was recorded with the policy, the seed and the turn of ``run``."""
+    """Raise ``TraceError`` unless ``trace`` was recorded with the policy, seed, SLOs and turn of ``run``."""
     header = trace.header
     admission = {"policy": run.plan.policy, "estimator": run.plan.estimator}
     placed = header.admission.get("place", "front") == run.plan.placed
-    if header.seed != run.plan.seed or not placed or not admission.items() <= header.admission.items():
+    same = (header.seed, header.slos) == (run.plan.seed, run.plan.slos)
+    if not same or not placed or not admission.items() <= header.admission.items():
         raise _another(run)
     if header.turn != run.plan.turn and not (header.turn is None and _is_fixed(run.plan.turn)):
         raise TraceError(

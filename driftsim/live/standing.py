@@ -29,6 +29,7 @@ def sent_inside(engine: LiveEngine, plan: CapturePlan, rules: Sequence[TierRule]
         estimator=plan.estimator,
         admission=plan.admission,
         tiers=tuple(rules),
+        slos=plan.slos,
         seed=plan.seed,
         began=began,
     )

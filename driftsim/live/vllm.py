@@ -416,6 +416,7 @@ class VllmEngine:
             output_words=len(completion.text.split()),
             preemptions=times.num_preemptions if TELLS_PREEMPTIONS else 0,
             cached_tokens=last.num_cached_tokens if is_known else None,
+            stop_string=isinstance(completion.stop_reason, str),
             answer=completion.text,
         )
 

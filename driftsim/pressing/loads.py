@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -28,11 +28,13 @@ SAMPLE = 500  # requests of the backlog that says how fast the engine is
 class LoadAxis:
     """How ``spec`` is pressed: by ``scale``, a factor of its arrival rate, by ``rate`` or by ``users``.
 
-    unit_rate: requests a second at a load of 1; NaN for users, and where none is known.
+    unit_rate: requests a second at a load of 1; NaN for users, and where none is known. kept: sentences on what no
+    load changes.
     """
 
     kind: Literal["scale", "rate", "users"]
     unit_rate: float
+    kept: tuple[str, ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -81,8 +83,29 @@ def axis_of(spec: ScenarioSpec, trace: Trace | None, recorded_rate: float | None
                 f"{trace.name}: phase {fixed.name!r} is {fixed.kind} and has no arrival rate to press; say how its "
                 "requests should arrive, as --arrivals poisson or --arrivals closed"
             )
-        return LoadAxis("scale", np.nan if recorded_rate is None else recorded_rate)
+        return LoadAxis("scale", np.nan if recorded_rate is None else recorded_rate, tuple(_kept(trace)))
     return _axis_of_workload(spec.workload)
+
+
+def _kept(trace: Trace) -> Iterator[str]:
+    """What a scale of the rate of ``trace`` leaves as it is."""
+    phases = trace.header.workload.phases
+    for phase in phases:
+        if phase.kind == "after-drain":
+            yield (
+                f"phase {phase.name!r} begins when all before it has left, at every load; the gaps inside the phases "
+                "are what is scaled"
+            )
+        if phase.kind == "capped":
+            yield (
+                f"phase {phase.name!r} holds requests back while {phase.users} are out, and their time counts from "
+                "when they are sent: at a high load it is a closed loop of so many users, which no rate presses harder"
+            )
+    if "parent" in trace.requests and any(map(len, trace.requests["parent"])):
+        yield (
+            "the load is the rate at which sessions begin; a later turn comes as long after the answer before it as it "
+            "did when it was recorded"
+        )
 
 
 def _of_kind(kind: str) -> LoadAxis:

@@ -238,11 +238,13 @@ def check_needs(name: str, slos: Sequence[Slo]) -> None:
         raise InputError(f"{name} orders by SLOs, and there is none; give some, as --slo ttft=1s or slos = ['ttft=1s']")
 
 
-def check_live(name: str) -> None:
-    """Raise ``InputError`` if the policy ``name`` goes by what a capture does not know."""
-    for need, what in (("profile", "seconds of service"), ("slos", "SLOs")):
-        if need in needs_of(name):
-            raise InputError(f"{name} orders by {what}, which a capture does not know; simulate it, or choose another")
+def check_live(name: str, slos: Sequence[Slo]) -> None:
+    """Raise ``InputError`` if the policy ``name`` goes by what a capture does not know, or by ``slos`` without any."""
+    if "profile" in needs_of(name):
+        raise InputError(
+            f"{name} orders by seconds of service, which a capture does not know; simulate it, or choose another"
+        )
+    check_needs(name, slos)
 
 
 def check_order(name: str, rules: Sequence[TierRule], present: Iterable[str], engine_policy: str = "fcfs") -> None:

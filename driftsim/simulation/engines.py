@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,14 +25,21 @@ from driftsim.simulation.scenario import Scenario
 from driftsim.workloads.workload import stream
 
 
-def engine_of(scenario: Scenario, itemized: bool) -> Callable[..., Engine]:
-    """What serves the jobs of ``scenario``: batch after batch, or continuously. ``itemized``: steps name requests."""
+def engine_of(scenario: Scenario, itemized: bool, ends_late: Collection[int] = ()) -> Callable[..., Engine]:
+    """What serves the jobs of ``scenario``: batch after batch, or continuously. ``itemized``: steps name requests.
+
+    ``ends_late``: rows of the requests that a stop string ends, see ``driftsim.engine.endings``.
+    """
     if scenario.barrier is not None:
         barrier = scenario.barrier
         fill, idle = ticks(barrier.fill_s), ticks(barrier.idle_s)
-        return partial(BarrierEngine, batch_size=barrier.batch_size, fill=fill, idle=idle, itemized=itemized)
+        return partial(
+            BarrierEngine, batch_size=barrier.batch_size, fill=fill, idle=idle, itemized=itemized, ends_late=ends_late
+        )
     settings = scenario.profile.engine
     kind = (itemized_engine_for if itemized else engine_for)(settings)
+    if ends_late:
+        kind = type(kind.__name__, (kind,), {"ends_late": ends_late})
     return shedding(kind) if settings.sheds else kind
 
 
@@ -61,6 +68,7 @@ def clustered(
     on_ready: Callable[[], None],
     on_step: Callable[[tuple[Any, ...]], None] | None,
     itemized: bool,
+    ends_late: Collection[int] = (),
 ) -> tuple[Dispatcher | Front, Cluster]:
     """What dispatches to the replicas of ``scenario``, and these as one engine; a step ends in its replica's number.
 
@@ -75,7 +83,7 @@ def clustered(
     services = [service_of(profile, words, limit) for profile, limit in zip(profiles, limits, strict=True)]
     placement = Placement(make_router(asked.router, scenario.seed), services)
     front = Front([dispatcher(limit) for limit in limits], placement) if asked.place == "front" else None
-    kinds = [engine_of(replace(scenario, profile=profile), itemized) for profile in profiles]
+    kinds = [engine_of(replace(scenario, profile=profile), itemized, ends_late) for profile in profiles]
     times = [_step_times(profile, scenario, number) for number, profile in enumerate(profiles)]
 
     def made(number: int, left: Callable[[list[Sequence]], None]) -> Engine:

@@ -15,32 +15,23 @@ from driftsim.request import Job
 class Patience:
     """The clients who wait; ``give_up(row, job, until, reason)`` is told of each whose answer has not come by then.
 
-    Clients who give up at one instant do so in the order in which they began to wait.
+    ``waits`` says, by row, for which job a client waits, until when, and what the end is then; who is taken out of it
+    waits no more. Clients who give up at one instant do so in the order in which they began to wait.
     """
 
     def __init__(self, env: Clock, give_up: Callable[[int, Job, int, str], None]) -> None:
         self._env, self._give_up = env, give_up
-        self._waits = dict[int, tuple[Job, int, str]]()  # by row
+        self.waits = dict[int, tuple[Job, int, str]]()
         self._due: list[tuple[int, int, int]] = []  # heap of (tick, number, row), those who wait no more among them
         self._asked = set[int]()  # the numbers of the events that the clock has
-
-    def __len__(self) -> int:
-        return len(self._waits)
-
-    def __contains__(self, row: int) -> bool:
-        return row in self._waits
 
     def begin(self, row: int, job: Job, until: int, reason: str) -> None:
         """The client of ``row`` waits from now on; at ``until`` it gives up ``job``, which then ends for ``reason``."""
         number = self._env.number()
-        self._waits[row] = job, until, reason
+        self.waits[row] = job, until, reason
         heappush(self._due, (until, number, row))
         if self._due[0][1] == number:
             self._ask()
-
-    def end(self, row: int) -> tuple[int, str]:
-        """The client of ``row`` waits no more; until when it would have, and what the end would have been."""
-        return self._waits.pop(row)[1:]
 
     def _ask(self) -> None:
         at, number, _ = self._due[0]
@@ -49,13 +40,15 @@ class Patience:
             Numbered(self._env, at, ARRIVE, number, self._look)
 
     def _look(self, event: object) -> None:
-        assert isinstance(event, Numbered)
-        due, waits = self._due, self._waits
-        self._asked.remove(event.number)
-        if due and due[0][1] == event.number:
+        due, waits = self._due, self.waits
+        number = event.number  # type: ignore[attr-defined]  # the clock's own are ``Numbered``
+        self._asked.remove(number)
+        if due and due[0][1] == number:
             row = heappop(due)[2]
-            if row in waits:
-                self._give_up(row, *waits.pop(row))
+            if (wait := waits.pop(row, None)) is not None:
+                self._give_up(row, *wait)
+        if not waits:
+            due.clear()
         while due and due[0][2] not in waits:
             heappop(due)
         if due:

@@ -98,6 +98,7 @@ class Simulation:
             again = 1 + attempts.most
             self.outputs, self.observed = self.outputs * again, self.observed * again
             stops, told_as = stops * again, told_as * again
+        self.ends_late = attempts.rows_of(table["stop_string"]) if "stop_string" in table else set[int]()
         self.ends = Ends(told_as, self.outputs, stops, attempts.as_known)
         self.given_up = dict[int, tuple[str, int]]()  # by row, those inside the engine: how it ends, and since when
         rules = rules_in_force(scenario.tiers or workload.tiers, workload.tier_names)
@@ -135,12 +136,12 @@ class Simulation:
         if scenario.replicas:
             self.step_columns += (REPLICA_STEP_COLUMN,)
             self.dispatcher, self.cluster = clustered(
-                self.env, scenario, dispatcher, self._left, self._release_soon, on_step, step_requests
+                self.env, scenario, dispatcher, self._left, self._release_soon, on_step, step_requests, self.ends_late
             )
             self.engine = self.cluster
         else:
             self.dispatcher = dispatcher(scenario.limit)
-            kind = engine or engine_of(scenario, step_requests)
+            kind = engine or engine_of(scenario, step_requests, self.ends_late)
             if scenario.placed == "inside":
                 self.inside = Inside(policy(), learner, self.admission, self._estimated)
                 assert isinstance(kind, type)  # the barrier's worker has no place inside: see ``Scenario``
@@ -266,7 +267,11 @@ class Simulation:
             if self.scenario.barrier is not None:  # its worker serves a batch to its end
                 return
             self.given_up[row] = reason, now
-            Moment(self.env, now + self.submit_lag, ARRIVE, lambda _: self.engine.abort(job))
+            upcoming = self.env.upcoming
+            if self.submit_lag or (upcoming and upcoming[0][0] == now):  # what else arrives now arrives before
+                Moment(self.env, now + self.submit_lag, ARRIVE, lambda _: self.engine.abort(job))
+            else:
+                self.engine.abort(job)
             if reason == "timeout":
                 self._over(row, reason, now)
             return
@@ -284,16 +289,19 @@ class Simulation:
         if self._gone >= self._tell_at:
             self._tell_at = self._gone + EVERY
             self._told(self._gone, len(self.outputs))
-        columns, lag, impatient = self.columns, self.output_lag, self.attempts.impatient
+        columns, lag, impatient, waits = self.columns, self.output_lag, self.attempts.impatient, self.impatient.waits
         as_known, given_up, ends = self.attempts.as_known, self.given_up, self.ends
         for sequence in sequences:
             row = sequence.job.index
             if sequence.finish_reason == "length":
                 ends.look_for_stop(sequence)
-            if impatient and row in self.impatient:
-                self._left_in_time(sequence, *self.impatient.end(row))
-            if row in given_up and given_up[row][0] == "timeout":
-                cut(sequence, given_up[row][1], lag)
+            if impatient:
+                if (wait := waits.pop(row, None)) is not None:
+                    _, until, why = wait
+                    if why == "timeout" and sequence.finish is not None and sequence.finish + lag > until:
+                        self._last_token_late(row, until)
+                if (gone := given_up.get(row)) is not None and gone[0] == "timeout":
+                    cut(sequence, gone[1], lag)
             if row in as_known and sequence.finish_reason in FINISHED:
                 sequence.finish_reason = "abort"
             if sequence.queued is not None:
@@ -319,12 +327,10 @@ class Simulation:
         else:
             self._departed(sequences)
 
-    def _left_in_time(self, sequence: Sequence, until: int, reason: str) -> None:
-        """``sequence`` left the engine before its client gave up; its last token may come too late all the same."""
-        if reason == "timeout" and sequence.finish is not None and sequence.finish + self.output_lag > until:
-            row = sequence.job.index
-            self.given_up[row] = reason, until
-            Moment(self.env, max(until, self.env.now), ARRIVE, lambda _: self._over(row, reason, self.env.now))
+    def _last_token_late(self, row: int, until: int) -> None:
+        """The attempt in ``row`` left the engine before its client gives up, but the last token comes after that."""
+        self.given_up[row] = "timeout", until
+        Moment(self.env, max(until, self.env.now), ARRIVE, lambda _: self._over(row, "timeout", self.env.now))
 
     def _departed(self, sequences: list[Sequence]) -> None:
         now = self.env.now

@@ -30,6 +30,11 @@ def requests_table(rows: RequestRows, attempts: Attempts, cluster: Cluster | Non
         prompts = offered["prompt_tokens"].to_numpy(dtype=np.int64)
         there = prompts + np.maximum(np.frombuffer(rows.counts["output_tokens"], dtype=np.int64), 0)
         others |= prefix_columns(*prefixes(whose), there)
+    if "stop_string" in attempts.workload.table:
+        stopped = np.zeros(len(offered), dtype=np.int64)
+        stopped[list(attempts.rows_of(attempts.workload.table["stop_string"]))] = 1
+        by_itself = np.array([reason == "stop" for reason in rows.texts["finish_reason"]])
+        others["stop_string"] = pd.arrays.IntegerArray(stopped * by_itself, np.zeros(len(offered), dtype=bool))
     if (deadlines := attempts.deadlines()) is not None:
         columns["deadline_s"] = deadlines + attempts.of_first(np.frombuffer(rows.times["arrival_s"]))
     if cluster is not None:

@@ -58,11 +58,13 @@ class Answer:
 
     @cached_property
     def interval(self) -> Interval:
-        """The capacity with its 95 % interval; an end that lies beyond the loads that were tried is NaN."""
+        """The capacity with its 95 % interval; an end is NaN that lies beyond the loads of the search."""
         if self.state != "found":
             return NO_INTERVAL
         _, low, high = self.curve.interval()
         below, above = self.curve.short()
+        bounds = self.found.bounds
+        below, above = below or low < bounds.lowest, above or high > bounds.highest
         if self.found.search.whole:
             low, high = np.floor(low), np.ceil(high)
         return Interval(self.found.load, np.nan if below else float(low), np.nan if above else float(high))

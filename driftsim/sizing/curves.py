@@ -9,7 +9,9 @@ falls below the target. Two kinds of replications, two intervals, both chosen by
   the mean of the local resamples. It is ``statistics.over_days`` on the scale of loads.
 * Independent draws. Near the target most draws miss hardly any request and a few miss many, so that Student's interval
   of the mean attainment is too narrow on one side. The interval is of the logarithm of the share that missed, inverted
-  along the curve: it ends at the loads at which either end of that interval crosses the target.
+  along the curve: it ends at the loads at which either end of that interval crosses the target. Where few draws have
+  nearly all the misses, the others do not tell how many more there may be: the end on that side, the lower load, has as
+  many degrees of freedom as draws that tell (``Curve.telling``).
 """
 
 from __future__ import annotations
@@ -81,9 +83,24 @@ class Curve:
         if not self.independent:
             half = student_quantile(count - 1) * np.max([own.std(axis=0, ddof=1) for own in self.resamples], axis=0)
             return np.clip(self.mean - half, 0.0, 1.0), np.clip(self.mean + half, 0.0, 1.0)
-        half = student_quantile(count - 1) * self.counted.std(axis=0, ddof=1) / np.sqrt(count)
-        factor = np.exp(np.divide(half, missed, out=np.zeros_like(missed), where=missed > 0))
-        return np.clip(1 - missed * factor, 0.0, 1.0), 1 - missed / factor
+        error = self.counted.std(axis=0, ddof=1) / np.sqrt(count)
+        relative = np.divide(error, missed, out=np.zeros_like(missed), where=missed > 0)
+        low = 1 - missed * np.exp(student_quantile(min(max(self.telling, 1.0), count - 1)) * relative)
+        return np.clip(low, 0.0, 1.0), 1 - missed * np.exp(-student_quantile(count - 1) * relative)
+
+    @property
+    def telling(self) -> float:
+        """How many of the independent draws tell of what missed at the crossing: Kish's effective number (1965).
+
+        ``(sum m)^2 / sum m^2`` over the draws' misses ``m``: all of them where each missed as much, 1 where one draw
+        has all the misses; NaN of resamples.
+        """
+        if not self.independent:
+            return np.nan
+        at = float(self.crossed(self.mean))
+        missed = np.array([1 - np.interp(at, self.logs, row) for row in self.counted])
+        square = float((missed**2).sum())
+        return float(missed.sum() ** 2 / square) if square else 1.0
 
     def crossed(self, attained: np.ndarray) -> np.ndarray:
         """``crossing`` of curves on these loads."""

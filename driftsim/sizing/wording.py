@@ -22,6 +22,7 @@ BINDS = {
     "steps": "the time of the steps",
     "": "unknown",
 }
+FEW_TELL = 3  # draws, below which what missed is told by hardly any
 LEGEND = (
     "load: the highest that holds, with every lower load that was tried holding; in brackets its 95 % interval",
     "attained: share of the offered requests with an SLO that finished within every limit of it, the mean over all "
@@ -140,6 +141,7 @@ def cautions(sizing: Sizing, answers: list[Answer]) -> list[str]:
         f"{sizing.axis.unit}{cut if spec.warm_up or spec.cool_down else ''}. A queue that grows shows only in time: a "
         "load holds for runs of this length"
     ]
+    said += sizing.axis.kept
     over = [answer for answer in answers if answer.is_overload]
     said += [
         f"{answer.case}: its load is above what the engine serves of a backlog, {answer.found.bounds.backlog:.3g} "
@@ -161,6 +163,13 @@ def cautions(sizing: Sizing, answers: list[Answer]) -> list[str]:
             said.append(
                 f"{answer.case}: load or lengths change within a phase, and one day cannot tell how much of that is "
                 "its own; another day would"
+            )
+    for answer in answers:
+        if answer.state == "found" and answer.curve.has_interval and answer.curve.telling < FEW_TELL:
+            said.append(
+                f"{answer.case}: what missed at its capacity is that of about {answer.curve.telling:.0f} of "
+                f"{len(answer.curve.counted)} draws, and the interval holds less often than 95 %, about 90 %; more or "
+                "longer draws would tell (--replications, --requests)"
             )
     return said + _of_the_runs(answers)
 

@@ -32,6 +32,7 @@ class RequestRows:
             "batch_id",
             "batch_size",
             "cached_tokens",
+            "stop_string",
         )
         self.counts = {name: array("q", [-1]) * count for name in names}
         self.texts: dict[str, list[str | None]] = {
@@ -59,6 +60,7 @@ class RequestRows:
         rows = len(offered)
         columns: dict[str, Any] = {}
         besides = {"cached_tokens"} if max(self.counts["cached_tokens"][:rows], default=-1) >= 0 else set()
+        besides |= {"stop_string"} if max(self.counts["stop_string"][:rows], default=-1) > 0 else set()
         besides |= {"estimate_low", "estimate_high"} & self.counts.keys()
         for column in request_columns({*offered, *others, *besides}):
             name = column.name

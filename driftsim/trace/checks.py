@@ -146,6 +146,10 @@ def request_problems(table: pd.DataFrame, header: Header) -> Iterator[Problem]:
         cached = table["cached_tokens"]
         wrong = (cached < 0) | (cached > table["prompt_tokens"])
         yield Problem("cached_tokens", wrong.fillna(False), "not from 0 to prompt_tokens")
+    if "stop_string" in table:
+        yield Problem("stop_string", ~table["stop_string"].isin([0, 1]).fillna(True), "neither 0 nor 1")
+        by_limit = (table["stop_string"] == 1).fillna(False) & (reasons != "stop")
+        yield Problem("stop_string", by_limit, "1, but its finish_reason is not stop")
     if "choice_of" in table:
         whose = table["choice_of"].fillna("")
         for name in ("prompt_tokens", "phase", "tenant"):

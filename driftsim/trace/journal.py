@@ -14,7 +14,7 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,10 @@ class Lines:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however that ends
 
     def write(self, line: str) -> None:
-        """Append ``line``. Raises ``OSError`` where the disk is full; of the line nothing is then left."""
+        """Append ``line``, or several with ends between them.
+
+        Raises ``OSError`` where the disk is full; of the line nothing is then left.
+        """
         data = line.encode() + b"\n"
         written = os.write(self._handle, data)
         if written < len(data):
@@ -179,7 +182,11 @@ class Journal:
 
     def note(self, row: int, values: Mapping[str, Any]) -> None:
         """What happened to the request in ``row``; later lines add to earlier ones."""
-        self._requests.write(json.dumps({"row": row, **values}))
+        self.notes([(row, values)])
+
+    def notes(self, notes: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
+        """The same of several rows at once, in one write."""
+        self._requests.write("\n".join(json.dumps({"row": row, **values}) for row, values in notes))
 
     def sample(self, names: Sequence[str], values: Sequence[float]) -> None:
         """One sample of the machine's telemetry."""

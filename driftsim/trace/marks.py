@@ -9,9 +9,9 @@ import pandas as pd
 
 from driftsim.trace.checks import request_problems
 from driftsim.trace.header import Header
-from driftsim.trace.schema import LIFE_TIMES, TOLD_COLUMNS
+from driftsim.trace.schema import LIFE_TIMES, STOP_COLUMN, TOLD_COLUMNS
 
-COLUMNS = {column.name: column for column in TOLD_COLUMNS}
+COLUMNS = {column.name: column for column in (*TOLD_COLUMNS, STOP_COLUMN)}
 CLEARED = (
     *LIFE_TIMES[1:],
     "dispatch_index",
@@ -19,6 +19,7 @@ CLEARED = (
     "output_words",
     "preemptions",
     "cached_tokens",
+    "stop_string",
 )  # may be empty
 MENDED = {*CLEARED, "finish_reason", "prompt_tokens"}  # what an engine tells; the rest the client knows itself
 

@@ -118,6 +118,11 @@ CHOICE_COLUMN = Column(
     "choice_of", "str", MAY_BE_EMPTY, "",
     "Name of the request that this is one of several answers to (its n), each a row, in order; empty: of none.",
 )  # fmt: skip
+STOP_COLUMN = Column(
+    "stop_string", "int", MAY_BE_EMPTY, "",
+    "1 where a stop string ended the output: the server found it, and the engine heard of it a step or two later. "
+    "Empty or 0: none did.",
+)  # fmt: skip
 INTERVAL_COLUMNS: tuple[Column, ...] = (  # both stand in a requests table, or none
     Column(
         "estimate_low", "int", MAY_BE_EMPTY, LENGTH,
@@ -223,6 +228,7 @@ GROUPS: dict[str, tuple[tuple[Column, ...], ...]] = {
         INTERVAL_COLUMNS,
         SESSION_COLUMNS,
         (CHOICE_COLUMN,),
+        (STOP_COLUMN,),
         (TIMEOUT_COLUMN,),
         (DEADLINE_COLUMN,),
         ATTEMPT_COLUMNS,

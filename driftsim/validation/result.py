@@ -36,6 +36,7 @@ from driftsim.validation.agreement import (
     repeats,
 )
 from driftsim.validation.equivalence import MARGIN
+from driftsim.validation.shares import attainments, hit_rates, rows_of, sentences
 from driftsim.validation.validation import TOLERANCE_S, Validation, on_measured_steps, on_model_steps, with_noise, worst
 from driftsim.workloads.unfinished import caveats
 
@@ -122,11 +123,8 @@ class ValidationResult:
             "intervals": self.intervals,
             "repeats": [asdict(one) | {"error": one.error} for one in self.repeats],
             "changes": [one.flat() for one in self.changes],
-            "hit_rates": [
-                {"trace": one.name, "measured": rates[0], "simulated": rates[1]}
-                for one in self.validations
-                if (rates := hit_rates(one)) is not None
-            ],
+            "hit_rates": rows_of(hit_rates, self.validations),
+            "attainments": rows_of(attainments, self.validations),
             "warnings": self.warnings,
         }
         plain: dict[str, Any] = without_nan(document)
@@ -162,10 +160,8 @@ class ValidationResult:
                 markup=False,
             )
         for one in self.validations:
-            if (rates := hit_rates(one)) is not None:
-                measured, simulated = (f"{100 * rate:.1f} %" for rate in rates)
-                told = f"{one.name}: {measured} of the prompt tokens were found in the cache, {simulated} simulated"
-                console.print(told, markup=False)
+            for sentence in sentences(one):
+                console.print(sentence, markup=False)
         if self.repeats:
             self._show_repeats(console)
         if self.changes:
@@ -299,17 +295,6 @@ def validate_runs(
             warnings.append("the profile was fitted to some of these very runs: the errors flatter it")
     shown = None if profile is None else name or f"a profile of {profile.model} on {profile.hardware}"
     return ValidationResult(validations, shown, profile, intervals, warnings)
-
-
-def hit_rates(one: Validation) -> tuple[float, float] | None:
-    """The share of the prompt tokens that were found in the cache, measured and simulated; None where not both tell."""
-    rates = []
-    for table in (one.recorded.requests, one.simulated.requests):
-        if "cached_tokens" not in table or not table["cached_tokens"].notna().any():
-            return None
-        known = table[table["cached_tokens"].notna()]
-        rates.append(float(known["cached_tokens"].sum() / known["prompt_tokens"].sum()))
-    return rates[0], rates[1]
 
 
 def _names(traces: Sequence[Trace]) -> list[str]:

@@ -165,7 +165,8 @@ def _sent(row: Any, tier: Tier, forced: bool, shared: Stretches) -> ReceivedJob:
     request = Request(row.request_id, row.tenant, tier, "", row.arrival_s, row.prompt_tokens, None, limit, None, shared)
     seen = row.predicted_category
     job = Job(request, seen if isinstance(seen, str) else "", 0, 0, index=row.Index, priority=tier.priority)
-    return ReceivedJob(job, int(row.output_tokens), ticks(row.queued_s))
+    stopped = getattr(row, "stop_string", 0)
+    return ReceivedJob(job, int(row.output_tokens), ticks(row.queued_s), bool(pd.notna(stopped) and stopped))
 
 
 def _exceptions(recorded: pd.DataFrame, simulated: pd.DataFrame) -> pd.DataFrame:

@@ -69,6 +69,11 @@ class Attempts:
         first = str(self.workload.table["request_id"].iat[row % self.requests])
         return first if row < self.requests else f"{first}{self._mark}{1 + row // self.requests}"
 
+    def rows_of(self, chosen: pd.Series) -> set[int]:
+        """The rows of all attempts of the requests that are ``chosen``; empty is not chosen."""
+        rows = np.flatnonzero(chosen.fillna(False).astype(bool)).tolist()
+        return {row + attempt * self.requests for attempt in range(1 + self.most) for row in rows}
+
     def builder(self, build: Callable[[int, float], Request]) -> Callable[[int, float], Request]:
         """``build``, which knows the workload's rows, for the rows of all attempts."""
         if not self.most:

@@ -39,8 +39,11 @@ COLUMNS = [
 # ``Request.stretches``; numbers are those of ``source``. ``session``, ``parent`` and ``gap_s``: as in a trace, but the
 # parents are rows of this table. ``timeout_s``: how long its client waits for the end of each attempt; ``deadline_s``:
 # for that of the last one, from the arrival of the first (NaN: for ever).
-# ``choice_of``: as in a trace. ``words_per_token``: not NaN where estimators are told words for tokens.
-OPTIONAL = ["stretches", "session", "parent", "gap_s", "choice_of", "timeout_s", "deadline_s", "words_per_token"]
+# ``choice_of`` and ``stop_string``: as in a trace. ``words_per_token``: not NaN where estimators are told words for
+# tokens.
+OPTIONAL = [
+    "stretches", "session", "parent", "gap_s", "choice_of", "stop_string", "timeout_s", "deadline_s", "words_per_token",
+]  # fmt: skip
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:

@@ -42,7 +42,7 @@ def test_a_key_is_its_owners_and_nobody_elses() -> None:
 @pytest.mark.parametrize("key", ["", "nobody", ACME[:-1], hash_of(ACME), BOSS, "é", "x" * 100_000])
 def test_a_wrong_key_is_refused_and_not_sent_on(key: str) -> None:
     async def test(door: Door) -> None:
-        headers = {"Authorization": f"Bearer {key}"} if len(key) < 9_000 else {"X-Api-Key": key[:60_000]}
+        headers = {"Authorization": f"Bearer {key}"} if len(key) < 9_000 else {"X-Api-Key": key[:12_000]}
         async with door.client.post(f"{door.url}/v1/completions", data=b"{}", headers=headers) as answer:
             assert answer.status == 401
             assert key not in await answer.text() or not key

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+import statistics
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import openai
 import pytest
 
 from driftsim.request import Job
@@ -136,6 +139,38 @@ def test_a_server_that_hangs_costs_its_client_and_no_slot() -> None:
         assert (await door.said("hi"))[0] == 200
 
     run(test, silence_s=0.2)
+
+
+def test_a_server_that_falls_silent_in_mid_answer_costs_its_client_and_no_slot() -> None:
+    async def test(door: Door) -> None:
+        with pytest.raises(aiohttp.ClientError):
+            await door.said("hang for-ever", stream=True)
+        assert door.front.gate.ends.errors == 1
+        assert (await door.said("hi"))[0] == 200
+
+    run(test, silence_s=0.2)
+
+
+def test_a_reader_who_waits_long_is_no_silent_server() -> None:
+    async def test(door: Door) -> None:
+        slow = await door.post("endless", stream=True)
+        await until(lambda: door.front.gate.inside)
+        await asyncio.sleep(1.0)
+        await slow.content.readexactly(8_000_000)  # more than the sockets hold
+        assert not door.front.gate.ends.errors
+        slow.close()
+
+    run(test, silence_s=0.2)
+
+
+def test_the_head_of_an_answer_does_not_wait_for_its_first_token() -> None:
+    async def test(door: Door) -> None:
+        async with door.post("late x", stream=True) as answer:
+            assert answer.headers["x-odd"] == "1"
+            door.upstream.let("x")
+            await answer.read()
+
+    run(test)
 
 
 def test_who_waits_too_long_is_turned_away_with_a_time_to_come_again() -> None:
@@ -279,3 +314,59 @@ def test_chaos_loses_nobody_and_leaks_nothing(tmp_path: Path) -> None:
     assert rows.count("rejected") == ends.refused - early
     assert (rows.count("abort"), rows.count("error")) == (ends.aborted, ends.errors)
     assert all(trace.header.ended == "complete" for trace in newest(tmp_path / "r"))
+
+
+def test_who_leaves_in_mid_stream_is_gone_at_the_server_within_a_tenth_of_a_second() -> None:
+    """Beside clients that leave the server itself, so that a busy machine counts for little."""
+
+    async def left(door: Door, url: str, number: int) -> float:
+        body = {"messages": [{"role": "user", "content": f"stop x{number}"}], "stream": True}
+        before = door.upstream.broken
+        answer = await door.client.post(f"{url}/chat/completions", json=body)
+        assert await answer.content.readline()
+        begun = time.monotonic()
+        answer.close()
+        await until(lambda: door.upstream.broken > before)
+        return time.monotonic() - begun
+
+    async def test(door: Door) -> None:
+        straight, through = list[float](), list[float]()
+        for number in range(9):
+            straight.append(await left(door, door.upstream.url, number))
+            through.append(await left(door, f"{door.url}/v1", number))
+        assert statistics.median(through) < 0.1 + 2 * statistics.median(straight)
+        assert (door.front.gate.ends.aborted, len(door.front.gate.inside)) == (9, 0)
+
+    run(test, max_in_flight=1)
+
+
+def test_the_openai_client_comes_again_where_that_helps_and_not_where_it_does_not() -> None:
+    async def test(door: Door) -> None:
+        client = openai.AsyncOpenAI(base_url=f"{door.url}/v1", api_key="none", max_retries=2)
+        async with client:
+            messages: Any = [{"role": "user", "content": "hold for-ever"}]
+            with pytest.raises(openai.InternalServerError):
+                await client.chat.completions.create(model="small", messages=messages)
+            assert door.front.gate.ends.offered == 1
+            messages = [{"role": "user", "content": "hi"}]
+            door.gateway.front.pool.upstreams[0].failed()
+            answer = await client.chat.completions.create(model="small", messages=messages)
+            assert answer.choices[0].message.content == "a b"
+
+    run(test, silence_s=0.3, health_s=0.1)
+
+
+def test_a_server_too_busy_to_tell_of_its_health_is_up_while_it_answers() -> None:
+    async def test(door: Door) -> None:
+        one = door.front.pool.upstreams[0]
+        door.upstream.healthy = False
+        session = aiohttp.ClientSession()
+        async with session:
+            for answers, state in ((1, "up"), (0, "down")):
+                looking = asyncio.create_task(door.front.pool._look(session, one))
+                await asyncio.sleep(0)
+                one.answers += answers
+                await looking
+                assert one.state == state
+
+    run(test, health_s=60.0)

@@ -81,7 +81,7 @@ def test_what_was_served_is_a_trace_while_it_runs_and_after(tmp_path: Path) -> N
     async def test(door: Door) -> None:
         await asyncio.gather(*(door.said(f"{kind} please", stream=kind != "whole") for kind in ("a", "whole", "b")))
         held = asyncio.create_task(door.said("hold x", stream=True))
-        await until(lambda: len(door.front.gate.inside) == 1)
+        await until(lambda: len(read(segments(folder)[0]).requests) == 4)
         rows = await asyncio.to_thread(lambda: read(segments(folder)[0]).requests)
         assert rows["finish_reason"].tolist().count("stop") == 3
         assert rows["finish_reason"].isna().sum() == 1

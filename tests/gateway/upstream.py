@@ -101,8 +101,12 @@ class Upstream:
             return web.json_response({"id": "c1", "choices": [choice], "usage": usage, "odd": [1.50]})
         out = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8", "x-odd": "1"})
         await out.prepare(request)
-        for event in self.events(told):
+        if kind == "late":  # before the first event
+            await self.gate(name).wait()
+        for number, event in enumerate(self.events(told)):
             await out.write(event)
+            if kind == "hang":  # after the second
+                await (self.gate(name).wait() if number else asyncio.sleep(0.05))
             if kind == "slowly":
                 await asyncio.sleep(0)
             if kind == "half":

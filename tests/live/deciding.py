@@ -40,8 +40,8 @@ class Decision:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request: its arrival, its prompt, what it would produce and may, its urgency, when it is given up, and of which
-    request it is which of how many choices.
+    """A request: its arrival, its prompt, what it would produce and may, its urgency, when it is given up, of which
+    request it is which of how many choices, and whether a stop string ends it.
     """
 
     step: int
@@ -51,6 +51,7 @@ class Asked:
     priority: int
     gone: int | None = None
     choice: tuple[int, int, int] | None = None
+    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Case:
         asked = self.requests[number]
         name, prompt = self.name(number), len(asked.tokens)
         sent = Request(name, "", Tier.STANDARD, "", 0.0, prompt, None, asked.cap, None, whose, asked.choice)
-        return Job(sent, "", 0, 0, priority=asked.priority)
+        return Job(sent, "", 0, 0, index=number, priority=asked.priority)
 
     def kind(self) -> Any:
         """The class of our engine, which notes its decisions."""
@@ -131,6 +132,7 @@ def ours(made: Case) -> Watched:
             over.finished.extend(ended)
 
     engine: Watched = made.kind()(env, made.settings, LinearStepTime(1, 0, 0, 0), 0, left, lambda row: None)
+    engine.ends_late = {number for number, asked in enumerate(made.requests) if asked.stopped}
     for number, (asked, whose) in enumerate(zip(made.requests, made.stretches(), strict=True)):
         job = made.job(number, whose)
         Moment(env, asked.step, ARRIVE, lambda _, job=job, asked=asked: engine.submit(job, len(asked.output)))  # type: ignore[misc]
@@ -146,7 +148,15 @@ class Theirs:
     def __init__(self, made: Case) -> None:
         self.made = made
         self.scheduler = self.made_scheduler()
-        self.outputs = {made.name(number): asked.output for number, asked in enumerate(made.requests)}
+        # A model goes on after a stop string, with what nobody else has.
+        self.outputs = {
+            made.name(number): [*asked.output, *[10**9 + number] * 9] if asked.stopped else asked.output
+            for number, asked in enumerate(made.requests)
+        }
+        self.to_show = {made.name(number): len(asked.output) for number, asked in enumerate(made.requests)}
+        self.stopping = {made.name(number) for number, asked in enumerate(made.requests) if asked.stopped}
+        self.stopped: deque[tuple[int, str]] = deque()  # the step after whose end the core hears of it
+        self.over = 0  # steps that are
         self.arrivals = deque(enumerate(made.requests))
         gone = [(asked.gone, number) for number, asked in enumerate(made.requests) if asked.gone is not None]
         self.gone = deque(sorted(gone))
@@ -170,6 +180,8 @@ class Theirs:
                     block,
                 )
             )
+        while self.stopped and self.stopped[0][0] <= self.over:
+            self.abort(self.stopped.popleft()[1])
         while self.gone and self.gone[0][0] <= now:
             self.abort(self.made.name(self.gone.popleft()[1]))
 
@@ -203,11 +215,25 @@ class Theirs:
 
     def update(self, output: Any, samples: set[str], decision: Decision | None) -> None:
         results = self.scheduler.update_from_output(output, faked_output(self.scheduler, output, self.outputs, samples))
-        ended = [one.request_id for core in results.values() for one in core.outputs if one.finish_reason is not None]
+        self.over += decision is not None
+        told = [one for core in results.values() for one in core.outputs]
+        ended = [one.request_id for one in told if self.ends(one)]
         assert decision is not None or not ended
         if decision is not None:
             decision.finished.extend(ended)
-        self.hear([one for core in results.values() for one in core.outputs])
+        self.hear(told)
+
+    def ends(self, output: Any) -> bool:
+        """Whether a client has its end with ``output`` of the core: the API server may find a stop string in it."""
+        name = output.request_id
+        before = self.to_show[name]
+        self.to_show[name] -= len(output.new_token_ids)
+        if name not in self.stopping:
+            return output.finish_reason is not None
+        if output.finish_reason is None and before > 0 and self.to_show[name] <= 0:
+            self.stopped.append((self.over + 1, name))
+            return True
+        return output.finish_reason is not None and before > 0
 
     def hear(self, outputs: list[Any]) -> None:
         """What the core tells its front end."""

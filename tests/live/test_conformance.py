@@ -136,6 +136,17 @@ def choices_case(seed: int) -> Case:
     return Case(made.settings, requests)
 
 
+def stopping_case(seed: int) -> Case:
+    """Random requests, with the cache on or off, many of which a stop string ends."""
+    dice = random.Random(f"stopping {seed}")
+    made = dice.choice([case, sharing_case, windowed_case])(seed)
+    requests = [
+        replace(asked, output=[*asked.output[:-1], OTHER], stopped=True) if dice.random() < 0.5 else asked
+        for asked in made.requests
+    ]
+    return Case(made.settings, requests)
+
+
 def test_the_choices_of_a_request_are_named_as_vllm_names_them() -> None:
     from vllm.v1.engine.parallel_sampling import ParentRequest
 
@@ -153,7 +164,7 @@ def test_the_mirrored_version_is_the_installed_one() -> None:
     assert vllm.__version__ == MIRRORED_VLLM
 
 
-MADE = [(made, block) for made in (case, sharing_case, windowed_case) for block in range(10)]
+MADE = [(made, block) for made in (case, sharing_case, windowed_case, stopping_case) for block in range(10)]
 # Of those with several answers to a request, that of seed 33 never ends, in vLLM 0.32 as here: equal ranks preempt each
 # other for ever (the first 20,000 decisions are the same).
 MADE += [(choices_case, block) for block in (0, 2)]

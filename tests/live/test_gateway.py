@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ import aiohttp
 import pytest
 
 from driftsim.gateway.keys import new_key
+from driftsim.live.model import smollm2
 from driftsim.trace.segments import segments
 from driftsim.trace.trace import Trace, read
 from experiments.gateway_demo import TENANTS, ask, configuration, free_port, gateway, server
@@ -20,6 +23,13 @@ from tests.live.test_capture import holds_the_order_of_sjf
 pytestmark = pytest.mark.live
 SLOTS, REQUESTS = 4, 48
 LENGTHS = [128, 4, 64, 8, 96, 16]
+BENCH = """\
+import argparse
+from vllm.benchmarks.serve import add_cli_args, main
+parser = argparse.ArgumentParser()
+add_cli_args(parser)
+main(parser.parse_args())
+"""  # as vllm bench serve does; the CPU build's own command does not start
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +81,29 @@ def test_sjf_before_a_real_server_lowers_the_mean_and_is_recorded(url: str, tmp_
         command = [sys.executable, "-m", "driftsim.cli", *map(str, arguments)]
         run = subprocess.run(command, capture_output=True, text=True, timeout=600)
         assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("backend", ["openai", "openai-chat"])
+def test_vllm_bench_serve_works_through_it(url: str, tmp_path: Path, backend: str) -> None:
+    port, keys = free_port(), {name: new_key() for name in TENANTS}
+    text = configuration(port, url, keys, new_key()).replace("advise_s = 60", "advise_s = 0")
+    (tmp_path / "gateway.toml").write_text(text)
+    endpoint = {"openai": "/v1/completions", "openai-chat": "/v1/chat/completions"}[backend]
+    told = [
+        "--backend", backend, "--endpoint", endpoint, "--base-url", f"http://127.0.0.1:{port}", "--model", "smollm2",
+        "--tokenizer", str(smollm2()), "--dataset-name", "random", "--random-input-len", "16", "--random-output-len",
+        "8", "--num-prompts", "6", "--ignore-eos", "--save-result", "--result-filename", str(tmp_path / "bench.json"),
+    ]  # fmt: skip
+    with gateway(tmp_path / "gateway.toml", port):
+        run = subprocess.run(
+            [sys.executable, "-c", BENCH, *told], capture_output=True, text=True, timeout=600,
+            env=os.environ | {"OPENAI_API_KEY": keys["acme"], "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"},
+        )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    bench = json.loads((tmp_path / "bench.json").read_text())
+    assert (bench["completed"], bench["total_output_tokens"]) == (6, 48)
+    (place,) = segments(tmp_path / "recorded")
+    rows = read(place).requests
+    done = rows[rows["output_tokens"] == 8]
+    assert len(done) >= 6  # and the request that tries whether the server is there
+    assert set(rows["tenant"]) == {"acme"}

@@ -42,8 +42,8 @@ plant(
 plant(
     "a better priority waits behind a blocked head",
     file,
-    "(self.waiting and not self.by_priority)",
-    "self.waiting",
+    "(self.waiting and not self.by_priority and not self._shrinking)",
+    "(self.waiting and not self._shrinking)",
     STEPPED,
 )
 plant(
@@ -81,7 +81,7 @@ plant(
     "                sequence.queued = now",
     STEPPED,
 )
-plant("an abort keeps a token that nobody saw", file, "sequence.shown -= unseen", "pass", STEPPED)
+plant("an abort keeps a token that nobody saw", "engine/endings.py", "sequence.shown -= unseen", "pass", STEPPED)
 plant(
     "a request that outgrew the cache is aborted",
     file,
@@ -141,14 +141,14 @@ plant(
 )
 plant(
     "an output at its limit ended by itself",
-    file,
+    "engine/endings.py",
     "shown >= sequence.job.request.max_tokens or",
     "shown > sequence.job.request.max_tokens or",
     STEPPED,
 )
 plant(
     "an output at the longest context ended by itself",
-    file,
+    "engine/endings.py",
     "sequence.prompt + shown >= self._longest\n",
     "sequence.prompt + shown > self._longest\n",
     STEPPED,
@@ -340,8 +340,8 @@ plant(
     STEPPED,
 )
 plant("a step is over before it is launched", file, "max(computing, self._host_free + 1 - begin)", "computing", STEPPED)
-plant("nobody is overscheduled", file, "if target < min(", "if False and target < min(", STEPPED)
-plant("a limit overschedules", file, "if target < min(", "if target <= min(", STEPPED)
+plant("nobody is overscheduled", file, "if not self._is_capped(sequence, target):", "if False:", STEPPED)
+plant("a limit overschedules", file, "if not self._is_capped(sequence, target):", "if True:", STEPPED)
 plant(
     "an aborted request finishes all the same",
     file,
@@ -803,3 +803,76 @@ plant("blocks behind the window are freed twice", file, "        sequence.gone =
 plant("what is behind the window is given back again", file, " - sequence.gone\n        sequence.gone = 0", "", STEPPED)
 plant("admission asks for the whole prompt", file, "if rules.window_cap else", "if False else", STEPPED)
 plant("in flight counts as computed", "engine/pipelined.py", "self._chunks.get(sequence) or ", "", "test_oracle")
+
+# -- stop strings
+file, LATE = "engine/endings.py", "test_endings test_oracle"
+plant("the core hears at once", file, "self._over[sequence] = False", "self._over[sequence] = True", "test_oracle")
+plant(
+    "the core never hears of who was preempted",
+    file,
+    "                self._drop(sequence)\n",
+    "                pass\n",
+    "test_oracle",
+)
+plant(
+    "a stop string is forgotten before the others",
+    file,
+    "return leaving + last, heard",
+    "return last + leaving, heard",
+    "test_oracle",
+)
+plant("the core goes on with a whole one", file, "sequence.target += 1", "sequence.target += 2", LATE)
+plant("a client sees what came after its end", file, "ended.shown = shown", "pass", "test_oracle")
+plant("a string beside a limit is late", "engine/continuous.py", " and sequence.target < most", "", LATE)
+plant("an end of its own is late", "engine/continuous.py", "job.index in self.ends_late", "True", LATE)
+file = "engine/pipelined.py"
+plant(
+    "a decode run passes over an abort",
+    file,
+    " or self.overscheduled or self._over",
+    " or self.overscheduled",
+    "test_oracle",
+)
+plant(
+    "async, the core hears with its step",
+    file,
+    "if late:\n                    sequence.late = False\n",
+    "if False:\n                    sequence.late = False\n",
+    LATE,
+)
+plant(
+    "stop strings are not of all attempts",
+    "workloads/attempts.py",
+    "for attempt in range(1 + self.most) for row in rows",
+    "for attempt in range(1) for row in rows",
+    "test_endings",
+)
+plant(
+    "what a limit ended was stopped by a string",
+    "simulation/tables.py",
+    "stopped * by_itself",
+    "stopped",
+    "test_endings",
+)
+plant(
+    "a number is a string",
+    "live/answer.py",
+    'isinstance(_of(choice, "stop_reason"), str)',
+    '_of(choice, "stop_reason") is not None',
+    "test_endings",
+)
+plant("validate forgets stop strings", "engine/recorded.py", "if one.stopped", "if False", "test_endings")
+plant(
+    "newcomers never shorten a chunk",
+    "engine/continuous.py",
+    " and not self._shrinking",
+    "",
+    "test_oracle",
+)
+plant(
+    "a decode run forgets an abort",
+    "engine/continuous.py",
+    "self._inbox or self._over or",
+    "self._inbox or",
+    "test_oracle",
+)

@@ -10,7 +10,7 @@ plant = FAULTS.plant
 GATE, RELAY, FAILURES, ACCESS, WATCHING = (
     f"gateway/test_{name}" for name in ("gate", "relay", "failures", "access", "watching")
 )
-ADVICE, PROCESS = "test_advice", "gateway/test_process"
+ADVICE, PROCESS, ATTACKS = "test_advice", "gateway/test_process", "gateway/test_attacks"
 
 # -- the gate
 plant("the gateway forgets who withdrew", "gateway/gate.py", "self.dispatcher.withdraw(ticket.job)", "pass", GATE)
@@ -31,8 +31,19 @@ plant("the gateway takes the tenant of the first", "gateway/app.py", "self.relay
       "self.relay.answer(request, next(iter(self.front.tenants)))", f"{GATE} {ACCESS}")  # fmt: skip
 
 # -- what passes
-plant("the usage is not stripped", "gateway/events.py", "if not self._is_usage_alone(event, now):",
-      "if not self._is_usage_alone(event, now) or True:", RELAY)  # fmt: skip
+plant(
+    "the usage is not stripped",
+    "gateway/events.py",
+    "passed = end\n",
+    "passed = begin\n",
+    f"{RELAY} gateway/test_events",
+)
+plant("only the first event of many is read", "gateway/events.py", "place = end\n", "place = len(events)\n",
+      "gateway/test_events")  # fmt: skip
+plant("an event is cut where a part ends", "gateway/events.py", "events, self._pending = whole[:end], whole[end:]",
+      'events, self._pending = whole, b""', "gateway/test_events")  # fmt: skip
+plant("every event is read", "gateway/events.py", "if not self._steady:\n", "if True:\n",
+      "gateway/test_events")  # fmt: skip
 plant("the usage is always stripped", "gateway/relay.py", "strip=not said.wants_usage", "strip=True", RELAY)
 plant("usage is not asked for", "gateway/asked.py", "if self.stream and not self.wants_usage:", "if False:", RELAY)
 plant("the body is written anew", "gateway/asked.py", "written = self.written\n",
@@ -50,12 +61,17 @@ plant(
 )
 
 # -- failures
-plant("a slow reader is never cut off", "gateway/relay.py", "async with asyncio.timeout(self.front.config.stall_s):",
+plant("a slow reader is never cut off", "gateway/outlet.py", "async with asyncio.timeout(self._stall_s):",
       "async with asyncio.timeout(None):", FAILURES)  # fmt: skip
-plant("half an answer ends cleanly", "gateway/relay.py", "request.transport.abort()", "pass", FAILURES)
+plant("half an answer ends cleanly", "gateway/outlet.py", "self._transport.abort()", "pass", FAILURES)
+plant("a silent server is waited for", "gateway/silence.py", "if heard.looks > LOOKS:", "if False:", FAILURES)
+plant("a slow reader is taken for a silent server", "gateway/outlet.py", "heard.looks = BUSY", "pass", FAILURES)
+plant("the head waits for the first token", "gateway/outlet.py", "if not part and not content.at_eof():", "if False:",
+      FAILURES)  # fmt: skip
 plant("who waits too long waits on", "gateway/relay.py", "async with asyncio.timeout(entry.ttl_s):",
       "async with asyncio.timeout(None):", FAILURES)  # fmt: skip
 plant("a server that is down is not left alone", "gateway/upstreams.py", 'self.state = "down"', "pass", FAILURES)
+plant("a busy server counts as down", "gateway/upstreams.py", "one.answers > begun)", "False)", FAILURES)
 plant("a server that comes back gets all at once", "gateway/upstreams.py",
       "return 0 if self._tried is not None else 1", "return PLENTY", FAILURES)  # fmt: skip
 plant("a server that cannot be reached ends the request", "gateway/relay.py",
@@ -77,7 +93,7 @@ plant(
 )
 plant("headers that are named for one hop go on", "gateway/passing.py", "gone = HOP_BY_HOP | without | named",
       "gone = HOP_BY_HOP | without", ACCESS)  # fmt: skip
-plant("every path is passed through", "gateway/app.py", "if not is_passed(path, self.front.config.also_pass):",
+plant("every path is passed through", "gateway/app.py", "if not is_passed(path, also):",
       "if False:", ACCESS)  # fmt: skip
 plant(
     "a path may be spelled in any way", "gateway/passing.py", "if not _PLAIN.fullmatch(raw_path):", "if False:", ACCESS
@@ -87,7 +103,8 @@ plant("a path may go up", "gateway/passing.py", 'if any(part in (".", "..") for 
 plant("adapters may be loaded", "gateway/passing.py", "if path in NEVER:", "if False:", ACCESS)
 plant("tenants see the page", "gateway/access.py", "elif self._operators.owner(", "elif self._tenants.owner(", ACCESS)
 plant("another site may ask", "gateway/access.py", "if not is_from_here(headers):", "if False:", ACCESS)
-plant("a body may be of any size", "gateway/relay.py", "if len(parts) > most:", "if False:", ACCESS)
+plant("a body may be of any size", "gateway/relay.py",
+      "most, content = int(self.front.config.max_body_mb * 1e6)", "most, content = 10**9", ACCESS)  # fmt: skip
 plant("a body may take any time", "gateway/relay.py", "async with asyncio.timeout(self.front.config.body_s):",
       "async with asyncio.timeout(None):", ACCESS)  # fmt: skip
 plant(
@@ -100,6 +117,31 @@ plant(
 plant("a tenant's own limit is everybody's", "gateway/config.py", 'return Shed(who=f"tenant:{self.name}", ',
       "return Shed(", ACCESS)  # fmt: skip
 plant("old keys go on after a reload", "gateway/app.py", "self.access.reload(self.front.config)", "pass", ACCESS)
+
+plant("a tenant reaches what is kept for all", "gateway/app.py",
+      "if not (self.front.config.open or is_for_tenants(request.method, path, also)):", "if False:",
+      ATTACKS)  # fmt: skip
+plant("any method is passed through", "gateway/app.py", "if request.method not in METHODS:", "if False:", ATTACKS)
+plant("a key in the query goes on", "gateway/app.py", "key in unquote_plus(", "key in (", ATTACKS)
+plant("who a client says it is goes on", "gateway/passing.py", '"forwarded", "x-forwarded-for",', '"x-forwarded-for",',
+      ATTACKS)  # fmt: skip
+plant("a completion looks as short as a chat would be", "gateway/asked.py", 'PLAIN: ("max_tokens",)', "PLAIN: "
+      '("max_completion_tokens", "max_tokens")', ATTACKS)  # fmt: skip
+plant("a body of any number of values is read", "gateway/asked.py", 'body.count(b"[") + body.count(b"{") > MOST_NESTED',
+      "False", ATTACKS)  # fmt: skip
+plant("a head may take any time", "gateway/serving.py", "keepalive_timeout=gateway.front.config.head_s",
+      "keepalive_timeout=3600.0", ATTACKS)  # fmt: skip
+plant("a head may have any number of lines", "gateway/serving.py", "max_headers=MOST_OF_CLIENTS", "max_headers=10**6",
+      ATTACKS)  # fmt: skip
+plant("a log holds what a client sent", "gateway/serving.py", "logger.addFilter(_without_content)", "pass", ATTACKS)
+plant(
+    "tenants share their prefixes", "gateway/relay.py", "if not self.front.config.separate_caches:", "if True:", ATTACKS
+)
+plant("a slow server is asked again", "gateway/app.py",
+      'answer.headers["x-should-retry"] = "true" if refusal.retry_s is not None else "false"', "pass",
+      FAILURES)  # fmt: skip
+plant("a client that left is served on", "gateway/serving.py", "handler_cancellation=True",
+      "handler_cancellation=False", FAILURES)  # fmt: skip
 
 # -- what is shown and said
 plant("an alarm never ends", "gateway/alarms.py", "self._told(self._raised.pop(key), False)", "pass", WATCHING)
@@ -125,8 +167,10 @@ plant(
 plant("newcomers are let in while it ends", "gateway/app.py", "front.draining = True", "pass", PROCESS)
 plant(
     "collections look through all",
-    "gateway/serving.py",
+    "gateway/collecting.py",
     "    gc.freeze()",
     "    gc.get_freeze_count()",
     "gateway/test_process",
 )
+plant("what piles up is never collected", "gateway/collecting.py",
+      'return "young" if made >= MANY else None', "return None", "gateway/test_events")  # fmt: skip

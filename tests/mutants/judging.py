@@ -57,6 +57,13 @@ plant("the share is of all service", file, "total = everybody.while_waiting(serv
       "total = everybody.jumps.sum() + everybody.flows.sum()", FAIR)  # fmt: skip
 plant("who got nothing is left out", file, "np.where(done, speeds, 0.0)", "np.where(done, speeds, np.nan)", FAIR)
 plant("Jain's index without the number of tenants", file, "(len(known) * (known**2).sum())", "((known**2).sum())", FAIR)
+plant("the worst tenant is the first", file, '"slowdown_worst": max(means', '"slowdown_worst": min(means', FAIR)
 plant("slowdown is a difference", file, "dtype=float) / np.array(own", "dtype=float) - np.array(own", FAIR)
 file = "simulation/alone.py"
 plant("alone in a crowd", file, 'Process(kind="closed", users=1, think_s=PAUSE_S)', 'Process(kind="backlog")', FAIR)
+file = "comparison/comparison.py"
+plant("the interval of a tenant is that of all", file, "self.estimate(self.values(setting, metric, tenant)).interval",
+      "self.estimate(self.values(setting, metric)).interval", FAIR)  # fmt: skip
+plant("an index may be above 1", "glossary.py", '("attainment", "jain_slowdown", "backlogged_share")',
+      '("attainment", "backlogged_share")', FAIR)  # fmt: skip
+plant("fairness has no interval", file, " *FAIR_METRICS, *SESSION_METRICS}", " *SESSION_METRICS}", FAIR)

@@ -6,6 +6,7 @@ from tests.mutants.fault import Table
 
 FAULTS = Table()
 plant = FAULTS.plant
+PROMISES = "test_promises"
 
 file = "live/recorder.py"
 RECORDER = "test_recording test_recorder"
@@ -254,7 +255,22 @@ plant(
     SESSION,
 )
 file = "live/resume.py"
-plant("a run of another seed goes on", file, "header.seed != run.plan.seed or", "", SESSION + " test_hostile")
+plant("a run of another seed goes on", file, "(header.seed, header", "(run.plan.seed, header", PROMISES)  # fmt: skip
+plant("a run under other SLOs goes on", file, "(header.seed, header.slos)", "(header.seed, run.plan.slos)", PROMISES)
+file = "live/plan.py"
+plant("a capture forgets its SLOs", file, "        slos=plan.slos,\n", "", PROMISES)
+file = "live/recorder.py"
+plant("an SLO of nobody is promised", file, ', (plan.slos, "SLO")', "", PROMISES)
+plant("a live policy is not told the SLOs", file, "rules, slos=plan.slos)", "rules)", PROMISES)
+file = "live/choices.py"
+plant("a replay is promised nothing", file, "return () if self.replay is None else read(self.replay).header.slos",
+      "return ()", PROMISES)  # fmt: skip
+plant("an import forgets its SLOs", "formats/imports.py", "strict=strict), promised)", "strict=strict), ())", PROMISES)
+plant("a simulation is judged by no SLO", "validation/shares.py", "[judged(with_slos(trace, slos)) for",
+      "[judged(with_slos(one.recorded, slos)) for", PROMISES)  # fmt: skip
+plant("different SLOs are compared", "comparison/captured_slos.py", "for _, trace in traces}) == 1:",
+      "for _, trace in traces}) >= 1:", PROMISES)  # fmt: skip
+file = "live/resume.py"
 plant(
     "a run of another turn goes on",
     file,
@@ -650,4 +666,4 @@ plant("a GPU is not seen", file, "return here and not _devices()", "return here"
 plant("more is cached than the prompt", "live/answer.py", "0 <= cached <= prompt", "0 <= cached", BEGUN)
 plant("cached tokens of a server change nothing", "live/http.py", "if outcome.cached_tokens and", "if False and", BEGUN)
 plant("a replay's prompts share nothing", "workloads/prompts.py", 'f"stretch {owner}"', "request.id", "test_prompts")
-plant("what cannot be stays cached", "trace/marks.py", '    "cached_tokens",\n)  # may', ")  # may", BEGUN)
+plant("what cannot be stays cached", "trace/marks.py", '    "cached_tokens",\n', "", BEGUN)

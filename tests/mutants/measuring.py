@@ -527,9 +527,9 @@ plant(
     file,
     "noise=True, seed=plan.seed + 1 + draw.number",
     "noise=False, seed=plan.seed + 1 + draw.number",
-    COMPARE + " test_uncertainty",
+    "test_uncertainty",
 )
-plant("the model's draws are one", file, "[plan.seed, draw.number]", "[plan.seed, 0]", COMPARE + " test_uncertainty")
+plant("the model's draws are one", file, "[plan.seed, draw.number]", "[plan.seed, 0]", "test_uncertainty")
 plant(
     "one resample too many",
     file,

@@ -78,7 +78,7 @@ plant("a client that is deferred is not told", file, ", wait - rule.defer_s)", "
 plant("a tier's limit looks at everybody", file, "if who.has(*pair)", "if True", HOW)
 
 file = "simulation/run.py"
-plant("a client gives up twice", file, "self.impatient.end(row)", "self.impatient._waits[row][1:]", HOW)
+plant("a client gives up twice", file, "waits.pop(row, None)", "waits.get(row)", HOW)
 plant("a refused request is served all the same", file, 'columns.finish_reason[row] = "rejected"', "pass", HOW)
 plant("a token that comes too late is in time", file, "sequence.finish + self.output_lag > until", "False", HOW)
 

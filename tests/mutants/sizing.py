@@ -21,6 +21,8 @@ plant("resamples of a day are independent days", file, "half = student_quantile(
 plant("the interval of draws is too narrow by a root of two", file,
       "self.counted.std(axis=0, ddof=1) / np.sqrt(count)",
       "self.counted.std(axis=0, ddof=1) / np.sqrt(2 * count)", COVERAGE)  # fmt: skip
+plant("all draws tell of what missed", file, "student_quantile(min(max(self.telling, 1.0), count - 1))",
+      "student_quantile(count - 1)", COVERAGE)  # fmt: skip
 plant("a change is not paired", file, "one.crossed(own) - other.crossed(base)",
       "one.crossed(own) - other.crossed(base)[::-1]", COVERAGE)  # fmt: skip
 plant("the jackknife lacks its factor", file, "(count - 1) / count * ((left", "1 / count * ((left", COVERAGE)
@@ -41,3 +43,8 @@ file = "simulation/limits.py"
 plant("slots bind though nobody waits", file, '"slots": waiting & ', '"slots": ', SIZING)
 plant("KV blocks are short where slots are", file, "(running < slots) & ~full", "~full", SIZING)
 plant("prefill is all that a step with prompts takes", file, "duration - without / ticks(1.0)", "duration", SIZING)
+file = "pressing/loads.py"
+LOOPS = "test_sizing_loops"
+plant("a cap is kept and not said", file, 'if phase.kind == "capped":', 'if phase.kind == "":', LOOPS)
+plant("a drain is kept and not said", file, 'if phase.kind == "after-drain":', 'if phase.kind == "":', LOOPS)
+plant("an end beyond all loads is a number", "sizing/answers.py", "below or low < bounds.lowest", "below", LOOPS)

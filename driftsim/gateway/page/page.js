@@ -66,11 +66,11 @@ function tiles(state) {
   }));
 }
 
-function legend(names) {
+function legend(names, ofDots) {
   const list = element("ul", undefined, "legend");
   names.forEach((name, place) => {
     const item = element("li");
-    item.append(element("i", undefined, `s${place % 6} d${Math.floor(place / 1) % 3}`), document.createTextNode(name));
+    item.append(element("i", undefined, `s${place % 6} ${ofDots ? "dot" : `d${place % 3}`}`), document.createTextNode(name));
     list.append(item);
   });
   return list;
@@ -125,7 +125,7 @@ function dots(state) {
     picture.append(drawn("circle", {class: `s${names.indexOf(category) % 6}`, cx: x(estimate), cy: y(length), r: 3, "fill-opacity": 0.45, stroke: "none"}));
   }
   picture.append(drawn("text", {x: width - 10, y: height - 4, "text-anchor": "end"}, "estimate, tokens or words (length upwards)"));
-  byId("dots").replaceChildren(picture, legend(names));
+  byId("dots").replaceChildren(picture, legend(names, true));
 }
 
 function tenants(state) {
@@ -146,7 +146,7 @@ function categories(state) {
 
 function upstreams(state) {
   const shown = {up: "up", trial: "is tried", down: "down"};
-  table(byId("upstreams"), [["server", true], ["state"], ["requests"]], state.upstreams.map((one) => [
+  table(byId("upstreams"), [["server", true], ["state", true], ["requests"]], state.upstreams.map((one) => [
     String(one.number), [shown[one.state] || "?", one.state === "up" ? "good" : "bad"], String(one.requests),
   ]));
 }
