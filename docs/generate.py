@@ -126,6 +126,10 @@ def metrics() -> str:
         entries(metric_entries(glossary.FAIR_COMPARISON), extra="better"),
         "And of each of the largest tenants these.",
         entries(metric_entries(glossary.TENANT_FAIR_COMPARISON), extra="better"),
+        "## Each replica",
+        "What `per_replica` holds of each replica in a row of a comparison and in `driftsim simulate --json`, by "
+        f"its number; in flat rows, `{glossary.REPLICA_OF}` and the number stand before each name.",
+        entries(metric_entries(glossary.REPLICA), extra="better"),
         "## Sessions",
         "What a summary holds besides, where requests belong to sessions (column `session` of a trace). Times are of "
         "sessions that were not cut short, in seconds. `driftsim.session_table` and `driftsim.turn_table` tell of "

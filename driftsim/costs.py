@@ -71,7 +71,7 @@ def recorded_costs(trace: Trace) -> Costs:
     if samples is None or POWER not in samples:
         return Costs()
     times, power = samples["time_s"].to_numpy(dtype=float), samples[POWER].to_numpy(dtype=float)
-    starts, ends = _served(trace)
+    starts, ends = served(trace)
     spans = [
         (begin, end, watts) for begin, end, watts in zip(times[:-1], times[1:], power[1:], strict=True) if watts >= 0
     ]
@@ -87,7 +87,7 @@ def recorded_costs(trace: Trace) -> Costs:
     return Costs(busy_watts=float(np.mean(busy)), idle_watts=float(np.mean(idle)) if idle else None)
 
 
-def _served(trace: Trace, replica: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def served(trace: Trace, replica: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """When each request that was begun was inside the engine, or inside one ``replica``."""
     rows = Columns.of(trace.requests)
     start, end = service_start(rows), np.asarray(rows["finish_s"], dtype=float)
@@ -107,7 +107,7 @@ def cost_summary(trace: Trace, costs: Costs, slos: AnySlos | None = None) -> dic
         return {}
     count = int(trace.header.replicas.get("count", 1))
     numbers = [None] if count == 1 else list(range(count))
-    spans = [_served(trace, number) for number in numbers]
+    spans = [served(trace, number) for number in numbers]
     busy = sum(intervals_union(*span) if len(span[0]) else 0.0 for span in spans)
     length = max((float(end.max()) for _, end in spans if len(end)), default=0.0)
     tokens = float(np.nansum(trace.requests["output_tokens"].to_numpy(dtype=float, na_value=np.nan)))

@@ -6,6 +6,7 @@ sweep's row also holds, are described where the scenario is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from math import inf
@@ -17,6 +18,7 @@ from driftsim.metric import COSTS as COSTS
 from driftsim.metric import ESTIMATION as ESTIMATION
 from driftsim.metric import FAIRNESS as FAIRNESS
 from driftsim.metric import LIMITS as LIMITS
+from driftsim.metric import REPLICA as REPLICA
 from driftsim.metric import SESSION_METRICS as SESSION_METRICS
 from driftsim.metric import SESSIONS as SESSIONS
 from driftsim.metric import STATISTICS, Better
@@ -226,6 +228,7 @@ COMPARISON: tuple[Metric, ...] = (  # of a comparison's rows, besides those of a
     Metric("seed", "", "Seed of the resampled workloads and of the estimators.", kind="int"),
     Metric("deployable", "", "Whether the estimator could run in front of a server; if not, a bound.", kind="bool"),
     Metric("per_tenant", "", "Counts and end-to-end latencies of each of the largest tenants, by name.", kind="table"),
+    Metric("per_replica", "", "What each replica served, by its number; where there are several.", kind="table"),
     Metric("same_as_fifo", "", "Why the row cannot differ from fifo on this trace; only in such rows.", kind="str"),
     *_compared(),
 )
@@ -249,6 +252,7 @@ SWEEP: tuple[Metric, ...] = (  # of a sweep's rows, besides those of a summary a
 
 
 TENANT = "tenant_"  # stands before a tenant's name, so that a tier of that name has other columns
+REPLICA_OF = "replica_"  # stands before a replica's number and the name of a metric
 TIER = "tier_"  # stands before that of a tier whose columns would else have the names of others
 
 
@@ -260,7 +264,7 @@ def tier_label(tier: str) -> str:
     """
     others = {metric.name for metric in (*SUMMARY, *SLO, *COMPARISON, *SWEEP, *SLO_COMPARISON)}
     taken = any(f"{tier}_{metric.name}" in others for metric in (*PER_TIER, *SLO))
-    return f"{TIER}{tier}" if taken or tier.startswith((TENANT, TIER)) else tier
+    return f"{TIER}{tier}" if taken or tier.startswith((TENANT, TIER, REPLICA_OF)) else tier
 
 
 def of_tier(tier: str, metrics: Sequence[Metric] = PER_TIER) -> tuple[Metric, ...]:
@@ -271,6 +275,8 @@ def of_tier(tier: str, metrics: Sequence[Metric] = PER_TIER) -> tuple[Metric, ..
     whose = f"the {tier.removeprefix(TIER)} requests"
     if tier.startswith(TENANT):
         whose = f"the tenant {tier.removeprefix(TENANT)}"
+    elif re.fullmatch(f"{REPLICA_OF}[0-9]+", tier):
+        whose = f"replica {tier.removeprefix(REPLICA_OF)}"
     return tuple(
         Metric(f"{tier}_{one.name}", one.unit, f"`{one.name}` of {whose} alone.", one.better, one.kind)
         for one in metrics
@@ -309,7 +315,7 @@ def metric(name: str) -> Metric:
     if name in METRICS:
         return METRICS[name]
     for own in sorted(
-        (*PER_TIER, *SLO, *TENANT_FAIRNESS, *TENANT_FAIR_COMPARISON), key=lambda one: -len(one.name)
+        (*PER_TIER, *SLO, *TENANT_FAIRNESS, *TENANT_FAIR_COMPARISON, *REPLICA), key=lambda one: -len(one.name)
     ):  # token_goodput before goodput
         tier = name.removesuffix(f"_{own.name}")
         if tier not in ("", name):

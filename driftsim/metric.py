@@ -155,3 +155,9 @@ TENANT_FAIRNESS: tuple[Metric, ...] = (  # of each tenant, likewise
         "sharing guarantees is of this time (Parekh and Gallager 1993).",
     ),
 )
+REPLICA: tuple[Metric, ...] = (  # of each replica, where there are several
+    Metric("requests", "requests", "Requests that the replica had last.", kind="int"),
+    Metric("finished", "requests", "Requests that it finished.", "higher", "int"),
+    Metric("busy_share", "", "Share of the run's time in which a request was inside it, served or cut short."),
+    Metric("e2e_mean_s", "s", "Mean end-to-end latency of the requests that it finished.", "lower"),
+)

@@ -67,6 +67,8 @@ class Slo(Record):
 def _written(text: str) -> dict[str, Any]:
     """The SLO that ``NAME:limit=VALUE,...`` stands for, as a table."""
     who, limits = limits_in(text, "SLO", FORM, LIMITS)
+    if not who:
+        raise InputError(f"SLO {text!r:.80}: names nobody before the colon (got ''); write {FORM}")
     return {"who": who, **{f"{name}_s": _seconds(value, name, text) for name, value in limits.items()}}
 
 
@@ -95,10 +97,6 @@ Slos: TypeAlias = Annotated[tuple[Slo, ...], BeforeValidator(_as_slos), AfterVal
 AnySlos: TypeAlias = str | Slo | Iterable[str | Slo | dict[str, Any]]
 
 
-class _Listed(Record):
-    slos: Slos = ()
-
-
 def slo_rules(slos: AnySlos) -> tuple[Slo, ...]:
     """The SLOs of ``slos``: one or several, each an ``Slo``, a table or a text ``NAME:limit=VALUE,...``.
 
@@ -107,7 +105,7 @@ def slo_rules(slos: AnySlos) -> tuple[Slo, ...]:
     >>> [str(slo) for slo in slo_rules(["premium:ttft=1000ms,e2e=30s", "tpot=.05s"])]
     ['premium:ttft=1s,e2e=30s', 'tpot=50ms']
     """
-    return _Listed.of({"slos": _as_slos(slos)}).slos
+    return _distinct(tuple(one if isinstance(one, Slo) else Slo.of(one) for one in _as_slos(slos)))
 
 
 def slos_for(slos: AnySlos, table: pd.DataFrame) -> tuple[Slo, ...]:

@@ -132,7 +132,10 @@ def test_the_keys_of_a_summary_are_those_of_the_glossary(run: Path) -> None:
 
 
 def test_the_keys_of_a_comparison_are_those_of_the_glossary(compared: ds.Comparison) -> None:
-    known = names_of(*glossary.SUMMARY, *glossary.COMPARISON) - {"same_as_fifo"}  # no row has a reason for it
+    known = names_of(*glossary.SUMMARY, *glossary.COMPARISON) - {
+        "same_as_fifo",
+        "per_replica",
+    }  # for which no row has a reason
     for row in compared.rows():
         assert set(row) == known
     for row in flat_rows(compared):

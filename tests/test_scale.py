@@ -24,6 +24,7 @@ import pytest
 import driftsim as ds
 from driftsim.cli.show import MOST_LINES, _print
 from driftsim.cli.terminal import hinting
+from driftsim.clients import clients_of
 from driftsim.comparison.kept import KeptTraces
 from driftsim.comparison.plan import Setting
 from driftsim.engine.clock import Moment
@@ -44,6 +45,7 @@ from driftsim.sweeps.tasks import plan, run_task, spec_key
 from driftsim.trace.trace import read
 from driftsim.validation.validation import LATENCY, Validation, grouped_statistics
 from driftsim.workloads.replay import replay
+from experiments.speed import bench
 from tests.strategies import engine, profile
 
 BASE = """
@@ -444,3 +446,28 @@ def test_a_store_of_a_million_rows_is_shown_in_10_seconds_and_2_gigabytes(tmp_pa
     spent, peak = cost_of("show", tmp_path / "s")
     assert spent < 10
     assert peak < 2e9
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("timeout", "share", "most"), [("100000s", 0.0, 1.3), ("14s", 0.35, 1.5)])
+def test_time_outs_cost_at_most_1_3_times_and_1_5_where_a_third_gives_up(
+    timeout: str, share: float, most: float
+) -> None:
+    """100,000 requests at 0.95 of the saturation; the best of three pairs, alternated, in CPU seconds.
+
+    Who gives up ends a run of decode steps of its own: that is a decision more, which no bookkeeping saves.
+    """
+    made = bench.workload(100_000, 0.95 * bench.saturation(bench.AMPLE))
+    plain = Scenario(profile=bench.profile())
+    scenarios = (plain, replace(plain, clients=clients_of(timeout)))
+    spent: tuple[list[float], list[float]] = ([], [])
+    for _ in range(3):
+        for scenario, seconds in zip(scenarios, spent, strict=True):
+            gc.collect()
+            begin = time.process_time()
+            run = simulate(scenario, made)
+            seconds.append(time.process_time() - begin)
+    gone = float((run.requests["finish_reason"] == "timeout").mean())
+    print(f"{gone:.2f} timed out, {min(spent[1]) / min(spent[0]):.3f} times the CPU seconds: {spent}")
+    assert gone >= share
+    assert min(spent[1]) <= most * min(spent[0])

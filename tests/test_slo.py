@@ -52,7 +52,7 @@ WRONG = {
     "premium": "'premium' is no limit; write NAME:limit=VALUE,...",
     "premium:": "'' is no limit; write NAME:limit=VALUE,...",
     "": "'' is no limit; write NAME:limit=VALUE,...",
-    ":e2e=1s": "whose name is printable and not empty",
+    ":e2e=1s": "names nobody before the colon",
 }
 
 

@@ -33,7 +33,7 @@ STOREYS = [
     {"goodput", "rows", "sessions", "metric"},
     {"workloads", "latency", "metrics"},
     {"glossary", "formats", "outcomes", "tenancy", "costs", "estimates"},
-    {"engine", "live"},
+    {"engine", "live", "by_replica"},
     {"testing"},
     {"simulation"},
     {"calibration"},

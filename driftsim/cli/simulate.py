@@ -63,6 +63,7 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Run one scenario and write its trace, in the schema of a captured one."""
+    from driftsim.by_replica import has_replicas, per_replica, replica_lines
     from driftsim.costs import cost_summary, costs_line
     from driftsim.drift import drift_rules, in_words
     from driftsim.engine.conformance import conformance
@@ -104,6 +105,8 @@ def simulate(
         if spec.fairness:
             alone = alone_times(sizes_of(trace.requests), ran)
             values = with_fairness(values, trace, alone, spec.phase)
+        if has_replicas(trace):
+            values["per_replica"] = per_replica(trace, spec.phase)
         trace.write(out, overwrite=overwrite)
     for warning in [*warnings, *turned_away(values, trace.header.engine)]:
         say(f"Warning: {warning}.", err=True)
@@ -121,6 +124,8 @@ def simulate(
         say(fates_line(values))
     for drift_told in map(in_words, trace.header.drift):
         say(f"drift injected: {drift_told}")
+    for line in replica_lines(trace, spec.phase):
+        say(line)
     if "slo_met" in values:
         say(within_slos(values))
     for line in [*session_lines(trace, values, spec.phase), *cache_line(trace)]:

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from driftsim.by_replica import has_replicas, per_replica
 from driftsim.comparison import sameness
 from driftsim.comparison.checks import Check
 from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting
@@ -221,7 +222,9 @@ class Comparison:
                 tenant: dict(ChainMap(own, *(self._interval(setting, name, tenant) for name in TENANT_FAIR_METRICS)))
                 for tenant, own in per_tenant.items()
             }
-        return row | {"per_tier": per_tier, "per_tenant": per_tenant}
+        row |= {"per_tier": per_tier, "per_tenant": per_tenant}
+        trace = self.traces[setting]
+        return row | ({"per_replica": per_replica(trace, self.plan.phase)} if has_replicas(trace) else {})
 
     def _interval(self, setting: Setting, name: str, tenant: str | None = None) -> dict[str, float]:
         """The centre, the interval and the change against FIFO of the metric ``name``, of all or of one ``tenant``."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from driftsim.comparison import estimators, fair, report, slos, turns
+from driftsim.comparison import estimators, fair, replicas, report, slos, turns
 from driftsim.comparison.comparison import Comparison
 from driftsim.comparison.notes import warnings
 from driftsim.comparison.plan import BASELINE, Setting
@@ -84,6 +84,8 @@ def page(comparison: Comparison, provenance: Mapping[str, Any]) -> str:
         else None,
         estimation_legend=estimators.LEGEND,
         slos=(slos.HEADINGS, slos.table(comparison)) if comparison.plan.slos else None,
+        replicas=(replicas.HEADINGS, replicas.table(comparison)) if replicas.told(comparison) else None,
+        replicas_legend=replicas.LEGEND,
         sessions=_sessions(comparison),
         checks=list(_checks(comparison)),
         trust=_trust(comparison),

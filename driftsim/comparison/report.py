@@ -19,7 +19,7 @@ from driftsim.comparison.verdict import all_checks, answer, findings
 from driftsim.drift import in_words
 from driftsim.files import Mark
 from driftsim.formatting import give_or_take, without_nan
-from driftsim.glossary import SLO, TENANT, TENANT_FAIR_COMPARISON, TENANT_FAIRNESS, tier_label
+from driftsim.glossary import REPLICA_OF, SLO, TENANT, TENANT_FAIR_COMPARISON, TENANT_FAIRNESS, tier_label
 from driftsim.scheduling.estimators import is_deployable
 from driftsim.trace.trace import Trace
 from driftsim.workloads.workload import Workload
@@ -35,6 +35,7 @@ FIGURES = {
 
 PICTURES = tuple(f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png"))
 FILES = ("rows.csv", "comparison.json", "report.html", "slo.csv", "estimation.csv", *PICTURES)
+TABLES = ("per_tier", "per_tenant", "per_replica")  # keys of a row, which have columns of their own in flat rows
 MARK = Mark("comparison.json", '{\n "rows": [')
 TERMS = {
     "E2E": "end to end: from arrival to the last token; TTFT: to the first token; TPOT: time per token after the first",
@@ -288,14 +289,17 @@ def _key_of(metric: str) -> str:
 def flat_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """The rows of ``comparison`` with plain columns: those of a tier begin with its name.
 
-    With SLOs or fairness, also those of a tenant, which begin with ``tenant_`` and its name.
+    Those of a replica begin with ``replica_`` and its number. With SLOs or fairness, there are also those of a tenant,
+    which begin with ``tenant_`` and its name.
     """
     rows = []
     for row in comparison.rows():
-        flat = {name: value for name, value in row.items() if name not in ("per_tier", "per_tenant")}
+        flat = {name: value for name, value in row.items() if name not in TABLES}
         for tier, values in row["per_tier"].items():
             flat |= {f"{tier_label(tier)}_{name}": value for name, value in values.items()}
         fair = (*TENANT_FAIRNESS, *TENANT_FAIR_COMPARISON) if comparison.plan.fairness else ()
+        for number, values in row.get("per_replica", {}).items():
+            flat |= {f"{REPLICA_OF}{number}_{name}": value for name, value in values.items()}
         added = [*(SLO if comparison.plan.slos else ()), *fair]
         for tenant, values in row["per_tenant"].items():
             flat |= {f"{TENANT}{tenant}_{metric.name}": values[metric.name] for metric in added}

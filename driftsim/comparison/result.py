@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from driftsim.comparison import estimators, fair, notes, report, slos, turns, verdict
+from driftsim.comparison import estimators, fair, notes, replicas, report, slos, turns, verdict
 from driftsim.comparison import folder as folder_of
 from driftsim.comparison.comparison import Comparison
 from driftsim.engine.conformance import conformance
@@ -92,6 +92,10 @@ class ComparisonResult(Comparison):
             if (overall := fair.over_days(self)) is not None:
                 console.print()
                 show_table(console, fair.OVER_DAYS, *overall)
+        if replicas.told(self):
+            console.print()
+            show_table(console, "By replica, in this run", replicas.HEADINGS, replicas.table(self))
+            console.print(replicas.LEGEND, style="dim", markup=False)
         if turns.told(self):
             console.print()
             show_table(console, "Sessions; seconds of this run", turns.HEADINGS, turns.table(self))

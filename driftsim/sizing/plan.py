@@ -35,8 +35,12 @@ class Case:
 
 
 def short_axis(axis: str) -> str:
-    """An axis without the table that its key lies in."""
-    return axis.rpartition(".")[2]
+    """An axis without the table that its key lies in; but the count of replicas says of what.
+
+    >>> short_axis("engine.kv_blocks"), short_axis("replicas.count")
+    ('kv_blocks', 'replicas')
+    """
+    return "replicas" if axis == "replicas.count" else axis.rpartition(".")[2]
 
 
 @dataclass(frozen=True, kw_only=True)

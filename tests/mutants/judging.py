@@ -67,3 +67,8 @@ plant("the interval of a tenant is that of all", file, "self.estimate(self.value
 plant("an index may be above 1", "glossary.py", '("attainment", "jain_slowdown", "backlogged_share")',
       '("attainment", "backlogged_share")', FAIR)  # fmt: skip
 plant("fairness has no interval", file, " *FAIR_METRICS, *SESSION_METRICS}", " *SESSION_METRICS}", FAIR)
+file = "by_replica.py"
+REPLICAS = "test_by_replica"
+plant("every replica is as busy as all", file, "served(trace, number)", "served(trace)", REPLICAS)
+plant("a replica has the requests of all phases", file, "(where == number) & mine", "(where == number)", REPLICAS)
+plant("the rows forget the replicas", "comparison/report.py", 'row.get("per_replica", {})', "{}", REPLICAS)

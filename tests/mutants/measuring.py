@@ -439,15 +439,15 @@ plant(
 plant(
     "low and high of a row are swapped",
     file,
-    'f"{metric}_vs_fifo_low": versus.interval.low, f"{metric}_vs_fifo_high": versus.interval.high',
-    'f"{metric}_vs_fifo_low": versus.interval.high, f"{metric}_vs_fifo_high": versus.interval.low',
+    'f"{metric}_vs_fifo_low": versus.interval.low,',
+    'f"{metric}_vs_fifo_low": versus.interval.high,',
     COMPARE + " test_page",
 )
 plant(
     "a row's change is that of this run",
     file,
-    '{f"{metric}_vs_fifo": versus.centre,',
-    '{f"{metric}_vs_fifo": versus.this_run,',
+    'f"{metric}_vs_fifo": versus.centre,',
+    'f"{metric}_vs_fifo": versus.this_run,',
     COMPARE,
 )
 plant(

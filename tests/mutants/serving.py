@@ -80,7 +80,7 @@ plant("a tier's limit looks at everybody", file, "if who.has(*pair)", "if True",
 file = "simulation/run.py"
 plant("a client gives up twice", file, "waits.pop(row, None)", "waits.get(row)", HOW)
 plant("a refused request is served all the same", file, 'columns.finish_reason[row] = "rejected"', "pass", HOW)
-plant("a token that comes too late is in time", file, "sequence.finish + self.output_lag > until", "False", HOW)
+plant("a token that comes too late is in time", file, "sequence.finish + lag > until", "False", HOW)
 
 file = "simulation/patience.py"
 plant("each client is an event of its own", file, "if self._due[0][1] == number:\n            self._ask()",
