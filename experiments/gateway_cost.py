@@ -4,7 +4,8 @@
 
 The server behind streams events that carry the moment they were sent, by the clock that all processes of one machine
 share. Going straight, a bare aiohttp pass-through, the gateway and, where LITELLM names its program (of an environment
-of its own, pip install 'litellm[proxy]'), LiteLLM's proxy take turns in one run; each is one process.
+of its own, pip install 'litellm[proxy]'), LiteLLM's proxy take turns in one run; each is one process. While times are
+taken, all of them go before whatever else runs on the machine, where the system allows that (SCHED_RR).
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ WAITING, IDLE_S = 2_000, 10.0
 ROUNDS = 3
 LITELLM = os.environ.get("LITELLM", "")
 WAYS = ("straight", "bare", "gateway", *(["litellm"] if LITELLM else []))
+NAMES = {"straight": "straight", "bare": "bare aiohttp", "gateway": "`driftsim serve`", "litellm": "LiteLLM's proxy"}
 LITELLM_CONFIG = """\
 model_list:
   - {{model_name: fast, litellm_params: {{model: openai/fast, api_base: "http://127.0.0.1:{}/v1", api_key: none}}}}
@@ -58,21 +60,25 @@ def main() -> None:
         }
         with ways(Path(folder)) as (ports, processes):
             gateway = processes["gateway"]
+            ids = [os.getpid(), *(process.pid for process in processes.values())]
+            costs["goes_first"] = all(goes_first(number, True) for number in ids)
             spread = rounds(lambda way: asyncio.run(latencies(ports[way], spread=True)))
             bursts = rounds(lambda way: asyncio.run(latencies(ports[way], spread=False)))
             costs["token_ms"] = {"spread": percentiles(spread), "bursts": percentiles(bursts)}
             paced = rounds(lambda way: [asyncio.run(throughput(ports[way], PACED * AT_ONCE - AT_ONCE, STEP_S))])
             costs["paced_requests_per_s"] = medians(paced)
-            used = dict.fromkeys(WAYS, 0.0)
+            used: dict[str, list[float]] = {way: [] for way in WAYS}
 
             def speed(way: str) -> list[float]:
                 before = cpu_s(processes[way])
                 found = asyncio.run(throughput(ports[way], requests_of(way)))
-                used[way] += (cpu_s(processes[way]) - before) / (requests_of(way) + AT_ONCE)
+                used[way].append(1e6 * (cpu_s(processes[way]) - before) / (requests_of(way) + AT_ONCE))
                 return [found]
 
             costs["requests_per_s"] = medians(rounds(speed))
-            costs["cpu_us_a_request"] = {way: round(1e6 * used[way] / ROUNDS, 1) for way in WAYS}
+            for number in ids:
+                goes_first(number, False)
+            costs["cpu_us_a_request"] = medians(used)
             costs["cpu_us_a_chunk"] = {
                 way: round(cpu_a_chunk(ports[way], processes[way]), 1) for way in WAYS if way != "straight"
             }
@@ -85,17 +91,27 @@ def main() -> None:
 
 
 def rounds(measure: Callable[[str], Any]) -> dict[str, list[Any]]:
-    """What ``measure`` finds for each way, the ways in turn, several times."""
+    """What ``measure`` finds for each way, the ways in turn, several times; LiteLLM's once, which takes long."""
     found: dict[str, list[Any]] = {way: [] for way in WAYS}
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         for way in WAYS:
-            found[way].extend(measure(way))
+            if not number or way != "litellm":
+                found[way].extend(measure(way))
     return found
+
+
+def goes_first(number: int, first: bool) -> bool:
+    """Let a process go before all others, or not; whether that was allowed."""
+    try:
+        os.sched_setscheduler(number, os.SCHED_RR if first else os.SCHED_OTHER, os.sched_param(int(first)))
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 def requests_of(way: str) -> int:
     """Requests of one round of the throughput: few where each takes long."""
-    return REQUESTS // 10 if way == "litellm" else REQUESTS
+    return REQUESTS // 30 if way == "litellm" else REQUESTS
 
 
 def medians(found: dict[str, list[float]]) -> dict[str, float]:
@@ -229,7 +245,7 @@ def cpu_s(process: psutil.Process) -> float:
 def answer() -> str:
     """The answer in one sentence, from what is stored."""
     costs = json.loads(STORED.read_text())
-    cpu, request, memory = (costs[name] for name in ("cpu_us_a_chunk", "cpu_us_a_request", "memory_mb"))
+    token, request, kept = costs["cpu_us_a_chunk"], costs["cpu_us_a_request"], list(costs["memory_mb"].values())
     added = {
         what: costs["token_ms"][what]["gateway"]["p99"] - costs["token_ms"][what]["straight"]["p99"]
         for what in ("spread", "bursts")
@@ -237,22 +253,59 @@ def answer() -> str:
     paced, worst = (
         costs[name]["gateway"] / costs[name]["straight"] for name in ("paced_requests_per_s", "requests_per_s")
     )
-    kept = list(memory.values())
-    return (
-        f"{cpu['gateway']:.0f} us of CPU for a streamed token with its share of a request (a bare pass-through: "
-        f"{cpu['bare']:.0f} us{_of_litellm(cpu, ' us')}), so one core carries {1e6 / cpu['gateway']:,.0f} tokens a "
-        f"second that come alone, or {1e6 / request['gateway']:,.0f} requests a second answered at once (bare: "
-        f"{1e6 / request['bare']:,.0f}{_of_litellm({name: 1e6 / value for name, value in request.items()}, '')}); "
-        f"{kept[-1]:.0f} MB after {MANY:,} requests and {kept[0]:.0f} after {FIRST:,}; "
-        f"{costs['waiting_core']:.3f} cores with {costs['waiting']:,} waiting. With a load of {costs['load']:.1f} on "
-        f"the machine, the P99 of a streamed token grows by {added['spread']:.1f} ms ({added['bursts']:.1f} ms "
-        f"in bursts); {100 * paced:.0f} % of the throughput of {AT_ONCE} streams at {1e3 * STEP_S:.0f} ms a step "
-        f"is left, and {100 * worst:.0f} % of that of a server that answers at once."
-    )
+    alone = {way: 1e6 / value for way, value in token.items()}
+    whole = {way: 1e6 / value for way, value in request.items()}
+    others = "others had to wait" if costs["goes_first"] else "beside others"
+    spread, bursts, at_once = added["spread"], added["bursts"], costs["at_once"]
+    parts = [
+        f"With {costs['streams']} streams the P99 of a token grows by {spread:.1f} ms, by {bursts:.1f} where all step "
+        "at once.",
+        f"{100 * paced:.0f} % of the throughput of {at_once} streams at {1e3 * STEP_S:.0f} ms a step is left, and "
+        f"{100 * worst:.0f} % of that of a server that answers at once.",
+        f"A token with its share of a request takes {token['gateway']:.0f} us of CPU ({_beside(token)}).",
+        f"So one core carries {alone['gateway']:,.0f} tokens a second that come alone ({_beside(alone)}), or",
+        f"{whole['gateway']:,.0f} requests a second of {CHUNKS} tokens that come at once ({_beside(whole)}).",
+        f"{kept[-1]:.0f} MB after {MANY:,} requests and {kept[0]:.0f} after {FIRST:,};",
+        f"{costs['waiting_core']:.3f} cores with {costs['waiting']:,} waiting ({costs['machine']}, {others}).",
+    ]
+    return " ".join(parts)
 
 
-def _of_litellm(costs: dict[str, float], unit: str) -> str:
-    return f"; LiteLLM's proxy: {costs['litellm']:,.0f}{unit}" if "litellm" in costs else ""
+def _beside(costs: dict[str, float]) -> str:
+    litellm = f"; LiteLLM's proxy: {costs['litellm']:,.0f}" if "litellm" in costs else ""
+    return f"a bare pass-through: {costs['bare']:,.0f}{litellm}"
+
+
+def block() -> str:
+    """What is stored, as a table of the ways."""
+    costs = json.loads(STORED.read_text())
+    known = [way for way in NAMES if way in costs["requests_per_s"]]
+    token, request = costs["cpu_us_a_chunk"], costs["cpu_us_a_request"]
+    rows = {
+        f"P99 of a token, {costs['streams']} streams, ms": {
+            way: f"{costs['token_ms']['spread'][way]['p99']:,.2f}" for way in known
+        },
+        "the same, where all step at once, ms": {
+            way: f"{costs['token_ms']['bursts'][way]['p99']:,.2f}" for way in known
+        },
+        f"{costs['at_once']} streams at {1e3 * STEP_S:.0f} ms a step, requests/s": {
+            way: f"{value:,.1f}" for way, value in costs["paced_requests_per_s"].items()
+        },
+        "a server that answers at once, requests/s": {
+            way: f"{value:,.0f}" for way, value in costs["requests_per_s"].items()
+        },
+        "a token that comes alone, with its share of a request, us of CPU": {
+            way: f"{value:,.0f}" for way, value in token.items()
+        },
+        f"a request of {CHUNKS} tokens at once, us of CPU": {way: f"{value:,.0f}" for way, value in request.items()},
+        "one core carries, tokens/s that come alone": {way: f"{1e6 / value:,.0f}" for way, value in token.items()},
+        "one core carries, requests/s at once": {way: f"{1e6 / value:,.0f}" for way, value in request.items()},
+    }
+    first = "before all else on it" if costs["goes_first"] else "beside all else on it"
+    lines = [f"| on {costs['machine']}, {first} | {' | '.join(NAMES[way] for way in known)} |"]
+    lines += [f"|---|{'--:|' * len(known)}"]
+    lines += [f"| {what} | {' | '.join(cells.get(way, '') for way in known)} |" for what, cells in rows.items()]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -184,3 +184,8 @@ def test_tokens_are_counted_by_the_models_own_tokenizer_offline(tmp_path: Path) 
 
 def test_words_stand_between_blanks_of_any_kind_and_number() -> None:
     assert count_words("  What is\n\n DNS? ") == 3
+
+
+def test_each_time_that_a_keyword_occurs_counts() -> None:
+    assert predict_category("A report on code, and code, and code.") == "technical"
+    assert predict_category("A report on code.") == "report"  # one all: in the order of the table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -138,6 +139,25 @@ def test_the_engine_that_jumps_equals_the_engine_that_steps_in_a_crowd(first: in
         found += int(slow.requests["cached_tokens"].sum()) if "cached_tokens" in slow.requests else 0
     assert preempted > CROWDS // 8
     assert found > 5 * CROWDS
+
+
+# By seed: the next chunk of a prompt takes the last free block of a decode (129, 235).
+@pytest.mark.parametrize("seed", [129, 235])
+def test_a_decode_comes_before_the_next_chunk_of_a_prompt(seed: int) -> None:
+    scenario, made, given_up = crowd(seed)
+    settings = scenario.profile.engine
+    oracle = StepwiseAsyncEngine if settings.async_scheduling else StepwiseEngine
+    slow, fast = (run(scenario, made, kind, False, given_up) for kind in (oracle, engine_for(settings)))
+    pd.testing.assert_frame_equal(fast.requests, slow.requests, check_exact=True)
+
+
+def test_tokens_that_were_out_before_a_launch_are_not_held() -> None:
+    scenario, made, given_up = crowd(1723)
+    for graph_tokens, launch_s in itertools.product((0, 12), (0.004, 0.03)):
+        changed = scenario.profile.changed(launch_s=launch_s, graph_tokens=graph_tokens)
+        launching = dataclasses.replace(scenario, profile=changed)
+        slow, fast = (run(launching, made, kind, False, given_up) for kind in (StepwiseAsyncEngine, PipelinedEngine))
+        pd.testing.assert_frame_equal(fast.requests, slow.requests, check_exact=True)
 
 
 # Stop strings, by seed: who is whole was preempted, and nobody dropped it (22), or a decode run passed over its abort

@@ -19,15 +19,15 @@ SETTLING = 1  # step after its last that a sequence may keep its blocks, with as
 class PastFuture(Keyed):
     """Past-Future: in order of arrival, but the head waits until the KV cache's expected peak leaves room for it.
 
-    Inside the engine it is asked, before the head goes in, how many KV blocks all that run and the head come to hold
-    at the most if each goes on for its expected rest; that must not exceed the cache less ``reserve``. The rest is
-    E[o | o > g] - g of the last ``window`` outputs, of any category, under its ``max_tokens``; or, with
-    ``lengths=estimate``, what the run's estimator says. Whoever would be alone goes in. In front of the engine, or as a
-    priority, it is FIFO. With true lengths nobody is ever preempted. Source: Gong et al., ASPLOS 2025, arXiv 2507.10150
-    (abstract read), and lightllm's req_queue/continues_batch/impl.py (read), whose code takes a moving average, or 1.1
-    times what was made, for the length; that the paper draws from the distribution, and its window and reserve, are
-    from memory. Trap: right on average is too little half of the time; ``reserve`` is the margin. A window is too long
-    under drift; and while a head waits, everybody behind it does.
+    Inside the engine it is asked, before the head goes in, how many KV blocks all that run and the head come to hold at
+    the most if each goes on for its expected rest; that must not exceed the cache less ``reserve``. The rest is E[o | o
+    > g] - g of the last ``window`` outputs, of any category, under its ``max_tokens``; or, with ``lengths=estimate``,
+    what the run's estimator says. Whoever would be alone goes in. In front of the engine, or as a priority, it is FIFO.
+    With true lengths nobody is ever preempted. Source: Gong et al., ASPLOS 2025, arXiv 2507.10150 (abstract read), and
+    lightllm's req_queue/continues_batch/impl.py (read), whose code takes a moving average, or 1.1 times what was made,
+    for the length; that lengths are drawn from the distribution there, and the window and the reserve, are from memory.
+    Trap: right on average is too little half of the time; ``reserve`` is the margin. A window is too long under drift;
+    and while a head waits, everybody behind it does.
     """
 
     def __init__(
