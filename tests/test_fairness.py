@@ -372,6 +372,9 @@ def test_a_comparison_gives_fairness_intervals_that_end_where_it_must(tmp_path: 
     setting = next(one for one in result.plan.settings if one.policy == "sjf")
     changes = result.values(setting, "slowdown_mean") / result.values(result.plan.settings[0], "slowdown_mean") - 1
     assert sjf["slowdown_mean_vs_fifo"] == pytest.approx(result.estimate(changes).centre)
+    raw = result.estimate(result.values(setting, "jain_slowdown")).interval
+    assert sjf["jain_slowdown_high"] == min(1.0, raw.high)
+    assert raw.high > 1
     own = sjf["per_tenant"]["a"]
     shares = result.estimate(result.values(setting, "backlogged_share", "a")).interval
     assert own["backlogged_share_expected"] == shares.value

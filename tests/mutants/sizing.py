@@ -47,4 +47,6 @@ file = "pressing/loads.py"
 LOOPS = "test_sizing_loops"
 plant("a cap is kept and not said", file, 'if phase.kind == "capped":', 'if phase.kind == "":', LOOPS)
 plant("a drain is kept and not said", file, 'if phase.kind == "after-drain":', 'if phase.kind == "":', LOOPS)
-plant("an end beyond all loads is a number", "sizing/answers.py", "below or low < bounds.lowest", "below", LOOPS)
+plant("an end beyond all loads is a number", "sizing/answers.py",
+      "below or low < bounds.lowest, above or high > bounds.highest",
+      "below, above", LOOPS)  # fmt: skip
