@@ -25,6 +25,7 @@ import driftsim as ds
 from driftsim.cli.show import MOST_LINES, _print
 from driftsim.cli.terminal import hinting
 from driftsim.clients import clients_of
+from driftsim.comparison.comparison import Draw
 from driftsim.comparison.kept import KeptTraces
 from driftsim.comparison.plan import Setting
 from driftsim.engine.clock import Moment
@@ -270,6 +271,28 @@ def test_a_simulation_takes_at_most_2_kb_a_request() -> None:
     assert len(made.requests) == count
     assert most / count < 2000
     assert held / count < 600
+
+
+def test_a_comparison_takes_at_most_2_kb_a_request_and_one_process_where_these_are_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def compared(count: int, jobs: int | None = None) -> ds.ComparisonResult:
+        return ds.compare(
+            drawn(count), policies=["fifo", "sjf"], estimators=["static"], profile=MODEL, replications=1, jobs=jobs
+        )
+
+    compared(50)
+    count = 4000
+    _, _, most = bytes_of(lambda: compared(count))
+    assert most / count < 2000
+    monkeypatch.setattr("driftsim.workers.cpu_count", lambda: 4)
+    monkeypatch.setattr("driftsim.comparison.runs.LARGE", 60)
+    monkeypatch.setattr("driftsim.comparison.runs.map_shared", lambda *_, **__: pytest.fail("workers were asked"))
+    monkeypatch.setattr("driftsim.comparison.runs.draws_of", lambda *_: [Draw(0, "recorded", 0)] * 2)
+    compared(61)
+    for few, jobs in ((60, None), (61, 2)):
+        with pytest.raises(pytest.fail.Exception, match="workers were asked"):
+            compared(few, jobs)
 
 
 def test_nothing_of_a_run_outlives_it_but_its_trace() -> None:

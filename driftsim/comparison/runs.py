@@ -35,6 +35,7 @@ from driftsim.workloads.resampling import resample
 from driftsim.workloads.workload import Workload
 
 MODELS = 10  # draws of the latency model
+LARGE = 300_000  # requests of a day; each process takes up to 1.7 KB for each of them
 
 
 def measured_by_phase(trace: Trace, plan: ComparisonPlan) -> dict[str, dict[str, Any]] | None:
@@ -69,8 +70,9 @@ def compare(
 ) -> Comparison:
     """Run every setting of ``plan``, and FIFO/static to compare with, on every one of ``days`` and its resamples.
 
-    ``jobs`` processes work at it (default: one a core); the result does not depend on how many. ``progress`` hears of
-    the runs done, and of all. Raises ``InputError`` for what no run could accept.
+    ``jobs`` processes work at it (default: one a core, and one alone where a day is ``LARGE``, lest memory run out);
+    the result does not depend on how many. ``progress`` hears of the runs done, and of all. Raises ``InputError`` for
+    what no run could accept.
     """
     workloads = (days,) if isinstance(days, Workload) else tuple(days)
     if not workloads:
@@ -80,7 +82,8 @@ def compare(
     done, draws = list[_Drawn](), draws_of(run, len(workloads))
     total = len(draws) * len(run.settings)
     progress(0, total)
-    jobs = min(processes(jobs), len(draws))
+    alone = jobs is None and max(map(len, workloads)) > LARGE
+    jobs = 1 if alone else min(processes(jobs), len(draws))
     if jobs == 1:
         inputs = _Inputs(workloads, run, {})
         for draw in draws:
