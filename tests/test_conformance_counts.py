@@ -28,7 +28,9 @@ def test_the_counts_are_of_versions_that_were_compared_and_nothing_differed() ->
         assert OLDEST <= number <= NEWEST
         assert name == ".".join(map(str, number))
         assert set(entry) == {"version", "kinds", "engine"}
-        assert list(entry["kinds"]) == kinds_of(entry["version"])
+        if entry["engine"] == digest():
+            assert list(entry["kinds"]) == kinds_of(entry["version"])
+        assert set(entry["kinds"]) <= set(kinds_of(entry["version"]))  # it may be older than a kind, and is then stale
         for counts in entry["kinds"].values():
             assert set(counts) == KEYS
             assert counts["differing"] == 0

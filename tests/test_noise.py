@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -78,7 +80,9 @@ def test_the_jumping_engine_spends_the_same_noise_on_the_same_steps(
     settings = engine(async_scheduling=asynchronous)
     scenario = Scenario(profile=profile(settings, noise=noise, context_token_s=1e-6), noise=True)
     fast = simulate(scenario, made)
-    slow = Simulation(scenario, made, engine=StepwiseAsyncEngine if asynchronous else StepwiseEngine).run()
+    stepwise: Any = Simulation(scenario, made, engine=StepwiseAsyncEngine if asynchronous else StepwiseEngine)
+    stepwise.engine.ends_late = stepwise.ends_late
+    slow = stepwise.run()
     pd.testing.assert_frame_equal(fast.requests[list(LIFE_TIMES)], slow.requests[list(LIFE_TIMES)], rtol=0, atol=1e-8)
 
 

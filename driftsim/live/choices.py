@@ -141,10 +141,12 @@ class WorkloadChoice:
         return built
 
     def promised(self) -> tuple[Slo, ...]:
-        """The SLOs of the trace that is replayed; none of another workload."""
+        """The SLOs of the trace that is replayed; none of another workload. Raises ``InputError``."""
+        self._check()
         return () if self.replay is None else read(self.replay).header.slos
 
-    def _maker(self) -> MakeWorkload:
+    def _check(self) -> None:
+        """Raise ``InputError`` for choices that exclude each other."""
         if self.prompts is not None and self.replay is not None:
             raise InputError("--prompts and --replay are two workloads; give one")
         own = ("learning", "stress", "learning_gap", "stress_gap", "caps")
@@ -152,6 +154,9 @@ class WorkloadChoice:
         if given and (self.prompts is not None or self.replay is not None):
             option = given[0].replace("_", "-")
             raise InputError(f"--{option} belongs to --workload; drop it, or --prompts and --replay")
+
+    def _maker(self) -> MakeWorkload:
+        self._check()
         if self.prompts is not None:
             name, texts = self.prompts.stem, read_prompts(self.prompts)
             return lambda count: prompt_workload(texts, self.requests, self.max_tokens, name, count)
