@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from driftsim.errors import InputError
+from driftsim.formats.blocks import Blocks
 from driftsim.formats.imports import import_trace
 from driftsim.formats.mapping import Mapping
 from driftsim.trace.prefixes import stretches
@@ -631,3 +632,9 @@ def test_a_number_of_tokens_that_no_block_has_is_refused(tokens: Any, tmp_path: 
 def test_a_mapping_names_relations_in_columns(mapping: dict[str, Any], what: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=re.escape(what)):
         imported(tmp_path, rows_of_turns(h=[[1]]), mapping=Mapping(**mapping))
+
+
+def test_more_ids_than_tokens_tell_no_size_of_a_block() -> None:
+    odd = Blocks.of([[1, 2, 3, 4], [1, 2, 3, 4, 5, 6], [1, 2, 3]], [1, 2, 1])
+    assert odd.sizes() == []
+    assert Blocks.of([[1, 2], [1, 2, 3]], [20, 37]).sizes() == [16]

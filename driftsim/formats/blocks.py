@@ -73,6 +73,8 @@ class Blocks:
         begins = np.unique(least)
         covered = np.searchsorted(least, begins, "right") - np.searchsorted(most, begins, "left")
         best = int(begins[covered.argmax()])
+        if best > most[-1]:  # there are more ids than tokens
+            return []
         last = int(most[np.searchsorted(most, best)])
         if not (1 <= best <= last <= LARGEST_BLOCK and self.fit(best)):
             return []

@@ -540,3 +540,4 @@ plant(
     '{} if "cached_tokens" in rows',
     RELATIONS,
 )
+plant("more ids than tokens tell a size", "formats/blocks.py", "if best > most[-1]:", "if False:", "test_relations")
