@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -189,3 +190,18 @@ def test_words_stand_between_blanks_of_any_kind_and_number() -> None:
 def test_each_time_that_a_keyword_occurs_counts() -> None:
     assert predict_category("A report on code, and code, and code.") == "technical"
     assert predict_category("A report on code.") == "report"  # one all: in the order of the table
+
+
+@pytest.mark.parametrize(
+    "odd", [{"safety": {"batch": 2.0**63}}, {"safety": {"batch": 0.0}}, {"base_table": {"short_qa": 1e300}},
+            {"input_cap": 1e9}, {"clip_high": 1e9}],
+)  # fmt: skip
+def test_factors_are_of_a_size_that_an_estimate_can_have(odd: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(odd))):
+        Admission.of(odd)
+
+
+def test_the_largest_estimate_is_a_count() -> None:
+    wide = Admission(base_table={"short_qa": 1e9}, safety={Tier.BATCH: 1000.0}, input_cap=1000.0, input_scale=1e-9)
+    asked = Request("r", "a", Tier.BATCH, "", 0.0, 10**9, None, 64)
+    assert wide.estimate(asked, "short_qa", 1000.0) < 2**63

@@ -27,7 +27,7 @@ DRIFTSCHED_BASE: Mapping[str, float] = MappingProxyType(
 )
 DRIFTSCHED_SAFETY: Mapping[Tier, float] = MappingProxyType({Tier.PREMIUM: 1.2, Tier.STANDARD: 1.0, Tier.BATCH: 0.8})
 LENGTH: dict[str, Any] = {"unit": "tokens or words"}  # by the accounting
-
+MOST_FACTOR, MOST_BASE = 1000.0, 10**9  # so that an estimate is a number whatever they are, a bias among them
 
 CLASSES = ("short", "medium", "long")
 
@@ -76,7 +76,7 @@ class Admission(Record):
         description="Prompt length at which the input factor, 1 + prompt length / input_scale, is 2.",
         json_schema_extra=LENGTH,
     )
-    input_cap: float = Field(default=1.5, ge=1, description="Largest input factor.")
+    input_cap: float = Field(default=1.5, ge=1, le=MOST_FACTOR, description="Largest input factor.")
     clamp_at_max_tokens: bool = Field(
         default=False, description="Whether no estimate exceeds the request's `max_tokens` (trap 5)."
     )
@@ -87,7 +87,9 @@ class Admission(Record):
     )
     alpha: float = Field(default=0.1, gt=0, le=1, description="Weight of one observation in the moving average.")
     clip_low: float = Field(default=0.25, gt=0, description="Smallest bias that one observation can ask for.")
-    clip_high: float = Field(default=3.0, gt=0, description="Largest bias that one observation can ask for.")
+    clip_high: float = Field(
+        default=3.0, gt=0, le=MOST_FACTOR, description="Largest bias that one observation can ask for."
+    )
     estimates: Estimates = Field(
         default="frozen",
         description="Whether an estimate is frozen at admission, or refreshed for every waiting request whenever the "
@@ -106,8 +108,10 @@ class Admission(Record):
             raise InputError(f"clip_low {self.clip_low} is above clip_high {self.clip_high}")
         if FALLBACK not in self.base_table or min(self.base_table.values()) <= 0:
             raise InputError(f"base_table needs values above 0 and an entry {FALLBACK!r}, got {self.base_table}")
-        if any(factor <= 0 for factor in self.safety.values()):
-            raise InputError(f"safety needs factors above 0, got {self.safety}")
+        if max(self.base_table.values()) > MOST_BASE:
+            raise InputError(f"base_table needs values of at most {MOST_BASE:,}, got {self.base_table}")
+        if not all(0 < factor <= MOST_FACTOR for factor in self.safety.values()):
+            raise InputError(f"safety needs factors above 0, at most {MOST_FACTOR:g}, got {self.safety}")
         if self.words_per_token is not None and self.accounting != "whitespace":
             raise InputError("words_per_token is for the accounting 'whitespace' only")
         return self

@@ -123,7 +123,7 @@ def _change(draw: st.DrawFn, place: Any, key: Any) -> None:
         place[key], place[other] = place[other], place[key]
     elif kind == "name" and isinstance(place, dict):
         place[draw(st.sampled_from(NAMES))] = place.pop(key)
-    elif kind == "scaled" and isinstance(value, int | float) and not isinstance(value, bool):
+    elif kind == "scaled" and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e290:
         place[key] = value * draw(st.sampled_from((-1, 1000, 1e-3, 0, 1e12)))
     else:
         place[key] = copy.deepcopy(draw(st.sampled_from(VALUES)))
