@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import driftsim as ds
 from driftsim import glossary
+from driftsim.comparison import fair
 from driftsim.errors import InputError
 from driftsim.metrics import service_start
 from driftsim.rows import Columns
@@ -380,6 +381,13 @@ def test_a_comparison_gives_fairness_intervals_that_end_where_it_must(tmp_path: 
     assert own["backlogged_share_expected"] == shares.value
     assert own["backlogged_share_high"] == min(1.0, shares.high)
     assert fifo["per_tenant"]["a"]["backlogged_share_vs_fifo"] == 0.0
+    headings, table = fair.table(result)
+    cells = dict(zip(headings, next(row for row in table if row[:3] == ["sjf", "oracle", "a"]), strict=True))
+    assert cells["slowdown mean"] == f"{own['slowdown_mean']:.2f}"  # of this run
+    expected, low, high = (own[f"slowdown_mean_{end}"] for end in ("expected", "low", "high"))
+    assert cells["mean slowdown over days"] == f"{expected:.2f} [{low:.2f}, {high:.2f}]"
+    alone = ds.compare(made, replications=1, **known)
+    assert fair.table(alone)[0] == fair.HEADINGS
     frame = result.frame()
     assert frame["tenant_a_backlogged_share_high"].iloc[-1] == own["backlogged_share_high"]
     assert "`backlogged_share_high`" in glossary.metric("tenant_a_backlogged_share_high").meaning

@@ -297,7 +297,10 @@ def test_whatever_fails_every_request_is_accounted_for(data: st.DataObject) -> N
     [
         (lambda: Replicas(count=0), "greater than or equal to 1"),
         (lambda: Replicas(count=2, speeds=(1.0,)), "there are 1 speeds for 2 replicas"),
-        (lambda: Replicas.of({"count": 2, "failures": ["2:at=3s"]}), "replica 2 fails, and the replicas are 0 to 1"),
+        (
+            lambda: Replicas.of({"count": 2, "failures": ["2:at=3s"]}),
+            "replica 2 fails, and there is none: name one from 0 to 1",
+        ),
         (lambda: Replicas.of({"failures": ["0:at=3"]}), "a time has no unit"),
         (lambda: Replicas.of({"failures": ["0:at=3s,back=2s"]}), "is back at 2 s, before it fails at 3 s"),
         (lambda: Replicas.of({"failures": ["0:at=3s", "0:at=4s"]}), "when it is down already"),

@@ -18,21 +18,23 @@ AllowPlugins = Annotated[
     list[Path] | None,
     typer.Option("--allow-plugins", help="Folder of code that a trace or a baseline may name; else none of it is run."),
 ]
+
+
+def _slo(told: str) -> Any:
+    return typer.Option("--slo", metavar="[NAME:]LIMIT=TIME,...", help=told)
+
+
 Slo = Annotated[
     list[str] | None,
-    typer.Option(
-        "--slo",
-        metavar="[NAME:]LIMIT=TIME,...",
-        help="Limits on latencies of a tenant or tier, premium:ttft=1s,tpot=50ms,e2e=30s; itl, too; without NAME, "
+    _slo(
+        "Limits on latencies of a tenant or tier, premium:ttft=1s,tpot=50ms,e2e=30s; itl, too; without NAME, "
         "everybody's. Repeat it [default: the trace's own].",
     ),
 ]
 SlosOfTrace = Annotated[
     list[str] | None,
-    typer.Option(
-        "--slo",
-        metavar="[NAME:]LIMIT=TIME,...",
-        help="What the requests of a tenant or tier are promised, premium:ttft=1s,tpot=50ms,e2e=30s; without NAME, "
+    _slo(
+        "What the requests of a tenant or tier are promised, premium:ttft=1s,tpot=50ms,e2e=30s; without NAME, "
         "everybody's. The trace keeps it, and is judged by it. Repeat it.",
     ),
 ]

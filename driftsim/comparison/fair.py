@@ -24,6 +24,7 @@ HEADINGS = [
     "backlogged (s)",
     "share of service in it (%)",
 ]
+AND_OVER_DAYS = ["mean slowdown over days", "share over days (%)"]
 OVER_DAYS = "Fairness: the mean over days like these, and its 95 % interval; ± of the change against fifo/static"
 OVERALL = {  # the metric of each column, and its digits
     "slowdown mean": ("slowdown_mean", 2),
@@ -33,25 +34,27 @@ OVERALL = {  # the metric of each column, and its digits
 }
 
 
-def table(comparison: Comparison) -> list[list[str]]:
-    """Rows under ``HEADINGS``, as text: each setting with each of the largest tenants, of this run.
+def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows, as text: each setting with each of the largest tenants, of this run.
 
-    Where there are intervals, that of the mean over days like it stands in brackets.
+    Where there are intervals, the means over days like it and theirs stand behind.
     """
     rows = []
+    days = not comparison.recorded_only
     for setting, *_ in comparison.groups:
         for tenant, own in comparison.summaries[setting][0]["per_tenant"].items():
             slow = [_text(own[f"slowdown_{stat}"], 2) for stat in ("mean", "p50", "p99")]
-            slow[0] += _between(comparison, setting, "slowdown_mean", 2, tenant=tenant)
-            share = _text(100 * own["backlogged_share"], 1)
-            share += _between(comparison, setting, "backlogged_share", 1, 100, tenant)
-            rows.append([*setting, tenant, *slow, f"{own['backlogged_s']:.1f}", share])
-    return rows
+            row = [*setting, tenant, *slow, f"{own['backlogged_s']:.1f}", _text(100 * own["backlogged_share"], 1)]
+            if days:
+                row.append(_over_days(comparison, setting, "slowdown_mean", 2, tenant=tenant))
+                row.append(_over_days(comparison, setting, "backlogged_share", 1, 100, tenant))
+            rows.append(row)
+    return [*HEADINGS, *(AND_OVER_DAYS if days else ())], rows
 
 
 def title(comparison: Comparison) -> str:
     """The title of ``table``."""
-    told = "" if comparison.recorded_only else "; in brackets, 95 % intervals of the mean over days like it"
+    told = "" if comparison.recorded_only else ", and in the mean over days like it, with 95 % intervals"
     return f"What the tenants got, in this run{told}"
 
 
@@ -66,19 +69,19 @@ def over_days(comparison: Comparison) -> tuple[list[str], list[list[str]]] | Non
     for setting, *_ in comparison.groups:
         cells = []
         for metric, digits in OVERALL.values():
-            middle = _text(comparison.value(setting, metric).value, digits)
-            cells += [middle + _between(comparison, setting, metric, digits), _change(comparison, setting, metric)]
+            cells += [_over_days(comparison, setting, metric, digits), _change(comparison, setting, metric)]
         rows.append([*setting, *cells])
     headings = [heading for name in OVERALL for heading in (name, "change")]
     return ["policy", "estimator", *headings], rows
 
 
-def _between(
+def _over_days(
     comparison: Comparison, setting: Setting, metric: str, digits: int, scale: float = 1, tenant: str | None = None
 ) -> str:
-    """The interval of ``metric`` times ``scale``, in brackets; "" where there is none."""
-    _, low, high = comparison.value(setting, metric, tenant)
-    return "" if math.isnan(low) else f" [{scale * low:,.{digits}f}, {scale * high:,.{digits}f}]"
+    """The mean of ``metric`` times ``scale`` over days, with its interval, where there is one, in brackets."""
+    middle, low, high = comparison.value(setting, metric, tenant)
+    between = "" if math.isnan(low) else f" [{scale * low:,.{digits}f}, {scale * high:,.{digits}f}]"
+    return _text(scale * middle, digits) + between
 
 
 def _change(comparison: Comparison, setting: Setting, metric: str) -> str:

@@ -77,7 +77,7 @@ def page(comparison: Comparison, provenance: Mapping[str, Any]) -> str:
         legend=report.legend(comparison),
         effects=report.effects(comparison),
         tiers=report.tiers(comparison),
-        fair=(fair.HEADINGS, fair.table(comparison)) if comparison.plan.fairness else None,
+        fair=fair.table(comparison) if comparison.plan.fairness else None,
         fair_over_days=fair.over_days(comparison) if comparison.plan.fairness else None,
         estimation=(estimators.title(comparison), *estimators.table(comparison))
         if estimators.told(comparison)

@@ -88,7 +88,7 @@ class ComparisonResult(Comparison):
             show_table(console, "Within the SLOs, % of the offered requests with one, in this run", *slos.brief(self))
         if self.plan.fairness:
             console.print()
-            show_table(console, fair.title(self), fair.HEADINGS, fair.table(self))
+            show_table(console, fair.title(self), *fair.table(self))
             if (overall := fair.over_days(self)) is not None:
                 console.print()
                 show_table(console, fair.OVER_DAYS, *overall)

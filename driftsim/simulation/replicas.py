@@ -104,7 +104,8 @@ class Replicas(Record):
             raise InputError(f"there are {len(self.profiles)} profiles for {self.count} replicas; give one for each")
         unknown = [failure.replica for failure in self.failures if failure.replica >= self.count]
         if unknown:
-            raise InputError(f"replica {unknown[0]} fails, and the replicas are 0 to {self.count - 1}")
+            last = self.count - 1
+            raise InputError(f"replica {unknown[0]} fails, and there is none: name one from 0 to {last}, or give more")
         for number in range(self.count):
             _check_apart(sorted((one for one in self.failures if one.replica == number), key=lambda one: one.at_s))
         return self

@@ -32,16 +32,15 @@ from driftsim.trace.schema import (
     MAY_BE_SAMPLED,
     OFFERED,
     OPTIONAL,
+    RECORDED_COLUMNS,
     SAMPLED,
     STEP_COLUMNS,
-    STOP_COLUMN,
-    TOLD_COLUMNS,
     request_columns,
 )
 from driftsim.trace.tables import read_lines, read_table, typed, write_table, write_tables
 from driftsim.trace.turns import renumbered
 
-KINDS = {column.name: column.kind for column in (*TOLD_COLUMNS, STOP_COLUMN)}
+KINDS = {column.name: column.kind for column in RECORDED_COLUMNS}
 REMAINS = (*JOURNAL_FILES, ".header.json")  # of a run that was killed before its header was written
 
 

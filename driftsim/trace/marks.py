@@ -9,9 +9,9 @@ import pandas as pd
 
 from driftsim.trace.checks import request_problems
 from driftsim.trace.header import Header
-from driftsim.trace.schema import LIFE_TIMES, STOP_COLUMN, TOLD_COLUMNS
+from driftsim.trace.schema import LIFE_TIMES, RECORDED_COLUMNS
 
-COLUMNS = {column.name: column for column in (*TOLD_COLUMNS, STOP_COLUMN)}
+COLUMNS = {column.name: column for column in RECORDED_COLUMNS}
 CLEARED = (
     *LIFE_TIMES[1:],
     "dispatch_index",

@@ -165,6 +165,7 @@ REPLICA_COLUMNS: tuple[Column, ...] = (  # both stand in a requests table, or no
     Column("moved", "int", REQUIRED, "", "How often a replica failed under the request, which then began again."),
 )
 TOLD_COLUMNS = (*REQUEST_COLUMNS, CACHED_COLUMN)  # what a client, an engine or a file tells of a request alone
+RECORDED_COLUMNS = (*TOLD_COLUMNS, STOP_COLUMN)  # what a recording does
 OFFERED = REQUEST_COLUMNS[: 1 + [column.name for column in REQUEST_COLUMNS].index("max_tokens")]  # known beforehand
 STEP_COLUMNS: tuple[Column, ...] = (
     Column("start_s", "float", REQUIRED, "s", "When the engine began to schedule the step."),
