@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,30 @@ def test_the_openai_client_works_through_it() -> None:
             chunks = [chunk async for chunk in stream]
             assert [chunk.choices[0].delta.content for chunk in chunks if chunk.choices][1:3] == ["t0", "t1"]
             assert all(chunk.usage is None for chunk in chunks)
+
+    run(test)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_curl_works_through_it() -> None:
+    async def curl(url: str, *options: str) -> bytes:
+        process = await asyncio.create_subprocess_exec("curl", "-sS", "--fail", *options, url, stdout=PIPE)
+        told, _ = await process.communicate()
+        assert process.returncode == 0
+        return told
+
+    async def test(door: Door) -> None:
+        models = json.loads(await curl(f"{door.url}/v1/models"))
+        assert [model["id"] for model in models["data"]] == ["small"]
+        for streams in (True, False):
+            asked = {"model": "small", "messages": [{"role": "user", "content": "hi"}], "stream": streams}
+            chat, json_type = f"{door.url}/v1/chat/completions", "Content-Type: application/json"
+            told = await curl(chat, "-N", "-H", json_type, "-d", json.dumps(asked))
+            if streams:
+                assert told == b"".join(door.upstream.events({}))
+            else:
+                assert json.loads(told)["choices"][0]["message"]["content"] == "a b"
+        assert door.front.gate.ends.finished == 2
 
     run(test)
 
