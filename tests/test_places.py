@@ -42,6 +42,7 @@ from driftsim.tiers import tier_rules
 from driftsim.trace.trace import Trace
 from driftsim.validation.validation import on_measured_steps
 from driftsim.workloads.workload import Workload
+from tests.commands import driftsim
 from tests.strategies import profiles, workloads
 
 SLOS = slo_rules(["ttft=1s"])
@@ -506,3 +507,9 @@ def test_compare_leaves_out_of_the_default_policies_what_is_no_priority() -> Non
     assert any("weighted is left out: its order is a cycle" in text for text in result.plan.left_out)
     with pytest.raises(InputError, match="weighted cannot be handed to the engine"):
         ds.compare("traces/smollm2-cpu-drift", policies="weighted", place="priority", replications=1, jobs=1)
+
+
+def test_a_place_that_there_is_not_is_one_line() -> None:
+    run = driftsim("compare", "traces/smollm2-cpu-drift", "--place", "beside")
+    said = "Invalid value for '--place': 'beside' is not one of 'front', 'priority', 'inside'; see --help"
+    assert (run.returncode, run.stderr.strip()) == (2, f"driftsim: {said}")

@@ -129,6 +129,7 @@ def _usage_error(error: Exception) -> str | None:
     if format_message is None:
         return None
     message = one_line(re.sub(r"\s*\n\s*", " ", str(format_message())))  # click breaks lines, and quotes names
+    message = message.replace("Value error, ", "").removesuffix(".")  # pydantic's word for it, and an end in the middle
     return f"{message}; see --help" if sys.argv[1:] else str(format_message())
 
 
