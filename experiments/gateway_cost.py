@@ -170,7 +170,7 @@ async def latencies(port: int, *, spread: bool) -> list[float]:
     loop, clients = asyncio.get_running_loop(), []
     for number in range(STREAMS):
         first = 0.5 + (EVERY_S * number / STREAMS if spread else 0.0)
-        body = body_of(tokens=TOKENS, every=EVERY_S, first=first)
+        body = body_of(tokens=TOKENS, every=EVERY_S, first=first, together=not spread)
         clients.append((await loop.create_connection(partial(Client, body), "127.0.0.1", port))[1])
         await asyncio.sleep(0)
     await asyncio.gather(*(client.over for client in clients))

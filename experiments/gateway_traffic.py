@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
 import time
 from collections.abc import Callable
@@ -61,6 +62,8 @@ class Server(asyncio.Protocol):
         self.tokens, self.every = int(told["tokens"]), float(told["every"])
         if self.every:
             begin = loop.time() + float(told["first"])
+            if told.get("together"):  # every stream at the same moments, as the steps of one engine are
+                begin = math.ceil(begin / self.every) * self.every
             loop.call_at(begin, self.token, begin, 0)
         else:
             for number in range(self.tokens):
