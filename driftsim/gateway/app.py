@@ -22,15 +22,14 @@ from driftsim.gateway.counting import Counting
 from driftsim.gateway.describing import describe
 from driftsim.gateway.front import Front, Refused
 from driftsim.gateway.keys import presented
+from driftsim.gateway.links import IDLE_S
 from driftsim.gateway.passing import METHODS, is_for_tenants, is_passed
-from driftsim.gateway.relay import CHUNK, Relay
+from driftsim.gateway.relay import Relay
 
 if TYPE_CHECKING:
     from driftsim.gateway.watching import Watching
 
 KEY = "OPENAI_API_KEY"  # environment variable; never logged, never stored
-IDLE_S = 2.0  # that a connection to a server is kept: less than the 5 s of uvicorn, or one may close as it is used
-LONGEST_LINE = 65_536  # bytes of a header of a server
 LONGEST_OF_CLIENTS, MOST_OF_CLIENTS = 16_384, 100  # bytes of a line of a client's head, and how many lines
 TICK_S = 1.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -57,19 +56,18 @@ class Gateway:
         if self.watching is not None:
             for path, page in self.watching.pages().items():
                 app.router.add_get(path, self._operator(page))
+        for path in (CHAT, PLAIN):  # found at once, before the pattern
+            app.router.add_post(path, self._any)
         app.router.add_route("*", "/{path:.*}", self._any)
         return app
 
     async def _alive(self, app: web.Application) -> AsyncIterator[None]:
         """What runs beside the requests, from the start to the end."""
         config = self.front.config
-        timeout = aiohttp.ClientTimeout(total=config.answer_s, sock_read=config.silence_s, sock_connect=10.0)
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S)
         async with aiohttp.ClientSession(
-            connector=connector, timeout=timeout, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=CHUNK, max_line_size=LONGEST_LINE, max_field_size=LONGEST_LINE,
-            skip_auto_headers=("User-Agent", "Content-Type", "Accept"),
-        ) as session:  # fmt: skip
+            connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+        ) as session:
             counting = Counting(config.tokenizer, f"{self.front.pool.upstreams[0].root}/tokenize")
             self.relay = Relay(self.front, session, counting, self.key)
             await describe(self.front, session, self.key)
@@ -82,6 +80,7 @@ class Gateway:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            self.relay.close()
             await self.front.recorder.close()
 
     async def _tick(self, session: aiohttp.ClientSession) -> None:
@@ -89,6 +88,7 @@ class Gateway:
         while True:
             await asyncio.sleep(min(TICK_S, self.front.config.rotate_s / 2))
             self.front.recorder.rotate(self.front.now())
+            self.relay.close(IDLE_S)
             if self.front.model == "unknown" and self.front.pool.is_up:
                 await describe(self.front, session, self.key)
 
@@ -98,11 +98,11 @@ class Gateway:
         if (key := presented(request.headers)) and key in unquote_plus(request.rel_url.raw_query_string):
             raise Refused(400, "key_in_query", "the query holds the key; send it as a bearer alone")
         path = request.rel_url.raw_path
+        if path in (CHAT, PLAIN) and request.method == "POST":
+            return await self.relay.answer(request, tenant)
         also = self.front.config.also_pass
         if not is_passed(path, also):
             raise Refused(404, "not_passed", "this path is not passed through")
-        if path in (CHAT, PLAIN) and request.method == "POST":
-            return await self.relay.answer(request, tenant)
         if request.method not in METHODS:
             raise Refused(405, "not_passed", "this method is not passed through")
         if not (self.front.config.open or is_for_tenants(request.method, path, also)):

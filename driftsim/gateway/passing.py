@@ -28,11 +28,11 @@ HOP_BY_HOP = {
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
     "transfer-encoding", "upgrade",
 }  # fmt: skip  # RFC 9110, section 7.6.1
-OURS = {
+OURS = HOP_BY_HOP | {
     "authorization", "x-api-key", "api-key", "cookie", "host", "content-length", "expect", "accept-encoding",
     "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-real-ip",
 }  # fmt: skip  # the latter are what a client says of itself, and a server might believe
-NOT_BACK = {"content-length", "date", "server", "set-cookie"}
+NOT_BACK = HOP_BY_HOP | {"content-length", "date", "server", "set-cookie"}
 _PLAIN = re.compile(r"/[A-Za-z0-9._~/:@!$&'()*+,;=-]*")
 
 
@@ -79,9 +79,10 @@ def to_client(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
 
 
 def _kept(headers: CIMultiDictProxy[str], without: set[str]) -> CIMultiDict[str]:
-    """``headers`` but those ``without``, those of one hop, and those that the sender says are of one hop."""
-    named = {name.strip().lower() for value in headers.getall("Connection", ()) for name in value.split(",")}
-    gone = HOP_BY_HOP | without | named
+    """``headers`` but those ``without``, and those that the sender says are of one hop."""
+    gone = without
+    if "Connection" in headers:
+        gone = without | {name.strip().lower() for name in ",".join(headers.getall("Connection")).split(",")}
     return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in gone)
 
 

@@ -7,28 +7,25 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Callable
 from typing import NoReturn
 
 import aiohttp
 from aiohttp import web
-from yarl import URL
 
 from driftsim.errors import InputError
 from driftsim.gateway import events as stream
 from driftsim.gateway.asked import Asked, asked
 from driftsim.gateway.counting import Counting
 from driftsim.gateway.front import Entry, Front, Refused
+from driftsim.gateway.links import BrokenError, Links, Reply, Silence, UnreachableError
 from driftsim.gateway.outlet import Outlet, StalledError
 from driftsim.gateway.passing import to_server
-from driftsim.gateway.silence import Silence
 from driftsim.gateway.upstreams import Upstream
 from driftsim.live.answer import Answer
 from driftsim.live.engine import Outcome
 from driftsim.trace.schema import LARGEST_COUNT
 
 MOST_READ = 16_000_000  # bytes of an answer in one piece that are looked into
-CHUNK = 1 << 16
 FULL = (429, 503)  # statuses of a server that holds too much by now
 PRIORITY_UNIT = 1000
 LARGEST_PRIORITY = 2**62
@@ -39,7 +36,8 @@ class Relay:
 
     def __init__(self, front: Front, session: aiohttp.ClientSession, counting: Counting, key: str) -> None:
         self.front, self.session, self.counting, self.key = front, session, counting, key
-        self.silence = Silence(front.config.silence_s)
+        self.links = {one: Links(one.root) for one in front.pool.upstreams}
+        self.silence = Silence(front.config.silence_s, front.config.answer_s)
         self._secret = secrets.token_bytes(32)
         self._words = front.gate.dispatcher.admission.accounting == "whitespace"
 
@@ -72,16 +70,23 @@ class Relay:
         upstream = next((one for one in self.front.pool.upstreams if one.state == "up"), None)
         if upstream is None:
             raise Refused(503, "upstream_down", "no server answers; try again soon", self.front.config.health_s)
-        outlet = None
         try:
-            async with self._sent(request, upstream, body) as received:
-                outlet = Outlet(request, received, self.front.config.stall_s)
-                await outlet.end(await self._poured(received, outlet, lambda part: part))
-        except (aiohttp.ClientError, TimeoutError, OSError, StalledError) as error:
-            if outlet is None:
-                _broken(error)
+            reply = await self._ask(request, upstream, body)
+        except (UnreachableError, BrokenError, TimeoutError) as error:
+            _broken(error)
+        outlet = Outlet(request, reply.head, self.front.config.stall_s)
+        try:
+            await outlet.end(await outlet.pour(reply, lambda part: part))
+        except (BrokenError, OSError, StalledError):
             outlet.cut()
+        finally:
+            self._done(reply)
         return outlet.out
+
+    def close(self, idle_s: float = 0.0) -> None:
+        """Close the connections to servers that carry nothing for ``idle_s`` (s)."""
+        for links in self.links.values():
+            links.close(idle_s)
 
     async def _wait(self, entry: Entry) -> None:
         """Until ``entry`` is released. Raises ``Refused`` where that takes too long."""
@@ -101,33 +106,37 @@ class Relay:
         while entry.upstream is not None:
             upstream = entry.upstream
             try:
-                async with self._sent(request, upstream, body) as received:
-                    if (received.status < 500 or received.status in FULL) and upstream.answered():
-                        self.front.soon()
-                    return await self._receive(request, entry, said, received)
-            except aiohttp.ClientConnectorError:  # nothing was sent
+                reply = await self._ask(request, upstream, body)
+            except UnreachableError:  # nothing was sent
                 upstream.failed()
                 tried.append(upstream)
                 if not self.front.send_elsewhere(entry, tried):
                     break
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                continue
+            except (BrokenError, TimeoutError) as error:
                 upstream.failed()
                 self.front.end(entry, _error(entry, f"the server did not answer ({type(error).__name__})"))
                 _broken(error)
+            try:
+                status = reply.head.status
+                if (status < 500 or status in FULL) and upstream.answered():
+                    self.front.soon()
+                return await self._receive(request, entry, said, reply)
+            finally:
+                self._done(reply)
         raise Refused(503, "upstream_down", "no server could be reached", self.front.config.health_s)
 
-    async def _receive(
-        self, request: web.Request, entry: Entry, said: Asked, received: aiohttp.ClientResponse
-    ) -> web.StreamResponse:
-        """Pass on what was ``received``, and note what became of it."""
+    async def _receive(self, request: web.Request, entry: Entry, said: Asked, reply: Reply) -> web.StreamResponse:
+        """Pass on what the ``reply`` is, and note what became of it."""
         job = entry.ticket.job
         settings = self.front.settings
         longest = LARGEST_COUNT if "max_model_len" in settings.assumed else settings.max_model_len
         released = (entry.ticket.released or 0.0) + self.front.begun
         answer = Answer(job, released, longest)
         events = stream.Events(answer, strip=not said.wants_usage, every=self._words)
-        streams = received.status == 200 and received.content_type == "text/event-stream"
-        outlet = Outlet(request, received, self.front.config.stall_s)
+        status = reply.head.status
+        streams = status == 200 and reply.head.content_type == "text/event-stream"
+        outlet = Outlet(request, reply.head, self.front.config.stall_s)
         kept, clock = bytearray(), time.monotonic
 
         def keep(part: bytes) -> bytes:
@@ -136,8 +145,8 @@ class Relay:
             return part
 
         try:
-            last = await self._poured(received, outlet, events.feed if streams else keep)
-            ended = self._outcome(received.status, streams, events, bytes(kept), clock())
+            last = await outlet.pour(reply, events.feed if streams else keep)
+            ended = self._outcome(status, streams, events, bytes(kept), clock())
             self.front.end(entry, ended)  # at the end of the answer: the client may take its time with the rest
             await outlet.end(last + events.rest())
         except asyncio.CancelledError:
@@ -146,20 +155,11 @@ class Relay:
         except (ConnectionError, StalledError):  # the client's side
             self.front.abort(entry, stream.broken_off(events, "abort", clock()))
             outlet.cut()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (BrokenError, TimeoutError) as error:
             why = f"the answer broke off ({type(error).__name__})"
             self.front.end(entry, stream.broken_off(events, "error", clock(), why))
             outlet.cut()
         return outlet.out
-
-    async def _poured(
-        self, received: aiohttp.ClientResponse, outlet: Outlet, passed: Callable[[bytes], bytes]
-    ) -> bytes:
-        heard = self.silence.begin(received)
-        try:
-            return await outlet.pour(received.content, heard, passed)
-        finally:
-            self.silence.end(heard)
 
     def _outcome(self, status: int, streams: bool, events: stream.Events, body: bytes, now: float) -> Outcome:
         if streams:
@@ -168,16 +168,23 @@ class Relay:
             return stream.whole(events.answer, body, now)
         return events.answer.failed(f"HTTP {status}", "rejected" if status in FULL else "error")
 
-    def _sent(
-        self, request: web.Request, upstream: Upstream, body: bytes | None
-    ) -> aiohttp.client._RequestContextManager:
-        path = request.rel_url.raw_path
-        own = upstream.base + path.removeprefix("/v1") if path.startswith("/v1/") else upstream.root + path
-        query = request.rel_url.raw_query_string
-        return self.session.request(
-            request.method, URL(f"{own}?{query}" if query else own, encoded=True), data=body,
-            headers=to_server(request.headers, self.key), allow_redirects=False,
-        )  # fmt: skip
+    async def _ask(self, request: web.Request, upstream: Upstream, body: bytes | None) -> Reply:
+        """A reply that has begun; whoever gets it must say when it is done."""
+        path, query = request.rel_url.raw_path, request.rel_url.raw_query_string
+        own = upstream.path + path.removeprefix("/v1") if path.startswith("/v1/") else path
+        headers = to_server(request.headers, self.key)
+        reply = await self.links[upstream].ask(request.method, f"{own}?{query}" if query else own, headers, body)
+        self.silence.replies.add(reply)
+        try:
+            await reply.begun()
+        except BaseException:
+            self._done(reply)
+            raise
+        return reply
+
+    def _done(self, reply: Reply) -> None:
+        self.silence.replies.discard(reply)
+        reply.close()
 
     async def _body(self, request: web.Request) -> bytes:
         """The body of ``request``. Raises ``Refused`` for one that is too large or too slow."""

@@ -24,12 +24,13 @@ State = Literal["up", "trial", "down"]
 
 
 class Upstream:
-    """One server. ``base``: its URL, such as http://localhost:8000/v1; ``root``: the same without a path."""
+    """One server. ``base``: its URL, such as http://localhost:8000/v1; ``root``: the same without its ``path``."""
 
     def __init__(self, number: int, base: str) -> None:
         parts = urlsplit(base)
         self.base = base
         self.root = f"{parts.scheme}://{parts.netloc}"
+        self.path = parts.path
         self.replica = Replica(number)
         self.state: State = "up"
         self.failures = 0

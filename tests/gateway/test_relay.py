@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import shutil
 from asyncio.subprocess import PIPE
@@ -99,6 +100,31 @@ def test_curl_works_through_it() -> None:
         assert door.front.gate.ends.finished == 2
 
     run(test)
+
+
+def test_a_request_that_was_served_leaves_nothing_to_collect() -> None:
+    """Nobody collects while streams run, so a circle would stay."""
+
+    async def test(door: Door) -> None:
+        for first in (True, False):
+            if not first:
+                await asyncio.sleep(0.05)
+                gc.collect()
+                gc.set_debug(gc.DEBUG_SAVEALL)
+            for text, stream in (("slowly", True), ("hi", True), ("hi", False), ("status 500", True)):
+                await door.said(text, stream=stream)
+        await asyncio.sleep(0.05)
+        gc.collect()
+        left = {type(one).__qualname__ for one in gc.garbage if type(one).__module__.startswith("driftsim.gateway")}
+        assert not left
+
+    gc.disable()
+    try:
+        run(test)
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 def test_what_was_served_is_a_trace_while_it_runs_and_after(tmp_path: Path) -> None:
