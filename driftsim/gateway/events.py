@@ -110,9 +110,12 @@ def _data(events: bytes, begin: int, end: int) -> int:
 
 def _json(event: bytes) -> dict[str, Any] | None:
     """The object that the data of ``event`` holds; None where it holds none."""
-    lines = [line.partition(b":")[2] for line in event.splitlines() if line.startswith(b"data:")]
+    if event.startswith(b"data:") and event.find(b"\n") == len(event) - 2:  # a single line, as nearly always
+        data = event[5:]
+    else:
+        data = b"\n".join(line.partition(b":")[2] for line in event.splitlines() if line.startswith(b"data:"))
     try:
-        told = json.loads(b"\n".join(lines))
+        told = json.loads(data)
     except (ValueError, RecursionError):
         return None
     return told if isinstance(told, dict) else None
@@ -130,8 +133,7 @@ def streamed(events: Events, *, words: bool) -> Outcome:
             "completion_tokens": min(max(1, events.count), request.max_tokens),
             "prompt_tokens": request.prompt_tokens,
         }
-    outcome = answer.outcome()
-    return outcome if words or outcome.output_words is None else replace(outcome, output_words=None)
+    return answer.outcome(words=words)
 
 
 def broken_off(events: Events, reason: str, now: float, why: str | None = None) -> Outcome:

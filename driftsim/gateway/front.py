@@ -128,7 +128,8 @@ class Front:
             arrival=now, prompt_tokens=max(1, tokens), prompt_words=said.words,
             max_tokens=self._most(said, tokens),
         )  # fmt: skip
-        predicted = predict_category(said.text), predict_category(strip_label(said.text))
+        plain, labelled = strip_label(said.text), predict_category(said.text)
+        predicted = labelled, labelled if plain == said.text else predict_category(plain)
         category = admission.category_seen(predicted[admission.label != "seen"])
         future = asyncio.get_running_loop().create_future()
         ticket, refusal = self.gate.offer(request, category, now, self._released)
@@ -251,7 +252,7 @@ class Front:
         times = {"queued_s": outcome.queued, "scheduled_s": outcome.scheduled, "first_token_s": outcome.first_token,
                  "finish_s": outcome.finish}  # fmt: skip
         return {
-            **{name: None if at is None else at - self.begun for name, at in times.items()},
+            **{name: at - self.begun for name, at in times.items() if at is not None},
             "output_tokens": outcome.output_tokens,
             "output_words": outcome.output_words,
             "finish_reason": outcome.finish_reason,

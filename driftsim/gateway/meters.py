@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -34,20 +35,21 @@ class Meters:
         def seconds(name: str, text: str, *labels: str) -> Histogram:
             return Histogram(f"driftsim_{name}_seconds", text, labels, registry=registry, buckets=SECONDS)
 
-        self._ends = counter("requests", "Requests that have ended.", "tenant", "tier", "outcome")
+        # Looked up for every request, each of a bounded number: prometheus_client takes a lock for that.
+        self._ends = cache(counter("requests", "Requests that have ended.", "tenant", "tier", "outcome").labels)
         self._refused = counter("refused", "Requests that were turned away, by reason.", "reason")
-        self._tokens = counter("tokens", "Tokens of finished requests.", "tenant", "kind")
+        self._tokens = cache(counter("tokens", "Tokens of finished requests.", "tenant", "kind").labels)
         self.waiting = gauge("waiting_requests", "Requests that wait.", "tier")
         self.in_flight = gauge("in_flight_requests", "Requests inside the servers.")
         self.up = gauge("upstream_up", "1: serves, 0.5: is tried, 0: is down.", "upstream")
-        self._wait = seconds("queue_wait", "Time from arrival to release.", "tier")
-        self._ttft = seconds("ttft", "Time from arrival to the first token, of streams.", "tier")
-        self._e2e = seconds("e2e", "Time from arrival to the end of the answer.", "tier")
-        self._ratio = Histogram(
+        self._wait = cache(seconds("queue_wait", "Time from arrival to release.", "tier").labels)
+        self._ttft = cache(seconds("ttft", "Time from arrival to the first token, of streams.", "tier").labels)
+        self._e2e = cache(seconds("e2e", "Time from arrival to the end of the answer.", "tier").labels)
+        self._ratio = cache(Histogram(
             "driftsim_length_over_estimate", "Output length over its estimate.", ("category",), registry=registry,
             buckets=RATIOS,
-        )  # fmt: skip
-        self._bias = gauge("bias", "Factor of the last estimate.", "category")
+        ).labels)  # fmt: skip
+        self._bias = cache(gauge("bias", "Factor of the last estimate.", "category").labels)
         self.alarms = counter("alarms", "Alarms that were raised.", "kind")
         self.passed = counter("passed_through", "Requests that were passed through without a queue.")
         self.unrecorded = gauge("record_problems", "Things that could not be recorded.")
@@ -60,31 +62,31 @@ class Meters:
 
     def admitted(self, job: Job) -> None:
         """``job`` was admitted, with an estimate."""
-        self._bias.labels(_category(job)).set(job.bias)
+        self._bias(_category(job)).set(job.bias)
 
     def turned_away(self, job: Job | None, reason: str) -> None:
         """A request was turned away for that ``reason``, one of a few words of ours."""
         self._refused.labels(reason).inc()
         if job is not None:
-            self._ends.labels(self._tenant(job), str(job.request.tier), "refused").inc()
+            self._ends(self._tenant(job), str(job.request.tier), "refused").inc()
 
     def released(self, job: Job, waited: float) -> None:
         """``job`` was released after it had ``waited`` (s)."""
-        self._wait.labels(str(job.request.tier)).observe(waited)
+        self._wait(str(job.request.tier)).observe(waited)
 
     def ended(self, outcome: Outcome, ttft: float | None, e2e: float, length: int | None) -> None:
         """A job came out so; ``length`` in the unit of its estimate, None where it did not finish."""
         job = outcome.job
         tenant, tier = self._tenant(job), str(job.request.tier)
-        self._ends.labels(tenant, tier, _outcome(outcome.finish_reason)).inc()
+        self._ends(tenant, tier, _outcome(outcome.finish_reason)).inc()
         if ttft is not None:
-            self._ttft.labels(tier).observe(ttft)
+            self._ttft(tier).observe(ttft)
         if length is not None:
-            self._e2e.labels(tier).observe(e2e)
-            self._tokens.labels(tenant, "prompt").inc(outcome.prompt_tokens or job.request.prompt_tokens)
-            self._tokens.labels(tenant, "output").inc(outcome.output_tokens or 0)
+            self._e2e(tier).observe(e2e)
+            self._tokens(tenant, "prompt").inc(outcome.prompt_tokens or job.request.prompt_tokens)
+            self._tokens(tenant, "output").inc(outcome.output_tokens or 0)
             if job.estimate > 0:
-                self._ratio.labels(_category(job)).observe(length / job.estimate)
+                self._ratio(_category(job)).observe(length / job.estimate)
 
     def page(self) -> bytes:
         """All series, as Prometheus reads them."""

@@ -102,8 +102,9 @@ class Recorder:
         if slot is None:
             return
         segment = slot.segment
-        known = {name: value for name, value in values.items() if value is not None}
-        self._note(slot, {n: v - segment.begun if n.endswith("_s") else v for n, v in known.items()})
+        for name, value in values.items():
+            if value is not None:
+                slot.unwritten[name] = value - segment.begun if name.endswith("_s") else value
         self._write([slot])
         segment.under_way -= 1
         self._close_if_over(segment)
@@ -144,12 +145,9 @@ class Recorder:
             self._open.append(self._current)
         return self._current
 
-    def _note(self, slot: Slot, values: Mapping[str, Any]) -> None:
-        slot.unwritten.update((name, value) for name, value in values.items() if value is not None)
-
     def _write_soon(self, slot: Slot, values: Mapping[str, Any]) -> None:
         """Write ``values`` with those of others; a request that has ended is written at once."""
-        self._note(slot, values)
+        slot.unwritten.update(values)
         if not self._unwritten:
             asyncio.get_running_loop().call_later(SOON_S, lambda: self._write(list(self._unwritten)))
         self._unwritten[slot] = None

@@ -58,8 +58,8 @@ class Answer:
                 self.stopped = isinstance(_of(choice, "stop_reason"), str)
                 self.first = now if self.first is None else self.first  # an answer of no text has a token all the same
 
-    def outcome(self, reason: str | None = None) -> Outcome:
-        """What became of the request, once the stream has ended."""
+    def outcome(self, reason: str | None = None, *, words: bool = True) -> Outcome:
+        """What became of the request, once the stream has ended; without ``words`` those of its texts are not told."""
         tokens, prompt = (_of(self.usage, name) for name in ("completion_tokens", "prompt_tokens"))
         reason = reason or ("stop" if self.reason in CALLS else self.reason)
         if reason is None:
@@ -86,7 +86,7 @@ class Answer:
             first_token=self.first,
             finish=self.last,
             output_tokens=tokens,
-            output_words=count_words("".join(self.texts)),
+            output_words=count_words("".join(self.texts)) if words else None,
             prompt_tokens=prompt,
             cached_tokens=cached if _is_whole(cached) and 0 <= cached <= prompt else None,
             stop_string=self.stopped and reason == "stop",
