@@ -107,4 +107,14 @@ def _reload(gateway: Gateway, file: Path | None, options: dict[str, Any], say: S
 
 def serve(config: GatewayConfig, file: Path | None, options: dict[str, Any], say: Say) -> bool:
     """Run a gateway until it is told to stop; whether all who were let in came to their end."""
-    return asyncio.run(run(config, file, options, say))
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(run(config, file, options, say))
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """A loop of uvloop's, which hands on what comes in before it lets tasks run; asyncio's where there is none."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()

@@ -134,3 +134,13 @@ def test_what_was_loaded_is_not_looked_through_while_streams_run(tmp_path: Path)
     finally:
         gc.unfreeze()
     assert min(seen) > 10_000
+
+
+def test_a_gateway_runs_without_uvloop_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = serving.new_loop()
+    assert type(loop).__module__ == "uvloop"
+    loop.close()
+    monkeypatch.setitem(sys.modules, "uvloop", None)  # as if there were none
+    loop = serving.new_loop()
+    assert type(loop).__module__.startswith("asyncio.")
+    loop.close()
