@@ -120,7 +120,8 @@ def test_the_engine_equals_the_engine_that_steps(first: int) -> None:
         oracle = StepwiseAsyncEngine if settings.async_scheduling else StepwiseEngine
         slow, fast = (run(scenario, made, kind, True) for kind in (oracle, engine_for(settings)))
         pd.testing.assert_frame_equal(fast.requests, slow.requests, check_exact=True, obj=f"crowd {seed}")
-        assert fast.steps is not None and slow.steps is not None
+        assert fast.steps is not None
+        assert slow.steps is not None
         pd.testing.assert_frame_equal(fast.steps, slow.steps, check_exact=True, obj=f"steps of crowd {seed}")
         found += int(slow.requests["cached_tokens"].sum()) if "cached_tokens" in slow.requests else 0
     assert found > CROWDS
