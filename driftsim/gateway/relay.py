@@ -20,6 +20,7 @@ from driftsim.gateway.front import Entry, Front, Refused
 from driftsim.gateway.links import BrokenError, Links, Reply, Silence, UnreachableError
 from driftsim.gateway.outlet import Outlet, StalledError
 from driftsim.gateway.passing import to_server
+from driftsim.gateway.turns import Turns
 from driftsim.gateway.upstreams import Upstream
 from driftsim.live.answer import Answer
 from driftsim.live.engine import Outcome
@@ -27,6 +28,7 @@ from driftsim.trace.schema import LARGEST_COUNT
 
 MOST_READ = 16_000_000  # bytes of an answer in one piece that are looked into
 FULL = (429, 503)  # statuses of a server that holds too much by now
+ENDS = 4  # answers whose end is seen to in one pass of the loop, about half a millisecond
 PRIORITY_UNIT = 1000
 LARGEST_PRIORITY = 2**62
 
@@ -38,6 +40,7 @@ class Relay:
         self.front, self.session, self.counting, self.key = front, session, counting, key
         self.links = {one: Links(one.root) for one in front.pool.upstreams}
         self.silence = Silence(front.config.silence_s, front.config.answer_s)
+        self._ends = Turns(ENDS)
         self._secret = secrets.token_bytes(32)
         self._words = front.gate.dispatcher.admission.accounting == "whitespace"
 
@@ -146,6 +149,7 @@ class Relay:
 
         try:
             last = await outlet.pour(reply, events.feed if streams else keep)
+            await self._ends.take()
             ended = self._outcome(status, streams, events, bytes(kept), clock())
             self.front.end(entry, ended)  # at the end of the answer: the client may take its time with the rest
             await outlet.end(last + events.rest())

@@ -115,6 +115,11 @@ plant("the size of a chunk is any number", "gateway/framing.py", 'b"".join(told)
       FRAMING)  # fmt: skip
 plant("trailers are content", "gateway/framing.py", "elif self._trails:", "elif False:", FRAMING)
 
+plant("all that ends goes first", "gateway/turns.py", "self._left -= 1\n            return", "return",
+      "gateway/test_turns")  # fmt: skip
+plant("who is gone takes a turn", "gateway/turns.py", "if not turn.done():  # else", "if turn.done() or True:  # else",
+      "gateway/test_turns")  # fmt: skip
+
 # -- access
 plant("any key is a tenant's", "gateway/keys.py", "if hmac.compare_digest(known, asked):", "if True:", ACCESS)
 plant("no key is a key", "gateway/keys.py", "return found if key else None", "return found or self._owners and 'acme'",
