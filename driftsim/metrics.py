@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import kendalltau
 
 from driftsim.goodput import Judged, gaps_of_last, judge
 from driftsim.rows import READ as READ
@@ -140,6 +139,8 @@ def _tau(a: np.ndarray, b: np.ndarray) -> float:
     if len(a) < 2:
         return np.nan
     if len(a) > FEW:
+        from scipy.stats import kendalltau  # takes half a second to import
+
         return float(kendalltau(a, b).statistic)
     signs = [np.sign(values[:, None] - values[None, :]) for values in (a, b)]
     sizes = [float((sign != 0).sum()) for sign in signs]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from driftsim.cli.app import command
 from driftsim.comparison.plan import ComparisonPlan, Setting, settings_of
 from driftsim.comparison.runs import compare
 from driftsim.request import Job
@@ -177,11 +178,25 @@ def test_the_live_tests_are_collected_where_vllm_is_not_installed(tmp_path: Path
 def test_help_loads_no_heavy_library() -> None:
     """So that it answers at once, on a busy machine too."""
     code = (
-        "import sys; from driftsim.cli.app import app; import typer; typer.main.get_command(app)\n"
+        "import sys; from driftsim.cli.app import command; command()\n"
         "print(sorted({'matplotlib', 'numpy', 'pandas', 'pydantic', 'scipy', 'simpy'} & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_worker_loads_neither_scipy_stats_nor_figures() -> None:
+    """They take longer than all the rest that a worker of a comparison or a sweep loads."""
+    code = (
+        "import sys; import driftsim.comparison.runs, driftsim.sweeps.tasks\n"
+        "print(sorted({'matplotlib', 'scipy.stats'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_the_command_line_is_built_once_in_a_process() -> None:
+    assert command() is command()
 
 
 def test_adding_a_policy_takes_a_class_and_one_line() -> None:

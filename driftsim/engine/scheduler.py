@@ -73,8 +73,6 @@ class Scheduler:
         """
         threshold = self._threshold and self._chunk_limit()
         cadence = self.cadence
-        if self.windowed is not None:
-            self.windowed.settle(self._unseen)
         hold = cadence is not None and cadence.holds(len(self.running) > len(self.prefilling))
         prefills: list[tuple[Sequence, int]] = []
         preempted, short = 0, self._spare() < 0

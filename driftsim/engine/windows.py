@@ -54,7 +54,6 @@ class WindowedBlocks(SharedBlocks):
         self._segment = None if interval is None else interval // size  # blocks; 0: only the ends of prompts are kept
         self._queue: OrderedDict[Block, None] = OrderedDict()
         self._equal: dict[tuple[int, int], list[Block]] = {}  # in the order in which they got their key
-        self._settles = settings.async_scheduling
 
     # -- what is there
 
@@ -129,18 +128,14 @@ class WindowedBlocks(SharedBlocks):
         sequence.computed = count * self.size
         if sequence.cached < 0:
             sequence.cached = sequence.computed
-        self._live[sequence.number] = sequence
         self.register(sequence, (sequence.computed + new) // self.size)
 
     def turn(self, sequence: Sequence, tokens: int, unseen: Unseen) -> None:
-        """``sequence`` is given its turn in the step at hand, and then has ``tokens`` tokens (allocate_slots())."""
-        self.register(sequence, known(sequence, tokens, unseen(sequence)) // self.size)
+        """``sequence`` is given its turn in the step at hand, and then has ``tokens`` tokens (allocate_slots()).
 
-    def settle(self, unseen: Unseen) -> None:
-        """Give the blocks their keys that are known to be full since a step came back (async_scheduler.py)."""
-        if self._settles:
-            for sequence in self._live.values():
-                self.turn(sequence, self._reach(sequence), unseen)
+        With async scheduling vLLM also looks for full blocks when a token comes back; by then they have their keys.
+        """
+        self.register(sequence, known(sequence, tokens, unseen(sequence)) // self.size)
 
     def register(self, sequence: Sequence, upto: int) -> None:
         """Give their keys to the blocks of ``sequence`` before place ``upto`` that a later request may begin with."""
@@ -182,8 +177,6 @@ class WindowedBlocks(SharedBlocks):
 
     def give_back(self, sequence: Sequence, tokens: int, known: int, unseen: Unseen, before: int = 0) -> int:
         """Free the blocks of ``sequence`` for ``tokens`` tokens, of which ``known`` are known; how many became free."""
-        self.settle(unseen)
-        del self._live[sequence.number]
         self.register(sequence, known // self.size)
         freed = self._give_up(sequence, blocks_for(tokens, self.size))
         sequence.keyed = sequence.gone = 0

@@ -110,19 +110,19 @@ def spread_of(logs: np.ndarray) -> Spread:
 
 @cache
 def _quartile() -> float:
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf(0.75, NU))
+    return float(stdtrit(NU, 0.75))
 
 
 @cache
 def _quantiles(alpha: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Quantiles of Student's t at the nodes below ``alpha`` and above it, and the nodes' weights, which sum to 1."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     low, high = np.array(PIECES[:-1])[:, None], np.array(PIECES[1:])[:, None]
     at = (low + (high - low) * (nodes + 1) / 2).ravel()
     shares = ((high - low) * weights / 2).ravel()
     # Below alpha the dense end lies at 0: there the quantile runs away as well.
-    return t.ppf(alpha * (1 - at), NU), t.ppf(alpha + (1 - alpha) * at, NU), shares
+    return stdtrit(NU, alpha * (1 - at)), stdtrit(NU, alpha + (1 - alpha) * at), shares

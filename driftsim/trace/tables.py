@@ -182,8 +182,8 @@ def _plain(values: pd.Series, column: Column) -> Any:
         if len(numbers) and not -LARGEST_COUNT <= numbers.min() <= numbers.max() <= LARGEST_COUNT:
             return None
         return pd.array(numbers, dtype="Int64") if column.nullable else numbers
-    if column.kind == "str" and values.dtype == object and set(map(type, values.to_numpy())) == {str}:
-        codes, texts = pd.factorize(values.to_numpy())
+    if column.kind == "str" and set(map(type, items := values.to_numpy(dtype=object))) == {str}:
+        codes, texts = pd.factorize(items)
         return _shared(codes, texts)
     return None
 

@@ -797,18 +797,17 @@ plant(
 )
 
 # -- sliding windows
-file = "engine/windows.py"
-plant("the window is a token longer", file, "settled - self.window + 1", "settled - self.window", "test_oracle")
-WINDOWED = f"{STEPPED} test_windows"
+file, WINDOWED = "engine/windows.py", "test_windows test_engine_limits test_oracle"
+plant("the window is a token longer", file, "settled - self.window + 1", "settled - self.window", WINDOWED)
 plant("blocks behind the window are freed twice", file, "        sequence.gone = end\n", "", WINDOWED)
 plant(
     "what is behind the window is given back again",
     file,
     "end - sequence.gone - len(places)",
     "end - len(places)",
-    STEPPED,
+    WINDOWED,
 )
-plant("admission asks for the whole prompt", file, "if rules.window_cap else", "if False else", STEPPED)
+plant("admission asks for the whole prompt", file, "if rules.window_cap else", "if False else", WINDOWED)
 plant(
     "a hit is a block longer",
     file,
@@ -832,23 +831,22 @@ plant(
     "place % segment < self.needed",
     WINDOWED,
 )
-plant("keys of a window come late", file, "        if self._settles:\n", "        if False:\n", "test_oracle")
-plant("what is in flight has keys", file, "known(sequence, tokens, unseen(sequence))", "tokens", "test_oracle")
-plant("a window frees its first block first", file, "reversed(places)", "places", "test_oracle")
-plant("what is freed comes before what was taken", file, "        self.follow(free)\n", "", "test_oracle")
+plant("what is in flight has keys", file, "known(sequence, tokens, unseen(sequence))", "tokens", WINDOWED)
+plant("a window frees its first block first", file, "reversed(places)", "places", WINDOWED)
+plant("what is freed comes before what was taken", file, "        self.follow(free)\n", "", WINDOWED)
 plant(
     "a window lets all out by turns",
     file,
     "rules.keyless_first or rules.window_sparse",
     "rules.keyless_first",
-    "test_oracle",
+    WINDOWED,
 )
 plant(
     "held blocks of a window count against it",
     file,
     "block is not None and not block.holders for",
     "block is not None for",
-    "test_oracle",
+    WINDOWED,
 )
 plant("a window of one token keeps blocks", file, " or not rules.window_sparse)", " or True)", WINDOWED)
 plant("every version retains by interval", file, "if rules.window_retention else None", "if True else None", WINDOWED)
@@ -857,7 +855,7 @@ plant(
     "engine/scheduler.py",
     "self.windowed.most - found",
     "self.windowed.most",
-    "test_oracle",
+    WINDOWED,
 )
 plant("in flight counts as computed", "engine/pipelined.py", "self._chunks.get(sequence) or ", "", "test_oracle")
 
