@@ -293,8 +293,7 @@ class Scheduler:
 
     def _growth(self, sequence: Sequence, new: int) -> int:
         """Blocks that ``new`` more tokens of ``sequence`` take."""
-        size = self.settings.block_size
-        return blocks_for(sequence.computed + new, size) - blocks_for(sequence.computed, size)
+        return blocks_for(sequence.computed + new, self._limits[2]) - blocks_for(sequence.computed, self._limits[2])
 
     def _victim(self) -> Sequence:
         """The running sequence to preempt: under FCFS the one admitted last, by priority the last in that order."""
