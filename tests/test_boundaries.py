@@ -19,8 +19,11 @@ from driftsim.comparison.sameness import NO_CHOICE, reasons
 from driftsim.comparison.slos import names_of
 from driftsim.comparison.wording import moved
 from driftsim.errors import TraceError
+from driftsim.formats.mapping import unread_prefixes
+from driftsim.formats.ties import _nearest, _sorted
 from driftsim.formatting import NO_BREAK
 from driftsim.gateway.learning import learn_anew
+from driftsim.gateway.recording import Recorder, Segment, Slot
 from driftsim.live.engine import Outcome
 from driftsim.metrics import choice_fraction
 from driftsim.outcomes import fates_line
@@ -32,6 +35,8 @@ from driftsim.simulation.scenario import Scenario
 from driftsim.slo import slo_rules
 from driftsim.statistics import Day, Interval, over_days
 from driftsim.sweeps.plot import some
+from driftsim.sweeps.results import view
+from driftsim.sweeps.spread import interval_over
 from driftsim.tenants import MOST, largest
 from driftsim.trace.tables import read_lines
 from driftsim.trace.trace import Trace, read
@@ -176,3 +181,36 @@ def test_a_gateway_that_counts_tokens_learns_from_answers_whose_words_nobody_cou
         estimator.estimate = None
         learn_anew(estimator, Admission(accounting=accounting), tmp_path)
         assert len(seen) == learned
+
+
+def test_runs_without_a_value_have_a_column_of_a_pivot() -> None:
+    rows = pd.DataFrame({"policy": ["fifo"] * 2, "max_in_flight": [8.0, NAN], "e2e_mean_s": [1.0, 3.0]})
+    table = view(rows, ["e2e_mean_s"], pivot="policy,max_in_flight")
+    assert table.iloc[0].tolist() == ["fifo", 1.0, 3.0]
+    assert list(table.columns)[-1] == "none"
+
+
+def test_the_centre_of_a_day_is_that_of_its_local_resamples() -> None:
+    draws = pd.DataFrame({"day": "t", "number": range(5), "kind": ["circular"] + ["local"] * 2 + ["circular"] * 2})
+    interval, _ = interval_over(np.array([5.0, 1.9, 2.1, 9.0, 11.0]), draws.assign(independent=False))
+    assert interval.value == pytest.approx(2.0)
+
+
+def test_times_of_an_end_count_from_the_begin_of_its_own_trace() -> None:
+    noted: list[Any] = []
+    journal: Any = SimpleNamespace(notes=lambda rows: noted.extend((row, dict(known)) for row, known in rows))
+    header: Any = None
+    recorder = Recorder(None, lambda: header, rotate_s=1.0, rotate_bytes=1.0)
+    recorder.ended(Slot(Segment(journal, header, begun=10.0, under_way=2), 3), {"finish_s": 12.5, "output_tokens": 4})
+    assert noted == [(3, {"finish_s": 2.5, "output_tokens": 4})]
+
+
+@pytest.mark.parametrize(("cells", "count"), [([0, "0", "", None], 0), ([0, 1], 1), (["a", "a"], 1)])
+def test_groups_that_are_all_nothing_share_nothing(cells: list[Any], count: int) -> None:
+    source: Any = SimpleNamespace(names=["prefix_group"], cells=lambda _: cells)
+    assert len(unread_prefixes(source)) == count
+
+
+def test_a_parent_is_the_last_of_its_name_before_and_only_one_of_the_moment_is_waited_for() -> None:
+    assert [_nearest([1, 4, 6], place) for place in (0, 3, 5, 7)] == [1, 1, 4, 6]
+    assert _sorted(1, 3, [[], [2], [0]]) == [2, 1]

@@ -221,3 +221,33 @@ plant(
     "    if replicas == 1:\n",
     "test_errors",
 )
+
+plant(
+    "runs without a value are in no pivot",
+    "sweeps/results.py",
+    "rows[across]], dropna=False",
+    "rows[across]], dropna=True",
+    EDGES,
+)
+plant("the two kinds of resamples trade places", "sweeps/spread.py", "(kind == name)", "(kind != name)", EDGES)
+plant(
+    "times of an end count twice from the begin",
+    "gateway/recording.py",
+    "v - segment.begun if",
+    "v + segment.begun if",
+    EDGES,
+)
+plant(
+    "a group of all nothing is one", "formats/mapping.py", '(None, "", "[]", 0, "0")', '(None, "", "[]", 1, "0")', EDGES
+)
+file = "formats/ties.py"
+plant(
+    "a parent is the last but one of its name",
+    file,
+    "bisect_left(there, place) - 1",
+    "bisect_left(there, place) - 2",
+    EDGES,
+)
+plant(
+    "a parent of another moment is waited for", file, "if begin <= one < end and one != place", "if one != place", EDGES
+)
