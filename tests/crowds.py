@@ -115,3 +115,16 @@ def twins(seed: int) -> tuple[Scenario, Workload]:
         stretches=stretches(rows, tokens),
     )
     return Scenario(profile=profile(settings), refill_lag=False), made
+
+
+def windowed(seed: int) -> tuple[Scenario, Workload]:
+    """A crowd, or one of twins, that shares prefixes on a model that looks back a window."""
+    dice = random.Random(f"windowed {seed}")
+    scenario, made = crowd(seed)[:2] if seed % 2 else twins(seed)
+    changed = scenario.profile.engine.changed(
+        version=dice.choice(VERSIONS),
+        enable_prefix_caching=dice.random() < 0.9,
+        sliding_window=dice.choice([1, 2, 5, 9, 17, 30, 70, 200]),
+        prefix_cache_retention_interval=dice.choice([0, None, None, 16, 32]),
+    )
+    return replace(scenario, profile=scenario.profile.changed(engine=changed)), made

@@ -45,6 +45,9 @@ class BlockPool:
         self.found: dict[tuple[int, int], list[Block]] = {}  # equal ones in the order in which they got their key
         self.held: dict[Sequence, list[Block | None]] = {}  # None: given up behind the window
         self.keyed: dict[Sequence, int] = {}
+        self.window: int | None = None
+        self.interval: int | None = None  # tokens between places that can be found; None: all can
+        self.needs_row = True  # whether what no hit can need has no key
 
     @property
     def used(self) -> int:
@@ -59,15 +62,50 @@ class BlockPool:
                 return owner, place
         return -10 - sequence.number, place  # known to nobody
 
-    def lookup(self, sequence: Sequence) -> list[Block]:
+    def lookup(self, sequence: Sequence) -> list[Block | None]:
         """The longest cached run of full blocks; the last token is computed anew, so it must not be in one."""
-        hit: list[Block] = []
+        hit: list[Block | None] = []
+        if self.window is not None:
+            return self._lookup_in_window(sequence, (sequence.length - 1) // self.block_size if self.caching else 0)
         for place in range((sequence.length - 1) // self.block_size if self.caching else 0):
             equal = self.found.get(self.key(sequence, place))
             if not equal:
                 break
             hit.append(equal[0])
         return hit
+
+    @property
+    def row(self) -> int:
+        """With a window: as many blocks one after another make a hit."""
+        assert self.window is not None
+        return blocks_for(self.window - 1, self.block_size)
+
+    def _lookup_in_window(self, sequence: Sequence, most: int) -> list[Block | None]:
+        """single_type_kv_cache_manager.py, SlidingWindowManager.find_longest_cache_hit; None for what is not needed."""
+        there = [self.found.get(self.key(sequence, place), []) for place in range(most)]
+        for end in range(most, 0, -1):  # the longest hit first
+            begin = end - max(self.row, 1)
+            if begin >= 0 and all(there[begin:end]):
+                hit: list[Block | None] = [None] * (end - self.row)
+                return hit + [equal[0] for equal in there[end - self.row : end]]
+        end = 0
+        while end < most and there[end]:
+            end += 1
+        return [equal[0] for equal in there[:end]]
+
+    def _reachable(self, sequence: Sequence, place: int) -> bool:
+        """single_type_kv_cache_manager.py, SlidingWindowManager.reachable_block_mask."""
+        if self.window is None:
+            return True
+        if not self.row:
+            return not self.needs_row
+        if self.interval is None:
+            return True
+        after = (place + 1) * self.block_size
+        boundaries = {(sequence.prompt - 1) // self.block_size * self.block_size}
+        if self.interval:
+            boundaries |= set(range(self.interval, after + self.interval + self.row * self.block_size, self.interval))
+        return any(after <= boundary <= place * self.block_size + self.row * self.block_size for boundary in boundaries)
 
     def grow(
         self,
@@ -76,7 +114,7 @@ class BlockPool:
         known: int,
         must_fit: int = 0,
         watermark: int = 0,
-        hit: Iterable[Block] = (),
+        hit: Iterable[Block | None] = (),
         most: int | None = None,
     ) -> bool:
         """Let ``sequence`` hold ``tokens`` tokens, ``hit`` the first; False, and nothing changed, where it is too much.
@@ -89,7 +127,7 @@ class BlockPool:
         hit = list(hit)
         have = len(self.held.get(sequence, hit))
         need = blocks_for(tokens, self.block_size) - have
-        idle = sum(not block.holders for block in hit)  # they leave the queue as well
+        idle = sum(block is not None and not block.holders for block in hit)  # they leave the queue as well
         whole = blocks_for(must_fit, self.block_size)
         if most is not None:
             whole = min(whole, most)
@@ -97,6 +135,8 @@ class BlockPool:
             return False
         if sequence not in self.held:
             for block in hit:
+                if block is None:
+                    continue
                 if not block.holders:
                     self.queue.remove(block)
                 block.holders += 1
@@ -116,27 +156,28 @@ class BlockPool:
         if self.caching and sequence in self.held:
             for place in range(self.keyed[sequence], tokens // self.block_size):
                 block = self.held[sequence][place]
-                assert block is not None
+                self.keyed[sequence] = place + 1
+                if block is None or not self._reachable(sequence, place):
+                    continue
                 block.key = self.key(sequence, place)
                 self.found.setdefault(block.key, []).append(block)
-                self.keyed[sequence] = place + 1
 
     def slide(self, sequence: Sequence, window: int, settled: int) -> None:
         """Give up each block of which no token is among the ``window`` that the token after ``settled`` looks at."""
         held = self.held[sequence]
-        for place, block in enumerate(held):
-            if block is not None and (place + 1) * self.block_size <= settled + 1 - window:
-                held[place] = None
-                block.holders = 0
-                self.queue.append(block)
+        behind = max(0, (settled + 1 - window) // self.block_size)
+        given_up, held[:behind] = held[:behind], [None] * behind
+        self._free(given_up)
 
     def release(self, sequence: Sequence) -> None:
-        """Free all that ``sequence`` holds, the last first: what can be found to the end of the queue, the rest to its
-        front.
-        """
-        blank: list[Block] = []
+        """Free all that ``sequence`` holds."""
         self.keyed.pop(sequence, None)
-        for block in reversed(self.held.pop(sequence, [])):
+        self._free(self.held.pop(sequence, []))
+
+    def _free(self, blocks: list[Block | None]) -> None:
+        """The last first: what can be found to the end of the queue, the rest to its front."""
+        blank: list[Block] = []
+        for block in reversed(blocks):
             if block is None:
                 continue
             block.holders -= 1
@@ -187,8 +228,11 @@ class StepwiseEngine:
         self.aborts: list[Job] = []
         self.stopped: list[tuple[Sequence, int]] = []  # by a stop string, and the turn in which the abort comes
         self.turn = 0
-        window = settings.sliding_window
-        self.window = None if settings.enable_prefix_caching else window
+        self.window = self.kv.window = settings.sliding_window
+        if self.window is not None:
+            self.kv.interval = settings.prefix_cache_retention_interval if self.rules.window_retention else None
+            self.kv.needs_row = self.rules.window_sparse
+            self.kv.keyless_first |= self.rules.window_sparse
         self.most = settings.kv_blocks * settings.max_model_len  # blocks that admission asks for
         if self.window is not None and self.rules.window_cap:
             # kv_cache_interface.py, SlidingWindowSpec.max_admission_blocks_per_request

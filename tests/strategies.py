@@ -98,6 +98,7 @@ def profiles(draw: st.DrawFn) -> Profile:
         max_num_scheduled_tokens=draw(st.sampled_from([None, None, 7])) if chunked else None,
         prefill_schedule_interval=draw(st.sampled_from([1, 1, 3])),
         sliding_window=draw(st.sampled_from([None, None, 1, 9, 30, 70])),
+        prefix_cache_retention_interval=draw(st.sampled_from([0, 0, None, 16, 32])),
     )
     lag = draw(st.sampled_from([0.0, 0.0005]))
     return profile(

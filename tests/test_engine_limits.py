@@ -269,27 +269,3 @@ def test_who_ends_at_an_instant_is_learned_from_before_those_are_estimated_who_a
     made = workload([0.0, 0.03, 0.0300001], [3, 2, 2])
     run = simulate(Scenario(profile=profile(), estimator="ema", refill_lag=False), made)
     assert run.requests["bias"].tolist() == pytest.approx([1.0, 0.925, 0.925])  # 3 of 64 expected, clipped to a quarter
-
-
-def test_a_sliding_window_frees_what_lies_behind_it() -> None:
-    """Two requests of 200 tokens, of which the KV of 199 is stored: 13 blocks of 16 each, or 3 for a window of 32."""
-    made = workload([0.0, 0.0], [100, 100], prompt_tokens=100)
-    used = {}
-    for window in (None, 32, 600):
-        settings = engine(sliding_window=window, kv_blocks=30, max_num_batched_tokens=32)
-        trace = simulate(Scenario(profile=profile(settings)), made, record_steps=True)
-        assert trace.requests["output_tokens"].tolist() == [100, 100]
-        assert trace.steps is not None
-        used[window] = trace.steps["kv_blocks_used"].max(), trace.steps["kv_blocks_used"].iloc[-20:].max()
-    assert used[None] == used[600] == (26, 26)
-    assert used[32][0] <= 2 * engine(sliding_window=32, max_num_batched_tokens=32).window_blocks() == 10
-    assert used[32][1] == 6
-    assert "sliding_window" not in simulate(Scenario(profile=profile(engine())), made).header.as_json()
-
-
-def test_a_prompt_that_its_window_makes_fit_is_served() -> None:
-    made = workload([0.0], [20], prompt_tokens=300)
-    for window, reason in ((None, "rejected"), (32, "stop")):
-        settings = engine(sliding_window=window, kv_blocks=9, max_num_batched_tokens=32)
-        assert settings.why_not_started == "" or window is None
-        assert simulate(Scenario(profile=profile(settings)), made).requests["finish_reason"][0] == reason

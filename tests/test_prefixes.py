@@ -139,7 +139,7 @@ def test_the_cache_of_runs_is_the_cache_of_blocks(seed: int) -> None:
         one.stretches, one.held, one.keyed = whose[number], [], 0
         hit = plain.lookup(one)
         held, count, idle, _ = fast.lookup(one, (len(texts[number]) - 1) // size)
-        assert (count, idle) == (len(hit), sum(not block.holders for block in hit))
+        assert (count, idle) == (len(hit), sum(block is not None and not block.holders for block in hit))
         if dice.random() < 0.3:  # what it finds is computed once more, as by two that begin together
             hit, held, count = [], [], 0
         tokens = dice.randint(count * size + 1, max(count * size + 1, len(texts[number])))
@@ -361,9 +361,7 @@ def test_what_the_settings_follow_is_not_called_ignored() -> None:
     follows = engine(sliding_window=64, max_num_queued_reqs=10)
     assert ignored(used, follows) == []
     assert ignored({}, engine(sliding_window=10**6, enable_prefix_caching=True)) == []
-    for caching, told in ((True, used), (True, {})):
-        caching_too = follows.changed(enable_prefix_caching=caching)
-        assert [one.partition(":")[0] for one in ignored(told, caching_too)] == ["a sliding window"]
+    assert ignored(used, follows.changed(enable_prefix_caching=True)) == []
     assert len(ignored(used, engine())) == 2
 
 

@@ -8,6 +8,7 @@ sequences: decodes are one ``DecodePool``, and are walked one by one only where 
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 from driftsim.engine.cadence import Cadence
@@ -72,6 +73,8 @@ class Scheduler:
         """
         threshold = self._threshold and self._chunk_limit()
         cadence = self.cadence
+        if self.windowed is not None:
+            self.windowed.settle(self._unseen)
         hold = cadence is not None and cadence.holds(len(self.running) > len(self.prefilling))
         prefills: list[tuple[Sequence, int]] = []
         preempted, short = 0, self._spare() < 0
@@ -155,7 +158,7 @@ class Scheduler:
                 continue
             new = min(sequence.length - sequence.computed, threshold or budget, budget) if prefill else 1
             if self.windowed is not None:
-                spare += self._slide(sequence, self.windowed)
+                spare += self._slide(sequence, spare, self.windowed)
             need = self._growth(sequence, new) if prefill else int(sequence in claims)
             while need > spare:
                 victim = self._victim()
@@ -175,6 +178,8 @@ class Scheduler:
                 budget -= new
                 index += 1
                 given[sequence] = (new, need)
+                if self.windowed is not None:
+                    self.windowed.turn(sequence, self._computed(sequence) + new, self._unseen)
                 if cadence is not None:
                     cadence.prefilled |= prefill
                 continue
@@ -239,8 +244,8 @@ class Scheduler:
             need = asked = -(-new // size)
             if new < length:
                 whole = -(-length // size)
-                if self.windowed is not None and whole > self.windowed.most:
-                    whole = self.windowed.most
+                if self.windowed is not None:
+                    whole = min(whole, max(self.windowed.most - found, need))
                 # Without a reserve vLLM would start over and over on a prompt that can never fit; here it waits until
                 # the engine fails it.
                 asked = whole if self.settings.scheduler_reserve_full_isl or whole + found > self.total else need
@@ -263,12 +268,16 @@ class Scheduler:
                 sequence.scheduled = now
         self.free -= begun - spare
 
-    def _slide(self, sequence: Sequence, windowed: WindowedBlocks) -> int:
-        """Free what the running ``sequence`` has behind its window; returns how many blocks."""
-        computed = self.pool.step + sequence.offset if sequence.ends >= 0 else sequence.computed
-        freed = windowed.slide(sequence, computed - (self._in_flight(sequence) if self.rules.window_settled else 0))
+    def _slide(self, sequence: Sequence, spare: int, windowed: WindowedBlocks) -> int:
+        """Free what the running ``sequence`` has behind its window beside the ``spare`` blocks; returns how many."""
+        under_way = self._in_flight(sequence) if self.rules.window_settled else 0
+        freed = windowed.slide(sequence, self._computed(sequence) - under_way, spare)
         self.free += freed
         return freed
+
+    def _computed(self, sequence: Sequence) -> int:
+        """The tokens of the running ``sequence`` that were scheduled before the step at hand."""
+        return self.pool.step + sequence.offset if sequence.ends >= 0 else sequence.computed
 
     def _in_flight(self, sequence: Sequence) -> int:
         """The tokens of the running ``sequence``, of its prompt as well, that are still being computed."""
@@ -337,12 +346,7 @@ class Scheduler:
         return freed
 
 
-def _by_admission(sequence: Sequence) -> int:
-    return sequence.number
-
-
-def _by_rank(sequence: Sequence) -> tuple[Any, ...]:
-    return sequence.rank
+_by_admission, _by_rank = attrgetter("number"), attrgetter("rank")
 
 
 def _by_arrival(sequence: Sequence) -> tuple[Any, ...]:

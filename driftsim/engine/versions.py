@@ -16,10 +16,12 @@ class Rules:
     """The rules that a version of vLLM follows; each holds from the version on that ``SINCE`` names, with its file."""
 
     window_cap: bool = True
+    window_sparse: bool = True
     watermark: bool = True
     keyless_first: bool = True
     window_settled: bool = True
     cursor_follows_victim: bool = True
+    window_retention: bool = True
     lone_prefill_uncapped: bool = True
     goes_on_after_self: bool = False
     cadence: bool = False
@@ -31,6 +33,12 @@ SINCE: dict[str, tuple[tuple[int, int], str, str]] = {
         (0, 20),
         "with a sliding window, admission asks for the blocks of the window and of the steps under way; before, for "
         "those of the whole prompt",
+        "v1/core/single_type_kv_cache_manager.py",
+    ),
+    "window_sparse": (
+        (0, 23),
+        "with a sliding window, a block that no hit can need gets no key (a window of one token needs none), and freed "
+        "blocks without a key are taken first",
         "v1/core/single_type_kv_cache_manager.py",
     ),
     "watermark": (
@@ -53,6 +61,12 @@ SINCE: dict[str, tuple[tuple[int, int], str, str]] = {
         "by priority, async: a victim in front of the request at hand whose last token is in flight moves the turn; "
         "before, the next request lost its turn in that step",
         SCHEDULER,
+    ),
+    "window_retention": (
+        (0, 29),
+        "with a sliding window, `prefix_cache_retention_interval` says which blocks can be found, by default "
+        "those at the ends of prompts; before, all can",
+        "config/cache.py",
     ),
     "lone_prefill_uncapped": (
         (0, 31),

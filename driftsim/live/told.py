@@ -15,7 +15,7 @@ from driftsim.errors import InputError
 from driftsim.live.pages import Page
 from driftsim.request import Job
 from driftsim.trace.schema import LARGEST_COUNT
-from driftsim.trace.settings import EngineSettings
+from driftsim.trace.settings import GUESSES, EngineSettings
 
 MOST_LABELS, LONGEST_NAME = 4_000, 1_000  # characters of a line of metrics, and of a model's name
 SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, which no request can hold
@@ -108,6 +108,11 @@ def cache_settings(page: Page) -> dict[str, Any]:
             settings[name] = int(labels[label])
     if re.fullmatch("[1-9][0-9]{0,8}", labels.get("sliding_window", "")):
         settings["sliding_window"] = int(labels["sliding_window"])
+    interval = labels.get("prefix_cache_retention_interval", "")
+    if interval == "None":
+        settings["prefix_cache_retention_interval"] = None
+    elif re.fullmatch("[0-9]{1,9}", interval) and not int(interval) % settings.get("block_size", GUESSES["block_size"]):
+        settings["prefix_cache_retention_interval"] = int(interval)
     if labels.get("enable_prefix_caching") in ("True", "False"):
         settings["enable_prefix_caching"] = labels["enable_prefix_caching"] == "True"
     return settings

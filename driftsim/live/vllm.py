@@ -470,6 +470,7 @@ def _settings(config: Any) -> EngineSettings:
         async_scheduling=bool(scheduler.async_scheduling),
         enable_prefix_caching=bool(cache.enable_prefix_caching),
         sliding_window=cache.sliding_window or None,
+        prefix_cache_retention_interval=getattr(cache, "prefix_cache_retention_interval", 0),
         scheduler_reserve_full_isl=getattr(scheduler, "scheduler_reserve_full_isl", False),  # older ones do not ask
         # Not every version has these, nor what they default to.
         **{name: value for name in ASKED if (value := getattr(scheduler, name, None)) is not None},

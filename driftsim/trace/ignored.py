@@ -48,9 +48,8 @@ FEATURES: tuple[tuple[tuple[str, ...], Tells, str], ...] = (
 
 def _followed(engine: EngineSettings) -> set[str]:
     """The names of the features that the simulated ``engine`` follows, by its own settings."""
-    window = engine.sliding_window
     followed = set(QUEUED) if engine.sheds else set[str]()
-    if engine.slides or (window is not None and window >= engine.max_model_len):
+    if engine.sliding_window is not None:
         followed.add(SLIDING)
     return followed
 

@@ -29,6 +29,7 @@ NEWER = {  # settings that are written where they are not this
     "max_num_queued_reqs": None,
     "max_num_queued_tokens": None,
     "sliding_window": None,
+    "prefix_cache_retention_interval": 0,
 }
 SECONDS: dict[str, Any] = {"unit": "s"}
 TOKENS: dict[str, Any] = {"unit": "tokens"}
@@ -130,7 +131,15 @@ class EngineSettings(Record):
         gt=0,
         le=LARGEST_COUNT,
         description="Tokens that every layer of the model looks back, where all have that limit; KV blocks behind are "
-        "free again. Followed without prefix caching.",
+        "free again.",
+        json_schema_extra=TOKENS,
+    )
+    prefix_cache_retention_interval: int | None = Field(
+        default=0,
+        ge=0,
+        le=LARGEST_COUNT,
+        description="With a sliding window and prefix caching: tokens between places at which a prefix can be found "
+        "again; 0: at the ends of prompts alone, null: everywhere. From vLLM 0.29 on; before, everywhere.",
         json_schema_extra=TOKENS,
     )
     watermark: float = Field(default=0.0, ge=0, lt=1, description="Share of the KV blocks that admission leaves free.")
@@ -152,6 +161,11 @@ class EngineSettings(Record):
         active = self.max_num_active_seqs
         if active is not None and active > self.max_num_seqs:
             raise InputError(f"max_num_active_seqs {active} is above max_num_seqs {self.max_num_seqs}")
+        interval = self.prefix_cache_retention_interval or 0
+        if interval % self.block_size:  # vllm/v1/core/kv_cache_coordinator.py
+            raise InputError(
+                f"prefix_cache_retention_interval {interval} is no multiple of block_size {self.block_size}"
+            )
         if not self.enable_chunked_prefill and budget < self.max_model_len:
             raise InputError(
                 f"max_num_batched_tokens {budget} is below max_model_len {self.max_model_len}, "
@@ -184,9 +198,11 @@ class EngineSettings(Record):
 
     @property
     def slides(self) -> bool:
-        """Whether blocks are freed behind a sliding window: with prefix caching, or a longer window, none is."""
+        """Whether a sliding window decides which blocks are kept: one as long as the model frees none, but still says
+        which can be found again.
+        """
         window = self.sliding_window
-        return window is not None and window < self.max_model_len and not self.enable_prefix_caching
+        return window is not None and (window < self.max_model_len or self.enable_prefix_caching)
 
     def window_blocks(self, settled: bool = True) -> int:
         """KV blocks that a request needs at most at once, with a sliding window (vllm/v1/kv_cache_interface.py).

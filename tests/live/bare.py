@@ -56,8 +56,12 @@ def bare_scheduler(settings: EngineSettings, kind: type[Any] | None = None) -> A
     }
     window = settings.sliding_window
     spec = FullAttentionSpec(**shape) if window is None else SlidingWindowSpec(**shape, sliding_window=window)
+    kept: dict[str, Any] = {"prefix_cache_retention_interval": settings.prefix_cache_retention_interval}
     blocks = KVCacheConfig(
-        num_blocks=settings.kv_blocks, kv_cache_tensors=[], kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)]
+        num_blocks=settings.kv_blocks,
+        kv_cache_tensors=[],
+        kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)],
+        **(kept if window is not None and set(kept) <= set(KVCacheConfig.__dataclass_fields__) else {}),
     )
     return (kind or (AsyncScheduler if settings.async_scheduling else Scheduler))(
         vllm_config=config,

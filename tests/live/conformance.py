@@ -20,7 +20,14 @@ from driftsim.engine.versions import numbered
 from tests.live.deciding import Case, Theirs, ours
 from tests.live.placing import POLICIES, RANKED, PlacedCase, RankedCase, TheirsInside, TheirsRanked, placed, ranked
 from tests.live.serving import Served
-from tests.live.test_conformance import case, choices_case, sharing_case, stopping_case, windowed_case
+from tests.live.test_conformance import (
+    case,
+    choices_case,
+    sharing_case,
+    stopping_case,
+    windowed_case,
+    windowed_sharing_case,
+)
 from tests.live.test_shedding import limited
 
 FIRST = 4  # workloads whose steps are counted apart: a test runs them again
@@ -28,6 +35,7 @@ KINDS: dict[str, Callable[[int], Case]] = {
     "plain": case,
     "prefixes": sharing_case,
     "windows": windowed_case,
+    "windows with prefixes": windowed_sharing_case,
     "choices": choices_case,
     "stop strings": stopping_case,
     "queue limits": lambda seed: limited(case(seed), seed),

@@ -121,6 +121,19 @@ def windowed_case(seed: int) -> Case:
     return Case(made.settings.changed(sliding_window=window), made.requests)
 
 
+def windowed_sharing_case(seed: int) -> Case:
+    """Requests that share prefixes, on such a model: what can be found again is by vLLM's default, or all, or between.
+
+    Half of the windows are shorter than the prompts, so that a hit may lie behind what is no longer there.
+    """
+    made = sharing_case(seed)
+    dice = random.Random(f"window of {seed}")
+    window = dice.choice([1, 8, 16, 17, 33, 64, 100, 127, 300])
+    interval = dice.choice([0, 0, None, made.settings.block_size, 64, 96])
+    changes = {"sliding_window": window, "prefix_cache_retention_interval": interval}
+    return Case(made.settings.changed(**changes), made.requests)
+
+
 def choices_case(seed: int) -> Case:
     """Random requests, with the cache on or off, some of which ask for several answers."""
     dice = random.Random(f"choices {seed}")
@@ -165,7 +178,7 @@ def test_the_mirrored_version_is_the_installed_one() -> None:
 
 
 MADE = [(made, block) for made in (case, sharing_case) for block in range(10)]
-MADE += [(made, block) for made in (windowed_case, stopping_case) for block in range(0, 10, 2)]
+MADE += [(made, block) for made in (windowed_case, windowed_sharing_case, stopping_case) for block in range(0, 10, 2)]
 # Of those with several answers to a request, that of seed 33 never ends, in vLLM 0.32 as here: equal ranks preempt each
 # other for ever (the first 20,000 decisions are the same).
 MADE += [(choices_case, block) for block in (0, 2)]

@@ -799,9 +799,66 @@ plant(
 # -- sliding windows
 file = "engine/windows.py"
 plant("the window is a token longer", file, "settled - self.window + 1", "settled - self.window", "test_oracle")
-plant("blocks behind the window are freed twice", file, "        sequence.gone = behind\n", "", STEPPED)
-plant("what is behind the window is given back again", file, " - sequence.gone\n        sequence.gone = 0", "", STEPPED)
+WINDOWED = f"{STEPPED} test_windows"
+plant("blocks behind the window are freed twice", file, "        sequence.gone = end\n", "", WINDOWED)
+plant(
+    "what is behind the window is given back again",
+    file,
+    "end - sequence.gone - len(places)",
+    "end - len(places)",
+    STEPPED,
+)
 plant("admission asks for the whole prompt", file, "if rules.window_cap else", "if False else", STEPPED)
+plant(
+    "a hit is a block longer",
+    file,
+    "blocks_for(self.window - 1, size)",
+    "blocks_for(self.window + size, size)",
+    WINDOWED,
+)
+plant("a hit has holes", file, "row, end = [], place\n", "end = place\n", WINDOWED)
+plant("a window keeps all ends", file, "end - self.needed <= place < end", "place < end", WINDOWED)
+plant(
+    "a window keeps the last full block",
+    file,
+    "(prompt - 1) // self.size\n        return end",
+    "prompt // self.size\n        return end",
+    WINDOWED,
+)
+plant(
+    "an interval keeps its beginning",
+    file,
+    "place % segment >= segment - self.needed",
+    "place % segment < self.needed",
+    WINDOWED,
+)
+plant("keys of a window come late", file, "        if self._settles:\n", "        if False:\n", "test_oracle")
+plant("what is in flight has keys", file, "known(sequence, tokens, unseen(sequence))", "tokens", "test_oracle")
+plant("a window frees its first block first", file, "reversed(places)", "places", "test_oracle")
+plant("what is freed comes before what was taken", file, "        self.follow(free)\n", "", "test_oracle")
+plant(
+    "a window lets all out by turns",
+    file,
+    "rules.keyless_first or rules.window_sparse",
+    "rules.keyless_first",
+    "test_oracle",
+)
+plant(
+    "held blocks of a window count against it",
+    file,
+    "block is not None and not block.holders for",
+    "block is not None for",
+    "test_oracle",
+)
+plant("a window of one token keeps blocks", file, " or not rules.window_sparse)", " or True)", WINDOWED)
+plant("every version retains by interval", file, "if rules.window_retention else None", "if True else None", WINDOWED)
+plant(
+    "found blocks add to the window",
+    "engine/scheduler.py",
+    "self.windowed.most - found",
+    "self.windowed.most",
+    "test_oracle",
+)
 plant("in flight counts as computed", "engine/pipelined.py", "self._chunks.get(sequence) or ", "", "test_oracle")
 
 # -- stop strings
