@@ -32,18 +32,22 @@ from driftsim.simulation.bases import fit_base
 from driftsim.simulation.replicas import Replicas
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
+from driftsim.sizing.wording import _load
 from driftsim.slo import slo_rules
 from driftsim.statistics import Day, Interval, over_days
 from driftsim.sweeps.plot import some
 from driftsim.sweeps.results import view
 from driftsim.sweeps.spread import interval_over
 from driftsim.tenants import MOST, largest
+from driftsim.trace.loops import SAME_S, SAME_SHARE, _tolerance
 from driftsim.trace.tables import read_lines
 from driftsim.trace.trace import Trace, read
 from driftsim.validation.agreement import metric_agreement
 from driftsim.validation.equivalence import change_differences
 from driftsim.validation.result import validate_runs
 from driftsim.validation.validation import Validation
+from driftsim.workloads.replay import _with_parents
+from driftsim.workloads.unfinished import _streamed
 from tests.strategies import engine, profile, workload
 
 NAN = math.nan
@@ -175,11 +179,11 @@ def test_a_gateway_that_counts_tokens_learns_from_answers_whose_words_nobody_cou
     trace = run()
     unknown = trace.requests.assign(output_words=pd.array([None] * 4, dtype="Int64"))
     replace(trace, requests=unknown).write(tmp_path / "20260101T000000.000Z")
-    for accounting, learned in (("tokenizer", 4), ("whitespace", 0)):
+    for admission, learned in ((Admission(), 4), (Admission(accounting="whitespace"), 0)):
         seen: list[int] = []
         estimator: Any = SimpleNamespace(observe=lambda job, *_, seen=seen: seen.append(job))
         estimator.estimate = None
-        learn_anew(estimator, Admission(accounting=accounting), tmp_path)
+        learn_anew(estimator, admission, tmp_path)
         assert len(seen) == learned
 
 
@@ -214,3 +218,32 @@ def test_groups_that_are_all_nothing_share_nothing(cells: list[Any], count: int)
 def test_a_parent_is_the_last_of_its_name_before_and_only_one_of_the_moment_is_waited_for() -> None:
     assert [_nearest([1, 4, 6], place) for place in (0, 3, 5, 7)] == [1, 1, 4, 6]
     assert _sorted(1, 3, [[], [2], [0]]) == [2, 1]
+
+
+def test_times_are_alike_to_a_share_of_how_long_requests_take_and_no_less_than_a_clock_tells() -> None:
+    begin = np.zeros(3)
+    assert _tolerance(begin, begin + 0.001) == SAME_S
+    assert _tolerance(begin, begin + 1000.0) == pytest.approx(1000.0 * SAME_SHARE)
+
+
+def test_what_was_streamed_goes_by_the_time_of_a_token_and_not_of_an_answer() -> None:
+    done = pd.DataFrame({"output_tokens": [1, 3, 11], "first_token_s": [0.0] * 3, "finish_s": [0.0, 2.0, 10.0]})
+    cut = pd.DataFrame({"output_tokens": [7.0, NAN], "first_token_s": [0.0] * 2, "finish_s": [4.0] * 2})
+    assert _streamed(cut.astype({"output_tokens": "Int64"}), done).tolist() == [7.0, 5.0]
+
+
+def test_a_load_whose_rate_nobody_knows_is_told_without_one() -> None:
+    sizing: Any = SimpleNamespace(
+        axis=SimpleNamespace(kind="scale"), plan=SimpleNamespace(spec=SimpleNamespace(trace="t"))
+    )
+    known, unknown = (SimpleNamespace(unit_rate=rate) for rate in (2.0, NAN))
+    assert _load(sizing, known, 1.5) == "1.5 x the recorded rate (3 requests/s)"  # type: ignore[arg-type]
+    assert _load(sizing, unknown, 1.5) == "1.5 x the recorded rate"  # type: ignore[arg-type]
+
+
+def test_a_parent_of_another_phase_starts_no_turn() -> None:
+    rows = pd.DataFrame({"finish_reason": ["stop", "stop", "error", "stop"], "phase": ["a", "a", "b", "b"]})
+    parents: Any = [[], [0], [1], [1, 2, 3]]
+    known = rows.assign(source=range(4), parent=parents)
+    trace: Any = SimpleNamespace(requests=rows)
+    assert list(_with_parents(known, trace)["parent"]) == [[], [0], [], [3]]

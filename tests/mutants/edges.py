@@ -251,3 +251,28 @@ plant(
 plant(
     "a parent of another moment is waited for", file, "if begin <= one < end and one != place", "if one != place", EDGES
 )
+
+plant(
+    "times are alike to the smaller tolerance",
+    "trace/loops.py",
+    "return max(SAME_S, SAME_SHARE",
+    "return min(SAME_S, SAME_SHARE",
+    EDGES,
+)
+plant(
+    "a token takes as long as its answer", "workloads/unfinished.py", "[gaps > 0] / gaps[gaps > 0]", "[gaps > 0]", EDGES
+)
+plant(
+    "a rate that nobody knows is told",
+    "sizing/wording.py",
+    '"" if math.isnan(rate) else f" ({rate',
+    '"" if rate == 0 else f" ({rate',
+    EDGES,
+)
+plant(
+    "a parent of another phase starts a turn",
+    "workloads/replay.py",
+    " and done[one] and phases[one] == phase]",
+    " and done[one]]",
+    EDGES,
+)
