@@ -14,13 +14,13 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from driftsim.errors import InputError
+from driftsim.gateway import serving
 from driftsim.gateway.access import Access
 from driftsim.gateway.config import GatewayConfig, load_config
 from driftsim.gateway.front import Refused
 from driftsim.gateway.keys import Keyring, hash_of, new_key
 from driftsim.gateway.passing import is_passed, to_client, to_server
 from driftsim.gateway.recording import check_folder
-from driftsim.gateway.serving import serve
 from tests.gateway.test_relay import run
 from tests.gateway.upstream import Door, until
 
@@ -315,7 +315,7 @@ def test_a_place_that_cannot_be_recorded_into_is_said_before_anybody_is_served(p
         (tmp_path / "trace" / name).write_text("")
     told = {"open": True, "record": str(tmp_path / place), "listen": "127.0.0.1:0"}
     with pytest.raises((InputError, OSError), match="is a file|cannot be written|lies in the trace|no name"):
-        serve(GatewayConfig.of(told), None, {}, print)
+        asyncio.run(asyncio.wait_for(serving.run(GatewayConfig.of(told), None, {}, print), 3))
     check_folder(tmp_path)
     check_folder(tmp_path / "new" / "one")
     assert sorted(file.name for file in tmp_path.rglob("*")) == ["file", "header.json", "requests.parquet", "trace"]
