@@ -5,13 +5,14 @@ The recorded window is simulated under each of them, and as it was run; changes 
 
 from __future__ import annotations
 
-import json
 import os
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,11 @@ from driftsim.comparison.checks import Check, as_measured_check, held_out_check
 from driftsim.comparison.plan import Setting, default_policies
 from driftsim.comparison.result import ComparisonResult
 from driftsim.errors import InputError
-from driftsim.formatting import show_table, shown_text
+from driftsim.formatting import show_table, shown_text, without_nan
 from driftsim.inputs import AnyEstimator, AnyPolicy, AnyProfile, AnyTrace, as_profile, as_trace, naming
 from driftsim.latency.profile import Profile
 from driftsim.progress import OnProgress, no_progress
+from driftsim.records import parsed_json
 from driftsim.scheduling.estimators import is_given_the_truth
 from driftsim.scheduling.plugins import check_trusted, plugin_names
 from driftsim.scheduling.policies import STOCK
@@ -34,6 +36,7 @@ from driftsim.statistics import Interval
 from driftsim.trace.schema import FINISHED
 from driftsim.trace.segments import is_recording, window, within
 from driftsim.trace.trace import Trace
+from driftsim.urls import server_url
 from driftsim.workloads.replay import replay
 
 if TYPE_CHECKING:
@@ -245,21 +248,50 @@ def asked_of(url: str) -> dict[str, Any]:
 
     An operator's key is taken from the environment (DRIFTSIM_OPERATOR_KEY), if it has keys.
     """
+    try:
+        server_url(url, OPERATOR_KEY)
+    except InputError as error:
+        raise InputError(f"the URL of the gateway {error}") from None
     key = os.environ.get(OPERATOR_KEY, "").strip()
+    if not all("!" <= sign <= "~" for sign in key):
+        raise InputError(f"{OPERATOR_KEY} holds a blank or a character that no key has; give the key alone")
     asked = urllib.request.Request(url.rstrip("/").removesuffix("/ui") + "/ui/advice")
     if key:
         asked.add_unredirected_header("Authorization", f"Bearer {key}")
     try:
-        with urllib.request.urlopen(asked, timeout=ASK_S) as answer:
-            document = json.loads(answer.read(MOST_TOLD))
+        document = without_nan(parsed_json(_told(asked), halves=True))
     except urllib.error.HTTPError as error:
         why = {401: f"an operator's key is needed; set {OPERATOR_KEY}", 404: "it has found nothing yet; ask later"}
         raise InputError(f"{url}: {why.get(error.code, f'HTTP {error.code}')}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{url}: no gateway answers there ({error}); start one with driftsim serve") from None
+    except (OSError, ValueError, RecursionError, HTTPException) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise InputError(f"{url}: no gateway answers there ({found:.200}); start one with driftsim serve") from None
     if not isinstance(document, dict) or not isinstance(document.get("lines"), list):
         raise InputError(f"{url}: what answers there is no gateway of driftsim")
     return document | {"lines": [str(line) for line in document["lines"]]}
+
+
+def _told(asked: urllib.request.Request) -> str:
+    """The page that was ``asked`` for, within ``ASK_S`` whatever the server does. Raises what went wrong.
+
+    A thread of its own reads: a server that sends a byte now and then holds that thread, and nobody who waits.
+    """
+    told: list[bytes | Exception] = []
+
+    def read() -> None:
+        try:
+            with urllib.request.urlopen(asked, timeout=ASK_S) as answer:
+                told.append(answer.read(MOST_TOLD))
+        except Exception as error:  # it is raised where somebody waits
+            told.append(error)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    reader.join(ASK_S)
+    page = told[0] if told else TimeoutError(f"no whole answer within {ASK_S:g} s")
+    if isinstance(page, Exception):
+        raise page
+    return page.decode()
 
 
 def step_s(profile: Profile, requests: int = 16, context: int = 512) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from driftsim.errors import InputError
 from driftsim.metrics import judged, service_start
 from driftsim.records import Record
 from driftsim.rows import Columns
@@ -51,12 +52,20 @@ class Costs(Record):
         return self.busy_watts is not None or self.price_per_hour is not None
 
     def over(self, other: Costs) -> Costs:
-        """These, and the ``other`` ones where these do not say."""
-        return Costs(
-            idle_watts=other.idle_watts if self.idle_watts is None else self.idle_watts,
-            busy_watts=other.busy_watts if self.busy_watts is None else self.busy_watts,
+        """These, and the ``other`` ones where these do not say. Raises ``InputError`` where both powers cannot be."""
+        idle, busy = self.idle_watts, self.busy_watts
+        both = Costs(
+            idle_watts=other.idle_watts if idle is None else idle,
+            busy_watts=other.busy_watts if busy is None else busy,
             price_per_hour=other.price_per_hour if self.price_per_hour is None else self.price_per_hour,
         )
+        if idle is not None and both.busy_watts is None:
+            raise InputError(f"idle_watts {idle:g} says nothing alone; give busy_watts, too")
+        if (idle is not None or busy is not None) and (both.idle_watts or 0.0) > (both.busy_watts or 0.0):
+            raise InputError(
+                f"idle_watts {both.idle_watts:g} is above busy_watts {both.busy_watts:g}; correct one of the two"
+            )
+        return both
 
 
 UNKNOWN = Costs()

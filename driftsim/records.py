@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
@@ -43,6 +43,7 @@ class Record(BaseModel):
     """A value that crosses a file boundary: validated, frozen, and strict about keys it does not know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    may_hold_keys: ClassVar[bool] = False  # a complaint then repeats no text: a key may stand in any wrong place
 
     if not TYPE_CHECKING:  # pydantic declares the parameters
 
@@ -115,18 +116,21 @@ class Record(BaseModel):
 def first_problem(error: ValidationError, record: type[BaseModel] | None = None) -> str:
     """The first complaint of a pydantic validation, as ``key: what is wrong (got value)``.
 
-    Of a key that ``record`` does not know, the nearest that it knows is named.
+    Of a key that ``record`` does not know, the nearest that it knows is named. A value of a record that may hold
+    secret keys is told only where it is a number or a truth value.
     """
     problem = error.errors()[0]
+    hides = record is not None and issubclass(record, Record) and record.may_hold_keys
+    told = not hides or isinstance(problem["input"], int | float | None)
+    got = f" (got {problem['input']!r:.80})" if told and problem["type"] != "missing" else ""
     key = ".".join(str(part) for part in problem["loc"]) or "document"
     if problem["type"] == "extra_forbidden":
         *path, last = problem["loc"]
         known = [] if record is None else _keys(record, path)
         near = get_close_matches(str(last), known, n=1)
         meant = f"the nearest is {near[0]}" if near else f"known are {', '.join(known)}" if known else "leave it out"
-        return f"{key}: unknown key; {meant} (got {problem['input']!r:.80})"
+        return f"{key}: unknown key; {meant}{got}"
     extra = f"; {error.error_count() - 1} more" if error.error_count() > 1 else ""
-    got = "" if problem["type"] == "missing" else f" (got {problem['input']!r:.80})"
     message = problem["msg"].removeprefix("Value error, ")  # what one of our own validators said
     return f"{key}: {message}{got}{extra}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from driftsim import advice
 from driftsim.advice import Advice, advise, asked_of
 from driftsim.cli.app import app
 from driftsim.comparison.plan import Setting
@@ -17,6 +19,7 @@ from driftsim.errors import InputError, TraceError
 from driftsim.inputs import sample
 from driftsim.trace.segments import is_recording, segments, window, within
 from driftsim.trace.trace import Trace, read
+from tests.commands import driftsim
 
 DRIFT = Path("traces/smollm2-cpu-drift")
 
@@ -117,6 +120,53 @@ def test_the_command_prints_one_document(tmp_path: Path) -> None:
     assert document["rows"][0]["policy"] == "sjf"
     assert document["rows"][0]["e2e_mean_low"] is None  # one replication makes no interval
     assert profile.is_file()
+
+
+OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (b"", "no gateway answers there"),
+        (b"no such protocol\r\n\r\n", "BadStatusLine"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", "LineTooLong"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "IncompleteRead"),
+        (OK + b"[" * 100_000, "nested too deep"),
+        (OK + b"\xff", "can't decode"),
+        (OK + b'{"lines": 7}', "no gateway of driftsim"),
+        (OK + b"x", "no whole answer within 0.3 s"),
+    ],
+)
+def test_a_gateway_that_means_harm_costs_a_line_and_no_time(
+    said: bytes, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(advice, "ASK_S", 0.3)
+    over = threading.Event()
+
+    def answer() -> None:
+        one, _ = listener.accept()
+        with one:
+            one.recv(65536)
+            one.sendall(said)
+            for _ in range(150 if said == OK + b"x" else 0):  # a byte at a time, for far too long
+                if not over.wait(0.02):
+                    one.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(InputError, match=why):
+            asked_of(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    over.set()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:pw@host", "http://host/?key=pw", "http://host:pw", "http://[::pw", "http://p w"]
+)
+def test_a_url_of_a_gateway_that_is_none_is_not_repeated(url: str) -> None:
+    run = driftsim("advise", url)
+    assert (run.returncode, len(run.stderr.splitlines())) == (2, 1)
+    assert "pw" not in run.stderr
 
 
 class Page(BaseHTTPRequestHandler):

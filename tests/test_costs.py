@@ -72,6 +72,18 @@ def test_where_nothing_is_known_nothing_is_said() -> None:
         Costs(busy_watts=-1.0)
 
 
+def test_a_power_that_cannot_be_beside_the_other_is_refused() -> None:
+    assert Costs(busy_watts=200.0).over(WHOLE) == Costs(idle_watts=100.0, busy_watts=200.0, price_per_hour=3.6)
+    assert Costs(idle_watts=300.0).over(WHOLE).idle_watts == 300.0
+    for given, known in ((Costs(idle_watts=301.0), WHOLE), (Costs(busy_watts=99.0), WHOLE)):
+        with pytest.raises(InputError, match="is above busy_watts"):
+            given.over(known)
+    with pytest.raises(InputError, match="says nothing alone"):
+        Costs(idle_watts=5.0).over(Costs(price_per_hour=1.0))
+    odd = Costs(idle_watts=300.0, busy_watts=100.0)  # as telemetry may have it
+    assert Costs(price_per_hour=1.0).over(odd) == odd.changed(price_per_hour=1.0)
+
+
 def test_a_comparison_takes_the_power_that_a_gpu_recorded() -> None:
     trace = read(Path("traces/qwen1.8b-h200-load-0.5"))
     power = recorded_costs(trace)

@@ -171,6 +171,8 @@ def test_a_missing_file_of_ours_is_no_mistake_of_the_user(tmp_path: Path) -> Non
         (["compare", "{trace}", "--measured", "--rate-scale", "9"], "--rate-scale"),
         (["compare", "{trace}", "--engine", "barrier", "--no-refill-lag"], "refill lag"),
         (["compare", "{trace}", "--base-fit-n", "5"], "--base-fit-n"),
+        (["compare", "{trace}", "--router", "random"], "--router"),
+        (["compare", "{trace}", "--replicas", "1", "--router-place", "front"], "--router-place"),
         (["capture", "--out", "x", "--think", "5"], "--think"),
         (["capture", "--out", "x", "--cv", "9"], "--cv"),
         (["capture", "--out", "x", "--arrivals", "poisson", "--rate", "1", "--cv", "9"], "--cv"),

@@ -107,6 +107,7 @@ def test_what_cannot_be_shown_is_said(store: Path, tmp_path: Path) -> None:
         (("--where", "policy=lifo"), "no row fits policy=lifo"),
         (("--group", "speed"), "no column 'speed'"),
         (("--paired", "policy=fifo"), "give two settings"),
+        (("--paired", "policy=fifo/policy=fifo"), "both sides are one setting"),
         (("--pivot", "policy"), "give two columns"),
     ):
         run = driftsim("show", store, *arguments)

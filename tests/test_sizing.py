@@ -480,6 +480,8 @@ def test_a_newcomer_asks_about_a_table(tmp_path: Path) -> None:
         (["--slo", "ttft=2s", "--kv-blocks", "4,x"], "'x' is no whole number"),
         (["--slo", "ttft=2s", "--axis", "kv"], "is no axis"),
         (["--slo", "ttft=2s", "--kv-blocks", "9", "--axis", "engine.kv_blocks=9"], "given twice"),
+        (["--slo", "ttft=2s", "--axis", "policy=sjf,fifo"], "policy is no axis: --policies"),
+        (["--slo", "ttft=2s", "--axis", "seed=1,2"], "seed is no axis: every search has the same requests"),
         (["--slo", "ttft=2s", "--cv", "2"], "belongs to --arrivals gamma"),
         (["--slo", "ttft=2s", "--arrivals", "backlog"], "a backlog has no load"),
         (["--slo", "ttft=2s", "--address", "tcp://x:1", "--jobs", "2"], "--jobs does nothing here"),

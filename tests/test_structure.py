@@ -27,7 +27,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "driftsim"
 STOREYS = [
     {"errors", "statistics", "version"},
     {"text"},
-    {"contrasts", "request", "records", "files", "formatting", "figures", "workers", "progress"},
+    {"contrasts", "request", "records", "files", "formatting", "figures", "workers", "progress", "urls"},
     {"whose"},
     {"tiers", "slo", "tenants", "clients", "drift"},
     {"trace", "scheduling"},

@@ -150,6 +150,14 @@ def test_rows_of_other_stores_are_taken_in_before_anything_is_run(place: Path, t
     assert seen == [2]
     assert (progress.done, len(keys)) == (2, 2)
     assert set(Store.open(tmp_path / "s").keys()) == keys
+    for wrong, why in (
+        (tmp_path / "nowhere", "is no store"),
+        (tmp_path / "new", "is no store"),
+        (tmp_path / "s", "own"),
+    ):
+        with pytest.raises(InputError, match=why):
+            sweep_grid(planned, tmp_path / ("s" if wrong.name == "s" else "new"), merge=[wrong], jobs=1)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_dry_run_tells_what_is_left_how_long_it_takes_and_what_fails(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 
 from driftsim.calibration.calibrate import fit_profile
-from driftsim.errors import TraceError
+from driftsim.errors import InputError, TraceError
 from driftsim.latency.noise import Noise
 from driftsim.latency.profile import Coverage
 from driftsim.simulation.as_measured import as_measured, received_at_arrival
@@ -19,6 +19,7 @@ from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.schema import FINISHED, LIFE_TIMES
 from driftsim.trace.trace import Trace, digest, read
+from driftsim.validation.result import validate_runs
 from driftsim.validation.validation import COMPOSITION, on_measured_steps, on_model_steps, worst
 from driftsim.workloads.workload import Workload
 from tests.commands import driftsim
@@ -94,6 +95,8 @@ def test_the_profile_that_made_a_run_predicts_it(run: Trace, tmp_path: Path) -> 
 
 
 def test_what_measured_steps_need_is_asked_for(run: Trace) -> None:
+    with pytest.raises(InputError, match="is the very run of .*, and no repeat of it; give it once"):
+        validate_runs([run, run], None, steps="measured")
     with pytest.raises(TraceError, match="has no steps table"):
         on_measured_steps("t", Trace(run.header, run.requests))
     table = run.requests.copy()

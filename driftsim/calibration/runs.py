@@ -34,6 +34,11 @@ def check_runs(runs: Sequence[Run]) -> list[str]:
     """Warnings about ``runs``; raises ``TraceError`` where they cannot share a profile."""
     warnings = []
     first = runs[0]
+    seen = dict[str, str]()
+    for run in runs:
+        if run.digest in seen:
+            raise TraceError(f"{run.name}: is the very run of {seen[run.digest]}; give it once")
+        seen |= {run.digest: run.name} if run.digest else {}
     for run in runs:
         header = run.trace.header
         for what in ("model", "hardware"):

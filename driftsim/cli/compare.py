@@ -144,6 +144,8 @@ def compare(
         return
     if base != "fit":
         refuse(context, f"--base is {base}; only --base fit is fitted", "base_fit_n")
+    if replicas in (None, 1):
+        refuse(context, "one engine leaves nothing to route; --replicas 2 makes two", "router", "router_place")
     rules, slos = tier_rules(tiers or ()), slo_rules(slo or ())
     if not safety and any(rule.safety is not None for rule in rules):
         raise InputError("--no-safety switches every factor off, and --tiers gives some; drop one of the two")

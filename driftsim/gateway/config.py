@@ -5,8 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -24,6 +23,7 @@ from driftsim.scheduling.routing import router_name
 from driftsim.scheduling.shedding import Shed
 from driftsim.slo import Slo
 from driftsim.tiers import TierRule, TierRules, rules_in_force
+from driftsim.urls import server_url
 
 MOST_TENANTS = 10_000
 LONGEST_S = 1e6
@@ -43,12 +43,20 @@ def check_url(url: str) -> str:
     >>> check_url("http://localhost:8000/v1/")
     'http://localhost:8000/v1'
     """
-    parts = urlsplit(url)
-    if "@" in url or parts.query or parts.fragment:
-        raise InputError("holds a password or a query; set OPENAI_API_KEY in the environment instead")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError("is no URL of a server; it looks like http://localhost:8000/v1")
+    parts = server_url(url, "OPENAI_API_KEY")
     return url.rstrip("/") if parts.path.strip("/") else f"{parts.scheme}://{parts.netloc}/v1"
+
+
+def _webhook(url: str) -> str:
+    if url:
+        server_url(url, "OPENAI_API_KEY")
+    return url
+
+
+def _passed(path: str) -> str:
+    if not path.startswith("/"):
+        raise InputError("is no path; it looks like /score")
+    return path
 
 
 def _time(default: float, what: str, least: float = 0.0) -> Any:
@@ -115,6 +123,7 @@ class TenantRule(Record):
 class GatewayConfig(Record):
     """Everything that a gateway is told."""
 
+    may_hold_keys: ClassVar[bool] = True
     listen: str = Field(default="127.0.0.1:8080", description="Address and port that clients connect to.")
     upstreams: tuple[Annotated[str, AfterValidator(check_url)], ...] = Field(
         default=("http://localhost:8000/v1",), min_length=1, max_length=1000, description="URLs of the servers behind."
@@ -189,12 +198,12 @@ class GatewayConfig(Record):
     stall_s: float = _time(120.0, "Longest that a client reads nothing of an answer.", 0.01)
     drain_s: float = _time(300.0, "Longest that answers may take to end after SIGTERM.")
     health_s: float = _time(2.0, "Time between two looks at a server's health.", 0.01)
-    also_pass: tuple[str, ...] = Field(
+    also_pass: tuple[Annotated[str, AfterValidator(_passed)], ...] = Field(
         default=(), description="Paths outside the API's own that are passed through as well, such as `/score`."
     )
     advise_s: float = _time(300.0, "Time between two looks at what other policies would have done; 0: never.")
     window_s: float = _time(3600.0, "Length of the recorded past that these look at.", 1.0)
-    webhook: Annotated[str, AfterValidator(lambda url: check_url(url) if url else url)] = Field(
+    webhook: Annotated[str, AfterValidator(_webhook)] = Field(
         default="", description="URL that is told of alarms, as JSON."
     )
 
@@ -203,6 +212,8 @@ class GatewayConfig(Record):
         names = [tenant.name for tenant in self.tenants]
         if len(set(names)) < len(names):
             raise InputError(f"two tenants are called {next(one for one in names if names.count(one) > 1)!r:.80}")
+        if len(set(self.upstreams)) < len(self.upstreams):
+            raise InputError("one server is named twice among the upstreams; name each once")
         hashes = [one for tenant in self.tenants for one in tenant.keys]
         if len({*hashes, *self.operators}) < len(hashes) + len(self.operators):
             raise InputError("one key stands for two tenants or operators; give each its own")

@@ -36,7 +36,7 @@ async def describe(front: Front, session: aiohttp.ClientSession, key: str) -> No
         settings = EngineSettings.guessed(told, "openai")
         here = one.root.rpartition(":")[0].endswith(("//localhost", "//127.0.0.1", "//[::1]"))
         port = one.root.rpartition(":")[2]
-        own = server.listening(int(port)) if here and port.isdigit() else ()
+        own = server.listening(int(port)) if here else ()
         front.described(server.as_usual(settings, chosen.get("owned_by") == "vllm", own), chosen["id"])
         return
 

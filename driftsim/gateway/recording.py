@@ -7,6 +7,7 @@ last of them has ended. A start closes what a killed gateway left open.
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ from typing import Any
 
 import pandas as pd
 
-from driftsim.errors import TraceError
+from driftsim.errors import InputError, TraceError
+from driftsim.files import check_outside, check_place
 from driftsim.request import Job
 from driftsim.trace.header import Header
 from driftsim.trace.journal import REMAINS, Journal, is_being_recorded, read_journal
@@ -188,6 +190,20 @@ class Recorder:
             journal.close(header.changed(notes=(*header.notes, *odd_note(odd))), tables)
         except (OSError, ValueError) as error:  # the journal stays, and is readable
             self._problem(error)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ``InputError`` or ``OSError`` unless traces can be recorded into ``folder``, which is left as it is."""
+    if "\0" in str(folder):
+        raise InputError(f"record {str(folder)!r:.80} is no name of a folder; correct it")
+    check_outside(folder / "new")
+    if not folder.is_dir():
+        check_place(folder)
+        return
+    try:
+        Path(tempfile.mkdtemp(dir=folder)).rmdir()
+    except OSError as error:
+        raise OSError(error.errno, "cannot be written here: " + (error.strerror or str(error)), str(folder)) from None
 
 
 def close_leftovers(folder: Path) -> int:

@@ -18,7 +18,7 @@ from driftsim.gateway.app import LONGEST_OF_CLIENTS, MOST_OF_CLIENTS, Gateway
 from driftsim.gateway.collecting import collect, take_over
 from driftsim.gateway.config import GatewayConfig, host_and_port, load_config
 from driftsim.gateway.front import Front
-from driftsim.gateway.recording import close_leftovers
+from driftsim.gateway.recording import check_folder, close_leftovers
 from driftsim.gateway.watching import Watching
 
 LAST_S = 5.0  # that connections have to close
@@ -66,6 +66,7 @@ async def run(config: GatewayConfig, file: Path | None, options: dict[str, Any],
     """Serve until SIGTERM or SIGINT; whether all who were let in came to their end."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     if config.record:
+        check_folder(Path(config.record))
         closed = await asyncio.to_thread(close_leftovers, Path(config.record))
         if closed:
             say(f"{closed} traces of an earlier run were closed")

@@ -14,7 +14,6 @@ from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import openai
 
@@ -28,6 +27,7 @@ from driftsim.live.pages import ASK_S, Page, Pages
 from driftsim.request import Job
 from driftsim.scheduling.accounting import count_words
 from driftsim.trace.settings import EngineSettings
+from driftsim.urls import server_url
 from driftsim.workloads.prompts import stand_in
 
 KEY = "OPENAI_API_KEY"  # environment variable; never logged, never stored
@@ -88,14 +88,13 @@ class HttpEngine:
         timeout_s: float = 600.0,
         known: dict[str, Any] | None = None,
     ) -> None:
-        parts = urlsplit(base_url)
-        if "@" in base_url or parts.query or parts.fragment:
-            raise InputError(f"--base-url holds a password or a query; set {KEY} in the environment instead")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError(f"--base-url {base_url!r} is no URL; it looks like http://localhost:8000/v1")
+        try:
+            parts = server_url(base_url, KEY)
+        except InputError as error:
+            raise InputError(f"--base-url {error}") from None
         self._root = f"{parts.scheme}://{parts.netloc}"
         self._url = base_url.rstrip("/") if parts.path.strip("/") else f"{self._root}/v1"
-        self._host, self._port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+        self._host, self._port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         self.model = model or ""
         self.temperature = temperature
         self.timeout_s = timeout_s

@@ -5,6 +5,7 @@ Engines always count tokens; only estimates, errors and scheduling classes follo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ def encoder(model: Path | str, chat: bool = False) -> Callable[[str], list[int]]
 
     Raises ``InputError`` if the folder holds no tokenizer, or transformers (extra ``tokenizer``) is not installed.
     """
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch is missing, which nobody needs here
     try:
         from transformers import AutoTokenizer
     except ImportError:
@@ -50,7 +52,8 @@ def encoder(model: Path | str, chat: bool = False) -> Callable[[str], list[int]]
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(model), local_files_only=True)
     except (OSError, ValueError) as error:
-        raise InputError(f"{model}: no tokenizer could be loaded ({str(error).splitlines()[0]})") from None
+        why = str(error).splitlines()[0].rstrip(": ")
+        raise InputError(f"{model}: no tokenizer could be loaded ({why}); name a folder with tokenizer.json") from None
     if not (chat and getattr(tokenizer, "chat_template", None)):
         return lambda text: list(tokenizer.encode(text, add_special_tokens=False))
 

@@ -43,6 +43,16 @@ def short_axis(axis: str) -> str:
     return "replicas" if axis == "replicas.count" else axis.rpartition(".")[2]
 
 
+DRAWN = "every search has the same requests, and draws them itself"
+SET = {
+    "policy": "--policies names those", "estimator": "--estimators names those",
+    "rate_scale": "the load is what is searched", "arrivals": "the load is what is searched",
+    "slos": "every search has the same SLOs", **dict.fromkeys(
+        ("trace", "workload", "requests", "replication", "resampling", "seed", "warm_up", "cool_down", "phase"), DRAWN
+    ),
+}  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class SizingPlan:
     """What to search for, and how well.
@@ -77,6 +87,10 @@ class SizingPlan:
             if load is not None and not _between(load, 0, 1e9):
                 raise InputError(f"the {name} load must be above 0 (and below 1e9), got {load!r:.40}")
         for axis, values in self.axes.items():
+            if (part := axis.partition(".")[0]) in SET:
+                raise InputError(
+                    f"{axis} is no axis: {SET[part]}; hold engines or switches of admission against others"
+                )
             if not values or len(set(map(repr, values))) < len(values):
                 raise InputError(f"{axis} needs values, each once, got {list(values)!r:.80}")
 

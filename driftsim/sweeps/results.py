@@ -54,6 +54,8 @@ def _two_settings(rows: pd.DataFrame, paired: str) -> tuple[list[str], list[str]
         sides = paired[:place].split(","), paired[place + 1 :].split(",")
         names = [found and found["name"].strip() for side in sides for found in map(CONDITION.fullmatch, side)]
         if sign == "/" and all(name in rows for name in names):
+            if sorted(sides[0]) == sorted(sides[1]):
+                raise InputError(f"--paired {paired}: both sides are one setting; give two, as policy=fifo/policy=sjf")
             return sides
     named = [part.split(",") for part in paired.split("/")]
     if len(named) == 2:

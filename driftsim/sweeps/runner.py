@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from driftsim.errors import InputError
 from driftsim.progress import OnProgress, no_progress
 from driftsim.simulation.collector import collector_off
 from driftsim.sweeps.asked import Task
@@ -87,10 +88,13 @@ def sweep_grid(
     Raises ``OSError`` if the store cannot be written.
     """
     tasks, inputs = planned
+    others = [Store.open(other) for other in merge]  # before a new store is made
+    if any(other.folder.resolve() == Path(store).resolve() for other in others):
+        raise InputError(f"{store}: has its own rows already; merge another store")
     with Store.open(store, create=True) as opened:
         opened.adopt()
-        for other in merge:
-            opened.merge(Store.open(other))
+        for other in others:
+            opened.merge(other)
         progress = sweep(tasks, inputs, opened, jobs=jobs, address=address, keep=keep, retry=retry, watch=watch)
         progress.torn, progress.warnings = opened.torn, inputs.warnings
     return progress, {task.key for task in tasks}

@@ -124,8 +124,11 @@ plant("a long answer is a head without an end", "gateway/framing.py", "self._wit
       "self._without_content = ", LINKS)  # fmt: skip
 plant("an answer to HEAD has a body", "gateway/framing.py", "if self._is_bodiless:", "if False:",
       f"{FRAMING} {LINKS}")  # fmt: skip
-plant("half an answer is a whole one", "gateway/framing.py", "self.is_over = self.is_over or self._ends_with_connection",
-      "self.is_over = True", f"{FRAMING} {LINKS}")  # fmt: skip
+plant("half an answer is a whole one", "gateway/framing.py",
+      "self.is_over = self.is_over or self._ends_with_connection", "self.is_over = True",
+      f"{FRAMING} {LINKS}")  # fmt: skip
+plant("an answer before the answer has a body", "gateway/framing.py", "INTERIM = (100, 102, 103)",
+      "INTERIM = range(100, 200)", FRAMING)  # fmt: skip
 plant("an answer holds its parser", "gateway/framing.py", "self._parser = None", "pass", FRAMING)
 
 plant("all that ends goes first", "gateway/turns.py", "self._left -= 1\n            return", "return",

@@ -137,7 +137,7 @@ plant(
     SWEEP,
 )
 plant(
-    "stores to merge are forgotten", file, "            opened.merge(Store.open(other))\n", "            pass\n", SWEEP
+    "stores to merge are forgotten", file, "            opened.merge(other)\n", "            pass\n", SWEEP
 )
 plant("a try that failed is not told", file, 'if row["failed"]],', 'if not row["failed"]],', SWEEP)
 plant(

@@ -6,6 +6,7 @@ from tests.mutants import (
     caching,
     conversing,
     dispatching,
+    edges,
     engine,
     estimating,
     fronting,
@@ -24,6 +25,7 @@ from tests.mutants import (
 
 FAULTS = [
     *survivors.FAULTS,
+    *edges.FAULTS,
     *caching.FAULTS,
     *conversing.FAULTS,
     *engine.FAULTS,

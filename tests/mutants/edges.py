@@ -1,0 +1,278 @@
+"""Faults at the edges of small rules, in reports, in what is told and in what an input may say."""
+
+from __future__ import annotations
+
+from tests.mutants.fault import Table
+
+FAULTS = Table()
+plant = FAULTS.plant
+
+EDGES, ACCESS, ADVICE = "test_boundaries", "gateway/test_access", "test_advice"
+plant(
+    "a rise without an interval falls",
+    "comparison/wording.py",
+    "return f\"{'falls' if change.value < 0 else 'rises'}",
+    "return f\"{'falls' if change.value < 1 else 'rises'}",
+    EDGES,
+)
+file = "comparison/turns.py"
+plant(
+    "nothing changes only where everything is lost",
+    file,
+    "if change == (0.0, 0.0, 0.0):",
+    "if change == (1.0, 0.0, 0.0):",
+    EDGES,
+)
+plant(
+    "what is sure stands in brackets",
+    file,
+    "return text if real or math.isnan(change.low)",
+    "return text if math.isnan(change.low)",
+    EDGES,
+)
+plant(
+    "a context of all the cache does not fit",
+    "trace/settings.py",
+    "if self.max_model_len > room and",
+    "if self.max_model_len >= room and",
+    EDGES,
+)
+plant(
+    "the first second of telemetry is lost",
+    "trace/tables.py",
+    "~(table.iloc[:, 0] < 0)",
+    "~(table.iloc[:, 0] < 1)",
+    EDGES,
+)
+plant(
+    "speeds are not told",
+    "simulation/replicas.py",
+    "said += f\"; speeds {', '.join(f'{speed:g}' for speed in self.speeds)}\" if self.speeds else \"\"",
+    'said += ""',
+    EDGES,
+)
+plant(
+    "an outcome shows the answer",
+    "live/engine.py",
+    "answer: str | None = field(default=None, repr=False)",
+    "answer: str | None = None",
+    EDGES,
+)
+plant("one tenant too few is told apart", "tenants.py", "order[: MOST - 1]", "order[: MOST - 2]", EDGES)
+plant(
+    "ends that nobody had are told",
+    "outcomes.py",
+    'if row[name] or name == "finished"',
+    'if row[name] or name != "finished"',
+    EDGES,
+)
+plant(
+    "one moment is no time",
+    "metrics.py",
+    "if len(times) < 2 or not span > 0:\n        return 0.0\n    return float(np.diff",
+    "if len(times) < 3 or not span > 0:\n        return 0.0\n    return float(np.diff",
+    EDGES,
+)
+file = "statistics.py"
+plant(
+    "days without resamples are summed",
+    file,
+    "DayEstimate(float(np.mean(values))",
+    "DayEstimate(float(np.sum(values))",
+    EDGES,
+)
+plant("every mean has moved", file, "moved: bool = False", "moved: bool = True", EDGES)
+plant(
+    "the last group goes",
+    "sweeps/plot.py",
+    "np.linspace(0, len(groups) - 1, most)",
+    "np.linspace(0, len(groups) - 2, most)",
+    EDGES,
+)
+plant(
+    "words are asked for where all rows lack them",
+    "simulation/bases.py",
+    "if lengths.isna().any():",
+    "if lengths.isna().all():",
+    EDGES,
+)
+plant("two runs are no repeats", "validation/agreement.py", "FEWEST = 2", "FEWEST = 3", EDGES)
+plant(
+    "rounds are counted short",
+    "validation/equivalence.py",
+    "round_by_round.freedom + 1",
+    "round_by_round.freedom - 1",
+    EDGES,
+)
+plant(
+    "folders of one name are one",
+    "validation/result.py",
+    "names = [str(trace.source or trace.name)",
+    "names = [str(trace.name)",
+    EDGES,
+)
+plant(
+    "who orders inside chooses nothing",
+    "comparison/sameness.py",
+    '.get("place") == "inside"',
+    '.get("place") != "inside"',
+    EDGES,
+)
+plant(
+    "a part is told where there is one",
+    "comparison/slos.py",
+    "in masks.items() if len(masks) > 1 else ():",
+    "in masks.items():",
+    EDGES,
+)
+plant(
+    "words are asked for where tokens count",
+    "gateway/learning.py",
+    'if admission.unit.unit == "whitespace" and admission',
+    "if admission",
+    EDGES,
+)
+
+plant(
+    "a wrong key is repeated",
+    "gateway/config.py",
+    "may_hold_keys: ClassVar[bool] = True",
+    "may_hold_keys: ClassVar[bool] = False",
+    ACCESS,
+)
+plant(
+    "a text is told that may be a key",
+    "records.py",
+    'isinstance(problem["input"], int | float | None)',
+    'problem["type"] != "extra_forbidden"',
+    ACCESS,
+)
+file = "urls.py"
+plant("a password in a URL is fine", file, 'for sign in "@?#"', 'for sign in "?#"', f"{ACCESS} {ADVICE}")
+plant("a query in a URL is fine", file, 'for sign in "@?#"', 'for sign in "@#"', f"{ACCESS} {ADVICE}")
+plant("a port may be any", file, "and parts.port != 0", "", ACCESS)
+plant(
+    "a host may have blanks",
+    file,
+    'if not is_one or not all("!" <= sign <= "~" for sign in url):',
+    "if not is_one:",
+    ACCESS,
+)
+file = "gateway/config.py"
+plant("a server counts twice", file, "if len(set(self.upstreams)) < len(self.upstreams):", "if False:", ACCESS)
+file = "gateway/recording.py"
+plant("a gateway records into a trace", file, '    check_outside(folder / "new")\n', "", ACCESS)
+plant("a gateway records into a file", file, "        check_place(folder)\n        return", "        return", ACCESS)
+plant(
+    "nobody looks where a gateway records",
+    "gateway/serving.py",
+    "        check_folder(Path(config.record))\n",
+    "",
+    ACCESS,
+)
+file = "advice.py"
+plant("a gateway may take any time", file, "reader.join(ASK_S)", "reader.join()", ADVICE)
+plant("what is no HTTP is a mistake of ours", file, "RecursionError, HTTPException)", "RecursionError)", ADVICE)
+file = "costs.py"
+plant("idle costs more than busy", file, "(both.idle_watts or 0.0) > (both.busy_watts or 0.0)", "False", "test_costs")
+plant(
+    "odd telemetry is the user's mistake",
+    file,
+    "if (idle is not None or busy is not None) and (both",
+    "if (both",
+    "test_costs",
+)
+plant(
+    "an idle power alone is taken", file, "if idle is not None and both.busy_watts is None:", "if False:", "test_costs"
+)
+plant("policies are an axis", "sizing/plan.py", '"policy": "--policies names those", ', "", "test_sizing")
+plant(
+    "one run counts twice in a fit",
+    "calibration/runs.py",
+    "if run.digest in seen:",
+    "if run.name in seen:",
+    "test_calibrate",
+)
+plant(
+    "one run is its own repeat",
+    "validation/result.py",
+    "if trace.digest in seen:",
+    "if trace.name in seen:",
+    "test_validate",
+)
+plant(
+    "a new store is made before others are looked at",
+    "sweeps/runner.py",
+    "    others = [Store.open(other) for other in merge]  # before a new store is made\n",
+    "    Store.open(store, create=True)\n    others = [Store.open(other) for other in merge]\n",
+    "test_sweep_rules",
+)
+plant(
+    "a setting is paired with itself",
+    "sweeps/results.py",
+    "if sorted(sides[0]) == sorted(sides[1]):",
+    "if False:",
+    "test_reading",
+)
+plant(
+    "one engine is routed to",
+    "cli/compare.py",
+    "    if replicas in (None, 1):\n",
+    "    if replicas == 1:\n",
+    "test_errors",
+)
+
+plant(
+    "runs without a value are in no pivot",
+    "sweeps/results.py",
+    "rows[across]], dropna=False",
+    "rows[across]], dropna=True",
+    EDGES,
+)
+plant("the two kinds of resamples trade places", "sweeps/spread.py", "(kind == name)", "(kind != name)", EDGES)
+plant(
+    "times of an end count twice from the begin",
+    "gateway/recording.py",
+    "value - segment.begun if",
+    "value + segment.begun if",
+    EDGES,
+)
+plant(
+    "a group of all nothing is one", "formats/mapping.py", '(None, "", "[]", 0, "0")', '(None, "", "[]", 1, "0")', EDGES
+)
+file = "formats/ties.py"
+plant(
+    "a parent is the last but one of its name",
+    file,
+    "bisect_left(there, place) - 1",
+    "bisect_left(there, place) - 2",
+    EDGES,
+)
+plant(
+    "a parent of another moment is waited for", file, "if begin <= one < end and one != place", "if one != place", EDGES
+)
+
+plant(
+    "times are alike to the smaller tolerance",
+    "trace/loops.py",
+    "return max(SAME_S, SAME_SHARE",
+    "return min(SAME_S, SAME_SHARE",
+    EDGES,
+)
+plant(
+    "a token takes as long as its answer", "workloads/unfinished.py", "[gaps > 0] / gaps[gaps > 0]", "[gaps > 0]", EDGES
+)
+plant(
+    "a rate that nobody knows is told",
+    "sizing/wording.py",
+    '"" if math.isnan(rate) else f" ({rate',
+    '"" if rate == 0 else f" ({rate',
+    EDGES,
+)
+plant(
+    "a parent of another phase starts a turn",
+    "workloads/replay.py",
+    " and done[one] and phases[one] == phase]",
+    " and done[one]]",
+    EDGES,
+)
