@@ -1,6 +1,7 @@
 """An answer of a server as HTTP/1.1 frames it (RFC 9112): llhttp reads it, and a few checks are stricter than llhttp.
 
 An answer that can be read in two ways is refused, and its connection is closed: what follows may be another tenant's.
+Ends of lines around an answer, which llhttp passes over, are read as nothing in every way.
 """
 
 from __future__ import annotations

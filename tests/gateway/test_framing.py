@@ -78,7 +78,7 @@ def test_a_chunk_that_is_none_is_refused_however_it_is_cut(written: bytes) -> No
 @given(st.binary(max_size=60), st.integers(0, 60), CUTS)
 def test_the_cuts_of_a_body_of_a_known_size_change_nothing(data: bytes, size: int, cuts: list[int]) -> None:
     answer = Answer("POST")
-    data = data.lstrip(b"\r\n") if not size else data[:size] + data[size:].lstrip(b"\r\n")
+    data = data[:size] + data[size:].lstrip(b"\r\n")  # which are passed over
     written = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + data
     assert read(answer, cut(written, cuts)) == (data[:size], len(data) >= size, len(data) > size)
     if len(data) < size:
@@ -170,6 +170,15 @@ def test_what_follows_the_head_of_a_bodiless_answer_is_no_content() -> None:
         assert answer.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n" + beyond) == b""
         assert answer.is_over
         assert answer.beyond
+
+
+def test_ends_of_lines_around_an_answer_are_nothing() -> None:
+    for whole in (CHUNKED + b"2\r\nhi\r\n0\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"):
+        assert read(Answer("POST"), [b"\r\n\n", whole]) == (b"hi", True, False)
+        assert read(Answer("POST"), [whole + b"\r\n\r\n"]) == (b"hi", True, False)
+        assert read(Answer("POST"), [whole + b"\r\n\r\nx"]) == (b"hi", True, True)
+    with pytest.raises(FramingError):
+        Answer("POST").feed(b"\r\n" * MOST_HEAD)
 
 
 def test_a_head_is_told_as_it_was_written() -> None:
