@@ -276,3 +276,22 @@ plant(
     " and done[one]]",
     EDGES,
 )
+NOTHING = "test_does_nothing"
+plant("one request has a worth", "worth/run.py", "if len(sample) < 2:", "if len(sample) < 1:", NOTHING)
+plant("retries are of nothing", "comparison/plan.py", "and not fails and not any(", "and fails and not any(", NOTHING)
+plant("no retry is one", "comparison/plan.py", "plan.clients.retries.most and not fails", "not fails", NOTHING)
+plant("deadlines are no end", "workloads/attempts.py", '("timeout_s", "deadline_s", "patience_s") if',
+      '("timeout_s", "patience_s") if', NOTHING)  # fmt: skip
+plant("any column is a time", "workloads/attempts.py", "workload.table[known].notna().any(axis=None)", "known", NOTHING)
+plant("a router has one engine", "cli/simulate.py", ".replicas.count == 1:", ".replicas.count == 0:", NOTHING)
+plant("two engines are one", "cli/simulate.py", ".replicas.count == 1:", ".replicas.count <= 2:", NOTHING)
+plant("no tiers are the trace's in value", "cli/value.py", "() if tiers is None else tiers", "tiers or ()", NOTHING)
+plant(
+    "no tiers are the trace's in capacity", "cli/capacity.py", "() if tiers is None else tiers", "tiers or ()", NOTHING
+)
+plant("no tiers are the trace's in compare", "cli/compare.py", "() if tiers is None else tiers", "tiers or ()", NOTHING)
+plant("a run is beside itself", "cli/view.py", "places.count(place) > 1]", "places.count(place) > 2]", NOTHING)
+plant("a path is a run", "cli/view.py", "[trace.resolve() for trace in traces]", "list(map(str, traces))", NOTHING)
+plant(
+    "rows are read for nothing", "cli/show.py", "        check_file(csv)  # before", "        pass  # before", NOTHING
+)

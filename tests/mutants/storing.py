@@ -136,9 +136,7 @@ plant(
     "failed=0",
     SWEEP,
 )
-plant(
-    "stores to merge are forgotten", file, "            opened.merge(other)\n", "            pass\n", SWEEP
-)
+plant("stores to merge are forgotten", file, "            opened.merge(other)\n", "            pass\n", SWEEP)
 plant("a try that failed is not told", file, 'if row["failed"]],', 'if not row["failed"]],', SWEEP)
 plant(
     "seconds of all are those of one process",
