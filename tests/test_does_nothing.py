@@ -42,7 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("simulate s.toml --out o --router round-robin", "--router does nothing here: one engine"),
         ("simulate one.toml --out o --router-place front", "--router-place does nothing here: one engine"),
         ("compare run --profile p.json --tiers=", "tier '': is no name"),
-        ("value run --profile p.json --policies sjf --estimators ema --sigmas 1 --loads 0.5 --replications 1 --tiers=", "tier '': is no name"),
+        ("value run --profile p.json --policies sjf --estimators ema --replications 1 --tiers=", "tier '': is no name"),
         ("capacity run --profile p.json --slo e2e=9s --tiers=", "tier '': is no name"),
         ("view run run/../run --out v.json", "run: is named 2 times"),
         ("show run --csv no/rows.csv", "no/rows.csv: cannot be written; name a file in a folder that is there"),
@@ -76,8 +76,8 @@ def test_a_router_of_two_engines_is_asked_for(
         ({}, {"deadline_s": [2.0, None]}, False),
         ({}, {"timeout_s": [None, None]}, True),
         ({"shed": "wait=5s"}, {}, False),
-        ({"clients": Clients(timeouts=["9s"], retries=Retries())}, {}, False),
-        ({"replicas": Replicas(count=2, failures=["0:at=1s"])}, {}, False),
+        ({"clients": Clients(timeouts=["9s"], retries=Retries())}, {}, False),  # type: ignore[arg-type]
+        ({"replicas": Replicas(count=2, failures=["0:at=1s"])}, {}, False),  # type: ignore[arg-type]
         ({"replicas": Replicas(count=2)}, {}, True),
     ],
 )  # fmt: skip

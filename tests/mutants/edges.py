@@ -295,3 +295,288 @@ plant("a path is a run", "cli/view.py", "[trace.resolve() for trace in traces]",
 plant(
     "rows are read for nothing", "cli/show.py", "        check_file(csv)  # before", "        pass  # before", NOTHING
 )
+CASES, RULES = "test_small_cases", "test_small_rules"
+plant(
+    "a change of capacity is of cases that failed",
+    "sizing/answers.py",
+    "known = base != one.case and states",
+    "known = base != one.case or states",
+    CASES,
+)
+plant(
+    "a change of capacity is upside down",
+    "sizing/answers.py",
+    "change(curve, curves[base]) if known",
+    "change(curves[base], curve) if known",
+    CASES,
+)
+plant(
+    "a capacity is held against none",
+    "sizing/answers.py",
+    'states[base] == states[one.case] == "found"',
+    'states[base] != states[one.case] == "found"',
+    CASES,
+)
+plant(
+    "the rate of a backlog is an overload",
+    "sizing/answers.py",
+    "self.found.load > self.found.bounds.backlog",
+    "self.found.load >= self.found.bounds.backlog",
+    CASES,
+)
+plant(
+    "what failed is an overload",
+    "sizing/answers.py",
+    'self.state != "below" and bool(',
+    'self.state != "found" or bool(',
+    CASES,
+)
+plant(
+    "an overload is of loads",
+    "sizing/answers.py",
+    "bool(self.unit_rate * self.found.load >",
+    "bool(self.found.load >",
+    CASES,
+)
+plant(
+    "the engine of a case is the other one",
+    "sizing/result.py",
+    '{case.value}" if case.axis else first',
+    '{case.value}" if not case.axis else first',
+    CASES,
+)
+plant(
+    "the engine of a case is the last",
+    "sizing/result.py",
+    "{short_axis(axis)} {values[0]}",
+    "{short_axis(axis)} {values[-1]}",
+    CASES,
+)
+plant(
+    "what held again is what failed",
+    "sizing/wording.py",
+    'f"{number(answer.found.search.failed or math.nan)}, which',
+    'f"{number(again[0])}, which',
+    CASES,
+)
+plant(
+    "what held again is the last",
+    "sizing/wording.py",
+    "{number(again[0])} held again",
+    "{number(again[-1])} held once",
+    CASES,
+)
+plant(
+    "the fewest steps are too few",
+    "calibration/calibrate.py",
+    "None and len(run.trace.steps) >= FEWEST_STEPS]",
+    "None and len(run.trace.steps) > FEWEST_STEPS]",
+    CASES,
+)
+plant(
+    "answers of two tokens are single",
+    "calibration/from_requests.py",
+    '(done["output_tokens"] < 2)',
+    '(done["output_tokens"] <= 2)',
+    CASES,
+)
+plant(
+    "single answers count as long ones",
+    "calibration/from_requests.py",
+    "len(done) - single < FEWEST_REQUESTS",
+    "len(done) < FEWEST_REQUESTS",
+    CASES,
+)
+plant(
+    "eight tokens are too few",
+    "calibration/guards.py",
+    'rows["output_tokens"] >= 8',
+    'rows["output_tokens"] > 8',
+    CASES,
+)
+plant(
+    "seven tokens are enough",
+    "calibration/guards.py",
+    'rows["output_tokens"] >= 8',
+    'rows["output_tokens"] >= 7',
+    CASES,
+)
+plant(
+    "twenty neighbours are too few", "calibration/guards.py", "known.sum() < FEWEST:", "known.sum() <= FEWEST:", CASES
+)
+plant(
+    "graphs make a form simpler",
+    "calibration/held_out.py",
+    "len(one.form.terms) + one.form.graphs, one",
+    "len(one.form.terms) - one.form.graphs, one",
+    CASES,
+)
+plant(
+    "graphs are no term",
+    "calibration/held_out.py",
+    "(len(one.form.terms) + one.form.graphs, one.error)",
+    "(len(one.form.terms), one.error)",
+    CASES,
+)
+plant(
+    "the worse of two simple forms",
+    "calibration/held_out.py",
+    "one.form.graphs, one.error)",
+    "one.form.graphs, -one.error)",
+    CASES,
+)
+plant(
+    "a drawn workload has a name",
+    "sweeps/naming.py",
+    "digests[drawn].nunique() > told",
+    "digests[drawn].nunique() >= told",
+    CASES,
+)
+plant(
+    "a drawn workload has none",
+    "sweeps/naming.py",
+    "digests[drawn].nunique() > told",
+    "digests[drawn].nunique() > told + 1",
+    CASES,
+)
+plant(
+    "lists of replicas are lists",
+    "sweeps/asked.py",
+    "if isinstance(value, list) else value",
+    "if not isinstance(value, list) else value",
+    CASES,
+)
+plant(
+    "tenants of one name are one",
+    "sweeps/asked.py",
+    "name if names.count(name) == 1 else",
+    "name if names.count(name) >= 1 else",
+    CASES,
+)
+plant(
+    "tenants have their categories",
+    "sweeps/asked.py",
+    "name if names.count(name) == 1 else",
+    "name if names.count(name) == 2 else",
+    CASES,
+)
+plant(
+    "lines are never results",
+    "formats/head.py",
+    "if isinstance(record, dict) else {}, _is_result(record))\n    if",
+    "if isinstance(record, dict) else {}, False)\n    if",
+    CASES,
+)
+plant(
+    "lines are results",
+    "formats/head.py",
+    "if isinstance(record, dict) else {}, _is_result(record))\n    if",
+    "if isinstance(record, dict) else {}, True)\n    if",
+    CASES,
+)
+plant(
+    "a context is half as long",
+    "latency/roofline.py",
+    '"max_position_embeddings", 8192',
+    '"max_position_embeddings", 4096',
+    CASES,
+)
+plant(
+    "words are tokens",
+    "comparison/estimators.py",
+    'plan.admission.unit.unit == "tokenizer"',
+    'plan.admission.unit.unit != "tokenizer"',
+    CASES,
+)
+plant("a plan is an outcome", "formats/blis.py", 'in ("generated", "replayed"))', 'in ("generated",))', RULES)
+plant("an outcome is a plan", "formats/blis.py", 'header.get("mode") in ("generated", "replayed")', "True", RULES)
+plant(
+    "policies are called policies",
+    "sweeps/plot.py",
+    "label(said(value)) if name in NAMED",
+    "label(said(value)) if name not in NAMED",
+    RULES,
+)
+plant(
+    "colours are lines",
+    "sweeps/plot.py",
+    "Look.of(number * looks[0], number * looks[1])",
+    "Look.of(number * looks[1], number * looks[0])",
+    RULES,
+)
+plant(
+    "two leave out of order",
+    "scheduling/dispatcher.py",
+    "if len(departures) > 1:\n            ordered = sorted",
+    "if len(departures) > 2:\n            ordered = sorted",
+    RULES,
+)
+plant(
+    "old offers are kept", "scheduling/flows.py", "> 2 * len(self._offers) + 64", "> 2 * len(self._offers) * 64", RULES
+)
+plant(
+    "jobs of laws have no prompt",
+    "simulation/laws.py",
+    "estimate, tokens + estimate, index",
+    "estimate, estimate, index",
+    RULES,
+)
+plant(
+    "blocks in a row are apart",
+    "engine/prefixes.py",
+    "if last.end > start:\n                self._register_among",
+    "if last.end >= start:\n                self._register_among",
+    RULES,
+)
+plant("a session has its last tier", "sessions.py", 'each(rows["tier"]).first()', 'each(rows["tier"]).last()', RULES)
+plant("twenty estimates are too few", "estimates.py", "len(moved) < SMOOTHED", "len(moved) <= SMOOTHED", RULES)
+plant("nineteen estimates are enough", "estimates.py", "len(moved) < SMOOTHED", "len(moved) < SMOOTHED - 1", RULES)
+plant("a load of 1 is calm", "worth/wording.py", "any(load >= 1 for", "any(load > 1 for", RULES)
+plant("a load of 0.9 is not", "worth/wording.py", "any(load >= 1 for", "any(load >= 0.9 for", RULES)
+plant(
+    "two draws are too few",
+    "worth/wording.py",
+    "(2 if plan.spec.workload is not None else 3)",
+    "(3 if plan.spec.workload is not None else 3)",
+    RULES,
+)
+plant(
+    "a day and a resample are enough",
+    "worth/wording.py",
+    "plan.replications < (2",
+    "plan.replications < 2 or 0 > (2",
+    RULES,
+)
+plant(
+    "turns that may come are lost",
+    "live/recorder.py",
+    "if self.arrivals.done else 0\n",
+    "if not self.arrivals.done else 0\n",
+    RULES,
+)
+plant(
+    "turns that were sent are lost",
+    "live/recorder.py",
+    "lost = len(self.workload) - self.arrived if",
+    "lost = self.arrived if",
+    RULES,
+)
+plant(
+    "a package without a place is there",
+    "live/model.py",
+    "if spec is None or spec.origin is None:",
+    "if spec is None:",
+    RULES,
+)
+plant(
+    "a model is told where nobody asks",
+    "live/model.py",
+    'if __name__ == "__main__":',
+    'if __name__ != "__main__":',
+    RULES,
+)
+plant("a recording begins with two phases' requests", "gateway/heading.py", "requests=1),)", "requests=2),)", RULES)
+plant("a body may be of nothing", "gateway/config.py", "default=32.0, gt=0,", "default=32.0, ge=0,", RULES)
+plant("a body is larger", "gateway/config.py", "default=32.0, gt=0, le=1e4", "default=33.0, gt=0, le=1e5", RULES)
+plant("every look is for alarms", "gateway/watching.py", "if turn % 5 == 0:", "if turn % 5 != 0:", RULES)
+plant("every fourth look is for alarms", "gateway/watching.py", "if turn % 5 == 0:", "if turn % 4 == 0:", RULES)
