@@ -580,3 +580,244 @@ plant("a body may be of nothing", "gateway/config.py", "default=32.0, gt=0,", "d
 plant("a body is larger", "gateway/config.py", "default=32.0, gt=0, le=1e4", "default=33.0, gt=0, le=1e5", RULES)
 plant("every look is for alarms", "gateway/watching.py", "if turn % 5 == 0:", "if turn % 5 != 0:", RULES)
 plant("every fourth look is for alarms", "gateway/watching.py", "if turn % 5 == 0:", "if turn % 4 == 0:", RULES)
+NUMBERS = "test_core_numbers"
+plant(
+    "an engine that idles draws what a busy one does",
+    "costs.py",
+    "(length * count - busy)",
+    "(length * count)",
+    NUMBERS,
+)
+plant(
+    "energy is of the busy time twice",
+    "costs.py",
+    "joules = costs.busy_watts * busy +",
+    "joules = 2 * costs.busy_watts * busy +",
+    NUMBERS,
+)
+plant(
+    "a price is of the busy time",
+    "costs.py",
+    "costs.price_per_hour * length * count / 3600",
+    "costs.price_per_hour * busy * count / 3600",
+    NUMBERS,
+)
+plant("a thousand tokens are one", "costs.py", "KILO * amount / tokens", "amount / tokens", NUMBERS)
+plant(
+    "half a watt is no power",
+    "costs.py",
+    'default=None, gt=0, le=1e6, description="Power of an engine that serves."',
+    'default=None, gt=1, le=1e6, description="Power of an engine that serves."',
+    NUMBERS,
+)
+plant(
+    "equal powers are refused",
+    "costs.py",
+    "(both.idle_watts or 0.0) > (both.busy_watts or 0.0)",
+    "(both.idle_watts or 0.0) >= (both.busy_watts or 0.0)",
+    NUMBERS,
+)
+plant("two rounds have no error", "contrasts.py", "if rounds > 1 else math.nan", "if rounds > 2 else math.nan", NUMBERS)
+plant(
+    "rounds without a partner count",
+    "contrasts.py",
+    "rounds = min(len(ones), len(others))",
+    "rounds = max(len(ones), len(others))",
+    NUMBERS,
+)
+plant(
+    "one degree of freedom has no interval",
+    "contrasts.py",
+    "        if self.freedom < 1:\n",
+    "        if self.freedom <= 1:\n",
+    NUMBERS,
+)
+plant(
+    "one degree of freedom has no p",
+    "contrasts.py",
+    "if self.freedom < 1 or not math.isfinite",
+    "if self.freedom < 2 or not math.isfinite",
+    NUMBERS,
+)
+plant(
+    "a sure difference of none is one",
+    "contrasts.py",
+    "return float(self.value == 0)",
+    "return float(self.value == 1)",
+    NUMBERS,
+)
+plant(
+    "days differ by chance alone",
+    "statistics.py",
+    "return DayEstimate(centre, between, count - 1, days[0].recorded)",
+    "return DayEstimate(centre, within, freedom, days[0].recorded)",
+    NUMBERS,
+)
+plant(
+    "days that are alike are sure",
+    "statistics.py",
+    "return DayEstimate(centre, within, freedom, days[0].recorded)",
+    "return DayEstimate(centre, between, freedom, days[0].recorded)",
+    NUMBERS,
+)
+plant(
+    "the first day is the last",
+    "statistics.py",
+    "centre, between, count - 1, days[0].recorded)",
+    "centre, between, count - 1, days[-1].recorded)",
+    NUMBERS,
+)
+plant(
+    "a sure mean of 0 is unlikely",
+    "statistics.py",
+    "return float(self.centre == 0)",
+    "return float(self.centre != 0)",
+    NUMBERS,
+)
+plant("who waits for one is a choice", "metrics.py", "depth[:-1] >= 2", "depth[:-1] >= 1", NUMBERS)
+plant(
+    "who was never begun waits",
+    "metrics.py",
+    'return intervals_union(np.asarray(rows["arrival_s"])[begun], start[begun]) / span',
+    'return intervals_union(np.asarray(rows["arrival_s"])[begun], start[begun])',
+    NUMBERS,
+)
+plant(
+    "a tenant without an answer is left out of fairness",
+    "metrics.py",
+    "count = len(known) if tenants is None else len(pd.unique(tenants))",
+    "count = len(known)",
+    NUMBERS,
+)
+plant(
+    "a makespan is from 0 to the first end",
+    "metrics.py",
+    "float(known.max() - begun.min())",
+    "float(known.min() - begun.min())",
+    NUMBERS,
+)
+plant(
+    "a wait is until the first token",
+    "metrics.py",
+    'wait = service_start(rows := offered[done]) - rows["arrival_s"]',
+    'wait = (rows := offered[done])["first_token_s"] - rows["arrival_s"]',
+    NUMBERS,
+)
+plant(
+    "rejected requests are errors",
+    "metrics.py",
+    '"errors": int((offered["finish_reason"] == "error").sum())',
+    '"errors": int((offered["finish_reason"] == "rejected").sum() * 2)',
+    NUMBERS,
+)
+plant("a limit is missed where it is met", "goodput.py", "dtype=float) <= limits)", "dtype=float) < limits)", NUMBERS)
+plant("a single token has a pace", "goodput.py", "(tokens <= 1)", "(tokens < 1)", NUMBERS)
+plant("what failed is not missed", "goodput.py", "(rule >= 0) & ~done", "(rule >= 0) & done", NUMBERS)
+plant(
+    "goodput is of all that was offered",
+    "goodput.py",
+    '"goodput": self._rate(good, offered)',
+    '"goodput": self._rate(offered, offered)',
+    NUMBERS,
+)
+plant("who has no SLO met it", "goodput.py", "int(mask.sum()) - offered,", "int(mask.sum()) - good,", NUMBERS)
+plant(
+    "draws that miss alike tell nothing",
+    "sizing/curves.py",
+    "missed.sum() ** 2 / square",
+    "missed.sum() / square",
+    NUMBERS,
+)
+plant(
+    "all draws tell at the low end",
+    "sizing/curves.py",
+    "student_quantile(min(max(self.telling, 1.0), count - 1))",
+    "student_quantile(count - 1)",
+    NUMBERS,
+)
+plant(
+    "the high end goes by few draws",
+    "sizing/curves.py",
+    "np.exp(-student_quantile(count - 1) * relative)",
+    "np.exp(-student_quantile(self.telling) * relative)",
+    NUMBERS,
+)
+plant(
+    "a curve is short at its end where it falls",
+    "sizing/curves.py",
+    "bool(high[-1] >= self.target)",
+    "bool(low[-1] >= self.target)",
+    NUMBERS,
+)
+plant(
+    "a value against labels is one against FIFO",
+    "worth/answers.py",
+    "self.curve(cell, policy, measure, RIVALS[rival])",
+    "self.curve(cell, policy, measure)",
+    NUMBERS,
+)
+plant(
+    "an estimator that beats the truth has a sigma",
+    "worth/answers.py",
+    "not values[0] <= own or not (values > own).any()",
+    "not values[0] <= own",
+    NUMBERS,
+)
+plant("an estimator is as good as its opposite", "worth/answers.py", "-values, -own))", "-values, own))", NUMBERS)
+plant(
+    "a load is calm if one change is",
+    "worth/answers.py",
+    "if not all(abs(end) <= self._plan.margin",
+    "if not any(abs(end) <= self._plan.margin",
+    NUMBERS,
+)
+plant(
+    "a regret of policy is that of order",
+    "worth/answers.py",
+    "[whole - admission, admission, policy, whole + policy]",
+    "[whole - admission, admission, whole, whole + policy]",
+    NUMBERS,
+)
+plant(
+    "a regret in all leaves out the policy",
+    "worth/answers.py",
+    "policy, whole + policy]",
+    "policy, whole - policy]",
+    NUMBERS,
+)
+plant(
+    "the truth loses at once at no sigma",
+    "worth/answers.py",
+    'if state == "at once":\n        low = np.nan',
+    'if state == "at once":\n        high = np.nan',
+    NUMBERS,
+)
+plant(
+    "an error is the largest",
+    "worth/answers.py",
+    "return float(np.mean(errors)) if len(errors)",
+    "return float(np.max(errors)) if len(errors)",
+    NUMBERS,
+)
+plant(
+    "resamples that are alike disagree",
+    "statistics.py",
+    "moved = apart > only.local",
+    "moved = apart >= only.local",
+    NUMBERS,
+)
+plant("no time has a rate", "goodput.py", "if self.span > 0 else np.nan", "if self.span >= 0 else np.nan", NUMBERS)
+plant(
+    "a change that one policy lacks is told",
+    "validation/agreement.py",
+    "if all(np.isfinite(logs).all() for logs",
+    "if any(np.isfinite(logs).all() for logs",
+    NUMBERS,
+)
+plant(
+    "signs that may be noise agree",
+    "validation/agreement.py",
+    "if self.measured.spans_zero or self.simulated",
+    "if self.measured.spans_zero and self.simulated",
+    NUMBERS,
+)
