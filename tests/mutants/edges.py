@@ -821,3 +821,85 @@ plant(
     "if self.measured.spans_zero and self.simulated",
     NUMBERS,
 )
+AGREEMENT = "test_agreement_numbers"
+plant(
+    "all rounds are more rounds",
+    "validation/equivalence.py",
+    "_first(decides, rounds + 1, most) - rounds if",
+    "_first(decides, rounds + 1, most) if",
+    AGREEMENT,
+)
+plant(
+    "rounds that are asked for have no power",
+    "validation/equivalence.py",
+    "student_quantile(freedom, 2 * POWER - 1)",
+    "0.0",
+    AGREEMENT,
+)
+plant(
+    "more rounds bring no freedom", "validation/equivalence.py", "a_round * (count - rounds)", "a_round * 0", AGREEMENT
+)
+plant(
+    "a difference below the margin is inside",
+    "validation/equivalence.py",
+    "if max(-low, high) < margin:",
+    "if high < margin:",
+    AGREEMENT,
+)
+plant(
+    "what overlaps the margin is different",
+    "validation/equivalence.py",
+    "if low > margin or high < -margin:",
+    "if value > margin or high < -margin:",
+    AGREEMENT,
+)
+plant(
+    "the room is to the far margin",
+    "validation/equivalence.py",
+    "abs(margin - abs(value))",
+    "margin + abs(value)",
+    AGREEMENT,
+)
+plant(
+    "changes that differ may not",
+    "validation/equivalence.py",
+    "if low <= 0 <= high else",
+    "if low >= 0 >= high else",
+    AGREEMENT,
+)
+plant(
+    "one difference decides",
+    "validation/equivalence.py",
+    "if difference.freedom < 1 or not",
+    "if difference.freedom < 2 or not",
+    AGREEMENT,
+)
+plant("a hit rate is a count", "validation/shares.py", ' / known["prompt_tokens"].sum())', ")", AGREEMENT)
+plant(
+    "a hit rate is of all prompts",
+    "validation/shares.py",
+    '/ known["prompt_tokens"].sum()',
+    '/ table["prompt_tokens"].sum()',
+    AGREEMENT,
+)
+plant(
+    "a simulated hit rate is the measured one",
+    "validation/shares.py",
+    "rates.append(float(known[",
+    "rates.insert(0, float(known[",
+    AGREEMENT,
+)
+plant(
+    "SLOs of the time between tokens are judged",
+    "validation/shares.py",
+    "if not slos or needs_itl(slos):",
+    "if not slos:",
+    AGREEMENT,
+)
+plant(
+    "ties do not weaken ranks",
+    "validation/agreement.py",
+    "math.sqrt(decided * whole)",
+    "math.sqrt(decided * decided)",
+    AGREEMENT,
+)

@@ -1,0 +1,103 @@
+"""The numbers that hold a simulation against a recorded run, where they are known by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from driftsim.contrasts import Contrast
+from driftsim.simulation.run import simulate
+from driftsim.simulation.scenario import Scenario
+from driftsim.slo import slo_rules
+from driftsim.statistics import student_quantile
+from driftsim.trace.trace import Trace
+from driftsim.validation.agreement import RankAgreement
+from driftsim.validation.equivalence import BOTH_SIDES, MOST_ROUNDS, judge
+from driftsim.validation.shares import attainments, hit_rates, sentences
+from driftsim.validation.validation import Validation
+from tests.strategies import engine, profile, workload
+
+
+@pytest.fixture(scope="module")
+def run() -> Trace:
+    made = workload([0.0, 0.0, 0.0], [4, 2, 5], prompt_tokens=[10, 30, 60])
+    return simulate(Scenario(profile=profile(engine(max_num_seqs=1))), made)
+
+
+def cached(run: Trace, *tokens: int | None) -> Trace:
+    return replace(run, requests=run.requests.assign(cached_tokens=pd.array(tokens, dtype="Int64")))
+
+
+def test_a_hit_rate_is_of_the_prompts_that_are_told_of(run: Trace) -> None:
+    both = Validation("r", cached(run, 5, None, 9), cached(run, 0, 30, 20))
+    assert hit_rates(both) == (14 / 70, 0.5)
+    assert hit_rates(Validation("r", cached(run, None, None, None), both.simulated)) is None
+    assert sentences(both) == ["r: 20.0 % of the prompt tokens were found in the cache, 50.0 % simulated"]
+
+
+def test_a_share_within_slos_is_told_unless_one_is_of_the_time_between_tokens(run: Trace) -> None:
+    def under(slo: str) -> Trace:
+        return replace(run, header=run.header.changed(slos=slo_rules(slo)))
+
+    ends = sorted(run.requests["finish_s"])
+    late = replace(run, requests=run.requests.assign(finish_s=run.requests["finish_s"] + 99.0))
+    assert attainments(Validation("r", under(f"e2e={ends[1]}s"), late)) == (2 / 3, 0.0)
+    assert attainments(Validation("r", under("itl=1s"), run)) is None
+    assert attainments(Validation("r", run, run)) is None
+
+
+@pytest.mark.parametrize(
+    ("counts", "tau"), [((3, 0, 0), 1.0), ((0, 3, 0), -1.0), ((2, 1, 1), 1 / math.sqrt(12)), ((0, 0, 2), math.nan)]
+)
+def test_ties_weaken_an_agreement_of_ranks(counts: tuple[int, int, int], tau: float) -> None:
+    assert RankAgreement("e2e", "mean", *counts).tau == pytest.approx(tau, nan_ok=True)
+
+
+def half(error: float, freedom: int) -> float:
+    return error * student_quantile(freedom, BOTH_SIDES)
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict", "says"),
+    [
+        (0.0, "equivalent", ""),
+        (0.09, "equivalent", ""),
+        (-0.09, "equivalent", ""),
+        (0.11, "undetermined", "the changes differ; whether by more than a factor of 1.11"),
+        (0.2, "different", ""),
+        (-0.2, "different", ""),
+    ],
+)
+def test_an_interval_within_the_margin_is_the_same_change(value: float, verdict: str, says: str) -> None:
+    assert half(0.005, 4) == pytest.approx(0.01066, rel=1e-3)
+    found = judge(Contrast(value, 0.005, 4), 5, margin=0.105)
+    assert (found.verdict, found.reason.startswith(says)) == (verdict, True)
+
+
+def test_a_wide_interval_asks_for_as_many_rounds_as_would_tell() -> None:
+    error, rounds, margin = 0.1, 5, 0.1
+    found = judge(Contrast(0.02, error, 4), rounds, margin=margin)
+    assert found.reason.startswith("whether they differ by more than a factor of 1.11 cannot be told")
+
+    def reach(more: int) -> float:
+        freedom = 4 + more
+        both = student_quantile(freedom, BOTH_SIDES) + student_quantile(freedom, 0.6)  # a power of 0.8
+        return both * error * math.sqrt(rounds / (rounds + more))
+
+    assert found.more > 0
+    assert reach(found.more) <= 0.08 < reach(found.more - 1)  # the room that is left to the margin
+    assert f"about {found.more} more rounds" in found.reason
+    near = judge(Contrast(margin, error, 4), rounds, margin=margin)
+    assert (near.more, "near the margin" in near.reason) == (0, True)
+    assert judge(Contrast(0.02, 9.0, 4), rounds, margin=margin).more == 0  # more than can be asked for
+    assert found.more < MOST_ROUNDS
+
+
+def test_one_round_decides_nothing() -> None:
+    unknown: Any = judge(Contrast(0.0, math.nan, 0), 1)
+    assert (unknown.verdict, unknown.reason) == ("undetermined", "an interval needs at least 2 rounds")
+    assert judge(Contrast(0.0, 1e-9, 1), 2).verdict == "equivalent"
