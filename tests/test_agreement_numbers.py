@@ -17,7 +17,7 @@ from driftsim.statistics import student_quantile
 from driftsim.trace.trace import Trace
 from driftsim.validation.agreement import RankAgreement
 from driftsim.validation.equivalence import BOTH_SIDES, MOST_ROUNDS, judge
-from driftsim.validation.shares import attainments, hit_rates, sentences
+from driftsim.validation.shares import attainments, hit_rates, rows_of, sentences
 from driftsim.validation.validation import Validation
 from tests.strategies import engine, profile, workload
 
@@ -36,6 +36,8 @@ def test_a_hit_rate_is_of_the_prompts_that_are_told_of(run: Trace) -> None:
     both = Validation("r", cached(run, 5, None, 9), cached(run, 0, 30, 20))
     assert hit_rates(both) == (14 / 70, 0.5)
     assert hit_rates(Validation("r", cached(run, None, None, None), both.simulated)) is None
+    other = replace(both, name="other", recorded=run)
+    assert rows_of(hit_rates, [both, other]) == [{"trace": "r", "measured": 0.2, "simulated": 0.5}]
     assert sentences(both) == ["r: 20.0 % of the prompt tokens were found in the cache, 50.0 % simulated"]
 
 

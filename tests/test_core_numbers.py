@@ -15,7 +15,7 @@ from driftsim.contrasts import Contrast, paired
 from driftsim.costs import Costs, cost_summary
 from driftsim.errors import InputError
 from driftsim.goodput import Judged
-from driftsim.metrics import summary
+from driftsim.metrics import _tau_within, choice_fraction, summary, tpot
 from driftsim.pressing.loads import LoadAxis
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
@@ -74,6 +74,19 @@ def test_a_run_is_summed_up(run: Trace) -> None:
     }
     assert {name: found[name] for name in told} == pytest.approx(told)
     assert found["p99_flagged"] is True
+
+
+def test_ranks_within_categories_are_weighted_by_pairs() -> None:
+    rows: Any = pd.DataFrame({"category": ["a"] * 2 + ["b"] * 3, "tier": "batch"})
+    budget, total = np.array([1.0, 2.0, 1.0, 2.0, 3.0]), np.array([5.0, 6.0, 9.0, 8.0, 7.0])
+    assert _tau_within(rows, "category", budget, total) == pytest.approx((1 * 1 - 3 * 1) / 4)
+
+
+def test_where_nothing_ended_nobody_chose_and_one_token_has_no_pace() -> None:
+    rows = pd.DataFrame({"arrival_s": [0.0, 0.0], "dispatch_s": [1.0, 1.0], "finish_s": [NAN, NAN]})
+    assert choice_fraction(rows) == 0.0
+    short = pd.DataFrame({"first_token_s": [1.0, 1.0], "finish_s": [2.0, 2.0], "output_tokens": [1, 2]})
+    assert tpot(short).tolist() == pytest.approx([NAN, 1.0], nan_ok=True)
 
 
 def test_a_run_is_held_against_its_slos(run: Trace) -> None:

@@ -903,3 +903,31 @@ plant(
     "math.sqrt(decided * decided)",
     AGREEMENT,
 )
+plant(
+    "ranks within are weighted by requests",
+    "metrics.py",
+    "weights.append(len(places) * (len(places) - 1))",
+    "weights.append(len(places) * (len(places) + 1))",
+    NUMBERS,
+)
+plant(
+    "where nothing ended a choice is unknown",
+    "metrics.py",
+    "if len(times) < 2 or not span > 0:\n        return 0.0\n    return float(np.diff",
+    "if len(times) < 2 and not span > 0:\n        return 0.0\n    return float(np.diff",
+    NUMBERS,
+)
+plant(
+    "one token has a pace",
+    "metrics.py",
+    "np.where(tokens > 1, tokens - 1, np.nan)",
+    "np.where(tokens >= 1, tokens - 1, np.nan)",
+    NUMBERS,
+)
+plant(
+    "a simulated share is told as measured",
+    "validation/shares.py",
+    '"measured": found[0], "simulated"',
+    '"measured": found[1], "simulated"',
+    AGREEMENT,
+)
