@@ -9,7 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from driftsim.calibration.coverage import extent, extrapolation_warnings
 from driftsim.contrasts import Contrast
+from driftsim.latency.profile import Coverage
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.slo import slo_rules
@@ -18,7 +20,7 @@ from driftsim.trace.trace import Trace
 from driftsim.validation.agreement import RankAgreement
 from driftsim.validation.equivalence import BOTH_SIDES, MOST_ROUNDS, judge
 from driftsim.validation.shares import attainments, hit_rates, rows_of, sentences
-from driftsim.validation.validation import Validation
+from driftsim.validation.validation import COMPOSITION, TOLERANCE_S, Validation, _alike, _exceptions, worst
 from tests.strategies import engine, profile, workload
 
 
@@ -103,3 +105,42 @@ def test_one_round_decides_nothing() -> None:
     unknown: Any = judge(Contrast(0.0, math.nan, 0), 1)
     assert (unknown.verdict, unknown.reason) == ("undetermined", "an interval needs at least 2 rounds")
     assert judge(Contrast(0.0, 1e-9, 1), 2).verdict == "equivalent"
+
+
+@pytest.mark.parametrize(
+    ("running", "context", "said"), [(3, 101, []), (3, 100, ["KV tokens"]), (2, 101, ["requests at once"])]
+)
+def test_a_tenth_beyond_what_a_profile_has_seen_is_extrapolated(running: int, context: int, said: list[str]) -> None:
+    made = workload([0.0, 0.0, 0.0], [4, 2, 5], prompt_tokens=[10, 30, 60])
+    known = profile(engine(max_num_seqs=3))
+    together = simulate(Scenario(profile=known), made)
+    assert extent(together) == (3, 111)
+    seen = Coverage(running=running, context_tokens=context, prefill_tokens=9)
+    warnings = extrapolation_warnings(known.changed(seen=seen), together)
+    assert [name for name in ("requests at once", "KV tokens") if any(name in line for line in warnings)] == said
+
+
+def test_steps_that_one_side_lacks_are_not_alike() -> None:
+    whole = pd.DataFrame({name: [1, 2, 3] for name in COMPOSITION})
+    assert _alike(whole, whole) == 1.0
+    assert _alike(whole, whole.head(2)) == _alike(whole.head(2), whole) == pytest.approx(2 / 3)
+    assert _alike(whole, whole.assign(**{COMPOSITION[0]: [1, 2, 4]})) == pytest.approx(2 / 3)
+
+
+def test_a_request_that_is_off_is_an_exception_and_one_within_the_tolerance_is_none() -> None:
+    recorded = pd.DataFrame({"request_id": ["a", "b", "c"], "first_token_s": [1.0] * 3, "finish_s": [2.0] * 3})
+    off = [0.0, TOLERANCE_S / 2, 2 * TOLERANCE_S]
+    found = _exceptions(recorded, recorded.assign(finish_s=recorded["finish_s"] + off))
+    assert list(found.columns) == ["request_id", "first_token_off_s", "finish_off_s"]
+    assert found["request_id"].tolist() == ["c"]
+    assert found["finish_off_s"].tolist() == pytest.approx([2 * TOLERANCE_S])
+
+
+def test_the_worst_error_is_the_largest_of_those_that_are_known(run: Trace) -> None:
+    late = replace(run, requests=run.requests.assign(finish_s=run.requests["finish_s"] * 3))
+    rows = Validation("r", run, late).rows()
+    makespan = next(row for row in rows if row["metric"] == "makespan")
+    assert makespan["error"] == pytest.approx(2.0)
+    assert worst([Validation("r", run, run), Validation("r", run, late)]) == max(abs(row["error"]) for row in rows)
+    assert worst([Validation("r", run, run)]) == 0.0
+    assert math.isnan(worst([]))

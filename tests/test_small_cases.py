@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +36,7 @@ from driftsim.sizing.plan import Case
 from driftsim.sizing.result import CapacityResult
 from driftsim.sizing.run import Found, Sizing
 from driftsim.sizing.search import Search
-from driftsim.sizing.wording import cautions, gains
+from driftsim.sizing.wording import _duration, cautions, gains
 from driftsim.sweeps.asked import Task, _by_label, parameters
 from driftsim.sweeps.naming import with_names
 
@@ -82,6 +83,16 @@ def test_a_change_of_capacity_is_told_where_both_are_numbers(sizing: Sizing) -> 
 
 def test_a_capacity_above_what_a_backlog_is_served_at_is_an_overload(sizing: Sizing) -> None:
     assert [one.is_overload for one in answers_of(sizing)] == [True, False, True, False]  # 2 > 1.5, 2 = 2, 4 > 2.5
+
+
+def test_a_row_of_a_case_has_the_load_that_failed_where_the_capacity_is_a_number(sizing: Sizing) -> None:
+    rows = [answer.row() for answer in answers_of(sizing)]
+    assert [row["load"] for row in rows[:2]] == [1.0, 1.0]
+    assert all(math.isnan(row["load"]) for row in rows[2:])
+    assert [row["next_failed"] for row in rows[:2]] == [2.0, 2.0]
+    assert all(math.isnan(row["next_failed"]) for row in rows[2:])
+    assert [(row["at_load"], row["binds_at"]) for row in rows] == [(1.0, 2.0), (1.0, 2.0), (2.0, 2.0), (1.0, 1.0)]
+    assert [row["e2e_p99_s"] for row in rows] == [3.0, 3.0, 6.0, 3.0]
 
 
 def test_what_held_again_is_told_with_the_load_that_failed_below(sizing: Sizing) -> None:
@@ -141,6 +152,54 @@ def test_neighbours_are_compared_by_answers_of_eight_tokens_if_there_are_twenty(
     tokens: int, count: int, apart: float
 ) -> None:
     assert guards._unlike(rows([tokens] * count)) == pytest.approx(apart)
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "percentiles", "moved", "told"),
+    [
+        ("steps", 0.6, 9.0, 9.0, ""),
+        ("steps", 0.7, None, None, "a step's time is off by 70 % in the mean"),
+        ("requests", 0.25, None, None, ""),
+        ("requests", 0.26, None, None, "a request's decode time is off by 26 % in the mean"),
+        ("requests", 0.1, 0.25, None, ""),
+        ("requests", 0.1, 0.26, None, "simulated percentiles of TTFT, TPOT and E2E are off by 26 % in the mean"),
+        ("requests", 0.1, None, 0.1, ""),
+        ("requests", 0.1, None, 0.2, "the fit does not settle: its last round still moved a term by 20 %"),
+        ("requests", 0.01, 0.2, 0.2, "the fit does not settle: its last round still moved a term by 20 %"),
+        ("requests", 0.05, 0.05, 0.2, ""),
+    ],
+)
+def test_a_fit_is_refused_beyond_what_real_engines_show(
+    source: str, error: float, percentiles: float | None, moved: float | None, told: str
+) -> None:
+    made: Any = SimpleNamespace(fit=SimpleNamespace(source=source, mean_absolute_percentage_error=error))
+    assert guards.describes(made, [], percentiles, moved) == told
+
+
+def test_half_the_error_is_refused_where_neighbours_of_any_run_are_unlike() -> None:
+    made: Any = SimpleNamespace(fit=SimpleNamespace(source="requests", mean_absolute_percentage_error=0.2))
+    alike, unlike = rows([7] * 20), rows([9] * 20)
+    assert guards.describes(made, [alike], None, None) == ""
+    assert guards.describes(made, [alike, unlike], None, None).startswith("a request's decode time is off by 20 %")
+    made.fit.mean_absolute_percentage_error = 0.12
+    assert guards.describes(made, [unlike], None, None) == ""
+
+
+@pytest.mark.parametrize(
+    ("pace", "told"), [(11.0, "takes 11 s in the median"), (5e-6, "takes 5 us in the median"), (0.02, "")]
+)
+def test_times_that_no_engine_has_are_told_with_their_unit(pace: float, told: str) -> None:
+    table = pd.DataFrame({"first_token_s": [0.0], "finish_s": [10 * pace], "output_tokens": [11]})
+    run: Any = SimpleNamespace(name="r", trace=SimpleNamespace(finished=table))
+    with pytest.raises(TraceError, match=told) if told else nullcontext():
+        guards.check_timings(run)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(NAN, "an unknown time"), (99.0, "99 s"), (100.0, "1.67 min"), (600.0, "10 min")]
+)
+def test_a_duration_of_a_hundred_seconds_is_told_in_minutes(seconds: float, told: str) -> None:
+    assert _duration(seconds) == told
 
 
 def test_of_forms_that_do_as_well_graphs_count_as_a_term() -> None:

@@ -931,3 +931,104 @@ plant(
     '"measured": found[1], "simulated"',
     AGREEMENT,
 )
+plant(
+    "steps that one side lacks are alike",
+    "validation/validation.py",
+    "max(len(recorded), len(simulated))",
+    "min(len(recorded), len(simulated))",
+    AGREEMENT,
+)
+plant(
+    "exceptions have another index",
+    "validation/validation.py",
+    ".all(axis=1)].reset_index(drop=True)",
+    ".all(axis=1)].reset_index(drop=False)",
+    AGREEMENT,
+)
+plant(
+    "one time that is right is enough",
+    "validation/validation.py",
+    "off[~(errors <= TOLERANCE_S).all(axis=1)]",
+    "off[~(errors <= TOLERANCE_S).any(axis=1)]",
+    AGREEMENT,
+)
+plant(
+    "the worst error is the smallest",
+    "validation/validation.py",
+    "return max(known) if known",
+    "return min(known) if known",
+    AGREEMENT,
+)
+plant("a run may go twice as far", "calibration/coverage.py", "SLACK = 1.1", "SLACK = 2.1", AGREEMENT)
+plant("a run may go no further", "calibration/coverage.py", "if most > SLACK * seen", "if most > seen", AGREEMENT)
+plant(
+    "a context is of the prompts",
+    "calibration/coverage.py",
+    'size = known("prompt_tokens") + known("output_tokens")',
+    'size = known("prompt_tokens")',
+    AGREEMENT,
+)
+plant(
+    "what failed next is told where nothing did",
+    "sizing/answers.py",
+    'found, at = self.state == "found", self.at',
+    "found, at = True, self.at",
+    CASES,
+)
+plant(
+    "what failed next is never told",
+    "sizing/answers.py",
+    'found, at = self.state == "found", self.at',
+    'found, at = self.state != "found", self.at',
+    CASES,
+)
+plant(
+    "a step that is off by half is refused",
+    "calibration/guards.py",
+    'if error > STEP_ERROR else ""',
+    'if error > STEP_ERROR / 2 else ""',
+    CASES,
+)
+plant(
+    "neighbours of all runs are unlike",
+    "calibration/guards.py",
+    "any(_unlike(run) > UNLIKE for run in runs)",
+    "all(_unlike(run) > UNLIKE for run in runs)",
+    CASES,
+)
+plant(
+    "half the error is enough",
+    "calibration/guards.py",
+    "if error > DECODE_ERROR or (error",
+    "if error > DECODE_ERROR / 2 or (error",
+    CASES,
+)
+plant(
+    "a fit that moves is refused though it is good",
+    "calibration/guards.py",
+    "and max(error, percentiles or 0.0) > GOOD",
+    "and max(error, percentiles or 0.0) > 0",
+    CASES,
+)
+plant(
+    "a fit that moves is good by its decode times",
+    "calibration/guards.py",
+    "and max(error, percentiles or 0.0) > GOOD",
+    "and error > GOOD",
+    CASES,
+)
+plant(
+    "percentiles are off by less",
+    "calibration/guards.py",
+    "percentiles > PERCENTILE_ERROR:",
+    "percentiles >= PERCENTILE_ERROR:",
+    CASES,
+)
+plant("microseconds are seconds", "calibration/guards.py", "takes {1e6 * pace:,.3g} us", "takes {1e6:,.3g} us", CASES)
+plant(
+    "a hundred seconds are told in seconds",
+    "sizing/wording.py",
+    "if seconds < 100 else",
+    "if seconds <= 100 else",
+    CASES,
+)
