@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import cast
 from urllib.parse import urlsplit
 
-from driftsim.gateway.framing import MOST_HEAD, Body, FramingError, Head, body, head
+from driftsim.gateway.framing import Answer, FramingError, Head
 
 IDLE_S = 2.0  # that a connection to a server is kept: less than the 5 s of uvicorn, or one may close as it is used
 CONNECT_S = 10.0
@@ -31,27 +31,31 @@ class BrokenError(Exception):
 class Reply:
     """The answer to one request. ``looks`` at it since the server last sent something, ``BUSY`` while it may not."""
 
-    __slots__ = ("_body", "_error", "_got", "_link", "_method", "_sink", "_waiter", "age", "head", "is_full", "looks")
+    __slots__ = ("_answer", "_error", "_got", "_link", "_sink", "_waiter", "age", "is_full", "looks")
 
     def __init__(self, link: Link, method: str) -> None:
-        self._link, self._method = link, method
-        self._body: Body | None = None
+        self._link, self._answer = link, Answer(method)
         self._got = b""  # nobody took it yet
         self._sink: Sink | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._error: Exception | None = None
-        self.head: Head
         self.is_full = False
         self.looks = self.age = 0
 
     @property
+    def head(self) -> Head:
+        """The head, once the answer has begun."""
+        assert self._answer.head is not None
+        return self._answer.head
+
+    @property
     def is_over(self) -> bool:
         """Whether the whole body was received."""
-        return self._body is not None and self._body.is_over
+        return self._answer.is_over
 
     async def begun(self) -> None:
         """Wait for the head. Raises ``BrokenError`` or ``TimeoutError``."""
-        while self._body is None:
+        while self._answer.head is None:
             await self._woken()
 
     async def stops(self) -> None:
@@ -77,18 +81,17 @@ class Reply:
         """Nobody reads on: the connection is of no use unless the answer is over."""
         self._sink = None  # whose owner holds this reply: a circle, which nobody collects while streams run
         self._link.ends(self)
+        self._answer.close()
 
     def received(self, data: bytes) -> None:
         """The server sent ``data``."""
         self.looks = 0
         try:
-            if self._body is None:
-                data = self._begins(self._got + data)
-                if self._body is None:
-                    return
-            part = self._body.feed(data)
-            if self._body.is_over:
-                self._link.is_over(self, self._body)
+            answer = self._answer
+            had_begun, part = answer.head is not None, answer.feed(data)
+            if answer.is_over:
+                self._link.is_over(self, answer.beyond)
+            if answer.is_over or not had_begun:
                 self._wake()
             if self._sink is None:
                 self._got += part
@@ -102,9 +105,9 @@ class Reply:
     def lost(self, error: Exception | None) -> None:
         """The connection is gone."""
         try:
-            if self._body is None or error is not None:
+            if error is not None:
                 raise FramingError("the server broke the connection")
-            self._body.end()
+            self._answer.end()
         except FramingError as broken:
             self.fails(BrokenError(str(broken)))
         else:
@@ -116,23 +119,6 @@ class Reply:
         self.is_full = False
         self._link.ends(self)
         self._wake()
-
-    def _begins(self, got: bytes) -> bytes:
-        """Read the head, if it is there; returns what there is of the body."""
-        end = got.find(b"\r\n\r\n")
-        if end < 0:
-            if len(got) > MOST_HEAD:
-                raise FramingError("the head of the answer has no end")
-            self._got = got
-            return b""
-        self._got, self.head = b"", head(got[:end])
-        if self.head.status == 101:
-            raise FramingError("the server changes to a protocol that nobody asked for")
-        if self.head.status < 200:  # one before the answer
-            return self._begins(got[end + 4 :])
-        self._body = body(self.head, self._method)
-        self._wake()
-        return got[end + 4 :]
 
     def _fills(self) -> None:
         if self.is_over:  # and the connection may be another's
@@ -186,10 +172,10 @@ class Link(asyncio.Protocol):
         self.transport.write(data)
         return self._reply
 
-    def is_over(self, reply: Reply, body: Body) -> None:
-        """The whole of ``reply`` was received."""
+    def is_over(self, reply: Reply, beyond: bool) -> None:
+        """The whole of ``reply`` was received, and something ``beyond`` its end or not."""
         self._reply = None
-        if reply.head.keeps and not body.beyond and not self.transport.get_write_buffer_size():
+        if reply.head.keeps and not beyond and not self.transport.get_write_buffer_size():
             self._links.keeps(self)
         else:
             self.transport.abort()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -125,6 +127,25 @@ def test_a_connection_that_was_given_up_is_closed_and_not_used_again() -> None:
         assert wire.connections == 2
 
     run(says(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi"), test)
+
+
+def test_a_reply_that_was_given_up_leaves_nothing_to_collect() -> None:
+    """Nobody collects while streams run, so a circle would stay."""
+
+    async def test(links: Links, wire: Wire) -> None:
+        reply = await links.ask("POST", "/", {}, b"")
+        await reply.begun()
+        answer = weakref.ref(reply._answer)
+        reply.close()
+        del reply
+        await asyncio.sleep(0.05)
+        assert answer() is None
+
+    gc.disable()
+    try:
+        run(says(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi"), test)
+    finally:
+        gc.enable()
 
 
 def test_a_body_without_a_size_ends_with_its_connection() -> None:
