@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,6 +99,15 @@ def test_a_row_of_a_case_has_the_load_that_failed_where_the_capacity_is_a_number
 def test_what_held_again_is_told_with_the_load_that_failed_below(sizing: Sizing) -> None:
     (told,) = (line for line in cautions(sizing, answers_of(sizing)) if "held again" in line)
     assert "fifo/static: attainment does not fall steadily with the load; 3 held again, above 2, which failed" in told
+
+
+@pytest.mark.parametrize(("telling", "told"), [(2.9, True), (3.0, False)])
+def test_few_draws_that_tell_are_told(sizing: Sizing, telling: float, told: bool) -> None:
+    curve = SimpleNamespace(moved=False, has_interval=True, telling=telling, counted=range(9))
+    one: Any = replace(answers_of(sizing)[1], curve=curve)  # type: ignore[arg-type]
+    assert any("of about 3 of 9 draws" in line for line in cautions(sizing, [one])) is told
+    curve.moved = True
+    assert any("one day cannot tell" in line for line in cautions(sizing, [one]))
 
 
 def test_a_case_on_the_profiles_own_engine_is_shown_with_the_first_value_of_the_axis(sizing: Sizing) -> None:

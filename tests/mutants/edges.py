@@ -1032,3 +1032,151 @@ plant(
     "if seconds <= 100 else",
     CASES,
 )
+plant(
+    "three draws are few",
+    "sizing/wording.py",
+    "answer.curve.telling < FEW_TELL",
+    "answer.curve.telling <= FEW_TELL",
+    CASES,
+)
+plant(
+    "days that moved are not told",
+    "sizing/wording.py",
+    'if answer.state == "found" and answer.curve.moved:',
+    'if answer.state != "found" and answer.curve.moved:',
+    CASES,
+)
+BEST = "test_best_numbers"
+plant(
+    "settings are numbered as they come",
+    "sweeps/best.py",
+    "dropna=False, sort=True).ngroup()",
+    "dropna=False, sort=False).ngroup()",
+    BEST,
+)
+plant(
+    "SLOs may differ within a group",
+    "sweeps/best.py",
+    "if len(counts) and counts.max() > 1:",
+    "if len(counts) and counts.max() > 2:",
+    BEST,
+)
+plant(
+    "SLOs judge every metric",
+    "sweeps/best.py",
+    'if "slos" not in table or not any(',
+    'if "slos" not in table or all(',
+    BEST,
+)
+plant(
+    "SLOs are one over all groups",
+    "sweeps/best.py",
+    "groupby([rows[name] for name in by] if by else np.zeros(len(rows))",
+    "groupby(np.zeros(len(rows))",
+    BEST,
+)
+plant("the best is as good as itself", "sweeps/best.py", "if other != place]", "]", BEST)
+plant("what is far is as good", "sweeps/best.py", "abs(gap) <= half for gap", "abs(gap) >= half for gap", BEST)
+plant(
+    "a ratio is a difference",
+    "sweeps/effects.py",
+    'if scale == "ratio" else known, rows',
+    'if scale != "ratio" else known, rows',
+    BEST,
+)
+plant(
+    "a contrast is upside down",
+    "sweeps/effects.py",
+    "np.nanmean(table[1] - table[0], axis=1)",
+    "np.nanmean(table[0] - table[1], axis=1)",
+    BEST,
+)
+plant(
+    "an interaction is of the other level",
+    "sweeps/effects.py",
+    "rows[rows[other[0]] == level]",
+    "rows[rows[other[0]] != level]",
+    BEST,
+)
+plant("an interaction is whole", "sweeps/effects.py", "((at[1] - at[0]) / 2)", "(at[1] - at[0])", BEST)
+plant(
+    "a relative effect is a logarithm",
+    "sweeps/effects.py",
+    "Interval(*map(float, np.expm1(mean)))",
+    "Interval(*map(float, mean))",
+    BEST,
+)
+plant("mixed runs have an interval", "sweeps/spread.py", "if independent.any():", "if not independent.any():", BEST)
+plant(
+    "one kind of resamples is one too many",
+    "sweeps/spread.py",
+    "student_quantile(fewest - 1) *",
+    "student_quantile(fewest) *",
+    BEST,
+)
+plant(
+    "around the mean though a day is recorded",
+    "sweeps/spread.py",
+    "if np.isnan(recorded).any() else recorded.mean()",
+    "if not np.isnan(recorded).any() else recorded.mean()",
+    BEST,
+)
+plant(
+    "one resample has an interval",
+    "sweeps/spread.py",
+    "if min(counted.values()) > 1:",
+    "if min(counted.values()) > 2:",
+    BEST,
+)
+plant("infinite values count", "sweeps/spread.py", "known = np.isfinite(values)\n", "known = ~np.isnan(values)\n", BEST)
+plant(
+    "a change that is doubtful is worse",
+    "sweeps/changes.py",
+    "return max(0.0, low) if change > 0",
+    "return max(0.0, change) if change > 0",
+    BEST,
+)
+plant("an improvement beyond doubt is any", "sweeps/changes.py", "else min(0.0, high)", "else min(0.0, low)", BEST)
+plant(
+    "more is worse",
+    "sweeps/changes.py",
+    'if BETTER[self.metric] == "higher":',
+    'if BETTER[self.metric] != "higher":',
+    BEST,
+)
+plant(
+    "a floor is nothing",
+    "sweeps/changes.py",
+    "abs(self.now - self.then) < self.floor",
+    "abs(self.now - self.then) < 0",
+    BEST,
+)
+plant("what is gone is the same", "sweeps/changes.py", "return math.inf  # it was known and is not", "return 0.0", BEST)
+plant(
+    "the smallest regression is first",
+    "sweeps/changes.py",
+    'self.worse if self.verdict == "improvement" else -self.worse',
+    "self.worse",
+    BEST,
+)
+plant(
+    "the smallest improvement is first",
+    "sweeps/changes.py",
+    'self.worse if self.verdict == "improvement" else -self.worse',
+    "-self.worse",
+    BEST,
+)
+plant(
+    "replications that went the other way count",
+    "sweeps/changes.py",
+    "(self.worst.now - self.worst.then) > 0 for",
+    "(self.worst.now - self.worst.then) < 0 for",
+    BEST,
+)
+plant(
+    "captured repeats are told pair by pair",
+    "sweeps/changes.py",
+    "if self.detectable is not None or len(pairs) < 2:",
+    "if len(pairs) < 2:",
+    BEST,
+)
