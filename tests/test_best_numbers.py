@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,26 +11,28 @@ import pytest
 
 from driftsim.errors import InputError
 from driftsim.statistics import student_quantile
+from driftsim.sweeps.baseline import Baseline, BaselineRun
 from driftsim.sweeps.best import AS_GOOD, best_settings, group_means
-from driftsim.sweeps.changes import MetricChange, ScenarioChange, worst_first
+from driftsim.sweeps.changes import MetricChange, ScenarioChange, grouped, simulated_changes, worst_first
 from driftsim.sweeps.effects import Design
 from driftsim.sweeps.spread import draws_of, half_width, interval_over
 
 NAN = math.nan
+MEAN = "e2e_mean_s"
 
 
 @pytest.fixture
 def table() -> pd.DataFrame:
-    """Three policies, not in the order of their names, on three draws of a workload."""
+    """Four policies, not in the order of their names, on three draws of a workload."""
     return pd.DataFrame(
         {
-            "key": [f"k{place}" for place in range(9)],
-            "policy": ["sjf"] * 3 + ["fifo"] * 3 + ["wspt"] * 3,
-            "seed": [0, 1, 2] * 3,
+            "key": [f"k{place}" for place in range(12)],
+            "policy": ["sjf"] * 3 + ["fifo"] * 3 + ["wspt"] * 3 + ["las"] * 3,
+            "seed": [0, 1, 2] * 4,
             "workload.kind": "poisson",
-            "slos": ["loose"] * 3 + ["tight"] * 6,
-            "e2e_mean_s": [10.0, 11.0, 12.0, 1.0, 2.0, 3.0, 1.1, 1.9, 3.2],
-            "attainment": [0.9] * 3 + [0.5] * 6,
+            "slos": ["loose"] * 3 + ["tight"] * 9,
+            "e2e_mean_s": [10.0, 11.0, 12.0, 1.0, 2.0, 3.0, 1.1, 1.9, 3.2, 20.0, 21.0, 22.0],
+            "attainment": [0.9] * 3 + [0.5] * 9,
         }
     )
 
@@ -39,8 +42,8 @@ def test_the_best_setting_is_the_least_and_those_near_are_as_good(table: pd.Data
     (best,) = best_settings(rows, [], "e2e_mean_s").to_dict("records")
     assert (best["policy"], best["e2e_mean_s"], best["runs"], best[AS_GOOD]) == ("fifo", 2.0, 3, 1.0)
     each = best_settings(rows, ["policy"], "e2e_mean_s")
-    assert each["policy"].tolist() == ["fifo", "sjf", "wspt"]
-    assert group_means(rows, [], ["e2e_mean_s"])["runs"].tolist() == [9]
+    assert each["policy"].tolist() == ["fifo", "las", "sjf", "wspt"]
+    assert group_means(rows, [], ["e2e_mean_s"])["runs"].tolist() == [12]
 
 
 def test_the_loosest_slo_does_not_win(table: pd.DataFrame) -> None:
@@ -48,7 +51,7 @@ def test_the_loosest_slo_does_not_win(table: pd.DataFrame) -> None:
         best_settings(table, [], "attainment")
     assert best_settings(table, ["slos"], "attainment")["attainment"].tolist() == [0.9, 0.5]
     assert best_settings(table, [], "e2e_mean_s")["policy"].tolist() == ["fifo"]  # which no SLO judges
-    with pytest.raises(InputError, match="empty in all 9 runs"):
+    with pytest.raises(InputError, match="empty in all 12 runs"):
         best_settings(table.assign(attainment=NAN, slos="one"), [], "attainment")
 
 
@@ -144,3 +147,27 @@ def test_a_scenario_tells_its_worst_metric_and_how_many_moved_with_it() -> None:
     foreign = ScenarioChange("s", ordered, foreign=True).sentence()
     assert foreign.startswith("regression or another machine's speed")
     assert "the same way" not in ScenarioChange("s", ordered, how="x", detectable={}).sentence()
+
+
+def test_replications_are_compared_by_their_mean_and_runs_of_one_name_are_told_apart() -> None:
+    def run(policy: str, replication: int, value: float, key: str, **more: object) -> BaselineRun:
+        scenario = {"policy": policy, "replication": replication, **more}
+        return BaselineRun(
+            name=f"{policy}, replication {replication}", key=key, scenario=scenario, metrics={MEAN: value}
+        )
+
+    runs = [run("sjf", 1, 2.0, "a" * 20), run("sjf", 2, 4.0, "b" * 20), run("fifo", 1, 5.0, "c" * 20)]
+    rows = {one.name: {MEAN: one.metrics[MEAN] + 1} for one in runs}
+    sjf, fifo = simulated_changes(Baseline(reason="x", runs=runs), rows)
+    assert (sjf.name, sjf.worst.then, sjf.worst.now, sjf.how) == ("sjf", 3.0, 4.0, "mean of 2 replications")
+    assert (fifo.name, fifo.worst.then, fifo.worst.now, fifo.how) == ("fifo, replication 1", 5.0, 6.0, "")
+    assert sjf.selector == "a" * 12
+    with pytest.raises(InputError, match="'fifo, replication 1' of the baseline has no result"):
+        simulated_changes(Baseline(reason="x", runs=runs), {name: rows[name] for name in list(rows)[:2]})
+    again = [*runs[:2], run("sjf", 1, 2.0, "d" * 20, seed=1), run("sjf", 2, 2.0, "e" * 20, seed=1)]
+    assert list(grouped(again)) == ["sjf", f"sjf ({'d' * 12})"]
+
+
+def test_without_a_tolerance_the_same_is_the_same() -> None:
+    assert replace(change(1.0, 1.0), tolerance=0.0).verdict == "same"
+    assert replace(change(1.0, 1.001), tolerance=0.0).verdict == "regression"

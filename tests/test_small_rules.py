@@ -31,7 +31,7 @@ from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.sweeps.plot import Plot
 from driftsim.trace.prefixes import ENDLESS
-from driftsim.worth.wording import cautions
+from driftsim.worth.wording import _engine, cautions
 from tests.format_files import blis, brought
 from tests.strategies import engine, profile, workload
 from tests.test_dispatcher import dispatching, request
@@ -129,6 +129,16 @@ def test_so_few_replications_have_no_intervals(drawn: int | None, replications: 
     )
     answers: Any = SimpleNamespace(valuation=SimpleNamespace(plan=plan, missing=[], engines={}, gains={}, rows={}))
     assert sum("no intervals" in line for line in cautions(answers)) == told
+
+
+def test_an_engine_of_a_valuation_is_told_by_what_differs_from_the_profile() -> None:
+    own, made = _engine("kv", {}, 0.2), _engine("slots", {"max_num_seqs": 4000, "kv_blocks": 9}, 0.456)
+    assert own.startswith(
+        "KV blocks bind with the profile's own engine: twice the kv_blocks serves a backlog 20 % faster"
+    )
+    assert made.startswith(
+        "slots bind with max_num_seqs 4,000, kv_blocks 9: twice the max_num_seqs serves a backlog 46 %"
+    )
 
 
 # -- live

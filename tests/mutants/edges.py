@@ -1180,3 +1180,75 @@ plant(
     "if len(pairs) < 2:",
     BEST,
 )
+plant(
+    "replications are summed",
+    "sweeps/changes.py",
+    "math.fsum(side) / len(pairs) for",
+    "math.fsum(side) * len(pairs) for",
+    BEST,
+)
+plant(
+    "two runs have the name of one",
+    "sweeps/changes.py",
+    "group[0].name if len(group) == 1 else",
+    "group[0].name if len(group) == 2 else",
+    BEST,
+)
+plant(
+    "runs of one name are one",
+    "sweeps/changes.py",
+    "if name in named else name] = group",
+    "if name not in named else name] = group",
+    BEST,
+)
+plant(
+    "no change is an improvement",
+    "sweeps/changes.py",
+    'if self.worse < -self.tolerance else "same"',
+    'if self.worse <= -self.tolerance else "same"',
+    BEST,
+)
+plant("no number is a resample", "sweeps/spread.py", 'errors="coerce").fillna(0)', 'errors="coerce").fillna(1)', BEST)
+plant(
+    "resamples of one kind reach as far as Student",
+    "sweeps/spread.py",
+    "float(np.sqrt(np.mean(np.square(spreads)) / len(days)))",
+    "1.0",
+    BEST,
+)
+plant(
+    "a load of 1 is told of",
+    "worth/wording.py",
+    "if load < 1), default=loads[0]",
+    "if load <= 1), default=loads[0]",
+    NUMBERS,
+)
+plant("the highest load is told of", "worth/wording.py", "default=loads[0])", "default=loads[-1])", NUMBERS)
+plant(
+    "the worst estimator is told of",
+    "worth/wording.py",
+    "return min(real, key=lambda name",
+    "return max(real, key=lambda name",
+    NUMBERS + " test_value",
+)
+plant(
+    "what is as good is not told",
+    "worth/wording.py",
+    'return "" if math.isnan(sigma) else',
+    'return "" if not math.isnan(sigma) else',
+    NUMBERS,
+)
+plant(
+    "a calm load is the highest",
+    "worth/wording.py",
+    "if highest == plan.loads[-1]:",
+    "if highest == plan.loads[0]:",
+    NUMBERS,
+)
+plant(
+    "an engine is never the profile's own",
+    "worth/wording.py",
+    "for key, value in changes.items()) or",
+    "for key, value in changes.items()) and",
+    RULES,
+)
