@@ -179,7 +179,7 @@ def capture(
             repeats=repeats,
             order=order,
             max_in_flight=max_in_flight,
-            tiers=tiers or (),
+            tiers=() if tiers is None else tiers,
             slos=slo or (),
             timeouts=timeouts,
             retries=retries,

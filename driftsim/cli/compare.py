@@ -10,6 +10,7 @@ import typer
 from driftsim.cli.arrivals import Arrivals, ArrivalSetting, Cv, MaxOutstanding, Rate, Think, Users, process_of
 from driftsim.cli.effects import print_effects
 from driftsim.cli.options import (
+    ONE_ENGINE,
     AsJson,
     BusyWatts,
     Drift,
@@ -145,8 +146,8 @@ def compare(
     if base != "fit":
         refuse(context, f"--base is {base}; only --base fit is fitted", "base_fit_n")
     if replicas in (None, 1):
-        refuse(context, "one engine leaves nothing to route; --replicas 2 makes two", "router", "router_place")
-    rules, slos = tier_rules(tiers or ()), slo_rules(slo or ())
+        refuse(context, ONE_ENGINE, "router", "router_place")
+    rules, slos = tier_rules(() if tiers is None else tiers), slo_rules(slo or ())
     if not safety and any(rule.safety is not None for rule in rules):
         raise InputError("--no-safety switches every factor off, and --tiers gives some; drop one of the two")
     admission = Admission.of(

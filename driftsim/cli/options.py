@@ -85,6 +85,7 @@ RouterPlace = Annotated[
         help="Behind the dispatcher, with one queue; or in front of one for each replica [default: behind].",
     ),
 ]
+ONE_ENGINE = "one engine leaves nothing to route; --replicas 2 makes two"
 Failing = Annotated[
     list[str] | None,
     typer.Option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from driftsim.cli.options import AsJson, names, others, refuse, was_given
-from driftsim.cli.terminal import print_table, progress, say, say_document, wide_console
+from driftsim.cli.terminal import check_file, print_table, progress, say, say_document, wide_console
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,6 +55,8 @@ def show(
         refuse(context, "--best names one setting a group", "pivot", "metrics")
     elif pivot is not None:
         refuse(context, "--pivot makes groups of its own", "group")
+    if csv is not None:
+        check_file(csv)  # before the rows are read, not after
     choose: Choose = every_column
     if csv is None and figures is None and paired is None:
         named = [*rows.names_in(conditions), *names(group or ""), *names(pivot or ""), best or ""]

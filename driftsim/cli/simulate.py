@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from driftsim.cli.options import (
+    ONE_ENGINE,
     AsJson,
     BusyWatts,
     Drift,
@@ -23,6 +24,7 @@ from driftsim.cli.options import (
     Slo,
     Timeouts,
     costs_of,
+    refuse,
     replicas_of,
     setting,
 )
@@ -32,6 +34,7 @@ from driftsim.scheduling.names import Place
 
 
 def simulate(
+    context: typer.Context,
     scenario: Annotated[Path, typer.Argument(help="TOML: trace, profile, policy, estimator, admission, seed ...")],
     out: Annotated[Path, typer.Option(help="Folder of the trace to write.")],
     changes: Annotated[
@@ -73,6 +76,7 @@ def simulate(
     from driftsim.outcomes import cache_line, fates_line, nobody_finished, turned_away, within_slos
     from driftsim.sessions import session_lines
     from driftsim.simulation.alone import alone_times, sizes_of
+    from driftsim.simulation.spec import load_spec
     from driftsim.slo import slo_rules
     from driftsim.tenancy import fairness_lines, with_fairness
     from driftsim.trace.schema import JOURNAL_FILES, TRACE_FILES
@@ -97,9 +101,11 @@ def simulate(
         asked[f"costs.{name}"] = watts
     if drift:
         asked["drift"] = [one.model_dump() for one in drift_rules(drift)]
-    changed = dict(setting("--set", text, "policy=sjf") for text in changes or [])
+    changed = dict(setting("--set", text, "policy=sjf") for text in changes or []) | asked
+    if load_spec(scenario, changed).replicas.count == 1:
+        refuse(context, ONE_ENGINE, "router", "router_place")
     with progress("simulating requests") as reporter:
-        trace, spec, warnings, ran, power = run_written(scenario, {**changed, **asked}, reporter.update)
+        trace, spec, warnings, ran, power = run_written(scenario, changed, reporter.update)
         values = summary(trace, spec.admission, phase=spec.phase)
         values |= cost_summary(trace, spec.costs.over(power))
         if spec.fairness:

@@ -107,7 +107,7 @@ def value(
             warm_up=warm_up,
             cool_down=cool_down,
             max_in_flight=max_in_flight,
-            tiers=tiers or (),
+            tiers=() if tiers is None else tiers,
             seed=seed,
             jobs=jobs,
             address=address,

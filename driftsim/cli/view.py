@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from driftsim.cli.terminal import check_file, progress, say
+from driftsim.errors import InputError
 
 
 def view(
@@ -30,6 +31,9 @@ def view(
     chosen = View(since_s=since, until_s=math.inf if until is None else until, limit=limit)
     check_suffix(out)
     check_apart(out, traces)
+    places = [trace.resolve() for trace in traces]
+    if twice := [trace for trace, place in zip(traces, places, strict=True) if places.count(place) > 1]:
+        raise InputError(f"{twice[0]}: is named {len(twice)} times, which shows the same twice; name it once")
     check_file(out)
     check_own(out, "timeline of driftsim view", is_timeline)
     with progress("events") as reporter:

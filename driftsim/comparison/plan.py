@@ -33,6 +33,7 @@ from driftsim.statistics import PRACTICAL
 from driftsim.tiers import TierRule, no_order, rules_in_force, tier_rules
 from driftsim.whose import check_present
 from driftsim.workloads.arrivals import arriving
+from driftsim.workloads.attempts import gives_up
 from driftsim.workloads.drifting import drifting
 from driftsim.workloads.processes import Process
 from driftsim.workloads.workload import Workload
@@ -173,6 +174,12 @@ def check_plans(plan: ComparisonPlan, workloads: Sequence[Workload]) -> None:
     check_slos(plan.slos, tenants, tiers)
     check_present(plan.clients.timeouts, "timeout", tenants, tiers)
     check_present(plan.shed, "queue limit", tenants, tiers)
+    fails = plan.clients.timeouts or plan.shed or plan.replicas.failures
+    if plan.clients.retries and plan.clients.retries.most and not fails and not any(map(gives_up, workloads)):
+        raise InputError(
+            "no client gives up and no request is turned away, so that there is nothing to send again; give --timeout "
+            "30s or --shed wait=5s, or leave the retries out"
+        )
 
 
 def check_plan(plan: ComparisonPlan, workload: Workload) -> None:

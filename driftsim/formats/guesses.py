@@ -200,7 +200,7 @@ def _units(found: dict[str, Guess], outputs: np.ndarray) -> None:
     for ours, guess in found.items():
         if ours in LIFE_TIMES and guess.unit is None and not guess.dated:
             guess.unit, why = _by_size(guess) or _by_pace(guess, arrival, outputs) or ("", "")
-            if guess.unit and why:
+            if why:
                 guess.why.append(why)
     known = [guess for ours, guess in found.items() if ours in LIFE_TIMES and guess.unit and not guess.duration]
     for ours, guess in found.items():

@@ -204,9 +204,7 @@ def _jobs(count: int) -> list[Job]:
         tokens = int(random.integers(1, 500))
         request = Request(f"r{row}", "abc"[row % 3], tier, "", row * 0.01, tokens, tokens, 512)
         category, estimate = str(random.choice(CATEGORIES)), int(random.integers(1, 500))
-        job = Job(request, category, estimate, 0, index=row, priority=tier.rank)
-        job.budget = tokens + job.estimate
-        made.append(job)
+        made.append(Job(request, category, estimate, tokens + estimate, index=row, priority=tier.rank))
     return made
 
 

@@ -177,6 +177,12 @@ class Attempts:
         return ids + [f"{name}{self._mark}{number}" for number in range(2, self.most + 2) for name in ids]
 
 
+def gives_up(workload: Workload) -> bool:
+    """Whether some request of ``workload`` is given up at a time of its own."""
+    known = [name for name in ("timeout_s", "deadline_s", "patience_s") if name in workload.table]
+    return bool(workload.table[known].notna().any(axis=None))
+
+
 def timeouts_of(workload: Workload, clients: Clients) -> np.ndarray:
     """How long each request of ``workload`` is waited for (s), (requests,): by ``clients``, else by its own column."""
     table = workload.table

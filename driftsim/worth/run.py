@@ -97,6 +97,8 @@ def evaluate(
     with KeptStore.keeping(store, needed) as opened:
         runs = Runs(inputs, opened, jobs, address, told, 0)
         sample, _ = sample_of(axis, chosen.spec, runs.recorded)
+        if len(sample) < 2:
+            raise InputError("a single request waits for nobody, so that no order of requests is better; give more")
         turns = turns_of(axis, chosen.spec, runs.recorded)
         engines = _engines(chosen, Bench(chosen.spec, runs.profile(chosen.spec), sample))
         cells = [Cell(limit, load) for limit in engines for load in chosen.loads]
