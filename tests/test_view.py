@@ -349,7 +349,9 @@ def test_more_than_the_lanes_hold_are_drawn_without_their_wait(monkeypatch: pyte
 
 def test_the_verb_writes_what_perfetto_opens(tmp_path: Path, shipped: Path) -> None:
     for name, verb in (("a.json", ["view"]), ("a.json.gz", ["trace", "view"]), ("again.json.gz", ["view"])):
-        made = driftsim(*verb, shipped, shipped, "--out", tmp_path / name, "--from", 10, "--to", 20)
+        made = driftsim(
+            *verb, shipped, shipped.with_name("smollm2-cpu-backlog"), "--out", tmp_path / name, "--from", 10, "--to", 20
+        )
         assert made.returncode == 0, made.stderr
         assert made.stdout == ""
         assert (

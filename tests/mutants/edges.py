@@ -674,7 +674,6 @@ plant(
     "return float(self.centre != 0)",
     NUMBERS,
 )
-plant("who waits for one is a choice", "metrics.py", "depth[:-1] >= 2", "depth[:-1] >= 1", NUMBERS)
 plant(
     "who was never begun waits",
     "metrics.py",
@@ -710,7 +709,6 @@ plant(
     '"errors": int((offered["finish_reason"] == "rejected").sum() * 2)',
     NUMBERS,
 )
-plant("a limit is missed where it is met", "goodput.py", "dtype=float) <= limits)", "dtype=float) < limits)", NUMBERS)
 plant("a single token has a pace", "goodput.py", "(tokens <= 1)", "(tokens < 1)", NUMBERS)
 plant("what failed is not missed", "goodput.py", "(rule >= 0) & ~done", "(rule >= 0) & done", NUMBERS)
 plant(
@@ -726,13 +724,6 @@ plant(
     "sizing/curves.py",
     "missed.sum() ** 2 / square",
     "missed.sum() / square",
-    NUMBERS,
-)
-plant(
-    "all draws tell at the low end",
-    "sizing/curves.py",
-    "student_quantile(min(max(self.telling, 1.0), count - 1))",
-    "student_quantile(count - 1)",
     NUMBERS,
 )
 plant(
@@ -946,13 +937,6 @@ plant(
     AGREEMENT,
 )
 plant(
-    "one time that is right is enough",
-    "validation/validation.py",
-    "off[~(errors <= TOLERANCE_S).all(axis=1)]",
-    "off[~(errors <= TOLERANCE_S).any(axis=1)]",
-    AGREEMENT,
-)
-plant(
     "the worst error is the smallest",
     "validation/validation.py",
     "return max(known) if known",
@@ -961,13 +945,6 @@ plant(
 )
 plant("a run may go twice as far", "calibration/coverage.py", "SLACK = 1.1", "SLACK = 2.1", AGREEMENT)
 plant("a run may go no further", "calibration/coverage.py", "if most > SLACK * seen", "if most > seen", AGREEMENT)
-plant(
-    "a context is of the prompts",
-    "calibration/coverage.py",
-    'size = known("prompt_tokens") + known("output_tokens")',
-    'size = known("prompt_tokens")',
-    AGREEMENT,
-)
 plant(
     "what failed next is told where nothing did",
     "sizing/answers.py",
