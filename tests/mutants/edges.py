@@ -1128,7 +1128,7 @@ plant(
     "abs(self.now - self.then) < 0",
     BEST,
 )
-plant("what is gone is the same", "sweeps/changes.py", "return math.inf  # it was known and is not", "return 0.0", BEST)
+plant("what is gone is no worse", "sweeps/changes.py", "return math.inf  # it was known and is not", "return 0.0", BEST)
 plant(
     "the smallest regression is first",
     "sweeps/changes.py",
