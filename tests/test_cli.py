@@ -219,7 +219,7 @@ CAPTURES: list[tuple[tuple[str, ...], str]] = [
     (("--estimator", "oracle"), "the estimator 'oracle' is told every length"),
     (("--force-lengths",), "--force-lengths needs --replay TRACE"),
     (("--engine", "openai"), "--engine openai needs --base-url"),
-    (("--engine", "openai", "--base-url", "here"), "--base-url 'here' is no URL"),
+    (("--engine", "openai", "--base-url", "here"), "--base-url is no URL of a server"),
     (("--engine", "openai", "--base-url", "http://127.0.0.1:9"), "no OpenAI-compatible server answers there"),
     (("--engine", "openai", "--base-url", "http://h/v1", "--load-format", "dummy"), "are for --engine vllm"),
     (("--base-url", "http://h/v1"), "are for --engine openai"),

@@ -459,7 +459,7 @@ def test_who_is_terminated_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.01)  # the handler runs here
 
-    monkeypatch.setattr(app, "app", killed)
+    monkeypatch.setattr(app, "command", lambda: killed)
     run = driftsim("show", "s")
     assert (run.returncode, run.stderr) == (143, "driftsim: terminated\n")
 
