@@ -368,8 +368,8 @@ def test_what_the_settings_follow_is_not_called_ignored() -> None:
 def test_each_version_has_its_rules() -> None:
     assert rules_of("0.32.0") == Rules()
     assert rules_of("0.19.0") == Rules(
-        window_cap=False, watermark=False, keyless_first=False, window_settled=False, cursor_follows_victim=False,
-        lone_prefill_uncapped=False,
+        window_cap=False, window_sparse=False, watermark=False, keyless_first=False, window_settled=False,
+        cursor_follows_victim=False, window_retention=False, lone_prefill_uncapped=False,
     )  # fmt: skip
     assert rules_of("0.33.1") == Rules(goes_on_after_self=True, cadence=True)
     assert [numbered(text) for text in ("v0.24.0rc1", "main", "")] == [(0, 24), None, None]
