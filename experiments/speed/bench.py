@@ -210,6 +210,8 @@ def in_memory(count: int, load: float, policy: str, estimator: str) -> dict[str,
 
 def end_to_end(count: int, load: float = 0.95) -> dict[str, float]:
     """What ``driftsim simulate`` does: read Parquet, simulate, measure, write Parquet; start-up is not counted."""
+    import scipy.stats  # noqa: F401  # what ranks many requests loads it at its first use, which is start-up
+
     from driftsim.api import simulate_scenario
     from driftsim.metrics import summary
 
