@@ -18,10 +18,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import typer
 
 import driftsim as ds
-from driftsim.cli.app import app
+from driftsim.cli import app
 from tests.commands import driftsim
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,7 +138,7 @@ class Reader:
 
 def parsed(verb: str, arguments: list[str]) -> dict[str, Any]:
     """What the command line makes of ``arguments``; an unknown verb or option is an error."""
-    group: Any = typer.main.get_command(app)
+    group: Any = app.command()
     assert verb in group.commands, f"no verb {verb}"
     context = group.commands[verb].make_context(verb, list(arguments))
     return dict(context.params)
@@ -304,7 +303,7 @@ def test_options_in_tables_exist() -> None:
 
 
 def typer_commands() -> Iterator[list[str]]:
-    group: Any = typer.main.get_command(app)
+    group: Any = app.command()
     for command in [group, *group.commands.values()]:
         yield [option for one in command.params for option in (*one.opts, *getattr(one, "secondary_opts", ()))]
 
