@@ -90,6 +90,13 @@ def test_a_run_without_a_number_is_the_day_itself() -> None:
     assert found["kind"].tolist() == ["circular", "local", "circular"]
 
 
+def test_runs_of_a_day_that_nobody_told_are_one_day() -> None:
+    rows = pd.DataFrame({"replication": [0, 1, 2, 3], "resampling": "circular", "trace_digest": None})
+    assert interval_over(np.arange(4.0), draws_of(rows))[1].startswith("3 resamples of one kind")
+    rows["trace_digest"] = [None, None, "d", "d"]
+    assert draws_of(rows)["day"].tolist() == ["unknown", "unknown", "d", "d"]
+
+
 def test_effects_and_interactions_of_a_crossed_design() -> None:
     rows = pd.DataFrame(
         [

@@ -161,6 +161,7 @@ def test_the_key_of_a_run_is_what_it_was_before_rows_had_names() -> None:
 def test_a_name_is_the_shortest_end_of_the_path_that_no_other_has() -> None:
     assert shortest(["x/a/t", "x/b/t", "x/c"]) == {"x/a/t": "a/t", "x/b/t": "b/t", "x/c": "c"}
     assert shortest(["t", "a/t", "./a/../t"]) == {"t": "t", "a/t": "a/t", "./a/../t": "t"}
+    assert shortest(["", "."]) == {"": "", ".": "."}
 
 
 def test_one_name_is_one_content_and_old_rows_have_the_beginning_of_the_digest() -> None:

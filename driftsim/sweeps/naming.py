@@ -29,7 +29,7 @@ def shortest(paths: Collection[str]) -> dict[str, str]:
         left = {path: str(PurePath(*own[-length:])) for path, own in parts.items() if path not in found}
         count = Counter(str(PurePath(*own[-length:])) for own in set(parts.values()))
         found |= {path: end for path, end in left.items() if count[end] == 1 or length >= len(parts[path])}
-    return {path: found[path] for path in paths}
+    return {path: found.get(path, path) for path in paths}  # an empty one has no end
 
 
 def with_names(table: pd.DataFrame) -> pd.DataFrame:

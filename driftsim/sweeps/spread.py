@@ -22,7 +22,7 @@ def draws_of(table: pd.DataFrame) -> pd.DataFrame:
     plain = pd.Series(0, index=table.index)
     number = pd.to_numeric(table.get("replication", plain), errors="coerce").fillna(0)
     kind = table["resampling"].fillna("circular") if "resampling" in table else plain.map({0: "circular"})
-    day = table.get("trace_digest", plain)
+    day = table.get("trace_digest", plain).astype(object).fillna("unknown")  # rows of a day that nobody told are one
     return pd.DataFrame({"day": day, "number": number, "kind": kind, "independent": drawn(table)})
 
 

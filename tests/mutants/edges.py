@@ -1229,3 +1229,7 @@ plant(
     "for key, value in changes.items()) and",
     RULES,
 )
+plant(
+    "a path without an end has no name", "sweeps/naming.py", "found.get(path, path)", "found[path]", "test_sweep_rows"
+)
+plant("runs of no day are left out", "sweeps/spread.py", '.astype(object).fillna("unknown")', "", "test_best_numbers")
