@@ -64,9 +64,9 @@ def show(
     with progress("reading rows") as reporter:
         table = Store.open(store).table(reporter.update, choose)
     chosen = rows.select(table, conditions, str(store))
-    if csv is not None:
-        _write_csv(chosen, csv)
     if asks_failures:
+        if csv is not None:
+            _write_csv(chosen, csv)
         _print_failures(chosen, as_json)
         return
     done = chosen[~chosen["failed"].astype(bool)]
@@ -74,6 +74,8 @@ def show(
     if not listed:
         raise InputError(f"--metrics {metrics}: names no column of {store}; driftsim columns metrics lists them")
     view = results.view(done, listed, names(group) if group else [], pivot=pivot, best=best, paired=paired)
+    if csv is not None:
+        _write_csv(chosen, csv)  # now that nothing can be refused any more
     if figures is not None:
         from driftsim.sweeps.figures import save_figures
 
