@@ -171,7 +171,7 @@ def test_runs_of_two_gpus_are_not_fitted_together_and_a_disturbed_one_is_said() 
     other = Trace(trace.header.changed(hardware="L4"), trace.requests, trace.steps)
     with pytest.raises(TraceError, match="b: hardware is 'L4', but 'unknown' in a; fit them apart"):
         calibrate([Run("a", trace), Run("b", other)])
-    with pytest.raises(TraceError, match="b: is the very run of a; give it once"):
+    with pytest.raises(TraceError, match="b: is the very run of a, and no repeat of it; give it once"):
         calibrate([Run("a", trace, "one"), Run("b", trace, "one")])
     load = MachineLoad(
         cpu_count=2, own_cpu_mean=1, foreign_cpu_mean=1, foreign_cpu_max=2, foreign_cpu_limit=0.05, disturbed=True

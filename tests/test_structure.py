@@ -175,22 +175,16 @@ def test_the_live_tests_are_collected_where_vllm_is_not_installed(tmp_path: Path
     assert run.returncode == 0, run.stdout[-2000:]
 
 
-def test_help_loads_no_heavy_library() -> None:
-    """So that it answers at once, on a busy machine too."""
-    code = (
-        "import sys; from driftsim.cli.app import command; command()\n"
-        "print(sorted({'matplotlib', 'numpy', 'pandas', 'pydantic', 'scipy', 'simpy'} & set(sys.modules)))"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
-
-
-def test_a_worker_loads_neither_scipy_stats_nor_figures() -> None:
-    """They take longer than all the rest that a worker of a comparison or a sweep loads."""
-    code = (
-        "import sys; import driftsim.comparison.runs, driftsim.sweeps.tasks\n"
-        "print(sorted({'matplotlib', 'scipy.stats'} & set(sys.modules)))"
-    )
+@pytest.mark.parametrize(
+    ("what", "heavy"),
+    [  # the help answers at once, on a busy machine too; a worker takes longer for these than for all the rest
+        ("from driftsim.cli.app import command; command()", "matplotlib numpy pandas pydantic scipy simpy"),
+        ("import driftsim.comparison.runs, driftsim.sweeps.tasks", "matplotlib scipy.stats"),
+    ],
+    ids=["help", "a worker"],
+)
+def test_what_must_be_quick_loads_no_heavy_library(what: str, heavy: str) -> None:
+    code = f"import sys; {what}\nprint(sorted({set(heavy.split())} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 

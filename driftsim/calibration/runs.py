@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from driftsim.calibration.coverage import extent
 from driftsim.errors import TraceError
 from driftsim.latency.profile import Coverage, Profile
-from driftsim.trace.trace import Trace
+from driftsim.trace.trace import Trace, check_each_once
 from driftsim.workloads.unfinished import caveats
 
 FEWEST_STEPS = 30
@@ -34,11 +34,7 @@ def check_runs(runs: Sequence[Run]) -> list[str]:
     """Warnings about ``runs``; raises ``TraceError`` where they cannot share a profile."""
     warnings = []
     first = runs[0]
-    seen = dict[str, str]()
-    for run in runs:
-        if run.digest in seen:
-            raise TraceError(f"{run.name}: is the very run of {seen[run.digest]}; give it once")
-        seen |= {run.digest: run.name} if run.digest else {}
+    check_each_once((run.name, run.digest) for run in runs)
     for run in runs:
         header = run.trace.header
         for what in ("model", "hardware"):

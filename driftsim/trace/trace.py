@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -212,3 +213,12 @@ def _read_header(file: Path) -> Header:
         return Header.model_validate(content)
     except ValidationError as error:
         raise TraceError(f"{file}: {first_problem(error)}; correct the header") from None
+
+
+def check_each_once(runs: Iterable[tuple[str, str]]) -> None:
+    """Raise ``TraceError`` where two of ``runs``, pairs of a name and a digest (empty: not known), are the same one."""
+    seen = dict[str, str]()
+    for name, digest in runs:
+        if digest and digest in seen:
+            raise TraceError(f"{name}: is the very run of {seen[digest]}, and no repeat of it; give it once")
+        seen[digest] = name

@@ -26,7 +26,7 @@ from driftsim.scheduling.policies import BASELINE
 from driftsim.simulation.names import StepSource
 from driftsim.text import for_html
 from driftsim.trace.schema import TRACE_FILES
-from driftsim.trace.trace import Trace
+from driftsim.trace.trace import Trace, check_each_once
 from driftsim.validation.agreement import (
     FEWEST,
     ChangeAgreement,
@@ -272,12 +272,7 @@ def validate_runs(
         raise InputError(f"an interval needs at least 2 seeds, got {seeds}")
     if not traces:
         raise InputError("no trace to validate with")
-    seen = dict[str, str]()
-    for trace in traces:
-        where = str(trace.source or trace.name)
-        if trace.digest in seen:
-            raise InputError(f"{where}: is the very run of {seen[trace.digest]}, and no repeat of it; give it once")
-        seen[trace.digest] = where
+    check_each_once((str(trace.source or trace.name), trace.digest) for trace in traces)
     validations, intervals, warnings = list[Validation](), list[dict[str, Any]](), list[str]()
     runs, done = 1 + (seeds if steps == "noise" else 0), 0
     total = runs * sum(len(trace.requests) for trace in traces)

@@ -186,19 +186,10 @@ plant(
     "an idle power alone is taken", file, "if idle is not None and both.busy_watts is None:", "if False:", "test_costs"
 )
 plant("policies are an axis", "sizing/plan.py", '"policy": "--policies names those", ', "", "test_sizing")
+plant("one run counts twice in a fit", "calibration/runs.py", "    check_each_once((", "    list((", "test_calibrate")
+plant("one run is its own repeat", "validation/result.py", "    check_each_once((", "    list((", "test_validate")
 plant(
-    "one run counts twice in a fit",
-    "calibration/runs.py",
-    "if run.digest in seen:",
-    "if run.name in seen:",
-    "test_calibrate",
-)
-plant(
-    "one run is its own repeat",
-    "validation/result.py",
-    "if trace.digest in seen:",
-    "if trace.name in seen:",
-    "test_validate",
+    "runs of no digest are one", "trace/trace.py", "if digest and digest in seen", "if digest in seen", "test_calibrate"
 )
 plant(
     "a new store is made before others are looked at",
