@@ -4,8 +4,10 @@
 
 The server behind streams events that carry the moment they were sent, by the clock that all processes of one machine
 share. Going straight, a bare aiohttp pass-through, the gateway and, where LITELLM names its program (of an environment
-of its own, pip install 'litellm[proxy]'), LiteLLM's proxy take turns in one run; each is one process. While times are
-taken, all of them go before whatever else runs on the machine, where the system allows that (SCHED_RR).
+of its own, pip install 'litellm[proxy]'), LiteLLM's proxy take turns in one run; each is one process. While a token is
+timed, all of them go before whatever else runs on the machine, where the system allows that (SCHED_RR). Requests a
+second are counted under the system's own scheduling, of processes started anew several times: which core and which
+places in memory a process gets changes them more than one round differs from the next.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -37,7 +39,7 @@ AT_ONCE, CHUNKS, REQUESTS = 64, 64, 1_500  # of the throughput
 STEP_S, PACED = 0.025, 3  # of a server's step; requests of each stream
 MANY, FIRST = 20_000, 5_000  # requests of the memory
 WAITING, IDLE_S = 2_000, 10.0
-ROUNDS = 3
+ROUNDS, STARTS = 3, 7
 LITELLM = os.environ.get("LITELLM", "")
 WAYS = ("straight", "bare", "gateway", *(["litellm"] if LITELLM else []))
 NAMES = {"straight": "straight", "bare": "bare aiohttp", "gateway": "`driftsim serve`", "litellm": "LiteLLM's proxy"}
@@ -67,22 +69,16 @@ def main() -> None:
             costs["token_ms"] = {"spread": percentiles(spread), "bursts": percentiles(bursts)}
             paced = rounds(lambda way: [asyncio.run(throughput(ports[way], PACED * AT_ONCE - AT_ONCE, STEP_S))])
             costs["paced_requests_per_s"] = medians(paced)
-            used: dict[str, list[float]] = {way: [] for way in WAYS}
-
-            def speed(way: str) -> list[float]:
-                before = cpu_s(processes[way])
-                found = asyncio.run(throughput(ports[way], requests_of(way)))
-                used[way].append(1e6 * (cpu_s(processes[way]) - before) / (requests_of(way) + AT_ONCE))
-                return [found]
-
-            costs["requests_per_s"] = medians(rounds(speed))
             for number in ids:
                 goes_first(number, False)
-            costs["cpu_us_a_request"] = medians(used)
             costs["cpu_us_a_chunk"] = {
                 way: round(cpu_a_chunk(ports[way], processes[way]), 1) for way in WAYS if way != "straight"
             }
             costs["memory_mb"] = memory(ports["gateway"], gateway)
+        speeds, used = zip(*(speeds_of_a_start(Path(folder), bool(number)) for number in range(STARTS)), strict=True)
+        costs["requests_per_s"] = medians(together(speeds))
+        costs["cpu_us_a_request"] = medians(together(used))
+        costs["left"] = [round(float(np.median(one["gateway"]) / np.median(one["straight"])), 3) for one in speeds]
         with ways(Path(folder), max_in_flight=1) as (ports, processes):
             costs["waiting"] = WAITING
             costs["waiting_core"] = round(asyncio.run(waiting(ports["gateway"], processes["gateway"])), 4)
@@ -90,14 +86,34 @@ def main() -> None:
     STORED.write_text(json.dumps(costs, indent=1) + "\n")
 
 
-def rounds(measure: Callable[[str], Any]) -> dict[str, list[Any]]:
-    """What ``measure`` finds for each way, the ways in turn, several times; LiteLLM's once, which takes long."""
-    found: dict[str, list[Any]] = {way: [] for way in WAYS}
+def rounds(measure: Callable[[str], Any], known: Sequence[str] = WAYS) -> dict[str, list[Any]]:
+    """What ``measure`` finds for each way ``known``, in turn, several times; LiteLLM's once, which takes long."""
+    found: dict[str, list[Any]] = {way: [] for way in known}
     for number in range(ROUNDS):
-        for way in WAYS:
+        for way in known:
             if not number or way != "litellm":
                 found[way].extend(measure(way))
     return found
+
+
+def speeds_of_a_start(folder: Path, without_litellm: bool) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Requests a second of each way, and its CPU time of a request (us): several rounds of processes started anew."""
+    known = [way for way in WAYS if way != "litellm" or not without_litellm]
+    used: dict[str, list[float]] = {way: [] for way in known}
+    with ways(folder, known) as (ports, processes):
+
+        def speed(way: str) -> list[float]:
+            before = cpu_s(processes[way])
+            found = asyncio.run(throughput(ports[way], requests_of(way)))
+            used[way].append(1e6 * (cpu_s(processes[way]) - before) / (requests_of(way) + AT_ONCE))
+            return [found]
+
+        return rounds(speed, known), used
+
+
+def together(starts: Sequence[dict[str, list[float]]]) -> dict[str, list[float]]:
+    """What several starts found of each way."""
+    return {way: [value for one in starts for value in one.get(way, [])] for way in WAYS}
 
 
 def goes_first(number: int, first: bool) -> bool:
@@ -129,9 +145,11 @@ def percentiles(found: dict[str, list[float]]) -> dict[str, dict[str, float]]:
 
 # -- the processes
 @contextmanager
-def ways(folder: Path, **options: Any) -> Iterator[tuple[dict[str, int], dict[str, psutil.Process]]]:
-    """The server and what stands before it: ports and processes of the ways."""
-    ports = {way: free_port() for way in WAYS}
+def ways(
+    folder: Path, known: Sequence[str] = WAYS, **options: Any
+) -> Iterator[tuple[dict[str, int], dict[str, psutil.Process]]]:
+    """The server and what stands before it: ports and processes of the ways ``known``."""
+    ports = {way: free_port() for way in known}
     config = folder / "gateway.toml"
     lines = [f"{name} = {json.dumps(value)}" for name, value in options.items()]
     config.write_text(
@@ -144,7 +162,7 @@ def ways(folder: Path, **options: Any) -> Iterator[tuple[dict[str, int], dict[st
         [*module, "bare", str(ports["bare"]), str(ports["straight"])],
         [sys.executable, "-m", "driftsim.cli", "serve", str(config)],
     ]
-    if LITELLM:
+    if "litellm" in known:
         (folder / "litellm.yaml").write_text(LITELLM_CONFIG.format(ports["straight"]))
         commands.append([LITELLM, "--config", f"{folder}/litellm.yaml", "--host", "127.0.0.1", "--port",
                          str(ports["litellm"]), "--num_workers", "1"])  # fmt: skip
@@ -155,7 +173,7 @@ def ways(folder: Path, **options: Any) -> Iterator[tuple[dict[str, int], dict[st
             quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             started.append(subprocess.Popen(command, env=os.environ | alone, **quiet))  # type: ignore[call-overload]
             reach(port)
-        yield ports, {way: psutil.Process(one.pid) for way, one in zip(WAYS, started, strict=True)}
+        yield ports, {way: psutil.Process(one.pid) for way, one in zip(known, started, strict=True)}
     finally:
         for process in reversed(started):
             process.send_signal(signal.SIGTERM)
@@ -250,9 +268,8 @@ def answer() -> str:
         what: costs["token_ms"][what]["gateway"]["p99"] - costs["token_ms"][what]["straight"]["p99"]
         for what in ("spread", "bursts")
     }
-    paced, worst = (
-        costs[name]["gateway"] / costs[name]["straight"] for name in ("paced_requests_per_s", "requests_per_s")
-    )
+    paced = costs["paced_requests_per_s"]["gateway"] / costs["paced_requests_per_s"]["straight"]
+    worst, least, most = (100 * at(costs["left"]) for at in (np.median, min, max))
     alone = {way: 1e6 / value for way, value in token.items()}
     whole = {way: 1e6 / value for way, value in request.items()}
     others = "others had to wait" if costs["goes_first"] else "beside others"
@@ -261,7 +278,7 @@ def answer() -> str:
         f"With {costs['streams']} streams the P99 of a token grows by {spread:.1f} ms, by {bursts:.1f} where all step "
         "at once.",
         f"{100 * paced:.0f} % of the throughput of {at_once} streams at {1e3 * STEP_S:.0f} ms a step is left, and "
-        f"{100 * worst:.0f} % of that of a server that answers at once.",
+        f"{worst:.0f} % ({least:.0f} to {most:.0f} over {len(costs['left'])} starts) of a server that answers at once.",
         f"A token with its share of a request takes {token['gateway']:.0f} us of CPU ({_beside(token)}).",
         f"So one core carries {alone['gateway']:,.0f} tokens a second that come alone ({_beside(alone)}), or",
         f"{whole['gateway']:,.0f} requests a second of {CHUNKS} tokens that come at once ({_beside(whole)}).",
@@ -305,6 +322,13 @@ def block() -> str:
     lines = [f"| on {costs['machine']}, {first} | {' | '.join(NAMES[way] for way in known)} |"]
     lines += [f"|---|{'--:|' * len(known)}"]
     lines += [f"| {what} | {' | '.join(cells.get(way, '') for way in known)} |" for what, cells in rows.items()]
+    left = costs["left"]
+    lines += [
+        "",
+        f"Of a server that answers at once, {100 * np.median(left):.0f} % of its requests a second are left (median of "
+        f"{len(left)} starts of all processes, {100 * min(left):.0f} to {100 * max(left):.0f} %), under the system's "
+        "own scheduling.",
+    ]
     return "\n".join(lines) + "\n"
 
 

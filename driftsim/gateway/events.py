@@ -46,7 +46,7 @@ class Events:
             self.count += _data(data, 0, len(data))  # as nearly always
             return data
         whole = self._pending + data if self._pending else data
-        end = _last_end(whole)
+        end = _last_end(whole, 0, len(whole))
         events, self._pending = whole[:end], whole[end:]
         if len(self._pending) > MOST_PENDING:
             self._unread, self._pending, late = True, b"", self._pending
@@ -78,7 +78,10 @@ class Events:
         elif (telling := _TELLING.search(events, place)) is None:
             return len(events), len(events)
         else:
-            begin = place + _last_end(events[place : telling.start()])
+            begin = _last_end(events, place, telling.start())
+        if b"\r" not in events:  # as nearly always
+            end = events.find(b"\n\n", begin) + 2
+            return begin, end if end > 1 else len(events)
         found = _END.search(events, begin)
         return begin, len(events) if found is None else found.end()
 
@@ -95,12 +98,12 @@ class Events:
         return alone
 
 
-def _last_end(data: bytes) -> int:
-    """Where the last whole event of ``data`` ends; 0 where there is none."""
-    end = data.rfind(b"\n\n") + 2
+def _last_end(data: bytes, begin: int, end: int) -> int:
+    """Where the last whole event of ``data`` between ``begin`` and ``end`` ends; ``begin`` where there is none."""
+    last = data.rfind(b"\n\n", begin, end) + 2
     if b"\r" in data:
-        end = max([end, *(match.end() for match in _END.finditer(data))])
-    return end if end > 1 else 0
+        last = max([last, *(match.end() for match in _END.finditer(data, begin, end))])
+    return last if last > 1 else begin
 
 
 def _data(events: bytes, begin: int, end: int) -> int:

@@ -44,12 +44,12 @@ class Answer:
         self.metrics = _of(chunk, "metrics") or self.metrics
         choices = _of(chunk, "choices")
         for choice in choices if isinstance(choices, list) else ():
-            text, call = _text(choice), _call(choice)
+            said, text, call = _parts(choice)
             if text or call:
                 self.chunks += 1
                 self.fewest += bool(text)
                 self.texts.append(text + call)
-                self.said.append(_said(choice))
+                self.said.append(said)
                 self._hear(text + call)
                 self.first = now if self.first is None else self.first
                 self.last = now
@@ -111,28 +111,24 @@ class Answer:
         return None if waited is None else max(self.sent, scheduled - waited), scheduled
 
 
-def _text(choice: Any) -> str:
-    """The text that an event adds to the answer: thinking, content or a refusal."""
+def _parts(choice: Any) -> tuple[str, str, str]:
+    """What an event adds to the answer: to its content, to all of its text (thinking, content, refusal), to a call."""
     delta = _of(choice, "delta")
     if delta is None:
-        return _joined(_of(choice, "text"))
+        text = _joined(_of(choice, "text"))
+        return text, text, ""
+    said = _joined(_of(delta, "content"))
     # Two names of one thing: some servers send both, for the sake of old clients.
     thinking = _joined(_of(delta, "reasoning")) or _joined(_of(delta, "reasoning_content"))
-    return thinking + _joined(_of(delta, "content")) + _joined(_of(delta, "refusal"))
+    return said, thinking + said + _joined(_of(delta, "refusal")), _call(delta)
 
 
-def _said(choice: Any) -> str:
-    """What an event adds to the content of the answer."""
-    delta = _of(choice, "delta")
-    return _joined(_of(choice, "text") if delta is None else _of(delta, "content"))
-
-
-def _call(choice: Any) -> str:
+def _call(delta: Any) -> str:
     """What an event adds to a call of a tool: names and arguments."""
-    delta = _of(choice, "delta")
-    calls = _of(delta, "tool_calls")
+    calls, alone = _of(delta, "tool_calls"), _of(delta, "function_call")
     functions = [_of(call, "function") for call in calls] if isinstance(calls, list) else []
-    functions.append(_of(delta, "function_call"))
+    if alone is not None:
+        functions.append(alone)
     return "".join(_joined(_of(one, "name")) + _joined(_of(one, "arguments")) for one in functions)
 
 
@@ -147,9 +143,11 @@ def _is_whole(number: Any) -> TypeGuard[int]:
 
 def _joined(text: Any) -> str:
     """``text`` as one string; it may come in a list of parts, each a string or an object with a ``text``."""
+    if text is None or isinstance(text, str):  # as nearly always
+        return text or ""
     if isinstance(text, list):
         return "".join(_joined(part if isinstance(part, str) else _of(part, "text")) for part in text)
-    return text if isinstance(text, str) else ""
+    return ""
 
 
 def _of(thing: Any, name: str) -> Any:
