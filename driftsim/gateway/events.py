@@ -17,8 +17,14 @@ from driftsim.live.answer import Answer
 from driftsim.live.engine import Outcome
 from driftsim.scheduling.accounting import count_words
 
+BLANK = " \t\r\n"
 MOST_PENDING = 1 << 20  # bytes of one event: a longer one is passed on unread
-_TELLING = re.compile(rb'"(?:usage|metrics)"\s*:\s*\{|"finish_reason"\s*:\s*"')
+# What an event that is to be read holds; each begins with letters, and so is found faster than one pattern of all.
+_TELLING = tuple(
+    re.compile(pattern).search
+    for pattern in (rb'"finish_reason"\s*:\s*"', rb'"usage"\s*:\s*\{', rb'"metrics"\s*:\s*\{')
+)
+_VALUE = json.JSONDecoder().raw_decode
 _END = re.compile(rb"\r?\n\r?\n|\r\r")
 
 
@@ -42,7 +48,7 @@ class Events:
         """What to pass on of ``data``, just received: all, or its whole events where some go."""
         if self._unread:
             return data
-        if self._steady and not self._pending and data.endswith(b"\n\n") and not _TELLING.search(data):
+        if self._steady and not self._pending and data.endswith(b"\n\n") and _tells(data, 0) < 0:
             self.count += _data(data, 0, len(data))  # as nearly always
             return data
         whole = self._pending + data if self._pending else data
@@ -75,10 +81,10 @@ class Events:
         """Begin and end of the next event from ``place`` on that is to be read; both at the end if there is none."""
         if not self._steady:
             begin = place
-        elif (telling := _TELLING.search(events, place)) is None:
+        elif (telling := _tells(events, place)) < 0:
             return len(events), len(events)
         else:
-            begin = _last_end(events, place, telling.start())
+            begin = _last_end(events, place, telling)
         if b"\r" not in events:  # as nearly always
             end = events.find(b"\n\n", begin) + 2
             return begin, end if end > 1 else len(events)
@@ -96,6 +102,12 @@ class Events:
         alone = told.get("choices") == [] and isinstance(told.get("usage"), dict)
         self.count += self.answer.chunks > before or (not alone and self._steady)
         return alone
+
+
+def _tells(events: bytes, place: int) -> int:
+    """Where ``events`` from ``place`` on first hold something to be read; -1 where nowhere."""
+    found = [match.start() for search in _TELLING if (match := search(events, place)) is not None]
+    return min(found) if found else -1
 
 
 def _last_end(data: bytes, begin: int, end: int) -> int:
@@ -118,10 +130,11 @@ def _json(event: bytes) -> dict[str, Any] | None:
     else:
         data = b"\n".join(line.partition(b":")[2] for line in event.splitlines() if line.startswith(b"data:"))
     try:
-        told = json.loads(data)
+        text = data.decode("utf-8", "surrogatepass").strip(BLANK)
+        told, end = _VALUE(text)
     except (ValueError, RecursionError):
         return None
-    return told if isinstance(told, dict) else None
+    return told if isinstance(told, dict) and end == len(text) else None
 
 
 def streamed(events: Events, *, words: bool) -> Outcome:

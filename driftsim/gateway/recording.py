@@ -28,7 +28,7 @@ from driftsim.trace.segments import segments
 from driftsim.trace.trace import read
 
 PHASE = "gateway"
-SOON_S = 0.01  # until an arrival or a release is written: a request that ends sooner takes one line
+SOON_S = 0.05  # until an arrival or a release is written: a request that ends sooner takes one line
 
 
 @dataclass(eq=False)
