@@ -209,10 +209,12 @@ MEANS = {
     ("sjf", noisy(1.0)): 8.0,
     ("sjf", noisy(2.0)): 12.0,
     ("sjf", "ema"): 9.0,
+    ("sjf", "pooled"): 9.5,
     ("wspt", noisy(0.0)): 6.0,
     ("wspt", noisy(1.0)): 10.0,
     ("wspt", noisy(2.0)): 10.0,
     ("wspt", "ema"): 7.0,
+    ("wspt", "pooled"): 7.5,
     FIFO: 10.0,
     RIVALS["labels"]: 9.0,
 }
@@ -224,7 +226,7 @@ def answers() -> Answers:
     work = WorkloadSpec(kind="poisson", rate=1.0, requests=9, prompt_tokens=8, output_tokens=20)
     spec = ScenarioSpec(workload=work, profile="p.json")
     plan = ValuePlan(
-        spec=spec, policies=("sjf", "wspt"), estimators=("ema",), sigmas=(1.0, 2.0), loads=(0.3, 0.9),
+        spec=spec, policies=("sjf", "wspt"), estimators=("pooled", "ema"), sigmas=(1.0, 2.0), loads=(0.3, 0.9),
         limits=("slots",), replications=2,
     )  # fmt: skip
 

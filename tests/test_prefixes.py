@@ -169,11 +169,11 @@ def test_equal_blocks_are_not_merged_and_the_first_is_found() -> None:
 
 
 def test_the_last_token_is_always_computed() -> None:
-    shared_blocks = SharedBlocks(10, DecodePool(BLOCK), pipelined=False, keyless_first=True)
+    shared_blocks = SharedBlocks(10, DecodePool(BLOCK), lambda one: 0, pipelined=False, keyless_first=True)
     first = sequence(((0, ENDLESS),), prompt=2 * BLOCK)
     take(shared_blocks, first, 2)
-    assert shared_blocks.look_up(sequence(((0, ENDLESS),), prompt=2 * BLOCK), lambda one: 0)[1] == 1
-    assert shared_blocks.look_up(sequence(((0, ENDLESS),), prompt=2 * BLOCK + 1), lambda one: 0)[1] == 2
+    assert shared_blocks.look_up(sequence(((0, ENDLESS),), prompt=2 * BLOCK))[1] == 1
+    assert shared_blocks.look_up(sequence(((0, ENDLESS),), prompt=2 * BLOCK + 1))[1] == 2
 
 
 def test_a_prompt_that_was_there_before_is_computed_from_where_it_differs() -> None:

@@ -177,7 +177,7 @@ class ContinuousEngine(Endings):
         if self.cadence is not None and self.cadence.held:
             steps = min(steps, self.cadence.steps_held())
         if self.shared is not None and self.waiting:
-            steps = self.shared.sooner(self.waiting[0], steps, self._unseen)
+            steps = self.shared.sooner(self.waiting[0], steps)
         return steps
 
     def _finish_decode_run(self) -> None:
@@ -331,7 +331,7 @@ class ContinuousEngine(Endings):
             if shared is None:
                 self.free -= -sequence.computed // size  # rounded up
             else:
-                self.free += shared.give_back(sequence, sequence.computed, sequence.computed, self._unseen)
+                self.free += shared.give_back(sequence, sequence.computed, sequence.computed)
             self._end(sequence, now)
         if not (self.running or self.waiting or self._inbox or self._aborts):
             self._next = None

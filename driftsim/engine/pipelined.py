@@ -89,7 +89,7 @@ class PipelinedEngine(ContinuousEngine):
         while not in_flight or (len(in_flight) < 2 and self._is_host_free(now)):
             self._process_inputs(now)
             if self._left_out and self.shared is not None:
-                self.shared.part(self._unseen)  # their last token is out before the others have their turn
+                self.shared.part()  # their last token is out before the others have their turn
             prefills, preempted = self._schedule(now)
             if not prefills and not self.pool.size:
                 self._resume()
@@ -174,7 +174,7 @@ class PipelinedEngine(ContinuousEngine):
         """Let the sequences whose last token was scheduled just now await it; an event at ``end`` finishes them."""
         ended = []
         if self.shared is not None and self.pool.size and not self.pool.steps_to_finish():
-            self.shared.part(self._unseen)
+            self.shared.part()
         for sequence in self.pool.take_finished():
             self.awaiting_output.add(sequence)
             if sequence in self.overscheduled:

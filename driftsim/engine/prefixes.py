@@ -105,13 +105,12 @@ class PrefixCache:
             return
         if self._in_order:
             self._take_in_order(more)
-            return
-        if more <= self.blank:
+        elif more <= self.blank:
             self.blank -= more
-            return
-        more -= self.blank
-        self.blank = 0
-        self._evict(more)
+        else:
+            more -= self.blank
+            self.blank = 0
+            self._evict(more)
 
     def hold(self, held: Held, count: int) -> None:
         """Let one more sequence hold ``count`` blocks, ``held``, as looked up: they leave the free queue (touch())."""
@@ -131,8 +130,12 @@ class PrefixCache:
         if upto <= start:
             return
         sequence.keyed = upto
-        for owner, tokens in sequence.stretches:
-            end = tokens // self.size
+        stretches, size = sequence.stretches, self.size
+        if len(stretches) == 1 or stretches[-2][1] // size <= start:  # its own tokens alone
+            self._register(sequence.held, stretches[-1][0], start, upto)
+            return
+        for owner, tokens in stretches:
+            end = tokens // size
             if end > upto:
                 end = upto
             if end > start:
@@ -190,14 +193,12 @@ class PrefixCache:
         if self._in_order and freed:
             last = self._append_blank(last, freed)
         end, keyless = sequence.keyed, freed
-        for run in reversed(sequence.held):
-            for piece in (run,) if run.end >= end else reversed(pieces(run, end)):
-                piece.holders -= 1
-                if not piece.holders:
-                    freed += piece.end - piece.start
-                    last.after, piece.before = piece, last
-                    last = piece
-            end = run.start
+        for piece in _backwards(sequence.held, end):
+            piece.holders -= 1
+            if not piece.holders:
+                freed += piece.end - piece.start
+                last.after, piece.before = piece, last
+                last = piece
         last.after, self._ends.before = self._ends, last
         self.idle += freed - keyless
         sequence.held = []
@@ -281,6 +282,18 @@ class PrefixCache:
             run.before.after = rest
             run.before = rest
         return rest
+
+
+def _backwards(held: Held, end: int) -> Held:
+    """What is ``held`` up to place ``end``, each run as the pieces that have become of it, the last first."""
+    order: Held = []
+    for run in reversed(held):
+        if run.end >= end:
+            order.append(run)
+        else:
+            order += reversed(pieces(run, end))
+        end = run.start
+    return order
 
 
 def pieces(run: Run, end: int) -> list[Run]:

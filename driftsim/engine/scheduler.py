@@ -50,12 +50,13 @@ class Scheduler:
             self.shared = SharedBlocks(
                 self.total,
                 self.pool,
+                self._unseen,
                 pipelined=settings.async_scheduling,
                 keyless_first=self.rules.keyless_first,
             )
         self.windowed: WindowedBlocks | None = None
         if settings.slides:
-            self.shared = self.windowed = WindowedBlocks(settings, self.rules, self.pool)
+            self.shared = self.windowed = WindowedBlocks(settings, self.rules, self.pool, self._unseen)
         self._paused: list[Sequence] = []  # decodes that get no turn in the step under way
         self._watermark = int(settings.watermark * settings.kv_blocks) if self.rules.watermark else 0
         self._threshold = settings.long_prefill_token_threshold
@@ -129,7 +130,7 @@ class Scheduler:
                 return 1
             self.free -= need
             if self.shared is not None:
-                self.shared.grow(sequence, sequence.computed + new, self._unseen)
+                self.shared.grow(sequence, sequence.computed + new)
             if self.cadence is not None:
                 self.cadence.prefilled = True
             prefills.append((sequence, new))
@@ -177,7 +178,7 @@ class Scheduler:
                 index += 1
                 given[sequence] = (new, need)
                 if self.windowed is not None:
-                    self.windowed.turn(sequence, self._computed(sequence) + new, self._unseen)
+                    self.windowed.turn(sequence, self._computed(sequence) + new)
                 if cadence is not None:
                     cadence.prefilled |= prefill
                 continue
@@ -190,7 +191,7 @@ class Scheduler:
                 prefills.append((sequence, new))
         paused = [one for one in order if one.ends >= 0 and one not in given]  # whose turn did not come
         if paused and self.shared is not None:
-            self.shared.part(self._unseen, paused[0].number)
+            self.shared.part(paused[0].number)
         for sequence in paused:
             self.pool.leave(sequence)
         self._paused += paused
@@ -201,7 +202,7 @@ class Scheduler:
         if self.shared is not None:
             for sequence, (new, _) in given.items():
                 if sequence in self.prefilling:
-                    self.shared.grow(sequence, sequence.computed + new, self._unseen)
+                    self.shared.grow(sequence, sequence.computed + new)
 
     def _resume(self) -> None:
         """Let the paused decodes take part again."""
@@ -219,14 +220,13 @@ class Scheduler:
         for _, new in prefills:
             budget -= new
         spare = begun = self._spare()
-        if shared is not None:
-            shared.follow(spare)
         found, idle, cadence = 0, 0, self.cadence
         while budget > 0 and len(running) < slots and waiting:
             sequence = waiting[0]
             length = sequence.prompt + sequence.shown  # recomputes what a preemption lost, outputs included
             if shared is not None:
-                held, found, idle, _ = shared.look_up(sequence, self._unseen)
+                shared.follow(spare)
+                held, found, idle, _ = shared.look_up(sequence)
                 length -= found * size
             if cadence is not None and cadence.held and length > 1:
                 break
@@ -253,7 +253,7 @@ class Scheduler:
             self._admitted += 1
             sequence.number = self._admitted
             if shared is not None:
-                shared.admit(sequence, held, found, new, need, self._unseen)
+                shared.admit(sequence, held, found, new)
             spare -= need + idle
             budget -= new
             running[waiting.popleft()] = None
@@ -338,7 +338,7 @@ class Scheduler:
             tokens += sequence.computed
             ended = known(sequence, tokens, unseen) if ended is None else min(ended, tokens)
             self.shared.follow(spare)
-            freed = self.shared.give_back(sequence, tokens, ended, self._unseen, sequence.number if turn[0] else 0)
+            freed = self.shared.give_back(sequence, tokens, ended, sequence.number if turn[0] else 0)
         self.free += freed - taken
         return freed
 

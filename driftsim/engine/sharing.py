@@ -15,15 +15,19 @@ from driftsim.engine.prefixes import BLANK, NOWHERE, Held, PrefixCache
 from driftsim.engine.sequence import Sequence
 from driftsim.trace.prefixes import ENDLESS
 
-Unseen: TypeAlias = Callable[[Sequence], int]  # how many tokens of a running sequence are still being computed
+Unseen: TypeAlias = Callable[[Sequence], int]
 
 
 class SharedBlocks(PrefixCache):
-    """The cache of an engine whose decoding sequences are ``pool``; ``pipelined``: it schedules asynchronously."""
+    """The cache of an engine whose decoding sequences are ``pool``; ``pipelined``: it schedules asynchronously.
 
-    def __init__(self, total: int, pool: DecodePool, *, pipelined: bool, keyless_first: bool) -> None:
+    ``unseen``: how many tokens of a running sequence are still being computed.
+    """
+
+    def __init__(self, total: int, pool: DecodePool, unseen: Unseen, *, pipelined: bool, keyless_first: bool) -> None:
         super().__init__(total, pool.block_size, keyless_first=keyless_first)
         self.pool = pool
+        self.unseen = unseen
         self._ahead = 0 if pipelined else 1  # of the tokens of a decode run's last step, those that are known
         self._live: dict[int, Sequence] = {}  # by its own stretch, who runs
         self._echoing: dict[Sequence, None] = {}  # who produces what another request had before
@@ -36,29 +40,28 @@ class SharedBlocks(PrefixCache):
             self._strangers -= 1
             stretches = ((self._strangers, ENDLESS),)
         sequence.stretches = stretches
-        sequence.held = []
-        sequence.keyed = 0
         sequence.cached = NOWHERE
 
-    def look_up(self, sequence: Sequence, unseen: Unseen) -> tuple[Held, int, int, int]:
+    def look_up(self, sequence: Sequence) -> tuple[Held, int, int, int]:
         """What the cache has of ``sequence`` while a step is scheduled; the last token is computed in any case."""
         if self._echoing:
-            self._settle_all(unseen)
+            self._settle_all()
         most = (sequence.prompt + sequence.shown - 1) // self.size
         found = self.lookup(sequence, most)
         other = self._live.get(found[3])
         if other is not None and other is not sequence:
             before = other.keyed
-            self._settle(other, unseen)
+            self._settle(other)
             if other.keyed > before:
-                return self.look_up(sequence, unseen)
+                return self.look_up(sequence)
         return found
 
-    def admit(self, sequence: Sequence, held: Held, count: int, new: int, need: int, unseen: Unseen) -> None:
-        """Let ``sequence`` run: it holds ``count`` found blocks and takes ``need`` for the next ``new`` tokens."""
+    def admit(self, sequence: Sequence, held: Held, count: int, new: int) -> None:
+        """Let ``sequence`` run: it holds ``count`` found blocks and computes ``new`` tokens.
+
+        The blocks that it takes for these leave the free queue when that is next followed.
+        """
         self.hold(held, count)
-        if need:
-            self.follow(self.blank + self.idle - need)
         sequence.held = held
         sequence.keyed = count
         sequence.joined = ENDLESS
@@ -67,45 +70,43 @@ class SharedBlocks(PrefixCache):
             sequence.cached = computed
         stretches = sequence.stretches
         if len(stretches) > 1:
-            if not self._echoing:  # else look_up() did it
-                self._settle_owners(sequence, computed + new, unseen)
+            if not self._echoing and stretches[-2][1] // self.size > count:  # else look_up() did it, or all is found
+                self._settle_owners(sequence, computed + new)
             if stretches[-2][1] > sequence.prompt:
                 self._echoing[sequence] = None
         self._live[stretches[-1][0]] = sequence
         self.register(sequence, (computed + new) // self.size)
 
-    def grow(self, sequence: Sequence, tokens: int, unseen: Unseen) -> None:
+    def grow(self, sequence: Sequence, tokens: int) -> None:
         """The next chunk of ``sequence`` is scheduled; it then has ``tokens`` tokens."""
         if self._echoing:
-            self._settle_all(unseen, before=sequence.number)
+            self._settle_all(before=sequence.number)
         elif len(sequence.stretches) > 1:
-            self._settle_owners(sequence, tokens, unseen)
+            self._settle_owners(sequence, tokens)
         self.register(sequence, tokens // self.size)
 
-    def give_back(self, sequence: Sequence, tokens: int, known: int, unseen: Unseen, before: int = 0) -> int:
+    def give_back(self, sequence: Sequence, tokens: int, known: int, before: int = 0) -> int:
         """Free the blocks of ``sequence`` for ``tokens`` tokens, of which ``known`` are known; how many became free.
 
         The free queue must have been followed to this moment; of those who run, the ones admitted before number
         ``before`` have had their turn in the step at hand.
         """
         if self._echoing:
-            self._settle_all(unseen, before)
+            self._settle_all(before)
             self._echoing.pop(sequence, None)
-        own = sequence.stretches[-1][0]
-        if self._live.get(own) is sequence:
-            del self._live[own]
+        self._live.pop(sequence.stretches[-1][0], None)
         size = self.size
         self.register(sequence, known // size)
         return self.release(sequence, -(-tokens // size))
 
-    def part(self, unseen: Unseen, before: int = 0) -> None:
+    def part(self, before: int = 0) -> None:
         """Somebody is about to stand still while others go on: give the keys of what all produced in step."""
         if self._echoing:
-            self._settle_all(unseen, before)
+            self._settle_all(before)
 
-    def sooner(self, head: Sequence, steps: int, unseen: Unseen) -> int:
+    def sooner(self, head: Sequence, steps: int) -> int:
         """At most ``steps`` decode steps; fewer if a block being produced may help the waiting ``head`` before."""
-        _, count, _, owner = self.look_up(head, unseen)
+        _, count, _, owner = self.look_up(head)
         for other in (self._live.get(owner), *self._echoing):
             if other is not None and other.ends >= 0:
                 computed = self.pool.step + other.offset + self._ahead
@@ -115,27 +116,27 @@ class SharedBlocks(PrefixCache):
 
     # -- keys of what is being produced
 
-    def _settle_owners(self, sequence: Sequence, tokens: int, unseen: Unseen) -> None:
+    def _settle_owners(self, sequence: Sequence, tokens: int) -> None:
         """Whoever produces what ``sequence`` computes in its first ``tokens`` tokens came first."""
         for owner, end in sequence.stretches[:-1]:
             other = self._live.get(owner)
             if other is not None:
-                self._settle(other, unseen, int(other.number < sequence.number))
+                self._settle(other, int(other.number < sequence.number))
             if end >= tokens:
                 return
 
-    def _settle(self, sequence: Sequence, unseen: Unseen, turn: int = 1) -> None:
+    def _settle(self, sequence: Sequence, turn: int = 1) -> None:
         """Register what is known of ``sequence``, where a decode has been given ``turn`` tokens of the step at hand."""
         tokens = self.pool.step + sequence.offset + turn if sequence.ends >= 0 else sequence.computed
-        self.register(sequence, known(sequence, tokens, unseen(sequence)) // self.size)
+        self.register(sequence, known(sequence, tokens, self.unseen(sequence)) // self.size)
 
-    def _settle_all(self, unseen: Unseen, before: int | None = None) -> None:
+    def _settle_all(self, before: int | None = None) -> None:
         """The same of everybody who runs, the furthest first: where two produce the same, that one was there first.
 
         ``before``: only those who were admitted before that one have had their turn.
         """
         for sequence in sorted(self._live.values(), key=lambda one: (-self._reach(one), one.number)):
-            self._settle(sequence, unseen, int(before is None or sequence.number < before))
+            self._settle(sequence, int(before is None or sequence.number < before))
 
     def _reach(self, sequence: Sequence) -> int:
         return self.pool.step + sequence.offset if sequence.ends >= 0 else sequence.computed

@@ -41,10 +41,10 @@ class WindowedBlocks(SharedBlocks):
     are only counted. The free queue is ``blank`` blocks without a key, then those of ``_queue``.
     """
 
-    def __init__(self, settings: EngineSettings, rules: Rules, pool: DecodePool) -> None:
+    def __init__(self, settings: EngineSettings, rules: Rules, pool: DecodePool, unseen: Unseen) -> None:
         total, size = settings.usable_kv_blocks, settings.block_size
         keyless_first = rules.keyless_first or rules.window_sparse
-        super().__init__(total, pool, pipelined=settings.async_scheduling, keyless_first=keyless_first)
+        super().__init__(total, pool, unseen, pipelined=settings.async_scheduling, keyless_first=keyless_first)
         self.blank, self.keyless_first = total, keyless_first
         self.window = settings.sliding_window or 0
         self.most = settings.window_blocks(rules.window_settled) if rules.window_cap else total + 1
@@ -63,7 +63,7 @@ class WindowedBlocks(SharedBlocks):
         sequence.held = {}
         sequence.gone = 0
 
-    def look_up(self, sequence: Sequence, unseen: Unseen) -> tuple[Any, int, int, int]:
+    def look_up(self, sequence: Sequence) -> tuple[Any, int, int, int]:
         """The blocks that ``sequence`` would begin with, by place, how many they and those before them are, and how
         many of them nobody holds.
 
@@ -113,14 +113,13 @@ class WindowedBlocks(SharedBlocks):
                 if not equal:
                     del self._equal[block.key]
 
-    def admit(self, sequence: Sequence, held: Any, count: int, new: int, need: int, unseen: Unseen) -> None:
-        """Let ``sequence`` run: ``count`` blocks are found, of which it holds ``held``, and takes ``need`` more."""
+    def admit(self, sequence: Sequence, held: Any, count: int, new: int) -> None:
+        """Let ``sequence`` run: ``count`` blocks are found, of which it holds ``held``."""
         for block in held.values():
             if block is not None:
                 if not block.holders:
                     del self._queue[block]
                 block.holders += 1
-        self.follow(self.blank + len(self._queue) - need)
         sequence.held = held
         sequence.gone = max(count - self.needed, 0)
         sequence.keyed = count
@@ -130,12 +129,12 @@ class WindowedBlocks(SharedBlocks):
             sequence.cached = sequence.computed
         self.register(sequence, (sequence.computed + new) // self.size)
 
-    def turn(self, sequence: Sequence, tokens: int, unseen: Unseen) -> None:
+    def turn(self, sequence: Sequence, tokens: int) -> None:
         """``sequence`` is given its turn in the step at hand, and then has ``tokens`` tokens (allocate_slots()).
 
         With async scheduling vLLM also looks for full blocks when a token comes back; by then they have their keys.
         """
-        self.register(sequence, known(sequence, tokens, unseen(sequence)) // self.size)
+        self.register(sequence, known(sequence, tokens, self.unseen(sequence)) // self.size)
 
     def register(self, sequence: Sequence, upto: int) -> None:
         """Give their keys to the blocks of ``sequence`` before place ``upto`` that a later request may begin with."""
@@ -175,7 +174,7 @@ class WindowedBlocks(SharedBlocks):
         self.follow(free)
         return self._give_up(sequence, behind)
 
-    def give_back(self, sequence: Sequence, tokens: int, known: int, unseen: Unseen, before: int = 0) -> int:
+    def give_back(self, sequence: Sequence, tokens: int, known: int, before: int = 0) -> int:
         """Free the blocks of ``sequence`` for ``tokens`` tokens, of which ``known`` are known; how many became free."""
         self.register(sequence, known // self.size)
         freed = self._give_up(sequence, blocks_for(tokens, self.size))

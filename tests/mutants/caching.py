@@ -10,7 +10,11 @@ CACHE = "test_prefixes test_engine test_oracle"
 
 file = "engine/prefixes.py"
 plant(
-    "a block is freed from the front", file, "for run in reversed(sequence.held):", "for run in sequence.held:", CACHE
+    "a block is freed from the front",
+    file,
+    "for run in reversed(held):\n        if",
+    "for run in held:\n        if",
+    CACHE,
 )
 plant("keyless blocks are lost", file, "        self.blank += freed\n", "", CACHE)
 plant("a held block stays in the free queue", file, "self.idle -= end - run.start\n", "pass\n", CACHE)
@@ -40,15 +44,15 @@ plant(
 plant(
     "one that falls behind came after those who went on",
     file,
-    "            self._settle_all(unseen, before)\n\n    def sooner",
+    "            self._settle_all(before)\n\n    def sooner",
     "            pass\n\n    def sooner",
     "test_oracle",
 )
 plant(
     "a victim's turn came before the others'",
     file,
-    "            self._settle_all(unseen, before)\n            self._echoing.pop",
-    "            self._settle_all(unseen, 0)\n            self._echoing.pop",
+    "            self._settle_all(before)\n            self._echoing.pop",
+    "            self._settle_all(0)\n            self._echoing.pop",
     "test_oracle",
 )
 plant("the next admission tells what was found", file, "if sequence.cached < 0:", "if True:", CACHE)
@@ -64,7 +68,7 @@ file = "engine/pipelined.py"
 plant(
     "one that awaits its output came after those who went on",
     file,
-    "            self.shared.part(self._unseen)\n        for sequence",
+    "            self.shared.part()\n        for sequence",
     "            pass\n        for sequence",
     "test_oracle",
 )
@@ -179,3 +183,10 @@ plant(
     "prefixes(whose[: len(kept)])",
     "test_prefixes",
 )
+
+file = "engine/scheduler.py"
+plant("what others took is found", file, "shared.follow(spare)\n                held", "held", "test_oracle")
+file = "engine/sharing.py"
+plant("who produces the rest is not asked", file, "self.size > count:", "self.size > count + 10**9:", "test_oracle")
+plant("who has left is asked on", file, "        self._live.pop(sequence.stretches[-1][0], None)\n", "", "test_oracle")
+plant("what came before is its own", "engine/prefixes.py", "// size <= start:", "// size <= upto:", CACHE)

@@ -831,7 +831,7 @@ plant(
     "place % segment < self.needed",
     WINDOWED,
 )
-plant("what is in flight has keys", file, "known(sequence, tokens, unseen(sequence))", "tokens", WINDOWED)
+plant("what is in flight has keys", file, "known(sequence, tokens, self.unseen(sequence))", "tokens", WINDOWED)
 plant("a window frees its first block first", file, "reversed(places)", "places", WINDOWED)
 plant("what is freed comes before what was taken", file, "        self.follow(free)\n", "", WINDOWED)
 plant(
