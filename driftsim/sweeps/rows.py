@@ -48,9 +48,9 @@ def _holds(series: pd.Series, sign: str, wanted: str, condition: str) -> pd.Seri
         except ValueError:
             raise InputError(f"condition {condition!r}: {series.name} holds numbers, {wanted!r} is none") from None
     else:
-        texts = series.astype(str)
-        truths = set(texts) <= {"True", "False", "None", "nan"}
-        series, value = texts.where(series.notna(), None), wanted.capitalize() if truths else wanted
+        series = series.astype(str).where(series.notna(), None)
+        truths = set(series.dropna()) <= {"True", "False"}
+        value = wanted.capitalize() if truths else wanted
     if sign == "=":
         return series == value
     if sign == "!=":
