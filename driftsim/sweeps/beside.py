@@ -21,6 +21,7 @@ from driftsim.sweeps.repeats import (
     detectable_change,
     overlapping,
     paired_shift,
+    relative_change,
     values_of,
     welch_shift,
 )
@@ -114,16 +115,11 @@ def _group(limits: Baseline, name: str, shifts: dict[str, Compared], how: str, f
         if shift is None:
             changes.append(MetricChange(name, metric, then, math.nan, tolerance, math.nan, math.nan, floor, pairs))
             continue
-        low, high = (_relative(shift.middle + sign * shift.half) for sign in (-1, 1))
+        low, high = (relative_change(shift.middle + sign * shift.half) for sign in (-1, 1))
         now = then * math.exp(shift.middle)
         changes.append(MetricChange(name, metric, then, now, tolerance, low, high, floor, pairs))
         detectable[metric] = detectable_change(shift, metric, then, tolerance, floor)
     return ScenarioChange(name, worst_first(changes), name, how, detectable=detectable, foreign=foreign)
-
-
-def _relative(logarithm: float) -> float:
-    """The relative change; infinite where the logarithm is too large for one."""
-    return math.expm1(logarithm) if logarithm < 700 else math.inf
 
 
 def _geometric_mean(values: Sequence[float]) -> float:

@@ -113,4 +113,14 @@ def detectable_change(shift: Shift, metric: str, then: float, tolerance: float, 
     limits = [sign * math.log1p(sign * part) if sign * part > -1 else math.inf for part in (tolerance, floor / then)]
     if shift.freedom <= 0 or math.isinf(max(limits)):
         return math.nan
-    return math.expm1(sign * detectable_shift(shift.error, shift.freedom, *limits))
+    found = relative_change(sign * detectable_shift(shift.error, shift.freedom, *limits))
+    return math.nan if math.isinf(found) else found
+
+
+def relative_change(logarithm: float) -> float:
+    """The relative change whose logarithm of the ratio is given; infinite where that is too large for a number.
+
+    >>> relative_change(0.0), relative_change(1000.0)
+    (0.0, inf)
+    """
+    return math.expm1(logarithm) if logarithm < 700 else math.inf
