@@ -178,3 +178,20 @@ def test_replications_are_compared_by_their_mean_and_runs_of_one_name_are_told_a
 def test_without_a_tolerance_the_same_is_the_same() -> None:
     assert replace(change(1.0, 1.0), tolerance=0.0).verdict == "same"
     assert replace(change(1.0, 1.001), tolerance=0.0).verdict == "regression"
+
+
+def test_the_best_of_a_group_of_one_has_no_rival(table: pd.DataFrame) -> None:
+    rows = table.drop(columns=["slos", "attainment"]).assign(max_in_flight=[1.0] * 3 + [NAN] * 9)
+    each = best_settings(rows, ["max_in_flight"], MEAN)
+    assert each[["policy", AS_GOOD]].to_numpy().tolist() == [["sjf", 0.0], ["fifo", 1.0]]
+    assert AS_GOOD not in best_settings(rows.drop(columns="max_in_flight"), ["policy"], MEAN)
+    assert group_means(rows, ["seed"], ["seed", MEAN]).columns.tolist() == ["seed", MEAN, "runs"]
+
+
+def test_of_several_days_the_one_with_the_fewest_resamples_is_told() -> None:
+    number, days = [0, 1, 2, 3, 0, 1, 2], ["d"] * 4 + ["e"] * 3
+    values = np.arange(7.0)
+    assert interval_over(values, draws(number, ["circular"] * 7, days))[1].startswith("2 resamples of one kind")
+    kinds = ["circular", "local", "local", "circular", "circular"]
+    both = draws([0, 1, 2, 1, 2] * 2, kinds * 2, ["d"] * 5 + ["e"] * 5)
+    assert interval_over(np.arange(10.0), both)[1] == "2 x 2 resamples of 2 recorded days"

@@ -84,3 +84,30 @@ def test_resamples_of_a_trace_are_of_both_kinds_and_draws_of_a_workload_are_plai
     assert drawn == [(0, "circular"), (1, "circular"), (2, "circular"), (1, "local"), (2, "local")]
     (tmp_path / "g.toml").write_text("replications = 3\nresamples = 'local'\n" + BASE)
     assert [spec.resampling for spec in load_grid(tmp_path / "g.toml")] == ["circular", "local", "local"]
+
+
+def test_a_resampling_that_is_said_holds_for_all_draws(tmp_path: Path) -> None:
+    (tmp_path / "g.toml").write_text("replications = 3\n" + BASE + 'resampling = "local"\n')
+    drawn = [(spec.replication, spec.resampling) for spec in load_grid(tmp_path / "g.toml")]
+    assert drawn == [(0, "local"), (1, "local"), (2, "local")]
+
+
+def test_axes_of_one_table_are_crossed_and_a_run_is_found_by_its_number(tmp_path: Path) -> None:
+    axes = '[grid]\n"engine.kv_blocks" = [10, 20]\n"engine.max_num_seqs" = [1, 2]\n'
+    (tmp_path / "g.toml").write_text("replications = 2\nresamples = 'circular'\n" + BASE + axes)
+    runs = load_grid(tmp_path / "g.toml")
+    settings = [(one.engine["kv_blocks"], one.engine["max_num_seqs"]) for one in runs]
+    assert settings[::2] == settings[1::2] == [(10, 1), (10, 2), (20, 1), (20, 2)]
+    assert [runs[number] for number in range(len(runs))] == runs[:] == list(runs)
+    assert (runs[-1], runs[5].replication) == (runs[7], 1)
+    with pytest.raises(IndexError):
+        runs[8]
+
+
+def test_a_path_counts_from_the_grid_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sub").mkdir()
+    text = '[base]\nprofile = "p"\nworkload = {kind = "poisson", requests = 9, trace = "t"}\n'
+    text += '[grid]\n"workload.rate" = [1.0, 2.0]\n'
+    (tmp_path / "sub" / "g.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert [one.traces for one in load_grid(Path("sub/g.toml"))] == [["sub/t"]] * 2

@@ -266,6 +266,8 @@ def test_new_captures_are_held_against_those_beside_them_and_not_the_other_way_r
     assert [one.verdict for one in faster.scenarios] == ["improvement"]
     assert slower.scenarios[0].worst.change == pytest.approx(0.5)
     assert not slower.scenarios[0].foreign
+    (command,) = check_baseline(captured=new, beside=old, floors={"s": 0.5}, slos="e2e=9s").commands.values()
+    assert command.startswith("driftsim check --floor s=0.5 --slo e2e=9s --only ")
 
 
 # -- workers that die
