@@ -252,7 +252,7 @@ def _lines(content: bytes, store: Store) -> Iterator[dict[str, Any]]:
 def _row(line: bytes) -> dict[str, Any] | None:
     """The row of one line: an object with its key and whether it failed, as ``_line`` writes it; None for another."""
     parts = line.split(b" ", 2)
-    if len(parts) != 3 or len(parts[0]) != 8 or parts[0] != f"{zlib.crc32(parts[2]):08x}".encode():
+    if len(parts) != 3 or parts[0] != f"{zlib.crc32(parts[2]):08x}".encode():
         return None
     try:
         row = parsed_json(parts[2].decode(), halves=True)
