@@ -120,7 +120,8 @@ def _last_end(data: bytes, begin: int, end: int) -> int:
 
 def _data(events: bytes, begin: int, end: int) -> int:
     """How many events with data there are between ``begin`` and ``end``; no text of theirs holds the end of a line."""
-    return events.startswith(b"data:", begin, end) + events.count(b"\ndata:", begin, end)
+    count = events.startswith(b"data:", begin, end) + events.count(b"\ndata:", begin, end)
+    return count + (events.count(b"\rdata:", begin, end) if b"\r" in events else 0)
 
 
 def _json(event: bytes) -> dict[str, Any] | None:

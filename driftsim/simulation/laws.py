@@ -6,11 +6,13 @@ The same laws hold for ours, in the tests. A law that fails says what it saw.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from driftsim.errors import InputError
 from driftsim.latency.noise import Noise
@@ -99,10 +101,11 @@ def conformance(kind: str, name: str) -> list[Verdict]:
     find(name)
     name = spell(name)
     policy, estimator = (name, "ema") if kind == "policy" else ("sjf", name)
+    days = list(_days(policy, estimator))
     laws: list[tuple[str, Callable[[], str]]] = [
-        ("every request leaves exactly once", lambda: _over(policy, estimator, _once)),
-        ("the same run gives the same trace", lambda: _over(policy, estimator, _same)),
-        ("the future cannot change the past", lambda: _over(policy, estimator, _causal)),
+        ("every request leaves exactly once", lambda: _over(days, _once)),
+        ("the same run gives the same trace", lambda: _over(days, _same)),
+        ("the future cannot change the past", lambda: _over(days, _causal)),
     ]
     if kind == "policy":
         laws += [
@@ -125,21 +128,36 @@ def _seen(check: Callable[[], str]) -> str:
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _over(policy: str, estimator: str, law: Callable[[Scenario, Workload], str]) -> str:
+@dataclass(frozen=True)
+class _Day:
+    """Random requests under a policy; what became of them is found out once."""
+
+    scenario: Scenario
+    workload: Workload
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        return self.run(self.workload)
+
+    def run(self, workload: Workload) -> pd.DataFrame:
+        return simulate(self.scenario, workload).requests
+
+
+def _days(policy: str, estimator: str) -> Iterator[_Day]:
     random = np.random.default_rng(1)
     for _ in range(ROUNDS):
         profile = _profile(int(random.integers(1, 6)))
-        scenario = Scenario(profile=profile, policy=policy, estimator=estimator, slos=SLOS)
-        seen = law(scenario, _workload(random))
-        if seen:
-            return seen
-    return ""
+        yield _Day(Scenario(profile=profile, policy=policy, estimator=estimator, slos=SLOS), _workload(random))
 
 
-def _once(scenario: Scenario, workload: Workload) -> str:
-    rows = simulate(scenario, workload).requests
-    if rows["request_id"].duplicated().any() or len(rows) != len(workload):
-        return f"{len(workload)} requests came, {len(rows)} rows left"
+def _over(days: list[_Day], law: Callable[[_Day], str]) -> str:
+    return next((seen for day in days if (seen := law(day))), "")
+
+
+def _once(day: _Day) -> str:
+    rows = day.rows
+    if rows["request_id"].duplicated().any() or len(rows) != len(day.workload):
+        return f"{len(day.workload)} requests came, {len(rows)} rows left"
     lost = rows[~rows["finish_reason"].isin(FINISHED)]
     if len(lost):
         return f"request {lost['request_id'].iloc[0]!r} never finished"
@@ -147,26 +165,26 @@ def _once(scenario: Scenario, workload: Workload) -> str:
     return "" if order.is_monotonic_increasing else "jobs were dispatched out of the order of their indexes"
 
 
-def _same(scenario: Scenario, workload: Workload) -> str:
-    one, other = (simulate(scenario, workload).requests for _ in range(2))
-    return "" if one.equals(other) else "two runs of one scenario differ"
+def _same(day: _Day) -> str:
+    return "" if day.rows.equals(day.run(day.workload)) else "two runs of one scenario differ"
 
 
-def _causal(scenario: Scenario, workload: Workload) -> str:
+def _causal(day: _Day) -> str:
     """Lengthen the request that finishes last: nothing that happened before that may change."""
-    roomy = workload.table.assign(max_tokens=workload.table["max_tokens"] + LONGER)  # the limit is no secret: it stays
-    rows = simulate(scenario, replace(workload, table=roomy)).requests
+    table = day.workload.table
+    roomy = table.assign(max_tokens=table["max_tokens"] + LONGER)  # the limit is no secret: it stays
+    rows = day.run(replace(day.workload, table=roomy))
     last = int(rows["finish_s"].to_numpy().argmax())
     table = roomy.copy()
     lengthened = table.index == last
     table.loc[lengthened, "output_tokens"] += LONGER
     table.loc[lengthened, "stops"] = True
-    changed = simulate(scenario, replace(workload, table=table)).requests
+    changed = day.run(replace(day.workload, table=table))
     before = float(rows["finish_s"].iloc[last])
     names = ["dispatch_s", "first_token_s", "estimate", "budget", "dispatch_index"]
     known = ((rows["dispatch_s"] < before) & (rows.index != last)).to_numpy()
     differs = (rows.loc[known, names] != changed.loc[known, names]).any(axis=1)
-    if is_given_the_truth(scenario.estimator):
+    if is_given_the_truth(day.scenario.estimator):
         return ""
     return f"request {rows.loc[known, 'request_id'][differs].iloc[0]!r} was treated otherwise" if differs.any() else ""
 
@@ -177,19 +195,28 @@ def _conserves(name: str) -> str:
     The work that is there does not depend on the order, and its integral is the sum of service times wait, and of half
     of the service squared. Under an order that does not look at sizes, the law in the mean follows.
     """
+    for fifo, own in zip(_under_fifo(), _work_waiting(name), strict=True):
+        if abs(fifo - own) > 1e-9 * max(fifo, 1.0):
+            return f"service times wait sums up to {own:.6g} s², and under fifo to {fifo:.6g} s²"
+    return ""
+
+
+def _work_waiting(policy: str) -> list[float]:
+    """The sum of service times wait, under ``policy`` with one slot, of each of several workloads."""
     random = np.random.default_rng(4)
     engine = _profile(1).engine.changed(async_scheduling=False)
-    alone = _profile(1).changed(engine=engine)
+    scenario = Scenario(profile=_profile(1).changed(engine=engine), policy=policy, slos=SLOS)
+    sums = []
     for _ in range(ROUNDS):
-        workload = _workload(random)
-        sums = []
-        for policy in ("fifo", name):
-            rows = simulate(Scenario(profile=alone, policy=policy, slos=SLOS), workload).requests
-            wait, service = rows["scheduled_s"] - rows["arrival_s"], rows["finish_s"] - rows["scheduled_s"]
-            sums.append(float((wait * service).sum()))
-        if abs(sums[0] - sums[1]) > 1e-9 * max(sums[0], 1.0):
-            return f"service times wait sums up to {sums[1]:.6g} s², and under fifo to {sums[0]:.6g} s²"
-    return ""
+        rows = simulate(scenario, _workload(random)).requests
+        wait, service = rows["scheduled_s"] - rows["arrival_s"], rows["finish_s"] - rows["scheduled_s"]
+        sums.append(float((wait * service).sum()))
+    return sums
+
+
+@cache
+def _under_fifo() -> list[float]:
+    return _work_waiting("fifo")
 
 
 def _fresh_policy(name: str) -> Any:
@@ -198,13 +225,12 @@ def _fresh_policy(name: str) -> Any:
 
 def _jobs(count: int) -> list[Job]:
     random = np.random.default_rng(2)
+    tiers, categories = random.integers(0, len(TIERS), count).tolist(), random.choice(CATEGORIES, count).tolist()
     made = []
-    for row in range(count):
-        tier = TIERS[int(random.integers(0, len(TIERS)))]
-        tokens = int(random.integers(1, 500))
+    for row, (tokens, estimate) in enumerate(random.integers(1, 500, (count, 2)).tolist()):
+        tier = TIERS[tiers[row]]
         request = Request(f"r{row}", "abc"[row % 3], tier, "", row * 0.01, tokens, tokens, 512)
-        category, estimate = str(random.choice(CATEGORIES)), int(random.integers(1, 500))
-        made.append(Job(request, category, estimate, tokens + estimate, index=row, priority=tier.rank))
+        made.append(Job(request, categories[row], estimate, tokens + estimate, index=row, priority=tier.rank))
     return made
 
 

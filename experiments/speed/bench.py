@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,6 +34,7 @@ from driftsim.latency.steptime import ticks
 from driftsim.simulation.collector import collector_off
 from driftsim.simulation.run import simulate
 from driftsim.trace.header import Phase, WorkloadInfo
+from driftsim.trace.prefixes import ENDLESS
 from driftsim.trace.settings import EngineSettings
 from driftsim.workloads.workload import COLUMNS
 
@@ -40,11 +42,11 @@ AMPLE, SCARCE = 20_000, 6_000  # KV blocks: never short, and short at a full bat
 LOADS = {"070": 0.7, "095": 0.95, "130": 1.3}
 
 
-def profile(kv_blocks: int = AMPLE) -> Profile:
+def profile(kv_blocks: int = AMPLE, *, caching: bool = False) -> Profile:
     """An engine of the order of a small model on an L4."""
     engine = EngineSettings(
         version="0.32.0", max_num_seqs=256, max_num_batched_tokens=2048, max_model_len=8192, kv_blocks=kv_blocks,
-        block_size=16,
+        block_size=16, enable_prefix_caching=caching,
     )  # fmt: skip
     return Profile(engine=engine, intercept_s=0.020, prefill_token_s=5e-5, decode_request_s=5e-5, context_token_s=1e-7)
 
@@ -118,9 +120,14 @@ class Meter:
 METER = Meter()
 
 
-def through_engine(prompts: np.ndarray, outputs: np.ndarray, times: np.ndarray, kv_blocks: int) -> dict[str, float]:
-    """The engine alone, first in first out: jobs are handed to it as they arrive."""
-    made = profile(kv_blocks)
+def through_engine(
+    prompts: np.ndarray, outputs: np.ndarray, times: np.ndarray, kv_blocks: int, *, caching: bool = False
+) -> dict[str, float]:
+    """The engine alone, first in first out: jobs are handed to it as they arrive.
+
+    ``caching``: it caches prefixes, and the prompts share their beginnings.
+    """
+    made = profile(kv_blocks, caching=caching)
     env = Clock(initial_time=0)
     counted = {"finished": 0, "preemptions": 0}
 
@@ -131,7 +138,8 @@ def through_engine(prompts: np.ndarray, outputs: np.ndarray, times: np.ndarray, 
     engine = ContinuousEngine(env, made.engine, made.step_time(), 0, left)
     moments = [ticks(moment) for moment in times.tolist()]
     requests = (
-        Request(str(n), "", Tier.STANDARD, "", 0.0, prompt, None, 4096) for n, prompt in enumerate(prompts.tolist())
+        Request(str(n), "", Tier.STANDARD, "", 0.0, prompt, None, 4096, stretches=shared(n) if caching else ())
+        for n, prompt in enumerate(prompts.tolist())
     )
     jobs = [(Job(request, "", 0, 0), output) for request, output in zip(requests, outputs.tolist(), strict=True)]
     coming = iter(jobs)
@@ -206,6 +214,46 @@ def in_memory(count: int, load: float, policy: str, estimator: str) -> dict[str,
     used = METER.cpu_s() - began
     assert len(trace.finished) == count
     return {"cpu_s": used}
+
+
+SYSTEM, TEXTS = 264, 8  # tokens of a system prompt, half of a prompt on average, and how many there are
+
+
+def shared(row: int) -> tuple[tuple[int, int], ...]:
+    """Whose tokens the request in ``row`` sends: a system prompt's, then its own."""
+    return (-10 - row % TEXTS, SYSTEM), (row, ENDLESS)
+
+
+def caching(count: int, load: float) -> dict[str, float]:
+    """What prefix caching costs where half of the prompts' tokens are found: the engine alone, and whole runs.
+
+    With the cache and without it in turn, each at ``load`` of what it could serve.
+    """
+    prompts, outputs = lengths(count)
+    prompts = np.maximum(prompts, SYSTEM + 1)
+    stretches = pd.Series([shared(row) for row in range(count)], dtype=object)
+    rates, made = dict[bool, float](), dict[bool, Workload]()
+    alone: dict[bool, list[float]] = {False: [], True: []}
+    runs: dict[bool, list[float]] = {False: [], True: []}
+    for on in (False, True):
+        backlog = through_engine(prompts, outputs, np.zeros(count), AMPLE, caching=on)
+        rates[on] = load * count / backlog["makespan_s"]
+        drawn = workload(count, rates[on])
+        made[on] = replace(drawn, table=drawn.table.assign(prompt_tokens=prompts, stretches=stretches))
+    for _ in range(3):
+        for on in (False, True):
+            times = arrivals(count, rates[on])
+            alone[on].append(through_engine(prompts, outputs, times, AMPLE, caching=on)["cpu_s"])
+            gc.collect()
+            began = METER.cpu_s()
+            rows = simulate(Scenario(profile=profile(caching=on)), made[on]).requests
+            runs[on].append(METER.cpu_s() - began)
+    return {
+        "cpu_s": min(runs[True]),
+        "engine_ratio": min(alone[True]) / min(alone[False]),
+        "run_ratio": min(runs[True]) / min(runs[False]),
+        "hit_rate": float(rows["cached_tokens"].sum() / rows["prompt_tokens"].sum()),
+    }
 
 
 def end_to_end(count: int, load: float = 0.95) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 STORED = Path(__file__).with_name("results.json")
 
@@ -43,6 +44,18 @@ def block() -> str:
     lines += [
         "",
         f"Units a request by number of requests: {growth}; cost grows as n^{found['exponent']}. SJF with EMA takes "
-        f"{found['sjf_over_fifo']} of FIFO's time. Peak memory of the run end to end: {found['peak_rss_mb']:,} MB.",
+        f"{found['sjf_over_fifo']} of FIFO's time. {_caching(found)}"
+        f"Peak memory of the run end to end: {found['peak_rss_mb']:,} MB.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _caching(found: dict[str, Any]) -> str:
+    """What prefix caching costs, where that was measured."""
+    if "caching_over_none" not in found:
+        return ""
+    return (
+        f"With prefix caching and {100 * found['caching_hit_rate']:.0f} % of the prompts' tokens found, a whole run in "
+        f"memory takes {found['caching_over_none']} times as long, the engine alone "
+        f"{found['caching_over_none_engine_alone']} times. "
+    )

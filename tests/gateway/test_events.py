@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from driftsim.gateway.collecting import due
@@ -38,6 +38,7 @@ def learned(parts: list[bytes], strip: bool, every: bool) -> tuple[bytes, Any]:
     return passed, (reader.count, answer.chunks if every else 0, answer.usage, answer.reason, answer.first)
 
 
+@example([(TEXT, b"\n\n"), (ROLE, b"\r\r"), (ROLE, b"\n\n")], [], False, False)
 @given(
     st.lists(st.tuples(st.sampled_from(KINDS), st.sampled_from([b"\n\n", b"\r\n\r\n", b"\r\r"])), max_size=12),
     st.lists(st.integers(0, 900), max_size=6), st.booleans(), st.booleans(),
