@@ -144,9 +144,10 @@ def test_launches_take_no_time_beside_what_the_gpu_computes_meanwhile() -> None:
 def test_a_step_without_decodes_is_not_padded_and_no_time_is_below_nothing() -> None:
     model = LinearStepTime(100, 7, 5, 1, graph_sizes=(1, 2, 4))
     assert [model.step(Batch(3, 1, decode_requests=size)) for size in (0, 1, 3)] == [121, 126, 141]
-    for wrong in ("launch", "graph_tokens", "prefill_step"):
+    for name in ("launch", "graph_tokens", "prefill_step"):
+        below: Any = {name: -1}
         with pytest.raises(InputError, match="nothing negative"):
-            replace(model, **{wrong: -1})
+            replace(model, **below)
 
 
 def test_no_tokens_are_hidden_where_tokens_cost_nothing() -> None:
