@@ -247,8 +247,7 @@ def crossing(loads: np.ndarray, attained: np.ndarray, target: float) -> np.ndarr
     high, low = (np.take_along_axis(attained, place[..., None], -1)[..., 0] for place in (before, after))
     falls = high > low
     part = np.where(falls, (high - target) / np.where(falls, high - low, 1.0), 0.0)
-    found = loads[before] + np.clip(part, 0.0, 1.0) * (loads[after] - loads[before])
-    crossed: np.ndarray = np.where(some, np.where(after == 0, loads[0], found), loads[-1])
+    crossed: np.ndarray = np.where(some, loads[before] + part * (loads[after] - loads[before]), loads[-1])
     return crossed
 
 

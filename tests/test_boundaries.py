@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from driftsim import crowding, outcomes
 from driftsim.comparison import turns
 from driftsim.comparison.plan import BASELINE, ComparisonPlan, Setting
 from driftsim.comparison.runs import compare
@@ -26,7 +27,7 @@ from driftsim.gateway.learning import learn_anew
 from driftsim.gateway.recording import Recorder, Segment, Slot
 from driftsim.live.engine import Outcome
 from driftsim.metrics import choice_fraction
-from driftsim.outcomes import fates_line
+from driftsim.outcomes import fates_line, nobody_finished, turned_away
 from driftsim.scheduling.admission import Admission
 from driftsim.simulation.bases import fit_base
 from driftsim.simulation.replicas import Replicas
@@ -247,3 +248,32 @@ def test_a_parent_of_another_phase_starts_no_turn() -> None:
     known = rows.assign(source=range(4), parent=parents)
     trace: Any = SimpleNamespace(requests=rows)
     assert list(_with_parents(known, trace)["parent"]) == [[], [0], [], [3]]
+
+
+@pytest.mark.parametrize(("finished", "told"), [(4, "latencies are of the others"), (0, "nobody is left to measure")])
+def test_those_who_were_turned_away_leave_others_only_where_somebody_finished(finished: int, told: str) -> None:
+    (said,) = turned_away({"rejected": 2, "finished": finished, "requests": 6}, engine())
+    assert said == f"2 of 6 requests never fit this engine and were rejected; {told}"
+
+
+def test_requests_of_which_nobody_knows_the_end_are_unfinished() -> None:
+    rows = pd.DataFrame({"finish_reason": [None, None, "error"], "error": [None, None, "lost"]})
+    bare: Any = SimpleNamespace(requests=rows)
+    assert nobody_finished(bare) == "none of 3 requests finished: 2 unfinished, 1 error (the first: lost)"
+
+
+def test_a_cache_is_held_against_an_endless_one_over_the_requests_that_it_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = pd.DataFrame({"cached_tokens": [16, NAN], "prompt_tokens": [64, 64], "output_tokens": [3, NAN]})
+    bare: Any = SimpleNamespace(requests=rows.assign(prefix_row=-1), header=SimpleNamespace(engine=engine()))
+    monkeypatch.setattr(outcomes, "stretches_in", lambda _: [])
+    monkeypatch.setattr(outcomes, "endless_hits", lambda *_: np.array([32, 48]))
+    (said,) = outcomes.cache_line(bare)
+    assert said == "The prefix cache found 25.0 % of the prompt tokens; an endless one finds 50.0 %"
+
+
+def test_slowdowns_are_those_of_the_phase_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crowding, "alone_times", lambda *_: {})
+    monkeypatch.setattr(crowding, "fairness_summary", lambda trace, alone, phase: {"phase": phase})
+    assert crowding.fairness(run(), profile=PROFILE, phase="two") == {"phase": "two"}

@@ -140,3 +140,33 @@ def test_errors_of_means_are_those_of_the_intervals() -> None:
     assert (one.mean() - other.mean()) / error == pytest.approx(theirs.statistic)
     assert statistics.welch_error(one, other[:1]) == statistics.mean_error(one[:1]) == (math.inf, 0.0)
     assert statistics.welch_error(np.ones(2), np.ones(3)) == (0.0, 3.0)
+
+
+def test_what_is_not_known_is_no_evidence() -> None:
+    for error in (0.0, 0.1):
+        assert statistics.DayEstimate(math.nan, error, 3, math.nan).p == 1
+    assert statistics.DayEstimate(1.0, math.nan, 3, 1.0).p == 1
+
+
+@pytest.mark.parametrize(
+    ("attained", "load"),
+    [
+        ((1.0, 0.9, 0.7), 1.5),
+        ((1.0, 0.8, 0.9), 2.0),  # just met is met
+        ((0.7, 0.9, 0.9), 0.0),  # failed at once
+        ((0.7, 0.6, 0.5), 0.0),
+        ((0.9, 0.9, 0.9), 2.0),
+    ],
+)
+def test_a_curve_crosses_its_target_before_the_first_load_that_fails(attained: tuple[float, ...], load: float) -> None:
+    assert statistics.crossing(np.array([0.0, 1.0, 2.0]), np.array([attained]), 0.8) == pytest.approx([load])
+
+
+def test_a_gate_whose_numbers_do_not_vary_sees_what_is_above_its_bound_and_its_floor() -> None:
+    assert statistics.detectable_shift(0.0, 4, beyond=0.05, floor=0.1) == 0.1
+    assert statistics.detectable_shift(0.0, 4, beyond=0.05, floor=0.01) == 0.05
+
+
+def test_a_day_with_one_resample_of_a_kind_is_known_by_itself_alone() -> None:
+    found = statistics.over_days([statistics.Day(7.0, np.array([1.0, 2.0]), np.array([2.0]))])
+    assert (found.centre, found.p) == (7.0, 1.0)

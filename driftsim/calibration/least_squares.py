@@ -66,7 +66,7 @@ def solve(rows: Rows) -> Solution:
     recorded value instead would bias the fit low.
     """
     weights = rows.precision / rows.duration.mean()
-    fitted = np.full(len(rows.duration), rows.duration.mean())
+    fitted = np.full(len(rows.duration), np.inf)  # nothing yet: the first fit knows of no outliers
     for _ in range(ROUNDS):
         weighted = rows.columns * weights[:, None]
         coefficients = nnls_of_gram(weighted.T @ weighted, weighted.T @ (rows.duration * weights))

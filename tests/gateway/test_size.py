@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -20,7 +21,7 @@ CLIENTS, SLOTS = 10_000, 512
 
 
 @contextmanager
-def gateway(folder: Path, **options: int) -> Iterator[tuple[int, psutil.Process]]:
+def gateway(folder: Path, **options: Any) -> Iterator[tuple[int, psutil.Process]]:
     """A gateway before a server that answers as it is told: port and process."""
     with ways(folder, **options) as (ports, processes):
         yield ports["gateway"], processes["gateway"]
