@@ -67,6 +67,7 @@ def main() -> int:
         "caching_over_none": round(cached["run_ratio"], 2),
         "caching_over_none_engine_alone": round(cached["engine_ratio"], 2),
         "caching_hit_rate": round(cached["hit_rate"], 2),
+        "caching_machine": hardware(),
         "simpy_timeouts_per_s": round(1 / whole["unit_s"]),
         **{f"units_{name}": round(load["units"], 1) for name, load in loads.items()},
         "units_kv_pressure": round(pressed["units"], 1),

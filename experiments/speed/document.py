@@ -51,11 +51,9 @@ def block() -> str:
 
 
 def _caching(found: dict[str, Any]) -> str:
-    """What prefix caching costs, where that was measured."""
-    if "caching_over_none" not in found:
-        return ""
+    """What prefix caching costs, on the machine where that was measured."""
     return (
         f"With prefix caching and {100 * found['caching_hit_rate']:.0f} % of the prompts' tokens found, a whole run in "
         f"memory takes {found['caching_over_none']} times as long, the engine alone "
-        f"{found['caching_over_none_engine_alone']} times. "
+        f"{found['caching_over_none_engine_alone']} times ({found['caching_machine']}). "
     )
