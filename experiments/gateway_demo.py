@@ -26,7 +26,7 @@ import aiohttp
 
 from driftsim.gateway.keys import hash_of, new_key
 from driftsim.live.model import smollm2
-from experiments.arguments import count
+from experiments.arguments import amount, count
 
 TENANTS = {"acme": "premium", "globex": "standard", "nightly": "batch"}
 PROMPTS = (
@@ -40,7 +40,7 @@ def main() -> None:
     """Run until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="experiments.gateway_demo", description=str(__doc__).split("\n", 1)[0])
     parser.add_argument("--port", type=count, default=8080, help="of the gateway")
-    parser.add_argument("--rate", type=float, default=1.0, help="requests a second, on average")
+    parser.add_argument("--rate", type=amount, default=1.0, help="requests a second, on average")
     asked = parser.parse_args()
     port = asked.port
     keys = {name: new_key() for name in TENANTS}

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
+from experiments.arguments import amount, count
 from tests.mutants.fault import ROOT, Fault, check
 from tests.mutants.kept import Kept, key_of
 from tests.mutants.table import FAULTS
@@ -199,8 +200,8 @@ def run_all(tasks: Sequence[Task], copies: list[Path], limit_s: float, kept: Kep
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("only", nargs="*", metavar="TEXT", help="faults whose file or description holds one of these")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="at once (one a core)")
-    parser.add_argument("--limit", type=float, default=300.0, metavar="S", help="seconds for the tests of a fault")
+    parser.add_argument("--jobs", type=count, default=os.cpu_count() or 1, metavar="N", help="at once (one a core)")
+    parser.add_argument("--limit", type=amount, default=300.0, metavar="S", help="seconds for the tests of a fault")
     parser.add_argument("--unchecked", action="store_true", help="do not first run the tests without a fault")
     parser.add_argument("--anew", action="store_true", help="run also what an earlier run has seen to end well")
     parser.add_argument("--first", action="store_true", help="run only the first of the test files of each fault")
@@ -225,7 +226,10 @@ def main() -> int:
             return 2
         if options.list:
             print(f"{fault.file}: {fault.what} [{' '.join(fault.tests)}]")
-    if options.list or not chosen:
+    if not chosen:
+        print(f"no fault's file or description holds {' or '.join(options.only)}; --list names them", file=sys.stderr)
+        return 2
+    if options.list:
         return 0
     for name in LIBRARIES:
         with suppress(ImportError):  # what is missing, the tests will tell
@@ -235,7 +239,7 @@ def main() -> int:
         kept.clear()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         place = Path(folder).resolve()
-        copies = [make_copy(place / f"copy-{number}") for number in range(max(1, min(options.jobs, len(chosen))))]
+        copies = [make_copy(place / f"copy-{number}") for number in range(min(options.jobs, len(chosen)))]
         if not options.unchecked:
             bare: list[Task] = [(None, (name,)) for name in sorted({n for f in chosen for n in f.test_files()})]
             if run_all(bare, copies, 10 * options.limit, kept)[well(None)] < len(bare):
