@@ -272,7 +272,6 @@ def answer() -> str:
     worst, least, most = (100 * at(costs["left"]) for at in (np.median, min, max))
     alone = {way: 1e6 / value for way, value in token.items()}
     whole = {way: 1e6 / value for way, value in request.items()}
-    others = "others had to wait" if costs["goes_first"] else "beside others"
     spread, bursts, at_once = added["spread"], added["bursts"], costs["at_once"]
     parts = [
         f"With {costs['streams']} streams the P99 of a token grows by {spread:.1f} ms, by {bursts:.1f} where all step "
@@ -283,7 +282,7 @@ def answer() -> str:
         f"So one core carries {alone['gateway']:,.0f} tokens a second that come alone ({_beside(alone)}), or",
         f"{whole['gateway']:,.0f} requests a second of {CHUNKS} tokens that come at once ({_beside(whole)}).",
         f"{kept[-1]:.0f} MB after {MANY:,} requests and {kept[0]:.0f} after {FIRST:,};",
-        f"{costs['waiting_core']:.3f} cores with {costs['waiting']:,} waiting ({costs['machine']}, {others}).",
+        f"{costs['waiting_core']:.3f} cores with {costs['waiting']:,} waiting ({costs['machine']}).",
     ]
     return " ".join(parts)
 
@@ -318,16 +317,16 @@ def block() -> str:
         "one core carries, tokens/s that come alone": {way: f"{1e6 / value:,.0f}" for way, value in token.items()},
         "one core carries, requests/s at once": {way: f"{1e6 / value:,.0f}" for way, value in request.items()},
     }
-    first = "before all else on it" if costs["goes_first"] else "beside all else on it"
-    lines = [f"| on {costs['machine']}, {first} | {' | '.join(NAMES[way] for way in known)} |"]
+    lines = [f"| on {costs['machine']} | {' | '.join(NAMES[way] for way in known)} |"]
     lines += [f"|---|{'--:|' * len(known)}"]
     lines += [f"| {what} | {' | '.join(cells.get(way, '') for way in known)} |" for what, cells in rows.items()]
-    left = costs["left"]
+    left, first = costs["left"], "before" if costs["goes_first"] else "beside"
     lines += [
         "",
         f"Of a server that answers at once, {100 * np.median(left):.0f} % of its requests a second are left (median of "
         f"{len(left)} starts of all processes, {100 * min(left):.0f} to {100 * max(left):.0f} %), under the system's "
-        "own scheduling.",
+        f"own scheduling. While tokens and streams at a pace were timed, the ways went {first} all else on the "
+        "machine.",
     ]
     return "\n".join(lines) + "\n"
 
