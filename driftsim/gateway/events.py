@@ -17,14 +17,12 @@ from driftsim.live.answer import Answer
 from driftsim.live.engine import Outcome
 from driftsim.scheduling.accounting import count_words
 
-BLANK = " \t\r\n"
 MOST_PENDING = 1 << 20  # bytes of one event: a longer one is passed on unread
 # What an event that is to be read holds; each begins with letters, and so is found faster than one pattern of all.
 _TELLING = tuple(
     re.compile(pattern).search
     for pattern in (rb'"finish_reason"\s*:\s*"', rb'"usage"\s*:\s*\{', rb'"metrics"\s*:\s*\{')
 )
-_VALUE = json.JSONDecoder().raw_decode
 _END = re.compile(rb"\r?\n\r?\n|\r\r")
 
 
@@ -131,11 +129,10 @@ def _json(event: bytes) -> dict[str, Any] | None:
     else:
         data = b"\n".join(line.partition(b":")[2] for line in event.splitlines() if line.startswith(b"data:"))
     try:
-        text = data.decode("utf-8", "surrogatepass").strip(BLANK)
-        told, end = _VALUE(text)
+        told = json.loads(data.decode("utf-8", "surrogatepass"))  # json would look for other encodings first
     except (ValueError, RecursionError):
         return None
-    return told if isinstance(told, dict) and end == len(text) else None
+    return told if isinstance(told, dict) else None
 
 
 def streamed(events: Events, *, words: bool) -> Outcome:
