@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats  # noqa: F401  # a run loads it at its first use, and that is no memory of the run
 
 import driftsim as ds
 from driftsim.cli.show import MOST_LINES, _print
