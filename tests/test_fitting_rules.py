@@ -327,7 +327,7 @@ def test_a_simulation_is_held_against_the_makespan_and_the_pace_of_each_in_order
     recorded = finished(3, prompt_tokens=5.0).trace.requests.iloc[[2, 0, 1]].reset_index(drop=True)
     paces = np.array([4.0, 2.0, 1.0])  # times the recorded ones, row by row
     simulated = recorded.assign(finish_s=recorded["first_token_s"] + 0.75 * paces)
-    part = SimpleNamespace(until=math.inf, trace=SimpleNamespace(requests=recorded))
+    part = SimpleNamespace(until=math.inf, trace=SimpleNamespace(requests=recorded), grouped={})
     life: Any = SimpleNamespace(recorded=recorded, simulated=simulated, finished=np.ones(3, bool), part=part)
     found = errors(life)
     assert found[MEASURES:] == pytest.approx(np.log([2.0, 1.0, 4.0]))

@@ -165,10 +165,31 @@ def test_a_profile_of_timings_tells_decode_times_from_waits(trace: Trace, monkey
     assert one.seen.prefill_tokens == 77
 
 
-def test_paces_are_no_part_of_the_error_of_a_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paces_are_no_part_of_the_error_of_a_fit() -> None:
     found = np.concatenate([np.tile([0.1, -0.3], MEASURES)[:MEASURES], [9.0, 9.0]])
-    monkeypatch.setattr(request_fit, "errors", lambda _: found)
-    assert request_fit.error_of([SimpleNamespace()]) == pytest.approx(np.abs(found[:MEASURES]).mean())  # type: ignore[list-item]
+    seen = request_fit.Seen(found, (1.0, 1.0))
+    assert request_fit.error_of([seen]) == pytest.approx(np.abs(found[:MEASURES]).mean())
+
+
+def test_a_fit_that_comes_back_to_a_profile_does_not_simulate_it_again(
+    trace: Trace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profiles: list[str] = []
+
+    def counted(part: Any, profile: Profile, loops: bool, steps: bool = True) -> Any:
+        profiles.append(f"{profile.digest} {steps}")
+        return resimulate(part, profile, loops, steps)
+
+    monkeypatch.setattr(request_fit, "resimulate", counted)
+    fitter = request_fit.RequestFitter([trace], PROFILE, lambda _: None)
+    slower = PROFILE.changed(intercept_s=2 * PROFILE.intercept_s)
+    first = [fitter.seen(0, profile) for profile in (PROFILE, slower)]
+    assert first[0].errors[0] < first[1].errors[0]
+    assert [fitter.seen(0, profile) for profile in (PROFILE, slower)] == first
+    lives = fitter.lives(PROFILE)
+    assert fitter.lives(PROFILE) is lives
+    assert fitter.seen(0, PROFILE).errors.tobytes() == first[0].errors.tobytes()
+    assert len(profiles) == 3  # each, and one of them with its steps
 
 
 # -- lives and their rows

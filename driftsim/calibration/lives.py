@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,7 @@ class PairedRun:
         assert self.trace.steps is not None
         return self.trace.steps
 
-    @property
+    @cached_property
     def finished(self) -> np.ndarray:
         """Which requests finished on both sides: those that were given up are load, and no measure."""
         sides = (rows["finish_reason"].isin(FINISHED).to_numpy() for rows in (self.recorded, self.simulated))
@@ -51,5 +52,7 @@ def resimulate(part: Excerpt, profile: Profile, loops: bool, steps: bool = True)
     trace = part.trace
     scenario, workload = as_measured(trace, profile, loops=loops, workload=part.workload(loops))
     run = anchored(trace, simulate(scenario, workload, record_steps=steps))
-    recorded = trace.requests.set_index("request_id").loc[run.requests["request_id"]].reset_index()
+    recorded, order = trace.requests, run.requests["request_id"]
+    if not np.array_equal(recorded["request_id"], order):
+        recorded = recorded.set_index("request_id").loc[order].reset_index()
     return PairedRun(part, recorded, run, scenario.profile.submit_lag_s, profile.output_lag_s)

@@ -7,6 +7,7 @@ makes it. So a saturated run, whose waits all tell one number, its capacity, doe
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ import pandas as pd
 from driftsim.calibration.lives import PairedRun
 from driftsim.calibration.overlap import integral
 from driftsim.metrics import e2e, makespan, tpot, ttft
+from driftsim.rows import Columns
 
 PERCENTS = (10, 25, 50, 75, 90, 95, 99)
 PARTS = 2  # of a run, in the order of arrival
@@ -25,6 +27,17 @@ MEASURES = PARTS * OF_A_PART + 1
 PART_OF = np.append(np.repeat(np.arange(PARTS), OF_A_PART), PARTS - 1)  # the makespan is of the last
 
 
+class Group(NamedTuple):
+    """Requests of a run whose latencies make measures: the ``place`` of the first of them, which latency (of TTFT, TPOT
+    and E2E), the rows of the requests, the percentiles that are among the measures, and what was recorded of them."""
+
+    place: int
+    latency: int
+    rows: np.ndarray
+    percents: tuple[int, ...]
+    recorded: np.ndarray
+
+
 def errors(life: PairedRun) -> np.ndarray:
     """The logarithm of simulated over recorded, of each measure; (measures,), NaN for one that there is not.
 
@@ -34,12 +47,13 @@ def errors(life: PairedRun) -> np.ndarray:
     far within the recorded part. From ``MEASURES`` on, the TPOT of each request, in the order of arrival.
     """
     found = np.full(MEASURES, np.nan)
-    for begin, ours, theirs, percents in _pairs(life):
-        own = np.log(_statistics(ours, percents) / _statistics(theirs, percents))
-        found[begin : begin + len(own)] = own
+    ours, theirs = _latencies(life)
+    for group in _groups(life, ours, theirs):
+        own = np.log(_statistics(ours[group.latency][group.rows], group.percents) / group.recorded)
+        found[group.place : group.place + len(own)] = own
     if life.part.until == np.inf:
         found[-1] = np.log(makespan(life.simulated) / makespan(life.part.trace.requests))
-    return np.concatenate([found, _paces(life)])
+    return np.concatenate([found, _paces(life, ours, theirs)])
 
 
 def spreads(life: PairedRun) -> np.ndarray:
@@ -50,32 +64,59 @@ def spreads(life: PairedRun) -> np.ndarray:
     """
     random = np.random.default_rng(0)
     found = np.zeros(MEASURES)
-    for begin, ours, theirs, percents in _pairs(life):
-        drawn = random.integers(0, len(ours), (DRAWS, len(ours)))
-        logs = np.log(_statistics(ours[drawn], percents) / _statistics(theirs[drawn], percents))
-        found[begin : begin + len(logs)] = logs.std(axis=1)
-    paces = _paces(life)
+    ours, theirs = _latencies(life)
+    for group in _groups(life, ours, theirs):
+        drawn = group.rows[random.integers(0, len(group.rows), (DRAWS, len(group.rows)))]
+        own, recorded = (_statistics(side[group.latency][drawn], group.percents) for side in (ours, theirs))
+        logs = np.log(own / recorded)
+        found[group.place : group.place + len(logs)] = logs.std(axis=1)
+    paces = _paces(life, ours, theirs)
     own = 1.4826 * np.nanmedian(np.abs(paces - np.nanmedian(paces))) if (~np.isnan(paces)).any() else 0.0
     return np.concatenate([found, np.full(len(paces), own)])
 
 
-def _paces(life: PairedRun) -> np.ndarray:
+def _latencies(life: PairedRun) -> tuple[np.ndarray, np.ndarray]:
+    """Simulated and recorded TTFT, TPOT and E2E (s) of each request, (latencies, requests)."""
+    names = ("arrival_s", "first_token_s", "finish_s", "output_tokens")
+    sides = (
+        Columns({name: table[name].to_numpy(dtype=float, na_value=np.nan) for name in names})
+        for table in (life.simulated, life.recorded)
+    )
+    ours, theirs = (np.array([latency(side) for latency in (ttft, tpot, e2e)]) for side in sides)
+    return ours, theirs
+
+
+def _paces(life: PairedRun, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     """The logarithm of simulated over recorded time per output token of each request, in the order of arrival."""
     rows = life.recorded
     done = life.finished & (rows["finish_s"] <= life.part.until).to_numpy()
-    ours, theirs = (np.asarray(tpot(table), dtype=float) for table in (life.simulated, rows))
-    known = done & (ours > 0) & (theirs > 0)
+    known = done & (ours[1] > 0) & (theirs[1] > 0)
     found = np.full(len(rows), np.nan)
-    found[known] = np.log(ours[known] / theirs[known])
+    found[known] = np.log(ours[1][known] / theirs[1][known])
     return found[np.argsort(rows["arrival_s"].to_numpy(dtype=float), kind="stable")]
 
 
-def _pairs(life: PairedRun) -> Iterator[tuple[int, np.ndarray, np.ndarray, tuple[int, ...]]]:
-    """Simulated and recorded latencies (s) of each part and of its groups, with the place of the first of their
-    measures, and the percentiles that are among these."""
+def _groups(life: PairedRun, ours: np.ndarray, theirs: np.ndarray) -> list[Group]:
+    """The requests of each part of ``life`` and of its groups, whose latencies (s) are ``ours`` and ``theirs``.
+
+    A fit simulates hundreds of times; mostly the same requests have come, in the same order, and so the groups are those
+    of the simulation before.
+    """
+    known = life.finished & ~np.isnan(ours) & ~np.isnan(theirs)
+    same = life.part.until, life.finished.tobytes(), known.tobytes(), tuple(life.recorded["request_id"])
+    kept: dict[Any, list[Group]] = life.part.grouped
+    if same not in kept:
+        kept.clear()
+        kept[same] = list(_grouped(life, known, theirs))
+    return kept[same]
+
+
+def _grouped(life: PairedRun, known: np.ndarray, theirs: np.ndarray) -> Iterator[Group]:
+    """The groups of the requests whose latencies are ``known``, (latencies, requests); ``theirs`` were recorded."""
     rows = life.recorded
-    known = life.finished
-    begun, done = (known & (rows[name] <= life.part.until).to_numpy() for name in ("first_token_s", "finish_s"))
+    begun, done = (
+        life.finished & (rows[name] <= life.part.until).to_numpy() for name in ("first_token_s", "finish_s")
+    )
     order = np.lexsort((rows["first_token_s"].to_numpy(dtype=float), rows["arrival_s"].to_numpy(dtype=float)))
     order = order[begun[order]]
     part = np.full(len(rows), -1)
@@ -83,22 +124,21 @@ def _pairs(life: PairedRun) -> Iterator[tuple[int, np.ndarray, np.ndarray, tuple
     running, context = company(rows, done)
     prefills, tokens = prefilled(rows, done)
     prompt = rows["prompt_tokens"].to_numpy(dtype=float)
-    kinds = ((ttft, begun, (prompt,)), (tpot, done, (running, context, prefills, tokens)), (e2e, done, ()))
-    for place, (latency, own, covariates) in enumerate(kinds):
-        ours, theirs = (np.asarray(latency(table), dtype=float) for table in (life.simulated, rows))
-        own = own & ~np.isnan(ours) & ~np.isnan(theirs)
+    kinds = ((begun, (prompt,)), (done, (running, context, prefills, tokens)), (done, ()))
+    for place, (own, covariates) in enumerate(kinds):
         for number in range(PARTS):
-            chosen = np.flatnonzero(own & (part == number))
+            chosen = np.flatnonzero(own & known[place] & (part == number))
             if not len(chosen):
                 continue
             begin = number * OF_A_PART
-            yield begin + place * OF_A_LATENCY, ours[chosen], theirs[chosen], PERCENTS
+            recorded = _statistics(theirs[place][chosen], PERCENTS)
+            yield Group(begin + place * OF_A_LATENCY, place, chosen, PERCENTS, recorded)
             for turn, covariate in enumerate(covariates):
                 ranked = chosen[np.argsort(covariate[chosen], kind="stable")]
                 first = begin + 3 * OF_A_LATENCY + (place + turn) * GROUPS
                 for group, some in enumerate(np.array_split(ranked, GROUPS)):
                     if len(some):
-                        yield first + group, ours[some], theirs[some], ()
+                        yield Group(first + group, place, some, (), _statistics(theirs[place][some], ()))
 
 
 def company(rows: pd.DataFrame, done: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

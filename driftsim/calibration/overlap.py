@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
@@ -17,10 +18,14 @@ from driftsim.workloads.workload import Workload
 
 @dataclass(frozen=True, eq=False)
 class Excerpt:
-    """A run, of which only what had happened ``until`` a moment (s) is fitted; whatever arrived by then is in it."""
+    """A run, of which only what had happened ``until`` a moment (s) is fitted; whatever arrived by then is in it.
+
+    ``grouped``: its requests, as ``measures`` grouped them last.
+    """
 
     trace: Trace
     until: float = np.inf
+    grouped: dict[Any, Any] = field(default_factory=dict)
     _workloads: dict[bool, Workload] = field(default_factory=dict)
 
     def workload(self, loops: bool) -> Workload:

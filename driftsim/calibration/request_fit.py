@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,8 +41,24 @@ PUT_BACK = 0.01  # share of the time of typical steps that is worth a warning wh
 LINEAR, EXTRA = TERMS[:4], TERMS[4:]
 EVERYTHING = Form(terms=TERMS)
 EXTRAS = ((), ("prefill_attention",), ("prefill_step",), ("prefill_attention", "prefill_step"))
+KEPT = 4  # lives with their steps, for whoever asks again
 LOOKS = 4  # around, at what the coefficients do
 ENOUGH = 0.85  # of the error before, above which looking around again does not pay
+
+
+class Seen(NamedTuple):
+    """What is seen of a simulated run: the ``errors`` of its measures, and how long its requests lasted in all (s),
+    recorded and simulated."""
+
+    errors: np.ndarray
+    lasted: tuple[float, float]
+
+    @classmethod
+    def of(cls, life: PairedRun) -> Seen:
+        """What is seen of ``life``."""
+        done = life.finished & (life.recorded["finish_s"] <= life.part.until).to_numpy()
+        recorded, simulated = (float(e2e(rows)[done].sum()) for rows in (life.recorded, life.simulated))
+        return cls(errors(life), (recorded, simulated))
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +121,8 @@ class RequestFitter:
         self.report = report
         self.received = all(received_at_arrival(trace) for trace in traces)
         self.parts = [beginning(trace, MOST_STEPS / len(traces), until) for trace in traces]
+        self._seen = dict[tuple[int, str], Seen]()  # by run, and digest of the profile that it was simulated with
+        self._lives = dict[str, list[PairedRun]]()  # the last ones
         self.width = MEASURES + max(len(part.trace.requests) for part in self.parts)
         # Of waits for the first token, and of decode times; without a roofline, and with one.
         self.precision = {False: (0.1, 1.0), True: (0.1, 1.0)}
@@ -112,16 +131,31 @@ class RequestFitter:
         """What was ``found`` of a run's measures, as wide as that of the longest run."""
         return np.append(found, np.full(self.width - len(found), np.nan))
 
-    def _lives_with(self, form: Form, values: np.ndarray, steps: bool = True) -> list[PairedRun]:
-        return self.lives(with_values(self.base, form, values, self.received), steps)
+    def lives(self, profile: Profile) -> list[PairedRun]:
+        """The runs beside their simulations with ``profile``, whose steps are known."""
+        if profile.digest not in self._lives:
+            lives = [resimulate(part, profile, self.loops) for part in self.parts]
+            self._seen |= {(run, profile.digest): Seen.of(life) for run, life in enumerate(lives)}
+            self._lives[profile.digest] = lives
+            if len(self._lives) > KEPT:
+                del self._lives[next(iter(self._lives))]
+        return self._lives[profile.digest]
 
-    def lives(self, profile: Profile, steps: bool = True) -> list[PairedRun]:
-        """The runs beside their simulations with ``profile``."""
-        return [resimulate(part, profile, self.loops, steps) for part in self.parts]
+    def seen(self, run: int, profile: Profile) -> Seen:
+        """What is seen of a ``run`` that is simulated with ``profile``; a fit often comes back to a profile."""
+        if (run, profile.digest) not in self._seen:
+            self._seen[run, profile.digest] = Seen.of(resimulate(self.parts[run], profile, self.loops, steps=False))
+        return self._seen[run, profile.digest]
 
     def error(self, fit: RequestFit) -> float:
         """The mean relative error of the percentiles that are simulated with ``fit``."""
-        return error_of(self.lives(fit.profile(self.base), steps=False))
+        return self._error_with(fit.profile(self.base))
+
+    def _error_with(self, profile: Profile) -> float:
+        return error_of([self.seen(run, profile) for run in range(len(self.parts))])
+
+    def _profile(self, form: Form, values: np.ndarray) -> Profile:
+        return with_values(self.base, form, values, self.received)
 
     def fit(self) -> RequestFit:
         """Settle on rows, with and without a roofline; lower what is simulated from there; choose, and lower again."""
@@ -157,8 +191,8 @@ class RequestFitter:
         """Where a descent starts: where rows settled, on ``plain`` (s) with the linear terms, or then with all."""
         form = replace(EVERYTHING, roofline=roofline)
         rich, _ = self._settle(form, plain)
-        found = min((rich, plain), key=lambda one: error_of(self._lives_with(form, one, steps=False)))
-        lives = self._lives_with(form, found)
+        found = min((rich, plain), key=lambda one: self._error_with(self._profile(form, one)))
+        lives = self.lives(self._profile(form, found))
         rows = rows_of(lives, EVERYTHING, precision=self.precision[roofline])
         share = np.abs(rows.columns).mean(axis=0) / rows.duration.mean()
         spread = np.array([self._padded(spreads(life)) for life in lives])
@@ -218,8 +252,8 @@ class RequestFitter:
         found: list[tuple[float, RequestFit]] = []
         for _ in range(LAST_ROUNDS):
             form = form.tied(values)
-            lives = self._lives_with(form, values)
-            error = end.cost(np.array([self._padded(errors(life)) for life in lives]))
+            lives = self.lives(self._profile(form, values))
+            error = end.cost(self._errors_at(form, values))
             rows = rows_of(lives, form, precision=self.precision[form.roofline])
             solution = solve(rows)
             found.append((error, RequestFit(form, values, rows, solution, self.received, considered, moved)))
@@ -231,10 +265,10 @@ class RequestFitter:
 
     def _errors_at(self, form: Form, values: np.ndarray, runs: Sequence[int] | None = None) -> np.ndarray:
         """The errors of the measures of each run, (runs, measures), NaN for those that are not among ``runs``."""
-        profile = with_values(self.base, form, values, self.received)
+        profile = self._profile(form, values)
         found = np.full((len(self.parts), self.width), np.nan)
         for run in range(len(self.parts)) if runs is None else runs:
-            found[run] = self._padded(errors(resimulate(self.parts[run], profile, self.loops, steps=False)))
+            found[run] = self._padded(self.seen(run, profile).errors)
         return found
 
     def _settle(self, form: Form, values: np.ndarray) -> tuple[np.ndarray, float]:
@@ -246,8 +280,8 @@ class RequestFitter:
         best, best_error = values, np.inf
         for turn in range(1, ROUNDS + 1):
             for _ in range(HALVINGS):
-                lives = self._lives_with(form, values)
-                error = error_of(lives)
+                profile = self._profile(form, values)
+                lives, error = self.lives(profile), self._error_with(profile)
                 if error <= WORSE * reached:
                     break
                 values = (values + before) / 2
@@ -292,17 +326,14 @@ class RequestFitter:
 
     def _left_out(self, profile: Profile) -> float:
         """By how much the requests lasted longer in all than they do with ``profile``, relative."""
-        measured = simulated = 0.0
-        for life in self.lives(profile, steps=False):
-            done = life.finished & (life.recorded["finish_s"] <= life.part.until).to_numpy()
-            measured += float(e2e(life.recorded)[done].sum())
-            simulated += float(e2e(life.simulated)[done].sum())
+        seen = [self.seen(run, profile) for run in range(len(self.parts))]
+        measured, simulated = (sum(sides) for sides in zip(*(one.lasted for one in seen), strict=True))
         return measured / simulated - 1 if simulated > 0 else 0.0
 
 
-def error_of(lives: Sequence[PairedRun]) -> float:
-    """The mean relative error of the simulated measures of ``lives``."""
-    return float(np.nanmean(np.abs([errors(life)[:MEASURES] for life in lives])))
+def error_of(seen: Sequence[Seen]) -> float:
+    """The mean relative error of the measures of what is ``seen`` of several runs."""
+    return float(np.nanmean(np.abs([one.errors[:MEASURES] for one in seen])))
 
 
 def _precision(rows: Rows, solution: Solution) -> float:

@@ -485,7 +485,7 @@ plant(
     FITTING,
 )
 plant(
-    "paces count among the measures' error", file, "errors(life)[:MEASURES] for life", "errors(life) for life", TIMING
+    "paces count among the measures' error", file, "one.errors[:MEASURES] for one", "one.errors for one", TIMING
 )
 file = "calibration/request_rows.py"
 plant("what ended later is a row", file, " & (end <= life.part.until)", "", TIMING)
