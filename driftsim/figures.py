@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import matplotlib.ticker
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
@@ -58,9 +62,25 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")
         warnings.filterwarnings("ignore", "Matplotlib currently does not support .* natively")
-        figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
+        with _laid_out(FigureCanvasAgg(figure), 150):
+            figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
+        with _laid_out(FigureCanvasSVG(figure), 72):  # the resolution of all SVGs
+            figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
     return folder / f"{name}.svg"
+
+
+@contextmanager
+def _laid_out(canvas: FigureCanvasBase, dpi: int) -> Iterator[None]:
+    """The figure of ``canvas`` with everything in its place at ``dpi``; saving alone would draw it twice for that."""
+    figure = canvas.figure
+    engine, before = figure.get_layout_engine(), figure.dpi
+    if engine is not None:
+        figure.dpi = dpi
+        engine.execute(figure)
+        figure.dpi = before
+    figure.set_layout_engine(None)
+    yield
+    figure.set_layout_engine(engine)
 
 
 def _take_texts_as_they_are(figure: Figure) -> None:
