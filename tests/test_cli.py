@@ -250,30 +250,46 @@ def test_a_capture_that_cannot_be_is_refused_before_an_engine_starts(
 
 
 VLLM_HINT, EXTRA_HINT = "--engine vllm needs vLLM: pip install vllm", "pip install 'driftsim[live]'"
+LACKING = [  # engine, module that is missing, what is told, and what is not
+    ("openai", "openai", EXTRA_HINT, "vllm"),
+    ("openai", "anyio", EXTRA_HINT, "vllm"),  # what the client itself needs
+    ("openai", "psutil", EXTRA_HINT, "vllm"),
+    ("vllm", "psutil", EXTRA_HINT, "vllm"),
+    ("vllm", "vllm", VLLM_HINT, "driftsim[live]"),
+]
+# A process for each, forked from one that has loaded what all need but nothing of the package; what it says is a file.
+WITHOUT = """
+import contextlib, io, json, os, sys
+import numpy, pandas, pydantic, pyarrow, rich.console, typer
+for number, (engine, missing) in enumerate(json.loads(sys.argv[1])):
+    if os.fork():
+        os.wait()
+        continue
+    said, sys.modules[missing] = io.StringIO(), None
+    sys.argv = ["driftsim", "capture", "--out", f"t{number}", "--engine", engine]
+    sys.argv += ["--base-url", "http://127.0.0.1:9/v1"] if engine == "openai" else []
+    code = None
+    with contextlib.redirect_stderr(said):
+        try:
+            from driftsim.cli import main
+            main()
+        except SystemExit as ended:
+            code = ended.code
+    with open(f"{number}.json", "w") as file:
+        json.dump([code, said.getvalue()], file)
+    os._exit(0)
+"""
 
 
-@pytest.mark.parametrize(
-    ("engine", "missing", "hint", "other"),
-    [
-        ("openai", "openai", EXTRA_HINT, "vllm"),
-        ("openai", "anyio", EXTRA_HINT, "vllm"),  # what the client itself needs
-        ("openai", "psutil", EXTRA_HINT, "vllm"),
-        ("vllm", "psutil", EXTRA_HINT, "vllm"),
-        ("vllm", "vllm", VLLM_HINT, "driftsim[live]"),
-    ],
-)
-def test_a_missing_module_is_told_with_what_to_install(
-    engine: str, missing: str, hint: str, other: str, tmp_path: Path
-) -> None:
-    code = f"import sys\nsys.modules[{missing!r}] = None\nfrom driftsim.cli import main\nmain()"
-    command = [sys.executable, "-c", code, "capture", "--out", str(tmp_path / "t"), "--engine", engine]
-    command += ["--base-url", "http://127.0.0.1:9/v1"] if engine == "openai" else []
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 2, run.stderr
-    assert hint in run.stderr
-    assert other not in run.stderr
-    assert len(run.stderr.strip().splitlines()) == 1, run.stderr
-    assert not (tmp_path / "t").exists()
+def test_a_missing_module_is_told_with_what_to_install(tmp_path: Path) -> None:
+    asked = json.dumps([case[:2] for case in LACKING])
+    subprocess.run([sys.executable, "-c", WITHOUT, asked], check=True, cwd=tmp_path)
+    for number, (*_, hint, other) in enumerate(LACKING):
+        code, said = json.loads((tmp_path / f"{number}.json").read_text())
+        assert (code, len(said.strip().splitlines())) == (2, 1), said
+        assert hint in said
+        assert other not in said
+    assert list(tmp_path.glob("t*")) == []
 
 
 def test_the_small_model_names_the_package_that_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -257,12 +258,23 @@ def test_the_example_is_misclassified() -> None:
         ("experiments.paper", ["--seeds", "0"], "'0' is no whole number above 0"),
         ("experiments.paper", ["--out", "/proc/nowhere"], "cannot be written"),
         ("experiments.paper.factorial", ["--store", "traces"], "which is none of ours"),
-        ("experiments.paper.factorial", ["--jobs", "-3"], "is no whole number above 0"),
     ],
 )
-def test_wrong_arguments_get_a_line_and_exit_2(module: str, arguments: list[str], told: str) -> None:
-    asked = [sys.executable, "-m", module, *arguments]
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # it was imported before it is run
+def test_wrong_arguments_get_a_line_and_exit_2(
+    module: str, arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(HERE.parents[1])
+    monkeypatch.setattr("sys.argv", [module, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_wrong_arguments_get_a_line_from_the_command_too() -> None:
+    asked = [sys.executable, "-m", "experiments.paper.factorial", "--jobs", "-3"]
     run = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=HERE.parents[1])
     assert run.returncode == 2
-    assert told in run.stderr.splitlines()[-1]
+    assert "is no whole number above 0" in run.stderr.splitlines()[-1]
     assert "Traceback" not in run.stderr
