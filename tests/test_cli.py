@@ -260,7 +260,7 @@ LACKING = [  # engine, module that is missing, what is told, and what is not
 # A process for each, forked from one that has loaded what all need but nothing of the package; what it says is a file.
 WITHOUT = """
 import contextlib, io, json, os, sys
-import numpy, pandas, pydantic, pyarrow, rich.console, typer
+import pandas, pydantic, pyarrow, rich.console, typer
 for number, (engine, missing) in enumerate(json.loads(sys.argv[1])):
     if os.fork():
         os.wait()
@@ -275,9 +275,8 @@ for number, (engine, missing) in enumerate(json.loads(sys.argv[1])):
             main()
         except SystemExit as ended:
             code = ended.code
-    with open(f"{number}.json", "w") as file:
-        json.dump([code, said.getvalue()], file)
-    os._exit(0)
+    json.dump([code, said.getvalue()], open(f"{number}.json", "w"))
+    sys.exit()
 """
 
 
