@@ -26,12 +26,12 @@ estimators = st.sampled_from(["static", "ema", "oracle"])
 
 
 @st.composite
-def workloads(draw: st.DrawFn, largest: int = 20, patient: bool = True) -> Workload:
+def workloads(draw: st.DrawFn, largest: int = 20, patient: bool = True, least: int = 1) -> Workload:
     """Random requests over one or two phases; arrivals come in bursts and often at the same instant.
 
     Unless all are ``patient``, some clients give up, in the queue or in the engine.
     """
-    count = draw(st.integers(1, largest))
+    count = draw(st.integers(least, largest))
 
     def column(values: st.SearchStrategy[Any]) -> list[Any]:
         return draw(st.lists(values, min_size=count, max_size=count))
