@@ -113,7 +113,9 @@ def workload_table(phases: Sequence[Phase], **columns: Any) -> pd.DataFrame:
         "patience_s": np.nan,
         "source": np.arange(count),
     }
-    return in_order(pd.DataFrame(plain | columns, index=pd.RangeIndex(count)))
+    values = plain | columns
+    names = [*COLUMNS, *(name for name in OPTIONAL if name in values)]
+    return pd.DataFrame({name: values[name] for name in names}, index=pd.RangeIndex(count))
 
 
 def described(table: pd.DataFrame, prompts: Sequence[str], count_tokens: Callable[[str], int]) -> pd.DataFrame:

@@ -251,7 +251,7 @@ class Workload:
         """What a trace's request table holds of these requests before a run begins, in its dtypes."""
         others = (*SESSION_COLUMNS, CHOICE_COLUMN)
         known = (*OFFERED, *(column for column in others if column.name in self.table))
-        return typed(self.table[[column.name for column in known]], known, "workload")
+        return typed(self.table, known, "workload")
 
     def sent_in(self, run: Trace) -> np.ndarray:
         """Which of the requests stand in ``run``, a run of them, (requests,): a turn behind a failed one never came."""
