@@ -29,7 +29,7 @@ from driftsim.trace.schema import FINISHED
 from driftsim.trace.trace import Trace, read
 from driftsim.workloads.workload import Workload
 from tests.commands import driftsim
-from tests.conftest import SHIPPED
+from tests.conftest import ONE_OF_EACH
 from tests.strategies import engine, profile, workload, workloads
 from tests.test_laws import scenarios
 
@@ -123,7 +123,7 @@ def check_counter(
     assert held.reindex(last.index, method="ffill").tolist() == last.tolist()
 
 
-@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", ONE_OF_EACH, ids=lambda folder: folder.name)
 def test_a_captured_run_is_drawn_whole(folder: Path) -> None:
     trace = read(folder)
     made = perfetto([trace])
