@@ -164,7 +164,7 @@ def test_what_an_import_changed_is_said_by_every_verb(tmp_path: Path) -> None:
     runs = [
         driftsim("calibrate", trace, "--out", profile),
         driftsim("validate", trace, "--profile", profile),
-        driftsim("compare", trace, "--policies", "fifo", "--replications", 1),
+        driftsim("compare", trace, "--policies", "fifo", "--replications", 1, "--profile", profile),
         driftsim("simulate", tmp_path / "s.toml", "--out", tmp_path / "o"),
         driftsim("sweep", tmp_path / "g.toml", "--store", store, "--jobs", 1),
     ]

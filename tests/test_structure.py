@@ -194,12 +194,13 @@ def test_the_command_line_is_built_once_in_a_process() -> None:
 
 
 def test_adding_a_policy_takes_a_class_and_one_line() -> None:
-    register = MODULES["scheduling.policies"].read_text()
+    texts = {module: path.read_text() for module, path in MODULES.items()}
+    register = texts["scheduling.policies"]
     for kind in set(POLICIES.values()) - {POLICIES["fifo"]}:  # which is stock, too
         home, name = kind.__module__.removeprefix("driftsim."), kind.__name__
         lines = [line for line in register.splitlines() if re.search(rf"\b{name}\b", line) and '"""' not in line]
         assert len(lines) == (2 if home == "scheduling.policies" else 1), lines  # the class, its line in POLICIES
-        others = {module for module, path in MODULES.items() if re.search(rf"[\w.]*\b{name}\(", path.read_text())}
+        others = {module for module, text in texts.items() if re.search(rf"\b{name}\(", text)}
         assert others <= {home}, name
 
 

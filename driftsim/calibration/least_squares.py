@@ -66,18 +66,25 @@ def solve(rows: Rows) -> Solution:
     recorded value instead would bias the fit low.
     """
     weights = rows.precision / rows.duration.mean()
-    fitted = np.full(len(rows.duration), np.inf)  # nothing yet: the first fit knows of no outliers
+    fitted = np.full(len(rows.duration), -1.0)  # of nothing yet: the first fit knows of no outliers
     for _ in range(ROUNDS):
         weighted = rows.columns * weights[:, None]
         coefficients = nnls_of_gram(weighted.T @ weighted, weighted.T @ (rows.duration * weights))
         before, fitted = fitted, np.maximum(rows.columns @ coefficients, 1e-9)
-        if np.allclose(fitted, before, rtol=1e-6):
+        if (np.abs(fitted - before) <= 1e-8 + 1e-6 * before).all():
             break
         residual = (rows.duration / fitted - 1) * rows.precision
-        spread = 1.4826 * float(np.median(np.abs(residual - np.median(residual)))) + 1e-9
+        spread = 1.4826 * _median(np.abs(residual - _median(residual))) + 1e-9
         huber = np.minimum(1.0, OUTLIER * spread / np.maximum(np.abs(residual), 1e-300))
         weights = np.sqrt(huber) * rows.precision / fitted
     return Solution(coefficients, fitted, weights)
+
+
+def _median(values: np.ndarray) -> float:
+    """The median of ``values``, none of which is NaN: NumPy's own looks for one for as long as it looks for this."""
+    low, high = (len(values) - 1) // 2, len(values) // 2
+    parted = np.partition(values, (low, high))
+    return float((parted[low] + parted[high]) / 2)
 
 
 def with_all_time(solution: Solution, duration: np.ndarray, warnings: list[str]) -> Solution:
