@@ -232,7 +232,7 @@ def test_a_run_near_saturation_is_fitted(rate: float) -> None:
 
 
 def test_one_user_gives_the_time_of_a_step_whole() -> None:
-    trace = served(Workload.closed(users=1, requests=60, **PLAIN))
+    trace = served(Workload.closed(users=1, requests=40, **PLAIN))
     profile = calibrate([Run("t", trace)], source="requests")
     assert profile.decode_request_s == 0
     assert profile.intercept_s == pytest.approx(model().intercept_s, rel=0.01)

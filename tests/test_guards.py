@@ -24,7 +24,7 @@ from tests.test_loops import PLAIN, model
 
 @pytest.fixture(scope="module")
 def good() -> Trace:
-    made = Workload.poisson(rate=4.0, requests=200, **PLAIN)
+    made = Workload.poisson(rate=4.0, requests=140, **PLAIN)
     return simulate(Scenario(profile=model(), policy="stock"), made, record_steps=True)
 
 

@@ -323,7 +323,7 @@ def loops(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Trace]:
     folder = tmp_path_factory.mktemp("loops")
     traces = {}
     for users in (8, 32):
-        trace = served(Workload.closed(users=users, requests=200, **PLAIN))
+        trace = served(Workload.closed(users=users, requests=120, **PLAIN))
         file = bench(trace, folder / f"c{users}.json", max_concurrency=users, request_rate="inf")
         traces[users] = import_trace(file)
     return traces

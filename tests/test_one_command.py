@@ -41,7 +41,7 @@ class Life(NamedTuple):
 
 @pytest.fixture(scope="module")
 def run() -> Trace:
-    return served(Workload.closed(users=USERS, requests=240, **PLAIN))
+    return served(Workload.closed(users=USERS, requests=160, **PLAIN))
 
 
 def lives(trace: Trace) -> list[Life]:

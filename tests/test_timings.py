@@ -22,7 +22,7 @@ from tests.gpu import HTTP_S, served
 
 LOADS = (3, 10, 24)  # of which the last is more than the GPU can take
 BELOW, KNEE = 6, 15
-COUNT = 350
+COUNT = 180
 
 
 def fitted(anchor: str) -> Profile:
