@@ -382,7 +382,7 @@ plant(
 plant(
     "the first fit of a constant is the last",
     file,
-    "np.full(len(rows.duration), np.inf)",
+    "np.full(len(rows.duration), -1.0)",
     "np.full(len(rows.duration), rows.duration.mean())",
     FITTING,
 )
