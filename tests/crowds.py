@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.prefixes import stretches
@@ -14,6 +15,12 @@ from driftsim.workloads.workload import Workload
 from tests.strategies import engine, profile, workload
 
 VERSIONS = ("0.19.0", "0.23.0", "0.27.0", "0.30.0", "0.32.0", "0.33.0")
+
+
+def check_same(ours: pd.DataFrame, theirs: pd.DataFrame, what: str = "DataFrame") -> None:
+    """Fail unless two tables are the same to the last bit, and tell where they differ, for which pandas takes long."""
+    if not ours.equals(theirs):
+        pd.testing.assert_frame_equal(ours, theirs, check_exact=True, obj=what)
 
 
 def crowd(seed: int, most: int = 25) -> tuple[Scenario, Workload, list[tuple[int, int]]]:

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import pandas as pd
 import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
@@ -23,7 +22,7 @@ from driftsim.simulation.run import Simulation, simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.trace import Trace
 from driftsim.workloads.workload import Workload
-from tests.crowds import crowd, stopping, twins
+from tests.crowds import check_same, crowd, stopping, twins
 from tests.stepwise import StepwiseAsyncEngine, StepwiseEngine
 from tests.strategies import engine, profile, workload, workloads
 from tests.test_laws import scenarios
@@ -79,11 +78,11 @@ def test_the_engine_that_jumps_equals_the_engine_that_steps(
     settings = scenario.profile.engine
     slow = run(scenario, workload, StepwiseAsyncEngine if settings.async_scheduling else StepwiseEngine, steps, aborts)
     fast = run(scenario, workload, engine_for(settings), steps, aborts)
-    pd.testing.assert_frame_equal(fast.requests, slow.requests, check_exact=True)
+    check_same(fast.requests, slow.requests)
     if steps:
         assert fast.steps is not None
         assert slow.steps is not None
-        pd.testing.assert_frame_equal(fast.steps, slow.steps, check_exact=True)
+        check_same(fast.steps, slow.steps)
 
 
 limits = st.one_of(st.none(), st.integers(1, 9))
@@ -98,7 +97,7 @@ def test_both_turn_the_same_requests_away(
     limited = dataclasses.replace(scenario, profile=scenario.profile.changed(engine=settings))
     slow = run(limited, workload, StepwiseAsyncEngine if settings.async_scheduling else StepwiseEngine, steps)
     fast = simulate(limited, workload, record_steps=steps)
-    pd.testing.assert_frame_equal(fast.requests, slow.requests, check_exact=True)
+    check_same(fast.requests, slow.requests)
     if requests is None and tokens is None:
         assert fast.requests.equals(run(scenario, workload, engine_for(settings), steps).requests)
 
@@ -134,7 +133,7 @@ def test_the_engine_that_jumps_equals_the_engine_that_steps_in_a_crowd(first: in
         settings = scenario.profile.engine
         oracle = StepwiseAsyncEngine if settings.async_scheduling else StepwiseEngine
         slow, fast = (run(scenario, made, kind, False, given_up) for kind in (oracle, engine_for(settings)))
-        pd.testing.assert_frame_equal(fast.requests, slow.requests, check_exact=True, obj=f"crowd {seed}")
+        check_same(fast.requests, slow.requests, f"crowd {seed}")
         preempted += int(slow.requests["preemptions"].sum())
         found += int(slow.requests["cached_tokens"].sum()) if "cached_tokens" in slow.requests else 0
     assert preempted > CROWDS // 8
@@ -148,7 +147,7 @@ def test_a_decode_comes_before_the_next_chunk_of_a_prompt(seed: int) -> None:
     settings = scenario.profile.engine
     oracle = StepwiseAsyncEngine if settings.async_scheduling else StepwiseEngine
     slow, fast = (run(scenario, made, kind, False, given_up) for kind in (oracle, engine_for(settings)))
-    pd.testing.assert_frame_equal(fast.requests, slow.requests, check_exact=True)
+    check_same(fast.requests, slow.requests)
 
 
 def test_tokens_that_were_out_before_a_launch_are_not_held() -> None:
@@ -157,7 +156,7 @@ def test_tokens_that_were_out_before_a_launch_are_not_held() -> None:
         changed = scenario.profile.changed(launch_s=launch_s, graph_tokens=graph_tokens)
         launching = dataclasses.replace(scenario, profile=changed)
         slow, fast = (run(launching, made, kind, False, given_up) for kind in (StepwiseAsyncEngine, PipelinedEngine))
-        pd.testing.assert_frame_equal(fast.requests, slow.requests, check_exact=True)
+        check_same(fast.requests, slow.requests)
 
 
 # Stop strings, by seed: who is whole was preempted, and nobody dropped it (22), or a decode run passed over its abort
@@ -172,7 +171,7 @@ def test_stop_strings_in_a_crowd(seed: int) -> None:
     settings = scenario.profile.engine
     oracle = StepwiseAsyncEngine if settings.async_scheduling else StepwiseEngine
     slow, fast = (run(scenario, made, kind, False, given_up) for kind in (oracle, engine_for(settings)))
-    pd.testing.assert_frame_equal(fast.requests, slow.requests, check_exact=True)
+    check_same(fast.requests, slow.requests)
 
 
 # Of equal blocks, which got its key first? By seed, who had been taken for the first: a victim that had its turn in the
@@ -188,7 +187,7 @@ def test_of_equal_blocks_the_same_is_found_first(seed: int) -> None:
     settings = scenario.profile.engine
     oracle = StepwiseAsyncEngine if settings.async_scheduling else StepwiseEngine
     slow, fast = (run(scenario, made, kind) for kind in (oracle, engine_for(settings)))
-    pd.testing.assert_frame_equal(fast.requests, slow.requests, check_exact=True)
+    check_same(fast.requests, slow.requests)
 
 
 def test_a_victim_whose_last_token_is_in_flight_moves_the_turn_since_0_28() -> None:
@@ -208,7 +207,7 @@ def test_a_victim_whose_last_token_is_in_flight_moves_the_turn_since_0_28() -> N
                 )  # fmt: skip
                 scenario = Scenario(profile=profile(settings), refill_lag=False)
                 slow, fast = (run(scenario, made, kind) for kind in (StepwiseAsyncEngine, engine_for(settings)))
-                pd.testing.assert_frame_equal(fast.requests, slow.requests, check_exact=True)
+                check_same(fast.requests, slow.requests)
                 ends.append(fast.requests["finish_s"].tolist())
             apart += ends[0] != ends[1]
     assert 0 < apart < 20  # vLLM's own schedulers decide otherwise in 7 of these 126
@@ -311,4 +310,5 @@ def test_a_planted_mistake_is_caught(mistake: type[ContinuousEngine], oracle: ty
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
-    find(st.tuples(scenarios(), workloads(40, least=8)), differs, settings=quick)  # raises if no workload tells them apart
+    # Raises if no workload tells them apart.
+    find(st.tuples(scenarios(), workloads(40, least=8)), differs, settings=quick)
