@@ -484,9 +484,7 @@ plant(
     "np.median(residual[waits]) / max(float(np.median(residual[~waits])), 1e-6)",
     FITTING,
 )
-plant(
-    "paces count among the measures' error", file, "one.errors[:MEASURES] for one", "one.errors for one", TIMING
-)
+plant("paces count among the measures' error", file, "one.errors[:MEASURES] for one", "one.errors for one", TIMING)
 file = "calibration/request_rows.py"
 plant("what ended later is a row", file, " & (end <= life.part.until)", "", TIMING)
 plant(
