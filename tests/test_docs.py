@@ -21,6 +21,7 @@ import pytest
 
 import driftsim as ds
 from driftsim import inputs
+from driftsim.calibration.calibrate import fit_own_profile
 from driftsim.cli import app
 from driftsim.sweeps import tasks
 from tests.commands import driftsim
@@ -84,12 +85,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _one_fit_of_a_run() -> Iterator[None]:
     """A run is fitted once for all pages: each command would read and fit it anew."""
     fitted: dict[object, Any] = {}
-    fit = inputs.fit_own_profile
 
     def once(trace: ds.Trace) -> Any:
         known = trace.source and trace.source.resolve(), trace.digest, len(trace.requests)
         if known not in fitted:
-            fitted[known] = fit(trace)
+            fitted[known] = fit_own_profile(trace)
         return fitted[known]
 
     with pytest.MonkeyPatch.context() as patch:

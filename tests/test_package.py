@@ -47,7 +47,7 @@ def test_demo_compares_the_sample_and_writes_a_report(tmp_path: Path, monkeypatc
     assert (tmp_path / "out" / "report.html").is_file()
     rows, known = pd.read_csv(tmp_path / "out" / "rows.csv"), stored()
     assert list(rows) == list(known)
-    own = [name for name in known if not re.search(r"_(expected|low|high)(_s)?$|_vs_fifo$", name)]
+    own = [name for name in map(str, known) if not re.search(r"_(expected|low|high)(_s)?$|_vs_fifo$", name)]
     assert {"policy", "estimator", "mae", "kendall_tau", "e2e_mean_s", "e2e_mean_vs_fifo_this_run"} <= set(own)
     pd.testing.assert_frame_equal(rows[own], known[own], rtol=1e-6)
     assert "does nothing here" in driftsim("demo", "--path", "--out", tmp_path).stderr

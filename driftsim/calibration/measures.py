@@ -71,8 +71,8 @@ def spreads(life: PairedRun) -> np.ndarray:
         logs = np.log(own / recorded)
         found[group.place : group.place + len(logs)] = logs.std(axis=1)
     paces = _paces(life, ours, theirs)
-    own = 1.4826 * np.nanmedian(np.abs(paces - np.nanmedian(paces))) if (~np.isnan(paces)).any() else 0.0
-    return np.concatenate([found, np.full(len(paces), own)])
+    pace = 1.4826 * np.nanmedian(np.abs(paces - np.nanmedian(paces))) if (~np.isnan(paces)).any() else 0.0
+    return np.concatenate([found, np.full(len(paces), pace)])
 
 
 def _latencies(life: PairedRun) -> tuple[np.ndarray, np.ndarray]:
@@ -99,8 +99,8 @@ def _paces(life: PairedRun, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 def _groups(life: PairedRun, ours: np.ndarray, theirs: np.ndarray) -> list[Group]:
     """The requests of each part of ``life`` and of its groups, whose latencies (s) are ``ours`` and ``theirs``.
 
-    A fit simulates hundreds of times; mostly the same requests have come, in the same order, and so the groups are those
-    of the simulation before.
+    Of the hundreds of simulations of a fit, most have the same requests in the same order: then the groups are those of
+    the simulation before.
     """
     known = life.finished & ~np.isnan(ours) & ~np.isnan(theirs)
     same = life.part.until, life.finished.tobytes(), known.tobytes(), tuple(life.recorded["request_id"])
@@ -114,9 +114,7 @@ def _groups(life: PairedRun, ours: np.ndarray, theirs: np.ndarray) -> list[Group
 def _grouped(life: PairedRun, known: np.ndarray, theirs: np.ndarray) -> Iterator[Group]:
     """The groups of the requests whose latencies are ``known``, (latencies, requests); ``theirs`` were recorded."""
     rows = life.recorded
-    begun, done = (
-        life.finished & (rows[name] <= life.part.until).to_numpy() for name in ("first_token_s", "finish_s")
-    )
+    begun, done = (life.finished & (rows[name] <= life.part.until).to_numpy() for name in ("first_token_s", "finish_s"))
     order = np.lexsort((rows["first_token_s"].to_numpy(dtype=float), rows["arrival_s"].to_numpy(dtype=float)))
     order = order[begun[order]]
     part = np.full(len(rows), -1)
