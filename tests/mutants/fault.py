@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = ROOT / "driftsim"
@@ -37,10 +40,26 @@ class Fault:
         return [f"tests/{name}.py" for name in self.tests]
 
 
+@cache
+def statements(source: str) -> list[tuple[int, int]]:
+    """Where each statement at the margin of ``source`` begins and ends, decorators and all."""
+    begins = [0, *accumulate(map(len, source.splitlines(keepends=True)))]
+    nodes: list[Any] = ast.parse(source).body
+    lines = [min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", []))]) for node in nodes]
+    return [(begins[line - 1], begins[node.end_lineno]) for line, node in zip(lines, nodes, strict=True)]
+
+
 def check(fault: Fault) -> None:
-    """Raise ``ValueError`` or ``SyntaxError`` unless ``fault`` fits the package and its tests are there."""
+    """Raise ``ValueError`` or ``SyntaxError`` unless ``fault`` fits the package and its tests are there.
+
+    Python reads the statements that the fault changes alone, since the others stay as they are.
+    """
     source = (PACKAGE / fault.file).read_text(encoding="utf-8")
-    ast.parse(fault.planted(source), fault.file)
+    whole = fault.planted(source)
+    begin = source.index(fault.old)
+    touched = [place for place in statements(source) if place[0] < begin + len(fault.old) and begin < place[1]]
+    first, last = (touched[0][0], touched[-1][1]) if touched else (0, len(source))
+    ast.parse(whole[first : last + len(whole) - len(source)], fault.file)
     missing = [name for name in fault.test_files() if not (ROOT / name).is_file()]
     if missing or not fault.tests:
         raise ValueError(f"{fault.file}: {fault.what}: no test file {', '.join(missing) or 'is named'}")
