@@ -41,17 +41,33 @@ def run(made: Any, **settings: Any) -> Trace:
 
 def sequence(whose: tuple[tuple[int, int], ...], prompt: int = 64) -> Sequence:
     made = Sequence(Job(Request("r", "", Tier.BATCH, "", 0.0, prompt, None, 9, stretches=whose), "", 0, 0), 9)
-    made.stretches, made.held, made.keyed = whose, [], 0
-    return made
+    return entered(made)
+
+
+def shared_blocks(size: int = BLOCK) -> SharedBlocks:
+    """A cache of 10 blocks of ``size`` tokens, with which nobody runs yet."""
+    settings = engine(kv_blocks=10, block_size=size, enable_prefix_caching=True)
+    return SharedBlocks(settings, rules_of("0.32.0"), DecodePool(size), lambda _: 0)
+
+
+def entered(one: Sequence, size: int = BLOCK) -> Sequence:
+    """``one`` as an engine with blocks of ``size`` tokens has it that cannot know what others will ask for."""
+    shared_blocks(size).enter(one)
+    one.held, one.keyed, one.listed = [], 0, 0
+    return one
 
 
 def take(cache: PrefixCache, one: Sequence, blocks: int) -> int:
-    """Let ``one`` hold its first ``blocks`` blocks, of which it finds as many as there are; returns how many."""
+    """Let ``one`` hold its first ``blocks`` blocks, of which it finds as many as there are; returns how many.
+
+    They are all listed: somebody may ask for them.
+    """
     held, found, _, _ = cache.lookup(one, blocks)
     cache.hold(held, found)
     cache.follow(cache.blank + cache.idle - (blocks - found))
-    one.held, one.keyed = held, found
+    one.held, one.keyed, one.listed = held, found, found
     cache.register(one, blocks)
+    cache.list_own(one)
     return found
 
 
@@ -136,7 +152,11 @@ def test_the_cache_of_runs_is_the_cache_of_blocks(seed: int) -> None:
         number = dice.randrange(len(texts))
         one = Sequence(Job(Request(str(number), "", Tier.BATCH, "", 0.0, len(texts[number]), None, 9,
                                    stretches=whose[number]), "", 0, 0), 9)  # fmt: skip
-        one.stretches, one.held, one.keyed = whose[number], [], 0
+        entered(one, size)
+        asked = {owner for owner, _ in whose[number]}
+        for other in inside:  # their own blocks are only listed where somebody asks for them
+            if other.owner in asked or dice.random() < 0.2:
+                fast.list_own(other)
         hit = plain.lookup(one)
         held, count, idle, _ = fast.lookup(one, (len(texts[number]) - 1) // size)
         assert (count, idle) == (len(hit), sum(block is not None and not block.holders for block in hit))
@@ -147,7 +167,7 @@ def test_the_cache_of_runs_is_the_cache_of_blocks(seed: int) -> None:
             continue
         fast.hold(held, count)
         fast.follow(fast.blank + fast.idle - (len(plain.held[one]) - count))
-        one.held, one.keyed = held, count
+        one.held, one.keyed, one.listed = held, count, count
         fast.register(one, tokens // size)
         assert fast.blank + fast.idle == len(plain.queue)
         inside.append(one)
@@ -157,23 +177,23 @@ def test_equal_blocks_are_not_merged_and_the_first_is_found() -> None:
     cache = PrefixCache(4, BLOCK)
     one, two = sequence(((0, ENDLESS),)), sequence(((0, ENDLESS),))
     take(cache, one, 2)
-    two.held, two.keyed = [], 0
     cache.follow(0)
     cache.register(two, 2)  # it computed the same once more
+    cache.list_own(two)
     held, found, idle, _ = cache.lookup(sequence(((0, ENDLESS),)), 2)
     assert (found, idle) == (2, 0)
-    assert held[0] is one.held[0]
+    assert held == one.held
     cache.release(one, 2)
     cache.follow(0)  # evicts the first: the second is found in its place
     assert cache.lookup(sequence(((0, ENDLESS),)), 2)[0][0] is two.held[0]
 
 
 def test_the_last_token_is_always_computed() -> None:
-    shared_blocks = SharedBlocks(10, DecodePool(BLOCK), lambda one: 0, pipelined=False, keyless_first=True)
+    cache = shared_blocks()
     first = sequence(((0, ENDLESS),), prompt=2 * BLOCK)
-    take(shared_blocks, first, 2)
-    assert shared_blocks.look_up(sequence(((0, ENDLESS),), prompt=2 * BLOCK))[1] == 1
-    assert shared_blocks.look_up(sequence(((0, ENDLESS),), prompt=2 * BLOCK + 1))[1] == 2
+    take(cache, first, 2)
+    assert cache.look_up(sequence(((0, ENDLESS),), prompt=2 * BLOCK), 8)[1] == 1
+    assert cache.look_up(sequence(((0, ENDLESS),), prompt=2 * BLOCK + 1), 8)[1] == 2
 
 
 def test_a_prompt_that_was_there_before_is_computed_from_where_it_differs() -> None:

@@ -28,13 +28,13 @@ import simpy
 
 from driftsim import Job, Profile, Request, Scenario, Tier, Workload
 from driftsim.engine.clock import ARRIVE, Clock, Moment
-from driftsim.engine.continuous import ContinuousEngine
 from driftsim.engine.sequence import Sequence
 from driftsim.latency.steptime import ticks
 from driftsim.simulation.collector import collector_off
+from driftsim.simulation.engines import Known, engine_of
 from driftsim.simulation.run import simulate
 from driftsim.trace.header import Phase, WorkloadInfo
-from driftsim.trace.prefixes import ENDLESS
+from driftsim.trace.prefixes import NONE, Stretches, in_common, stretches
 from driftsim.trace.settings import EngineSettings
 from driftsim.workloads.workload import COLUMNS
 
@@ -127,6 +127,7 @@ def through_engine(
 
     ``caching``: it caches prefixes, and the prompts share their beginnings.
     """
+    whose = beginnings(len(prompts)) if caching else [()] * len(prompts)
     made = profile(kv_blocks, caching=caching)
     env = Clock(initial_time=0)
     counted = {"finished": 0, "preemptions": 0}
@@ -135,10 +136,11 @@ def through_engine(
         counted["finished"] += len(sequences)
         counted["preemptions"] += sum(sequence.preemptions for sequence in sequences)
 
-    engine = ContinuousEngine(env, made.engine, made.step_time(), 0, left)
+    kind = engine_of(Scenario(profile=made), itemized=False, known=Known(common=in_common(whose)))
+    engine = kind(env, made.engine, made.step_time(), 0, left)
     moments = [ticks(moment) for moment in times.tolist()]
     requests = (
-        Request(str(n), "", Tier.STANDARD, "", 0.0, prompt, None, 4096, stretches=shared(n) if caching else ())
+        Request(str(n), "", Tier.STANDARD, "", 0.0, prompt, None, 4096, stretches=whose[n])
         for n, prompt in enumerate(prompts.tolist())
     )
     jobs = [(Job(request, "", 0, 0), output) for request, output in zip(requests, outputs.tolist(), strict=True)]
@@ -219,9 +221,9 @@ def in_memory(count: int, load: float, policy: str, estimator: str) -> dict[str,
 SYSTEM, TEXTS = 264, 8  # tokens of a system prompt, half of a prompt on average, and how many there are
 
 
-def shared(row: int) -> tuple[tuple[int, int], ...]:
-    """Whose tokens the request in ``row`` sends: a system prompt's, then its own."""
-    return (-10 - row % TEXTS, SYSTEM), (row, ENDLESS)
+def beginnings(count: int) -> list[Stretches]:
+    """Whose tokens ``count`` requests send: first those of a system prompt, which the first few requests had before."""
+    return stretches([row % TEXTS if row >= TEXTS else NONE for row in range(count)], [SYSTEM] * count)
 
 
 def caching(count: int, load: float) -> dict[str, float]:
@@ -231,7 +233,7 @@ def caching(count: int, load: float) -> dict[str, float]:
     """
     prompts, outputs = lengths(count)
     prompts = np.maximum(prompts, SYSTEM + 1)
-    stretches = pd.Series([shared(row) for row in range(count)], dtype=object)
+    whose = pd.Series(beginnings(count), dtype=object)
     rates, made = dict[bool, float](), dict[bool, Workload]()
     alone: dict[bool, list[float]] = {False: [], True: []}
     runs: dict[bool, list[float]] = {False: [], True: []}
@@ -239,7 +241,7 @@ def caching(count: int, load: float) -> dict[str, float]:
         backlog = through_engine(prompts, outputs, np.zeros(count), AMPLE, caching=on)
         rates[on] = load * count / backlog["makespan_s"]
         drawn = workload(count, rates[on])
-        made[on] = replace(drawn, table=drawn.table.assign(prompt_tokens=prompts, stretches=stretches))
+        made[on] = replace(drawn, table=drawn.table.assign(prompt_tokens=prompts, stretches=whose))
     for _ in range(3):
         for on in (False, True):
             times = arrivals(count, rates[on])
