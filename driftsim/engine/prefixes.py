@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from driftsim.engine.sequence import Sequence
-from driftsim.trace.prefixes import ALWAYS
+from driftsim.trace.prefixes import ALWAYS, ENDLESS
 
-NOWHERE, BLANK, NOBODY = -2, -3, -4  # no stretch; blocks without a key; blocks with one that nobody will ask for
+NOWHERE, BLANK, NOBODY = -2, -3, -4  # no stretch; blocks without a key; blocks with a key that nobody asks for
 Held: TypeAlias = "list[Run]"  # in order of place; what is held of each ends where the next one begins
 
 
@@ -68,11 +68,11 @@ class PrefixCache:
 
     # -- what is there
 
-    def lookup(self, sequence: Sequence, most: int) -> tuple[Held, int, int, int]:
+    def lookup(self, sequence: Sequence, most: int, free: int = ENDLESS) -> tuple[Held, int, int, int]:
         """As many of the first ``most`` blocks of ``sequence`` as the cache has, from the first on without a gap.
 
         Returns what is to be held, how many blocks that is, how many of them nobody holds, and the stretch in which the
-        next one was not found, ``NOWHERE`` if none was looked for.
+        next one was not found, ``NOWHERE`` if none was looked for. ``free`` blocks are left by now, see ``follow``.
         """
         held: Held = []
         count = idle = 0
@@ -95,9 +95,10 @@ class PrefixCache:
                 if last > end:
                     last = end
                 if not run.holders:
-                    if self._owed:
+                    if self._owed or free < self.blank + self.idle:  # it may be taken by now
+                        self.follow(free)
                         self._evict()
-                        return self.lookup(sequence, most)
+                        return self.lookup(sequence, most, free)
                     idle += last - count
                 held.append(run)
                 count = last
@@ -110,8 +111,9 @@ class PrefixCache:
     # -- taking
 
     def follow(self, free: int) -> None:
-        """Take blocks from the head of the free queue until ``free`` are left; what has a key loses it, at the latest
-        when somebody would find it.
+        """Take blocks from the head of the free queue until ``free`` are left; what has a key loses it.
+
+        That can wait until somebody would find it (see ``lookup``).
         """
         more = self.blank + self.idle - free
         if more <= 0:
@@ -175,11 +177,7 @@ class PrefixCache:
         else:
             last = runs[-1]
             if last.end > start:
-                if self._owed:
-                    self._evict()
-                    self._register(held, owner, start, end)
-                else:
-                    self._register_among(held, runs, Run(owner, start, end))
+                self._register_among(held, runs, Run(owner, start, end))
                 return
             if last.end == start and last.holders == 1 and held and held[-1] is last and not last.copies:
                 last.end = end

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from typing import TypeAlias
 
 from driftsim.engine.decoding import DecodePool
-from driftsim.engine.prefixes import BLANK, NOBODY, NOWHERE, Held, PrefixCache
+from driftsim.engine.prefixes import NOBODY, NOWHERE, Held, PrefixCache
 from driftsim.engine.sequence import Sequence
 from driftsim.engine.versions import Rules
 from driftsim.trace.prefixes import ENDLESS
@@ -38,24 +38,24 @@ class SharedBlocks(PrefixCache):
         super().__init__(settings.usable_kv_blocks, settings.block_size, keyless_first=rules.keyless_first)
         self.pool = pool
         self.unseen = unseen
-        self._ahead = (
-            0 if settings.async_scheduling else 1
-        )  # of the tokens of a decode run's last step, those that are known
+        self._ahead = int(not settings.async_scheduling)  # of a decode run's last tokens, those that are known
         self._live: dict[int, Sequence] = {}  # by its own stretch, who runs
         self._common = common
         self._echoing: dict[Sequence, Sequence] = {}  # who produces what another request had before
-        self._strangers = BLANK
+        self._strangers = NOBODY
 
     def enter(self, sequence: Sequence) -> None:
         """Prepare ``sequence``, which the engine was just given."""
         stretches = sequence.job.request.stretches
-        if not stretches:  # nobody knows what is in it, so nobody shares it
+        if stretches:
+            owner = stretches[-1][0]
+            sequence.owner = owner if self._common is None or owner in self._common else NOBODY
+            sequence.own = stretches[-2][1] // self.size if len(stretches) > 1 else 0
+        else:  # nobody knows what is in it, so nobody shares it
             self._strangers -= 1
             stretches = ((self._strangers, ENDLESS),)
+            sequence.owner, sequence.own = NOBODY, 0
         sequence.stretches = stretches
-        owner = stretches[-1][0]
-        sequence.owner = owner if self._common is None or owner in self._common else NOBODY
-        sequence.own = stretches[-2][1] // self.size if len(stretches) > 1 else 0
         sequence.cached = NOWHERE
 
     def look_up(self, sequence: Sequence, free: int) -> tuple[Held, int, int, int]:
@@ -63,11 +63,9 @@ class SharedBlocks(PrefixCache):
 
         The last token is computed in any case.
         """
-        if free < self.blank + self.idle:
-            self.follow(free)
         if self._echoing:
             self._settle_all()
-        found = self.lookup(sequence, (sequence.prompt + sequence.shown - 1) // self.size)
+        found = self.lookup(sequence, (sequence.prompt + sequence.shown - 1) // self.size, free)
         other = self._live.get(found[3])
         if other is not None and other is not sequence:
             before = other.listed
@@ -136,9 +134,12 @@ class SharedBlocks(PrefixCache):
         if self._echoing:
             self._settle_all(before)
 
-    def sooner(self, head: Sequence, steps: int) -> int:
-        """At most ``steps`` decode steps; fewer if a block being produced may help the waiting ``head`` before."""
-        _, count, _, owner = self.look_up(head, self.blank + self.idle)
+    def sooner(self, head: Sequence, free: int, steps: int) -> int:
+        """At most ``steps`` decode steps; fewer if a block being produced may help the waiting ``head`` before.
+
+        ``free``: see ``look_up``.
+        """
+        _, count, _, owner = self.look_up(head, free)
         for other in (self._live.get(owner), *self._echoing):
             if other is not None and other.ends >= 0:
                 computed = self.pool.step + other.offset + self._ahead

@@ -142,15 +142,15 @@ plant(
 plant(
     "an output at its limit ended by itself",
     "engine/endings.py",
-    "shown >= sequence.job.request.max_tokens or",
-    "shown > sequence.job.request.max_tokens or",
+    '"length" if sequence.shown >= sequence.most else',
+    '"length" if sequence.shown > sequence.most else',
     STEPPED,
 )
 plant(
     "an output at the longest context ended by itself",
-    "engine/endings.py",
-    "sequence.prompt + shown >= self._longest\n",
-    "sequence.prompt + shown > self._longest\n",
+    "engine/continuous.py",
+    "        sequence.most = most\n",
+    "        sequence.most = request.max_tokens\n",
     STEPPED,
 )
 plant(
@@ -340,8 +340,8 @@ plant(
     STEPPED,
 )
 plant("a step is over before it is launched", file, "max(computing, self._host_free + 1 - begin)", "computing", STEPPED)
-plant("nobody is overscheduled", file, "if not self._is_capped(sequence, target):", "if False:", STEPPED)
-plant("a limit overschedules", file, "if not self._is_capped(sequence, target):", "if True:", STEPPED)
+plant("nobody is overscheduled", file, "if target < sequence.most:", "if False:", STEPPED)
+plant("a limit overschedules", file, "if target < sequence.most:", "if True:", STEPPED)
 plant(
     "an aborted request finishes all the same",
     file,
@@ -833,7 +833,14 @@ plant(
 )
 plant("what is in flight has keys", file, "known(sequence, tokens, self.unseen(sequence))", "tokens", WINDOWED)
 plant("a window frees its first block first", file, "reversed(places)", "places", WINDOWED)
-plant("what is freed comes before what was taken", file, "        self.follow(free)\n", "", WINDOWED)
+plant(
+    "what is freed comes before what was taken",
+    file,
+    "        self.follow(free)\n        return",
+    "        return",
+    WINDOWED,
+)
+plant("what was taken is found in a window", file, "        self.follow(free)\n        most", "        most", WINDOWED)
 plant(
     "a window lets all out by turns",
     file,
@@ -879,6 +886,13 @@ plant(
 plant("the core goes on with a whole one", file, "sequence.target += 1", "sequence.target += 2", LATE)
 plant("a client sees what came after its end", file, "ended.shown = shown", "pass", "test_oracle")
 plant("a string beside a limit is late", "engine/continuous.py", " and sequence.target < most", "", LATE)
+plant(
+    "who is told late and is at a limit is aborted",
+    "engine/endings.py",
+    "(leaving if sequence.shown >= sequence.most else last)",
+    "(leaving if False else last)",
+    LATE,
+)
 plant("an end of its own is late", "engine/continuous.py", "job.index in self.ends_late", "True", LATE)
 file = "engine/pipelined.py"
 plant(
