@@ -274,5 +274,5 @@ plant(
     "simulation/run.py",
     "None if attempts.most else workload.common",
     "workload.common",
-    "test_clients test_retries test_prefixes",
+    "test_clients",
 )
