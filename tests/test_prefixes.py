@@ -22,7 +22,7 @@ from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.header import Phase, Prefixes
 from driftsim.trace.ignored import ignored
-from driftsim.trace.prefixes import ALWAYS, ENDLESS, as_cached, prefixes, shared, stretches
+from driftsim.trace.prefixes import ALWAYS, ENDLESS, as_cached, in_common, prefixes, shared, stretches
 from driftsim.trace.subset import only, taken
 from driftsim.trace.trace import Trace, read
 from driftsim.validation.result import validate_runs
@@ -215,6 +215,12 @@ def test_a_preempted_request_finds_its_own_blocks_again() -> None:
     rows, apart = (run(made, kv_blocks=12, enable_prefix_caching=on).requests for on in (True, False))
     assert rows["preemptions"].sum() == apart["preemptions"].sum() > 0
     assert rows["finish_s"].max() < apart["finish_s"].max() - 0.03
+
+
+def test_who_shares_with_nobody_is_told_apart() -> None:
+    whose = stretches([-1, 0, 1, -1, -1], [0, 32, 48, 0, 0])
+    assert in_common(whose) == {0, 1}
+    assert in_common([*whose, whose[4]]) == {0, 1, 4}  # the same text once more
 
 
 def test_requests_of_which_only_the_hits_are_known_find_as_much() -> None:

@@ -178,7 +178,7 @@ class ContinuousEngine(Endings):
         if self.cadence is not None and self.cadence.held:
             steps = min(steps, self.cadence.steps_held())
         if self.shared is not None and self.waiting:
-            steps = self.shared.sooner(self.waiting[0], self._spare(), steps)
+            steps = self.shared.sooner(self.waiting[0], steps)
         return steps
 
     def _finish_decode_run(self) -> None:

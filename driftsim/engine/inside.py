@@ -213,7 +213,7 @@ class InsideEngine(ContinuousEngine):
         if self.place.holds_back and not self._is_full():
             return min(steps, 1)
         if self.shared is not None and not self._is_full():
-            return self.shared.sooner(self.waiting[0], self._spare(), steps)
+            return self.shared.sooner(self.waiting[0], steps)
         return steps
 
     # -- what the policy hears

@@ -134,12 +134,9 @@ class SharedBlocks(PrefixCache):
         if self._echoing:
             self._settle_all(before)
 
-    def sooner(self, head: Sequence, free: int, steps: int) -> int:
-        """At most ``steps`` decode steps; fewer if a block being produced may help the waiting ``head`` before.
-
-        ``free``: see ``look_up``.
-        """
-        _, count, _, owner = self.look_up(head, free)
+    def sooner(self, head: Sequence, steps: int) -> int:
+        """At most ``steps`` decode steps; fewer if a block being produced may help the waiting ``head`` before."""
+        _, count, _, owner = self.look_up(head, ENDLESS)
         for other in (self._live.get(owner), *self._echoing):
             if other is not None and other.ends >= 0:
                 computed = self.pool.step + other.offset + self._ahead

@@ -236,13 +236,6 @@ plant(
     "",
     ORACLE,
 )
-plant(
-    "the head may have what is taken by now",
-    "engine/continuous.py",
-    "self.shared.sooner(self.waiting[0], self._spare(), steps)",
-    "self.shared.sooner(self.waiting[0], self.total, steps)",
-    ORACLE,
-)
 file = "engine/prefixes.py"
 plant(
     "only what was counted as taken is looked for",

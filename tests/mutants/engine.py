@@ -886,13 +886,6 @@ plant(
 plant("the core goes on with a whole one", file, "sequence.target += 1", "sequence.target += 2", LATE)
 plant("a client sees what came after its end", file, "ended.shown = shown", "pass", "test_oracle")
 plant("a string beside a limit is late", "engine/continuous.py", " and sequence.target < most", "", LATE)
-plant(
-    "who is told late and is at a limit is aborted",
-    "engine/endings.py",
-    "(leaving if sequence.shown >= sequence.most else last)",
-    "(leaving if False else last)",
-    LATE,
-)
 plant("an end of its own is late", "engine/continuous.py", "job.index in self.ends_late", "True", LATE)
 file = "engine/pipelined.py"
 plant(
