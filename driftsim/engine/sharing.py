@@ -79,8 +79,8 @@ class SharedBlocks(PrefixCache):
 
         The blocks that it takes for these leave the free queue when that is next followed.
         """
-        if len(held) == 1 and held[0].end == count and held[0].holders:
-            held[0].holders += 1
+        if len(held) == 1 and (run := held[0]).end == count and run.holders:
+            run.holders += 1
         else:
             self.hold(held, count)
         sequence.held = held
