@@ -166,6 +166,8 @@ class SharedBlocks(PrefixCache):
 
         ``before``: only those who were admitted before that one have had their turn.
         """
+        for sequence in self._live.values():
+            self.list_own(sequence)  # who has a key by now was there before
         for sequence in sorted(self._live.values(), key=lambda one: (-self._reach(one), one.number)):
             self._settle(sequence, int(before is None or sequence.number < before))
 
