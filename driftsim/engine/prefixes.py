@@ -53,8 +53,9 @@ class PrefixCache:
         self.blank = total
         self.idle = 0
         self.found: dict[int, list[Run]] = {}  # by stretch, in order of place; of equal runs the first
-        self._owed = self._forgotten = 0  # blocks taken at the head of the free queue; those of them that were evicted
-        self._patience = total
+        # Blocks that were taken at the head of the free queue and are still in it, ``total`` at most; and evicted ones.
+        self._owed = self._forgotten = 0
+        self._total = total
         self._ends = Run(-1, 0, 0)  # before the first and after the last of the free runs
         self._ends.before = self._ends.after = self._ends
         self._in_order = not keyless_first
@@ -127,7 +128,7 @@ class PrefixCache:
             self.blank = 0
             self.idle -= more
             self._owed += more
-            if self._owed > self._patience:
+            if self._owed > self._total:
                 self._evict()
 
     def hold(self, held: Held, count: int) -> None:
