@@ -48,7 +48,8 @@ def engine_of(scenario: Scenario, itemized: bool, known: Known) -> Callable[...,
         )  # fmt: skip
     settings = scenario.profile.engine
     kind = (itemized_engine_for if itemized else engine_for)(settings)
-    kind = type(kind.__name__, (kind,), vars(known))
+    if known != Known():
+        kind = type(kind.__name__, (kind,), vars(known))
     return shedding(kind) if settings.sheds else kind
 
 
