@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftsim.engine.decoding import DecodePool
-from driftsim.engine.prefixes import PrefixCache
+from driftsim.engine.prefixes import PrefixCache, Run
 from driftsim.engine.sequence import Sequence
 from driftsim.engine.sharing import SharedBlocks
 from driftsim.engine.versions import Rules, not_compared, numbered, rules_of
@@ -186,6 +187,38 @@ def test_equal_blocks_are_not_merged_and_the_first_is_found() -> None:
     cache.release(one, 2)
     cache.follow(0)  # evicts the first: the second is found in its place
     assert cache.lookup(sequence(((0, ENDLESS),)), 2)[0][0] is two.held[0]
+
+
+def test_a_text_that_is_always_held_keeps_nothing_of_what_was_evicted() -> None:
+    """It was freed and found again once, so that it stood beside others in the free queue."""
+    cache = PrefixCache(8, BLOCK)
+    before, text = sequence(((1, ENDLESS),)), sequence(((0, ENDLESS),))
+    take(cache, before, 2)
+    take(cache, text, 2)
+    cache.release(before, 2)
+    cache.release(text, 2)
+    for row in range(2, 5):
+        between = sequence(((row, ENDLESS),))
+        take(cache, between, 1)
+        cache.release(between, 1)
+    take(cache, sequence(((0, 2 * BLOCK), (9, ENDLESS))), 2)
+
+    def runs() -> int:
+        return sum(isinstance(one, Run) and one.owner >= 0 for one in gc.get_objects())
+
+    gc.collect()
+    there = runs()
+    gc.disable()  # as during a simulation: what only a cycle holds stays
+    try:
+        for row in range(10, 110):
+            one = sequence(((row, ENDLESS),))
+            take(cache, one, 4)
+            cache.release(one, 4)
+        more = runs() - there
+    finally:
+        gc.enable()
+    assert cache.evicted > 380
+    assert more < 10
 
 
 def test_the_last_token_is_always_computed() -> None:

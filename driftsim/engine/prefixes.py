@@ -280,20 +280,19 @@ class PrefixCache:
         """Forget the blocks that were taken."""
         blocks, self._owed, ends = self._owed, 0, self._ends
         self._forgotten += blocks
-        run = ends.after
         while blocks:
+            run = ends.after
             length = run.end - run.start
             if length > blocks:
                 if run.first is None and not run.copies:
                     run.end -= blocks
-                    break
+                    return
                 self._cut(run, run.end - blocks)
-                run = run.before  # what was cut off its end
                 continue
+            ends.after, run.after.before = run.after, ends
+            run.after = ends  # or else whoever stood beside it once would keep all that came after
             self._forget(run)
-            run = run.after
             blocks -= length
-        ends.after, run.before = run, ends
 
     def _forget(self, run: Run) -> None:
         """``run`` can be found no more; of its copies the first takes its place."""

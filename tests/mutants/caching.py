@@ -258,6 +258,13 @@ plant(
     "if False:",
     ORACLE,
 )
+plant(
+    "what was evicted keeps what came after",
+    file,
+    "            run.after = ends  #",
+    "            pass  #",
+    "test_prefixes",
+)
 plant("what became known at the end has no key", file, "keyed = sequence.keyed = upto", "pass", ORACLE)
 plant("what nobody held is listed of another place", file, "Run(owner, end, keyed)", "Run(owner, 0, keyed)", ORACLE)
 plant("one who shares is enough", "trace/prefixes.py", "(common if owner in seen else seen)", "common", "test_prefixes")
