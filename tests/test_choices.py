@@ -10,7 +10,6 @@ from typing import Any, cast
 import pandas as pd
 import pytest
 
-from driftsim.engine.pipelined import engine_for
 from driftsim.errors import InputError, TraceError
 from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
@@ -53,7 +52,7 @@ def test_the_engine_that_jumps_equals_the_engine_that_steps_with_choices(first: 
         settings = settings.changed(max_num_queued_reqs=limit)
         scenario = dataclasses.replace(scenario, profile=scenario.profile.changed(engine=settings))
         slow = run(scenario, made, StepwiseAsyncEngine if settings.async_scheduling else StepwiseEngine)
-        fast = simulate(scenario, made) if limit else run(scenario, made, engine_for(settings))
+        fast = simulate(scenario, made) if limit else run(scenario, made, None)
         pd.testing.assert_frame_equal(fast.requests, slow.requests, check_exact=True, obj=f"crowd {seed}")
         rejected += int((fast.requests["finish_reason"] == "rejected").sum())
         preempted += int(fast.requests["preemptions"].sum())

@@ -412,6 +412,17 @@ def test_a_client_whose_answer_comes_in_time_costs_no_event(monkeypatch: pytest.
     assert 1 <= len(asked) < 60
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_an_attempt_finds_the_prompt_of_the_one_before(told: bool) -> None:
+    """Nobody else shares it, yet it is asked for again. Where nobody tells what requests share, it is not found."""
+    clients = Clients(timeouts=(Timeout(after_s=0.3),), retries=Retries(most=1, first_s=0.1, jitter=0.0))
+    more: Any = {"stretches": [((0, ENDLESS),)]} if told else {}
+    work = workload([0.0], [50], prompt_tokens=[64], **more)
+    cached = profile(engine(max_num_seqs=1, enable_prefix_caching=True), intercept_s=STEP)
+    rows = simulate(Scenario(profile=cached, policy="fifo", refill_lag=False, clients=clients), work).requests
+    assert rows["cached_tokens"].tolist() == [0, 48 if told else 0]
+
+
 def test_an_attempt_repeats_its_prompt_and_has_an_answer_of_its_own() -> None:
     begins = [((0, ENDLESS),), ((0, 30), (1, ENDLESS))]
     work = workload([0.0, 0.0], [5, 5], prompt_tokens=[20, 40], stretches=begins)

@@ -75,8 +75,8 @@ def test_no_kv_block_leaks_and_blocks_held_match_contexts(scenario: Scenario, wo
                 held -= sequence.gone + len(sequence.held)  # what has a key may be several sequences'
                 blocks |= {block for block in sequence.held.values() if block is not None}
             elif engine.shared is not None:
-                held -= sequence.keyed
-                ends = [*(run.start for run in sequence.held[1:]), sequence.keyed]
+                held -= sequence.listed
+                ends = [*(run.start for run in sequence.held[1:]), sequence.listed]
                 for run, end in zip(sequence.held, ends, strict=False):
                     runs |= set(pieces(run, end))
         held += sum(run.end - run.start for run in runs) + len(blocks)

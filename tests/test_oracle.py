@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from driftsim.engine.clock import ARRIVE, Moment
 from driftsim.engine.continuous import ContinuousEngine
-from driftsim.engine.pipelined import PipelinedEngine, engine_for
+from driftsim.engine.pipelined import PipelinedEngine
 from driftsim.engine.sequence import Sequence
 from driftsim.latency.steptime import TICKS_PER_SECOND
 from driftsim.request import Job
@@ -34,16 +34,20 @@ MANY = max(200, settings().max_examples)  # 200 in CI, 2,000 in the nightly prof
 def run(
     scenario: Scenario,
     workload: Workload,
-    engine: Callable[..., Any],
+    engine: Callable[..., Any] | None,
     steps: bool = False,
     aborts: list[tuple[int, int]] | None = None,
 ) -> Trace:
-    """With ``aborts``, each a row and a moment (ticks) at which its client goes away, if it was dispatched by then."""
+    """With ``aborts``, each a row and a moment (ticks) at which its client goes away, if it was dispatched by then.
+
+    ``engine``: None for the simulator's own, which is told what is known of the workload.
+    """
     simulation = Simulation(scenario, workload, steps, engine=engine)
     jobs: dict[int, Job] = {}
     served: Any = simulation.engine
     submit = served.submit
-    served.ends_late = simulation.ends_late
+    if engine is not None:
+        served.ends_late = simulation.ends_late
 
     def noting(job: Job, length: int) -> None:
         jobs[job.index] = job
@@ -77,7 +81,7 @@ def test_the_engine_that_jumps_equals_the_engine_that_steps(
 ) -> None:
     settings = scenario.profile.engine
     slow = run(scenario, workload, StepwiseAsyncEngine if settings.async_scheduling else StepwiseEngine, steps, aborts)
-    fast = run(scenario, workload, engine_for(settings), steps, aborts)
+    fast = run(scenario, workload, None, steps, aborts)
     check_same(fast.requests, slow.requests)
     if steps:
         assert fast.steps is not None
@@ -99,7 +103,7 @@ def test_both_turn_the_same_requests_away(
     fast = simulate(limited, workload, record_steps=steps)
     check_same(fast.requests, slow.requests)
     if requests is None and tokens is None:
-        assert fast.requests.equals(run(scenario, workload, engine_for(settings), steps).requests)
+        assert fast.requests.equals(run(scenario, workload, None, steps).requests)
 
 
 def test_the_limits_of_the_queue_count_who_is_there_and_prompts_without_an_answer() -> None:
@@ -132,7 +136,7 @@ def test_the_engine_that_jumps_equals_the_engine_that_steps_in_a_crowd(first: in
         scenario, made, given_up = crowd(seed)
         settings = scenario.profile.engine
         oracle = StepwiseAsyncEngine if settings.async_scheduling else StepwiseEngine
-        slow, fast = (run(scenario, made, kind, False, given_up) for kind in (oracle, engine_for(settings)))
+        slow, fast = (run(scenario, made, kind, False, given_up) for kind in (oracle, None))
         check_same(fast.requests, slow.requests, f"crowd {seed}")
         preempted += int(slow.requests["preemptions"].sum())
         found += int(slow.requests["cached_tokens"].sum()) if "cached_tokens" in slow.requests else 0
@@ -146,7 +150,7 @@ def test_a_decode_comes_before_the_next_chunk_of_a_prompt(seed: int) -> None:
     scenario, made, given_up = crowd(seed)
     settings = scenario.profile.engine
     oracle = StepwiseAsyncEngine if settings.async_scheduling else StepwiseEngine
-    slow, fast = (run(scenario, made, kind, False, given_up) for kind in (oracle, engine_for(settings)))
+    slow, fast = (run(scenario, made, kind, False, given_up) for kind in (oracle, None))
     check_same(fast.requests, slow.requests)
 
 
@@ -170,7 +174,7 @@ def test_stop_strings_in_a_crowd(seed: int) -> None:
     scenario, made, given_up = stopping(seed)
     settings = scenario.profile.engine
     oracle = StepwiseAsyncEngine if settings.async_scheduling else StepwiseEngine
-    slow, fast = (run(scenario, made, kind, False, given_up) for kind in (oracle, engine_for(settings)))
+    slow, fast = (run(scenario, made, kind, False, given_up) for kind in (oracle, None))
     check_same(fast.requests, slow.requests)
 
 
@@ -186,7 +190,7 @@ def test_of_equal_blocks_the_same_is_found_first(seed: int) -> None:
     scenario, made = twins(seed)
     settings = scenario.profile.engine
     oracle = StepwiseAsyncEngine if settings.async_scheduling else StepwiseEngine
-    slow, fast = (run(scenario, made, kind) for kind in (oracle, engine_for(settings)))
+    slow, fast = (run(scenario, made, kind) for kind in (oracle, None))
     check_same(fast.requests, slow.requests)
 
 
@@ -206,7 +210,7 @@ def test_a_victim_whose_last_token_is_in_flight_moves_the_turn_since_0_28() -> N
                     max_tokens=[output, 20, 20, 20], tier=["batch", "premium", "premium", "premium"],
                 )  # fmt: skip
                 scenario = Scenario(profile=profile(settings), refill_lag=False)
-                slow, fast = (run(scenario, made, kind) for kind in (StepwiseAsyncEngine, engine_for(settings)))
+                slow, fast = (run(scenario, made, kind) for kind in (StepwiseAsyncEngine, None))
                 check_same(fast.requests, slow.requests)
                 ends.append(fast.requests["finish_s"].tolist())
             apart += ends[0] != ends[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftsim.engine.decoding import DecodePool
-from driftsim.engine.prefixes import PrefixCache
+from driftsim.engine.prefixes import PrefixCache, Run
 from driftsim.engine.sequence import Sequence
 from driftsim.engine.sharing import SharedBlocks
 from driftsim.engine.versions import Rules, not_compared, numbered, rules_of
@@ -22,7 +23,7 @@ from driftsim.simulation.run import simulate
 from driftsim.simulation.scenario import Scenario
 from driftsim.trace.header import Phase, Prefixes
 from driftsim.trace.ignored import ignored
-from driftsim.trace.prefixes import ALWAYS, ENDLESS, as_cached, prefixes, shared, stretches
+from driftsim.trace.prefixes import ALWAYS, ENDLESS, as_cached, in_common, prefixes, shared, stretches
 from driftsim.trace.subset import only, taken
 from driftsim.trace.trace import Trace, read
 from driftsim.validation.result import validate_runs
@@ -41,17 +42,33 @@ def run(made: Any, **settings: Any) -> Trace:
 
 def sequence(whose: tuple[tuple[int, int], ...], prompt: int = 64) -> Sequence:
     made = Sequence(Job(Request("r", "", Tier.BATCH, "", 0.0, prompt, None, 9, stretches=whose), "", 0, 0), 9)
-    made.stretches, made.held, made.keyed = whose, [], 0
-    return made
+    return entered(made)
+
+
+def shared_blocks(size: int = BLOCK) -> SharedBlocks:
+    """A cache of 10 blocks of ``size`` tokens, with which nobody runs yet."""
+    settings = engine(kv_blocks=10, block_size=size, enable_prefix_caching=True)
+    return SharedBlocks(settings, rules_of("0.32.0"), DecodePool(size), lambda _: 0)
+
+
+def entered(one: Sequence, size: int = BLOCK) -> Sequence:
+    """``one`` as an engine with blocks of ``size`` tokens has it that cannot know what others will ask for."""
+    shared_blocks(size).enter(one)
+    one.held, one.keyed, one.listed = [], 0, 0
+    return one
 
 
 def take(cache: PrefixCache, one: Sequence, blocks: int) -> int:
-    """Let ``one`` hold its first ``blocks`` blocks, of which it finds as many as there are; returns how many."""
+    """Let ``one`` hold its first ``blocks`` blocks, of which it finds as many as there are; returns how many.
+
+    They are all listed: somebody may ask for them.
+    """
     held, found, _, _ = cache.lookup(one, blocks)
     cache.hold(held, found)
     cache.follow(cache.blank + cache.idle - (blocks - found))
-    one.held, one.keyed = held, found
+    one.held, one.keyed, one.listed = held, found, found
     cache.register(one, blocks)
+    cache.list_own(one)
     return found
 
 
@@ -136,7 +153,11 @@ def test_the_cache_of_runs_is_the_cache_of_blocks(seed: int) -> None:
         number = dice.randrange(len(texts))
         one = Sequence(Job(Request(str(number), "", Tier.BATCH, "", 0.0, len(texts[number]), None, 9,
                                    stretches=whose[number]), "", 0, 0), 9)  # fmt: skip
-        one.stretches, one.held, one.keyed = whose[number], [], 0
+        entered(one, size)
+        asked = {owner for owner, _ in whose[number]}
+        for other in inside:  # their own blocks are only listed where somebody asks for them
+            if other.owner in asked or dice.random() < 0.2:
+                fast.list_own(other)
         hit = plain.lookup(one)
         held, count, idle, _ = fast.lookup(one, (len(texts[number]) - 1) // size)
         assert (count, idle) == (len(hit), sum(block is not None and not block.holders for block in hit))
@@ -147,7 +168,7 @@ def test_the_cache_of_runs_is_the_cache_of_blocks(seed: int) -> None:
             continue
         fast.hold(held, count)
         fast.follow(fast.blank + fast.idle - (len(plain.held[one]) - count))
-        one.held, one.keyed = held, count
+        one.held, one.keyed, one.listed = held, count, count
         fast.register(one, tokens // size)
         assert fast.blank + fast.idle == len(plain.queue)
         inside.append(one)
@@ -157,23 +178,55 @@ def test_equal_blocks_are_not_merged_and_the_first_is_found() -> None:
     cache = PrefixCache(4, BLOCK)
     one, two = sequence(((0, ENDLESS),)), sequence(((0, ENDLESS),))
     take(cache, one, 2)
-    two.held, two.keyed = [], 0
     cache.follow(0)
     cache.register(two, 2)  # it computed the same once more
+    cache.list_own(two)
     held, found, idle, _ = cache.lookup(sequence(((0, ENDLESS),)), 2)
     assert (found, idle) == (2, 0)
-    assert held[0] is one.held[0]
+    assert held == one.held
     cache.release(one, 2)
     cache.follow(0)  # evicts the first: the second is found in its place
     assert cache.lookup(sequence(((0, ENDLESS),)), 2)[0][0] is two.held[0]
 
 
+def test_a_text_that_is_always_held_keeps_nothing_of_what_was_evicted() -> None:
+    """It was freed and found again once, so that it stood beside others in the free queue."""
+    cache = PrefixCache(8, BLOCK)
+    before, text = sequence(((1, ENDLESS),)), sequence(((0, ENDLESS),))
+    take(cache, before, 2)
+    take(cache, text, 2)
+    cache.release(before, 2)
+    cache.release(text, 2)
+    for row in range(2, 5):
+        between = sequence(((row, ENDLESS),))
+        take(cache, between, 1)
+        cache.release(between, 1)
+    take(cache, sequence(((0, 2 * BLOCK), (9, ENDLESS))), 2)
+
+    def runs() -> int:
+        return sum(isinstance(one, Run) and one.owner >= 0 for one in gc.get_objects())
+
+    gc.collect()
+    there = runs()
+    gc.disable()  # as during a simulation: what only a cycle holds stays
+    try:
+        for row in range(10, 110):
+            one = sequence(((row, ENDLESS),))
+            take(cache, one, 4)
+            cache.release(one, 4)
+        more = runs() - there
+    finally:
+        gc.enable()
+    assert cache.evicted > 380
+    assert more < 10
+
+
 def test_the_last_token_is_always_computed() -> None:
-    shared_blocks = SharedBlocks(10, DecodePool(BLOCK), lambda one: 0, pipelined=False, keyless_first=True)
+    cache = shared_blocks()
     first = sequence(((0, ENDLESS),), prompt=2 * BLOCK)
-    take(shared_blocks, first, 2)
-    assert shared_blocks.look_up(sequence(((0, ENDLESS),), prompt=2 * BLOCK))[1] == 1
-    assert shared_blocks.look_up(sequence(((0, ENDLESS),), prompt=2 * BLOCK + 1))[1] == 2
+    take(cache, first, 2)
+    assert cache.look_up(sequence(((0, ENDLESS),), prompt=2 * BLOCK), 8)[1] == 1
+    assert cache.look_up(sequence(((0, ENDLESS),), prompt=2 * BLOCK + 1), 8)[1] == 2
 
 
 def test_a_prompt_that_was_there_before_is_computed_from_where_it_differs() -> None:
@@ -195,6 +248,12 @@ def test_a_preempted_request_finds_its_own_blocks_again() -> None:
     rows, apart = (run(made, kv_blocks=12, enable_prefix_caching=on).requests for on in (True, False))
     assert rows["preemptions"].sum() == apart["preemptions"].sum() > 0
     assert rows["finish_s"].max() < apart["finish_s"].max() - 0.03
+
+
+def test_who_shares_with_nobody_is_told_apart() -> None:
+    whose = stretches([-1, 0, 1, -1, -1], [0, 32, 48, 0, 0])
+    assert in_common(whose) == {0, 1}
+    assert in_common([*whose, whose[4]]) == {0, 1, 4}  # the same text once more
 
 
 def test_requests_of_which_only_the_hits_are_known_find_as_much() -> None:

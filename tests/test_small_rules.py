@@ -88,7 +88,7 @@ def test_the_jobs_that_laws_are_tried_on_are_such_as_an_admission_makes() -> Non
 
 def test_blocks_that_a_request_registers_one_after_the_other_are_one_run() -> None:
     cache = PrefixCache(6, BLOCK)
-    one = sequence(((0, ENDLESS),))
+    one = sequence(((7, ENDLESS), (0, ENDLESS)))
     held, found, _, _ = cache.lookup(one, 3)
     cache.hold(held, found)
     cache.follow(cache.blank + cache.idle - 3)

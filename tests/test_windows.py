@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from driftsim.engine.pipelined import engine_for
 from driftsim.errors import InputError
 from driftsim.live.pages import Page
 from driftsim.live.told import cache_settings
@@ -119,7 +118,7 @@ def test_the_engine_equals_the_engine_that_steps(first: int) -> None:
         scenario, made = windowed(seed)
         settings = scenario.profile.engine
         oracle = StepwiseAsyncEngine if settings.async_scheduling else StepwiseEngine
-        slow, fast = (run(scenario, made, kind, True) for kind in (oracle, engine_for(settings)))
+        slow, fast = (run(scenario, made, kind, True) for kind in (oracle, None))
         pd.testing.assert_frame_equal(fast.requests, slow.requests, check_exact=True, obj=f"crowd {seed}")
         assert fast.steps is not None
         assert slow.steps is not None

@@ -79,6 +79,7 @@ class ContinuousEngine(Endings):
         if self._longest - prompt < most:
             most = self._longest - prompt
         sequence = Sequence(job, true_length if true_length < most else most)
+        sequence.most = most
         if self.ends_late:
             sequence.late = job.index in self.ends_late and sequence.target < most
         if self.shared is not None:

@@ -26,11 +26,7 @@ class Endings(Scheduler):
         self._over: dict[Sequence, bool] = {}  # whose clients have their end; whether they had it before this turn
 
     def _end(self, sequence: Sequence, now: int) -> None:
-        sequence.finish, sequence.finish_reason = now, "length" if self._is_capped(sequence, sequence.shown) else "stop"
-
-    def _is_capped(self, sequence: Sequence, shown: int) -> bool:
-        """Whether a limit ends ``sequence`` at ``shown`` output tokens."""
-        return shown >= sequence.job.request.max_tokens or sequence.prompt + shown >= self._longest
+        sequence.finish, sequence.finish_reason = now, "length" if sequence.shown >= sequence.most else "stop"
 
     def _drop(self, sequence: Sequence) -> None:
         """Abort ``sequence``, which runs or waits: it has shown what is out by now."""
@@ -49,7 +45,7 @@ class Endings(Scheduler):
         for sequence in finished:
             if sequence.over:
                 self._forget_over(sequence)
-                (leaving if self._is_capped(sequence, sequence.shown) else last).append(sequence)
+                (leaving if sequence.shown >= sequence.most else last).append(sequence)
             elif sequence.late:
                 heard.append(self._let_go(sequence, sequence.shown, now))
                 sequence.target += 1

@@ -182,7 +182,7 @@ class PipelinedEngine(ContinuousEngine):
                 continue
             ended.append((sequence, sequence.target, sequence.late))
         for sequence, target, late in ended:
-            if not self._is_capped(sequence, target):
+            if target < sequence.most:
                 self.awaiting_output.discard(sequence)
                 if late:
                     sequence.late = False
@@ -201,7 +201,7 @@ class PipelinedEngine(ContinuousEngine):
             return
         finished, ending = [], self._ending.popleft()
         if self._over:  # the core hears of them last
-            ending.sort(key=lambda one: one[0].over and not self._is_capped(*one[:2]))
+            ending.sort(key=lambda one: one[0].over and one[1] < one[0].most)
         for sequence, shown, late in ending:
             if late:
                 if not sequence.finish_reason:

@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from driftsim.engine.sequence import Sequence
-from driftsim.trace.prefixes import ALWAYS
+from driftsim.trace.prefixes import ALWAYS, ENDLESS
 
-NOWHERE, BLANK = -2, -3  # no stretch; blocks without a key
+NOWHERE, BLANK, NOBODY = -2, -3, -4  # no stretch; blocks without a key; blocks with a key that nobody asks for
 Held: TypeAlias = "list[Run]"  # in order of place; what is held of each ends where the next one begins
 
 
@@ -52,46 +52,59 @@ class PrefixCache:
         self.size = block_size
         self.blank = total
         self.idle = 0
-        self.evicted = 0  # blocks whose key was given up
         self.found: dict[int, list[Run]] = {}  # by stretch, in order of place; of equal runs the first
+        # Blocks that were taken at the head of the free queue and are still in it, ``total`` at most; and evicted ones.
+        self._owed = self._forgotten = 0
+        self._total = total
         self._ends = Run(-1, 0, 0)  # before the first and after the last of the free runs
         self._ends.before = self._ends.after = self._ends
         self._in_order = not keyless_first
         if self._in_order:
-            self._append_blank(self._ends, total)
+            self._append(self._ends, Run(BLANK, 0, total))
+
+    @property
+    def evicted(self) -> int:
+        """Blocks whose key was given up."""
+        return self._forgotten + self._owed
 
     # -- what is there
 
-    def lookup(self, sequence: Sequence, most: int) -> tuple[Held, int, int, int]:
+    def lookup(self, sequence: Sequence, most: int, free: int = ENDLESS) -> tuple[Held, int, int, int]:
         """As many of the first ``most`` blocks of ``sequence`` as the cache has, from the first on without a gap.
 
         Returns what is to be held, how many blocks that is, how many of them nobody holds, and the stretch in which the
-        next one was not found, ``NOWHERE`` if none was looked for.
+        next one was not found, ``NOWHERE`` if none was looked for. ``free`` blocks are left by now, see ``follow``.
         """
         held: Held = []
         count = idle = 0
         found, size, owner = self.found, self.size, NOWHERE
+        whole = most * size
         for owner, tokens in sequence.stretches:
-            end = tokens // size
-            if end > most:
-                end = most
+            end = tokens // size if tokens < whole else most
             if end <= count:
                 continue
             if owner == ALWAYS:
                 count = end
-            for run in found.get(owner, ()):
+                continue
+            runs = found.get(owner)
+            if runs is None:
+                break
+            for run in runs:
                 if run.start > count:
                     break
-                held.append(run)
                 last = run.end
-                if last >= end:
-                    if not run.holders:
-                        idle += end - count
-                    count = end
-                    break
+                if last > end:
+                    last = end
                 if not run.holders:
+                    if self._owed or free < self.blank + self.idle:  # it may be taken by now
+                        self.follow(free)
+                        self._evict()
+                        return self.lookup(sequence, most, free)
                     idle += last - count
+                held.append(run)
                 count = last
+                if count == end:
+                    break
             if count < end or count == most:
                 break
         return held, count, idle, owner if count < most else NOWHERE
@@ -99,7 +112,10 @@ class PrefixCache:
     # -- taking
 
     def follow(self, free: int) -> None:
-        """Take blocks from the head of the free queue until ``free`` are left; what has a key loses it."""
+        """Take blocks from the head of the free queue until ``free`` are left; what has a key loses it.
+
+        That can wait until somebody would find it (see ``lookup``).
+        """
         more = self.blank + self.idle - free
         if more <= 0:
             return
@@ -110,7 +126,10 @@ class PrefixCache:
         else:
             more -= self.blank
             self.blank = 0
-            self._evict(more)
+            self.idle -= more
+            self._owed += more
+            if self._owed > self._total:
+                self._evict()
 
     def hold(self, held: Held, count: int) -> None:
         """Let one more sequence hold ``count`` blocks, ``held``, as looked up: they leave the free queue (touch())."""
@@ -125,24 +144,31 @@ class PrefixCache:
             end = run.start
 
     def register(self, sequence: Sequence, upto: int) -> None:
-        """Give their keys to the blocks of ``sequence`` before place ``upto`` (cache_full_blocks())."""
+        """Give their keys to the blocks of ``sequence`` before place ``upto`` (cache_full_blocks()).
+
+        Those of its own stretch are listed when somebody asks for them.
+        """
         start = sequence.keyed
         if upto <= start:
             return
         sequence.keyed = upto
-        stretches, size = sequence.stretches, self.size
-        if len(stretches) == 1 or stretches[-2][1] // size <= start:  # its own tokens alone
-            self._register(sequence.held, stretches[-1][0], start, upto)
+        if start >= sequence.own:
             return
-        for owner, tokens in stretches:
+        size = self.size
+        for owner, tokens in sequence.stretches[:-1]:
             end = tokens // size
             if end > upto:
                 end = upto
             if end > start:
                 self._register(sequence.held, owner, start, end)
-                if end == upto:
-                    return
                 start = end
+        sequence.listed = start
+
+    def list_own(self, sequence: Sequence) -> None:
+        """Let the blocks of ``sequence`` that have their keys be found, those of its own stretch as well."""
+        if sequence.listed < sequence.keyed:
+            self._register(sequence.held, sequence.owner, sequence.listed, sequence.keyed)
+            sequence.listed = sequence.keyed
 
     def _register(self, held: Held, owner: int, start: int, end: int) -> None:
         runs = self.found.get(owner)
@@ -185,29 +211,50 @@ class PrefixCache:
 
     # -- giving back
 
-    def release(self, sequence: Sequence, blocks: int) -> int:
-        """Free the ``blocks`` that ``sequence`` holds, its last first; returns how many became free (free_blocks())."""
-        freed = blocks - sequence.keyed
-        self.blank += freed
-        last = self._ends.before
-        if self._in_order and freed:
-            last = self._append_blank(last, freed)
-        end, keyless = sequence.keyed, freed
-        for piece in _backwards(sequence.held, end):
-            piece.holders -= 1
-            if not piece.holders:
-                freed += piece.end - piece.start
-                last.after, piece.before = piece, last
-                last = piece
-        last.after, self._ends.before = self._ends, last
-        self.idle += freed - keyless
-        sequence.held = []
-        sequence.keyed = 0
-        return freed
+    def release(self, sequence: Sequence, blocks: int, upto: int = 0) -> int:
+        """Free the ``blocks`` that ``sequence`` holds, its last first; returns how many became free (free_blocks()).
 
-    def _append_blank(self, last: Run, blocks: int) -> Run:
-        """Free blocks without a key after ``last``, which is the last of the free queue."""
-        run = Run(BLANK, 0, blocks)
+        Those before place ``upto`` have their keys by now.
+        """
+        keyed = sequence.keyed
+        if keyed < upto:
+            if keyed < sequence.own:
+                self.register(sequence, upto)
+            keyed = sequence.keyed = upto
+        if sequence.owner in self.found:
+            self.list_own(sequence)
+        end = sequence.listed
+        blank, idle = blocks - keyed, keyed - end
+        self.blank += blank
+        last = self._ends.before
+        if self._in_order and blank:
+            last = self._append(last, Run(BLANK, 0, blank))
+        if idle:  # nobody else holds them
+            owner = sequence.owner
+            if owner == last.owner:
+                last.end += idle
+            else:
+                last = self._append(last, Run(owner, end, keyed))
+                if owner != NOBODY:
+                    self.found[owner] = [last]
+        held = sequence.held
+        while held:
+            run = held.pop()
+            if run.end < end:
+                held += pieces(run, end)
+                continue
+            run.holders -= 1
+            if not run.holders:
+                idle += run.end - run.start
+                last.after, run.before = run, last
+                last = run
+            end = run.start
+        last.after, self._ends.before = self._ends, last
+        self.idle += idle
+        return blank + idle
+
+    def _append(self, last: Run, run: Run) -> Run:
+        """Free ``run``, which nobody else holds, after ``last``, which is the last of the free queue."""
         run.holders = 0
         last.after, run.before = run, last
         run.after, self._ends.before = self._ends, run
@@ -219,7 +266,9 @@ class PrefixCache:
             run = self._ends.after
             taken = min(blocks, run.end - run.start)
             if run.owner != BLANK:
-                self._evict(taken)
+                self.idle -= taken
+                self._owed = taken
+                self._evict()
             else:
                 self.blank -= taken
                 run.end -= taken
@@ -227,10 +276,10 @@ class PrefixCache:
                     self._ends.after, run.after.before = run.after, self._ends
             blocks -= taken
 
-    def _evict(self, blocks: int) -> None:
-        self.idle -= blocks
-        self.evicted += blocks
-        ends = self._ends
+    def _evict(self) -> None:
+        """Forget the blocks that were taken."""
+        blocks, self._owed, ends = self._owed, 0, self._ends
+        self._forgotten += blocks
         while blocks:
             run = ends.after
             length = run.end - run.start
@@ -241,11 +290,14 @@ class PrefixCache:
                 self._cut(run, run.end - blocks)
                 continue
             ends.after, run.after.before = run.after, ends
+            run.after = ends  # or else whoever stood beside it once would keep all that came after
             self._forget(run)
             blocks -= length
 
     def _forget(self, run: Run) -> None:
         """``run`` can be found no more; of its copies the first takes its place."""
+        if run.owner == NOBODY:
+            return
         if run.first is not None:
             assert run.first.copies is not None
             run.first.copies.remove(run)
@@ -282,18 +334,6 @@ class PrefixCache:
             run.before.after = rest
             run.before = rest
         return rest
-
-
-def _backwards(held: Held, end: int) -> Held:
-    """What is ``held`` up to place ``end``, each run as the pieces that have become of it, the last first."""
-    order: Held = []
-    for run in reversed(held):
-        if run.end >= end:
-            order.append(run)
-        else:
-            order += reversed(pieces(run, end))
-        end = run.start
-    return order
 
 
 def pieces(run: Run, end: int) -> list[Run]:

@@ -8,6 +8,7 @@ sequences: decodes are one ``DecodePool``, and are walked one by one only where 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from operator import attrgetter
 from typing import Any
 
@@ -30,8 +31,11 @@ class Scheduler:
     """Running and waiting sequences, and the KV blocks that they hold.
 
     ``free`` still counts the blocks that the decodes of the next step will take; ``_spare`` does not. ``shared`` says
-    which blocks these are, where the engine caches prefixes.
+    which blocks these are, where the engine caches prefixes; ``common`` are the stretches that several requests share,
+    None where that is not known.
     """
+
+    common: Collection[int] | None = None
 
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
@@ -47,13 +51,7 @@ class Scheduler:
         self.rules = rules_of(settings.version)
         self.shared: SharedBlocks | None = None
         if settings.enable_prefix_caching:
-            self.shared = SharedBlocks(
-                self.total,
-                self.pool,
-                self._unseen,
-                pipelined=settings.async_scheduling,
-                keyless_first=self.rules.keyless_first,
-            )
+            self.shared = SharedBlocks(settings, self.rules, self.pool, self._unseen, self.common)
         self.windowed: WindowedBlocks | None = None
         if settings.slides:
             self.shared = self.windowed = WindowedBlocks(settings, self.rules, self.pool, self._unseen)
@@ -225,8 +223,7 @@ class Scheduler:
             sequence = waiting[0]
             length = sequence.prompt + sequence.shown  # recomputes what a preemption lost, outputs included
             if shared is not None:
-                shared.follow(spare)
-                held, found, idle, _ = shared.look_up(sequence)
+                held, found, idle, _ = shared.look_up(sequence, spare)
                 length -= found * size
             if cadence is not None and cadence.held and length > 1:
                 break
@@ -306,6 +303,8 @@ class Scheduler:
 
         ``spare`` blocks are free by now; ``turn``: the tokens and blocks that it had already been given in this step.
         """
+        if self.shared is not None:
+            self.shared.comes_again(victim)
         freed = self._remove(victim, spare, turn)
         victim.computed = 0
         victim.preemptions += 1

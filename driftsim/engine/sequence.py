@@ -21,13 +21,18 @@ class Sequence:
 
     __slots__ = (
         "batch", "cached", "computed", "ends", "error", "finish", "finish_reason", "first_token", "gone", "held", "job",
-        "joined", "keyed", "late", "number", "offset", "over", "preemptions", "prompt", "queued", "rank", "scheduled",
+        "joined", "keyed", "late", "listed", "most", "number", "offset", "over", "own", "owner", "preemptions",
+        "prompt", "queued", "rank", "scheduled",
         "shown", "stretches", "target",
     )  # fmt: skip
+    most: int  # output tokens at which a limit ends it; an engine that serves it sets it
     # Only an engine with prefix caching sets these (see sharing.py).
     stretches: tuple[tuple[int, int], ...]  # whose its tokens are, up to which one; the last is its own
     held: Any  # found or registered runs of blocks
+    owner: int  # its own stretch
+    own: int  # the block from which on its tokens are its own
     keyed: int  # blocks that have their keys
+    listed: int  # of these, those before its own that nobody has asked for
     joined: int  # tokens computed when it began to decode
     cached: int  # prompt tokens found at its first admission; -1 before
     gone: int  # blocks given up behind a sliding window; only an engine with one sets it

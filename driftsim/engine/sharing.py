@@ -7,53 +7,71 @@ when somebody may look for them, or when they are given back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeAlias
 
 from driftsim.engine.decoding import DecodePool
-from driftsim.engine.prefixes import BLANK, NOWHERE, Held, PrefixCache
+from driftsim.engine.prefixes import NOBODY, NOWHERE, Held, PrefixCache
 from driftsim.engine.sequence import Sequence
+from driftsim.engine.versions import Rules
 from driftsim.trace.prefixes import ENDLESS
+from driftsim.trace.settings import EngineSettings
 
 Unseen: TypeAlias = Callable[[Sequence], int]
 
 
 class SharedBlocks(PrefixCache):
-    """The cache of an engine whose decoding sequences are ``pool``; ``pipelined``: it schedules asynchronously.
+    """The cache of an engine whose decoding sequences are ``pool``.
 
-    ``unseen``: how many tokens of a running sequence are still being computed.
+    ``unseen``: how many tokens of a running sequence are still being computed. ``common``: the stretches that several
+    sequences share; nobody asks for the blocks of the others but who was preempted. None: not known.
     """
 
-    def __init__(self, total: int, pool: DecodePool, unseen: Unseen, *, pipelined: bool, keyless_first: bool) -> None:
-        super().__init__(total, pool.block_size, keyless_first=keyless_first)
+    def __init__(
+        self,
+        settings: EngineSettings,
+        rules: Rules,
+        pool: DecodePool,
+        unseen: Unseen,
+        common: Collection[int] | None = None,
+    ) -> None:
+        super().__init__(settings.usable_kv_blocks, settings.block_size, keyless_first=rules.keyless_first)
         self.pool = pool
         self.unseen = unseen
-        self._ahead = 0 if pipelined else 1  # of the tokens of a decode run's last step, those that are known
+        self._ahead = int(not settings.async_scheduling)  # of a decode run's last tokens, those that are known
         self._live: dict[int, Sequence] = {}  # by its own stretch, who runs
-        self._echoing: dict[Sequence, None] = {}  # who produces what another request had before
-        self._strangers = BLANK
+        self._common = common
+        self._echoing: dict[Sequence, Sequence] = {}  # who produces what another request had before
+        self._strangers = NOBODY
 
     def enter(self, sequence: Sequence) -> None:
         """Prepare ``sequence``, which the engine was just given."""
         stretches = sequence.job.request.stretches
-        if not stretches:  # nobody knows what is in it, so nobody shares it
+        if stretches:
+            owner = stretches[-1][0]
+            sequence.owner = owner if self._common is None or owner in self._common else NOBODY
+            sequence.own = stretches[-2][1] // self.size if len(stretches) > 1 else 0
+        else:  # nobody knows what is in it, so nobody shares it
             self._strangers -= 1
             stretches = ((self._strangers, ENDLESS),)
+            sequence.owner, sequence.own = NOBODY, 0
         sequence.stretches = stretches
         sequence.cached = NOWHERE
 
-    def look_up(self, sequence: Sequence) -> tuple[Held, int, int, int]:
-        """What the cache has of ``sequence`` while a step is scheduled; the last token is computed in any case."""
+    def look_up(self, sequence: Sequence, free: int) -> tuple[Held, int, int, int]:
+        """What the cache has of ``sequence`` while a step is scheduled and ``free`` blocks are left; see ``lookup``.
+
+        The last token is computed in any case.
+        """
         if self._echoing:
             self._settle_all()
-        most = (sequence.prompt + sequence.shown - 1) // self.size
-        found = self.lookup(sequence, most)
+        found = self.lookup(sequence, (sequence.prompt + sequence.shown - 1) // self.size, free)
         other = self._live.get(found[3])
         if other is not None and other is not sequence:
-            before = other.keyed
+            before = other.listed
             self._settle(other)
-            if other.keyed > before:
-                return self.look_up(sequence)
+            if other.listed > before:
+                return self.look_up(sequence, free)
         return found
 
     def admit(self, sequence: Sequence, held: Held, count: int, new: int) -> None:
@@ -61,20 +79,28 @@ class SharedBlocks(PrefixCache):
 
         The blocks that it takes for these leave the free queue when that is next followed.
         """
-        self.hold(held, count)
+        if len(held) == 1 and (run := held[0]).end == count and run.holders:
+            run.holders += 1
+        else:
+            self.hold(held, count)
         sequence.held = held
-        sequence.keyed = count
+        sequence.keyed = sequence.listed = count
         sequence.joined = ENDLESS
         sequence.computed = computed = count * self.size
         if sequence.cached < 0:
             sequence.cached = computed
-        stretches = sequence.stretches
-        if len(stretches) > 1:
-            if not self._echoing and stretches[-2][1] // self.size > count:  # else look_up() did it, or all is found
-                self._settle_owners(sequence, computed + new)
-            if stretches[-2][1] > sequence.prompt:
-                self._echoing[sequence] = None
-        self._live[stretches[-1][0]] = sequence
+        owner = sequence.owner
+        if owner != NOBODY:
+            self._live[owner] = sequence
+        own = sequence.own
+        if own <= count:
+            sequence.keyed = (computed + new) // self.size
+            return
+        if not self._echoing:  # else look_up() did it
+            self._settle_owners(sequence, computed + new)
+        if own * self.size > sequence.prompt:
+            sequence.owner = sequence.stretches[-1][0]
+            self._live[sequence.owner] = self._echoing[sequence] = sequence
         self.register(sequence, (computed + new) // self.size)
 
     def grow(self, sequence: Sequence, tokens: int) -> None:
@@ -94,10 +120,14 @@ class SharedBlocks(PrefixCache):
         if self._echoing:
             self._settle_all(before)
             self._echoing.pop(sequence, None)
-        self._live.pop(sequence.stretches[-1][0], None)
+        if sequence.owner != NOBODY:
+            self._live.pop(sequence.owner, None)
         size = self.size
-        self.register(sequence, known // size)
-        return self.release(sequence, -(-tokens // size))
+        return self.release(sequence, -(-tokens // size), known // size)
+
+    def comes_again(self, sequence: Sequence) -> None:
+        """``sequence`` will ask for its own blocks after this."""
+        sequence.owner = sequence.stretches[-1][0]
 
     def part(self, before: int = 0) -> None:
         """Somebody is about to stand still while others go on: give the keys of what all produced in step."""
@@ -106,7 +136,7 @@ class SharedBlocks(PrefixCache):
 
     def sooner(self, head: Sequence, steps: int) -> int:
         """At most ``steps`` decode steps; fewer if a block being produced may help the waiting ``head`` before."""
-        _, count, _, owner = self.look_up(head)
+        _, count, _, owner = self.look_up(head, ENDLESS)
         for other in (self._live.get(owner), *self._echoing):
             if other is not None and other.ends >= 0:
                 computed = self.pool.step + other.offset + self._ahead
@@ -129,12 +159,15 @@ class SharedBlocks(PrefixCache):
         """Register what is known of ``sequence``, where a decode has been given ``turn`` tokens of the step at hand."""
         tokens = self.pool.step + sequence.offset + turn if sequence.ends >= 0 else sequence.computed
         self.register(sequence, known(sequence, tokens, self.unseen(sequence)) // self.size)
+        self.list_own(sequence)
 
     def _settle_all(self, before: int | None = None) -> None:
         """The same of everybody who runs, the furthest first: where two produce the same, that one was there first.
 
         ``before``: only those who were admitted before that one have had their turn.
         """
+        for sequence in self._live.values():
+            self.list_own(sequence)  # who has a key by now was there before
         for sequence in sorted(self._live.values(), key=lambda one: (-self._reach(one), one.number)):
             self._settle(sequence, int(before is None or sequence.number < before))
 

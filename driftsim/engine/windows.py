@@ -42,10 +42,9 @@ class WindowedBlocks(SharedBlocks):
     """
 
     def __init__(self, settings: EngineSettings, rules: Rules, pool: DecodePool, unseen: Unseen) -> None:
+        super().__init__(settings, rules, pool, unseen)
         total, size = settings.usable_kv_blocks, settings.block_size
-        keyless_first = rules.keyless_first or rules.window_sparse
-        super().__init__(total, pool, unseen, pipelined=settings.async_scheduling, keyless_first=keyless_first)
-        self.blank, self.keyless_first = total, keyless_first
+        self.keyless_first = rules.keyless_first or rules.window_sparse
         self.window = settings.sliding_window or 0
         self.most = settings.window_blocks(rules.window_settled) if rules.window_cap else total + 1
         self.needed = blocks_for(self.window - 1, size)  # blocks in a row that a hit takes
@@ -63,12 +62,13 @@ class WindowedBlocks(SharedBlocks):
         sequence.held = {}
         sequence.gone = 0
 
-    def look_up(self, sequence: Sequence) -> tuple[Any, int, int, int]:
+    def look_up(self, sequence: Sequence, free: int) -> tuple[Any, int, int, int]:
         """The blocks that ``sequence`` would begin with, by place, how many they and those before them are, and how
         many of them nobody holds.
 
         vLLM looks from the end of the prompt backwards, and settles for less than the window at its beginning only.
         """
+        self.follow(free)
         most = (sequence.prompt + sequence.shown - 1) // self.size if self._caching else 0
         row: list[Block | None] = []  # from right to left
         end = most
@@ -107,7 +107,7 @@ class WindowedBlocks(SharedBlocks):
         for _ in range(more - blank):
             block, _ = self._queue.popitem(last=False)
             if block.key is not None:
-                self.evicted += 1
+                self._forgotten += 1
                 equal = self._equal[block.key]
                 equal.remove(block)
                 if not equal:

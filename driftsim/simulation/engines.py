@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,21 +25,31 @@ from driftsim.simulation.scenario import Scenario
 from driftsim.workloads.workload import stream
 
 
-def engine_of(scenario: Scenario, itemized: bool, ends_late: Collection[int] = ()) -> Callable[..., Engine]:
-    """What serves the jobs of ``scenario``: batch after batch, or continuously. ``itemized``: steps name requests.
+@dataclass(frozen=True)
+class Known:
+    """What the engines are told of the requests to come.
 
-    ``ends_late``: rows of the requests that a stop string ends, see ``driftsim.engine.endings``.
+    ``ends_late``: the rows of those that a stop string ends, see ``driftsim.engine.endings``. ``common``: the stretches
+    that several share, see ``driftsim.engine.sharing``; None: not known.
     """
+
+    ends_late: Collection[int] = ()
+    common: Collection[int] | None = None
+
+
+def engine_of(scenario: Scenario, itemized: bool, known: Known) -> Callable[..., Engine]:
+    """What serves the jobs of ``scenario``: batch after batch, or continuously. ``itemized``: steps name requests."""
     if scenario.barrier is not None:
         barrier = scenario.barrier
         fill, idle = ticks(barrier.fill_s), ticks(barrier.idle_s)
         return partial(
-            BarrierEngine, batch_size=barrier.batch_size, fill=fill, idle=idle, itemized=itemized, ends_late=ends_late
-        )
+            BarrierEngine, batch_size=barrier.batch_size, fill=fill, idle=idle, itemized=itemized,
+            ends_late=known.ends_late,
+        )  # fmt: skip
     settings = scenario.profile.engine
     kind = (itemized_engine_for if itemized else engine_for)(settings)
-    if ends_late:
-        kind = type(kind.__name__, (kind,), {"ends_late": ends_late})
+    if known != Known():
+        kind = type(kind.__name__, (kind,), vars(known))
     return shedding(kind) if settings.sheds else kind
 
 
@@ -68,7 +78,7 @@ def clustered(
     on_ready: Callable[[], None],
     on_step: Callable[[tuple[Any, ...]], None] | None,
     itemized: bool,
-    ends_late: Collection[int] = (),
+    known: Known,
 ) -> tuple[Dispatcher | Front, Cluster]:
     """What dispatches to the replicas of ``scenario``, and these as one engine; a step ends in its replica's number.
 
@@ -83,7 +93,7 @@ def clustered(
     services = [service_of(profile, words, limit) for profile, limit in zip(profiles, limits, strict=True)]
     placement = Placement(make_router(asked.router, scenario.seed), services)
     front = Front([dispatcher(limit) for limit in limits], placement) if asked.place == "front" else None
-    kinds = [engine_of(replace(scenario, profile=profile), itemized, ends_late) for profile in profiles]
+    kinds = [engine_of(replace(scenario, profile=profile), itemized, known) for profile in profiles]
     times = [_step_times(profile, scenario, number) for number, profile in enumerate(profiles)]
 
     def made(number: int, left: Callable[[list[Sequence]], None]) -> Engine:
@@ -92,8 +102,8 @@ def clustered(
         return kinds[number](env, profile.engine, times[number], ticks(profile.gap_s), left, told)
 
     cluster = Cluster(env, made, asked, placement, front, on_leave, on_ready, limits)
-    known = [limit for limit in limits if limit is not None]
-    return front or dispatcher(sum(known) if known else None), cluster
+    bounds = [limit for limit in limits if limit is not None]
+    return front or dispatcher(sum(bounds) if bounds else None), cluster
 
 
 def _at_speed(profile: Profile, speed: float) -> Profile:

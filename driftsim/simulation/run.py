@@ -25,7 +25,7 @@ from driftsim.simulation.cluster import Cluster, Front
 from driftsim.simulation.collector import collector_off
 from driftsim.simulation.cut import cut
 from driftsim.simulation.ends import Ends
-from driftsim.simulation.engines import clustered, engine_of, step_times, was_shed
+from driftsim.simulation.engines import Known, clustered, engine_of, step_times, was_shed
 from driftsim.simulation.heading import heading
 from driftsim.simulation.observed import observed_lengths, told_lengths
 from driftsim.simulation.patience import Patience
@@ -99,6 +99,7 @@ class Simulation:
             self.outputs, self.observed = self.outputs * again, self.observed * again
             stops, told_as = stops * again, told_as * again
         self.ends_late = attempts.rows_of(table["stop_string"]) if "stop_string" in table else set[int]()
+        known = Known(self.ends_late, None if attempts.most else workload.common)  # a retry sends the same prompt again
         self.ends = Ends(told_as, self.outputs, stops, attempts.as_known)
         self.given_up = dict[int, tuple[str, int]]()  # by row, those inside the engine: how it ends, and since when
         rules = rules_in_force(scenario.tiers or workload.tiers, workload.tier_names)
@@ -136,12 +137,12 @@ class Simulation:
         if scenario.replicas:
             self.step_columns += (REPLICA_STEP_COLUMN,)
             self.dispatcher, self.cluster = clustered(
-                self.env, scenario, dispatcher, self._left, self._release_soon, on_step, step_requests, self.ends_late
+                self.env, scenario, dispatcher, self._left, self._release_soon, on_step, step_requests, known
             )
             self.engine = self.cluster
         else:
             self.dispatcher = dispatcher(scenario.limit)
-            kind = engine or engine_of(scenario, step_requests, self.ends_late)
+            kind = engine or engine_of(scenario, step_requests, known)
             if scenario.placed == "inside":
                 self.inside = Inside(policy(), learner, self.admission, self._estimated)
                 assert isinstance(kind, type)  # the barrier's worker has no place inside: see ``Scenario``

@@ -29,15 +29,34 @@ def stretches(rows: Sequence[int], tokens: Sequence[int]) -> list[Stretches]:
     ((0, 32), (1, 48), (2, 1152921504606846976))
     """
     found: list[Stretches] = []
+    cut: dict[tuple[int, int], Stretches] = {}  # one tuple for all who share the same: a million requests are smaller
     for row, (other, share) in enumerate(zip(rows, tokens, strict=True)):
         own = (row, ENDLESS)
-        found.append((*_cut(found[other], share), own) if other >= 0 and share > 0 else (own,))
+        if other < 0 or share <= 0:
+            found.append((own,))
+            continue
+        if (other, share) not in cut:
+            cut[other, share] = _cut(found[other], share)
+        found.append((*cut[other, share], own))
     return found
 
 
 def stretches_in(table: pd.DataFrame) -> list[Stretches]:
     """The stretches of the requests of a ``table`` that has both columns."""
     return stretches(table["prefix_row"].fillna(NONE).tolist(), table["prefix_tokens"].fillna(0).tolist())
+
+
+def in_common(whose: Iterable[Stretches]) -> frozenset[int]:
+    """The owners of tokens that more than one of the requests has: of those of the others nobody asks.
+
+    >>> sorted(in_common(stretches([-1, 0, 1, -1], [0, 32, 48, 0])))
+    [0, 1]
+    """
+    seen, common = set[int](), set[int]()
+    for whole in whose:
+        for owner, _ in whole:
+            (common if owner in seen else seen).add(owner)
+    return frozenset(common)
 
 
 def _cut(whole: Stretches, tokens: int) -> Stretches:

@@ -26,7 +26,7 @@ from driftsim.scheduling.admission import Admission
 from driftsim.text import for_html
 from driftsim.tiers import TierRule, ranked
 from driftsim.trace.header import Prefixes, WorkloadInfo
-from driftsim.trace.prefixes import endless_hits
+from driftsim.trace.prefixes import endless_hits, in_common
 from driftsim.trace.schema import CHOICE_COLUMN, OFFERED, SESSION_COLUMNS
 from driftsim.trace.tables import typed
 from driftsim.trace.trace import Trace, read
@@ -290,6 +290,11 @@ class Workload:
         names = self.offered[admission.category_column].tolist()
         known = {name for name in set(names) if admission.category_seen(name) == name}
         return sum(name not in known for name in names)
+
+    @cached_property
+    def common(self) -> frozenset[int] | None:
+        """The stretches that several requests share; None: what they share is not known."""
+        return in_common(self.table["stretches"]) if "stretches" in self.table else None
 
     @cached_property
     def tier_names(self) -> frozenset[str]:

@@ -28,13 +28,13 @@ import simpy
 
 from driftsim import Job, Profile, Request, Scenario, Tier, Workload
 from driftsim.engine.clock import ARRIVE, Clock, Moment
-from driftsim.engine.continuous import ContinuousEngine
 from driftsim.engine.sequence import Sequence
 from driftsim.latency.steptime import ticks
 from driftsim.simulation.collector import collector_off
+from driftsim.simulation.engines import Known, engine_of
 from driftsim.simulation.run import simulate
 from driftsim.trace.header import Phase, WorkloadInfo
-from driftsim.trace.prefixes import ENDLESS
+from driftsim.trace.prefixes import NONE, Stretches, in_common, stretches
 from driftsim.trace.settings import EngineSettings
 from driftsim.workloads.workload import COLUMNS
 
@@ -121,13 +121,13 @@ METER = Meter()
 
 
 def through_engine(
-    prompts: np.ndarray, outputs: np.ndarray, times: np.ndarray, kv_blocks: int, *, caching: bool = False
+    prompts: np.ndarray, outputs: np.ndarray, times: np.ndarray, kv_blocks: int, whose: list[Stretches] | None = None
 ) -> dict[str, float]:
     """The engine alone, first in first out: jobs are handed to it as they arrive.
 
-    ``caching``: it caches prefixes, and the prompts share their beginnings.
+    ``whose``: what the requests share, for an engine that caches prefixes.
     """
-    made = profile(kv_blocks, caching=caching)
+    made = profile(kv_blocks, caching=whose is not None)
     env = Clock(initial_time=0)
     counted = {"finished": 0, "preemptions": 0}
 
@@ -135,10 +135,13 @@ def through_engine(
         counted["finished"] += len(sequences)
         counted["preemptions"] += sum(sequence.preemptions for sequence in sequences)
 
-    engine = ContinuousEngine(env, made.engine, made.step_time(), 0, left)
+    kind = engine_of(
+        Scenario(profile=made), itemized=False, known=Known(common=None if whose is None else in_common(whose))
+    )
+    engine = kind(env, made.engine, made.step_time(), 0, left)
     moments = [ticks(moment) for moment in times.tolist()]
     requests = (
-        Request(str(n), "", Tier.STANDARD, "", 0.0, prompt, None, 4096, stretches=shared(n) if caching else ())
+        Request(str(n), "", Tier.STANDARD, "", 0.0, prompt, None, 4096, stretches=whose[n] if whose else ())
         for n, prompt in enumerate(prompts.tolist())
     )
     jobs = [(Job(request, "", 0, 0), output) for request, output in zip(requests, outputs.tolist(), strict=True)]
@@ -217,33 +220,46 @@ def in_memory(count: int, load: float, policy: str, estimator: str) -> dict[str,
 
 
 SYSTEM, TEXTS = 264, 8  # tokens of a system prompt, half of a prompt on average, and how many there are
+CHATS = 300  # chats at a time, of two turns
 
 
-def shared(row: int) -> tuple[tuple[int, int], ...]:
-    """Whose tokens the request in ``row`` sends: a system prompt's, then its own."""
-    return (-10 - row % TEXTS, SYSTEM), (row, ENDLESS)
+def sharing(kind: str, count: int) -> tuple[np.ndarray, np.ndarray, list[Stretches]]:
+    """Prompts and outputs (tokens), and what they share, of ``count`` requests that find half of their prompts' tokens.
 
-
-def caching(count: int, load: float) -> dict[str, float]:
-    """What prefix caching costs where half of the prompts' tokens are found: the engine alone, and whole runs.
-
-    With the cache and without it in turn, each at ``load`` of what it could serve.
+    ``texts``: behind system prompts. ``chats``: each second turn goes on with a first one and its answer.
     """
     prompts, outputs = lengths(count)
-    prompts = np.maximum(prompts, SYSTEM + 1)
-    stretches = pd.Series([shared(row) for row in range(count)], dtype=object)
+    rows = np.arange(count)
+    if kind == "texts":
+        prompts = np.maximum(prompts, SYSTEM + 1)
+        return prompts, outputs, stretches(np.where(rows < TEXTS, NONE, rows % TEXTS).tolist(), [SYSTEM] * count)
+    prompts = prompts // 2 + 1
+    second = rows // CHATS % 2 == 1
+    before = np.where(second, rows - CHATS, NONE)
+    shared = np.where(second, prompts[before] + outputs[before], 0)
+    return prompts + shared, outputs, stretches(before.tolist(), shared.tolist())
+
+
+def caching(count: int, load: float, kind: str) -> dict[str, float]:
+    """What prefix caching costs where half of the prompts' tokens are found: the engine alone, and whole runs.
+
+    With the cache and without it in turn, each at ``load`` of what it could serve. ``kind``: see ``sharing``.
+    """
+    prompts, outputs, whose = sharing(kind, count)
+    told = {True: whose, False: None}
     rates, made = dict[bool, float](), dict[bool, Workload]()
     alone: dict[bool, list[float]] = {False: [], True: []}
     runs: dict[bool, list[float]] = {False: [], True: []}
     for on in (False, True):
-        backlog = through_engine(prompts, outputs, np.zeros(count), AMPLE, caching=on)
+        backlog = through_engine(prompts, outputs, np.zeros(count), AMPLE, told[on])
         rates[on] = load * count / backlog["makespan_s"]
         drawn = workload(count, rates[on])
-        made[on] = replace(drawn, table=drawn.table.assign(prompt_tokens=prompts, stretches=stretches))
+        shared = pd.Series(whose, dtype=object)
+        made[on] = replace(drawn, table=drawn.table.assign(prompt_tokens=prompts, stretches=shared))
     for _ in range(3):
         for on in (False, True):
             times = arrivals(count, rates[on])
-            alone[on].append(through_engine(prompts, outputs, times, AMPLE, caching=on)["cpu_s"])
+            alone[on].append(through_engine(prompts, outputs, times, AMPLE, told[on])["cpu_s"])
             gc.collect()
             began = METER.cpu_s()
             rows = simulate(Scenario(profile=profile(caching=on)), made[on]).requests

@@ -52,8 +52,13 @@ def block() -> str:
 
 def _caching(found: dict[str, Any]) -> str:
     """What prefix caching costs, on the machine where that was measured."""
+    texts, chats = (
+        f"{100 * found[f'caching_{kind}_hit_rate']:.0f} % of the prompts' tokens, a whole run in memory takes "
+        f"{found[f'caching_{kind}']} times as long as without the cache, the engine alone "
+        f"{found[f'caching_{kind}_engine_alone']} times"
+        for kind in ("texts", "chats")
+    )
     return (
-        f"With prefix caching and {100 * found['caching_hit_rate']:.0f} % of the prompts' tokens found, a whole run in "
-        f"memory takes {found['caching_over_none']} times as long, the engine alone "
-        f"{found['caching_over_none_engine_alone']} times ({found['caching_machine']}). "
+        f"Where prefix caching finds system prompts, {texts}; where the second turns of chats find the first, {chats} "
+        f"({found['caching_machine']}). "
     )

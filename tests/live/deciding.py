@@ -19,7 +19,8 @@ from driftsim.engine.sequence import Sequence
 from driftsim.engine.shedding import shedding
 from driftsim.latency.steptime import LinearStepTime
 from driftsim.request import Job, Request, Tier
-from driftsim.trace.prefixes import Stretches, shared, stretches
+from driftsim.simulation.engines import Known
+from driftsim.trace.prefixes import Stretches, in_common, shared, stretches
 from driftsim.trace.settings import EngineSettings
 from tests.live.bare import bare_scheduler, faked_output, request, sampling
 
@@ -80,7 +81,9 @@ class Case:
 
     def kind(self) -> Any:
         """The class of our engine, which notes its decisions."""
-        kind: Any = WatchedPipeline if self.settings.async_scheduling else Watched
+        stopped = {number for number, asked in enumerate(self.requests) if asked.stopped}
+        known = vars(Known(stopped, in_common(self.stretches())))
+        kind: Any = type("Told", (WatchedPipeline if self.settings.async_scheduling else Watched,), known)
         return shedding(kind) if self.settings.sheds else kind
 
     def stretches(self) -> list[Stretches]:
@@ -131,9 +134,9 @@ def ours(made: Case) -> Watched:
             over = next(decision for decision in reversed(engine.decisions) if decision.end == env.now)
             over.finished.extend(ended)
 
+    stretches = made.stretches()
     engine: Watched = made.kind()(env, made.settings, LinearStepTime(1, 0, 0, 0), 0, left, lambda row: None)
-    engine.ends_late = {number for number, asked in enumerate(made.requests) if asked.stopped}
-    for number, (asked, whose) in enumerate(zip(made.requests, made.stretches(), strict=True)):
+    for number, (asked, whose) in enumerate(zip(made.requests, stretches, strict=True)):
         job = made.job(number, whose)
         Moment(env, asked.step, ARRIVE, lambda _, job=job, asked=asked: engine.submit(job, len(asked.output)))  # type: ignore[misc]
         if asked.gone is not None:

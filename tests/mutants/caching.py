@@ -12,11 +12,11 @@ file = "engine/prefixes.py"
 plant(
     "a block is freed from the front",
     file,
-    "for run in reversed(held):\n        if",
-    "for run in held:\n        if",
+    "            run = held.pop()\n",
+    "            run = held.pop(0)\n",
     CACHE,
 )
-plant("keyless blocks are lost", file, "        self.blank += freed\n", "", CACHE)
+plant("keyless blocks are lost", file, "        self.blank += blank\n", "", CACHE)
 plant("a held block stays in the free queue", file, "self.idle -= end - run.start\n", "pass\n", CACHE)
 plant("the newest of equal blocks takes over", file, "heir, *others = run.copies", "*others, heir = run.copies", CACHE)
 plant("an evicted run can still be found", file, "            self._forget(run)\n", "", CACHE)
@@ -185,8 +185,94 @@ plant(
 )
 
 file = "engine/scheduler.py"
-plant("what others took is found", file, "shared.follow(spare)\n                held", "held", "test_oracle")
+plant(
+    "what others took is found",
+    file,
+    "shared.look_up(sequence, spare)",
+    "shared.look_up(sequence, 10**18)",
+    "test_oracle",
+)
 file = "engine/sharing.py"
-plant("who produces the rest is not asked", file, "self.size > count:", "self.size > count + 10**9:", "test_oracle")
-plant("who has left is asked on", file, "        self._live.pop(sequence.stretches[-1][0], None)\n", "", "test_oracle")
-plant("what came before is its own", "engine/prefixes.py", "// size <= start:", "// size <= upto:", CACHE)
+plant(
+    "who produces the rest is not asked",
+    file,
+    "            self._settle_owners(sequence, computed + new)\n        if own",
+    "            pass\n        if own",
+    "test_oracle",
+)
+plant(
+    "who has left is asked on",
+    file,
+    "            self._live.pop(sequence.owner, None)\n",
+    "            pass\n",
+    "test_oracle",
+)
+plant(
+    "what came before is its own", "engine/prefixes.py", "if start >= sequence.own:", "if upto >= sequence.own:", CACHE
+)
+plant("who computes in turn asks nobody", file, "elif len(sequence.stretches) > 1:", "elif False:", "test_oracle")
+
+file, ORACLE = "engine/sharing.py", "test_prefixes test_oracle"
+plant("the blocks of a victim are nobody's", "engine/scheduler.py", "self.shared.comes_again(victim)", "pass", ORACLE)
+plant(
+    "nobody asks for what is known of one alone",
+    file,
+    "owner if self._common is None or owner in self._common else NOBODY",
+    "NOBODY",
+    ORACLE,
+)
+plant(
+    "who repeats an answer is nobody",
+    file,
+    "            sequence.owner = sequence.stretches[-1][0]\n            self._live",
+    "            self._live",
+    ORACLE,
+)
+plant("who is asked does not list its own", file, "        self.list_own(sequence)\n", "", ORACLE)
+plant(
+    "strangers are one",
+    file,
+    "            self._strangers -= 1\n",
+    "",
+    ORACLE,
+)
+file = "engine/prefixes.py"
+plant(
+    "only what was counted as taken is looked for",
+    file,
+    "if self._owed or free < self.blank + self.idle:",
+    "if self._owed:",
+    ORACLE,
+)
+plant(
+    "what is taken is found before it is forgotten",
+    file,
+    "if self._owed or free < self.blank + self.idle:",
+    "if free < self.blank + self.idle:",
+    ORACLE,
+)
+plant(
+    "an own stretch that is there already is another one",
+    file,
+    "if sequence.owner in self.found:",
+    "if False:",
+    ORACLE,
+)
+plant(
+    "what was evicted keeps what came after",
+    file,
+    "            run.after = ends  #",
+    "            pass  #",
+    "test_prefixes",
+)
+plant("what became known at the end has no key", file, "keyed = sequence.keyed = upto", "pass", ORACLE)
+plant("what nobody held is listed of another place", file, "Run(owner, end, keyed)", "Run(owner, 0, keyed)", ORACLE)
+plant("one who shares is enough", "trace/prefixes.py", "(common if owner in seen else seen)", "common", "test_prefixes")
+plant("several who share are one", "trace/prefixes.py", "(common if owner in seen else seen)", "seen", ORACLE)
+plant(
+    "what is sent again is nobody's",
+    "simulation/run.py",
+    "None if attempts.most else workload.common",
+    "workload.common",
+    "test_clients",
+)

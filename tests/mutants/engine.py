@@ -142,15 +142,15 @@ plant(
 plant(
     "an output at its limit ended by itself",
     "engine/endings.py",
-    "shown >= sequence.job.request.max_tokens or",
-    "shown > sequence.job.request.max_tokens or",
+    '"length" if sequence.shown >= sequence.most else',
+    '"length" if sequence.shown > sequence.most else',
     STEPPED,
 )
 plant(
     "an output at the longest context ended by itself",
-    "engine/endings.py",
-    "sequence.prompt + shown >= self._longest\n",
-    "sequence.prompt + shown > self._longest\n",
+    "engine/continuous.py",
+    "        sequence.most = most\n",
+    "        sequence.most = request.max_tokens\n",
     STEPPED,
 )
 plant(
@@ -340,8 +340,8 @@ plant(
     STEPPED,
 )
 plant("a step is over before it is launched", file, "max(computing, self._host_free + 1 - begin)", "computing", STEPPED)
-plant("nobody is overscheduled", file, "if not self._is_capped(sequence, target):", "if False:", STEPPED)
-plant("a limit overschedules", file, "if not self._is_capped(sequence, target):", "if True:", STEPPED)
+plant("nobody is overscheduled", file, "if target < sequence.most:", "if False:", STEPPED)
+plant("a limit overschedules", file, "if target < sequence.most:", "if True:", STEPPED)
 plant(
     "an aborted request finishes all the same",
     file,
@@ -833,7 +833,14 @@ plant(
 )
 plant("what is in flight has keys", file, "known(sequence, tokens, self.unseen(sequence))", "tokens", WINDOWED)
 plant("a window frees its first block first", file, "reversed(places)", "places", WINDOWED)
-plant("what is freed comes before what was taken", file, "        self.follow(free)\n", "", WINDOWED)
+plant(
+    "what is freed comes before what was taken",
+    file,
+    "        self.follow(free)\n        return",
+    "        return",
+    WINDOWED,
+)
+plant("what was taken is found in a window", file, "        self.follow(free)\n        most", "        most", WINDOWED)
 plant(
     "a window lets all out by turns",
     file,
