@@ -10,6 +10,7 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from driftsim.engine.clock import ARRIVE, Clock, Moment
@@ -82,10 +83,11 @@ class Case:
     def kind(self) -> Any:
         """The class of our engine, which notes its decisions."""
         stopped = {number for number, asked in enumerate(self.requests) if asked.stopped}
-        known = vars(Known(stopped, in_common(self.stretches())))
+        known = vars(Known(stopped, in_common(self.stretches)))
         kind: Any = type("Told", (WatchedPipeline if self.settings.async_scheduling else Watched,), known)
         return shedding(kind) if self.settings.sheds else kind
 
+    @cached_property
     def stretches(self) -> list[Stretches]:
         """With whom each request shares its beginning."""
         size = self.settings.block_size
@@ -134,9 +136,8 @@ def ours(made: Case) -> Watched:
             over = next(decision for decision in reversed(engine.decisions) if decision.end == env.now)
             over.finished.extend(ended)
 
-    stretches = made.stretches()
     engine: Watched = made.kind()(env, made.settings, LinearStepTime(1, 0, 0, 0), 0, left, lambda row: None)
-    for number, (asked, whose) in enumerate(zip(made.requests, stretches, strict=True)):
+    for number, (asked, whose) in enumerate(zip(made.requests, made.stretches, strict=True)):
         job = made.job(number, whose)
         Moment(env, asked.step, ARRIVE, lambda _, job=job, asked=asked: engine.submit(job, len(asked.output)))  # type: ignore[misc]
         if asked.gone is not None:
