@@ -96,7 +96,7 @@ plant(
     file,
     "            tokens += sequence.computed\n",
     "            tokens = sequence.computed\n",
-    CACHE,
+    "test_windows test_oracle",
 )
 plant(
     "a request that preempts itself ends the pass",
