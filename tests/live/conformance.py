@@ -17,6 +17,7 @@ import driftsim.engine
 from driftsim.engine.conformance import FILE, digest
 from driftsim.engine.scheduler import MIRRORED_VLLM
 from driftsim.engine.versions import numbered
+from experiments.arguments import count as count_of
 from tests.live.deciding import Case, Theirs, ours
 from tests.live.placing import POLICIES, RANKED, PlacedCase, RankedCase, TheirsInside, TheirsRanked, placed, ranked
 from tests.live.serving import Served
@@ -112,9 +113,9 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--workloads", type=int, default=200, help="of the plain kind and with prefixes; a quarter else"
+        "--workloads", type=count_of, default=200, help="of the plain kind and with prefixes; a quarter else"
     )
-    parser.add_argument("--inside", type=int, default=1000, help="of those with a policy inside; a quarter as keys")
+    parser.add_argument("--inside", type=count_of, default=1000, help="with a policy inside; a quarter as keys")
     asked = parser.parse_args()
     most, inside = max(4 * FIRST, asked.workloads), max(4 * FIRST, asked.inside)
     version = vllm.__version__
