@@ -79,8 +79,10 @@ def _laid_out(canvas: FigureCanvasBase, dpi: int) -> Iterator[None]:
         engine.execute(figure)
         figure.dpi = before
     figure.set_layout_engine(None)
-    yield
-    figure.set_layout_engine(engine)
+    try:
+        yield
+    finally:
+        figure.set_layout_engine(engine)
 
 
 def _take_texts_as_they_are(figure: Figure) -> None:
